@@ -1,0 +1,104 @@
+SHELL := bash
+.DEFAULT_GOAL := help
+
+PROJECT ?= balloon
+PYTHON ?= python3
+VENV ?= .venv
+# Any pip requirement (name, URL, wheel or folder) instead of the Detectron2 that the project builds for itself.
+DETECTRON2 ?=
+# The downloaded sdist of that Detectron2, where there is no package index.
+SDIST ?=
+# Passed on to the underlying command, for example ARGS="train.iterations=500".
+ARGS ?=
+# What `make predict` looks at: a picture or a folder; without it, the project's validation photos.
+SRC ?=
+# How many tests run at once.
+JOBS ?= 2
+
+YAML := projects/$(PROJECT).yaml
+PY := $(VENV)/bin/python
+D2TUNE := $(VENV)/bin/d2tune
+READY := $(VENV)/.d2tune-ready
+LABELME := .venv-labelme/bin/labelme
+
+# pip shows its progress on a terminal and is quiet elsewhere.
+PIP_INSTALL = quiet=; [ -t 1 ] || quiet=--quiet; set -x; "$$python" -m pip install $$quiet
+
+.PHONY: help setup doctor annotate data convert train evaluate predict demo test lint clean FORCE
+
+help:  ## list these targets
+	@echo "make TARGET [PROJECT=balloon] [ARGS=...]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## build .venv with everything in it (DETECTRON2=requirement for another Detectron2)
+
+ifneq ($(DETECTRON2)$(SDIST),)
+$(READY): FORCE
+endif
+
+$(READY): $(PY) pyproject.toml setup.py constraints.txt $(wildcard d2tune/install/*.py)
+	@python="$(PY)"; $(PIP_INSTALL) --constraint constraints.txt pip setuptools wheel
+	@python="$(PY)"; $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	$(PY) -m d2tune.install.detectron2 $(if $(DETECTRON2),--requirement "$(DETECTRON2)") $(if $(SDIST),--sdist "$(SDIST)")
+	@touch $@
+
+$(PY):
+	@newest=; \
+	for candidate in "$(PYTHON)" python3.13 python3.12 python3.11 python3.10; do \
+	  version=$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	  newest="$${newest:-$$candidate is Python $$version}"; \
+	  "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || continue; \
+	  if ! "$$candidate" -c 'import venv, ensurepip' 2>/dev/null; then \
+	    echo "error: $$candidate (Python $$version) has no venv module. Install it (Debian, Ubuntu: sudo apt install python$$version-venv) and run make again" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "$$candidate -m venv $(VENV)  # Python $$version"; \
+	  "$$candidate" -m venv "$(VENV)"; \
+	  exit; \
+	done; \
+	echo "error: Python 3.10 or newer is needed, but $${newest:-there is no $(PYTHON)}. Install one (Debian, Ubuntu: sudo apt install python3 python3-venv; macOS: brew install python) and name it: make setup PYTHON=python3.12" >&2; \
+	exit 1
+
+doctor: $(READY)  ## say what is installed and what this machine can do
+	$(D2TUNE) doctor
+
+annotate: $(READY) $(LABELME)  ## draw polygons in Labelme, with the project's labels
+	$(D2TUNE) annotate $(YAML) $(ARGS)
+
+# Labelme has an environment of its own: it brings Qt, and its licence is the GPL.
+$(LABELME): $(PY)
+	$(PY) -m venv .venv-labelme
+	@python=.venv-labelme/bin/python; $(PIP_INSTALL) "labelme>=6.3,<8"
+
+data: $(READY)  ## fetch the project's public photos and check them
+	$(D2TUNE) data $(YAML) $(ARGS)
+
+convert: $(READY)  ## turn the project's annotations into COCO files
+	$(D2TUNE) convert $(YAML) $(ARGS)
+
+train: $(READY)  ## fine-tune, evaluate and show pictures
+	$(PY) tools/train_net.py --config $(YAML) $(ARGS)
+
+evaluate: $(READY)  ## score the project's latest run again
+	$(D2TUNE) eval $(YAML) $(ARGS)
+
+predict: $(READY)  ## run the project's latest model on SRC=picture or folder
+	$(D2TUNE) predict $(YAML) $(SRC) $(ARGS)
+
+demo: $(READY)  ## the whole journey on rendered photos, in under 15 minutes
+	$(D2TUNE) sample balloon --out datasets/demo
+	$(D2TUNE) train projects/demo.yaml $(ARGS)
+
+test: lint  ## lint, then every test that needs no GPU
+	$(PY) -m pytest -m "not gpu" -n $(JOBS) $(ARGS)
+
+lint: $(READY)  ## style, format, types and import rules
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+clean:  ## remove caches and build output; keeps .venv, datasets and runs
+	rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find d2tune tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,51 @@
+"""Opening Labelme on a project's pictures, with the project's labels."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from d2tune import files
+from d2tune.doctor import labelme_command
+from d2tune.errors import DataError, MachineError
+from d2tune.project import load_project
+
+
+def annotate(project: str | Path, *, part: Literal["train", "val"] = "train") -> int:
+    """Open Labelme on one part of a project's data; JSON files are saved beside the pictures.
+
+    Args:
+        project: The project file, which must list its classes.
+        part: Which pictures.
+
+    Returns:
+        Labelme's exit status.
+
+    Raises:
+        MachineError: Labelme is not installed.
+        DataError: There is no folder of pictures, or the project names no classes.
+    """
+    loaded = load_project(project).project
+    name = loaded.data.train if part == "train" else loaded.data.val
+    if not isinstance(name, str):
+        raise DataError("the validation part is taken from the training part", file=project, place="data.val")
+    folder = loaded.data.root / (loaded.data.images or name)
+    if not folder.is_dir():
+        raise DataError("no such folder of pictures", file=folder, hint="Make it and put your photos into it.")
+    if not loaded.classes:
+        raise DataError("no classes to annotate", file=project, place="classes", hint="List them: classes: [balloon].")
+    command = labelme_command()
+    if command is None:
+        raise MachineError("Labelme is not installed", hint="Run: make annotate, which installs it in .venv-labelme")
+    with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
+        labels = Path(scratch) / "labels.txt"
+        files.write_text(labels, "".join(f"{name}\n" for name in loaded.classes))
+        return subprocess.run(labelme_arguments(command, folder, loaded.data.root / name, labels), check=False).returncode
+
+
+def labelme_arguments(command: Path, pictures: Path, annotations: Path, labels: Path) -> list[str]:
+    """The command line that opens Labelme on a folder and takes no label but the listed ones."""
+    exact = ["--labels", str(labels), "--validate-label", "exact", "--no-sort-labels"]
+    return [str(command), str(pictures), "--output", str(annotations), *exact]

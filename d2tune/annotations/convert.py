@@ -1,0 +1,319 @@
+"""The doors of this room: recognise a format, read it, and convert it to another."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from d2tune.annotations import coco, labelme, masks, panoptic, rle_csv, semantic, via, voc
+from d2tune.annotations.dataset import Dataset, Finding, ReadOptions
+from d2tune.annotations.images import is_image_name, walk_files
+from d2tune.annotations.jsonfile import JsonError, decode_json, decode_text
+from d2tune.annotations.outputs import refuse_existing
+from d2tune.errors import DataError, nearest
+from d2tune.files import write_bytes, write_json
+
+READERS: dict[str, Callable[[Path, ReadOptions], Dataset]] = {
+    "labelme": labelme.read,
+    "via": via.read,
+    "coco": coco.read,
+    "panoptic": panoptic.read,
+    "rle": rle_csv.read,
+    "voc": voc.read,
+    "voc-masks": voc.read_masks,
+    "masks": masks.read,
+}
+"""Every format that can be read, by the name that ``--format`` takes."""
+
+TARGETS = ("coco", "labelme", "semantic", "panoptic", "rle")
+"""Every format that can be written."""
+
+_JSON_FILES_LOOKED_INTO = 50
+_LEVELS = ("error", "warning", "info")
+
+
+class FindingsError(DataError):
+    """The annotations have errors, so nothing was written.
+
+    Args:
+        findings: All that was found, errors and others.
+    """
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        errors = [finding for finding in findings if finding.level == "error"]
+        more = "" if len(errors) == 1 else f" ({len(errors) - 1} more errors: `d2tune check` lists them all)"
+        first = errors[0]
+        hint = f"Did you mean {first.hint!r}?" if first.code == "unknown_label" and first.hint else None
+        super().__init__(f"{first.message} [{first.code}]{more}", file=first.place(), hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertResult:
+    """What a conversion gave.
+
+    Attributes:
+        dataset: What was read.
+        paths: The files written; none after a check.
+        findings: Everything noticed, in the order of the files.
+    """
+
+    dataset: Dataset
+    paths: tuple[Path, ...]
+    findings: tuple[Finding, ...]
+
+
+def detect_format(source: Path) -> str:
+    """Recognise the annotation format of a file or a folder from its content.
+
+    Raises:
+        DataError: There is nothing there, or nothing that looks like annotations or pictures.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise DataError("there is no such file or folder", file=source)
+    found = _format_of_file(source) if source.is_file() else _format_of_folder(source)
+    if found is None:
+        kind = "file" if source.is_file() else "folder"
+        raise DataError(
+            f"the {kind} holds neither annotations nor pictures",
+            file=source,
+            expected="Labelme, VIA or COCO JSON, VOC XML or masks, or run-length CSV",
+            hint="Check the path.",
+        )
+    return found
+
+
+def _format_of_file(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if suffix == ".xml":
+        return "voc"
+    if suffix == ".csv":
+        return "rle"
+    return (_format_of_json(path) or "labelme") if suffix == ".json" else None
+
+
+def _format_of_json(path: Path) -> str | None:
+    """The format of a JSON file, None where it is another's or broken."""
+    try:
+        value, _ = decode_json(path.read_bytes())
+    except (JsonError, OSError):
+        return None
+    tests = (
+        ("labelme", labelme.is_labelme),
+        ("panoptic", panoptic.is_panoptic),
+        ("coco", coco.is_coco),
+        ("via", via.is_via),
+    )
+    return next((name for name, test in tests if test(value)), None)
+
+
+def _format_of_folder(folder: Path) -> str | None:
+    names = list(walk_files(folder))
+    jsons = [name for name in names if name.lower().endswith(".json")]
+    seen: set[str] = set()
+    for name in itertools.islice(jsons, _JSON_FILES_LOOKED_INTO):
+        found = _format_of_json(folder / name)
+        if found == "labelme":
+            return found
+        seen |= {found} if found else set()
+    for candidate in ("via", "panoptic", "coco"):
+        if candidate in seen:
+            return candidate
+    if any(name.lower().endswith(".xml") for name in names):
+        return "voc"
+    if voc.has_masks(names):
+        return "voc-masks"
+    if any(name.lower().endswith(".csv") and _is_rle_csv(folder / name) for name in names):
+        return "rle"
+    if masks.has_masks(names):
+        return "masks"
+    return "labelme" if jsons or any(is_image_name(name) for name in names) else None
+
+
+def _is_rle_csv(path: Path) -> bool:
+    with path.open("rb") as stream:
+        start = stream.readline(4096)
+    try:
+        return rle_csv.preset_of(decode_text(start)[0].strip().split(",")) is not None
+    except JsonError:
+        return False
+
+
+def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptions | None = None) -> Dataset:
+    """Read annotations of any format.
+
+    Args:
+        source: Folder or file.
+        format: One of `READERS`, or ``auto`` to recognise it from the content.
+        options: How to read.
+
+    Returns:
+        The dataset; what is wrong with single files is among its findings, see `Dataset.raise_on_errors`.
+
+    Raises:
+        DataError: The source does not exist or is empty, or an option cannot be meant.
+    """
+    path = Path(source)
+    found = detect_format(path)
+    if format == "auto":
+        format = found
+    if format not in READERS:
+        near = nearest(format, READERS)
+        raise DataError(
+            "unknown annotation format",
+            found=repr(format),
+            expected=", ".join(["auto", *READERS]),
+            hint=f"Did you mean {near!r}?" if near else None,
+        )
+    return READERS[format](path, options or ReadOptions())
+
+
+def check(
+    source: str | Path, *, format: str = "auto", options: ReadOptions | None = None, strict: bool = False
+) -> ConvertResult:
+    """Read annotations as `convert` does and write nothing; errors are among the findings."""
+    with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
+        staged = dataclasses.replace(options or ReadOptions(), restore_dir=Path(scratch))
+        dataset = read_dataset(source, format=format, options=staged)
+    return ConvertResult(dataset, (), _judged(dataset.findings, strict))
+
+
+def _judged(findings: Sequence[Finding], strict: bool) -> tuple[Finding, ...]:
+    """The findings, with warnings as errors where ``strict``."""
+    return tuple(
+        dataclasses.replace(finding, level="error") if strict and finding.level == "warning" else finding
+        for finding in findings
+    )
+
+
+def convert(
+    source: str | Path,
+    *,
+    out: str | Path,
+    to: str = "coco",
+    format: str = "auto",
+    options: ReadOptions | None = None,
+    strict: bool = False,
+    force: bool = False,
+    findings_path: str | Path | None = None,
+) -> ConvertResult:
+    """Read annotations of one format and write them in another.
+
+    Pictures that exist only inside of annotation files are written to the output folder, or to
+    ``options.restore_dir``.
+
+    Args:
+        source: Folder or file.
+        out: Folder; for COCO and run-length CSV also a file.
+        to: One of `TARGETS`.
+        format: One of `READERS`, or ``auto``.
+        options: How to read; ``preset`` also says how run-length CSV is written.
+        strict: Whether warnings count as errors.
+        force: Whether files that are there are overwritten.
+        findings_path: Where the findings are written as JSON, also when there are errors.
+
+    Raises:
+        FindingsError: There are errors; nothing was written but the findings.
+        DataError: The source, an option or the output cannot be used.
+    """
+    out = Path(out)
+    if to not in TARGETS:
+        raise DataError("unknown target format", found=repr(to), expected=", ".join(TARGETS))
+    options = options or ReadOptions()
+    with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
+        staged = dataclasses.replace(options, restore_dir=Path(scratch))
+        dataset = read_dataset(source, format=format, options=staged)
+        findings = _judged(dataset.findings, strict)
+        if findings_path is not None:
+            write_findings(findings_path, findings)
+        if any(finding.level == "error" for finding in findings):
+            raise FindingsError(findings)
+        folder = out.parent if out.suffix.lower() in (".json", ".csv") else out
+        dataset, restored = _keep_restored(dataset, Path(scratch), options.restore_dir or folder, force=force)
+        paths = _write(dataset, out, to, options, Path(source), force=force)
+    return ConvertResult(dataset, (*paths, *restored), findings)
+
+
+def _keep_restored(dataset: Dataset, scratch: Path, folder: Path, *, force: bool) -> tuple[Dataset, list[Path]]:
+    """Move the pictures that were restored from the scratch folder to where they stay."""
+    restored: list[Path] = []
+    images = []
+    for image in dataset.images:
+        if image.path is not None and image.path.is_relative_to(scratch):
+            content = image.path.read_bytes()
+            target = (folder / image.path.relative_to(scratch)).absolute()
+            if not target.is_file() or target.read_bytes() != content:
+                refuse_existing([target], force=force)
+                write_bytes(target, content)
+            restored.append(target)
+            image = dataclasses.replace(image, path=target)
+        images.append(image)
+    return dataclasses.replace(dataset, images=tuple(images)), restored
+
+
+def _write(dataset: Dataset, out: Path, to: str, options: ReadOptions, source: Path, *, force: bool) -> list[Path]:
+    if to == "labelme":
+        originals = source if source.is_dir() else source.parent
+        return labelme.write(dataset, out, originals=originals, force=force)
+    if to == "semantic":
+        return semantic.write(dataset, out, force=force)
+    if to == "panoptic":
+        return panoptic.write(dataset, out, force=force)
+    if to == "rle":
+        like = source if source.is_file() else next(iter(sorted(source.glob("*.csv"))), None)
+        return rle_csv.write(dataset, out, preset=options.preset, like=like, force=force)
+    return coco.write(dataset, out, force=force)
+
+
+def read_labels(path: str | Path) -> tuple[str, ...]:
+    """Class names from a labels file, one a line; blank lines are passed over.
+
+    Raises:
+        DataError: The file cannot be read, or names a class twice.
+    """
+    try:
+        text, _ = decode_text(Path(path).read_bytes())
+    except (OSError, JsonError) as error:
+        raise DataError(f"the labels file cannot be read ({error})", file=path) from error
+    names: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        name = line.strip()
+        if name in names:
+            raise DataError("the labels file names a class twice", file=path, place=f"line {number}", found=repr(name))
+        names += [name] if name else []
+    if not names:
+        raise DataError("the labels file is empty", file=path, expected="one class name a line")
+    return tuple(names)
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    """The findings as a table for the terminal: level, code, how many, the first three places."""
+    groups: dict[tuple[int, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((_LEVELS.index(finding.level), finding.code), []).append(finding)
+    rows = [("level", "code", "count", "where")]
+    details = [""]
+    for (level, code), members in sorted(groups.items()):
+        places = "; ".join(finding.place() for finding in members[:3])
+        rest = len(members) - 3
+        rows.append((_LEVELS[level], code, str(len(members)), places + (f"; and {rest} more" if rest > 0 else "")))
+        hint = f" ({members[0].hint})" if members[0].hint else ""
+        details.append(f"    {members[0].message}{hint}")
+    if len(rows) == 1:
+        return "nothing to report"
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = []
+    for row, detail in zip(rows, details, strict=True):
+        lines.append(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}")
+        lines += [detail] if detail else []
+    return "\n".join(lines)
+
+
+def write_findings(path: str | Path, findings: Sequence[Finding]) -> None:
+    """Write the findings as a JSON list, atomically."""
+    write_json(path, [finding.to_json() for finding in findings])

@@ -1,0 +1,611 @@
+"""Polygons and masks: checked, clipped, rasterised, and traced back.
+
+Coordinates are continuous pixels: pixel ``i`` covers ``[i, i + 1)``, so the image is the rectangle from ``(0, 0)``
+to ``(width_px, height_px)``. A polygon is filled by the even-odd rule. Nothing reaches pycocotools that was not
+checked and clipped first, because it crashes or takes all memory on coordinates that are not finite or huge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as coco_mask  # type: ignore[import-untyped,unused-ignore]
+from numpy.typing import NDArray
+
+from d2tune.annotations.dataset import Polygons, Rle
+
+Points = NDArray[np.float64]
+"""Vertices, shape ``(V, 2)``, x before y, in pixels."""
+
+Mask = NDArray[np.bool_]
+"""Pixels that belong, shape ``(H, W)``."""
+
+RawRle = dict[str, Any]
+"""pycocotools' own run-length object, ``{"size": [height, width], "counts": bytes}``."""
+
+COORDINATE_LIMIT_PX = 1e12
+"""Beyond this a coordinate is a mistake, not a place; up to here clipping is exact enough."""
+
+_AREA_EPS_PX = 1e-9
+_LARGEST_RADIUS_PX = 1e6
+_PAIRS_AT_ONCE = 1 << 20
+
+
+class PointError(ValueError):
+    """Points that are none.
+
+    Args:
+        code: ``non_finite_coordinate`` or ``bad_point``.
+        message: What is wrong with which point.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def check_points(raw: object) -> Points:
+    """Turn what a file says into points.
+
+    Returns:
+        Array of shape ``(V, 2)``; ``V`` may be 0.
+
+    Raises:
+        PointError: ``raw`` is no list of pairs of finite numbers of a sane size.
+    """
+    if not isinstance(raw, (list, tuple)):
+        raise PointError("bad_point", f"points are {describe(raw)}, expected a list of [x, y] pairs")
+    for index, point in enumerate(raw):
+        if not isinstance(point, (list, tuple)) or len(point) != 2:
+            raise PointError("bad_point", f"point {index} is {describe(point)}, expected [x, y]")
+    flat = [value for point in raw for value in point]
+    if not {float, int}.issuperset(map(type, flat)):
+        index = next(index for index, value in enumerate(flat) if type(value) is not float and type(value) is not int)
+        message = f"point {index // 2} holds {describe(flat[index])}, expected two numbers"
+        raise PointError("bad_point", message)
+    if flat and not (min(flat) >= -COORDINATE_LIMIT_PX and max(flat) <= COORDINATE_LIMIT_PX and sum(flat) == sum(flat)):
+        _refuse_far(flat)
+    return np.array(flat, dtype=np.float64).reshape(-1, 2)
+
+
+def _refuse_far(flat: Sequence[float]) -> None:
+    for index, value in enumerate(flat):
+        if isinstance(value, float) and not math.isfinite(value):
+            message = f"point {index // 2} holds {value}, which is no number"
+            raise PointError("non_finite_coordinate", message)
+        if abs(value) > COORDINATE_LIMIT_PX:
+            message = f"point {index // 2} lies beyond {COORDINATE_LIMIT_PX:.0e} px, which no picture has"
+            raise PointError("bad_point", message)
+
+
+def describe(value: object, *, limit: int = 40) -> str:
+    """A short rendering of ``value`` for a message."""
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
+        return "a number of hundreds of digits"
+    text = repr(value[: limit + 1]) if isinstance(value, (str, list)) else repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def clean(points: Points) -> Points:
+    """Remove vertices that repeat the one before, and a last vertex that repeats the first."""
+    if len(points) < 2:
+        return points
+    differs = points != _following(points)
+    stays = differs[:, 0] | differs[:, 1]
+    if stays.all():
+        return points
+    return points[stays] if stays.any() else points[:1]
+
+
+def _following(points: NDArray[Any]) -> NDArray[Any]:
+    """The row after each row, the first after the last."""
+    return np.concatenate([points[1:], points[:1]])
+
+
+def signed_area_px(points: Points) -> float:
+    """The shoelace area of a polygon ``(V, 2)``, positive where it turns from x to y."""
+    x, y = points[:, 0] - points[0, 0], points[:, 1] - points[0, 1]
+    return float(0.5 * (np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])))
+
+
+def has_no_area(points: Points) -> bool:
+    """Whether the even-odd fill of a polygon ``(V, 2)`` is empty: collinear or retraced vertices."""
+    if len(points) < 3:
+        return True
+    width_px, height_px = points.max(axis=0) - points.min(axis=0)
+    limit = _AREA_EPS_PX + 1e-12 * float(width_px * height_px)
+    if abs(signed_area_px(points)) > limit:
+        return False
+    crossing, _ = _meetings(points)
+    return not crossing and _even_odd_area_px(points) <= limit
+
+
+def self_intersects(points: Points) -> bool:
+    """Whether the outline crosses itself, so that parts of it are wound in opposite ways or more than once.
+
+    Touching itself is no crossing: a keyhole polygon runs along its slit twice and is sound.
+    """
+    if _is_star_shaped(points):
+        return False
+    crossing, touching = _meetings(points)
+    if crossing or not touching:
+        return crossing
+    signed = abs(signed_area_px(points))
+    return abs(_even_odd_area_px(points) - signed) > 1e-6 * (1 + signed)
+
+
+def _is_star_shaped(points: Points) -> bool:
+    """Whether the outline goes round the mean of its vertices once and in one direction; a cheap sufficient test."""
+    spoke = points - points.mean(axis=0)
+    x, y = spoke[:, 0], spoke[:, 1]
+    next_x, next_y = _following(x), _following(y)
+    turn = x * next_y - y * next_x
+    if not ((turn > 0).all() or (turn < 0).all()):
+        return False
+    return int(np.count_nonzero((y < 0) & (next_y >= 0))) == 1
+
+
+def _meetings(points: Points) -> tuple[bool, bool]:
+    """Whether two edges cross inside both, and whether two edges that are not neighbours touch."""
+    count = len(points)
+    if count < 4:
+        return False, False
+    ends = _following(points)
+    low, high = np.minimum(points, ends), np.maximum(points, ends)
+    reach, extent = (high - low).sum(axis=0), high.max(axis=0) - low.min(axis=0)
+    axis = 0 if reach[0] * extent[1] <= reach[1] * extent[0] else 1
+    order = np.argsort(low[:, axis], kind="stable")
+    last = np.searchsorted(low[order, axis], high[order, axis], side="right")
+    rivals = np.maximum(last - np.arange(count) - 1, 0)
+    scale = 1e-12 * max(float(extent.max()), 1.0) ** 2
+    touching = False
+    start = 0
+    totals = np.cumsum(rivals)
+    while start < count:
+        done = totals[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(totals, done + _PAIRS_AT_ONCE, side="right")))
+        block = rivals[start:stop]
+        first = np.repeat(np.arange(start, stop), block)
+        second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(block) - block, block)
+        a, b = order[first], order[second]
+        other = 1 - axis
+        near = (low[a, other] <= high[b, other]) & (low[b, other] <= high[a, other])
+        crosses, touches = _pairs_meet(points, ends, a[near], b[near], scale)
+        if crosses:
+            return True, touching
+        touching |= touches
+        start = stop
+    return False, touching
+
+
+def _pairs_meet(
+    points: Points, ends: Points, a: NDArray[np.intp], b: NDArray[np.intp], scale: float
+) -> tuple[bool, bool]:
+    """Whether any edge pairs ``(a, b)``, both ``(K,)``, cross, and whether any touch that are not neighbours."""
+    gap = np.abs(a - b)
+    apart = (gap > 1) & (gap < len(points) - 1)
+    a, b = a[apart], b[apart]
+    if not len(a):
+        return False, False
+    start_a, start_b = points[a], points[b]
+    along_a, along_b, between = ends[a] - start_a, ends[b] - start_b, start_b - start_a
+    # How far the ends of one edge lie to the side of the other one, times its length.
+    b_starts, b_turns, a_starts = _cross(along_a, between), _cross(along_a, along_b), _cross(along_b, -between)
+    b_sides = _signs(b_starts, scale) * _signs(b_starts + b_turns, scale)
+    a_sides = _signs(a_starts, scale) * _signs(a_starts - b_turns, scale)
+    crosses = bool(((b_sides < 0) & (a_sides < 0)).any())
+    return crosses, bool(((b_sides <= 0) & (a_sides <= 0)).any())
+
+
+def _cross(first: Points, second: Points) -> NDArray[np.float64]:
+    """The cross products of vectors ``(K, 2)``, shape ``(K,)``."""
+    products: NDArray[np.float64] = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    return products
+
+
+def _signs(values: NDArray[np.float64], scale: float) -> NDArray[np.int8]:
+    """-1, 0 or 1 for each value ``(K,)``, 0 up to ``scale``."""
+    return (values > scale).astype(np.int8) - (values < -scale).astype(np.int8)
+
+
+def _even_odd_area_px(points: Points) -> float:
+    """The exact even-odd area of a polygon whose edges do not cross: the sum of trapezoids between vertex heights."""
+    ends = _following(points)
+    level = np.unique(points[:, 1])
+    if len(level) < 2:
+        return 0.0
+    middle, height = (level[1:] + level[:-1]) / 2, np.diff(level)
+    rows_at_once = max(1, _PAIRS_AT_ONCE // len(points))
+    low, high = np.minimum(points[:, 1], ends[:, 1]), np.maximum(points[:, 1], ends[:, 1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = (ends[:, 0] - points[:, 0]) / (ends[:, 1] - points[:, 1])
+    total = 0.0
+    for start in range(0, len(middle), rows_at_once):
+        y = middle[start : start + rows_at_once, None]
+        cuts = (low < y) & (y < high)
+        x = np.sort(np.where(cuts, points[:, 0] + slope * (y - points[:, 1]), np.inf), axis=1)
+        if x.shape[1] % 2:
+            x = np.pad(x, ((0, 0), (0, 1)), constant_values=np.inf)
+        left, right = x[:, 0::2], x[:, 1::2]
+        width = np.where(np.isfinite(right), right, 0.0) - np.where(np.isfinite(right), left, 0.0)
+        total += float(np.dot(width.sum(axis=1), height[start : start + rows_at_once]))
+    return total
+
+
+def clip(points: Points, *, width_px: int, height_px: int) -> Polygons:
+    """The part of a polygon that lies on the image.
+
+    A polygon that lies inside comes back as it is. Otherwise it is cut at each side that it passes, after Sutherland
+    and Hodgman (1974); an outline that does not cross itself is moreover taken apart where the cut separates it, so
+    that no edges are left that run along the border and enclose nothing.
+
+    Args:
+        points: Clean vertices, shape ``(V, 2)``.
+        width_px: Width of the image.
+        height_px: Height of the image.
+
+    Returns:
+        Polygons inside the image, none where nothing of the polygon is on it.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    if low[0] >= 0 and low[1] >= 0 and high[0] <= width_px and high[1] <= height_px:
+        return (points,)
+    if low[0] >= width_px or low[1] >= height_px or high[0] <= 0 or high[1] <= 0:
+        return ()
+    cut = _cut_whole if self_intersects(points) else _cut_apart
+    parts = [points]
+    sides = ((0, 0.0, 1.0), (0, float(width_px), -1.0), (1, 0.0, 1.0), (1, float(height_px), -1.0))
+    for axis, border_px, inward in sides:
+        parts = [kept for part in parts for kept in cut(part, axis, border_px, inward)]
+    cleaned = (clean(part) for part in parts)
+    return tuple(part for part in cleaned if not has_no_area(part))
+
+
+def _crossings(points: Points, axis: int, border_px: float, inward: float) -> tuple[NDArray[np.bool_], Points]:
+    """Which vertices lie inside the border, ``(V,)``, and where each edge meets it, ``(V, 2)``."""
+    ends = _following(points)
+    here, there = inward * (points[:, axis] - border_px), inward * (ends[:, axis] - border_px)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        share = here / (here - there)
+        met = points + share[:, None] * (ends - points)
+    met = np.where((here == 0)[:, None], points, np.where((there == 0)[:, None], ends, met))
+    met[:, axis] = border_px
+    return here > 0, met
+
+
+def _cut_whole(points: Points, axis: int, border_px: float, inward: float) -> list[Points]:
+    """Cut at one border and keep one outline, whose even-odd fill is right even where it crosses itself."""
+    inside, met = _crossings(points, axis, border_px, inward)
+    if inside.all():
+        return [points]
+    rows: list[Points] = []
+    for index, is_inside in enumerate(inside):
+        following = inside[(index + 1) % len(inside)]
+        if is_inside:
+            rows.append(points[index])
+        if is_inside != following:
+            rows.append(met[index])
+    return [np.array(rows)] if len(rows) >= 3 else []
+
+
+def _cut_apart(points: Points, axis: int, border_px: float, inward: float) -> list[Points]:
+    """Cut at one border; what the border separates becomes polygons of its own.
+
+    The outline falls into chains that enter and leave at the border. Along the border inside and outside take turns
+    from one such place to the next, which says which ends belong together. Ends at one place are told apart by how
+    their edges lean.
+    """
+    inside, met = _crossings(points, axis, border_px, inward)
+    if inside.all():
+        return [points]
+    count = len(points)
+    entries = np.flatnonzero(~inside & _following(inside))
+    exits = np.flatnonzero(inside & ~_following(inside))
+    if not len(entries):
+        return []
+    exits = np.roll(exits, -int(np.searchsorted(exits, entries[0], side="right")))
+    chains = []
+    for entry, leave in zip(entries.tolist(), exits.tolist(), strict=True):
+        steps = np.arange(entry + 1, (leave if leave > entry else leave + count) + 1) % count
+        chains.append(np.concatenate([met[entry : entry + 1], points[steps], met[leave : leave + 1]]))
+    tips = np.array([tip for chain in chains for tip in (chain[0], chain[-1])])
+    inner = np.array([neighbour for chain in chains for neighbour in (chain[1], chain[-2])])
+    step = inner - tips
+    lean = step[:, 1 - axis] / np.abs(step[:, axis])
+    order = np.lexsort((lean, tips[:, 1 - axis]))
+    partner = np.empty(len(tips), dtype=np.intp)
+    partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
+    return _join_chains(chains, partner)
+
+
+def _join_chains(chains: list[Points], partner: NDArray[np.intp]) -> list[Points]:
+    """Join chains to closed polygons; tip ``2 i`` is the start of chain ``i``, tip ``2 i + 1`` its end."""
+    polygons, used = [], [False] * len(chains)
+    for first in range(len(chains)):
+        if used[first]:
+            continue
+        pieces, tip = [], 2 * first
+        while not used[tip // 2]:
+            used[tip // 2] = True
+            chain = chains[tip // 2]
+            pieces.append(chain if tip % 2 == 0 else chain[::-1])
+            tip = int(partner[tip ^ 1])
+        polygons.append(np.concatenate(pieces))
+    return polygons
+
+
+def rectangle(first: Sequence[float], second: Sequence[float]) -> Points:
+    """Four corners ``(4, 2)`` from two opposite corners in any order."""
+    (left, right), (top, bottom) = sorted((first[0], second[0])), sorted((first[1], second[1]))
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64)
+
+
+def round_vertex_count(radius_px: float) -> int:
+    """Vertices for a circle: the outline stays within 0.1 px of it; at least 24, a multiple of 4.
+
+    Circles larger than any picture get no more vertices than one of a million pixels.
+
+    The gap between a circle and a chord over the angle ``2 a`` is ``r (1 - cos a)``, so ``a = acos(1 - 0.1 / r)``.
+    """
+    radius_px = min(radius_px, _LARGEST_RADIUS_PX)
+    least = 24 if radius_px <= 0.1 else max(24, math.ceil(math.pi / math.acos(1 - 0.1 / radius_px)))
+    return least + -least % 4
+
+
+def ellipse(centre: Sequence[float], radius_x_px: float, radius_y_px: float, *, theta_rad: float = 0.0) -> Points:
+    """A polygon ``(V, 2)`` with the area of the ellipse; ``theta_rad`` turns it from x towards y.
+
+    A regular polygon of ``n`` vertices on a circle of radius ``R`` has the area ``n R^2 sin(2 pi / n) / 2``, so the
+    radii are scaled by ``sqrt(2 pi / (n sin(2 pi / n)))``.
+    """
+    count = round_vertex_count(max(radius_x_px, radius_y_px))
+    scale = math.sqrt(2 * math.pi / (count * math.sin(2 * math.pi / count)))
+    quarter = np.arange(count) * (2 * math.pi / count)
+    x, y = scale * radius_x_px * np.cos(quarter), scale * radius_y_px * np.sin(quarter)
+    cos, sin = math.cos(theta_rad), math.sin(theta_rad)
+    return np.stack([centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos], axis=1)
+
+
+def rasterise(polygons: Sequence[Points], *, width_px: int, height_px: int) -> list[RawRle]:
+    """One run-length mask per polygon; the polygons must lie on the image and have three vertices or more."""
+    if not polygons:
+        return []
+    rles: list[RawRle] = coco_mask.frPyObjects([part.reshape(-1).tolist() for part in polygons], height_px, width_px)
+    return rles
+
+
+def union(rles: Sequence[RawRle]) -> RawRle:
+    """The union of run-length masks; pixels in several count once."""
+    merged: RawRle = rles[0] if len(rles) == 1 else coco_mask.merge(list(rles))
+    return merged
+
+
+def area_px(rle: RawRle) -> float:
+    """The number of pixels."""
+    return float(coco_mask.area(rle))
+
+
+def is_within(inner: RawRle, outer: RawRle) -> bool:
+    """Whether every pixel of ``inner`` belongs to ``outer``."""
+    share: float = coco_mask.iou([inner], [outer], [1])[0, 0]
+    return share >= 1.0
+
+
+def rle_bbox_xywh(rle: RawRle) -> tuple[float, float, float, float]:
+    """The box ``(x, y, width, height)`` around a run-length mask."""
+    x, y, width, height = (float(value) for value in coco_mask.toBbox(rle))
+    return x, y, width, height
+
+
+def polygons_bbox_xywh(polygons: Sequence[Points]) -> tuple[float, float, float, float]:
+    """The box ``(x, y, width, height)`` around the vertices."""
+    vertices = polygons[0] if len(polygons) == 1 else np.concatenate(list(polygons))
+    left, top = vertices.min(axis=0).tolist()
+    right, bottom = vertices.max(axis=0).tolist()
+    return left, top, right - left, bottom - top
+
+
+def encode_mask(mask: NDArray[Any]) -> RawRle:
+    """A whole-image mask ``(H, W)`` as a run-length mask."""
+    rle: RawRle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return rle
+
+
+def decode_mask(rle: RawRle | Rle) -> Mask:
+    """The pixels ``(H, W)`` of a run-length mask."""
+    raw = {"size": [rle.height_px, rle.width_px], "counts": rle.counts} if isinstance(rle, Rle) else rle
+    mask: Mask = coco_mask.decode(raw).astype(bool)
+    return mask
+
+
+def to_rle(raw: RawRle) -> Rle:
+    """Pycocotools' run-length object as the dataset's own."""
+    counts = raw["counts"]
+    height_px, width_px = (int(value) for value in raw["size"])
+    return Rle(height_px, width_px, counts.decode("ascii") if isinstance(counts, bytes) else counts)
+
+
+def to_raw(rle: Rle) -> RawRle:
+    """The dataset's run-length mask as pycocotools' object."""
+    return {"size": [rle.height_px, rle.width_px], "counts": rle.counts.encode("ascii")}
+
+
+def runs_to_rle(starts: NDArray[np.int64], lengths: NDArray[np.int64], *, width_px: int, height_px: int) -> RawRle:
+    """A run-length mask from column-major runs.
+
+    Args:
+        starts: First pixel of each run from 0, ascending, shape ``(R,)``.
+        lengths: Pixels in each run, positive; runs may adjoin but not overlap, shape ``(R,)``.
+        width_px: Width of the image.
+        height_px: Height of the image.
+    """
+    stops = starts + lengths
+    opens = np.concatenate([starts[:1], starts[1:][starts[1:] > stops[:-1]]])
+    closes = np.concatenate([stops[:-1][starts[1:] > stops[:-1]], stops[-1:]])
+    edges = np.stack([opens, closes], axis=1).reshape(-1)
+    bounds = np.concatenate([[0], edges, [width_px * height_px]])
+    counts = np.diff(bounds)
+    if len(counts) > 1 and counts[-1] == 0:
+        counts = counts[:-1]
+    rle: RawRle = coco_mask.frPyObjects({"size": [height_px, width_px], "counts": counts.tolist()}, height_px, width_px)
+    return rle
+
+
+def mask_runs(mask: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Column-major runs ``(starts, lengths)``, both ``(R,)``, of a mask ``(H, W)``; starts count from 0."""
+    flat = np.concatenate([[False], np.asarray(mask, dtype=bool).reshape(-1, order="F"), [False]])
+    edges = np.flatnonzero(flat[1:] != flat[:-1]).astype(np.int64)
+    return edges[0::2], edges[1::2] - edges[0::2]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """A mask that covers part of an image.
+
+    Attributes:
+        mask: The pixels, shape ``(h, w)``.
+        left_px: Column of the image where the patch begins.
+        top_px: Row of the image where the patch begins.
+    """
+
+    mask: Mask
+    left_px: int
+    top_px: int
+
+    def clipped(self, *, width_px: int, height_px: int) -> Patch:
+        """What of the patch lies on the image, cropped to its pixels; an empty patch where nothing does."""
+        rows = slice(max(0, -self.top_px), max(0, height_px - self.top_px))
+        columns = slice(max(0, -self.left_px), max(0, width_px - self.left_px))
+        mask = self.mask[rows, columns]
+        top, left = self.top_px + rows.start, self.left_px + columns.start
+        filled_rows, filled_columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(filled_rows):
+            return Patch(mask[:0, :0], 0, 0)
+        y, x = int(filled_rows[0]), int(filled_columns[0])
+        return Patch(mask[y : int(filled_rows[-1]) + 1, x : int(filled_columns[-1]) + 1], left + x, top + y)
+
+    def rle(self, *, width_px: int, height_px: int) -> RawRle:
+        """The patch, which must be clipped and not empty, as a mask of the whole image."""
+        starts, lengths = mask_runs(np.pad(self.mask, ((0, 1), (0, 0))))
+        column, row = np.divmod(starts, self.mask.shape[0] + 1)
+        places = (self.left_px + column) * height_px + self.top_px + row
+        return runs_to_rle(places, lengths, width_px=width_px, height_px=height_px)
+
+    def outlines(self) -> tuple[list[Points], list[Points]]:
+        """Outer outlines and holes along the pixel edges, in image coordinates."""
+        offset = np.array([self.left_px, self.top_px], dtype=np.float64)
+        outer, holes = mask_outlines(self.mask)
+        return [part + offset for part in outer], [part + offset for part in holes]
+
+
+def mask_outlines(mask: NDArray[Any]) -> tuple[list[Points], list[Points]]:
+    """The outlines of a mask along its pixel edges.
+
+    Pixels that share only a corner are apart; background that meets only at a corner is joined, so a hole that
+    reaches the outside at a corner is none.
+
+    Args:
+        mask: Pixels, shape ``(H, W)``.
+
+    Returns:
+        Outer outlines and holes, each polygon ``(V, 2)`` with its corners only, from the top row down.
+    """
+    padded = np.pad(np.asarray(mask, dtype=bool), 1)
+    up_left, up_right = padded[:-1, :-1], padded[:-1, 1:]
+    low_left, low_right = padded[1:, :-1], padded[1:, 1:]
+    single = up_left ^ up_right ^ low_left ^ low_right
+    falling = up_left & low_right & ~up_right & ~low_left
+    rising = up_right & low_left & ~up_left & ~low_right
+    y, x = np.nonzero(single | falling | rising)
+    copies = 1 + (falling | rising)[y, x]
+    y, x = np.repeat(y, copies), np.repeat(x, copies)
+    second = np.concatenate([[False], (y[1:] == y[:-1]) & (x[1:] == x[:-1])]) if len(y) else np.zeros(0, dtype=bool)
+    upward = np.where(rising[y, x], ~second, second)
+    along_row = _partners(np.arange(len(y)))
+    along_column = _partners(np.lexsort((upward, y, x)))
+    return _walk(x, y, along_row, along_column, np.asarray(mask, dtype=bool))
+
+
+def _partners(order: NDArray[np.intp]) -> list[int]:
+    """The other end of the edge at each corner, where corners follow each other in ``order`` as edge ends."""
+    partner = np.empty(len(order), dtype=np.intp)
+    partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
+    pairs: list[int] = partner.tolist()
+    return pairs
+
+
+def _walk(
+    x: NDArray[np.intp], y: NDArray[np.intp], along_row: list[int], along_column: list[int], mask: Mask
+) -> tuple[list[Points], list[Points]]:
+    """Follow row edges and column edges in turn from each corner not yet seen."""
+    seen = bytearray(len(along_row))
+    outer: list[Points] = []
+    holes: list[Points] = []
+    for first in range(len(along_row)):
+        if seen[first]:
+            continue
+        loop, corner = [], first
+        while not seen[corner]:
+            across = along_row[corner]
+            seen[corner] = seen[across] = 1
+            loop += [corner, across]
+            corner = along_column[across]
+        outline = np.stack([x[loop], y[loop]], axis=1).astype(np.float64)
+        inside = y[first] < mask.shape[0] and x[first] < mask.shape[1] and mask[y[first], x[first]]
+        (outer if inside else holes).append(outline)
+    return outer, holes
+
+
+def mask_to_polygons(mask: NDArray[Any], *, tolerance_px: float = 0.0) -> Polygons | None:
+    """The outlines of a mask as polygons, for predictions and for export.
+
+    Args:
+        mask: Pixels, shape ``(H, W)``.
+        tolerance_px: How far the outline may move (Douglas and Peucker, 1973); 0 keeps the pixel edges exactly.
+
+    Returns:
+        One polygon ``(V, 2)`` per part; None where the mask has a hole, which polygons cannot say.
+    """
+    outer, holes = mask_outlines(mask)
+    if holes:
+        return None
+    if tolerance_px <= 0:
+        return tuple(outer)
+    return tuple(simplify(part, tolerance_px=tolerance_px) for part in outer)
+
+
+def simplify(points: Points, *, tolerance_px: float) -> Points:
+    """A closed polygon with fewer vertices, none of the dropped farther than ``tolerance_px`` from the new outline.
+
+    The polygon comes back as it is where too little would be left of it to have an area.
+    """
+    far = int(np.argmax(np.sum((points - points[0]) ** 2, axis=1)))
+    ring = np.concatenate([points, points[:1]])
+    keep = np.zeros(len(ring), dtype=bool)
+    keep[[0, far, len(points)]] = True
+    stack = [(0, far), (far, len(points))]
+    while stack:
+        start, stop = stack.pop()
+        if stop - start < 2:
+            continue
+        gaps = _gaps_px(ring[start + 1 : stop], ring[start], ring[stop])
+        worst = int(np.argmax(gaps))
+        if gaps[worst] > tolerance_px:
+            middle = start + 1 + worst
+            keep[middle] = True
+            stack += [(start, middle), (middle, stop)]
+    simpler = points[keep[:-1]]
+    return points if has_no_area(simpler) else simpler
+
+
+def _gaps_px(points: Points, start: Points, end: Points) -> NDArray[np.float64]:
+    """Distances of points ``(V, 2)`` from the segment ``start`` to ``end``, shape ``(V,)``."""
+    line = end - start
+    length_squared = float(line @ line)
+    share = np.clip((points - start) @ line / length_squared, 0, 1) if length_squared else np.zeros(len(points))
+    gaps: NDArray[np.float64] = np.sqrt(np.sum((points - start - share[:, None] * line) ** 2, axis=1))
+    return gaps

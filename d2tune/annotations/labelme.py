@@ -1,0 +1,503 @@
+"""Labelme JSON, versions 2 to 7: one file per picture."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import itertools
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from d2tune.annotations import geometry
+from d2tune.annotations.dataset import Dataset, Image, Instance, ReadOptions, Rle
+from d2tune.annotations.geometry import Mask, Patch, PointError, Points
+from d2tune.annotations.images import (
+    Header,
+    ImageError,
+    Place,
+    is_image_name,
+    magic_suffix,
+    read_header,
+    walk_files,
+)
+from d2tune.annotations.jsonfile import JsonError, decode_json
+from d2tune.annotations.outputs import beside, png_bytes, refuse_existing
+from d2tune.annotations.reading import (
+    SPECIAL_LABELS,
+    Folders,
+    ImageDraft,
+    Labels,
+    Name,
+    Part,
+    Unit,
+    assemble,
+    check_size,
+    folders_of,
+    instance,
+    mask_part,
+    measure,
+    polygon_part,
+    round_part,
+    unlabeled_units,
+)
+from d2tune.errors import DataError
+from d2tune.files import write_bytes, write_json
+
+VERSION = "6.3.0"
+"""The Labelme version whose format is written."""
+
+POINT_COUNTS = {"rectangle": 2, "circle": 2, "oriented_rectangle": 4, "mask": 2}
+"""How many points a shape of each type has; a polygon has any number."""
+
+_AREA_TYPES = frozenset({"polygon", *POINT_COUNTS})
+
+
+def read(source: Path, options: ReadOptions) -> Dataset:
+    """Read a folder of Labelme files, or one file.
+
+    Args:
+        source: Folder, searched with all its subfolders, or JSON file.
+        options: How to read.
+
+    Returns:
+        The dataset; whatever is wrong with a file is among its findings.
+
+    Raises:
+        DataError: The source does not exist.
+    """
+    source = Path(source).absolute()
+    if not source.exists():
+        raise DataError("there is no such file or folder", file=source)
+    folders = folders_of(source, options)
+    labels = Labels(options)
+    names = (
+        [source.name]
+        if source.is_file()
+        else [name for name in walk_files(source, skip=options.restore_dir) if name.lower().endswith(".json")]
+    )
+    units = [_read_file(name, folders, labels, options) for name in names]
+    if source.is_dir():
+        claimed = {unit.image.file_name for unit in units if unit.image is not None}
+        bad = {Path(unit.file).with_suffix("") for unit in units if unit.is_bad}
+        if bad:
+            claimed |= {name for name in walk_files(folders.root) if Path(name).with_suffix("") in bad}
+        units += unlabeled_units(folders, options, claimed)
+    return assemble(units, options, root=folders.root)
+
+
+def is_labelme(value: object) -> bool:
+    """Whether a parsed JSON file is one of Labelme's."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("shapes"), list)
+        and not ("images" in value and "annotations" in value)
+    )
+
+
+def _read_file(name: str, folders: Folders, labels: Labels, options: ReadOptions) -> Unit:
+    """Read one JSON file into a unit; nothing in it can raise."""
+    unit = Unit(name)
+    path = folders.source / name
+    try:
+        value, is_utf8 = decode_json(path.read_bytes())
+    except JsonError as error:
+        unit.note("error", "bad_json", str(error), line=error.line, column=error.column)
+        _claim_sibling(unit, path, folders)
+        return unit
+    except OSError as error:
+        unit.note("error", "bad_json", f"the file cannot be read ({error.strerror})")
+        return unit
+    if not is_utf8:
+        unit.note("warning", "not_utf8", "the file is not UTF-8; it was read as GB18030", hint="save it as UTF-8")
+    if not is_labelme(value):
+        unit.note("warning", "not_labelme", "the file is no Labelme annotation; skipped")
+        return unit
+    header = _find_image(value, unit, path, folders, options)
+    if header is None:
+        return unit
+    if check_size(unit, header, value.get("imageWidth"), value.get("imageHeight"), what="the file"):
+        _read_shapes(value["shapes"], unit, labels, options)
+    return unit
+
+
+def _claim_sibling(unit: Unit, path: Path, folders: Folders) -> None:
+    """Keep the picture beside a file that cannot be parsed among the images, so that the count is right."""
+    for sibling in sorted(path.parent.glob(f"{_escaped(path.stem)}.*")):
+        file_name = folders.finder.file_name(str(sibling))
+        if is_image_name(sibling.name) and file_name is not None:
+            try:
+                header = read_header(sibling)
+            except ImageError:
+                continue
+            unit.image = ImageDraft(file_name, header.width_px, header.height_px, sibling)
+            return
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _find_image(value: dict[str, Any], unit: Unit, path: Path, folders: Folders, options: ReadOptions) -> Header | None:
+    """Find and measure the picture of a file, or restore it from ``imageData``."""
+    place = folders.finder.find(value.get("imagePath"), folders=folders.search_from(path))
+    if place.path is not None and place.path.suffix.lower() == ".json":
+        place = Place(None, place.file_name, f"imagePath names {place.path.name}, which is no picture")
+    if place.path is not None or not value.get("imageData"):
+        return measure(place, unit)
+    if options.restore_dir is None:
+        hint = "the picture is in imageData; convert with an output folder to have it written there"
+        unit.note("error", "image_missing", str(place.problem), hint=hint)
+        return None
+    return _restore(value["imageData"], place, unit, options.restore_dir)
+
+
+def _restore(data: object, place: Place, unit: Unit, folder: Path) -> Header | None:
+    """Write the picture out of ``imageData`` into a folder, with the suffix that its first bytes call for."""
+    content = _decode_base64(data)
+    suffix = None if content is None else magic_suffix(content)
+    try:
+        if content is None or suffix is None:
+            raise ImageError("imageData holds no picture")
+        header = read_header(content)
+    except ImageError as error:
+        unit.note("error", "image_unreadable", f"{place.problem}, and {error}")
+        return None
+    name = PurePosixPath(place.file_name or unit.file)
+    if name.suffix.lower() not in {suffix, ".jpeg" if suffix == ".jpg" else suffix}:
+        name = name.with_suffix(suffix)
+    target = folder / name
+    if not target.is_file() or target.read_bytes() != content:
+        write_bytes(target, content)
+    unit.image = ImageDraft(name.as_posix(), header.width_px, header.height_px, target.absolute())
+    message = f"{place.problem}; it is written from imageData as {name}"
+    unit.note("warning", "image_restored_from_imageData", message)
+    return header
+
+
+def _decode_base64(data: object) -> bytes | None:
+    if not isinstance(data, str):
+        return None
+    try:
+        return base64.b64decode(data)
+    except (binascii.Error, ValueError):
+        return None
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """The parts that make up one instance."""
+
+    label: str
+    parts: list[Part]
+    iscrowd: bool = False
+    score: float | None = None
+
+
+def _read_shapes(shapes: list[object], unit: Unit, labels: Labels, options: ReadOptions) -> None:
+    """Read the shapes of a file, and join those of one group to one instance."""
+    groups: dict[tuple[object, ...], _Group] = {}
+    for index, shape in enumerate(shapes):
+        if not isinstance(shape, dict):
+            message = f"the shape is {geometry.describe(shape)}, expected an object"
+            unit.note("error", "bad_shape", message, shape=index)
+            continue
+        flags = shape.get("flags")
+        flags = flags if isinstance(flags, dict) else {}
+        if options.no_predictions and flags.get("prediction") is True:
+            continue
+        name = _name_of(shape, unit, index, labels)
+        if name is None:
+            continue
+        group_id = _group_id(shape.get("group_id"), unit, index)
+        part = _read_shape(shape, unit, index)
+        if part is None:
+            continue
+        key = _group_key(name, group_id, index)
+        group = groups.setdefault(key, _Group(name.label, []))
+        group.parts.append(part)
+        group.iscrowd |= flags.get("iscrowd") is True
+        group.score = _score(shape) if group.score is None else group.score
+    for group in groups.values():
+        unit.drafts.append(
+            instance(
+                group.label,
+                group.parts,
+                unit,
+                nested=options.nested_groups,
+                iscrowd=group.iscrowd,
+                score=group.score,
+            )
+        )
+
+
+def _group_key(name: Name, group_id: int | str | None, index: int) -> tuple[object, ...]:
+    if group_id is not None:
+        return name.label, "group", group_id
+    if name.number is not None:
+        return name.label, "number", name.number
+    return name.label, "shape", index
+
+
+def _name_of(shape: dict[str, Any], unit: Unit, index: int, labels: Labels) -> Name | None:
+    """The class of a shape that has an area; None, with a finding, for all others."""
+    kind = shape.get("shape_type")
+    label = shape.get("label")
+    if kind is None or (isinstance(kind, str) and kind in _AREA_TYPES):
+        return labels.read(label, unit, index)
+    if isinstance(label, str) and label.strip() in SPECIAL_LABELS:
+        return labels.read(label, unit, index)
+    message = f"a shape of type {geometry.describe(kind)} has no area; skipped"
+    unit.note("warning", "unsupported_shape_type", message, shape=index)
+    return None
+
+
+def _group_id(raw: object, unit: Unit, index: int) -> int | str | None:
+    """The group's number; other types are read leniently, with a warning."""
+    if raw is None or (isinstance(raw, int) and not isinstance(raw, bool)):
+        return raw
+    group_id: int | str | None
+    if isinstance(raw, (bool, float)):
+        group_id = int(raw) if math.isfinite(raw) and raw == int(raw) else str(raw)
+    elif isinstance(raw, str) and raw.strip():
+        try:
+            group_id = int(raw)
+        except ValueError:
+            group_id = raw.strip()
+    else:
+        group_id = None
+    message = f"the group_id is {geometry.describe(raw)}, expected a whole number; it is read as {group_id!r}"
+    unit.note("warning", "group_id_not_int", message, shape=index)
+    return group_id
+
+
+def _score(shape: dict[str, Any]) -> float | None:
+    score = shape.get("score")
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
+        return None
+    return float(score)
+
+
+def _read_shape(shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
+    """Check the points of a shape that has an area and make a part of it."""
+    kind = shape.get("shape_type") or "polygon"
+    try:
+        points = geometry.check_points(shape.get("points"))
+    except PointError as error:
+        unit.note("error", error.code, str(error), shape=index)
+        return None
+    wanted = POINT_COUNTS.get(kind)
+    if wanted is not None and len(points) != wanted:
+        message = f"a {kind} has {wanted} points, this one has {len(points)}"
+        unit.note("error", "wrong_point_count", message, shape=index)
+        return None
+    return _READERS[kind](points, shape, unit, index)
+
+
+def _read_polygon(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
+    return polygon_part(points, unit, index)
+
+
+def _read_rectangle(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
+    return polygon_part(geometry.rectangle(*points.tolist()), unit, index, is_polygon=False)
+
+
+def _read_circle(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
+    radius_px = math.dist(*points.tolist())
+    return round_part(points[0].tolist(), radius_px, radius_px, unit, index)
+
+
+def _read_mask(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
+    data = shape.get("mask")
+    if data is None or data == "":
+        unit.note("error", "mask_missing", "the shape is a mask but holds none", shape=index)
+        return None
+    mask = _decode_png(_decode_base64(data))
+    if mask is None:
+        unit.note("error", "mask_undecodable", "the mask is no PNG in base64", shape=index)
+        return None
+    (x1, y1), (x2, y2) = points.tolist()
+    if all(value == int(value) for value in (x1, y1, x2, y2)):
+        wanted = (int(x2 - x1 + 1), int(y2 - y1 + 1))
+        if wanted != (mask.shape[1], mask.shape[0]):
+            found = f"{mask.shape[1]} x {mask.shape[0]}"
+            message = f"the corners call for a mask of {wanted[0]} x {wanted[1]} px, the PNG has {found}, which is used"
+            unit.note("warning", "mask_bbox_mismatch", message, shape=index)
+    return mask_part(Patch(mask, round(x1), round(y1)), unit, index)
+
+
+def _decode_png(content: bytes | None) -> Mask | None:
+    """The pixels of a mask, ``(h, w)``: whatever is not 0 belongs."""
+    from PIL import Image as PilImage
+
+    if content is None or magic_suffix(content) != ".png":
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PilImage.DecompressionBombWarning)
+            with PilImage.open(io.BytesIO(content)) as picture:
+                pixels = np.asarray(picture)
+    except Exception:  # Pillow raises a dozen kinds for broken PNGs
+        return None
+    filled: Mask = np.any(np.atleast_3d(pixels)[..., :3] != 0, axis=-1)
+    return filled
+
+
+_READERS: dict[str, Callable[[Points, dict[str, Any], Unit, int], Part | None]] = {
+    "polygon": _read_polygon,
+    "rectangle": _read_rectangle,
+    "oriented_rectangle": _read_polygon,
+    "circle": _read_circle,
+    "mask": _read_mask,
+}
+
+
+def write(
+    dataset: Dataset,
+    out: Path,
+    *,
+    originals: Path | None = None,
+    tolerance_px: float = 1.0,
+    force: bool = False,
+) -> list[Path]:
+    """Write one Labelme file per image, strictly as Labelme itself writes them.
+
+    Instances with a score are predictions: their outlines are simplified, the flag ``prediction`` is set, and the score
+    stands in ``description`` and in the key ``score``. Several parts share a group_id; what has holes is a mask.
+
+    Args:
+        dataset: What to write.
+        out: The folder; files keep the subfolders of their images in it.
+        originals: The folder that ``Image.annotation_file`` is relative to. Where such a file is Labelme's, the shapes
+            that the instances came from are written as they were, with every key that the file had.
+        tolerance_px: How far the outline of a predicted mask may move.
+        force: Whether files that are there are overwritten.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DataError: A file is already there.
+    """
+    places = beside(dataset.images, out, ".json")
+    refuse_existing(places.values(), force=force)
+    groups = dataset.by_image()
+    names = {category.id: category.name for category in dataset.categories}
+    for image in dataset.images:
+        original = _original(image, originals)
+        shapes = _shapes_of(groups[image.id], names, original.get("shapes", []), tolerance_px)
+        write_json(places[image.id], _finite(_top_level(image, places[image.id], original, shapes)))
+    return list(places.values())
+
+
+def _original(image: Image, folder: Path | None) -> dict[str, Any]:
+    """The Labelme file that an image was read from, empty where there is none."""
+    if folder is None or image.annotation_file is None:
+        return {}
+    try:
+        value, _ = decode_json((folder / image.annotation_file).read_bytes())
+    except (OSError, JsonError):
+        return {}
+    return value if is_labelme(value) else {}
+
+
+def _top_level(image: Image, path: Path, original: dict[str, Any], shapes: list[dict[str, Any]]) -> dict[str, Any]:
+    picture = image.file_name
+    if image.path is not None:
+        try:
+            picture = os.path.relpath(image.path, path.absolute().parent).replace(os.sep, "/")
+        except ValueError:  # another drive
+            picture = image.path.as_posix()
+    flags = original.get("flags")
+    return original | {
+        "version": VERSION,
+        "flags": flags if isinstance(flags, dict) else {},
+        "shapes": shapes,
+        "imagePath": picture,
+        "imageData": None,
+        "imageHeight": image.height_px,
+        "imageWidth": image.width_px,
+    }
+
+
+def _shapes_of(
+    instances: list[Instance], names: dict[int, str], originals: list[Any], tolerance_px: float
+) -> list[dict[str, Any]]:
+    """The shapes of one image: those of the original file in their order, then new ones."""
+    taken = [raw.get("group_id") for raw in originals if isinstance(raw, dict)]
+    fresh = itertools.count(max((group_id for group_id in taken if type(group_id) is int), default=-1) + 1)
+    kept = {index: raw for index, raw in enumerate(originals) if isinstance(raw, dict) and _is_passed_over(raw)}
+    shapes: list[dict[str, Any]] = []
+    for one in instances:
+        label = names[one.category_id]
+        if one.shapes and all(index < len(originals) for index in one.shapes):
+            parts = [originals[index] | {"label": label} for index in one.shapes]
+            kept |= dict(zip(one.shapes, _grouped(parts, fresh), strict=True))
+        else:
+            shapes += _grouped(_new_shapes(one, label, tolerance_px), fresh)
+    return [_complete(kept[index]) for index in sorted(kept)] + shapes
+
+
+def _is_passed_over(raw: dict[str, Any]) -> bool:
+    """Whether a shape takes no part in training but belongs to the file: lines, points, ignored labels."""
+    kind, label = raw.get("shape_type"), raw.get("label")
+    is_area = kind is None or (isinstance(kind, str) and kind in _AREA_TYPES)
+    return not is_area or (isinstance(label, str) and label.strip() in SPECIAL_LABELS)
+
+
+def _grouped(parts: list[dict[str, Any]], fresh: Iterator[int]) -> list[dict[str, Any]]:
+    """Several parts without a group get one."""
+    if len(parts) < 2 or any(type(part.get("group_id")) is int for part in parts):
+        return parts
+    group_id = next(fresh)
+    return [part | {"group_id": group_id} for part in parts]
+
+
+def _complete(raw: dict[str, Any]) -> dict[str, Any]:
+    """A shape with all keys that Labelme wants, in types that it accepts."""
+    shape: dict[str, Any] = {"label": "", "points": [], "group_id": None, "description": "", "mask": None} | raw
+    shape["shape_type"] = raw.get("shape_type") or "polygon"
+    shape["flags"] = raw["flags"] if isinstance(raw.get("flags"), dict) else {}
+    return shape
+
+
+def _new_shapes(one: Instance, label: str, tolerance_px: float) -> list[dict[str, Any]]:
+    """The shapes of an instance that no file holds yet."""
+    polygons, patch = one.segmentation, None
+    if isinstance(polygons, Rle):
+        size = {"width_px": polygons.width_px, "height_px": polygons.height_px}
+        patch = Patch(geometry.decode_mask(polygons), 0, 0).clipped(**size)
+        outer, holes = patch.outlines()
+        is_simplified = one.score is not None and tolerance_px > 0
+        polygons = (
+            ()
+            if holes
+            else tuple(geometry.simplify(part, tolerance_px=tolerance_px) if is_simplified else part for part in outer)
+        )
+    flags: dict[str, bool] = {"iscrowd": True} if one.iscrowd else {}
+    common: dict[str, Any] = {"label": label, "flags": flags}
+    if one.score is not None:
+        flags["prediction"] = True
+        common |= {"description": f"score={one.score:.3f}", "score": round(one.score, 6)}
+    if patch is not None and not polygons and patch.mask.size:
+        corners = [[patch.left_px, patch.top_px]]
+        corners.append([patch.left_px + patch.mask.shape[1] - 1, patch.top_px + patch.mask.shape[0] - 1])
+        png = base64.b64encode(png_bytes(patch.mask.astype(np.uint8))).decode("ascii")
+        return [_complete(common | {"points": corners, "shape_type": "mask", "mask": png})]
+    return [_complete(common | {"points": part.tolist(), "shape_type": "polygon"}) for part in polygons]
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_finite(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,168 @@
+"""What ``d2tune`` does, as functions: the commands parse their arguments, call one of these and print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from d2tune import project as projects
+from d2tune.errors import RunError
+from d2tune.project import LoadedProject
+from d2tune.run_folder import latest_run
+
+if TYPE_CHECKING:
+    from d2tune.annotations.convert import ConvertResult
+    from d2tune.engine.train import TrainResult
+    from d2tune.evaluation.evaluate import EvaluationResult
+    from d2tune.inference.predict import PredictionResult
+
+
+def load_project(
+    path: str | Path, *, profile: str | None = None, overrides: Sequence[str] = (), wandb: bool = False
+) -> LoadedProject:
+    """Read a project file with the profile of this machine's hardware.
+
+    Args:
+        path: A ``projects/*.yaml``.
+        profile: Name of the profile instead of the hardware's.
+        overrides: ``key=value`` words; project keys such as ``train.iterations=500`` and raw Detectron2
+            keys such as ``SOLVER.BASE_LR=0.001``, which are laid over the project's ``detectron2`` section.
+        wandb: Set ``tracking`` to ``wandb``.
+
+    Raises:
+        ProjectError: The file or an override cannot be meant.
+    """
+    import torch
+
+    keys, raw = projects.parse_overrides(overrides)
+    if "MODEL.WEIGHTS" in raw:
+        keys["weights"] = raw.pop("MODEL.WEIGHTS")
+    if wandb:
+        keys["tracking"] = "wandb"
+    hardware: Literal["gpu", "cpu"] = "gpu" if torch.cuda.is_available() else "cpu"
+    loaded = projects.load_project(path, profile=profile, hardware=hardware, overrides=keys)
+    return loaded.with_detectron2(raw)
+
+
+def train(
+    project: str | Path | LoadedProject,
+    *,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    output_dir: str | Path | None = None,
+    resume: bool = False,
+    num_gpus: int | None = None,
+    sample: bool = True,
+    wandb: bool = False,
+) -> TrainResult:
+    """Fine-tune a project, evaluate it and draw pictures.
+
+    Args:
+        project: A project file, or what ``load_project`` returned (then ``profile``, ``overrides`` and
+            ``wandb`` must have been given there).
+        profile: As in ``load_project``.
+        overrides: As in ``load_project``.
+        output_dir: The run folder; ``runs/<project>/<time>`` unless given.
+        resume: Go on with the latest run of the project, or with the one in ``output_dir``.
+        num_gpus: GPUs to train on; None takes one where there is one, 0 the CPU.
+        sample: Render the project's sample where its data are missing.
+        wandb: As in ``load_project``.
+
+    Raises:
+        D2TuneError: Something the person must mend first.
+    """
+    from d2tune.engine import train as engine
+
+    loaded = project
+    if not isinstance(loaded, LoadedProject):
+        loaded = load_project(loaded, profile=profile, overrides=overrides, wandb=wandb)
+    return engine.train(loaded, output_dir=output_dir, resume=resume, num_gpus=num_gpus, sample=sample)
+
+
+def evaluate(
+    run: str | Path, *, data: str | Path | None = None, weights: str = "best", out: str | Path | None = None
+) -> EvaluationResult:
+    """Score a run on its validation part or on other data; see ``evaluation.evaluate``.
+
+    Args:
+        run: A run folder, or a project file, which stands for its latest run.
+        data: Folder or file of annotations; None takes the project's validation part.
+        weights: ``best``, ``final`` or a checkpoint file.
+        out: Where the results go; None is ``evaluation`` in the run folder.
+    """
+    from d2tune.evaluation import evaluate as evaluation
+
+    return evaluation.evaluate(run_folder(run), data=data, weights=weights, out=out)
+
+
+def predict(
+    run: str | Path,
+    source: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    weights: str = "best",
+    min_score: float = 0.5,
+) -> PredictionResult:
+    """Find instances on pictures; see ``inference.predict``.
+
+    Args:
+        run: A run folder, or a project file, which stands for its latest run.
+        source: A picture or a folder; None takes the project's validation pictures.
+        out: Where the results go; None is ``predictions`` in the run folder.
+        weights: ``best``, ``final`` or a checkpoint file.
+        min_score: Least score of an instance, from 0 to 1.
+    """
+    from d2tune.inference import predict as inference
+
+    folder = run_folder(run)
+    if source is None:
+        data = projects.load_project(folder / "project.yaml").project.data
+        source = data.root / (data.images or (data.val if isinstance(data.val, str) else data.train))
+    return inference.predict(folder, source, out=out or folder / "predictions", weights=weights, min_score=min_score)
+
+
+def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
+    """Convert annotations; see ``annotations.convert.convert`` for the options.
+
+    A project file stands for its training and validation parts, which are written as COCO files to
+    ``out``, or to ``coco`` in the project's data folder; a part that is a fraction of another is left out.
+    """
+    from d2tune.annotations.convert import convert as convert_one
+
+    path = Path(source)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return [convert_one(path, **options)]
+    from d2tune.data.parts import read_options
+
+    loaded = projects.load_project(path)
+    data = loaded.project.data
+    out = Path(options.pop("out", None) or data.root / "coco")
+    options.pop("options", None)
+    results: list[ConvertResult] = []
+    for part in (data.train, data.val):
+        if isinstance(part, str):
+            labels = loaded.project.classes or (results[0].dataset.class_names if results else None)
+            chosen = {"format": data.format, **options}
+            results.append(
+                convert_one(
+                    data.root / part, out=out / f"{Path(part).stem}.json", options=read_options(loaded.project, labels), **chosen
+                )
+            )
+    return results
+
+
+def run_folder(run: str | Path) -> Path:
+    """A run folder as given, or the latest run of a project file.
+
+    Raises:
+        RunError: The project has no run yet.
+    """
+    path = Path(run)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return path
+    name = projects.load_project(path).project.name
+    latest = latest_run(name, having="checkpoints/model_best.pth")
+    if latest is None:
+        raise RunError("the project has no finished run", file=Path("runs") / name, hint=f"Train first: d2tune train {path}")
+    return latest.path

@@ -1,0 +1,292 @@
+"""The command ``d2tune``: parse, call one function, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from d2tune.errors import D2TuneError, ProjectError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Words after ``d2tune``; None takes the process's own.
+
+    Returns:
+        The exit status: 0, or 1 after a mistake that was told in one line.
+    """
+    options = _parser().parse_args(arguments)
+    from d2tune.logs import set_up_terminal
+
+    set_up_terminal(debug=options.debug)
+    try:
+        return int(options.run(options))
+    except D2TuneError as error:
+        if options.debug:
+            raise
+        print(f"error: {error.one_line()}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="d2tune", description="Fine-tune Detectron2 on your own polygons.")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and every log line")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_doctor, _sample, _data, _annotate, _convert, _check, _train, _evaluate, _predict):
+        add(commands)
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, run: Command, text: str, *aliases: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, aliases=list(aliases))
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _doctor(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    def run(options: argparse.Namespace) -> int:
+        from d2tune.doctor import examine, format_report
+
+        report = examine()
+        print(format_report(report))
+        return 0 if report.ok else 1
+
+    _command(commands, "doctor", run, "say what is installed and what this machine can do")
+
+
+def _sample(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    def run(options: argparse.Namespace) -> int:
+        from d2tune.samples import render_sample
+
+        made = render_sample(options.kind, options.out, images=options.images, seed=options.seed, force=options.force)
+        print(made.summary())
+        return 0
+
+    parser = _command(commands, "sample", run, "render a labelled set of photo-like pictures, offline")
+    parser.add_argument("kind", help="balloon, chipset or face")
+    parser.add_argument("--out", type=Path, required=True, help="folder for train/, val/ and labels.txt")
+    parser.add_argument("--images", type=int, default=80, help="pictures in all (default: 80)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
+    parser.add_argument("--force", action="store_true", help="overwrite a folder that is not empty")
+
+
+def _data(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    def run(options: argparse.Namespace) -> int:
+        from d2tune.project import load_project
+        from d2tune.public_data import fetch
+
+        loaded = load_project(options.project)
+        fetched = fetch(loaded.project.name, options.out or loaded.project.data.root, url=options.url, force=options.force)
+        print(fetched.summary())
+        return 0
+
+    parser = _command(commands, "data", run, "fetch a project's public photos and check every one of them")
+    parser.add_argument("project", type=Path, help="projects/balloon.yaml")
+    parser.add_argument("--out", type=Path, help="folder (default: the project's data folder)")
+    parser.add_argument("--url", help="another address of the same archive")
+    parser.add_argument("--force", action="store_true", help="overwrite a folder that is not empty")
+
+
+def _annotate(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    def run(options: argparse.Namespace) -> int:
+        from d2tune.annotate import annotate
+
+        return annotate(options.project, part=options.part)
+
+    parser = _command(commands, "annotate", run, "draw polygons in Labelme, with the project's labels")
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--part", default="train", choices=["train", "val"], help="which pictures (default: train)")
+
+
+def _convert(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    def run(options: argparse.Namespace) -> int:
+        from d2tune import api
+        from d2tune.annotations.convert import FindingsError, findings_table
+
+        try:
+            results = api.convert(options.source, **_convert_options(options))
+        except FindingsError as error:
+            print(findings_table(error.findings))
+            raise
+        for result in results:
+            if result.findings:
+                print(findings_table(result.findings))
+            found = f"{len(result.dataset.images)} images, {len(result.dataset.instances)} instances"
+            print(f"{found}: {', '.join(str(path) for path in result.paths[:3])}")
+        return 0
+
+    parser = _command(commands, "convert", run, "turn annotations of one format into another")
+    _reading_arguments(parser)
+    parser.add_argument("--to", default="coco", choices=["coco", "labelme", "semantic", "panoptic", "rle"])
+    parser.add_argument("--out", type=Path, help="folder; for COCO and run-length CSV also a file")
+    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
+
+
+def _check(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    def run(options: argparse.Namespace) -> int:
+        from d2tune.annotations.convert import check, findings_table, write_findings
+
+        result = check(options.source, format=options.format, options=_read_options(options), strict=options.strict)
+        if options.findings:
+            write_findings(options.findings, result.findings)
+        if result.findings:
+            print(findings_table(result.findings))
+        counts = ", ".join(f"{count} {name}" for name, count in result.dataset.counts().items())
+        print(f"{len(result.dataset.images)} images, {len(result.dataset.instances)} instances ({counts})")
+        return 1 if any(finding.level == "error" for finding in result.findings) else 0
+
+    parser = _command(commands, "check", run, "read annotations as convert does, and only say what is wrong with them")
+    _reading_arguments(parser)
+
+
+def _reading_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="folder or file of annotations; convert also takes a project file")
+    parser.add_argument(
+        "--format", default="auto", help="labelme, via, coco, rle, voc, voc-masks, masks, panoptic (default: by content)"
+    )
+    parser.add_argument("--labels", type=Path, help="file of class names, one a line, in the order of their ids")
+    parser.add_argument("--image-root", type=Path, help="folder of the pictures (default: the source)")
+    parser.add_argument("--stuff", default="", help="names of the classes that are stuff, separated by commas")
+    parser.add_argument("--class-name", help="class of shapes that carry none (VIA)")
+    parser.add_argument("--class-attribute", help="VIA region attribute that holds the class")
+    parser.add_argument("--nested-groups", default="union", choices=["union", "hole"])
+    parser.add_argument("--instance-suffix", default="keep", choices=["keep", "strip"])
+    parser.add_argument("--pixel-offset", type=float, default=0.0, help="added to VIA coordinates, in pixels")
+    parser.add_argument("--preset", help="run-length dialect: carvana, airbus, severstal")
+    parser.add_argument("--split-components", action="store_true", help="one instance per connected component")
+    parser.add_argument("--allow-outside", action="store_true", help="let pictures lie outside the data folder")
+    parser.add_argument("--no-predictions", action="store_true", help="leave out shapes flagged as predictions")
+    parser.add_argument("--findings", type=Path, help="write the findings to this JSON file")
+    parser.add_argument("--strict", action="store_true", help="count warnings as errors")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out files with errors, and name them")
+
+
+def _read_options(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+    from d2tune.annotations.convert import read_labels
+    from d2tune.annotations.dataset import ReadOptions
+
+    return ReadOptions(
+        labels=read_labels(options.labels) if options.labels else None,
+        image_root=options.image_root,
+        stuff=tuple(name.strip() for name in options.stuff.split(",") if name.strip()),
+        class_name=options.class_name,
+        class_attribute=options.class_attribute,
+        nested_groups=options.nested_groups,
+        instance_suffix=options.instance_suffix,
+        pixel_offset=options.pixel_offset,
+        preset=options.preset,
+        split_components=options.split_components,
+        allow_outside=options.allow_outside,
+        skip_bad=options.skip_bad,
+        no_predictions=options.no_predictions,
+    )
+
+
+def _convert_options(options: argparse.Namespace) -> dict[str, object]:
+    chosen: dict[str, object] = {
+        "to": options.to,
+        "strict": options.strict,
+        "force": options.force,
+        "findings_path": options.findings,
+    }
+    if options.source.suffix.lower() in (".yaml", ".yml"):
+        return chosen | ({"out": options.out} if options.out else {})
+    if options.out is None:
+        raise ProjectError("--out is missing", hint="Name the folder or file that the annotations are written to.")
+    return chosen | {"out": options.out, "format": options.format, "options": _read_options(options)}
+
+
+def _train(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    def run(options: argparse.Namespace) -> int:
+        from d2tune import api
+
+        words = list(options.words)
+        config = options.config or (words.pop(0) if words else None)
+        if config is None:
+            raise ProjectError("which project?", hint="Name it: d2tune train projects/balloon.yaml")
+        if options.eval_only:
+            return _run_eval_only(config, words, options)
+        api.train(
+            config,
+            profile=options.profile,
+            overrides=words,
+            output_dir=options.output_dir,
+            resume=options.resume,
+            num_gpus=options.num_gpus,
+            sample=not options.no_sample,
+            wandb=options.wandb,
+        )
+        return 0
+
+    parser = _command(commands, "train", run, "fine-tune a project, evaluate it and draw pictures")
+    parser.add_argument("words", nargs="*", metavar="PROJECT.yaml key=value", help="project file, then overrides")
+    parser.add_argument("--config", "--config-file", help="the project file, as Detectron2 users name it")
+    parser.add_argument("--profile", help="gpu, cpu or another of the project's profiles (default: the hardware's)")
+    parser.add_argument("--output-dir", type=Path, help="run folder (default: runs/<project>/<time>)")
+    parser.add_argument("--resume", action="store_true", help="go on with the latest run, or with --output-dir")
+    parser.add_argument("--eval-only", action="store_true", help="only score the latest run, or --output-dir")
+    parser.add_argument("--num-gpus", type=int, help="GPUs to train on (default: 1 where there is one; 0 is the CPU)")
+    parser.add_argument("--no-sample", action="store_true", help="stop where the data are missing; render no sample")
+    parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases")
+
+
+def _run_eval_only(config: str, words: list[str], options: argparse.Namespace) -> int:
+    from d2tune import api
+
+    loaded = api.load_project(config, profile=options.profile, overrides=words)
+    weights = loaded.project.weights
+    run = options.output_dir or api.run_folder(config)
+    return _print_evaluation(api.evaluate(run, weights=weights if Path(weights).is_file() else "best"))
+
+
+def _print_evaluation(result) -> int:  # type: ignore[no-untyped-def]
+    from d2tune.evaluation.report import metrics_table
+
+    print(metrics_table(result.metrics))
+    print(f"\n{result.sentence}")
+    return 0
+
+
+def _evaluate(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    def run(options: argparse.Namespace) -> int:
+        from d2tune import api
+
+        return _print_evaluation(
+            api.evaluate(options.run_folder, data=options.data, weights=options.weights, out=options.out)
+        )
+
+    parser = _command(commands, "eval", run, "score a run on its validation part or on other data", "evaluate")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, or a project file for its latest run")
+    parser.add_argument("--data", type=Path, help="other annotations with the same classes")
+    parser.add_argument("--weights", default="best", help="best, final or a checkpoint file")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/evaluation)")
+
+
+def _predict(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    def run(options: argparse.Namespace) -> int:
+        from d2tune import api
+
+        result = api.predict(
+            options.run_folder, options.source, out=options.out, weights=options.weights, min_score=options.min_score
+        )
+        for line in result.skipped:
+            print(f"left out: {line}", file=sys.stderr)
+        print(f"{result.instances} instances on {result.images} images: {result.out}")
+        return 0
+
+    parser = _command(commands, "predict", run, "find instances on pictures, and draw them")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, or a project file for its latest run")
+    parser.add_argument("source", type=Path, nargs="?", help="picture or folder (default: the validation pictures)")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/predictions)")
+    parser.add_argument("--weights", default="best", help="best, final or a checkpoint file")
+    parser.add_argument("--min-score", type=float, default=0.5, help="least score drawn and written (default: 0.5)")

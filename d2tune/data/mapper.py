@@ -1,0 +1,200 @@
+"""From a Detectron2 dataset dict to the tensors the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+from d2tune.data.batches import SampleKey
+from d2tune.errors import DataError
+
+CACHE_BYTES = 1 << 30
+"""How much memory the decoded training images may take, in each process that loads them."""
+
+
+def read_image(path: str, channel_order: str) -> NDArray[np.uint8]:
+    """The picture as it is shown, its EXIF orientation applied, ``(H, W, 3)`` in ``RGB`` or ``BGR``.
+
+    Raises:
+        DataError: The file is missing or no picture.
+    """
+    try:
+        return detection_utils.read_image(path, format=channel_order)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"the image cannot be read: {error}", file=path) from error
+
+
+class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
+    """Training images by ``SampleKey``.
+
+    Each item has ``image`` ``(3, H, W)`` uint8, ``instances`` with ``gt_boxes``, ``gt_classes`` and
+    ``gt_masks`` (crowds left out), ``height``, ``width`` and ``image_id``. Pictures larger than
+    training needs are reduced once and kept in memory up to ``CACHE_BYTES``.
+
+    Args:
+        dicts: Detectron2's dataset dicts.
+        channel_order: ``RGB`` or ``BGR``.
+        mask_format: ``polygon`` or ``bitmask``.
+        short_side_range_px: The smallest and largest short side that will be asked for.
+        max_side_px: Longest side a training image may have.
+        color_jitter: Share of images whose colours are varied.
+    """
+
+    def __init__(
+        self,
+        dicts: Sequence[dict[str, Any]],
+        *,
+        channel_order: str,
+        mask_format: str,
+        short_side_range_px: tuple[int, int],
+        max_side_px: int,
+        color_jitter: float,
+    ) -> None:
+        self._dicts = dicts
+        self._channel_order = channel_order
+        self._mask_format = mask_format
+        self._largest_short_side_px = short_side_range_px[1]
+        self._max_side_px = max_side_px
+        self._color = T.RandomApply(_ColorJitter(), prob=color_jitter)
+        self._cache: dict[int, tuple[NDArray[np.uint8], list[dict[str, Any]]]] = {}
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._dicts)
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+        image, annotations = self._reduced(key.index)
+        np.random.seed(key.seed)  # noqa: NPY002 - Detectron2's augmentations draw from the global generator
+        size = T.ResizeShortestEdge(key.short_side_px, self._max_side_px, "choice")
+        inputs = T.AugInput(image)
+        transforms = T.AugmentationList([size, T.RandomFlip(), self._color])(inputs)
+        shape = inputs.image.shape[:2]
+        mapped = [
+            detection_utils.transform_instance_annotations(_copied(one), transforms, shape) for one in annotations
+        ]
+        instances = _instances(mapped, shape, self._mask_format)
+        source = self._dicts[key.index]
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1))),
+            "instances": instances,
+            "height": source["height"],
+            "width": source["width"],
+            "image_id": source["image_id"],
+        }
+
+    def _reduced(self, index: int) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+        if index in self._cache:
+            return self._cache[index]
+        source = self._dicts[index]
+        image = read_image(source["file_name"], self._channel_order)
+        if image.shape[:2] != (source["height"], source["width"]):
+            raise DataError(
+                "the image has changed its size since its annotations were read",
+                file=source["file_name"],
+                found=f"{image.shape[1]} x {image.shape[0]} px",
+                expected=f"{source['width']} x {source['height']} px",
+            )
+        annotations = [one for one in source["annotations"] if not one["iscrowd"]]
+        factor = self._largest_short_side_px / min(image.shape[:2])
+        if factor < 0.9:
+            height_px, width_px = (max(1, round(side * factor)) for side in image.shape[:2])
+            scale = (width_px / image.shape[1], height_px / image.shape[0])
+            image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)
+            annotations = [_scaled(one, scale, (height_px, width_px)) for one in annotations]
+        if self._cached_bytes + image.nbytes <= CACHE_BYTES:
+            self._cached_bytes += image.nbytes
+            self._cache[index] = (image, annotations)
+        return image, annotations
+
+
+class _ColorJitter(T.Augmentation):
+    """Brightness, contrast and saturation, each by a factor between 0.7 and 1.3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts = [T.RandomBrightness(0.7, 1.3), T.RandomContrast(0.7, 1.3), T.RandomSaturation(0.7, 1.3)]
+
+    def __call__(self, aug_input: T.AugInput) -> T.Transform:
+        return T.AugmentationList(self._parts)(aug_input)
+
+
+def _copied(annotation: dict[str, Any]) -> dict[str, Any]:
+    """Detectron2 changes polygons in place."""
+    segmentation = annotation["segmentation"]
+    fresh = [np.array(part) for part in segmentation] if isinstance(segmentation, list) else segmentation
+    return {**annotation, "segmentation": fresh}
+
+
+def _scaled(annotation: dict[str, Any], scale_xy: tuple[float, float], size_hw: tuple[int, int]) -> dict[str, Any]:
+    factors = np.asarray(scale_xy)
+    bbox = (np.asarray(annotation["bbox"]).reshape(2, 2) * factors).reshape(-1).tolist()
+    segmentation = annotation["segmentation"]
+    if isinstance(segmentation, list):
+        scaled: Any = [(np.asarray(part).reshape(-1, 2) * factors).reshape(-1) for part in segmentation]
+    else:
+        mask = mask_utils.decode({**segmentation, "counts": segmentation["counts"].encode()})
+        small = cv2.resize(mask, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_AREA)
+        scaled = mask_utils.encode(np.asfortranarray(small))
+        scaled["counts"] = scaled["counts"].decode()
+    return {**annotation, "bbox": bbox, "segmentation": scaled}
+
+
+def _instances(annotations: list[dict[str, Any]], shape: tuple[int, int], mask_format: str) -> Any:
+    instances = detection_utils.annotations_to_instances(annotations, shape, mask_format=mask_format)
+    if not instances.has("gt_masks"):
+        from detectron2.structures import BitMasks, PolygonMasks
+
+        empty = BitMasks(torch.empty((0, *shape))) if mask_format == "bitmask" else PolygonMasks([])
+        instances.gt_masks = empty
+    return detection_utils.filter_empty_instances(instances)
+
+
+class EvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
+    """Images in order, resized for inference: ``image`` ``(3, H, W)``, ``height``, ``width``, ``image_id``.
+
+    Args:
+        dicts: Detectron2's dataset dicts; their annotations are not read.
+        channel_order: ``RGB`` or ``BGR``.
+        short_side_px: Short side at inference.
+        max_side_px: Longest side at inference.
+    """
+
+    def __init__(
+        self, dicts: Sequence[dict[str, Any]], *, channel_order: str, short_side_px: int, max_side_px: int
+    ) -> None:
+        self._dicts = dicts
+        self._channel_order = channel_order
+        self._short_side_px = short_side_px
+        self._max_side_px = max_side_px
+
+    def __len__(self) -> int:
+        return len(self._dicts)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        source = self._dicts[index]
+        image = read_image(source["file_name"], self._channel_order)
+        sample = inference_sample(image, short_side_px=self._short_side_px, max_side_px=self._max_side_px)
+        return sample | {"image_id": source["image_id"], "file_name": source["file_name"]}
+
+
+def inference_sample(image: NDArray[np.uint8], *, short_side_px: int, max_side_px: int) -> dict[str, Any]:
+    """What a Detectron2 model takes for one picture: ``image`` ``(3, h, w)`` resized, and its own ``height`` and ``width``.
+
+    Args:
+        image: ``(H, W, 3)`` in the model's channel order.
+        short_side_px: Wanted short side.
+        max_side_px: Largest long side.
+    """
+    transform = T.ResizeShortestEdge(short_side_px, max_side_px).get_transform(image)
+    resized = transform.apply_image(np.ascontiguousarray(image))
+    height_px, width_px = image.shape[:2]
+    tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+    return {"image": tensor, "height": height_px, "width": width_px}

@@ -1,0 +1,135 @@
+"""The training and validation parts that a project names, read and checked."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from d2tune.annotations.convert import findings_table, read_dataset
+from d2tune.annotations.dataset import Dataset, ReadOptions
+from d2tune.annotations.splits import split
+from d2tune.errors import DataError
+from d2tune.project import Project
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a project trains on and what it is evaluated on, with the same categories.
+
+    Attributes:
+        train: The training part.
+        val: The validation part.
+        rendered: Whether the data are a rendered sample, because the project's own were missing.
+    """
+
+    train: Dataset
+    val: Dataset
+    rendered: bool = False
+
+
+def load_parts(project: Project, *, sample: bool = True, restore_dir: Path | None = None) -> Parts:
+    """Read both parts of a project's data.
+
+    Args:
+        project: Its ``data`` and ``classes`` say what to read.
+        sample: Render the project's sample where its data folder is missing.
+        restore_dir: Where pictures that exist only inside the annotations are written; by default
+            ``.restored`` in the data folder.
+
+    Raises:
+        DataError: There are no data, they have errors, or there is nothing to learn from.
+    """
+    data = project.data
+    rendered = False
+    if not data.root.exists():
+        rendered = _render_sample(project, allowed=sample)
+    restore = restore_dir or data.root / ".restored"
+    labels = project.classes or None
+    train = read_part(project, data.train, labels=labels, restore_dir=restore)
+    labels = train.class_names
+    if isinstance(data.val, float):
+        if len(train.images) < 2:
+            raise DataError("one image cannot be divided into training and validation", file=data.root / data.train)
+        train, val = split(train, fraction=data.val, seed=data.split_seed)
+    else:
+        val = read_part(project, data.val, labels=labels, restore_dir=restore)
+    _check(train, data.root / data.train)
+    return Parts(train, val, rendered)
+
+
+def read_part(project: Project, part: str, *, labels: tuple[str, ...] | None, restore_dir: Path | None) -> Dataset:
+    """Read one part of a project's data.
+
+    Raises:
+        DataError: It is missing, has errors, or has no images.
+    """
+    data = project.data
+    source = data.root / part
+    if not source.exists():
+        raise DataError("no such data", file=source, hint="Correct data.root, data.train and data.val in the project.")
+    options = read_options(project, labels, restore_dir=restore_dir)
+    dataset = read_dataset(source, format=data.format, options=options)
+    notable = [finding for finding in dataset.findings if finding.level != "info"]
+    if notable:
+        logger.warning("%s:\n%s", source, findings_table(notable))
+    dataset.raise_on_errors()
+    if not dataset.images:
+        raise DataError("no images", file=source, expected="pictures with annotations beside them")
+    return dataset
+
+
+def read_options(
+    project: Project, labels: tuple[str, ...] | None, *, restore_dir: Path | None = None
+) -> ReadOptions:
+    """How a project's annotations are to be read.
+
+    Args:
+        project: Its ``data`` section says how.
+        labels: Class names; None takes those that occur.
+        restore_dir: Where pictures that exist only inside the annotations are written.
+    """
+    data = project.data
+    return ReadOptions(
+        labels=labels,
+        image_root=None if data.images is None else data.root / data.images,
+        class_name=data.class_name or (labels[0] if labels and len(labels) == 1 else None),
+        class_attribute=data.class_attribute,
+        rename=data.rename,
+        skip_bad=data.skip_bad,
+        restore_dir=restore_dir,
+    )
+
+
+def _render_sample(project: Project, *, allowed: bool) -> bool:
+    from d2tune.samples import render_sample
+
+    data = project.data
+    get = f"`make data PROJECT={project.name}` fetches the public photos" if project.name == "balloon" else None
+    if data.sample is None or not allowed:
+        hint = f"{get}." if get else "Put your annotated pictures there, or correct data.root in the project."
+        raise DataError("the data folder is missing", file=data.root, hint=hint)
+    logger.warning(
+        "%s is missing%s; rendering the %s sample there instead (%d pictures). Its scores say nothing about photos.",
+        data.root,
+        f" ({get})" if get else "",
+        data.sample,
+        data.sample_images,
+    )
+    render_sample(data.sample, data.root, images=data.sample_images, seed=0)
+    return True
+
+
+def _check(train: Dataset, source: Path) -> None:
+    if not train.instances:
+        raise DataError(
+            "no instance in the training part, so there is nothing to learn",
+            file=source,
+            found=f"{len(train.images)} images without a shape",
+            hint="Draw polygons first: `make annotate`.",
+        )
+    undrawn = [name for name, count in train.counts().items() if not count]
+    if undrawn:
+        logger.warning("nobody drew a %s in the training part: it cannot be learned", " or a ".join(undrawn))

@@ -1,0 +1,1 @@
+"""Training: the plan, the loop and its hooks, checkpoints, and the run folder."""

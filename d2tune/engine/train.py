@@ -1,0 +1,299 @@
+"""Training a project from its data to a run folder that says everything about it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from detectron2.config import CfgNode
+from detectron2.engine import create_ddp_model, hooks, launch
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from torch import nn
+from torch.utils.data import DataLoader
+
+from d2tune.data.batches import TrainingBatches
+from d2tune.data.catalog import detectron2_dicts, register
+from d2tune.data.mapper import TrainingSamples
+from d2tune.modeling import checkpoint
+from d2tune.modeling.device import speed_up
+from d2tune.engine.hooks import (
+    EvaluateAndKeepBest,
+    ProgressWriter,
+    SaveLast,
+    Stopped,
+    StopOnSignal,
+    WeightAverage,
+)
+from d2tune.logs import log_to
+from d2tune.engine.plan import Cost, describe, measure_cost
+from d2tune.engine.prepare import Prepared, check_gpus, check_resumable, prepare, write_beginning
+from d2tune.run_folder import RunFolder, latest_run, new_run
+from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
+from d2tune.engine.validation import Validation
+from d2tune.errors import ProjectError, RunError
+from d2tune.evaluation.coco import CocoMetrics
+from d2tune.evaluation.report import closing_sentence, metrics_table
+from d2tune.hardware import usable_cores
+from d2tune.modeling import weights
+from d2tune.modeling.build import build_model
+from d2tune.project import LoadedProject, Project
+
+if TYPE_CHECKING:
+    from d2tune.tracking.wandb import WandbRun
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What training made.
+
+    Attributes:
+        run: The run folder.
+        metrics: Scores of the best weights on the validation part.
+        best_iteration: When those weights were reached.
+        seconds: Wall time of training, evaluations included.
+        sentence: The result in one sentence.
+    """
+
+    run: Path
+    metrics: CocoMetrics
+    best_iteration: int
+    seconds: float
+    sentence: str
+
+
+def train(
+    loaded: LoadedProject,
+    *,
+    output_dir: str | Path | None = None,
+    resume: bool = False,
+    num_gpus: int | None = None,
+    sample: bool = True,
+) -> TrainResult:
+    """Train a project and evaluate it.
+
+    Args:
+        loaded: From ``load_project``.
+        output_dir: The run folder; ``runs/<project>/<time>`` unless given.
+        resume: Go on with the latest run of the project, or with the one in ``output_dir``.
+        num_gpus: GPUs to train on; None takes one where there is one.
+        sample: Render the project's sample where its data are missing.
+
+    Raises:
+        D2TuneError: Something the person must mend first; nothing has been written then.
+    """
+    folder = _run_to_resume(loaded.project, output_dir) if resume else None
+    check_gpus(num_gpus)
+    prepared = prepare(loaded, num_gpus=num_gpus, sample=sample)
+    model, report = build_model(prepared.cfg, prepared.chosen, prepared.state)
+    if folder is None:
+        folder = new_run(loaded.project.name, output_dir=None if output_dir is None else Path(output_dir))
+        write_beginning(folder, prepared)
+    else:
+        check_resumable(folder, prepared)
+    with log_to(folder.log):
+        if prepared.num_gpus > 1:
+            launch(_worker, prepared.num_gpus, dist_url="auto", args=(prepared, folder, report, resume))
+            return read_result(folder)
+        return _run(prepared, folder, model, report, resume=resume)
+
+
+def _run_to_resume(project: Project, output_dir: str | Path | None) -> RunFolder:
+    if output_dir is None:
+        folder = latest_run(project.name, having="checkpoints/last.pth")
+        if folder is None:
+            raise RunError("nothing to resume", file=Path("runs") / project.name, hint="Train without --resume first.")
+        return folder
+    folder = RunFolder(Path(output_dir))
+    if not folder.last.is_file():
+        raise RunError("nothing to resume", file=folder.path, expected="checkpoints/last.pth")
+    return folder
+
+
+def _worker(prepared: Prepared, folder: RunFolder, report: weights.LoadReport | None, resume: bool) -> None:
+    register(prepared.parts.train, project=prepared.project.name, part="train")
+    register(prepared.parts.val, project=prepared.project.name, part="val")
+    model, _ = build_model(prepared.cfg, prepared.chosen, prepared.state)
+    _run(prepared, folder, model, report, resume=resume)
+
+
+def _run(
+    prepared: Prepared, folder: RunFolder, model: nn.Module, report: weights.LoadReport | None, *, resume: bool
+) -> TrainResult:
+    cfg = prepared.cfg
+    speed_up(model, device=cfg.MODEL.DEVICE, precision=prepared.precision)
+    state = checkpoint.load(folder.last) if resume else None
+    start = int(state["trainer"]["iteration"]) if state else 0
+    if start >= cfg.SOLVER.MAX_ITER:
+        raise RunError(
+            f"the run is complete with {start} iterations",
+            file=folder.path,
+            hint=f"To go on, ask for more: train.iterations={2 * start}.",
+        )
+    if state:
+        checkpoint.load_weights(model, folder.last)
+    main = comm.is_main_process()
+    loader = _loader(prepared, start=start)
+    cost = measure_cost(model, next(iter(loader)), cfg) if main and comm.get_world_size() == 1 else None
+    if main:
+        print(_plan(prepared, folder, report, cost, start=start), flush=True)
+    trainer = _trainer(prepared, folder, model, loader)
+    if state:
+        trainer.load_state_dict(state["trainer"])
+    began = time.perf_counter()
+    try:
+        trainer.train(start, cfg.SOLVER.MAX_ITER)
+    except Stopped as stop:
+        if main:
+            print(f"Stopped after {stop.args[0]} iterations; --resume goes on from there.", flush=True)
+        raise SystemExit(130) from None
+    if main:
+        _finish(folder, time.perf_counter() - began)
+    comm.synchronize()
+    return read_result(folder)
+
+
+def _plan(
+    prepared: Prepared, folder: RunFolder, report: weights.LoadReport | None, cost: Cost | None, *, start: int
+) -> str:
+    return describe(
+        project=prepared.loaded,
+        parts=prepared.parts,
+        cfg=prepared.cfg,
+        chosen=prepared.chosen,
+        report=report,
+        precision=prepared.precision,
+        num_gpus=prepared.num_gpus,
+        cost=cost,
+        folder=folder.path,
+        start=start,
+    )
+
+
+def _loader(prepared: Prepared, *, start: int) -> DataLoader[Any]:
+    cfg, train_options = prepared.cfg, prepared.project.train
+    dicts = detectron2_dicts(prepared.parts.train)
+    short_side_range_px = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
+    world = comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH % world:
+        raise ProjectError(
+            "the batch cannot be divided among the GPUs",
+            place="train.batch_size",
+            found=str(cfg.SOLVER.IMS_PER_BATCH),
+            expected=f"a multiple of {world}",
+        )
+    batches = TrainingBatches(
+        [one["height"] > one["width"] for one in dicts],
+        batch_size=cfg.SOLVER.IMS_PER_BATCH // world,
+        short_side_range_px=short_side_range_px,
+        seed=cfg.SEED,
+        start=start,
+        rank=comm.get_rank(),
+        world=world,
+    )
+    samples = TrainingSamples(
+        dicts,
+        channel_order=cfg.INPUT.FORMAT,
+        mask_format=cfg.INPUT.MASK_FORMAT,
+        short_side_range_px=short_side_range_px,
+        max_side_px=cfg.INPUT.MAX_SIZE_TRAIN,
+        color_jitter=cfg.INPUT.COLOR_JITTER,
+    )
+    automatic = min(8, usable_cores() // 2) if cfg.MODEL.DEVICE == "cuda" else 0
+    workers = automatic if train_options.workers == "auto" else train_options.workers
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=list,
+        persistent_workers=False,
+    )
+
+
+def _trainer(prepared: Prepared, folder: RunFolder, model: nn.Module, loader: DataLoader[Any]) -> Trainer:
+    cfg = prepared.cfg
+    optimizer = build_optimizer(cfg, model)
+    trainer = Trainer(
+        create_ddp_model(model, broadcast_buffers=False),
+        loader,
+        optimizer,
+        precision=prepared.precision,
+        device=cfg.MODEL.DEVICE,
+        seed=cfg.SEED + comm.get_rank(),
+        clip_norm=clip_norm(cfg),
+    )
+    average = WeightAverage(model, decay=cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY > 0 else None
+    trainer.register_hooks(
+        [hooks.IterationTimer(), hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)), average]
+    )
+    if comm.is_main_process():
+        trainer.register_hooks(_main_hooks(prepared, folder, model, average))
+    trainer.register_hooks([StopOnSignal()])
+    return trainer
+
+
+def _main_hooks(
+    prepared: Prepared, folder: RunFolder, model: nn.Module, average: WeightAverage | None
+) -> list[hooks.HookBase]:
+    """What the first process does besides training: evaluate, save, show."""
+    iterations = prepared.cfg.SOLVER.MAX_ITER
+    dashboards = _dashboards(prepared, folder)
+    validation = Validation(prepared, folder, model, average=average, picture_logs=dashboards)
+    period = max(1, iterations // 40)
+    files_and_dashboards: list[EventWriter] = [
+        JSONWriter(str(folder.metrics)),
+        TensorboardXWriter(str(folder.path / "tensorboard")),
+        *dashboards,
+    ]
+    return [
+        EvaluateAndKeepBest(
+            period=_eval_period(prepared.project, prepared.cfg), evaluate=validation.run, keep=validation.keep
+        ),
+        validation,
+        SaveLast(folder.last, period=max(50, iterations // 10)),
+        hooks.PeriodicWriter([ProgressWriter(iterations)], period=period),
+        hooks.PeriodicWriter(files_and_dashboards, period=min(20, period)),
+    ]
+
+
+def _eval_period(project: Project, cfg: CfgNode) -> int:
+    wanted = project.train.eval_every
+    return max(1, cfg.SOLVER.MAX_ITER // 5) if wanted == "auto" else wanted
+
+
+def _dashboards(prepared: Prepared, folder: RunFolder) -> list[WandbRun]:
+    if prepared.project.tracking != "wandb":
+        return []
+    from d2tune.tracking.wandb import WandbRun
+
+    run = WandbRun(
+        project=f"d2tune-{prepared.project.name}",
+        name=folder.path.name,
+        config=yaml.safe_load(prepared.project.to_yaml()),
+        folder=folder.path,
+        run_id=folder.read_record().get("wandb_id"),
+    )
+    folder.update_record({"wandb_id": run.id})
+    print(f"W&B          {run.where}", flush=True)
+    return [run]
+
+
+def _finish(folder: RunFolder, seconds: float) -> None:
+    record = folder.read_record()
+    earlier_s = record.get("durations", {}).get("training_s", 0.0)
+    folder.update_record({"durations": {"training_s": round(earlier_s + seconds, 1)}})
+    result = read_result(folder)
+    print(f"\n{metrics_table(result.metrics)}\n\n{result.sentence}", flush=True)
+
+
+def read_result(folder: RunFolder) -> TrainResult:
+    """The result of a run that has ended, from its folder."""
+    record = folder.read_record()
+    metrics = CocoMetrics.from_json(json.loads(folder.evaluation.read_text(encoding="utf-8")))
+    best_iteration = int(record["best"]["iteration"])
+    sentence = closing_sentence(metrics, best_iteration=best_iteration, pictures=folder.contact_sheet)
+    return TrainResult(folder.path, metrics, best_iteration, float(record["durations"]["training_s"]), sentence)

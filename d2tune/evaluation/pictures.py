@@ -1,0 +1,61 @@
+"""The contact sheet of an evaluation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+from d2tune.annotations.dataset import Dataset, Image, Instance, Rle
+from d2tune.data.mapper import read_image
+from d2tune.evaluation.coco import SHOWN_SCORE
+from d2tune.evaluation.loop import CocoResult
+from d2tune.report.contact_sheet import Panel, write_contact_sheet
+
+MOST_PANELS = 16
+
+
+def write_pictures(path: Path, dataset: Dataset, results: Sequence[CocoResult], *, title: str, subtitle: str) -> None:
+    """Draw ground truth beside prediction for up to 16 images, spread evenly over the dataset, into one PNG."""
+    chosen = np.unique(np.linspace(0, len(dataset.images) - 1, MOST_PANELS).round().astype(int))
+    by_image: dict[int, list[CocoResult]] = defaultdict(list)
+    for result in results:
+        if result["score"] >= SHOWN_SCORE:
+            by_image[result["image_id"]].append(result)
+    truth = dataset.by_image()
+    names = {category.id: category.name for category in dataset.categories}
+    panels = [_panel(image, truth[image.id], by_image[image.id], names) for image in (dataset.images[at] for at in chosen)]
+    write_contact_sheet(path, panels, title=title, subtitle=subtitle)
+
+
+def _panel(image: Image, truth: Sequence[Instance], results: Sequence[CocoResult], names: dict[int, str]) -> Panel:
+    return Panel(
+        image_rgb=read_image(str(image.path), "RGB"),
+        title=image.file_name,
+        truth_masks=_stack([instance_mask(one, image) for one in truth], image),
+        truth_labels=[names[one.category_id] for one in truth],
+        predicted_masks=_stack([_decode(one["segmentation"]) for one in results], image),
+        predicted_labels=[names[one["category_id"]] for one in results],
+        predicted_scores=[one["score"] for one in results],
+    )
+
+
+def instance_mask(instance: Instance, image: Image) -> NDArray[np.bool_]:
+    """The instance's pixels, ``(H, W)``."""
+    size = (image.height_px, image.width_px)
+    if isinstance(instance.segmentation, Rle):
+        return _decode(instance.segmentation.to_coco())
+    rles = mask_utils.frPyObjects([part.reshape(-1).tolist() for part in instance.segmentation], *size)
+    return mask_utils.decode(mask_utils.merge(rles)).astype(bool)
+
+
+def _decode(rle: dict) -> NDArray[np.bool_]:  # type: ignore[type-arg]
+    return mask_utils.decode({**rle, "counts": rle["counts"].encode()}).astype(bool)
+
+
+def _stack(masks: list[NDArray[np.bool_]], image: Image) -> NDArray[np.bool_]:
+    return np.stack(masks) if masks else np.zeros((0, image.height_px, image.width_px), dtype=bool)

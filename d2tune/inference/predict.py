@@ -1,0 +1,138 @@
+"""Predicting on pictures nobody has annotated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+from tqdm import tqdm
+
+from d2tune import files
+from d2tune.data.mapper import inference_sample, read_image
+from d2tune.errors import DataError, RunError
+from d2tune.evaluation.loop import coco_results, inference_mode
+from d2tune.modeling.from_run import LoadedRun, load_run
+from d2tune.report.contact_sheet import draw_instances
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionResult:
+    """What a prediction made.
+
+    Attributes:
+        out: The folder with ``predictions.json`` and a picture for each image.
+        images: Images predicted on.
+        instances: Instances found, of the score asked for or higher.
+        skipped: Files that are no readable picture, with the reason.
+    """
+
+    out: Path
+    images: int
+    instances: int
+    skipped: tuple[str, ...]
+
+
+def predict(
+    run: str | Path, source: str | Path, *, out: str | Path, weights: str = "best", min_score: float = 0.5
+) -> PredictionResult:
+    """Find instances on a picture or on every picture below a folder.
+
+    Writes ``predictions.json``, a COCO file with images, categories and annotations that carry a score, and
+    a picture with the instances drawn for each image.
+
+    Args:
+        run: The run folder.
+        source: A picture or a folder.
+        out: Where the results go.
+        weights: ``best``, ``final`` or a checkpoint file.
+        min_score: Least score of an instance, from 0 to 1.
+
+    Raises:
+        DataError: There are no pictures.
+        RunError: The run cannot be used, or ``out`` cannot be written.
+    """
+    root, pictures = find_pictures(Path(source))
+    loaded = load_run(run, weights=weights)
+    target = Path(out)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"the output folder cannot be made: {error.strerror}", file=target) from None
+    classes = loaded.record["classes"]
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    skipped: list[str] = []
+    with inference_mode(loaded.model):
+        for path in tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False):
+            name = path.relative_to(root).as_posix()
+            try:
+                image_rgb = read_image(str(path), "RGB")
+            except DataError as error:
+                skipped.append(error.one_line())
+                continue
+            found = [one for one in _run(loaded, image_rgb, len(images) + 1) if one["score"] >= min_score]
+            height_px, width_px = image_rgb.shape[:2]
+            images.append({"id": len(images) + 1, "file_name": name, "width": width_px, "height": height_px})
+            annotations.extend(_annotations(found, first_id=len(annotations) + 1))
+            _draw(target / f"{name}.predicted.jpg", image_rgb, found, classes)
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
+    content = {"images": images, "categories": categories, "annotations": annotations}
+    files.write_json(target / "predictions.json", content, indent=None)
+    return PredictionResult(target, len(images), len(annotations), tuple(skipped))
+
+
+def find_pictures(source: Path) -> tuple[Path, list[Path]]:
+    """The folder that names are relative to, and the pictures in order.
+
+    Raises:
+        DataError: There are none.
+    """
+    if source.is_file():
+        return source.parent, [source]
+    if not source.is_dir():
+        raise DataError("no such picture or folder", file=source)
+    pictures = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not pictures:
+        raise DataError("no pictures", file=source, expected=f"files ending in {', '.join(SUFFIXES)}")
+    return source, pictures
+
+
+def _run(loaded: LoadedRun, image_rgb: NDArray[np.uint8], image_id: int) -> list[dict[str, Any]]:
+    cfg = loaded.cfg
+    sample = inference_sample(
+        image_rgb if cfg.INPUT.FORMAT == "RGB" else image_rgb[:, :, ::-1],
+        short_side_px=cfg.INPUT.MIN_SIZE_TEST,
+        max_side_px=cfg.INPUT.MAX_SIZE_TEST,
+    )
+    instances = loaded.model([sample])[0]["instances"].to("cpu")
+    category_ids = list(range(1, len(loaded.record["classes"]) + 1))
+    return coco_results(instances, image_id, category_ids)
+
+
+def _annotations(found: list[dict[str, Any]], *, first_id: int) -> Iterator[dict[str, Any]]:
+    for number, one in enumerate(found, start=first_id):
+        rle = {**one["segmentation"], "counts": one["segmentation"]["counts"].encode()}
+        yield {"id": number, "iscrowd": 0, "area": float(mask_utils.area(rle)), **one}
+
+
+def _draw(path: Path, image_rgb: NDArray[np.uint8], found: list[dict[str, Any]], classes: list[str]) -> None:
+    masks = [
+        mask_utils.decode({**one["segmentation"], "counts": one["segmentation"]["counts"].encode()}).astype(bool)
+        for one in found
+    ]
+    drawn = draw_instances(
+        image_rgb,
+        np.stack(masks) if masks else np.zeros((0, *image_rgb.shape[:2]), dtype=bool),
+        [classes[one["category_id"] - 1] for one in found],
+        scores=[one["score"] for one in found],
+    )
+    encoded = cv2.imencode(".jpg", drawn[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+    files.write_bytes(path, encoded.tobytes())

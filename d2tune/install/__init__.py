@@ -1,0 +1,1 @@
+"""Putting a working Detectron2 into this environment, without a compiler."""

@@ -1,0 +1,42 @@
+"""Where log lines go: the terminal gets d2tune's own, the run folder gets Detectron2's as well."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def log_to(file: Path) -> Iterator[None]:
+    """Inside, everything that d2tune, Detectron2 and fvcore log is appended to ``file``."""
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("d2tune", "detectron2", "fvcore")]
+    earlier = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, earlier, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+        handler.close()
+
+
+def set_up_terminal(*, debug: bool = False) -> None:
+    """Send warnings of d2tune (with ``debug``: everything) to the terminal; Detectron2's stay in the run's log."""
+    own = logging.getLogger("d2tune")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if debug else "%(message)s"))
+    handler.setLevel(logging.DEBUG if debug else logging.WARNING)
+    own.addHandler(handler)
+    own.setLevel(logging.DEBUG if debug else logging.INFO)
+    own.propagate = False
+    for name in ("detectron2", "fvcore"):
+        noisy = logging.getLogger(name)
+        noisy.propagate = False
+        noisy.addHandler(logging.NullHandler())

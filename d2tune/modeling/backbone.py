@@ -1,0 +1,191 @@
+"""Feature pyramids on any torchvision or timm network that has strides 4, 8, 16 and 32."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from torch import Tensor, nn
+
+from d2tune.errors import ProjectError, nearest
+
+STRIDES = (4, 8, 16, 32)
+
+
+class FeatureBackbone(Backbone):
+    """The feature stages of a classification network, as a Detectron2 backbone.
+
+    Outputs ``stride4``, ``stride8``, ``stride16`` and ``stride32``, each ``(N, C, H / stride, W / stride)``.
+
+    Args:
+        name: ``torchvision/NAME`` or ``timm/NAME``.
+        freeze_norm: Replace batch norms by frozen ones, which neither learn nor take batch statistics.
+        freeze_stem: Keep everything up to stride 4 as it is, which saves a third of a training step.
+
+    Raises:
+        ProjectError: The library has no such network, or it lacks one of the strides.
+    """
+
+    def __init__(self, name: str, *, freeze_norm: bool, freeze_stem: bool) -> None:
+        super().__init__()
+        library, _, model_name = name.partition("/")
+        build = {"torchvision": _torchvision_stages, "timm": _timm_stages}[library]
+        body, taps = build(model_name)
+        self.body = FrozenBatchNorm2d.convert_frozen_batchnorm(body) if freeze_norm else body
+        self._taps = taps
+        channels = self._measure()
+        missing = [stride for stride in STRIDES if stride not in channels]
+        if missing:
+            raise ProjectError(
+                f"backbone {name!r} has no features of stride {missing[0]}",
+                place="model.backbone",
+                found=f"strides {sorted(channels)}",
+                expected=f"strides {list(STRIDES)}",
+            )
+        if freeze_stem:
+            self._freeze_stem()
+        self._out_features = [f"stride{stride}" for stride in STRIDES]
+        self._out_feature_strides = {f"stride{stride}": stride for stride in STRIDES}
+        self._out_feature_channels = {f"stride{stride}": channels[stride] for stride in STRIDES}
+
+    def _measure(self) -> dict[int, int]:
+        """Channels by stride, found by one pass over an empty picture; keeps the last tap of each stride."""
+        height_px, width_px = 96, 160
+        was_training = self.body.training
+        self.body.eval()
+        with torch.no_grad():
+            outputs = self._taps(self.body, torch.zeros(1, 3, height_px, width_px))
+        self.body.train(was_training)
+        self._index_of: dict[int, int] = {}
+        self._channels_last: set[int] = set()
+        channels: dict[int, int] = {}
+        for index, output in enumerate(outputs):
+            for stride in STRIDES:
+                size = (height_px // stride, width_px // stride)
+                if output.ndim == 4 and tuple(output.shape[2:]) == size:
+                    channels[stride] = int(output.shape[1])
+                elif output.ndim == 4 and tuple(output.shape[1:3]) == size:
+                    channels[stride] = int(output.shape[3])
+                    self._channels_last.add(index)
+                else:
+                    continue
+                self._index_of[stride] = index
+        return channels
+
+    def _freeze_stem(self) -> None:
+        """Freeze the parameters that the stride-4 features depend on, which the gradient tells."""
+        parameters = list(self.body.parameters())
+        stem = self._taps(self.body.eval(), torch.zeros(1, 3, 96, 160))[self._index_of[4]]
+        gradients = torch.autograd.grad(stem.sum(), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                parameter.requires_grad = False
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Features by name for a batch of images ``(N, 3, H, W)``."""
+        outputs = self._taps(self.body, x)
+        features = {}
+        for stride in STRIDES:
+            index = self._index_of[stride]
+            output = outputs[index]
+            features[f"stride{stride}"] = output.permute(0, 3, 1, 2) if index in self._channels_last else output
+        return features
+
+    @property
+    def size_divisibility(self) -> int:
+        """Images are padded to a multiple of this, in pixels."""
+        return max(STRIDES)
+
+
+Taps = Callable[[nn.Module, Tensor], list[Tensor]]
+
+
+def _run_in_sequence(body: nn.Module, x: Tensor) -> list[Tensor]:
+    outputs = []
+    for child in body.children():
+        x = child(x)
+        outputs.append(x)
+    return outputs
+
+
+def _torchvision_stages(name: str) -> tuple[nn.Module, Taps]:
+    """The children of a torchvision classifier up to its pooling, under their own names."""
+    import torchvision
+
+    try:
+        model = torchvision.models.get_model(name, weights=None)
+    except (ValueError, TypeError):
+        known = torchvision.models.list_models(module=torchvision.models)
+        raise _unknown("torchvision", name, known) from None
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    if hasattr(model, "layer4"):
+        stem = [(key, child) for key, child in model.named_children() if key not in ("avgpool", "fc")]
+        stages.update(stem)
+        return nn.Sequential(stages), _run_in_sequence
+    if hasattr(model, "trunk_output"):
+        stages["stem"] = model.stem
+        stages.update((f"trunk_output_{key}", child) for key, child in model.trunk_output.named_children())
+        return nn.Sequential(stages), _run_in_sequence
+    if isinstance(getattr(model, "features", None), nn.Sequential):
+        children = list(model.features.named_children())
+        if _is_pointwise(children[-1][1]) and len(children) > 1:
+            children = children[:-1]
+        stages.update((f"features_{key}", child) for key, child in children)
+        return nn.Sequential(stages), _run_in_sequence
+    raise ProjectError(
+        f"backbone 'torchvision/{name}' has no stages to take features from",
+        place="model.backbone",
+        hint="Take a ResNet, ResNeXt, RegNet, MobileNet, EfficientNet, ConvNeXt, DenseNet or Swin.",
+    )
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    """Whether a block is only the 1 x 1 widening before a classifier, which a pyramid has no use for."""
+    convolutions = [child for child in module.modules() if isinstance(child, nn.Conv2d)]
+    return len(convolutions) == 1 and convolutions[0].kernel_size == (1, 1)
+
+
+def _timm_stages(name: str) -> tuple[nn.Module, Taps]:
+    import timm
+
+    if not timm.is_model(name):
+        raise _unknown("timm", name, timm.list_models())
+    try:
+        probe = timm.create_model(name, pretrained=False, features_only=True)
+        wanted = [index for index, stride in enumerate(probe.feature_info.reduction()) if stride in STRIDES]
+        body = timm.create_model(name, pretrained=False, features_only=True, out_indices=wanted)
+    except (RuntimeError, AttributeError, AssertionError) as error:
+        raise ProjectError(
+            f"backbone 'timm/{name}' gives no feature maps: {error}",
+            place="model.backbone",
+            hint="Take a network whose timm page lists feature map extraction.",
+        ) from None
+    return body, lambda module, x: module(x)
+
+
+def _unknown(library: str, name: str, known: list[str]) -> ProjectError:
+    like = nearest(name, known)
+    hint = f"Did you mean '{library}/{like}'?" if like else None
+    return ProjectError(f"{library} has no network {name!r}", place="model.backbone", hint=hint)
+
+
+@BACKBONE_REGISTRY.register()
+def build_feature_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:  # type: ignore[no-untyped-def]
+    """An FPN with levels p2 to p6 on ``MODEL.FEATURES.NAME``; config as in ``modeling/config.py``."""
+    bottom_up = FeatureBackbone(
+        cfg.MODEL.FEATURES.NAME,
+        freeze_norm=cfg.MODEL.FEATURES.NORM == "frozen",
+        freeze_stem=cfg.MODEL.BACKBONE.FREEZE_AT >= 2,
+    )
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=bottom_up._out_features,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

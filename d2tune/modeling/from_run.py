@@ -1,0 +1,76 @@
+"""The model of a finished run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.projects.point_rend import add_pointrend_config
+from torch import nn
+
+from d2tune import files
+from d2tune.errors import RunError
+from d2tune.modeling import checkpoint
+from d2tune.modeling.build import build_model
+from d2tune.modeling.config import add_d2tune_config
+from d2tune.modeling.device import choose_device, choose_precision, speed_up
+from d2tune.project import LoadedProject, load_project
+from d2tune.run_folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """A run, ready to predict.
+
+    Attributes:
+        folder: Its folder.
+        loaded: The project as it was resolved then.
+        record: What was derived then: classes, input scaling, hashes.
+        cfg: Detectron2's config.
+        model: In evaluation mode, on its device.
+        weights: The checkpoint loaded.
+        weights_sha256: Its hash.
+    """
+
+    folder: RunFolder
+    loaded: LoadedProject
+    record: dict[str, Any]
+    cfg: CfgNode
+    model: nn.Module
+    weights: Path
+    weights_sha256: str
+
+
+def load_run(path: str | Path, *, weights: str = "best") -> LoadedRun:
+    """Build a run's model with its own weights.
+
+    Args:
+        path: The run folder.
+        weights: ``best``, ``final``, or a checkpoint file of this model.
+
+    Raises:
+        RunError: The folder is no run, or has no such weights.
+    """
+    folder = RunFolder(Path(path))
+    record = folder.read_record()
+    file = {"best": folder.best, "final": folder.final}.get(weights, Path(weights))
+    if not file.is_file():
+        raise RunError("the run has no such weights", file=file, hint="Did its training end? --resume goes on with it.")
+    cfg = get_cfg()
+    add_pointrend_config(cfg)
+    add_d2tune_config(cfg)
+    try:
+        cfg.merge_from_file(str(folder.config))
+    except (OSError, KeyError, ValueError, AssertionError) as error:
+        raise RunError(f"the run's config cannot be read: {error}", file=folder.config) from error
+    device = choose_device()
+    cfg.MODEL.DEVICE = device
+    cfg.freeze()
+    model, _ = build_model(cfg)
+    checkpoint.load_weights(model, file)
+    speed_up(model, device=device, precision=choose_precision("auto", device))
+    model.eval()
+    return LoadedRun(folder, load_project(folder.project), record, cfg, model, file, files.sha256_file(file))
+

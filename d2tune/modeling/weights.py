@@ -1,0 +1,356 @@
+"""Weights: where they come from, how they are read without running anything in them, and what of them fits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import re
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from d2tune import files
+from d2tune.errors import WeightsError
+
+logger = logging.getLogger(__name__)
+
+ZOO_URL = "https://dl.fbaipublicfiles.com/detectron2/"
+"""What ``detectron2://`` stands for; ``D2TUNE_ZOO_URL`` names a mirror."""
+
+TIMEOUT_S = 20.0
+
+StateDict = dict[str, Tensor]
+
+
+class WeightsUnreachable(WeightsError):
+    """The network, not the person, stands between us and the weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """A file of weights on this machine.
+
+    Attributes:
+        source: What the project said: a URL, ``detectron2://...`` or a path.
+        path: Where it lies.
+        sha256: Of its bytes.
+    """
+
+    source: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRow:
+    """What became of one part of the model: its name, tensors loaded, tensors in all, and why the rest was not."""
+
+    part: str
+    loaded: int
+    total: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What of a weights file went into the model.
+
+    Attributes:
+        rows: One for each part of the model, in its own order.
+        unused: Tensors of the file that the model has no place for.
+    """
+
+    rows: tuple[LoadedRow, ...]
+    unused: int
+
+    @property
+    def loaded(self) -> int:
+        """Tensors loaded."""
+        return sum(row.loaded for row in self.rows)
+
+    @property
+    def total(self) -> int:
+        """Tensors the model has."""
+        return sum(row.total for row in self.rows)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``D2TUNE_CACHE``, or ``d2tune`` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "d2tune"
+    return Path(os.environ.get("D2TUNE_CACHE", default))
+
+
+def find(source: str, *, sha256: str | None = None) -> WeightsFile:
+    """Bring ``source`` to a file on this machine, downloading it once.
+
+    Args:
+        source: ``detectron2://...``, ``http(s)://...`` or a path.
+        sha256: The hash the file must have.
+
+    Raises:
+        WeightsError: There is no such file, it cannot be downloaded, or its hash is another.
+    """
+    if "://" not in source:
+        path = Path(source)
+        if not path.is_file():
+            raise WeightsError("no such weights file", file=path, hint="Give a file, a URL, 'auto' or 'scratch'.")
+        found = WeightsFile(source, path, files.sha256_file(path))
+    else:
+        found = _from_cache_or_web(source)
+    if sha256 is not None and found.sha256 != sha256:
+        raise WeightsError(
+            "the weights are not the expected ones", file=found.path, found=f"sha256 {found.sha256}", expected=sha256
+        )
+    return found
+
+
+def _real_url(source: str) -> str:
+    if source.startswith("detectron2://"):
+        base = os.environ.get("D2TUNE_ZOO_URL", ZOO_URL).rstrip("/")
+        return f"{base}/{source.removeprefix('detectron2://')}"
+    if not source.startswith(("https://", "http://")):
+        raise WeightsError(f"cannot fetch {source!r}", expected="detectron2://, https://, http:// or a file")
+    return source
+
+
+def _from_cache_or_web(source: str) -> WeightsFile:
+    url = _real_url(source)
+    parts = urllib.parse.urlsplit(url)
+    folder = cache_folder() / "weights" / (parts.hostname or "unknown") / Path(parts.path.lstrip("/")).parent
+    path = folder / Path(parts.path).name
+    note = path.with_name(path.name + ".json")
+    if path.is_file() and note.is_file():
+        digest = files.sha256_file(path)
+        if digest == json.loads(note.read_text(encoding="utf-8"))["sha256"]:
+            return WeightsFile(source, path, digest)
+        logger.warning("%s has changed since it was downloaded; fetching it again", path)
+    _download(url, path)
+    digest = files.sha256_file(path)
+    _check_name(url, path, digest)
+    files.write_json(note, {"url": url, "sha256": digest, "bytes": path.stat().st_size})
+    return WeightsFile(source, path, digest)
+
+
+def _download(url: str, path: Path) -> None:
+    logger.info("downloading %s", url)
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, files.atomic_write(path) as stream:
+            expected = answer.headers.get("Content-Length")
+            shutil.copyfileobj(answer, stream, length=1 << 20)
+            if expected is not None and stream.tell() != int(expected):
+                raise WeightsError(
+                    "the download broke off", file=url, found=f"{stream.tell()} bytes", expected=f"{expected} bytes"
+                )
+    except urllib.error.HTTPError as error:
+        raise WeightsError(f"the server answers {error.code} {error.reason}", file=url) from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        raise WeightsUnreachable(
+            f"cannot be reached: {reason}", file=url, hint=f"Download it elsewhere and put it at {path}, or name the file."
+        ) from error
+    except OSError as error:
+        raise WeightsError(f"cannot be written: {error}", file=path) from error
+
+
+def _check_name(url: str, path: Path, digest: str) -> None:
+    """torchvision's file names end in the first digits of their SHA-256, as in ``mobilenet_v2-7ebf99e0.pth``."""
+    hit = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
+    if hit and not digest.startswith(hit.group(1)):
+        path.unlink()
+        raise WeightsError("the download is damaged", file=url, found=f"sha256 {digest[:16]}", expected=hit.group(1))
+
+
+_HARMLESS = {
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads Detectron2's ``.pkl`` files, which hold arrays and text; refuses to look up anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _HARMLESS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which weights have no use for")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def read_state_dict(file: Path) -> StateDict:
+    """The tensors of a weights file by name, with wrappers such as ``model`` and ``state_dict`` taken off.
+
+    Raises:
+        WeightsError: The file is damaged, or holds something else than tensors.
+    """
+    try:
+        if file.suffix == ".pkl":
+            with file.open("rb") as stream:
+                raw = _ArrayUnpickler(stream, encoding="latin1").load()
+        elif file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            raw = load_file(file)
+        else:
+            raw = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise WeightsError(
+            f"cannot be read as weights: {reason}",
+            file=file,
+            expected="a state dict (.pth, .safetensors) or Detectron2's .pkl",
+        ) from error
+    for wrapper in ("model", "state_dict", "model_state_dict"):
+        if isinstance(raw, Mapping) and isinstance(raw.get(wrapper), Mapping):
+            raw = raw[wrapper]
+    tensors = _tensors(raw) if isinstance(raw, Mapping) else {}
+    if not tensors:
+        raise WeightsError("holds no tensors", file=file, expected="a state dict")
+    return {key.removeprefix("module."): value for key, value in tensors.items()}
+
+
+def _tensors(raw: Mapping[Any, Any]) -> StateDict:
+    found: StateDict = {}
+    for key, value in raw.items():
+        if isinstance(value, Tensor):
+            found[str(key)] = value
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
+            found[str(key)] = torch.from_numpy(np.ascontiguousarray(value))
+    return found
+
+
+Family = Literal["detectron2", "backbone"]
+
+
+def family(state: Mapping[str, Tensor]) -> Family:
+    """Whether the tensors are a whole Detectron2 model's or a backbone's alone."""
+    return "detectron2" if any(key.startswith("backbone.") for key in state) else "backbone"
+
+
+def is_rgb_resnet(state: Mapping[str, Tensor]) -> bool:
+    """Whether the tensors are named as torchvision and timm name a ResNet's."""
+    return family(state) == "backbone" and any(key.startswith("layer1.") for key in state)
+
+
+def fit(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
+    """Load what fits by name and shape; leave the rest as initialised.
+
+    Raises:
+        WeightsError: Less than half of the backbone fits, so the weights are another architecture's.
+    """
+    target = model.state_dict()
+    renamed = _current_names(state) if family(state) == "detectron2" else _backbone_names(state, target)
+    fitting = {key: value for key, value in renamed.items() if key in target and target[key].shape == value.shape}
+    wanted = [key for key in target if key.startswith("backbone.bottom_up.") and not _bookkeeping(key)]
+    hits = sum(key in fitting for key in wanted)
+    if hits < len(wanted) / 2:
+        sample = next(iter(state))
+        raise WeightsError(
+            "these are the weights of another architecture",
+            file=file,
+            found=f"{hits} of the backbone's {len(wanted)} tensors (the file has {sample!r}, ...)",
+            expected=f"names and shapes such as {wanted[0]!r} {tuple(target[wanted[0]].shape)}",
+            hint="Choose the preset or backbone that they were made for.",
+        )
+    versioned = OrderedDict(fitting)
+    versioned._metadata = target._metadata  # type: ignore[attr-defined]  # the names are already the current ones
+    model.load_state_dict(versioned, strict=False)
+    unused = sum(1 for key in renamed if key not in fitting and not _bookkeeping(key))
+    return LoadReport(_rows(target, renamed, fitting), unused)
+
+
+def _current_names(state: StateDict) -> StateDict:
+    """Names of PointRend's first released weights, as its heads are called today."""
+    old_and_new = (
+        ("roi_heads.mask_point_head.", "roi_heads.mask_head.point_head."),
+        ("roi_heads.mask_coarse_head.", "roi_heads.mask_head.coarse_head."),
+        (".coarse_mask_fc", ".fc"),
+    )
+    renamed: StateDict = {}
+    for key, value in state.items():
+        for old, new in old_and_new:
+            key = key.replace(old, new)
+        renamed[key] = value
+    return renamed
+
+
+def _bookkeeping(key: str) -> bool:
+    return key.endswith(("num_batches_tracked", ".running_mean", ".running_var")) or "anchor_generator" in key
+
+
+def _rows(target: StateDict, given: StateDict, fitting: StateDict) -> tuple[LoadedRow, ...]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key in target:
+        if not _bookkeeping(key):
+            groups[_part(key)].append(key)
+    rows = []
+    for part, keys in groups.items():
+        absent = [key for key in keys if key not in given]
+        reshaped = [key for key in keys if key in given and key not in fitting]
+        why = []
+        if reshaped:
+            first = reshaped[0]
+            shapes = f"{list(given[first].shape)} in the file, {list(target[first].shape)} here"
+            why.append(f"{len(reshaped)} of another shape ({shapes})")
+        if absent:
+            why.append(f"{len(absent)} not in the file")
+        rows.append(LoadedRow(part, len(keys) - len(absent) - len(reshaped), len(keys), "; ".join(why)))
+    return tuple(rows)
+
+
+def _part(key: str) -> str:
+    if key.startswith("backbone.bottom_up."):
+        return "backbone"
+    if key.startswith("backbone."):
+        return "FPN"
+    parts = key.split(".")
+    return ".".join(parts[:2]) if parts[0] == "roi_heads" else parts[0]
+
+
+def _backbone_names(state: StateDict, target: StateDict) -> StateDict:
+    """Names of torchvision's, timm's and Detectron2's own backbone files, as they are called in the model."""
+    body = [key for key in target if key.startswith("backbone.bottom_up.body.")]
+    if body:
+        return _stage_names(state, body)
+    if is_rgb_resnet(state):
+        return {f"backbone.bottom_up.{_detectron2_resnet_name(key)}": value for key, value in state.items()}
+    return {f"backbone.bottom_up.{key}": value for key, value in state.items()}
+
+
+def _stage_names(state: StateDict, body: list[str]) -> StateDict:
+    renamed: StateDict = {}
+    for key in body:
+        plain = key.removeprefix("backbone.bottom_up.body.")
+        options = (plain, re.sub(r"^(features|trunk_output|stages|blocks|layers)_", r"\1.", plain))
+        for option in options:
+            if option in state:
+                renamed[key] = state[option]
+    taken = {id(value) for value in renamed.values()}
+    renamed.update({key: value for key, value in state.items() if id(value) not in taken})
+    return renamed
+
+
+def _detectron2_resnet_name(key: str) -> str:
+    """``layer1.0.bn1.weight`` of torchvision and timm is ``res2.0.conv1.norm.weight`` in Detectron2."""
+    key = re.sub(r"^(conv1|bn1)\.", r"stem.\1.", key)
+    key = re.sub(r"^layer(\d)\.", lambda hit: f"res{int(hit.group(1)) + 1}.", key)
+    key = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", key)
+    return key.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")

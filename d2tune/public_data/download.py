@@ -1,0 +1,208 @@
+"""Fetch a public data set whose every file is known by its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from d2tune.errors import DataError, nearest
+from d2tune.files import sha256_file
+
+NAMES = ("balloon",)
+TIMEOUT_S = 30.0
+_BLOCK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class FetchResult:
+    """Where a public data set lies now.
+
+    Attributes:
+        name: The data set.
+        folder: The folder that holds its ``train`` and ``val``.
+        files: How many files were checked.
+        size_bytes: Their size together.
+        source: The address they came from, None where the folder held them already.
+    """
+
+    name: str
+    folder: Path
+    files: int
+    size_bytes: int
+    source: str | None
+
+
+@dataclass(frozen=True)
+class _File:
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    url: str
+    files: tuple[_File, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+
+def fetch(name: str, out: str | Path, *, url: str | None = None, force: bool = False) -> FetchResult:
+    """Put the public data set ``name`` into ``out``, as the folders ``train`` and ``val``.
+
+    A folder that already holds every file is left alone. Nothing half-written stays behind.
+
+    Args:
+        name: One of ``NAMES``.
+        out: The folder to make.
+        url: Where to take the archive from (a mirror, or ``file:///...``). Without it the environment variable
+            ``D2TUNE_<NAME>_URL`` is used, and without that the place where the set was published.
+        force: Replace a folder that holds something else.
+
+    Raises:
+        DataError: An unknown name, no network, an archive that is damaged or holds other files than the known ones,
+            or a folder that is in use.
+    """
+    if name not in NAMES:
+        guess = nearest(name, NAMES)
+        raise DataError(
+            f"there is no public data set named {name!r}",
+            expected=", ".join(NAMES),
+            hint=f"Did you mean {guess}?" if guess else None,
+        )
+    manifest = _read_manifest(name)
+    source = url or os.environ.get(f"D2TUNE_{name.upper()}_URL") or manifest.url
+    folder = Path(out)
+    if folder.is_dir() and any(folder.iterdir()):
+        if _is_complete(folder, manifest):
+            return FetchResult(name, folder, len(manifest.files), manifest.size_bytes, None)
+        if not force:
+            raise DataError(
+                "the folder is not empty and does not hold the whole set",
+                file=folder,
+                hint="Name another folder, or pass --force to replace it with all that is in it",
+            )
+    elif folder.exists() and not folder.is_dir():
+        raise DataError("this is a file, and a folder is to be made here", file=folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            archive = Path(temporary, "archive.zip")
+            _download(source, archive, folder=folder)
+            _extract(archive, manifest, Path(temporary, "new"), source=source)
+            _put_in_place(Path(temporary, "new"), folder, aside=Path(temporary, "old"))
+    except OSError as error:
+        raise DataError(f"the folder cannot be written: {error.strerror or error}", file=folder) from error
+    return FetchResult(name, folder, len(manifest.files), manifest.size_bytes, source)
+
+
+def _read_manifest(name: str) -> _Manifest:
+    content = json.loads(Path(__file__).with_name(f"{name}.json").read_text(encoding="utf-8"))
+    files = tuple(_File(entry["path"], entry["bytes"], entry["sha256"]) for entry in content["files"])
+    return _Manifest(content["url"], files)
+
+
+def _is_complete(folder: Path, manifest: _Manifest) -> bool:
+    def fits(file: _File) -> bool:
+        path = folder / file.path
+        return path.is_file() and path.stat().st_size == file.size_bytes and sha256_file(path) == file.sha256
+
+    return all(fits(file) for file in manifest.files)
+
+
+def _download(source: str, target: Path, *, folder: Path) -> None:
+    by_hand = f"Without network here, fetch it elsewhere, unzip it and put its train/ and val/ into {folder}"
+    try:
+        with urllib.request.urlopen(source, timeout=TIMEOUT_S) as response:
+            _copy(response, target)
+    except urllib.error.HTTPError as error:
+        found = f"HTTP {error.code} {error.reason}"
+        raise DataError("the archive is not there", file=source, found=found, hint=by_hand) from error
+    except (http.client.HTTPException, ValueError, OSError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise DataError(f"the archive could not be downloaded: {reason}", file=source, hint=by_hand) from error
+
+
+def _copy(response: http.client.HTTPResponse, target: Path) -> None:
+    from tqdm import tqdm
+
+    length = response.headers.get("Content-Length")
+    total = int(length) if length else None
+    bar = tqdm(total=total, unit="B", unit_scale=True, desc=target.name, disable=not sys.stderr.isatty())
+    received = 0
+    with bar, target.open("wb") as stream:
+        while block := response.read(_BLOCK_BYTES):
+            stream.write(block)
+            received += len(block)
+            bar.update(len(block))
+    if total is not None and received != total:
+        raise http.client.HTTPException(f"it broke off after {received} of {total} bytes")
+
+
+def _extract(archive: Path, manifest: _Manifest, folder: Path, *, source: str) -> None:
+    """Write the files of the manifest, and only those, from ``archive`` into ``folder``."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            entries = _entries(opened, source=source)
+            for file in manifest.files:
+                if file.path not in entries:
+                    raise DataError("a file is missing from the archive", file=source, place=file.path)
+                with opened.open(entries[file.path]) as stream:
+                    content = stream.read(file.size_bytes + 1)
+                _check(content, file, source=source)
+                target = folder / file.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise DataError(f"the archive is damaged: {error}", file=source, hint="Fetch it again") from error
+
+
+def _entries(opened: zipfile.ZipFile, *, source: str) -> dict[str, zipfile.ZipInfo]:
+    """The archive's files by their path from ``train`` or ``val`` on; the folder above them may have any name."""
+    entries = {}
+    for entry in opened.infolist():
+        parts = PurePosixPath(entry.filename).parts
+        if ".." in parts or entry.filename.startswith("/") or "\\" in entry.filename or ":" in entry.filename:
+            raise DataError(
+                "a name in the archive leads out of its folder; nothing was taken", file=source, place=entry.filename
+            )
+        if entry.is_dir() or parts[0] == "__MACOSX":
+            continue
+        entries["/".join(parts[-2:])] = entry
+    return entries
+
+
+def _check(content: bytes, file: _File, *, source: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != file.sha256:
+        raise DataError(
+            "this file is not the one that was published; nothing was taken",
+            file=source,
+            place=file.path,
+            found=f"SHA-256 {found}",
+            expected=file.sha256,
+            hint="Fetch it again, or from another place",
+        )
+
+
+def _put_in_place(new: Path, folder: Path, *, aside: Path) -> None:
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        new.rename(folder)
+    except OSError:
+        if aside.exists():
+            aside.rename(folder)
+        raise

@@ -1,0 +1,235 @@
+"""Instances drawn over a photo: outline, translucent fill, and a chip with class and score for each."""
+
+from __future__ import annotations
+
+import colorsys
+import importlib.util
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from d2tune.errors import MachineError
+
+Rect = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
+
+_PALETTE = (
+    (255, 59, 92), (0, 176, 255), (255, 196, 0), (0, 200, 83), (190, 90, 255), (255, 122, 0),
+    (0, 214, 201), (255, 105, 200), (160, 210, 0), (84, 110, 255), (214, 130, 70), (120, 220, 140),
+)  # fmt: skip
+_FILL_OPACITY = 0.26
+_CASING_OPACITY = 0.45
+
+
+def instance_colours(count: int) -> np.ndarray:
+    """``count`` colours that the eye tells apart, (count, 3) uint8 RGB; the first ones never change with ``count``."""
+    colours = list(_PALETTE[:count])
+    for i in range(len(colours), count):
+        hue, value = (0.08 + i * 0.61803) % 1.0, (1.0, 0.78)[i % 2]
+        red, green, blue = colorsys.hsv_to_rgb(hue, (0.85, 0.6)[i // 2 % 2], value)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return np.array(colours, np.uint8).reshape(count, 3)
+
+
+def line_width_px(shape: tuple[int, int]) -> float:
+    """How wide outlines are drawn in a picture of ``shape`` (height, width)."""
+    return max(2.0, 0.0044 * float(np.sqrt(shape[0] * shape[1])))
+
+
+def draw_instances(
+    image_rgb: np.ndarray,
+    masks: np.ndarray,
+    labels: Sequence[str],
+    *,
+    scores: Sequence[float] | None = None,
+    colors: np.ndarray | Sequence[Sequence[int]] | None = None,
+) -> np.ndarray:
+    """Draw instances over a photo.
+
+    Lines and letters grow with the picture. Chips never overlap and never leave the picture; where there is no
+    room for all, those of the smallest instances are left out.
+
+    Args:
+        image_rgb: (H, W, 3) uint8; it is not changed.
+        masks: (N, H, W) bool.
+        labels: N class names.
+        scores: N confidences, written with two decimals; None writes the class alone.
+        colors: (N, 3) RGB, 0 to 255; None takes :func:`instance_colours`.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: The arguments do not belong together.
+    """
+    masks = np.asarray(masks, bool)
+    count = len(labels)
+    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
+        raise ValueError(f"image_rgb must be (H, W, 3) uint8, not {image_rgb.shape} {image_rgb.dtype}")
+    if count and masks.shape != (count, *image_rgb.shape[:2]):
+        raise ValueError(f"masks are {masks.shape}, but there are {count} labels and the image is {image_rgb.shape}")
+    if scores is not None and len(scores) != count:
+        raise ValueError(f"{len(scores)} scores for {count} labels")
+    palette = instance_colours(count) if colors is None else np.asarray(colors, np.uint8).reshape(-1, 3)
+    if len(palette) != count:
+        raise ValueError(f"{len(palette)} colors for {count} labels")
+    canvas = image_rgb.astype(np.float32)
+    order = np.argsort([-mask.sum() for mask in masks[:count]], kind="stable")
+    width_px = line_width_px(image_rgb.shape[:2])
+    for i in order:
+        _draw_mask(canvas, masks[i], palette[i].astype(np.float32), width_px)
+    drawn = np.rint(canvas).astype(np.uint8)
+    texts = list(labels) if scores is None else [f"{a} {b:.2f}" for a, b in zip(labels, scores, strict=True)]
+    return _draw_chips(drawn, [masks[i] for i in order], [texts[i] for i in order], palette[order])
+
+
+@lru_cache(maxsize=64)
+def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans as it comes with matplotlib.
+
+    Raises:
+        MachineError: matplotlib is not installed.
+    """
+    spec = importlib.util.find_spec("matplotlib")
+    if spec is None or spec.origin is None:
+        raise MachineError("pictures need the font that comes with matplotlib", hint="Run: pip install matplotlib")
+    folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(str(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size_px)
+
+
+def shortened(words: str, face: ImageFont.FreeTypeFont, room_px: float) -> str:
+    """``words``, with its middle replaced by an ellipsis where it is wider than ``room_px``; "" where nothing fits."""
+    if face.getlength(words) <= room_px:
+        return words
+    for keep in range(len(words) - 1, 0, -1):
+        tail = keep // 2
+        short = words[: keep - tail] + "…" + words[len(words) - tail :]
+        if face.getlength(short) <= room_px:
+            return short
+    return ""
+
+
+def _draw_mask(canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray, width_px: float) -> None:
+    """Fill and outline one mask on a float picture, in place."""
+    if not mask.any():
+        return
+    margin = int(np.ceil(width_px)) + 3
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    padded = np.zeros((height + 2 * margin, width + 2 * margin), np.uint8)
+    padded[margin:-margin, margin:-margin] = mask[top : top + height, left : left + width]
+    inside = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    outside = cv2.distanceTransform(1 - padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    depth_px = cv2.GaussianBlur(np.where(padded, inside - 0.5, 0.5 - outside), (0, 0), 0.7)
+    line = np.clip(width_px / 2 + 0.5 - np.abs(depth_px), 0, 1)
+    casing = _CASING_OPACITY * np.clip(width_px / 2 + 1.5 - np.abs(depth_px), 0, 1)
+    full_height, full_width = canvas.shape[:2]
+    rows = slice(max(top - margin, 0), min(top + height + margin, full_height))
+    columns = slice(max(left - margin, 0), min(left + width + margin, full_width))
+    crop = (
+        slice(rows.start - top + margin, rows.stop - top + margin),
+        slice(columns.start - left + margin, columns.stop - left + margin),
+    )
+    part = canvas[rows, columns]
+    for opacity, tone in ((_FILL_OPACITY * padded, colour), (casing, np.zeros(3, np.float32)), (line, colour)):
+        part += opacity[crop][..., None].astype(np.float32) * (tone - part)
+
+
+def _draw_chips(
+    drawn: np.ndarray, masks: Sequence[np.ndarray], texts: Sequence[str], colours: np.ndarray
+) -> np.ndarray:
+    """The picture with a chip for each mask, (H, W, 3) uint8."""
+    height, width = drawn.shape[:2]
+    sheet = Image.fromarray(drawn)
+    for chip, text, colour, size_px in place_chips(masks, texts, colours, (height, width)):
+        _paint_chip(sheet, chip, text, colour, font(size_px, bold=True))
+    return np.array(sheet)
+
+
+def place_chips(
+    masks: Sequence[np.ndarray], texts: Sequence[str], colours: np.ndarray, shape: tuple[int, int]
+) -> list[tuple[Rect, str, tuple[int, int, int], int]]:
+    """Where each label goes: its rectangle, the text that fits, its colour and the size of its letters in pixels.
+
+    The letters shrink until all chips find room beside or on their instances; at the smallest size, instances for
+    which there is none get no chip.
+    """
+    boxes = [cv2.boundingRect(mask.astype(np.uint8)) for mask in masks]
+    largest = int(np.clip(round(0.034 * float(np.sqrt(shape[0] * shape[1]))), 9, 40))
+    chips: list[tuple[Rect, str, tuple[int, int, int], int]] = []
+    cover = cv2.integral(np.any(masks, axis=0).astype(np.uint8)) if masks else np.zeros((1, 1), np.int32)
+    for size_px in sorted({largest, max(largest * 4 // 5, 8), max(largest * 3 // 5, 8)}, reverse=True):
+        chips, face = [], font(size_px, bold=True)
+        pad_x, pad_y = round(0.38 * size_px), round(0.2 * size_px)
+        for box, text, colour in zip(boxes, texts, colours, strict=True):
+            words = shortened(text, face, shape[1] - 2 * pad_x - 2)
+            size = (round(face.getlength(words)) + 2 * pad_x, sum(face.getmetrics()) + 2 * pad_y)
+            place = _free_place(box, size, [chip[0] for chip in chips], cover) if words and box[2] else None
+            if place is not None:
+                chips.append((place, words, (int(colour[0]), int(colour[1]), int(colour[2])), size_px))
+        if len(chips) == len(texts):
+            break
+    return chips
+
+
+def _free_place(box: Sequence[int], size: tuple[int, int], taken: Sequence[Rect], cover: np.ndarray) -> Rect | None:
+    """The rectangle for a chip of ``size`` that meets no other chip and hides little; ``cover`` is the masks' integral.
+
+    Large instances carry their chip on their top edge, small ones beside them; in a crowd it goes where there is room.
+    """
+    left, top, wide, high = box
+    width, height = size
+    limit_x, limit_y = cover.shape[1] - 1 - width, cover.shape[0] - 1 - height
+    if limit_x < 0 or limit_y < 0:
+        return None
+    x, y = left + (wide - width) // 2, top + (high - height) // 2
+    above, below = top - height - 1, top + high + 1
+    wishes = [(x, above), (left, above), (x, below), (left + wide + 1, y), (left - width - 1, y), (left, below)]
+    if wide * high > 10 * width * height:
+        wishes.insert(0, (x, top - height // 2))
+    best, best_cost = None, np.inf
+    for rank, wish in enumerate(wishes):
+        rect = _inside(wish, size, (limit_x, limit_y))
+        moved = abs(rect[0] - wish[0]) / width + abs(rect[1] - wish[1]) / height
+        hidden = cover[rect[3], rect[2]] - cover[rect[1], rect[2]] - cover[rect[3], rect[0]] + cover[rect[1], rect[0]]
+        cost = 0.12 * rank + 0.5 * moved + hidden / (width * height)
+        if cost < best_cost and not any(_overlap(rect, other) for other in taken):
+            best, best_cost = rect, cost
+    if best is not None:
+        return best
+    reach = max(high, wide) // 2 + 2 * height
+    around = [(x + dx, y + dy) for dx in range(-reach, reach + 1, 6) for dy in range(-reach, reach + 1, 6)]
+    around.sort(key=lambda place: (place[0] - x) ** 2 + (place[1] - y) ** 2)
+    rects = (_inside(place, size, (limit_x, limit_y)) for place in around)
+    return next((rect for rect in rects if not any(_overlap(rect, other) for other in taken)), None)
+
+
+def _inside(place: tuple[int, int], size: tuple[int, int], limit: tuple[int, int]) -> Rect:
+    x, y = min(max(place[0], 0), limit[0]), min(max(place[1], 0), limit[1])
+    return x, y, x + size[0], y + size[1]
+
+
+def _overlap(a: Rect, b: Rect) -> bool:
+    return a[0] < b[2] + 1 and b[0] < a[2] + 1 and a[1] < b[3] + 1 and b[1] < a[3] + 1
+
+
+def _paint_chip(
+    sheet: Image.Image, rect: Rect, text: str, colour: tuple[int, int, int], face: ImageFont.FreeTypeFont
+) -> None:
+    left, top, right, bottom = rect
+    sheet.paste(colour, (left, top), rounded((right - left, bottom - top), radius_px=(bottom - top) // 4))
+    bright = (0.2126, 0.7152, 0.0722) @ (np.array(colour) / 255) ** 2.2
+    ink = (20, 20, 24) if bright > 0.22 else (255, 255, 255)
+    ImageDraw.Draw(sheet).text(((left + right) / 2, (top + bottom) / 2), text, fill=ink, font=face, anchor="mm")
+
+
+def rounded(size: tuple[int, int], *, radius_px: int) -> Image.Image:
+    """An antialiased mask, mode L, of a rectangle of ``size`` (width, height) with round corners."""
+    scale = 4
+    mask = Image.new("L", (size[0] * scale, size[1] * scale), 0)
+    corners = (0, 0, size[0] * scale - 1, size[1] * scale - 1)
+    ImageDraw.Draw(mask).rounded_rectangle(corners, radius=radius_px * scale, fill=255)
+    return mask.resize(size, Image.Resampling.BOX)

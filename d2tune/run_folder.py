@@ -1,0 +1,146 @@
+"""The folder of one run: what is in it, and where."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from d2tune import files
+from d2tune.errors import RunError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths of one run.
+
+    ``project.yaml`` is the resolved project, ``detectron2.yaml`` the config made from it, ``record.json``
+    what it ran on and what it derived, ``metrics.jsonl`` a line for each logged iteration.
+    """
+
+    path: Path
+
+    @property
+    def project(self) -> Path:
+        """The resolved project."""
+        return self.path / "project.yaml"
+
+    @property
+    def config(self) -> Path:
+        """Detectron2's config."""
+        return self.path / "detectron2.yaml"
+
+    @property
+    def record(self) -> Path:
+        """Versions, hashes, command, seed, durations, and everything derived from the data."""
+        return self.path / "record.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object for each logged iteration."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """Detectron2's and d2tune's log."""
+        return self.path / "log.txt"
+
+    @property
+    def last(self) -> Path:
+        """Everything needed to go on training."""
+        return self.path / "checkpoints" / "last.pth"
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best mask AP on the validation part."""
+        return self.path / "checkpoints" / "model_best.pth"
+
+    @property
+    def final(self) -> Path:
+        """Weights after the last iteration."""
+        return self.path / "checkpoints" / "model_final.pth"
+
+    @property
+    def predictions(self) -> Path:
+        """What the best weights find on the validation part, as COCO results."""
+        return self.path / "predictions.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """Scores of those predictions."""
+        return self.path / "evaluation.json"
+
+    @property
+    def contact_sheet(self) -> Path:
+        """Ground truth beside prediction for up to 16 validation images."""
+        return self.path / "contact_sheet.png"
+
+    @property
+    def restored_images(self) -> Path:
+        """Pictures that existed only inside the annotations."""
+        return self.path / "restored_images"
+
+    def read_record(self) -> dict[str, Any]:
+        """The record.
+
+        Raises:
+            RunError: The folder is no run, or its record is damaged.
+        """
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(
+                "is no run folder", file=self.path, expected="a folder with record.json, such as runs/<project>/<time>"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot be read: {error}", file=self.record) from None
+        if not isinstance(record, dict):
+            raise RunError("is no record", file=self.record, found=type(record).__name__)
+        return record
+
+    def update_record(self, values: Mapping[str, Any]) -> None:
+        """Add or replace top-level entries of the record."""
+        files.write_json(self.record, {**(self.read_record() if self.record.is_file() else {}), **values})
+
+
+def new_run(project: str, *, output_dir: Path | None, root: Path = Path("runs")) -> RunFolder:
+    """Make the folder of a new run: ``runs/<project>/<time>``, or ``output_dir``, which must be empty.
+
+    Raises:
+        RunError: It cannot be written, or already holds something.
+    """
+    if output_dir is None:
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        path, again = root / project / stamp, 1
+        while path.exists():
+            again += 1
+            path = root / project / f"{stamp}_{again}"
+    else:
+        path = output_dir
+    try:
+        if path.is_dir() and any(path.iterdir()):
+            raise RunError(
+                "the output folder is not empty", file=path, hint="Name another one, or go on with --resume."
+            )
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        files.write_text(path / ".writable", "")
+        (path / ".writable").unlink()
+    except OSError as error:
+        raise RunError(
+            f"the output folder cannot be written: {error.strerror or error}",
+            file=path,
+            hint="Name another one with --output-dir.",
+        ) from None
+    return RunFolder(path)
+
+
+def latest_run(project: str, *, root: Path = Path("runs"), having: str = "record.json") -> RunFolder | None:
+    """The newest run of a project that has the file ``having``, or None."""
+    folder = root / project
+    if not folder.is_dir():
+        return None
+    hits = [path for path in folder.iterdir() if (path / having).is_file()]
+    return RunFolder(max(hits, key=lambda path: (path / having).stat().st_mtime)) if hits else None

@@ -1,0 +1,1 @@
+"""Showing experiments elsewhere: Weights & Biases."""

@@ -1,0 +1,249 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from d2tune.report.contact_sheet import Panel, contact_sheet, draw_instances, paired_colours, write_contact_sheet
+from d2tune.report.drawing import font, instance_colours, line_width_px, place_chips, shortened
+from tests.shared_files import SHARED
+
+
+def balloons(count: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, photo and masks of the first validation photos, at a width of 400 px."""
+    folder = SHARED / "data" / "balloon" / "val"
+    found = []
+    for entry in list(json.loads((folder / "via_region_data.json").read_text()).values())[:count]:
+        with Image.open(folder / entry["filename"]) as photo:
+            scale = 400 / photo.width
+            picture = np.array(photo.convert("RGB").resize((400, round(photo.height * scale))))
+        masks = np.zeros((len(entry["regions"]), *picture.shape[:2]), np.uint8)
+        for mask, region in zip(masks, entry["regions"].values(), strict=True):
+            outline = region["shape_attributes"]
+            points = np.stack([outline["all_points_x"], outline["all_points_y"]], axis=1) * scale
+            cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
+        found.append((entry["filename"], picture, masks.astype(bool)))
+    return found
+
+
+def shaken(masks: np.ndarray, by_px: int = 3) -> np.ndarray:
+    return np.roll(masks, (by_px, by_px), axis=(1, 2))
+
+
+def panel(name: str, picture: np.ndarray, truth: np.ndarray, predicted: np.ndarray, label: str = "balloon") -> Panel:
+    scores = np.linspace(0.99, 0.55, len(predicted))
+    return Panel(picture, name, truth, [label] * len(truth), predicted, [label] * len(predicted), scores)
+
+
+def blank(height: int, width: int, count: int = 0) -> Panel:
+    masks = np.zeros((count, height, width), bool)
+    for i in range(count):
+        masks[i, height // 4 : height // 2, width * i // count : width * (2 * i + 1) // (2 * count)] = True
+    return panel(f"{width}x{height}.jpg", np.full((height, width, 3), 128, np.uint8), masks, masks)
+
+
+def disk(shape: tuple[int, int], centre: tuple[int, int], radius: int) -> np.ndarray:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2
+
+
+def close_to(picture: np.ndarray, colour: np.ndarray, by: int = 12) -> np.ndarray:
+    return (np.abs(picture.astype(int) - colour.astype(int)) <= by).all(axis=2)
+
+
+def test_outline_is_on_the_contour_and_nowhere_else():
+    grey = np.full((300, 400, 3), 128, np.uint8)
+    mask = disk((300, 400), (200, 170), 80)
+    colour = np.array([0, 176, 255], np.uint8)
+    drawn = draw_instances(grey, mask[None], [""], colors=[colour])
+    y, x = np.mgrid[:300, :400]
+    from_rim = np.hypot(x - 200, y - 170) - 80
+    half = line_width_px((300, 400)) / 2
+    assert close_to(drawn, colour)[np.abs(from_rim - 0.25) < half - 0.8].all()
+    assert not close_to(drawn, colour, by=40)[np.abs(from_rim) > half + 2.5].any()
+    assert (drawn[from_rim > half + 4] == 128).all()
+    assert (grey == 128).all()
+    inside = drawn[from_rim < -half - 4].astype(int)
+    assert np.abs(inside - (128 + 0.26 * (colour.astype(int) - 128))).max() <= 1
+    levels = len(np.unique(drawn[np.abs(from_rim) < half + 3].reshape(-1, 3), axis=0))
+    assert levels > 20, "an antialiased edge has many shades"
+
+
+def test_outlines_lie_on_real_contours():
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    for _, picture, masks in balloons(3):
+        colours = instance_colours(len(masks))
+        alone = [draw_instances(picture, mask[None], [""], colors=[c]) for mask, c in zip(masks, colours, strict=True)]
+        for mask, colour, drawn in zip(masks, colours, alone, strict=True):
+            rim = mask & ~cv2.erode(mask.astype(np.uint8), cross).astype(bool)
+            rim[[0, -1]] = rim[:, [0, -1]] = False
+            assert close_to(drawn, colour, by=60)[rim].mean() > 0.7
+            near = cv2.dilate(mask.astype(np.uint8), np.ones((13, 13))).astype(bool)
+            assert (drawn[~near] == picture[~near]).all()
+
+
+def test_no_instance_leaves_the_photo_alone():
+    _, picture, _ = balloons(1)[0]
+    drawn = draw_instances(picture, np.zeros((0, *picture.shape[:2]), bool), [])
+    assert drawn is not picture and (drawn == picture).all()
+    assert (draw_instances(picture, np.zeros((1, *picture.shape[:2]), bool), ["balloon"]) == picture).all()
+
+
+@pytest.mark.parametrize("shape", [(120, 160), (288, 384), (900, 600)])
+@pytest.mark.parametrize("count", [1, 6, 40])
+def test_chips_stay_inside_and_apart(shape, count):
+    rng = np.random.default_rng(count)
+    spots = rng.uniform(-0.02, 1.02, (count, 2)) * shape[::-1]
+    masks = [disk(shape, (x, y), 0.06 * min(shape) + 2) for x, y in spots]
+    masks = [mask for mask in masks if mask.any()]
+    texts = ["microcontroller 0.97"] * len(masks)
+    chips = place_chips(masks, texts, instance_colours(len(masks)), shape)
+    assert len(chips) == len(masks) or (count == 40 and len(chips) > 5)
+    for i, ((left, top, right, bottom), _, _, size_px) in enumerate(chips):
+        assert 0 <= left < right <= shape[1] and 0 <= top < bottom <= shape[0] and size_px >= 8
+        for (left2, top2, right2, bottom2), *_ in chips[:i]:
+            assert right <= left2 or right2 <= left or bottom <= top2 or bottom2 <= top
+
+
+def test_chips_keep_off_small_objects_and_near_their_own():
+    shape = (400, 600)
+    masks = [disk(shape, (x, y), 15) for x, y in ((100, 100), (300, 30), (590, 395), (300, 200))]
+    for mask, (rect, *_) in zip(
+        masks, place_chips(masks, ["balloon 0.90"] * 4, instance_colours(4), shape), strict=True
+    ):
+        left, top, right, bottom = rect
+        assert not any(other[top:bottom, left:right].any() for other in masks)
+        reach = cv2.dilate(mask.astype(np.uint8), np.ones((15, 15))).astype(bool)
+        assert reach[top:bottom, left:right].any()
+
+
+def test_a_chip_says_class_and_score_in_its_colour():
+    grey = np.full((300, 400, 3), 128, np.uint8)
+    mask = disk((300, 400), (200, 170), 60)
+    colour = np.array([255, 196, 0], np.uint8)
+    with_score = draw_instances(grey, mask[None], ["balloon"], scores=[0.934], colors=[colour])
+    (rect, text, _, size_px), *_ = place_chips([mask], ["balloon 0.93"], colour[None], (300, 400))
+    assert text == "balloon 0.93" and rect[2] - rect[0] > font(size_px, bold=True).getlength(text)
+    chip = with_score[rect[1] : rect[3], rect[0] : rect[2]]
+    assert close_to(chip, colour).mean() > 0.45
+    assert (chip.max(axis=2) < 60).mean() > 0.03, "dark letters on a bright chip"
+    other = draw_instances(grey, mask[None], ["balloon"], scores=[0.95], colors=[colour])
+    changed = np.argwhere((with_score != other).any(axis=2))
+    assert len(changed) and (changed >= (rect[1], rect[0])).all() and (changed < (rect[3], rect[2])).all()
+
+
+def test_lines_and_letters_grow_with_the_picture():
+    assert line_width_px((1200, 1600)) > 2 * line_width_px((300, 400))
+    sizes = []
+    for shape in ((300, 400), (900, 1200)):
+        mask = disk(shape, (shape[1] // 2, shape[0] // 2), shape[0] // 5)
+        sizes.append(place_chips([mask], ["balloon"], instance_colours(1), shape)[0][3])
+    assert sizes[1] >= 2 * sizes[0]
+
+
+def test_long_text_is_cut_in_the_middle():
+    face = font(16)
+    short = shortened("a_very_long_file_name_0001.jpg", face, 120)
+    assert face.getlength(short) <= 120 and short.startswith("a_v") and short.endswith(".jpg") and "…" in short
+    assert shortened("a.jpg", face, 120) == "a.jpg"
+    assert shortened("a.jpg", face, 2) == ""
+
+
+def test_colours_are_many_and_apart():
+    colours = instance_colours(60)
+    assert len(np.unique(colours, axis=0)) == 60
+    assert (instance_colours(5) == colours[:5]).all()
+    gaps = np.linalg.norm(colours[:12, None].astype(float) - colours[None, :12], axis=2)
+    assert gaps[~np.eye(12, dtype=bool)].min() > 60
+
+
+def test_a_prediction_has_the_colour_of_the_truth_it_meets():
+    def square(left: int, width: int = 20) -> np.ndarray:
+        mask = np.zeros((40, 120), bool)
+        mask[10:30, left : left + width] = True
+        return mask
+
+    truth = np.stack([square(0), square(30), square(60)])
+    predicted = np.stack([square(62), square(90), square(4), square(0), square(42)])
+    first, second = paired_colours(truth, predicted)
+    assert (first == instance_colours(3)).all()
+    pairs = [[i for i in range(3) if (first[i] == colour).all()] for colour in second]
+    assert pairs == [[2], [], [], [0], []], "0.67 and 1.0 on one truth: the better takes it; 0.25 is no match"
+    assert len(np.unique(np.concatenate([first, second]), axis=0)) == 3 + 3
+    nothing = np.zeros((0, 40, 120), bool)
+    assert paired_colours(nothing, truth)[1].shape == (3, 3) and paired_colours(truth, nothing)[1].shape == (0, 3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 9, 16])
+def test_sheet_has_even_margins_and_fits_the_page(count):
+    shapes = [(288, 384), (384, 288), (100, 400), (400, 90), (1, 1)]
+    sheet = contact_sheet([blank(*shapes[i % 5], count=i % 3) for i in range(count)], title="balloon", subtitle="x")
+    height, width = sheet.shape[:2]
+    assert sheet.dtype == np.uint8 and 2000 <= width <= 2400 and 300 < height < 4200
+    page = sheet[0, 0]
+    assert (sheet[:, :40] == page)[200:].all() and (sheet[-40:] == page).all() and (sheet[:, -40:] == page).all()
+    white = (sheet == 255).all(axis=2)
+    columns = 1 if count == 1 else 2 if count <= 8 else 3
+    edges = np.flatnonzero(np.diff(white[150].astype(int)) == 1)
+    starts = [x for x in edges + 1 if white[150, x : x + 14].all() and (sheet[150, x - 20 : x] == page).all()]
+    assert len(starts) == columns and starts[0] == 40
+
+
+def test_pictures_stand_side_by_side_in_one_size_with_their_instances():
+    name, picture, masks = balloons(2)[1]
+    sheet = contact_sheet([panel(name, picture, masks, shaken(masks, 1)[1:])], title="balloon", subtitle="")
+    without = contact_sheet([panel(name, picture, masks[:0], masks[:0])], title="balloon", subtitle="")
+    assert sheet.shape == without.shape
+    changed = (sheet != without).any(axis=2)
+    middle = sheet.shape[1] // 2
+    for half, first in ((changed[:, :middle], 0), (changed[:, middle:], 1)):
+        drawn = sheet[:, :middle] if first == 0 else sheet[:, middle:]
+        for i, colour in enumerate(instance_colours(len(masks))):
+            assert (close_to(drawn, colour) & half).any() == (i >= first)
+
+
+def test_real_photos_make_a_png(tmp_path):
+    panels = [panel(name, picture, masks, shaken(masks)) for name, picture, masks in balloons(4)]
+    path = tmp_path / "new" / "contact_sheet.png"
+    write_contact_sheet(path, panels, title="balloon", subtitle="4 photos · mask AP 55.5")
+    with Image.open(path) as png:
+        assert (png.format, png.mode) == ("PNG", "RGB")
+        assert (np.asarray(png) == contact_sheet(panels, title="balloon", subtitle="4 photos · mask AP 55.5")).all()
+    assert [p.name for p in path.parent.iterdir()] == ["contact_sheet.png"]
+
+
+@pytest.mark.parametrize("count", [0, 17])
+def test_too_few_or_too_many_panels(count):
+    with pytest.raises(ValueError, match=f"1 to 16 panels, not {count}"):
+        contact_sheet([blank(30, 40)] * count, title="", subtitle="")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"labels": ["a"]}, "1 labels"),
+        ({"scores": [0.5]}, "1 scores for 2 labels"),
+        ({"colors": [[1, 2, 3]]}, "1 colors for 2 labels"),
+        ({"image_rgb": np.zeros((30, 40), np.uint8)}, r"\(H, W, 3\) uint8"),
+        ({"image_rgb": np.zeros((31, 40, 3), np.uint8)}, r"masks are \(2, 30, 40\)"),
+    ],
+)
+def test_arguments_that_do_not_belong_together(change, says):
+    given = {"image_rgb": np.zeros((30, 40, 3), np.uint8), "masks": np.zeros((2, 30, 40), bool), "labels": ["a", "b"]}
+    with pytest.raises(ValueError, match=says):
+        draw_instances(**{**given, **change})
+
+
+def test_needs_neither_torch_nor_detectron2():
+    code = (
+        "import sys, d2tune.report.contact_sheet, d2tune.report.tables\n"
+        "d2tune.report.contact_sheet.font(12)\n"
+        "assert not {'torch', 'detectron2', 'matplotlib'} & set(sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

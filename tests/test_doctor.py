@@ -1,0 +1,193 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from d2tune import doctor
+from d2tune.doctor import Report, Row
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EXAMINE = """
+import json
+from d2tune.doctor import examine, format_report
+report = examine()
+rows = {row.name: [row.value, row.state, row.remedy] for row in report.rows}
+print(json.dumps({"ok": report.ok, "rows": rows, "text": format_report(report)}))
+"""
+
+
+def examine_with(python, folder):
+    """What the doctor finds in another environment, in a process of its own."""
+    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([str(python), "-c", EXAMINE], capture_output=True, text=True, cwd=folder, env=variables)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def venv(folder):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    return folder / "bin" / "python"
+
+
+def test_it_works_where_nothing_is_installed(tmp_path):
+    found = examine_with(venv(tmp_path / "bare"), tmp_path)
+    assert found["ok"] is False
+    for name in ("torch", "torchvision", "libraries", "Detectron2"):
+        assert found["rows"][name][1:] == ["fail", "Run: make setup"]
+    assert found["rows"]["memory"][1] == "warn"
+    assert found["text"].splitlines()[-1] == "Training cannot run here: torch, torchvision, libraries, Detectron2."
+
+
+@pytest.mark.slow
+def test_it_names_detectron2_where_only_that_is_missing(tmp_path):
+    python = venv(tmp_path / "venv")
+    scheme = {"base": str(tmp_path / "venv"), "platbase": str(tmp_path / "venv")}
+    site = Path(sysconfig.get_path("purelib", vars=scheme))
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith(("detectron2", "__editable__", "__pycache__")):
+            (site / entry.name).symlink_to(entry)
+    found = examine_with(python, tmp_path)
+    assert found["ok"] is False
+    assert [name for name, row in found["rows"].items() if row[1] == "fail"] == ["Detectron2"]
+    assert found["rows"]["Detectron2"] == ["not installed", "fail", "Run: make setup"]
+
+
+@pytest.mark.slow
+def test_the_environment_of_the_tests_is_healthy_and_fits_one_screen():
+    report = doctor.examine(folder=REPOSITORY)
+    text = doctor.format_report(report)
+    assert report.ok, text
+    assert text.endswith("Training can run here.")
+    assert len(text.splitlines()) <= 24
+    assert {row.name for row in report.rows} >= {
+        "Detectron2",
+        "torch",
+        "device",
+        "bfloat16",
+        "weights",
+        "disk",
+        "memory",
+    }
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "torchvision"),
+    [
+        ("2.11.0", "0.26"),
+        ("2.11.0+cu130", "0.26"),
+        ("2.0.1", "0.15"),
+        ("2.6.0+cpu", "0.21"),
+        ("2.12.0a0+git1", "0.27"),
+        ("1.13.1", None),
+        ("3.0.0", None),
+    ],
+)
+def test_the_torchvision_that_belongs_to_a_torch(torch_version, torchvision):
+    assert doctor.torchvision_for(torch_version) == torchvision
+
+
+def test_a_report_shows_marks_values_and_remedies():
+    report = Report(
+        (Row("a", "fine"), Row("longer", "less so", "warn", "do this"), Row("c", "broken", "fail", "do that"))
+    )
+    assert doctor.format_report(report).splitlines() == [
+        "ok    a       fine",
+        "warn  longer  less so",
+        "              -> do this",
+        "FAIL  c       broken",
+        "              -> do that",
+        "",
+        "Training cannot run here: c.",
+    ]
+    assert not report.ok
+    assert Report(report.rows[:2]).ok
+
+
+class Answers(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(200 if self.path == "/there" else 404)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.fixture
+def silent_server():
+    """Takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_weights_that_can_be_had(server, monkeypatch):
+    monkeypatch.setattr(doctor, "ZOO_URL", f"{server}/there")
+    monkeypatch.setattr(doctor, "TORCHVISION_URL", f"{server}/there")
+    row = doctor.weights()
+    assert row == Row("weights", "Detectron2's zoo: reachable; torchvision's weights: reachable")
+
+
+def test_weights_that_cannot_be_had_say_why_and_do_not_keep_one_waiting(server, silent_server, monkeypatch):
+    monkeypatch.setattr(doctor, "ZOO_URL", f"{server}/gone")
+    monkeypatch.setattr(doctor, "TORCHVISION_URL", f"{silent_server}/there")
+    start = time.perf_counter()
+    row = doctor.weights()
+    assert time.perf_counter() - start < doctor.NETWORK_TIMEOUT_S + 2
+    assert row.state == "warn"
+    assert "zoo: answers HTTP 404" in row.value
+    assert "weights: no" in row.value
+    assert "from scratch" in row.remedy
+
+
+@pytest.mark.parametrize(
+    ("variables", "login", "expected"),
+    [
+        ({}, "", "not logged in"),
+        ({"WANDB_MODE": "offline"}, "", "WANDB_MODE=offline"),
+        ({"WANDB_API_KEY": "0" * 40}, "", "logged in"),
+        ({}, "machine api.wandb.ai login user password key\n", "logged in"),
+        (
+            {"WANDB_BASE_URL": "https://wandb.example"},
+            "machine api.wandb.ai login user password key\n",
+            "not logged in",
+        ),
+    ],
+)
+def test_weights_and_biases(tmp_path, monkeypatch, variables, login, expected):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "netrc").write_text(login, encoding="utf-8")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    row = doctor.wandb()
+    assert row.state == "ok"
+    assert row.value.partition(", ")[2].startswith(expected)
+
+
+def test_labelme_is_found_in_its_own_environment_first(tmp_path, monkeypatch):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    assert doctor.labelme_command(tmp_path) is None
+    for path in (programs / "labelme", tmp_path / ".venv-labelme" / "bin" / "labelme"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\n", encoding="utf-8")
+        path.chmod(0o755)
+        assert doctor.labelme_command(tmp_path) == path
