@@ -21,8 +21,9 @@ D2TUNE := $(VENV)/bin/d2tune
 READY := $(VENV)/.d2tune-ready
 LABELME := .venv-labelme/bin/labelme
 
-# pip shows its progress on a terminal and is quiet elsewhere.
-PIP_INSTALL = quiet=; [ -t 1 ] || quiet=--quiet; set -x; "$$python" -m pip install $$quiet
+# pip shows its progress on a terminal and is quiet elsewhere. Python compiles what it imports; all of torch would take
+# half a minute.
+PIP_INSTALL = quiet=; [ -t 1 ] || quiet=--quiet; set -x; "$$python" -m pip install --no-compile $$quiet
 
 .PHONY: help setup doctor annotate data convert train evaluate predict demo test lint clean FORCE
 
@@ -87,7 +88,7 @@ predict: $(READY)  ## run the project's latest model on SRC=picture or folder
 	$(D2TUNE) predict $(YAML) $(SRC) $(ARGS)
 
 demo: $(READY)  ## the whole journey on rendered photos, in under 15 minutes
-	$(D2TUNE) sample balloon --out datasets/demo
+	[ -e datasets/demo/labels.txt ] || $(D2TUNE) sample balloon --out datasets/demo
 	$(D2TUNE) train projects/demo.yaml $(ARGS)
 
 test: lint  ## lint, then every test that needs no GPU

@@ -227,7 +227,7 @@ def _libraries() -> Row:
     if len(opencv) > 1:
         remedy = f"Keep one: pip uninstall {' '.join(opencv)}, then make setup"
         return Row("libraries", f"two OpenCV wheels overwrite each other: {', '.join(opencv)}", "warn", remedy)
-    names = ("numpy", "opencv-python-headless", "pillow", "pycocotools", "faster-coco-eval", "timm")
+    names = ("numpy", "opencv-python-headless", "pillow", "pycocotools", "timm")
     return Row("libraries", ", ".join(f"{name} {_version(name)}" for name in names if _version(name)))
 
 
@@ -254,7 +254,7 @@ def _bfloat16() -> Row:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     times = hardware.bfloat16_speedup(device)
-    advice = "helps" if times > 1.1 else "does not help, float32 is better"
+    advice = "helps" if times > hardware.WORTHWHILE_SPEEDUP else "does not help, float32 is better"
     return Row("bfloat16", f"{advice} here: {times:.2f} times the speed of float32 on {device}")
 
 

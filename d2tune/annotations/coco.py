@@ -28,7 +28,6 @@ from d2tune.annotations.reading import (
     mask_part,
     measure,
     polygon_part,
-    unlabeled_units,
 )
 from d2tune.errors import DataError
 from d2tune.files import write_bytes
@@ -205,9 +204,7 @@ def from_coco(value: Mapping[str, Any], path: Path, unit: Unit, folders: Folders
             check_size(image_unit, header, row.get("width"), row.get("height"), what=what)
     for index, row in enumerate(value["annotations"]):
         _read_annotation(index, row, units, unit, classes)
-    claimed = [one.image.file_name for one in units.values() if one.image is not None]
-    every = [unit, *units.values(), *unlabeled_units(folders, options, claimed)]
-    return assemble(every, options, root=folders.root, names=classes.names, stuff=classes.stuff)
+    return assemble([unit, *units.values()], options, root=folders.root, names=classes.names, stuff=classes.stuff)
 
 
 class Classes:

@@ -391,8 +391,7 @@ def area_px(rle: RawRle) -> float:
 
 def is_within(inner: RawRle, outer: RawRle) -> bool:
     """Whether every pixel of ``inner`` belongs to ``outer``."""
-    share: float = coco_mask.iou([inner], [outer], [1])[0, 0]
-    return share >= 1.0
+    return bool(coco_mask.iou([inner], [outer], [1])[0, 0] >= 1.0)
 
 
 def rle_bbox_xywh(rle: RawRle) -> tuple[float, float, float, float]:

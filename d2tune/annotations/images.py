@@ -183,7 +183,9 @@ class ImageFinder:
             hint = f"a picture called {base} lies beside the annotation file"
         if outside is not None:
             message = f"the picture {outside} lies outside the data root {self.root}"
-            return Place(None, file_name, message, hint or "move it inside, or allow it with --allow-outside")
+            return Place(
+                None, file_name, message, hint or "name its folder with --image-root, or allow it with --allow-outside"
+            )
         return Place(None, file_name, f"there is no picture {tried}", hint)
 
     def _inside(self, path: str) -> str | None:

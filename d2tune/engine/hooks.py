@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,28 +178,22 @@ class ProgressWriter(EventWriter):
     def __init__(self, max_iter: int, *, stream: Any = None) -> None:
         self._max_iter = max_iter
         self._stream = stream or sys.stdout
-        self._interactive = self._stream.isatty()
-        self._last: tuple[int, float] | None = None
+        self._written = -1
 
     def write(self) -> None:
         """Write the line for the current iteration."""
         storage = get_event_storage()
         done = storage.iter + 1
-        now = time.perf_counter()
-        if self._last is None or done <= self._last[0]:
-            rate_s = math.nan
-        else:
-            rate_s = (now - self._last[1]) / (done - self._last[0])
-        self._last = (done, now)
         latest = storage.latest_with_smoothing_hint(20)
-        if "total_loss" not in latest:
+        if done <= self._written or done > self._max_iter or "total_loss" not in latest:
             return
-        loss = latest["total_loss"][0]
-        rate = "" if math.isnan(rate_s) else f"  {rate_s:.2f} s/it"
-        left = "" if math.isnan(rate_s) else f"  {duration((self._max_iter - done) * rate_s)} left"
-        lr = latest["lr"][0] if "lr" in latest else 0.0
+        self._written = done
         width = len(str(self._max_iter))
-        print(f"  {done:{width}d}/{self._max_iter}  loss {loss:.3f}  lr {lr:.2g}{rate}{left}", file=self._stream, flush=True)
+        line = f"  {done:{width}d}/{self._max_iter}  loss {latest['total_loss'][0]:.3f}  lr {latest['lr'][0]:.2g}"
+        if "time" in latest:
+            step_s = storage.history("time").avg(20)
+            line += f"  {step_s:.2f} s/it  {duration((self._max_iter - done) * step_s)} left"
+        print(line, file=self._stream, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import Instances
-from pycocotools import mask as mask_utils
 from torch import nn
 from tqdm import tqdm
 
 from d2tune.annotations.dataset import Dataset
 from d2tune.data.catalog import detectron2_dicts
 from d2tune.data.mapper import EvaluationSamples
+from d2tune.evaluation.paste import paste_rle
 
 CocoResult = dict[str, Any]
 """One detection as COCO's results format has it: image_id, category_id, bbox (XYWH), score, segmentation (RLE)."""
@@ -52,36 +50,44 @@ def predict_dataset(model: nn.Module, dataset: Dataset, cfg: CfgNode, *, show_pr
     category_ids = [category.id for category in dataset.categories if category.isthing]
     results: list[CocoResult] = []
     with inference_mode(model):
-        for at in tqdm(range(len(samples)), desc="evaluating", unit="image", disable=None if show_progress is None else not show_progress, leave=False):
+        progress = tqdm(range(len(samples)), desc="evaluating", unit="image", leave=False, disable=_quiet(show_progress))
+        for at in progress:
             sample = samples[at]
-            instances = model([sample])[0]["instances"].to("cpu")
-            results.extend(coco_results(instances, sample["image_id"], category_ids))
+            results.extend(detect(model, sample, sample["image_id"], category_ids))
     return results
 
 
-def coco_results(instances: Instances, image_id: int, category_ids: list[int]) -> list[CocoResult]:
+def _quiet(show_progress: bool | None) -> bool | None:
+    """tqdm's ``disable``; None draws a bar on a terminal only."""
+    return None if show_progress is None else not show_progress
+
+
+def detect(model: nn.Module, sample: dict[str, Any], image_id: int, category_ids: list[int]) -> list[CocoResult]:
     """The detections on one image, by falling score.
 
     Args:
-        instances: With ``pred_boxes``, ``scores``, ``pred_classes`` and ``pred_masks`` ``(N, H, W)``.
+        model: A Detectron2 R-CNN in evaluation mode.
+        sample: ``image`` ``(3, h, w)`` and the picture's own ``height`` and ``width``.
         image_id: ``Image.id``.
         category_ids: Category id by contiguous class.
     """
-    boxes = instances.pred_boxes.tensor.numpy().astype(float)
-    boxes[:, 2:] -= boxes[:, :2]
-    masks = np.asfortranarray(instances.pred_masks.numpy().astype(np.uint8).transpose(1, 2, 0))
-    rles = mask_utils.encode(masks) if len(instances) else []
-    results = []
-    for box, score, contiguous, rle in zip(
-        boxes.tolist(), instances.scores.tolist(), instances.pred_classes.tolist(), rles, strict=True
-    ):
+    height_px, width_px = sample["height"], sample["width"]
+    found = model.inference([sample], do_postprocess=False)[0]
+    boxes = found.pred_boxes.clone()
+    boxes.scale(width_px / found.image_size[1], height_px / found.image_size[0])
+    boxes.clip((height_px, width_px))
+    results: list[CocoResult] = []
+    for at in boxes.nonempty().nonzero().flatten().tolist():
+        x0, y0, x1, y1 = boxes.tensor[at].tolist()
         results.append(
             {
                 "image_id": image_id,
-                "category_id": category_ids[contiguous],
-                "bbox": [round(side, 3) for side in box],
-                "score": round(score, 6),
-                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+                "category_id": category_ids[int(found.pred_classes[at])],
+                "bbox": [round(side, 3) for side in (x0, y0, x1 - x0, y1 - y0)],
+                "score": round(float(found.scores[at]), 6),
+                "segmentation": paste_rle(
+                    found.pred_masks[at, 0], boxes.tensor[at], height_px=height_px, width_px=width_px
+                ),
             }
         )
     return sorted(results, key=lambda result: -result["score"])

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from d2tune import files
 from d2tune.data.mapper import inference_sample, read_image
 from d2tune.errors import DataError, RunError
-from d2tune.evaluation.loop import coco_results, inference_mode
+from d2tune.evaluation.loop import detect, inference_mode
 from d2tune.modeling.from_run import LoadedRun, load_run
 from d2tune.report.contact_sheet import draw_instances
 
@@ -112,9 +112,8 @@ def _run(loaded: LoadedRun, image_rgb: NDArray[np.uint8], image_id: int) -> list
         short_side_px=cfg.INPUT.MIN_SIZE_TEST,
         max_side_px=cfg.INPUT.MAX_SIZE_TEST,
     )
-    instances = loaded.model([sample])[0]["instances"].to("cpu")
     category_ids = list(range(1, len(loaded.record["classes"]) + 1))
-    return coco_results(instances, image_id, category_ids)
+    return detect(loaded.model, sample, image_id, category_ids)
 
 
 def _annotations(found: list[dict[str, Any]], *, first_id: int) -> Iterator[dict[str, Any]]:

@@ -41,6 +41,12 @@ class FetchResult:
     size_bytes: int
     source: str | None
 
+    def summary(self) -> str:
+        """One sentence for people."""
+        origin = "there already" if self.source is None else f"from {self.source}"
+        size_mb = self.size_bytes / 1e6
+        return f"{self.name}: {self.files} files, {size_mb:.0f} MB, every one checked, in {self.folder} ({origin})"
+
 
 @dataclass(frozen=True)
 class _File:

@@ -36,7 +36,9 @@ def case(name: str, tmp_path: Path) -> tuple[Path, dict[str, Any], str, ReadOpti
 
 
 def issues(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    return sorted((row["file"], -1 if row["shape"] is None else row["shape"], row["level"], row["code"]) for row in rows)
+    return sorted(
+        (row["file"], -1 if row["shape"] is None else row["shape"], row["level"], row["code"]) for row in rows
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -52,7 +54,7 @@ def test_findings_and_images_are_as_expected(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_format_is_recognised(name: str, tmp_path: Path) -> None:
-    source, expected, format, options = case(name, tmp_path)
+    source, _expected, format, options = case(name, tmp_path)
     named = check(source, format="labelme" if format == "auto" else format, options=options)
     assert check(source, options=options).dataset.content_hash() == named.dataset.content_hash()
 
@@ -116,9 +118,9 @@ def test_semantic_and_panoptic_are_as_expected(name: str, tmp_path: Path) -> Non
     with PilImage.open(tmp_path / "semantic" / "a.png") as picture:
         assert picture.mode == expected["semantic"]["mode"]
         labels = np.asarray(picture)
-    assert {str(value): int((labels == int(value)).sum()) for value in expected["semantic"]["pixel_counts"]} == expected[
-        "semantic"
-    ]["pixel_counts"]
+    assert {
+        str(value): int((labels == int(value)).sum()) for value in expected["semantic"]["pixel_counts"]
+    } == expected["semantic"]["pixel_counts"]
     for place, value in expected["semantic"]["at"].items():
         x, y = json.loads(place)
         assert labels[y, x] == value
@@ -128,7 +130,9 @@ def test_semantic_and_panoptic_are_as_expected(name: str, tmp_path: Path) -> Non
     wanted = expected["panoptic"]
     (annotation,) = table["annotations"]
     assert annotation["file_name"] == wanted["png"]
-    assert [{k: v for k, v in row.items() if k != "id"} for row in annotation["segments_info"]] == wanted["segments_info"]
+    assert [{k: v for k, v in row.items() if k != "id"} for row in annotation["segments_info"]] == wanted[
+        "segments_info"
+    ]
     with PilImage.open(tmp_path / "panoptic" / "panoptic" / annotation["file_name"]) as picture:
         assert picture.mode == wanted["mode"]
         colours = np.asarray(picture).astype(int)

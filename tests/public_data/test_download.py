@@ -75,6 +75,7 @@ def test_the_photos_and_annotations_arrive_and_nothing_else(served, tmp_path):
     out = tmp_path / "datasets" / "balloon"
     result = fetch("balloon", out, url=f"{served[0]}/good.zip")
     assert (result.folder, result.files, result.source) == (out, 76, f"{served[0]}/good.zip")
+    assert result.summary() == f"balloon: 76 files, 39 MB, every one checked, in {out} (from {served[0]}/good.zip)"
     assert names_below(out) == names_below(BALLOON)
     assert all(sha256_file(out / name) == sha256_file(BALLOON / name) for name in names_below(out))
     assert names_below(tmp_path) == [f"datasets/balloon/{name}" for name in names_below(BALLOON)]
@@ -82,6 +83,7 @@ def test_the_photos_and_annotations_arrive_and_nothing_else(served, tmp_path):
     # A second call finds them there and asks nobody; a damaged photo is noticed.
     again = fetch("balloon", out, url="http://127.0.0.1:1/nobody")
     assert (again.files, again.size_bytes, again.source) == (76, result.size_bytes, None)
+    assert again.summary().endswith("(there already)")
     (out / PHOTO).write_bytes(b"damaged")
     with pytest.raises(DataError, match="--force"):
         fetch("balloon", out, url=f"{served[0]}/good.zip")

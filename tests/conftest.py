@@ -1,0 +1,71 @@
+"""What several tests share: a rendered sample, a project on it, a server on loopback, no cache of the user's."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from d2tune.samples import render_sample
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep downloads of the tests apart from the user's, and let nothing reach the internet or W&B."""
+    monkeypatch.setenv("D2TUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("D2TUNE_ZOO_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path_factory.mktemp("home") / "netrc"))
+
+
+@pytest.fixture(scope="session")
+def balloon_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty rendered balloon pictures, 16 to train on and 4 to validate."""
+    return render_sample("balloon", tmp_path_factory.mktemp("sample") / "balloon", images=20, seed=0).folder
+
+
+TINY_PROJECT = """\
+name: tiny
+data: {{root: {root}, sample: null}}
+classes: [balloon]
+model: {{preset: pointrend_mobilenet_v2_fpn}}
+weights: scratch
+train: {{iterations: 4, batch_size: 2, image_size: 96, eval_every: 2, precision: float32}}
+detectron2:
+  TEST.DETECTIONS_PER_IMAGE: 5
+"""
+
+
+@pytest.fixture
+def tiny_project(balloon_sample: Path, tmp_path: Path) -> Path:
+    """A project file that trains in seconds on the rendered sample."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY_PROJECT.format(root=balloon_sample), encoding="utf-8")
+    return path
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], str]]:
+    """Serve a folder on loopback; returns its address."""
+    servers: list[http.server.ThreadingHTTPServer] = []
+
+    def start(folder: Path) -> str:
+        handler = functools.partial(_Quiet, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
