@@ -40,16 +40,13 @@ class FindingsError(DataError):
     """The annotations have errors, so nothing was written.
 
     Args:
+        error: What `Dataset.raise_on_errors` says of them.
         findings: All that was found, errors and others.
     """
 
-    def __init__(self, findings: Sequence[Finding]) -> None:
+    def __init__(self, error: DataError, findings: Sequence[Finding]) -> None:
+        super().__init__(error.message, file=error.file, hint=error.hint)
         self.findings = tuple(findings)
-        errors = [finding for finding in findings if finding.level == "error"]
-        more = "" if len(errors) == 1 else f" ({len(errors) - 1} more errors: `d2tune check` lists them all)"
-        first = errors[0]
-        hint = f"Did you mean {first.hint!r}?" if first.code == "unknown_label" and first.hint else None
-        super().__init__(f"{first.message} [{first.code}]{more}", file=first.place(), hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +75,18 @@ def detect_format(source: Path) -> str:
         raise DataError("there is no such file or folder", file=source)
     found = _format_of_file(source) if source.is_file() else _format_of_folder(source)
     if found is None:
-        kind = "file" if source.is_file() else "folder"
-        raise DataError(
-            f"the {kind} holds neither annotations nor pictures",
-            file=source,
-            expected="Labelme, VIA or COCO JSON, VOC XML or masks, or run-length CSV",
-            hint="Check the path.",
-        )
+        raise _nothing_in(source)
     return found
+
+
+def _nothing_in(source: Path) -> DataError:
+    kind = "file" if source.is_file() else "folder"
+    return DataError(
+        f"the {kind} holds neither annotations nor pictures",
+        file=source,
+        expected="Labelme, VIA or COCO JSON, VOC XML or masks, or run-length CSV",
+        hint="Check the path.",
+    )
 
 
 def _format_of_file(path: Path) -> str | None:
@@ -159,9 +160,8 @@ def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptio
         DataError: The source does not exist or is empty, or an option cannot be meant.
     """
     path = Path(source)
-    found = detect_format(path)
     if format == "auto":
-        format = found
+        format = detect_format(path)
     if format not in READERS:
         near = nearest(format, READERS)
         raise DataError(
@@ -170,13 +170,18 @@ def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptio
             expected=", ".join(["auto", *READERS]),
             hint=f"Did you mean {near!r}?" if near else None,
         )
+    if path.is_dir() and not any(walk_files(path)):
+        raise _nothing_in(path)
     return READERS[format](path, options or ReadOptions())
 
 
 def check(
     source: str | Path, *, format: str = "auto", options: ReadOptions | None = None, strict: bool = False
 ) -> ConvertResult:
-    """Read annotations as `convert` does and write nothing; errors are among the findings."""
+    """Read annotations as `convert` does and write nothing; errors are among the findings.
+
+    Pictures that exist only inside of annotation files are measured, and are gone again when this returns.
+    """
     with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
         staged = dataclasses.replace(options or ReadOptions(), restore_dir=Path(scratch))
         dataset = read_dataset(source, format=format, options=staged)
@@ -231,8 +236,10 @@ def convert(
         findings = _judged(dataset.findings, strict)
         if findings_path is not None:
             write_findings(findings_path, findings)
-        if any(finding.level == "error" for finding in findings):
-            raise FindingsError(findings)
+        try:
+            dataclasses.replace(dataset, findings=findings).raise_on_errors()
+        except DataError as error:
+            raise FindingsError(error, findings) from None
         folder = out.parent if out.suffix.lower() in (".json", ".csv") else out
         dataset, restored = _keep_restored(dataset, Path(scratch), options.restore_dir or folder, force=force)
         paths = _write(dataset, out, to, options, Path(source), force=force)

@@ -96,10 +96,24 @@ def _orientation(picture: Any) -> int:
     from PIL import Image as PilImage
 
     try:
-        value = PilImage.Image.getexif(picture).get(_ORIENTATION_TAG, 1)
+        exif = PilImage.Image.getexif(picture)
+        if picture.format == "PNG" and not exif:
+            exif.load(_late_exif(picture.fp))
+        value = exif.get(_ORIENTATION_TAG, 1)
     except Exception:  # a broken EXIF block leaves a picture that every viewer shows unturned
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _late_exif(stream: Any) -> bytes:
+    """The EXIF block of a PNG that has it behind the pixels, found by going from chunk to chunk; empty without one."""
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8:
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] == b"eXIf":
+            return bytes(stream.read(length))
+        stream.seek(length + 4, io.SEEK_CUR)
+    return b""
 
 
 def magic_suffix(content: bytes) -> str | None:

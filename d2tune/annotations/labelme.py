@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -390,8 +391,10 @@ def write(
     refuse_existing(places.values(), force=force)
     groups = dataset.by_image()
     names = {category.id: category.name for category in dataset.categories}
+    uses = Counter(image.annotation_file for image in dataset.images)
     for image in dataset.images:
-        original = _original(image, originals)
+        # A file that speaks of several pictures is not Labelme's.
+        original = _original(image, originals) if uses[image.annotation_file] == 1 else {}
         shapes = _shapes_of(groups[image.id], names, original.get("shapes", []), tolerance_px)
         write_json(places[image.id], _finite(_top_level(image, places[image.id], original, shapes)))
     return list(places.values())

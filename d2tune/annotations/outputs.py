@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,10 +23,10 @@ def beside(images: Sequence[Image], folder: Path, suffix: str) -> dict[int, Path
     Where two pictures differ by their suffix alone, both keep theirs before the new one.
     """
     stems = [str(PurePosixPath(image.file_name).with_suffix("")) for image in images]
-    twice = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
+    uses = Counter(stems)
     places = {}
     for image, stem in zip(images, stems, strict=True):
-        name = (image.file_name if stem in twice else stem) + suffix
+        name = (stem if uses[stem] == 1 else image.file_name) + suffix
         inside = PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/")))
         places[image.id] = folder / inside
     return places

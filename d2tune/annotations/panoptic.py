@@ -137,10 +137,12 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     unit = Unit(path.relative_to(folders.source).as_posix())
     classes = coco.Classes(value.get("categories"), unit, options)
     search = coco.image_folders(path, folders)
-    rows = {row["image_id"]: row for row in value["annotations"] if isinstance(row, dict) and "image_id" in row}
+    rows = {_key(row.get("image_id")): row for row in value["annotations"] if isinstance(row, dict)}
+    images = value.get("images")
     units: list[Unit] = []
-    for image in value.get("images", []):
-        if not isinstance(image, dict) or image.get("id") not in rows:
+    for image in images if isinstance(images, list) else []:
+        row = rows.get(_key(image.get("id"))) if isinstance(image, dict) else None
+        if row is None:
             continue
         image_unit = Unit(unit.file)
         units.append(image_unit)
@@ -150,8 +152,13 @@ def read(source: Path, options: ReadOptions) -> Dataset:
             continue
         what = f"the entry of {place.file_name}"
         if check_size(image_unit, header, image.get("width"), image.get("height"), what=what):
-            _read_segments(rows[image["id"]], path, image_unit, classes)
+            _read_segments(row, path, image_unit, classes)
     return assemble([unit, *units], options, root=folders.root, names=classes.names, stuff=classes.stuff)
+
+
+def _key(value: object) -> str:
+    """An id as something that two entries can share, whatever its type."""
+    return repr(value)
 
 
 def _panoptic_file(source: Path) -> tuple[Path, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as coco_mask
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools.coco import COCO
@@ -135,6 +135,7 @@ def coco_mask_counts(mask: np.ndarray) -> list[int]:
     return counts
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 1)))
 def test_compressed_and_plain_run_lengths_are_understood(mask: np.ndarray) -> None:
     wanted = coco_mask.encode(np.asfortranarray(mask))
@@ -144,6 +145,7 @@ def test_compressed_and_plain_run_lengths_are_understood(mask: np.ndarray) -> No
         assert np.array_equal(coco_mask.decode(raw), mask)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=30))
 def test_hostile_run_lengths_never_reach_pycocotools(text: str) -> None:
     try:

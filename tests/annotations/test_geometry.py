@@ -86,6 +86,7 @@ def test_crossing_itself(outline: list[list[float]], crosses: bool) -> None:
         assert geometry.self_intersects(points(turned)) is crosses
 
 
+@settings(deadline=None)
 @given(outlines)
 def test_crossing_itself_agrees_with_shapely_where_no_vertex_touches_an_edge(outline: geometry.Points) -> None:
     outline = geometry.clean(outline)
@@ -259,6 +260,7 @@ def test_even_odd_pixels_agree_with_the_centre_rule_of_matplotlib() -> None:
     assert pixels([KEYHOLE]).sum() == 1600 - 400
 
 
+@settings(deadline=None)
 @given(masks)
 def test_outlines_rasterise_back_to_the_same_pixels(mask: np.ndarray) -> None:
     outer, holes = geometry.mask_outlines(mask)
@@ -286,6 +288,7 @@ def test_pixels_that_share_a_corner_are_apart_and_open_no_hole() -> None:
     assert geometry.mask_outlines(ring)[1] == []
 
 
+@settings(deadline=None)
 @given(masks, st.integers(-6, 20), st.integers(-6, 20))
 def test_patches_are_clipped_and_placed_as_numpy_would(mask: np.ndarray, left_px: int, top_px: int) -> None:
     canvas = np.zeros((18 + 40, 20 + 40), dtype=bool)
@@ -297,6 +300,7 @@ def test_patches_are_clipped_and_placed_as_numpy_would(mask: np.ndarray, left_px
         assert clipped.rle(width_px=20, height_px=18) == geometry.encode_mask(wanted)
 
 
+@settings(deadline=None)
 @given(masks)
 def test_runs_and_run_length_masks_agree_with_pycocotools(mask: np.ndarray) -> None:
     starts, lengths = geometry.mask_runs(mask)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2tune.annotations import coco, labelme, rle_csv, via, voc
+from d2tune.annotations import coco, labelme, panoptic, rle_csv, via, voc
 from d2tune.annotations.dataset import Dataset, ReadOptions
 from d2tune.errors import DataError
 from tests.annotations.builders import SQUARE, TRIANGLE, labelme_value, picture, png_base64, shape
@@ -39,6 +39,18 @@ COCO = {
         },
     ],
     "categories": [{"id": 1, "name": "cat"}],
+}
+PANOPTIC = {
+    "images": [{"id": 5, "file_name": "a.png", "width": 64, "height": 48}],
+    # The picture serves as its own PNG: all of it has the colour (90, 120, 30).
+    "annotations": [
+        {
+            "image_id": 5,
+            "file_name": "a.png",
+            "segments_info": [{"id": 90 + 256 * 120 + 65536 * 30, "category_id": 4, "area": 99, "iscrowd": 0}],
+        }
+    ],
+    "categories": [{"id": 4, "name": "sky", "isthing": 0}],
 }
 VIA = {
     "a.png1": {
@@ -146,6 +158,12 @@ def test_mutated_labelme(value: Any, nested: str, suffix: str) -> None:
 @given(mutated(COCO))
 def test_mutated_coco(value: Any) -> None:
     survive(value, coco.read)
+
+
+@settings(deadline=None, max_examples=100)
+@given(mutated(PANOPTIC))
+def test_mutated_panoptic(value: Any) -> None:
+    survive(value, panoptic.read)
 
 
 @settings(deadline=None, max_examples=100)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as PilImage
+from PIL import ImageOps
 
 from d2tune.annotations import geometry, labelme
 from d2tune.annotations.dataset import Category, Dataset, Image, Instance, ReadOptions, Rle
@@ -361,14 +363,22 @@ def test_sizes_are_those_of_the_turned_picture(tmp_path: Path, orientation: int)
     for suffix in (".jpg", ".png", ".tif", ".webp"):
         path = picture(tmp_path / f"a{suffix}", orientation=orientation)
         with PilImage.open(path) as stored:
-            from PIL import ImageOps
-
             width_px, height_px = ImageOps.exif_transpose(stored).size
         labelme_file(tmp_path / "a.json", shape(SQUARE), draw=False, image=path.name, size=(width_px, height_px))
         dataset = read(tmp_path)
         assert (dataset.images[0].width_px, dataset.images[0].height_px) == (width_px, height_px)
         assert dataset.errors() == ()
         path.unlink()
+
+
+def test_an_orientation_behind_the_pixels_of_a_png_counts(tmp_path: Path) -> None:
+    content = picture(tmp_path / "a.png", orientation=6).read_bytes()
+    start = content.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    end = content.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(content[:start] + content[stop:end] + content[start:stop] + content[end:])
+    labelme_file(tmp_path / "a.json", shape(SQUARE), draw=False, size=(48, 64))
+    assert codes(read(tmp_path)) == []
 
 
 def test_a_size_of_the_unturned_picture_names_the_orientation(tmp_path: Path) -> None:
@@ -402,8 +412,6 @@ def test_a_picture_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").write_bytes(content)
     huge = bytearray(whole)
     huge[16:24] = b"\x00\x01\x00\x00\x00\x01\x00\x00"  # a header that claims 65536 x 65536
-    import zlib
-
     huge[29:33] = zlib.crc32(huge[12:29]).to_bytes(4, "big")
     labelme_file(tmp_path / "huge.json", shape(SQUARE), draw=False)
     (tmp_path / "huge.png").write_bytes(huge)

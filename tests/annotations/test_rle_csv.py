@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -129,6 +129,7 @@ def test_connected_parts_become_instances(tmp_path: Path) -> None:
     assert [places(dataset, index) for index in range(2)] == [[(0, 0), (1, 1)], [(3, 5)]]
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)), st.booleans())
 def test_text_and_mask_are_inverse(mask: np.ndarray, by_rows: bool) -> None:
     text = rle_csv.mask_to_text(mask, by_rows=by_rows)
