@@ -146,7 +146,10 @@ def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
             chosen = {"format": data.format, **options}
             results.append(
                 convert_one(
-                    data.root / part, out=out / f"{Path(part).stem}.json", options=read_options(loaded.project, labels), **chosen
+                    data.root / part,
+                    out=out / f"{Path(part).stem}.json",
+                    options=read_options(loaded.project, labels),
+                    **chosen,
                 )
             )
     return results
@@ -164,5 +167,7 @@ def run_folder(run: str | Path) -> Path:
     name = projects.load_project(path).project.name
     latest = latest_run(name, having="checkpoints/model_best.pth")
     if latest is None:
-        raise RunError("the project has no finished run", file=Path("runs") / name, hint=f"Train first: d2tune train {path}")
+        raise RunError(
+            "the project has no finished run", file=Path("runs") / name, hint=f"Train first: d2tune train {path}"
+        )
     return latest.path

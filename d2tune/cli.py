@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: argparse._SubParsersAction, name: str, run: Command, text: str, *aliases: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+def _command(
+    commands: argparse._SubParsersAction, name: str, run: Command, text: str, *aliases: str
+) -> argparse.ArgumentParser:  # type: ignore[type-arg]
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, aliases=list(aliases))
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
@@ -86,7 +88,9 @@ def _data(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-ar
         from d2tune.public_data import fetch
 
         loaded = load_project(options.project)
-        fetched = fetch(loaded.project.name, options.out or loaded.project.data.root, url=options.url, force=options.force)
+        fetched = fetch(
+            loaded.project.name, options.out or loaded.project.data.root, url=options.url, force=options.force
+        )
         print(fetched.summary())
         return 0
 
@@ -152,7 +156,9 @@ def _check(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-a
 def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="folder or file of annotations; convert also takes a project file")
     parser.add_argument(
-        "--format", default="auto", help="labelme, via, coco, rle, voc, voc-masks, masks, panoptic (default: by content)"
+        "--format",
+        default="auto",
+        help="labelme, via, coco, rle, voc, voc-masks, masks, panoptic (default: by content)",
     )
     parser.add_argument("--labels", type=Path, help="file of class names, one a line, in the order of their ids")
     parser.add_argument("--image-root", type=Path, help="folder of the pictures (default: the source)")

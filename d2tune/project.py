@@ -83,8 +83,10 @@ class Model(_Section):
     @classmethod
     def _known_preset(cls, value: str) -> str:
         if value not in preset_names():
-            raise ValueError(f"no preset {value!r}; did you mean {nearest(value, preset_names())!r}? "
-                             f"There are: {', '.join(preset_names())}")
+            raise ValueError(
+                f"no preset {value!r}; did you mean {nearest(value, preset_names())!r}? "
+                f"There are: {', '.join(preset_names())}"
+            )
         return value
 
     @field_validator("backbone")
@@ -133,7 +135,9 @@ class Train(_Section):
             raise ValueError("epochs and iterations are both set; keep one of them")
         low, high = self.scale_jitter
         if not 0.1 <= low <= high <= 4:
-            raise ValueError(f"scale_jitter must be two factors between 0.1 and 4, the smaller first; found {low}, {high}")
+            raise ValueError(
+                f"scale_jitter must be two factors between 0.1 and 4, the smaller first; found {low}, {high}"
+            )
         return self
 
 
@@ -400,7 +404,7 @@ def _explained(error: ValidationError, file: Path) -> ProjectError:
 
 
 def _is_type_name(part: str) -> bool:
-    """pydantic names the tried member of a union in an error's location; a person has not typed it."""
+    """Pydantic names the tried member of a union in an error's location; a person has not typed it."""
     return part in ("str", "float", "int", "bool", "function-before") or part.startswith(("literal[", "constrained"))
 
 

@@ -72,7 +72,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any]:
         image, annotations = self._reduced(key.index)
-        np.random.seed(key.seed)  # noqa: NPY002 - Detectron2's augmentations draw from the global generator
+        np.random.seed(key.seed)
         size = T.ResizeShortestEdge(key.short_side_px, self._max_side_px, "choice")
         inputs = T.AugInput(image)
         transforms = T.AugmentationList([size, T.RandomFlip(), self._color])(inputs)
@@ -186,7 +186,7 @@ class EvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def inference_sample(image: NDArray[np.uint8], *, short_side_px: int, max_side_px: int) -> dict[str, Any]:
-    """What a Detectron2 model takes for one picture: ``image`` ``(3, h, w)`` resized, and its own ``height`` and ``width``.
+    """What a Detectron2 model takes: the resized ``image`` ``(3, h, w)``, and the picture's ``height`` and ``width``.
 
     Args:
         image: ``(H, W, 3)`` in the model's channel order.

@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from d2tune.annotations.convert import findings_table, read_dataset
 from d2tune.annotations.dataset import Dataset, ReadOptions
 from d2tune.annotations.splits import split
@@ -78,12 +80,39 @@ def read_part(project: Project, part: str, *, labels: tuple[str, ...] | None, re
     dataset.raise_on_errors()
     if not dataset.images:
         raise DataError("no images", file=source, expected="pictures with annotations beside them")
+    for image in dataset.images:
+        if image.path is not None:
+            check_picture(image.path)
     return dataset
 
 
-def read_options(
-    project: Project, labels: tuple[str, ...] | None, *, restore_dir: Path | None = None
-) -> ReadOptions:
+_ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
+_TAIL_BYTES = 1024
+
+
+def check_picture(path: Path) -> None:
+    """Make sure that a picture can be decoded to its end, before an hour of training finds that it cannot.
+
+    A JPEG or PNG whose last bytes hold its format's end mark is taken as whole; all others are decoded.
+
+    Raises:
+        DataError: The picture is cut off or damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            ending = _ENDINGS.get(path.suffix.lower())
+            if ending is not None and ending in stream.read():
+                return
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"the image cannot be read: {error}", file=path, hint="Replace it, or remove it with its annotation file."
+        ) from None
+
+
+def read_options(project: Project, labels: tuple[str, ...] | None, *, restore_dir: Path | None = None) -> ReadOptions:
     """How a project's annotations are to be read.
 
     Args:

@@ -156,14 +156,14 @@ class StopOnSignal(HookBase):
 
     def after_step(self) -> None:
         if self._asked:
-            raise Stopped(self.trainer.completed)
+            raise StoppedError(self.trainer.completed)
 
     def after_train(self) -> None:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Training was asked to stop; ``args[0]`` iterations are completed."""
 
 

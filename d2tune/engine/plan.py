@@ -15,10 +15,10 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from d2tune.data.parts import Parts
-from d2tune.modeling.device import Precision
 from d2tune.engine.hooks import detached, duration
 from d2tune.hardware import usable_cores
 from d2tune.modeling.build import ChosenWeights
+from d2tune.modeling.device import Precision
 from d2tune.modeling.weights import LoadReport
 from d2tune.project import LoadedProject
 from d2tune.report.tables import format_table
@@ -127,7 +127,9 @@ def _data_line(parts: Parts) -> str:
 
 def _model_line(project: LoadedProject, cfg: CfgNode) -> str:
     backbone = f" on {cfg.MODEL.FEATURES.NAME}" if cfg.MODEL.FEATURES.NAME else ""
-    return f"{project.project.model.preset}{backbone}, {cfg.MODEL.ROI_HEADS.NUM_CLASSES} classes, {cfg.INPUT.MASK_FORMAT} masks"
+    classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    counted = f"{classes} class{'' if classes == 1 else 'es'}"
+    return f"{project.project.model.preset}{backbone}, {counted}, {cfg.INPUT.MASK_FORMAT} masks"
 
 
 def _device_line(cfg: CfgNode, precision: Precision, num_gpus: int) -> str:
@@ -143,7 +145,7 @@ def _counts_table(parts: Parts) -> str:
 
 
 def _loud(line: str) -> str:
-    return f"{'!' * 3} {line}.\n{'!' * 3} The norms learn and warm-up is longer; expect far less than with pretrained weights."
+    return f"!!! {line}.\n!!! The norms learn and warm-up is longer; expect far less than with pretrained weights."
 
 
 def _loaded_table(report: LoadReport) -> str:

@@ -13,14 +13,14 @@ from detectron2.config import CfgNode
 from d2tune import files
 from d2tune.data.catalog import register
 from d2tune.data.parts import Parts, load_parts
-from d2tune.modeling.device import Precision, choose_device, choose_precision
-from d2tune.run_folder import RunFolder
 from d2tune.errors import ProjectError, RunError
 from d2tune.hardware import usable_cores
 from d2tune.modeling import weights
 from d2tune.modeling.build import ChosenWeights, choose_weights
 from d2tune.modeling.config import DataFacts, project_config
+from d2tune.modeling.device import Precision, choose_device, choose_precision
 from d2tune.project import LoadedProject, Project
+from d2tune.run_folder import RunFolder
 from d2tune.versions import versions
 
 
@@ -98,7 +98,10 @@ def check_resumable(folder: RunFolder, prepared: Prepared) -> None:
     ):
         if then != now:
             raise RunError(
-                f"the {what} changed since this run began", file=folder.path, found=str(now), expected=str(then),
+                f"the {what} changed since this run began",
+                file=folder.path,
+                found=str(now),
+                expected=str(then),
                 hint="Start a new run without --resume.",
             )
 
@@ -153,5 +156,3 @@ def write_beginning(folder: RunFolder, prepared: Prepared) -> None:
             },
         }
     )
-
-

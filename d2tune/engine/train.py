@@ -20,32 +20,32 @@ from torch.utils.data import DataLoader
 from d2tune.data.batches import TrainingBatches
 from d2tune.data.catalog import detectron2_dicts, register
 from d2tune.data.mapper import TrainingSamples
-from d2tune.modeling import checkpoint
-from d2tune.modeling.device import speed_up
 from d2tune.engine.hooks import (
     EvaluateAndKeepBest,
     ProgressWriter,
     SaveLast,
-    Stopped,
     StopOnSignal,
+    StoppedError,
     WeightAverage,
 )
-from d2tune.logs import log_to
 from d2tune.engine.plan import Cost, describe, measure_cost
 from d2tune.engine.prepare import Prepared, check_gpus, check_resumable, prepare, write_beginning
-from d2tune.run_folder import RunFolder, latest_run, new_run
 from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
 from d2tune.engine.validation import Validation
 from d2tune.errors import ProjectError, RunError
 from d2tune.evaluation.coco import CocoMetrics
 from d2tune.evaluation.report import closing_sentence, metrics_table
 from d2tune.hardware import usable_cores
-from d2tune.modeling import weights
+from d2tune.logs import log_to
+from d2tune.modeling import checkpoint, weights
 from d2tune.modeling.build import build_model
+from d2tune.modeling.device import speed_up
 from d2tune.project import LoadedProject, Project
+from d2tune.run_folder import RunFolder, latest_run, new_run
 
 if TYPE_CHECKING:
     from d2tune.tracking.wandb import WandbRun
+
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
@@ -147,7 +147,7 @@ def _run(
     began = time.perf_counter()
     try:
         trainer.train(start, cfg.SOLVER.MAX_ITER)
-    except Stopped as stop:
+    except StoppedError as stop:
         if main:
             print(f"Stopped after {stop.args[0]} iterations; --resume goes on from there.", flush=True)
         raise SystemExit(130) from None

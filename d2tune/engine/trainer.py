@@ -12,10 +12,10 @@ from detectron2.engine import SimpleTrainer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 
-from d2tune.modeling import checkpoint
-from d2tune.modeling.device import Precision
 from d2tune.engine.hooks import detached
 from d2tune.errors import RunError
+from d2tune.modeling import checkpoint
+from d2tune.modeling.device import Precision
 
 
 class Trainer(SimpleTrainer):
@@ -108,6 +108,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_bias=0.0 if adaptive else cfg.SOLVER.WEIGHT_DECAY_BIAS,
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
     )
+
     def wrap(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
         return optimizer if clip_norm(cfg) is not None else maybe_add_gradient_clipping(cfg, optimizer)
 

@@ -12,14 +12,14 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from d2tune import files
-from d2tune.modeling import checkpoint
 from d2tune.engine.hooks import WeightAverage
 from d2tune.engine.prepare import Prepared
-from d2tune.run_folder import RunFolder
 from d2tune.evaluation.coco import CocoMetrics, score
 from d2tune.evaluation.loop import CocoResult, predict_dataset
 from d2tune.evaluation.pictures import write_pictures
 from d2tune.evaluation.report import short_line, write_evaluation
+from d2tune.modeling import checkpoint
+from d2tune.run_folder import RunFolder
 from d2tune.tracking.pictures import PictureLog
 
 
@@ -84,9 +84,7 @@ class Validation(HookBase):
         files.write_json(self._folder.predictions, self._results, indent=None)
         data_sha256 = self._prepared.parts.val.content_hash()
         weights_sha256 = files.sha256_file(self._folder.best)
-        write_evaluation(
-            self._folder.evaluation, self._metrics, data_sha256=data_sha256, weights_sha256=weights_sha256
-        )
+        write_evaluation(self._folder.evaluation, self._metrics, data_sha256=data_sha256, weights_sha256=weights_sha256)
         self._folder.update_record({"best": {"iteration": iteration, "mask_ap": mask_ap, "sha256": weights_sha256}})
 
     def after_train(self) -> None:

@@ -61,9 +61,7 @@ def evaluate(
     if data is None and data_sha256 != loaded.record["data"]["val_sha256"]:
         logger.warning("the validation data have changed since the run was trained; earlier scores are not comparable")
     files.write_json(target / "predictions.json", results, indent=None)
-    write_evaluation(
-        target / "evaluation.json", metrics, data_sha256=data_sha256, weights_sha256=loaded.weights_sha256
-    )
+    write_evaluation(target / "evaluation.json", metrics, data_sha256=data_sha256, weights_sha256=loaded.weights_sha256)
     pictures = target / "contact_sheet.png"
     figure = metrics.segm["AP"]
     write_pictures(
@@ -87,6 +85,4 @@ def _dataset(loaded: LoadedRun, data: str | Path | None) -> Dataset:
         raise DataError("no such data", file=source)
     moved = project.data.model_copy(update={"root": source.parent, "format": "auto"})
     restore_dir = loaded.folder.restored_images
-    return read_part(
-        project.model_copy(update={"data": moved}), source.name, labels=classes, restore_dir=restore_dir
-    )
+    return read_part(project.model_copy(update={"data": moved}), source.name, labels=classes, restore_dir=restore_dir)

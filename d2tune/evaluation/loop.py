@@ -32,7 +32,9 @@ def inference_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def predict_dataset(model: nn.Module, dataset: Dataset, cfg: CfgNode, *, show_progress: bool | None = None) -> list[CocoResult]:
+def predict_dataset(
+    model: nn.Module, dataset: Dataset, cfg: CfgNode, *, show_progress: bool | None = None
+) -> list[CocoResult]:
     """What the model finds on every image of ``dataset``, in COCO's results format.
 
     Args:
@@ -50,7 +52,9 @@ def predict_dataset(model: nn.Module, dataset: Dataset, cfg: CfgNode, *, show_pr
     category_ids = [category.id for category in dataset.categories if category.isthing]
     results: list[CocoResult] = []
     with inference_mode(model):
-        progress = tqdm(range(len(samples)), desc="evaluating", unit="image", leave=False, disable=_quiet(show_progress))
+        progress = tqdm(
+            range(len(samples)), desc="evaluating", unit="image", leave=False, disable=_quiet(show_progress)
+        )
         for at in progress:
             sample = samples[at]
             results.extend(detect(model, sample, sample["image_id"], category_ids))
@@ -58,7 +62,7 @@ def predict_dataset(model: nn.Module, dataset: Dataset, cfg: CfgNode, *, show_pr
 
 
 def _quiet(show_progress: bool | None) -> bool | None:
-    """tqdm's ``disable``; None draws a bar on a terminal only."""
+    """Tqdm's ``disable``; None draws a bar on a terminal only."""
     return None if show_progress is None else not show_progress
 
 

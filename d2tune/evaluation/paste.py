@@ -54,5 +54,7 @@ def encode_crop(crop: NDArray[np.bool_], left: int, top: int, *, height_px: int,
     edges = np.concatenate([[0], changes + left * height_px, [height_px * width_px]])
     if changes.size == 0:
         edges = np.array([0, height_px * width_px])
-    rle = mask_utils.frPyObjects({"size": [height_px, width_px], "counts": np.diff(edges).tolist()}, height_px, width_px)
+    rle = mask_utils.frPyObjects(
+        {"size": [height_px, width_px], "counts": np.diff(edges).tolist()}, height_px, width_px
+    )
     return {"size": list(rle["size"]), "counts": rle["counts"].decode()}

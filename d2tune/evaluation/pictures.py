@@ -28,7 +28,9 @@ def write_pictures(path: Path, dataset: Dataset, results: Sequence[CocoResult], 
             by_image[result["image_id"]].append(result)
     truth = dataset.by_image()
     names = {category.id: category.name for category in dataset.categories}
-    panels = [_panel(image, truth[image.id], by_image[image.id], names) for image in (dataset.images[at] for at in chosen)]
+    panels = [
+        _panel(image, truth[image.id], by_image[image.id], names) for image in (dataset.images[at] for at in chosen)
+    ]
     write_contact_sheet(path, panels, title=title, subtitle=subtitle)
 
 

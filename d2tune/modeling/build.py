@@ -44,7 +44,7 @@ def choose_weights(project: Project) -> ChosenWeights:
         return ChosenWeights(None, f"FROM SCRATCH: no pretrained weights are known for {project.model.backbone}", True)
     try:
         file = weights.find(source)
-    except weights.WeightsUnreachable as error:
+    except weights.UnreachableWeightsError as error:
         reason = error.message.removeprefix("cannot be reached: ")
         return ChosenWeights(None, f"FROM SCRATCH: {source} cannot be reached ({reason})", True)
     return ChosenWeights(file, f"{source} (sha256 {file.sha256[:12]})")
@@ -69,7 +69,11 @@ def automatic_source(project: Project) -> str | None:
         return None
     if pretrained.url:
         return str(pretrained.url)
-    return f"https://huggingface.co/{pretrained.hf_hub_id}/resolve/main/model.safetensors" if pretrained.hf_hub_id else None
+    return (
+        f"https://huggingface.co/{pretrained.hf_hub_id}/resolve/main/model.safetensors"
+        if pretrained.hf_hub_id
+        else None
+    )
 
 
 def build_model(

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from d2tune.hardware import bfloat16_speedup
+from d2tune.hardware import WORTHWHILE_SPEEDUP, bfloat16_speedup
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -23,7 +23,7 @@ def choose_precision(wanted: str, device: str) -> Precision:
         return "bfloat16" if wanted == "bfloat16" else "float32"
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if bfloat16_speedup() > 1.15 else "float32"
+    return "bfloat16" if bfloat16_speedup() > WORTHWHILE_SPEEDUP else "float32"
 
 
 def speed_up(model: nn.Module, *, device: str, precision: Precision) -> nn.Module:

@@ -73,4 +73,3 @@ def load_run(path: str | Path, *, weights: str = "best") -> LoadedRun:
     speed_up(model, device=device, precision=choose_precision("auto", device))
     model.eval()
     return LoadedRun(folder, load_project(folder.project), record, cfg, model, file, files.sha256_file(file))
-

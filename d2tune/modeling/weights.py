@@ -34,7 +34,7 @@ TIMEOUT_S = 20.0
 StateDict = dict[str, Tensor]
 
 
-class WeightsUnreachable(WeightsError):
+class UnreachableWeightsError(WeightsError):
     """The network, not the person, stands between us and the weights."""
 
 
@@ -157,15 +157,17 @@ def _download(url: str, path: Path) -> None:
         raise WeightsError(f"the server answers {error.code} {error.reason}", file=url) from error
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
-        raise WeightsUnreachable(
-            f"cannot be reached: {reason}", file=url, hint=f"Download it elsewhere and put it at {path}, or name the file."
+        raise UnreachableWeightsError(
+            f"cannot be reached: {reason}",
+            file=url,
+            hint=f"Download it elsewhere and put it at {path}, or name the file.",
         ) from error
     except OSError as error:
         raise WeightsError(f"cannot be written: {error}", file=path) from error
 
 
 def _check_name(url: str, path: Path, digest: str) -> None:
-    """torchvision's file names end in the first digits of their SHA-256, as in ``mobilenet_v2-7ebf99e0.pth``."""
+    """Torchvision's file names end in the first digits of their SHA-256, as in ``mobilenet_v2-7ebf99e0.pth``."""
     hit = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
     if hit and not digest.startswith(hit.group(1)):
         path.unlink()

@@ -51,7 +51,11 @@ def test_a_perfect_detector_of_two_boxes_scores_100() -> None:
 def test_one_of_two_found_and_a_false_alarm_by_hand() -> None:
     """Precision is 1 up to recall 0.5 and 0 beyond: 51 of COCO's 101 recall points."""
     truth = dataset([box_instance(1, 1, 1, 10, 10, 40, 40), box_instance(2, 2, 1, 100, 100, 50, 50)])
-    found = [box_result(1, 1, 10, 10, 40, 40, 0.9), box_result(2, 1, 0, 0, 20, 20, 0.6), box_result(2, 1, 0, 0, 9, 9, 0.2)]
+    found = [
+        box_result(1, 1, 10, 10, 40, 40, 0.9),
+        box_result(2, 1, 0, 0, 20, 20, 0.6),
+        box_result(2, 1, 0, 0, 9, 9, 0.2),
+    ]
     metrics = score(truth, found)
     assert metrics.segm["AP"].value == pytest.approx(100 * 51 / 101)
     (row,) = metrics.classes

@@ -30,7 +30,7 @@ def test_what_a_person_never_types_follows_from_the_data(preset: str) -> None:
 @pytest.mark.parametrize(("has_rle", "expected"), [(False, "polygon"), (True, "bitmask")])
 def test_one_run_length_mask_makes_the_format_bitmask(has_rle: bool, expected: str) -> None:
     wanted = project(model=Model(preset="mask_rcnn_r50_fpn"))
-    assert project_config(wanted, facts(has_rle=has_rle), scratch=False, device="cpu").INPUT.MASK_FORMAT == expected
+    assert expected == project_config(wanted, facts(has_rle=has_rle), scratch=False, device="cpu").INPUT.MASK_FORMAT
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,7 @@ def test_learning_rate_is_linear_in_the_batch_for_sgd_and_a_square_root_for_adam
 
 def test_from_scratch_the_norms_learn_nothing_is_frozen_and_warm_up_is_longer() -> None:
     wanted = project(train=Train(iterations=800))
-    fine_tuned, scratch = (
-        project_config(wanted, facts(), scratch=flag, device="cpu") for flag in (False, True)
-    )
+    fine_tuned, scratch = (project_config(wanted, facts(), scratch=flag, device="cpu") for flag in (False, True))
     assert (fine_tuned.MODEL.RESNETS.NORM, fine_tuned.MODEL.BACKBONE.FREEZE_AT) == ("FrozenBN", 2)
     assert (scratch.MODEL.RESNETS.NORM, scratch.MODEL.BACKBONE.FREEZE_AT) == ("BN", 0)
     assert (fine_tuned.SOLVER.WARMUP_ITERS, scratch.SOLVER.WARMUP_ITERS) == (40, 100)

@@ -15,7 +15,7 @@ from d2tune.errors import WeightsError
 from d2tune.modeling import weights
 from d2tune.modeling.build import build_model, choose_weights
 from d2tune.modeling.config import DataFacts, project_config
-from d2tune.modeling.weights import WeightsUnreachable, find, fit, read_state_dict
+from d2tune.modeling.weights import UnreachableWeightsError, find, fit, read_state_dict
 from d2tune.project import Data, Model, Project
 from tests.shared_files import SHARED
 
@@ -79,7 +79,7 @@ class TestFinding:
             find(f"{serve(tmp_path)}/none.pth")
 
     def test_nobody_answers(self) -> None:
-        with pytest.raises(WeightsUnreachable, match=r"cannot be reached.*put it at"):
+        with pytest.raises(UnreachableWeightsError, match=r"cannot be reached.*put it at"):
             find("detectron2://COCO/1/model_final.pth")
         assert not list(weights.cache_folder().rglob("*.pth"))
 
@@ -93,7 +93,7 @@ class TestAutomatic:
 
     def test_named_weights_do_not_fall_back(self) -> None:
         project = Project(name="p", data=Data(root=Path()), weights="detectron2://x/y.pkl")
-        with pytest.raises(WeightsUnreachable):
+        with pytest.raises(UnreachableWeightsError):
             choose_weights(project)
 
     def test_reachable_zoo_weights_are_taken(

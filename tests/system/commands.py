@@ -1,0 +1,45 @@
+"""Running the real commands in processes of their own, as a person does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN_NET = ROOT / "tools" / "train_net.py"
+
+
+def run(*words: object, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with ``words`` in ``folder``; both outputs are captured."""
+    command = [sys.executable, *(str(word) for word in words)]
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def d2tune(*words: object, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command ``d2tune``."""
+    return run("-c", "import sys; from d2tune.cli import main; sys.exit(main())", *words, folder=folder, **environment)
+
+
+def train_net(*words: object, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``tools/train_net.py``."""
+    return run(TRAIN_NET, *words, folder=folder, **environment)
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    """The standard output of a command that must have ended well."""
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a command that must have refused."""
+    assert done.returncode == 1, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]

@@ -1,0 +1,179 @@
+"""The whole way through the real command line: sample, convert, train, stop, resume, evaluate, predict."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image as PilImage
+from pycocotools.coco import COCO
+
+from tests.system.commands import TRAIN_NET, d2tune, succeeded, train_net
+
+pytestmark = pytest.mark.slow
+
+PROJECT = """\
+name: journey
+data: {root: data}
+classes: [balloon]
+model: {preset: pointrend_r50_fpn}
+weights: scratch
+train: {batch_size: 2, iterations: 30, image_size: 128, eval_every: 10, precision: float32}
+detectron2: {TEST.DETECTIONS_PER_IMAGE: 5}
+profiles:
+  cpu: {model: {preset: pointrend_mobilenet_v2_fpn}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("journey")
+    (folder / "journey.yaml").write_text(PROJECT, encoding="utf-8")
+    succeeded(d2tune("sample", "balloon", "--out", "data", "--images", 12, "--seed", 1, folder=folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    """A finished run, made by the door that Detectron2 users know."""
+    words = ["--config-file", "journey.yaml", "--output-dir", "run", "train.seed=5", "SOLVER.BASE_LR", "0.0002"]
+    out = succeeded(train_net(*words, folder=folder))
+    (folder / "train.out").write_text(out, encoding="utf-8")
+    return folder / "run"
+
+
+def test_what_was_decided_is_told_before_training(folder: Path, trained: Path) -> None:
+    out = (folder / "train.out").read_text(encoding="utf-8")
+    before = out[: out.index("loss")]
+    for told in (
+        "profile cpu",
+        "training images with",
+        "pointrend_mobilenet_v2_fpn on torchvision/mobilenet_v2",
+        "from scratch, as asked",
+        "float32",
+        "30 iterations of 2 images",
+        "learning rate 0.0002",
+        "estimate",
+        "GiB of memory",
+        "output       run",
+    ):
+        assert told in before, told
+    assert out.rstrip().splitlines()[-1].startswith("On ")
+    assert out.count("iterations: box AP") == 3
+
+
+def test_the_run_folder_says_everything(folder: Path, trained: Path) -> None:
+    record = json.loads((trained / "record.json").read_text(encoding="utf-8"))
+    assert record["seed"] == 5 and record["classes"] == ["balloon"]
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert record["weights"]["from_scratch"] is True and record["durations"]["training_s"] > 0
+    resolved = yaml.safe_load((trained / "project.yaml").read_text(encoding="utf-8"))
+    assert resolved["detectron2"]["SOLVER.BASE_LR"] == 0.0002
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert lines[-1]["iteration"] == 29 and any("val/segm/AP" in line for line in lines)
+    assert list((trained / "tensorboard").iterdir())
+    sheet = PilImage.open(trained / "contact_sheet.png")
+    assert sheet.width >= 2000 and len(sheet.getcolors(1 << 24) or []) > 1000
+    predictions = json.loads((trained / "predictions.json").read_text(encoding="utf-8"))
+    evaluation = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
+    assert evaluation["data_sha256"] == record["data"]["val_sha256"]
+    assert evaluation["weights_sha256"] == record["best"]["sha256"]
+    assert {row["image_id"] for row in predictions} <= set(range(1, record["data"]["val_images"] + 1))
+
+
+def test_converted_data_are_coco(folder: Path) -> None:
+    succeeded(d2tune("convert", "journey.yaml", folder=folder))
+    for part in ("train", "val"):
+        coco = COCO(folder / "data" / "coco" / f"{part}.json")
+        assert min(coco.getAnnIds()) == 1 and coco.loadCats(1)[0]["name"] == "balloon"
+        for image in coco.dataset["images"]:
+            assert (folder / "data" / part / image["file_name"]).is_file()
+
+
+def test_evaluating_again_gives_the_same_scores(folder: Path, trained: Path) -> None:
+    out = succeeded(train_net("--config", "journey.yaml", "--eval-only", "--output-dir", "run", folder=folder))
+    assert "balloon" in out and "On " in out.splitlines()[-1]
+    first = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
+    again = json.loads((trained / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+    assert again["data_sha256"] == first["data_sha256"] and again["weights_sha256"] == first["weights_sha256"]
+    for kind in ("bbox", "segm"):
+        for name, metric in first["metrics"][kind].items():
+            assert again["metrics"][kind][name]["value"] == pytest.approx(metric["value"], abs=0.05)
+
+
+def test_predicting_on_a_folder(folder: Path, trained: Path) -> None:
+    (folder / "photos" / "deep").mkdir(parents=True, exist_ok=True)
+    source = next((folder / "data" / "val").glob("*.jpg"))
+    (folder / "photos" / "deep" / "a.jpg").write_bytes(source.read_bytes())
+    (folder / "photos" / "broken.png").write_bytes(b"no picture")
+    done = d2tune("predict", "run", "photos", "--out", "found", "--min-score", 0.01, folder=folder)
+    assert "1 images: found" in succeeded(done)
+    assert "broken.png" in done.stderr
+    coco = COCO(folder / "found" / "predictions.json")
+    (image,) = coco.dataset["images"]
+    assert image["file_name"] == "deep/a.jpg"
+    for annotation in coco.dataset["annotations"]:
+        assert coco.annToMask(annotation).sum() == annotation["area"]
+    drawn = PilImage.open(folder / "found" / "deep" / "a.jpg.predicted.jpg")
+    assert drawn.size == (image["width"], image["height"])
+
+
+def test_detectron2_loads_the_weights(trained: Path) -> None:
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    from d2tune.modeling.from_run import load_run
+
+    run = load_run(trained)
+    before = {key: value.clone() for key, value in run.model.state_dict().items()}
+    with torch.no_grad():
+        for value in run.model.parameters():
+            value.zero_()
+    DetectionCheckpointer(run.model).load(str(trained / "checkpoints" / "model_best.pth"))
+    assert all(torch.equal(value, before[key]) for key, value in run.model.state_dict().items())
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(folder: Path, trained: Path) -> None:
+    """Ctrl-C, then --resume, ends in the very weights of the run that was never stopped."""
+    words = ["--config", "journey.yaml", "--output-dir", "stopped", "train.seed=5", "SOLVER.BASE_LR=0.0002"]
+    command = [sys.executable, str(TRAIN_NET), *words]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("  5/30"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stdout.read()
+        assert process.wait(timeout=300) == 130
+    assert "--resume goes on from there" in rest
+    completed = torch.load(folder / "stopped" / "checkpoints" / "last.pth", weights_only=True)["trainer"]["iteration"]
+    assert 5 <= completed < 30
+    out = succeeded(train_net(*words, "--resume", folder=folder))
+    assert f"after {completed} iterations" in out
+    whole, resumed = (
+        torch.load(folder / name / "checkpoints" / "model_final.pth", weights_only=True)["model"]
+        for name in ("run", "stopped")
+    )
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+    again = train_net(*words, "--resume", folder=folder)
+    assert again.returncode == 1 and "the run is complete with 30 iterations" in again.stderr
+
+
+def test_from_python(folder: Path, trained: Path) -> None:
+    import d2tune as package
+
+    loaded = package.load_project(folder / "journey.yaml", overrides=["train.iterations=3", "train.eval_every=0"])
+    result = package.train(loaded, output_dir=folder / "python")
+    assert result.best_iteration == 3 and result.run == folder / "python"
+    evaluated = package.evaluate(result.run)
+    assert evaluated.metrics.images == result.metrics.images
+    (train_part, val_part) = package.convert(folder / "journey.yaml", out=folder / "coco2")
+    assert len(train_part.dataset.images) == result_images(trained, "train_images")
+    assert len(val_part.dataset.images) == result_images(trained, "val_images")
+
+
+def result_images(run: Path, key: str) -> int:
+    return int(json.loads((run / "record.json").read_text(encoding="utf-8"))["data"][key])
