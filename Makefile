@@ -88,7 +88,8 @@ predict: $(READY)  ## run the project's latest model on SRC=picture or folder
 	$(D2TUNE) predict $(YAML) $(SRC) $(ARGS)
 
 demo: $(READY)  ## the whole journey on rendered photos, in under 15 minutes
-	[ -e datasets/demo/labels.txt ] || $(D2TUNE) sample balloon --out datasets/demo
+	[ -e datasets/demo/labels.txt ] || $(D2TUNE) sample balloon --out datasets/demo --images 120
+	$(D2TUNE) convert projects/demo.yaml
 	$(D2TUNE) train projects/demo.yaml $(ARGS)
 
 test: lint  ## lint, then every test that needs no GPU

@@ -6,8 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from d2tune.errors import D2TuneError, ProjectError
+
+if TYPE_CHECKING:
+    from d2tune.annotations.dataset import ReadOptions
+    from d2tune.evaluation.evaluate import EvaluationResult
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -48,14 +53,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(
     commands: argparse._SubParsersAction, name: str, run: Command, text: str, *aliases: str
-) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, aliases=list(aliases))
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
     return parser
 
 
-def _doctor(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _doctor(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune.doctor import examine, format_report
 
@@ -66,7 +71,7 @@ def _doctor(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-
     _command(commands, "doctor", run, "say what is installed and what this machine can do")
 
 
-def _sample(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _sample(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune.samples import render_sample
 
@@ -82,7 +87,7 @@ def _sample(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-
     parser.add_argument("--force", action="store_true", help="overwrite a folder that is not empty")
 
 
-def _data(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _data(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune.project import load_project
         from d2tune.public_data import fetch
@@ -101,7 +106,7 @@ def _data(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-ar
     parser.add_argument("--force", action="store_true", help="overwrite a folder that is not empty")
 
 
-def _annotate(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _annotate(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune.annotate import annotate
 
@@ -112,7 +117,7 @@ def _annotate(commands: argparse._SubParsersAction) -> None:  # type: ignore[typ
     parser.add_argument("--part", default="train", choices=["train", "val"], help="which pictures (default: train)")
 
 
-def _convert(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _convert(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune import api
         from d2tune.annotations.convert import FindingsError, findings_table
@@ -136,7 +141,7 @@ def _convert(commands: argparse._SubParsersAction) -> None:  # type: ignore[type
     parser.add_argument("--force", action="store_true", help="overwrite files that are there")
 
 
-def _check(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _check(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune.annotations.convert import check, findings_table, write_findings
 
@@ -177,7 +182,7 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave out files with errors, and name them")
 
 
-def _read_options(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _read_options(options: argparse.Namespace) -> ReadOptions:
     from d2tune.annotations.convert import read_labels
     from d2tune.annotations.dataset import ReadOptions
 
@@ -212,7 +217,7 @@ def _convert_options(options: argparse.Namespace) -> dict[str, object]:
     return chosen | {"out": options.out, "format": options.format, "options": _read_options(options)}
 
 
-def _train(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _train(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune import api
 
@@ -255,7 +260,7 @@ def _run_eval_only(config: str, words: list[str], options: argparse.Namespace) -
     return _print_evaluation(api.evaluate(run, weights=weights if Path(weights).is_file() else "best"))
 
 
-def _print_evaluation(result) -> int:  # type: ignore[no-untyped-def]
+def _print_evaluation(result: EvaluationResult) -> int:
     from d2tune.evaluation.report import metrics_table
 
     print(metrics_table(result.metrics))
@@ -263,7 +268,7 @@ def _print_evaluation(result) -> int:  # type: ignore[no-untyped-def]
     return 0
 
 
-def _evaluate(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _evaluate(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune import api
 
@@ -278,7 +283,7 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:  # type: ignore[typ
     parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/evaluation)")
 
 
-def _predict(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _predict(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune import api
 

@@ -109,14 +109,16 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
     )
 
-    def wrap(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    def wrap(optimizer: Any) -> Any:
         return optimizer if clip_norm(cfg) is not None else maybe_add_gradient_clipping(cfg, optimizer)
 
     if adaptive:
-        return wrap(torch.optim.AdamW)(parameters, lr=cfg.SOLVER.BASE_LR)
-    return wrap(torch.optim.SGD)(
+        adamw: torch.optim.Optimizer = wrap(torch.optim.AdamW)(parameters, lr=cfg.SOLVER.BASE_LR)
+        return adamw
+    sgd: torch.optim.Optimizer = wrap(torch.optim.SGD)(
         parameters, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV
     )
+    return sgd
 
 
 def clip_norm(cfg: CfgNode) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -41,7 +42,7 @@ class Validation(HookBase):
         model: nn.Module,
         *,
         average: WeightAverage | None,
-        picture_logs: list[PictureLog],
+        picture_logs: Sequence[PictureLog],
     ) -> None:
         self._prepared = prepared
         self._folder = folder

@@ -66,7 +66,7 @@ def _quiet(show_progress: bool | None) -> bool | None:
     return None if show_progress is None else not show_progress
 
 
-def detect(model: nn.Module, sample: dict[str, Any], image_id: int, category_ids: list[int]) -> list[CocoResult]:
+def detect(model: Any, sample: dict[str, Any], image_id: int, category_ids: list[int]) -> list[CocoResult]:
     """The detections on one image, by falling score.
 
     Args:

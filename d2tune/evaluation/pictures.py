@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ def instance_mask(instance: Instance, image: Image) -> NDArray[np.bool_]:
     return mask_utils.decode(mask_utils.merge(rles)).astype(bool)
 
 
-def _decode(rle: dict) -> NDArray[np.bool_]:  # type: ignore[type-arg]
+def _decode(rle: dict[str, Any]) -> NDArray[np.bool_]:
     return mask_utils.decode({**rle, "counts": rle["counts"].encode()}).astype(bool)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ def speed_up(model: nn.Module, *, device: str, precision: Precision) -> nn.Modul
     Features come out as float32, because the heads' operators (RoIAlign, point sampling) have no bfloat16
     on the CPU. The model is changed in place and returned; its state dict keeps its names.
     """
-    backbone = model.backbone
+    backbone: Any = model.backbone
     backbone.to(memory_format=torch.channels_last)
     plain = backbone.forward
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from detectron2.modeling import ROI_MASK_HEAD_REGISTRY
 from detectron2.projects.point_rend import PointRendMaskHead
 from detectron2.structures import Instances
@@ -16,7 +18,7 @@ class NegativeSafePointRendMaskHead(PointRendMaskHead):
     distributed training finds a gradient for each.
     """
 
-    def forward(self, features: dict[str, Tensor], instances: list[Instances]):  # type: ignore[no-untyped-def]
+    def forward(self, features: dict[str, Tensor], instances: list[Instances]) -> Any:
         """Losses in training, instances with ``pred_masks`` in inference, as the parent does."""
         if not self.training or any(len(one) for one in instances):
             return super().forward(features, instances)

@@ -41,6 +41,13 @@ class SampleResult:
     images: MappingProxyType[str, int]
     instances: MappingProxyType[str, int]
 
+    def summary(self) -> str:
+        """One line: what was written where."""
+        parts = ", ".join(
+            f"{count} {part} images with {self.instances[part]} instances" for part, count in self.images.items()
+        )
+        return f"{parts} of {', '.join(self.class_names)}: {self.folder}"
+
 
 @dataclass(frozen=True)
 class SamplePicture:

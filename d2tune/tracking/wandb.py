@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from detectron2.utils.events import EventWriter, get_event_storage
 
@@ -31,8 +31,9 @@ class WandbRun(EventWriter):
     ) -> None:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
-        if mode == "offline" and not os.environ.get("WANDB_MODE"):
+        mode: Literal["offline"] | None = None
+        if not os.environ.get("WANDB_MODE") and not has_key():
+            mode = "offline"
             logger.warning("W&B has no API key (`wandb login`): recording offline; `wandb sync` uploads it later")
         self._wandb = wandb
         self._run = wandb.init(

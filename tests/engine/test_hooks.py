@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.engine import HookBase, TrainerBase
 
-from d2tune.engine.hooks import EvaluateAndKeepBest, SaveLast, StopOnSignal, Stopped, WeightAverage, duration
+from d2tune.engine.hooks import EvaluateAndKeepBest, SaveLast, StopOnSignal, StoppedError, WeightAverage, duration
 
 
 class Counting(TrainerBase):
@@ -125,7 +125,7 @@ def test_a_signal_ends_training_after_the_step_under_way(tmp_path: Path) -> None
     before = signal.getsignal(signal.SIGTERM)
     trainer = Counting()
     trainer.register_hooks([Kill(), SaveLast(tmp_path / "last.pth", period=100), StopOnSignal()])
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         trainer.train(0, 9)
     assert torch.load(tmp_path / "last.pth", weights_only=True)["completed"] == 5
     assert signal.getsignal(signal.SIGTERM) == before

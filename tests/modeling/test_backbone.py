@@ -20,7 +20,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_four_strides_at_any_size(name: str) -> None:
-    backbone = FeatureBackbone(name, freeze_norm=True, freeze_stem=True).eval()
+    backbone = FeatureBackbone(name, freeze_norm=True, freeze_at=2).eval()
     with torch.no_grad():
         features = backbone(torch.rand(2, 3, 64, 160))
     shapes = backbone.output_shape()
@@ -30,24 +30,31 @@ def test_four_strides_at_any_size(name: str) -> None:
 
 
 def test_a_frozen_norm_takes_no_batch_statistics() -> None:
-    frozen = FeatureBackbone("torchvision/resnet18", freeze_norm=True, freeze_stem=False).train()
-    learning = FeatureBackbone("torchvision/resnet18", freeze_norm=False, freeze_stem=False).train()
+    frozen = FeatureBackbone("torchvision/resnet18", freeze_norm=True, freeze_at=0).train()
+    learning = FeatureBackbone("torchvision/resnet18", freeze_norm=False, freeze_at=0).train()
     assert any(isinstance(module, FrozenBatchNorm2d) for module in frozen.modules())
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in frozen.modules())
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in learning.modules())
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet18"])
-def test_the_stem_is_what_stride_four_depends_on(name: str) -> None:
-    backbone = FeatureBackbone(name, freeze_norm=True, freeze_stem=True)
-    frozen = {key for key, value in backbone.named_parameters() if not value.requires_grad}
-    learning = {key for key, value in backbone.named_parameters() if value.requires_grad}
-    assert frozen and all(key.startswith(("body.conv1", "body.layer1")) for key in frozen)
-    assert learning and all(key.startswith(("body.layer2", "body.layer3", "body.layer4")) for key in learning)
+@pytest.mark.parametrize(
+    ("freeze_at", "expected"),
+    [
+        (0, set()),
+        (2, {"conv1", "layer1"}),
+        (3, {"conv1", "layer1", "layer2"}),
+        (5, {"conv1", "layer1", "layer2", "layer3", "layer4"}),
+    ],
+)
+def test_stages_are_frozen_as_detectron2_counts_them(name: str, freeze_at: int, expected: set[str]) -> None:
+    backbone = FeatureBackbone(name, freeze_norm=True, freeze_at=freeze_at)
+    parts = {key.split(".")[1]: value.requires_grad for key, value in backbone.named_parameters()}
+    assert {part for part, learns in parts.items() if not learns} == expected
 
 
 def test_gradients_reach_every_learning_parameter() -> None:
-    backbone = FeatureBackbone("torchvision/mobilenet_v2", freeze_norm=False, freeze_stem=False).train()
+    backbone = FeatureBackbone("torchvision/mobilenet_v2", freeze_norm=False, freeze_at=0).train()
     sum(feature.sum() for feature in backbone(torch.rand(2, 3, 64, 64)).values()).backward()
     assert all(value.grad is not None for value in backbone.parameters())
 
@@ -63,4 +70,4 @@ def test_gradients_reach_every_learning_parameter() -> None:
 )
 def test_networks_that_cannot_be_a_backbone(name: str, told: str) -> None:
     with pytest.raises(ProjectError, match=told):
-        FeatureBackbone(name, freeze_norm=True, freeze_stem=True)
+        FeatureBackbone(name, freeze_norm=True, freeze_at=2)

@@ -1,0 +1,147 @@
+"""Every command in the README's shell blocks is run, in order, in a copy of the project."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from d2tune.samples import render_sample
+from tests.shared_files import SHARED
+from tests.system.commands import ROOT
+
+pytestmark = pytest.mark.slow
+
+QUICK = "train.batch_size=2 train.image_size=96 weights=scratch TEST.DETECTIONS_PER_IMAGE=5"
+"""Makes a training last seconds; the commands are otherwise as the README has them."""
+
+COPIED = (
+    "d2tune",
+    "projects",
+    "datasets",
+    "tools",
+    "setup.py",
+    "pyproject.toml",
+    "constraints.txt",
+    "Makefile",
+    "README.md",
+)
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project that shares this one's environment."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in COPIED:
+        source = ROOT / name
+        if name == "datasets":
+            (folder / name).mkdir()
+        elif source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / name)
+    (folder / ".venv").symlink_to(Path(sys.prefix))
+    return folder
+
+
+def execute(command: str, folder: Path, **environment: str) -> str:
+    quiet = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    path = {"PATH": f"{folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=quiet | path | environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def opens_labelme(command: str, folder: Path) -> None:
+    """Start Labelme without a screen, see that it stays up, and close it."""
+    execute("make .venv-labelme/bin/labelme", folder)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    with subprocess.Popen(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment | {"QT_QPA_PLATFORM": "offscreen"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        time.sleep(12)
+        still_open = process.poll() is None
+        if still_open:
+            os.killpg(process.pid, signal.SIGKILL)
+        output = process.communicate()[0]
+    assert still_open, output
+    assert "--validate-label exact" in output, output
+
+
+def test_the_whole_readme(copy: Path) -> None:
+    ran = []
+    for command in commands():
+        if command == "make test":
+            continue  # it is what runs this test
+        if command == "make demo":
+            out = execute(command, copy, ARGS=f"train.iterations=4 {QUICK}")
+            assert "contact_sheet.png" in out.splitlines()[-1]
+        elif command.startswith("make annotate"):
+            opens_labelme(command, copy)
+        elif command == "make train PROJECT=mine":
+            out = execute(command, copy, ARGS=f"train.iterations=4 {QUICK}")
+            assert "contact_sheet.png" in out.splitlines()[-1]
+        elif "train_net.py" in command:
+            quick = re.sub(r"iterations=(\d)00", r"iterations=\1", command)
+            execute(f"{quick} {QUICK}", copy)
+        else:
+            execute(command, copy)
+        if command.startswith("cp "):
+            render_sample("balloon", copy / "datasets" / "mine", images=8)
+            project = copy / "projects" / "mine.yaml"
+            project.write_text(
+                project.read_text(encoding="utf-8").replace("datasets/balloon", "datasets/mine"), "utf-8"
+            )
+        ran.append(command.split()[0])
+    assert ran.count("make") >= 7 and "python" in ran and "cp" in ran
+    (latest,) = {path.parent for path in (copy / "runs" / "mine").glob("*/predictions/predictions.json")}
+    assert (latest / "evaluation" / "evaluation.json").is_file()
+
+
+def test_what_is_named_in_passing(copy: Path, tmp_path: Path, serve: Callable[[Path], str]) -> None:
+    assert "make TARGET" in execute("make help", copy)
+    assert "Detectron2" in execute("make doctor", copy)
+    with zipfile.ZipFile(tmp_path / "balloon.zip", "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted((SHARED / "data" / "balloon").rglob("*.*")):
+            archive.write(path, Path("balloon") / path.relative_to(SHARED / "data" / "balloon"))
+    address = f"{serve(tmp_path)}/balloon.zip"
+    out = execute("make data PROJECT=balloon", copy, D2TUNE_BALLOON_URL=address)
+    assert "76" in out and len(list((copy / "datasets" / "balloon" / "train").glob("*.jpg"))) == 61
+
+
+def test_every_yaml_key_of_the_readme_exists(tmp_path: Path) -> None:
+    from d2tune.project import load_project
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "mine.yaml"
+    path.write_text(block, encoding="utf-8")
+    assert load_project(path, hardware="cpu").profile == "cpu"
