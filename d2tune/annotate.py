@@ -42,9 +42,9 @@ def annotate(project: str | Path, *, part: Literal["train", "val"] = "train") ->
     with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
         labels = Path(scratch) / "labels.txt"
         files.write_text(labels, "".join(f"{name}\n" for name in loaded.classes))
-        return subprocess.run(
-            labelme_arguments(command, folder, loaded.data.root / name, labels), check=False
-        ).returncode
+        arguments = labelme_arguments(command, folder, loaded.data.root / name, labels)
+        print(" ".join(arguments), flush=True)
+        return subprocess.run(arguments, check=False).returncode
 
 
 def labelme_arguments(command: Path, pictures: Path, annotations: Path, labels: Path) -> list[str]:

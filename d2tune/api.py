@@ -18,8 +18,24 @@ if TYPE_CHECKING:
     from d2tune.inference.predict import PredictionResult
 
 
+PROJECT_KEYS = {
+    "MODEL.WEIGHTS": "weights",
+    "SOLVER.MAX_ITER": "train.iterations",
+    "SOLVER.IMS_PER_BATCH": "train.batch_size",
+    "TEST.EVAL_PERIOD": "train.eval_every",
+    "DATALOADER.NUM_WORKERS": "train.workers",
+    "SEED": "train.seed",
+}
+"""Detectron2's keys that a project has keys of its own for."""
+
+
 def load_project(
-    path: str | Path, *, profile: str | None = None, overrides: Sequence[str] = (), wandb: bool = False
+    path: str | Path,
+    *,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    wandb: bool = False,
+    num_gpus: int | None = None,
 ) -> LoadedProject:
     """Read a project file with the profile of this machine's hardware.
 
@@ -28,7 +44,9 @@ def load_project(
         profile: Name of the profile instead of the hardware's.
         overrides: ``key=value`` words; project keys such as ``train.iterations=500`` and raw Detectron2
             keys such as ``SOLVER.BASE_LR=0.001``, which are laid over the project's ``detectron2`` section.
+            A file named in ``weights=`` is relative to the working folder.
         wandb: Set ``tracking`` to ``wandb``.
+        num_gpus: 0 takes the profile of the CPU.
 
     Raises:
         ProjectError: The file or an override cannot be meant.
@@ -36,11 +54,13 @@ def load_project(
     import torch
 
     keys, raw = projects.parse_overrides(overrides)
-    if "MODEL.WEIGHTS" in raw:
-        keys["weights"] = raw.pop("MODEL.WEIGHTS")
+    keys |= {PROJECT_KEYS[key]: raw.pop(key) for key in list(raw) if key in PROJECT_KEYS}
+    if Path(str(keys.get("weights", ""))).suffix and "://" not in str(keys["weights"]):
+        keys["weights"] = str(Path(keys["weights"]).expanduser().resolve())
     if wandb:
         keys["tracking"] = "wandb"
-    hardware: Literal["gpu", "cpu"] = "gpu" if torch.cuda.is_available() else "cpu"
+    on_cpu = num_gpus == 0 or raw.get("MODEL.DEVICE") == "cpu" or not torch.cuda.is_available()
+    hardware: Literal["gpu", "cpu"] = "cpu" if on_cpu else "gpu"
     loaded = projects.load_project(path, profile=profile, hardware=hardware, overrides=keys)
     return loaded.with_detectron2(raw)
 
@@ -76,7 +96,7 @@ def train(
 
     loaded = project
     if not isinstance(loaded, LoadedProject):
-        loaded = load_project(loaded, profile=profile, overrides=overrides, wandb=wandb)
+        loaded = load_project(loaded, profile=profile, overrides=overrides, wandb=wandb, num_gpus=num_gpus)
     return engine.train(loaded, output_dir=output_dir, resume=resume, num_gpus=num_gpus, sample=sample)
 
 
@@ -108,7 +128,7 @@ def predict(
 
     Args:
         run: A run folder, or a project file, which stands for its latest run.
-        source: A picture or a folder; None takes the project's validation pictures.
+        source: A picture or a folder; None takes the pictures of the project's validation part.
         out: Where the results go; None is ``predictions`` in the run folder.
         weights: ``best``, ``final`` or a checkpoint file.
         min_score: Least score of an instance, from 0 to 1.
@@ -116,9 +136,6 @@ def predict(
     from d2tune.inference import predict as inference
 
     folder = run_folder(run)
-    if source is None:
-        data = projects.load_project(folder / "project.yaml").project.data
-        source = data.root / (data.images or (data.val if isinstance(data.val, str) else data.train))
     return inference.predict(folder, source, out=out or folder / "predictions", weights=weights, min_score=min_score)
 
 
@@ -133,25 +150,22 @@ def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
     path = Path(source)
     if path.suffix.lower() not in (".yaml", ".yml"):
         return [convert_one(path, **options)]
+    from d2tune.annotations.convert import write_findings
     from d2tune.data.parts import read_options
 
-    loaded = projects.load_project(path)
-    data = loaded.project.data
-    out = Path(options.pop("out", None) or data.root / "coco")
-    options.pop("options", None)
+    project = projects.load_project(path).project
+    data = project.data
+    out, findings_path = options.pop("out", None), options.pop("findings_path", None)
+    folder = Path(out or data.root / "coco")
+    suffix = ".json" if options.get("to", "coco") == "coco" else ""
     results: list[ConvertResult] = []
-    for part in (data.train, data.val):
+    for role, part in (("train", data.train), ("val", data.val)):
         if isinstance(part, str):
-            labels = loaded.project.classes or (results[0].dataset.class_names if results else None)
-            chosen = {"format": data.format, **options}
-            results.append(
-                convert_one(
-                    data.root / part,
-                    out=out / f"{Path(part).stem}.json",
-                    options=read_options(loaded.project, labels),
-                    **chosen,
-                )
-            )
+            labels = project.classes or (results[0].dataset.class_names if results else None)
+            chosen = {"format": data.format, "options": read_options(project, labels), **options}
+            results.append(convert_one(data.root / part, out=folder / f"{role}{suffix}", **chosen))
+    if findings_path is not None:
+        write_findings(findings_path, [finding for result in results for finding in result.findings])
     return results
 
 

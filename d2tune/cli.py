@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 after a mistake that was told in one line.
     """
-    options = _parser().parse_args(arguments)
+    options, rest = _parser().parse_known_args(arguments)
+    if rest and (options.run_name != "train" or any(word.startswith("-") for word in rest)):
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        # argparse gives a list of words once; overrides may also follow a later option
+        options.words = [*options.words, *rest]
     from d2tune.logs import set_up_terminal
 
     set_up_terminal(debug=options.debug)
@@ -36,6 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         print(f"error: {error.one_line()}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # the reader of a pipe, such as `head`, has seen enough; without this Python complains once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if options.debug:
+            raise
+        print(f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -56,7 +71,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, aliases=list(aliases))
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, run_name=name)
     return parser
 
 
@@ -211,10 +226,23 @@ def _convert_options(options: argparse.Namespace) -> dict[str, object]:
         "findings_path": options.findings,
     }
     if options.source.suffix.lower() in (".yaml", ".yml"):
+        _refuse_reading_options(options)
         return chosen | ({"out": options.out} if options.out else {})
     if options.out is None:
         raise ProjectError("--out is missing", hint="Name the folder or file that the annotations are written to.")
     return chosen | {"out": options.out, "format": options.format, "options": _read_options(options)}
+
+
+def _refuse_reading_options(options: argparse.Namespace) -> None:
+    """A project file says itself how its data are read."""
+    plain = argparse.ArgumentParser()
+    _reading_arguments(plain)
+    for name, default in vars(plain.parse_args([str(options.source)])).items():
+        if name not in ("source", "strict", "findings") and getattr(options, name) != default:
+            option = f"--{name.replace('_', '-')}"
+            raise ProjectError(
+                f"{option} does not go with a project file", hint="Say it in the project's data section."
+            )
 
 
 def _train(commands: argparse._SubParsersAction) -> None:
@@ -253,11 +281,17 @@ def _train(commands: argparse._SubParsersAction) -> None:
 
 def _run_eval_only(config: str, words: list[str], options: argparse.Namespace) -> int:
     from d2tune import api
+    from d2tune.project import parse_overrides
 
-    loaded = api.load_project(config, profile=options.profile, overrides=words)
-    weights = loaded.project.weights
-    run = options.output_dir or api.run_folder(config)
-    return _print_evaluation(api.evaluate(run, weights=weights if Path(weights).is_file() else "best"))
+    keys, raw = parse_overrides(words)
+    weights = str(keys.pop("weights", raw.pop("MODEL.WEIGHTS", "best")))
+    unused = [*keys, *raw]
+    if unused:
+        raise ProjectError(
+            f"{unused[0]} has no effect with --eval-only",
+            hint="A run is scored with its own settings; only weights=FILE (or MODEL.WEIGHTS) can be named.",
+        )
+    return _print_evaluation(api.evaluate(options.output_dir or config, weights=weights))
 
 
 def _print_evaluation(result: EvaluationResult) -> int:

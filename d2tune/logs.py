@@ -30,6 +30,9 @@ def log_to(file: Path) -> Iterator[None]:
 def set_up_terminal(*, debug: bool = False) -> None:
     """Send warnings of d2tune (with ``debug``: everything) to the terminal; Detectron2's stay in the run's log."""
     own = logging.getLogger("d2tune")
+    for earlier in list(own.handlers):
+        if isinstance(earlier, logging.StreamHandler) and not isinstance(earlier, logging.FileHandler):
+            own.removeHandler(earlier)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if debug else "%(message)s"))
     handler.setLevel(logging.DEBUG if debug else logging.WARNING)

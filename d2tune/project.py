@@ -238,7 +238,8 @@ def load_project(
     """
     file = Path(path)
     raw = _read_yaml(file)
-    profiles = raw.pop("profiles", None) or {}
+    raw = {key: _numbers(value) if key in _NUMERIC else value for key, value in raw.items()}
+    profiles = _numbers(raw.pop("profiles", None) or {})
     if not isinstance(profiles, dict) or not all(isinstance(value, dict) for value in profiles.values()):
         raise ProjectError("profiles must map names to sections", file=file, place="profiles")
     for name, section in profiles.items():
@@ -297,6 +298,16 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
+
+
+_NUMERIC = ("train", "detectron2")
+"""Sections whose texts that read as numbers are meant as numbers."""
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(one) for key, one in value.items()}
+    return _number(value) if isinstance(value, str) and value[:1].isdigit() else value
 
 
 def _number(text: str) -> str | float:

@@ -120,21 +120,28 @@ def new_run(project: str, *, output_dir: Path | None, root: Path = Path("runs"))
             path = root / project / f"{stamp}_{again}"
     else:
         path = output_dir
+    if path.is_dir() and any(path.iterdir()):
+        raise RunError("the output folder is not empty", file=path, hint="Name another one, or go on with --resume.")
+    ensure_writable(path / "checkpoints")
+    return RunFolder(path)
+
+
+def ensure_writable(folder: Path) -> None:
+    """Make a folder where there is none, and make sure that files can be written to it.
+
+    Raises:
+        RunError: They cannot.
+    """
     try:
-        if path.is_dir() and any(path.iterdir()):
-            raise RunError(
-                "the output folder is not empty", file=path, hint="Name another one, or go on with --resume."
-            )
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        files.write_text(path / ".writable", "")
-        (path / ".writable").unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(folder / ".writable", "")
+        (folder / ".writable").unlink()
     except OSError as error:
         raise RunError(
             f"the output folder cannot be written: {error.strerror or error}",
-            file=path,
-            hint="Name another one with --output-dir.",
+            file=folder,
+            hint="Name another one with --output-dir or --out.",
         ) from None
-    return RunFolder(path)
 
 
 def latest_run(project: str, *, root: Path = Path("runs"), having: str = "record.json") -> RunFolder | None:

@@ -11,7 +11,9 @@ def imported_by(code: str) -> set[str]:
     """Heavy modules that a fresh process has loaded after running ``code``."""
     heavy = "{'torch', 'detectron2', 'numpy', 'cv2', 'pydantic', 'matplotlib'}"
     script = f"import sys; {code}; print(*({heavy} & set(sys.modules)))"
-    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
 
 
 def test_importing_it_imports_nothing_heavy() -> None:

@@ -5,8 +5,9 @@ A resumed run therefore sees exactly the batches it would have seen, whatever th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -74,6 +75,12 @@ class TrainingBatches(Sampler[list[SampleKey]]):
             SampleKey(index, short_side_px, int(np.random.default_rng((self._seed, 2, number, place)).integers(2**31)))
             for place, index in enumerate(indices)
         ]
+
+    def typical(self) -> list[SampleKey]:
+        """The first batch at the root mean square of the short sides, which costs what batches cost on average."""
+        low, high = self._range_px
+        side_px = round(math.sqrt((low * low + low * high + high * high) / 3))
+        return [replace(key, short_side_px=side_px) for key in self.batch(0)]
 
     def _shuffled_epoch(self, epoch: int) -> list[list[int]]:
         draw = np.random.default_rng((self._seed, 0, epoch))

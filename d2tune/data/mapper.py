@@ -11,13 +11,14 @@ import torch
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as mask_utils
 
 from d2tune.data.batches import SampleKey
 from d2tune.errors import DataError
 
 CACHE_BYTES = 1 << 30
-"""How much memory the decoded training images may take, in each process that loads them."""
+"""How much memory the decoded training images may take over all processes that load them."""
 
 
 def read_image(path: str, channel_order: str) -> NDArray[np.uint8]:
@@ -28,7 +29,7 @@ def read_image(path: str, channel_order: str) -> NDArray[np.uint8]:
     """
     try:
         return detection_utils.read_image(path, format=channel_order)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"the image cannot be read: {error}", file=path) from error
 
 
@@ -46,6 +47,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         short_side_range_px: The smallest and largest short side that will be asked for.
         max_side_px: Longest side a training image may have.
         color_jitter: Share of images whose colours are varied.
+        cache_bytes: Memory that decoded pictures may take in one process.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         short_side_range_px: tuple[int, int],
         max_side_px: int,
         color_jitter: float,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._dicts = dicts
         self._channel_order = channel_order
@@ -66,6 +69,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         self._color = T.RandomApply(_ColorJitter(), prob=color_jitter)
         self._cache: dict[int, tuple[NDArray[np.uint8], list[dict[str, Any]]]] = {}
         self._cached_bytes = 0
+        self._cache_bytes = cache_bytes
 
     def __len__(self) -> int:
         return len(self._dicts)
@@ -109,7 +113,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
             scale = (width_px / image.shape[1], height_px / image.shape[0])
             image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)
             annotations = [_scaled(one, scale, (height_px, width_px)) for one in annotations]
-        if self._cached_bytes + image.nbytes <= CACHE_BYTES:
+        if self._cached_bytes + image.nbytes <= self._cache_bytes:
             self._cached_bytes += image.nbytes
             self._cache[index] = (image, annotations)
         return image, annotations

@@ -80,10 +80,22 @@ def read_part(project: Project, part: str, *, labels: tuple[str, ...] | None, re
     dataset.raise_on_errors()
     if not dataset.images:
         raise DataError("no images", file=source, expected="pictures with annotations beside them")
+    return _with_whole_pictures(dataset, skip_bad=data.skip_bad)
+
+
+def _with_whole_pictures(dataset: Dataset, *, skip_bad: bool) -> Dataset:
+    kept = []
     for image in dataset.images:
-        if image.path is not None:
-            check_picture(image.path)
-    return dataset
+        try:
+            if image.path is not None:
+                check_picture(image.path)
+        except DataError as error:
+            if not skip_bad:
+                raise
+            logger.warning("left out: %s", error.one_line())
+        else:
+            kept.append(image.id)
+    return dataset if len(kept) == len(dataset.images) else dataset.subset(kept)
 
 
 _ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
@@ -133,11 +145,12 @@ def read_options(project: Project, labels: tuple[str, ...] | None, *, restore_di
 
 
 def _render_sample(project: Project, *, allowed: bool) -> bool:
-    from d2tune.samples import render_sample
+    from d2tune.samples import class_names, render_sample
 
     data = project.data
     get = f"`make data PROJECT={project.name}` fetches the public photos" if project.name == "balloon" else None
-    if data.sample is None or not allowed:
+    fits = data.sample is not None and (not project.classes or set(project.classes) == set(class_names(data.sample)))
+    if data.sample is None or not allowed or not fits:
         hint = f"{get}." if get else "Put your annotated pictures there, or correct data.root in the project."
         raise DataError("the data folder is missing", file=data.root, hint=hint)
     logger.warning(

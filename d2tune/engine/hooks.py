@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 from torch import nn
 
@@ -98,7 +99,7 @@ class EvaluateAndKeepBest(HookBase):
 
     def _run(self, done: int) -> None:
         value = self._evaluate(done)
-        if self.best_iteration is None or (value is not None and (self.best is None or value > self.best)):
+        if self.best is None or (value is not None and value > self.best):
             self.best, self.best_iteration = value, done
             self._keep(done, value)
 
@@ -129,7 +130,7 @@ class SaveLast(HookBase):
             self._save(self.trainer.iter + 1)
 
     def after_train(self) -> None:
-        if self.trainer.step_finished:
+        if self.trainer.resumable:
             self._save(self.trainer.completed)
 
     def _save(self, completed: int) -> None:
@@ -155,8 +156,12 @@ class StopOnSignal(HookBase):
         signal.signal(number, self._earlier[number])
 
     def after_step(self) -> None:
-        if self._asked:
+        if self._stop_wanted() and self.trainer.completed < self.trainer.max_iter:
             raise StoppedError(self.trainer.completed)
+
+    def _stop_wanted(self) -> bool:
+        """Whether any process was asked to stop, so that all of them stop after the same step."""
+        return any(comm.all_gather(self._asked)) if comm.get_world_size() > 1 else self._asked
 
     def after_train(self) -> None:
         for number, handler in self._earlier.items():

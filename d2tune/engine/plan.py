@@ -37,7 +37,7 @@ class Cost:
     memory_bytes: int
 
 
-def measure_cost(model: nn.Module, batch: list[dict[str, Any]], cfg: CfgNode) -> Cost:
+def measure_cost(model: nn.Module, batch: list[dict[str, Any]], cfg: CfgNode, precision: Precision) -> Cost:
     """Time a training step on a real batch; the model is left as it was."""
     before = detached(model.state_dict())
     cuda = cfg.MODEL.DEVICE == "cuda"
@@ -48,7 +48,9 @@ def measure_cost(model: nn.Module, batch: list[dict[str, Any]], cfg: CfgNode) ->
     with torch.random.fork_rng(), EventStorage():
         for _ in range(2):
             start = time.perf_counter()
-            sum(model(batch).values()).backward()
+            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=cuda and precision == "bfloat16"):
+                losses = model(batch)
+            sum(losses.values()).backward()
             if cuda:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
@@ -101,7 +103,7 @@ def describe(
             (
                 "estimate",
                 f"{duration((iterations - start) * cost.step_s)} of training at {cost.step_s:.2f} s a step "
-                f"(measured), {cost.memory_bytes / 2**30:.1f} GiB of memory",
+                f"(measured), evaluations not counted, {cost.memory_bytes / 2**30:.1f} GiB of memory",
             )
         )
     rows.append(("output", str(folder)))

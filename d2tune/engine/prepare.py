@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 import time
@@ -17,9 +18,9 @@ from d2tune.errors import ProjectError, RunError
 from d2tune.hardware import usable_cores
 from d2tune.modeling import weights
 from d2tune.modeling.build import ChosenWeights, choose_weights
-from d2tune.modeling.config import DataFacts, project_config
+from d2tune.modeling.config import DataFacts, project_config, read_config
 from d2tune.modeling.device import Precision, choose_device, choose_precision
-from d2tune.project import LoadedProject, Project
+from d2tune.project import LoadedProject, Project, flatten
 from d2tune.run_folder import RunFolder
 from d2tune.versions import versions
 
@@ -42,16 +43,27 @@ class Prepared:
         return self.loaded.project
 
 
-def prepare(loaded: LoadedProject, *, num_gpus: int | None, sample: bool) -> Prepared:
+def prepare(loaded: LoadedProject, *, num_gpus: int | None, sample: bool, resumed: RunFolder | None = None) -> Prepared:
     """Read the data, find the weights, and derive the config; writes nothing but a sample that is asked for.
+
+    A run that is resumed has its own weights: none are looked for, and its precision stays.
 
     Raises:
         D2TuneError: Something the person must mend first.
     """
     project = loaded.project
-    device = "cpu" if num_gpus == 0 else str(project.detectron2.get("MODEL.DEVICE", choose_device()))
+    device = _device(project, num_gpus)
+    record = resumed.read_record() if resumed else None
+    gpus = max(1, num_gpus or 1)
+    if project.train.batch_size % gpus:
+        raise ProjectError(
+            "the batch cannot be divided among the GPUs",
+            place="train.batch_size",
+            found=str(project.train.batch_size),
+            expected=f"a multiple of {gpus}",
+        )
     parts = load_parts(project, sample=sample)
-    chosen = choose_weights(project)
+    chosen = choose_weights(project) if record is None else ChosenWeights(None, record["weights"]["line"])
     state = None if chosen.file is None else weights.read_state_dict(chosen.file.path)
     facts = DataFacts(
         class_names=tuple(category.name for category in parts.train.categories if category.isthing),
@@ -63,12 +75,23 @@ def prepare(loaded: LoadedProject, *, num_gpus: int | None, sample: bool) -> Pre
     cfg = project_config(
         project,
         facts,
-        scratch=state is None,
+        scratch=state is None if record is None else bool(record["weights"]["from_scratch"]),
         device=device,
-        rgb_resnet=state is not None and weights.is_rgb_resnet(state),
+        rgb_resnet=bool(record["weights"]["rgb_resnet"])
+        if record
+        else state is not None and weights.is_rgb_resnet(state),
     )
-    precision = choose_precision(project.train.precision, device)
-    return Prepared(loaded, parts, chosen, state, cfg, precision, max(1, num_gpus or 1))
+    wanted = project.train.precision if record is None else record["machine"]["precision"]
+    precision = choose_precision(wanted, device)
+    return Prepared(loaded, parts, chosen, state, cfg, precision, gpus)
+
+
+def _device(project: Project, num_gpus: int | None) -> str:
+    wanted = "cpu" if num_gpus == 0 else str(project.detectron2.get("MODEL.DEVICE", choose_device()))
+    if wanted not in ("cpu", "cuda") or (wanted == "cuda" and not torch.cuda.is_available()):
+        there = "cpu or cuda" if torch.cuda.is_available() else "cpu, as torch finds no GPU here"
+        raise ProjectError("cannot train on this device", place="MODEL.DEVICE", found=wanted, expected=there)
+    return wanted
 
 
 def check_gpus(num_gpus: int | None) -> None:
@@ -78,32 +101,49 @@ def check_gpus(num_gpus: int | None) -> None:
         ProjectError: There are fewer.
     """
     there = torch.cuda.device_count()
-    if num_gpus is not None and num_gpus > there:
+    if num_gpus is not None and not 0 <= num_gpus <= there:
         raise ProjectError(
             f"{num_gpus} GPUs are asked for", place="--num-gpus", found=f"{there} on this machine", hint="Leave it out."
         )
 
 
+_MAY_CHANGE = ("SOLVER.MAX_ITER", "SOLVER.WARMUP_ITERS", "DATASETS.", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR")
+
+
 def check_resumable(folder: RunFolder, prepared: Prepared) -> None:
-    """Refuse to go on with a run whose classes, data or model are no longer the project's.
+    """Refuse to go on with a run whose classes, data or settings are no longer the project's.
+
+    The number of iterations may change; nothing else that training depends on.
 
     Raises:
         RunError: Says what changed.
     """
     record = folder.read_record()
-    for what, then, now in (
+    differences = [
         ("classes", record["classes"], list(prepared.parts.train.class_names)),
         ("training data", record["data"]["train_sha256"], prepared.parts.train.content_hash()),
-        ("model preset", record["preset"], prepared.project.model.preset),
-    ):
-        if then != now:
+    ]
+    then, now = flatten(read_config(folder.config)), flatten(prepared.cfg)
+    differences += [(key, then.get(key), value) for key, value in now.items() if not key.startswith(_MAY_CHANGE)]
+    for what, old, new in differences:
+        # a config that was written and read again has lists where it had tuples
+        if json.dumps(old) != json.dumps(new):
             raise RunError(
-                f"the {what} changed since this run began",
+                f"{what} changed since this run began",
                 file=folder.path,
-                found=str(now),
-                expected=str(then),
+                found=str(new),
+                expected=str(old),
                 hint="Start a new run without --resume.",
             )
+
+
+def write_resumed(folder: RunFolder, prepared: Prepared) -> None:
+    """Bring the project, the config and the record of a resumed run up to date."""
+    files.write_text(folder.project, prepared.project.to_yaml())
+    files.write_text(folder.config, prepared.cfg.dump())
+    earlier = folder.read_record().get("resumed", [])
+    now = {"command": sys.argv, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": versions()}
+    folder.update_record({"resumed": [*earlier, now]})
 
 
 def write_beginning(folder: RunFolder, prepared: Prepared) -> None:
@@ -144,6 +184,7 @@ def write_beginning(folder: RunFolder, prepared: Prepared) -> None:
                 "source": None if chosen.file is None else chosen.file.source,
                 "sha256": None if chosen.file is None else chosen.file.sha256,
                 "from_scratch": chosen.file is None,
+                "rgb_resnet": prepared.state is not None and weights.is_rgb_resnet(prepared.state),
             },
             "input": {
                 "channels": len(cfg.MODEL.PIXEL_MEAN),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.engine import create_ddp_model, hooks, launch
@@ -15,11 +18,12 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
+from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader
 
 from d2tune.data.batches import TrainingBatches
-from d2tune.data.catalog import detectron2_dicts, register
-from d2tune.data.mapper import TrainingSamples
+from d2tune.data.catalog import detectron2_dicts
+from d2tune.data.mapper import CACHE_BYTES, TrainingSamples
 from d2tune.engine.hooks import (
     EvaluateAndKeepBest,
     ProgressWriter,
@@ -29,19 +33,19 @@ from d2tune.engine.hooks import (
     WeightAverage,
 )
 from d2tune.engine.plan import Cost, describe, measure_cost
-from d2tune.engine.prepare import Prepared, check_gpus, check_resumable, prepare, write_beginning
+from d2tune.engine.prepare import Prepared, check_gpus, check_resumable, prepare, write_beginning, write_resumed
 from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
 from d2tune.engine.validation import Validation
-from d2tune.errors import ProjectError, RunError
+from d2tune.errors import RunError
 from d2tune.evaluation.coco import CocoMetrics
 from d2tune.evaluation.report import closing_sentence, metrics_table
 from d2tune.hardware import usable_cores
-from d2tune.logs import log_to
+from d2tune.logs import log_to, set_up_terminal
 from d2tune.modeling import checkpoint, weights
 from d2tune.modeling.build import build_model
 from d2tune.modeling.device import speed_up
 from d2tune.project import LoadedProject, Project
-from d2tune.run_folder import RunFolder, latest_run, new_run
+from d2tune.run_folder import RunFolder, ensure_writable, latest_run, new_run
 
 if TYPE_CHECKING:
     from d2tune.tracking.wandb import WandbRun
@@ -86,20 +90,36 @@ def train(
     Raises:
         D2TuneError: Something the person must mend first; nothing has been written then.
     """
-    folder = _run_to_resume(loaded.project, output_dir) if resume else None
     check_gpus(num_gpus)
-    prepared = prepare(loaded, num_gpus=num_gpus, sample=sample)
-    model, report = build_model(prepared.cfg, prepared.chosen, prepared.state)
-    if folder is None:
+    resumed = _run_to_resume(loaded.project, output_dir) if resume else None
+    prepared = prepare(loaded, num_gpus=num_gpus, sample=sample, resumed=resumed)
+    if resumed is not None:
+        check_resumable(resumed, prepared)
+    several = prepared.num_gpus > 1
+    model, report = _seeded_model(prepared, device="cpu" if several else prepared.cfg.MODEL.DEVICE)
+    if resumed is None:
         folder = new_run(loaded.project.name, output_dir=None if output_dir is None else Path(output_dir))
         write_beginning(folder, prepared)
     else:
-        check_resumable(folder, prepared)
-    with log_to(folder.log):
-        if prepared.num_gpus > 1:
-            launch(_worker, prepared.num_gpus, dist_url="auto", args=(prepared, folder, report, resume))
-            return read_result(folder)
+        folder = resumed
+        ensure_writable(folder.path)
+    if not several:
         return _run(prepared, folder, model, report, resume=resume)
+    del model
+    try:
+        launch(_worker, prepared.num_gpus, dist_url="auto", args=(prepared, folder, report, resume))
+    except ProcessRaisedException as error:
+        raise RunError(f"a training process ended: {str(error).strip().splitlines()[-1]}", file=folder.log) from error
+    return read_result(folder)
+
+
+def _seeded_model(prepared: Prepared, *, device: str) -> tuple[nn.Module, weights.LoadReport | None]:
+    """The model with its initial weights, which follow from the run's seed."""
+    cfg = prepared.cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = device
+    torch.manual_seed(cfg.SEED)
+    return build_model(cfg, prepared.chosen, prepared.state)
 
 
 def _run_to_resume(project: Project, output_dir: str | Path | None) -> RunFolder:
@@ -115,46 +135,65 @@ def _run_to_resume(project: Project, output_dir: str | Path | None) -> RunFolder
 
 
 def _worker(prepared: Prepared, folder: RunFolder, report: weights.LoadReport | None, resume: bool) -> None:
-    register(prepared.parts.train, project=prepared.project.name, part="train")
-    register(prepared.parts.val, project=prepared.project.name, part="val")
-    model, _ = build_model(prepared.cfg, prepared.chosen, prepared.state)
+    set_up_terminal()
+    model, _ = _seeded_model(prepared, device=prepared.cfg.MODEL.DEVICE)
     _run(prepared, folder, model, report, resume=resume)
 
 
 def _run(
     prepared: Prepared, folder: RunFolder, model: nn.Module, report: weights.LoadReport | None, *, resume: bool
 ) -> TrainResult:
-    cfg = prepared.cfg
-    speed_up(model, device=cfg.MODEL.DEVICE, precision=prepared.precision)
-    state = checkpoint.load(folder.last) if resume else None
-    start = int(state["trainer"]["iteration"]) if state else 0
-    if start >= cfg.SOLVER.MAX_ITER:
-        raise RunError(
-            f"the run is complete with {start} iterations",
-            file=folder.path,
-            hint=f"To go on, ask for more: train.iterations={2 * start}.",
-        )
-    if state:
-        checkpoint.load_weights(model, folder.last)
+    with log_to(folder.log) if comm.is_main_process() else nullcontext():
+        cfg = prepared.cfg
+        speed_up(model, device=cfg.MODEL.DEVICE, precision=prepared.precision)
+        state = checkpoint.load(folder.last) if resume else None
+        start = int(state["trainer"]["iteration"]) if state else 0
+        if start >= cfg.SOLVER.MAX_ITER:
+            raise RunError(
+                f"the run is complete with {start} iterations",
+                file=folder.path,
+                hint=f"To go on, ask for more: train.iterations={2 * start}.",
+            )
+        if state:
+            checkpoint.load_weights(model, folder.last)
+            if comm.is_main_process():
+                write_resumed(folder, prepared)
+        _train(prepared, folder, model, report, state, start=start)
+    comm.synchronize()
+    return read_result(folder)
+
+
+def _train(
+    prepared: Prepared,
+    folder: RunFolder,
+    model: nn.Module,
+    report: weights.LoadReport | None,
+    state: dict[str, Any] | None,
+    *,
+    start: int,
+) -> None:
     main = comm.is_main_process()
-    loader = _loader(prepared, start=start)
-    cost = measure_cost(model, next(iter(loader)), cfg) if main and comm.get_world_size() == 1 else None
+    samples, batches = _samples(prepared), _batches(prepared, start=start)
     if main:
+        batch = [samples[key] for key in batches.typical()]
+        cost = measure_cost(model, batch, prepared.cfg, prepared.precision) if comm.get_world_size() == 1 else None
         print(_plan(prepared, folder, report, cost, start=start), flush=True)
-    trainer = _trainer(prepared, folder, model, loader)
+    trainer = _trainer(prepared, folder, model, _loader(prepared, samples, batches))
+    trainer.completed = start
     if state:
         trainer.load_state_dict(state["trainer"])
     began = time.perf_counter()
     try:
-        trainer.train(start, cfg.SOLVER.MAX_ITER)
+        trainer.train(start, prepared.cfg.SOLVER.MAX_ITER)
     except StoppedError as stop:
         if main:
+            _add_duration(folder, time.perf_counter() - began)
             print(f"Stopped after {stop.args[0]} iterations; --resume goes on from there.", flush=True)
         raise SystemExit(130) from None
     if main:
-        _finish(folder, time.perf_counter() - began)
-    comm.synchronize()
-    return read_result(folder)
+        _add_duration(folder, time.perf_counter() - began)
+        result = read_result(folder)
+        print(f"\n{metrics_table(result.metrics)}\n\n{result.sentence}", flush=True)
 
 
 def _plan(
@@ -174,44 +213,51 @@ def _plan(
     )
 
 
-def _loader(prepared: Prepared, *, start: int) -> DataLoader[Any]:
-    cfg, train_options = prepared.cfg, prepared.project.train
-    dicts = detectron2_dicts(prepared.parts.train)
-    short_side_range_px = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
-    world = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH % world:
-        raise ProjectError(
-            "the batch cannot be divided among the GPUs",
-            place="train.batch_size",
-            found=str(cfg.SOLVER.IMS_PER_BATCH),
-            expected=f"a multiple of {world}",
-        )
-    batches = TrainingBatches(
-        [one["height"] > one["width"] for one in dicts],
+def _samples(prepared: Prepared) -> TrainingSamples:
+    cfg = prepared.cfg
+    return TrainingSamples(
+        detectron2_dicts(prepared.parts.train),
+        channel_order=cfg.INPUT.FORMAT,
+        mask_format=cfg.INPUT.MASK_FORMAT,
+        short_side_range_px=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
+        max_side_px=cfg.INPUT.MAX_SIZE_TRAIN,
+        color_jitter=cfg.INPUT.COLOR_JITTER,
+        cache_bytes=CACHE_BYTES // max(1, _workers(prepared)),
+    )
+
+
+def _batches(prepared: Prepared, *, start: int) -> TrainingBatches:
+    cfg, world = prepared.cfg, comm.get_world_size()
+    return TrainingBatches(
+        [image.height_px > image.width_px for image in prepared.parts.train.images],
         batch_size=cfg.SOLVER.IMS_PER_BATCH // world,
-        short_side_range_px=short_side_range_px,
+        short_side_range_px=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
         seed=cfg.SEED,
         start=start,
         rank=comm.get_rank(),
         world=world,
     )
-    samples = TrainingSamples(
-        dicts,
-        channel_order=cfg.INPUT.FORMAT,
-        mask_format=cfg.INPUT.MASK_FORMAT,
-        short_side_range_px=short_side_range_px,
-        max_side_px=cfg.INPUT.MAX_SIZE_TRAIN,
-        color_jitter=cfg.INPUT.COLOR_JITTER,
-    )
-    automatic = min(8, usable_cores() // 2) if cfg.MODEL.DEVICE == "cuda" else 0
-    workers = automatic if train_options.workers == "auto" else train_options.workers
+
+
+def _workers(prepared: Prepared) -> int:
+    wanted = prepared.project.train.workers
+    automatic = min(8, usable_cores() // 2) if prepared.cfg.MODEL.DEVICE == "cuda" else 0
+    return automatic if wanted == "auto" else wanted
+
+
+def _loader(prepared: Prepared, samples: TrainingSamples, batches: TrainingBatches) -> DataLoader[Any]:
     return DataLoader(
         samples,
         batch_sampler=batches,
-        num_workers=workers,
+        num_workers=_workers(prepared),
         collate_fn=list,
-        persistent_workers=False,
+        worker_init_fn=_leave_ctrl_c_to_the_trainer,
     )
+
+
+def _leave_ctrl_c_to_the_trainer(number: int) -> None:
+    """Ctrl-C reaches every process of the terminal; a loader that dies of it would take the step under way along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _trainer(prepared: Prepared, folder: RunFolder, model: nn.Module, loader: DataLoader[Any]) -> Trainer:
@@ -282,12 +328,10 @@ def _dashboards(prepared: Prepared, folder: RunFolder) -> list[WandbRun]:
     return [run]
 
 
-def _finish(folder: RunFolder, seconds: float) -> None:
-    record = folder.read_record()
-    earlier_s = record.get("durations", {}).get("training_s", 0.0)
+def _add_duration(folder: RunFolder, seconds: float) -> None:
+    """Add the time of this session to that of those before it."""
+    earlier_s = folder.read_record().get("durations", {}).get("training_s", 0.0)
     folder.update_record({"durations": {"training_s": round(earlier_s + seconds, 1)}})
-    result = read_result(folder)
-    print(f"\n{metrics_table(result.metrics)}\n\n{result.sentence}", flush=True)
 
 
 def read_result(folder: RunFolder) -> TrainResult:

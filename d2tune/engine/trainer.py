@@ -12,7 +12,7 @@ from detectron2.engine import SimpleTrainer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 
-from d2tune.engine.hooks import detached
+from d2tune.engine.hooks import StoppedError, detached
 from d2tune.errors import RunError
 from d2tune.modeling import checkpoint
 from d2tune.modeling.device import Precision
@@ -48,11 +48,11 @@ class Trainer(SimpleTrainer):
         self._seed = seed
         self._clip_norm = clip_norm
         self.completed = 0
-        self.step_finished = True
+        self.resumable = False
 
     def run_step(self) -> None:
         """One step: forward, backward, update."""
-        self.step_finished = False
+        self.resumable = False
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time_s = time.perf_counter() - start
@@ -74,10 +74,14 @@ class Trainer(SimpleTrainer):
         self.optimizer.step()
 
     def after_step(self) -> None:
-        """Hooks; from here on the iteration counts as completed."""
+        """Hooks; only when all of them have ended well can training go on from here."""
         self.completed = self.iter + 1
-        self.step_finished = True
-        super().after_step()
+        try:
+            super().after_step()
+        except StoppedError:
+            self.resumable = True
+            raise
+        self.resumable = True
 
     def checkpoint(self, completed: int) -> dict[str, Any]:
         """Everything needed to go on after ``completed`` iterations."""

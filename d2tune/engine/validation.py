@@ -85,11 +85,17 @@ class Validation(HookBase):
         files.write_json(self._folder.predictions, self._results, indent=None)
         data_sha256 = self._prepared.parts.val.content_hash()
         weights_sha256 = files.sha256_file(self._folder.best)
-        write_evaluation(self._folder.evaluation, self._metrics, data_sha256=data_sha256, weights_sha256=weights_sha256)
+        write_evaluation(
+            self._folder.evaluation,
+            self._metrics,
+            data_sha256=data_sha256,
+            weights_sha256=weights_sha256,
+            config=self._folder.config,
+        )
         self._folder.update_record({"best": {"iteration": iteration, "mask_ap": mask_ap, "sha256": weights_sha256}})
 
     def after_train(self) -> None:
-        if self.trainer.completed < self.trainer.max_iter:
+        if self.trainer.completed < self.trainer.max_iter or not self.trainer.resumable:
             return
         with self._weights():
             state = checkpoint.plain_state(self._model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -113,7 +114,7 @@ def score(dataset: Dataset, results: Sequence[CocoResult]) -> CocoMetrics:
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
         evaluations = {iou_type: _evaluate(truth, results, iou_type) for iou_type in ("bbox", "segm")}
-    counts = dataset.counts()
+    counts = Counter(one.category_id for one in dataset.instances if not one.iscrowd)
     things = [category for category in dataset.categories if category.isthing]
     classes = []
     for index, category in enumerate(things):
@@ -121,7 +122,7 @@ def score(dataset: Dataset, results: Sequence[CocoResult]) -> CocoMetrics:
         classes.append(
             ClassResult(
                 category.name,
-                counts[category.name],
+                counts[category.id],
                 found,
                 false,
                 _class_figures(evaluations["bbox"], index, category.name),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
@@ -18,6 +19,8 @@ from d2tune.evaluation.loop import CocoResult
 from d2tune.report.contact_sheet import Panel, write_contact_sheet
 
 MOST_PANELS = 16
+LONGEST_SIDE_PX = 1100
+"""Pictures are reduced to this before they are drawn: a panel is no larger, and sixteen photos may be."""
 
 
 def write_pictures(path: Path, dataset: Dataset, results: Sequence[CocoResult], *, title: str, subtitle: str) -> None:
@@ -36,12 +39,15 @@ def write_pictures(path: Path, dataset: Dataset, results: Sequence[CocoResult], 
 
 
 def _panel(image: Image, truth: Sequence[Instance], results: Sequence[CocoResult], names: dict[int, str]) -> Panel:
+    picture = read_image(str(image.path), "RGB")
+    factor = min(1.0, LONGEST_SIDE_PX / max(picture.shape[:2]))
+    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
     return Panel(
-        image_rgb=read_image(str(image.path), "RGB"),
+        image_rgb=cv2.resize(picture, size, interpolation=cv2.INTER_AREA),
         title=image.file_name,
-        truth_masks=_stack([instance_mask(one, image) for one in truth], image),
+        truth_masks=_stack([instance_mask(one, image) for one in truth], size),
         truth_labels=[names[one.category_id] for one in truth],
-        predicted_masks=_stack([_decode(one["segmentation"]) for one in results], image),
+        predicted_masks=_stack([_decode(one["segmentation"]) for one in results], size),
         predicted_labels=[names[one["category_id"]] for one in results],
         predicted_scores=[one["score"] for one in results],
     )
@@ -60,5 +66,8 @@ def _decode(rle: dict[str, Any]) -> NDArray[np.bool_]:
     return mask_utils.decode({**rle, "counts": rle["counts"].encode()}).astype(bool)
 
 
-def _stack(masks: list[NDArray[np.bool_]], image: Image) -> NDArray[np.bool_]:
-    return np.stack(masks) if masks else np.zeros((0, image.height_px, image.width_px), dtype=bool)
+def _stack(masks: list[NDArray[np.bool_]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The masks at ``size`` (width, height), ``(N, height, width)``."""
+    if not masks:
+        return np.zeros((0, size[1], size[0]), dtype=bool)
+    return np.stack([cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0 for mask in masks])

@@ -52,14 +52,16 @@ def short_line(metrics: CocoMetrics) -> str:
     return f"box AP {metrics.bbox['AP']}  mask AP {segm['AP']} (AP50 {segm['AP50']}; {sizes})"
 
 
-def closing_sentence(metrics: CocoMetrics, *, best_iteration: int | None, pictures: Path | None) -> str:
+def closing_sentence(
+    metrics: CocoMetrics, *, best_iteration: int | None, pictures: Path | None, kind: str = "validation"
+) -> str:
     """One sentence a person who knows no metric can use, with the figure for those who do."""
     instances = sum(row.instances for row in metrics.classes)
     found = sum(row.found for row in metrics.classes)
     false = sum(row.false for row in metrics.classes)
     what = metrics.classes[0].name if len(metrics.classes) == 1 else "object"
     what += "" if instances == 1 else "s"
-    images = f"{metrics.images} validation image{'' if metrics.images == 1 else 's'}"
+    images = f"{metrics.images} {kind} image{'' if metrics.images == 1 else 's'}"
     if metrics.segm["AP"].value is None:
         sentence = f"No mask AP can be computed on the {images}: {metrics.segm['AP'].reason}"
     else:
@@ -72,7 +74,8 @@ def closing_sentence(metrics: CocoMetrics, *, best_iteration: int | None, pictur
     return sentence + (f"; look at {pictures}." if pictures is not None else ".")
 
 
-def write_evaluation(path: Path, metrics: CocoMetrics, *, data_sha256: str, weights_sha256: str) -> None:
-    """Write ``evaluation.json``, bound by hashes to the data and the weights it is about."""
-    bound = {"schema": SCHEMA, "data_sha256": data_sha256, "weights_sha256": weights_sha256}
+def write_evaluation(path: Path, metrics: CocoMetrics, *, data_sha256: str, weights_sha256: str, config: Path) -> None:
+    """Write ``evaluation.json``, bound by hashes to the data, the weights and the config it is about."""
+    hashes = {"data_sha256": data_sha256, "weights_sha256": weights_sha256, "config_sha256": files.sha256_file(config)}
+    bound = {"schema": SCHEMA, **hashes}
     files.write_json(path, bound | metrics.to_json())

@@ -15,10 +15,12 @@ from tqdm import tqdm
 
 from d2tune import files
 from d2tune.data.mapper import inference_sample, read_image
-from d2tune.errors import DataError, RunError
+from d2tune.data.parts import load_parts
+from d2tune.errors import DataError
 from d2tune.evaluation.loop import detect, inference_mode
 from d2tune.modeling.from_run import LoadedRun, load_run
 from d2tune.report.contact_sheet import draw_instances
+from d2tune.run_folder import ensure_writable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -41,7 +43,7 @@ class PredictionResult:
 
 
 def predict(
-    run: str | Path, source: str | Path, *, out: str | Path, weights: str = "best", min_score: float = 0.5
+    run: str | Path, source: str | Path | None, *, out: str | Path, weights: str = "best", min_score: float = 0.5
 ) -> PredictionResult:
     """Find instances on a picture or on every picture below a folder.
 
@@ -50,7 +52,7 @@ def predict(
 
     Args:
         run: The run folder.
-        source: A picture or a folder.
+        source: A picture or a folder; None takes the pictures of the validation part.
         out: Where the results go.
         weights: ``best``, ``final`` or a checkpoint file.
         min_score: Least score of an instance, from 0 to 1.
@@ -59,13 +61,13 @@ def predict(
         DataError: There are no pictures.
         RunError: The run cannot be used, or ``out`` cannot be written.
     """
-    root, pictures = find_pictures(Path(source))
-    loaded = load_run(run, weights=weights)
     target = Path(out)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"the output folder cannot be made: {error.strerror}", file=target) from None
+    if source is not None:
+        root, pictures = find_pictures(Path(source))
+    ensure_writable(target)
+    loaded = load_run(run, weights=weights)
+    if source is None:
+        root, pictures = _validation_pictures(loaded)
     classes = loaded.record["classes"]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -83,6 +85,8 @@ def predict(
             images.append({"id": len(images) + 1, "file_name": name, "width": width_px, "height": height_px})
             annotations.extend(_annotations(found, first_id=len(annotations) + 1))
             _draw(target / f"{name}.predicted.jpg", image_rgb, found, classes)
+    if not images:
+        raise DataError("no picture could be read", file=root, found=skipped[0])
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
     content = {"images": images, "categories": categories, "annotations": annotations}
     files.write_json(target / "predictions.json", content, indent=None)
@@ -103,6 +107,15 @@ def find_pictures(source: Path) -> tuple[Path, list[Path]]:
     if not pictures:
         raise DataError("no pictures", file=source, expected=f"files ending in {', '.join(SUFFIXES)}")
     return source, pictures
+
+
+def _validation_pictures(loaded: LoadedRun) -> tuple[Path, list[Path]]:
+    project = loaded.loaded.project.model_copy(update={"classes": tuple(loaded.record["classes"])})
+    dataset = load_parts(project, sample=False).val
+    pictures = [image.path for image in dataset.images if image.path is not None]
+    root = dataset.image_root or project.data.root
+    inside = all(path.is_relative_to(root) for path in pictures)
+    return (root if inside else Path(pictures[0].anchor)), pictures
 
 
 def _run(loaded: LoadedRun, image_rgb: NDArray[np.uint8], image_id: int) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ class FeatureBackbone(Backbone):
         library, _, model_name = name.partition("/")
         build = {"torchvision": _torchvision_stages, "timm": _timm_stages}[library]
         body, taps = build(model_name)
-        self.body = FrozenBatchNorm2d.convert_frozen_batchnorm(body) if freeze_norm else body
+        self.body = _with_frozen_norms(body, library) if freeze_norm else body
         self._taps = taps
         channels = self._measure()
         missing = [stride for stride in STRIDES if stride not in channels]
@@ -59,8 +59,15 @@ class FeatureBackbone(Backbone):
         height_px, width_px = 96, 160
         was_training = self.body.training
         self.body.eval()
-        with torch.no_grad():
-            outputs = self._taps(self.body, torch.zeros(1, 3, height_px, width_px))
+        try:
+            with torch.no_grad():
+                outputs = self._taps(self.body, torch.zeros(1, 3, height_px, width_px))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ProjectError(
+                f"the backbone takes no picture of {width_px} x {height_px} px: {str(error).splitlines()[0]}",
+                place="model.backbone",
+                hint="Take a convolutional network, or one that works at any size.",
+            ) from None
         self.body.train(was_training)
         self._index_of: dict[int, int] = {}
         self._channels_last: set[int] = set()
@@ -101,6 +108,17 @@ class FeatureBackbone(Backbone):
     def size_divisibility(self) -> int:
         """Images are padded to a multiple of this, in pixels."""
         return max(STRIDES)
+
+
+def _with_frozen_norms(body: nn.Module, library: str) -> nn.Module:
+    """Batch norms become affine maps; timm's carry their activation along, which Detectron2 would drop."""
+    if library == "timm":
+        from timm.layers import freeze_batch_norm_2d
+
+        frozen: nn.Module = freeze_batch_norm_2d(body)
+        return frozen
+    converted: nn.Module = FrozenBatchNorm2d.convert_frozen_batchnorm(body)
+    return converted
 
 
 Taps = Callable[[nn.Module, Tensor], list[Tensor]]

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
+from d2tune.errors import WeightsError
 from d2tune.modeling import backbone, point_rend, weights  # noqa: F401 - the first two register themselves
 from d2tune.modeling.config import preset_config
 from d2tune.project import Project
@@ -44,9 +45,8 @@ def choose_weights(project: Project) -> ChosenWeights:
         return ChosenWeights(None, f"FROM SCRATCH: no pretrained weights are known for {project.model.backbone}", True)
     try:
         file = weights.find(source)
-    except weights.UnreachableWeightsError as error:
-        reason = error.message.removeprefix("cannot be reached: ")
-        return ChosenWeights(None, f"FROM SCRATCH: {source} cannot be reached ({reason})", True)
+    except WeightsError as error:
+        return ChosenWeights(None, f"FROM SCRATCH: {source} could not be had ({error.message})", True)
     return ChosenWeights(file, f"{source} (sha256 {file.sha256[:12]})")
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.point_rend import add_pointrend_config
 
-from d2tune.errors import ProjectError, nearest
+from d2tune.errors import ProjectError, RunError, nearest
 from d2tune.project import PRESETS_FOLDER, Project, flatten
 
 REFERENCE_BATCH = 16
@@ -56,8 +58,44 @@ def preset_config(preset: str) -> CfgNode:
     cfg = get_cfg()
     add_pointrend_config(cfg)
     add_d2tune_config(cfg)
-    cfg.merge_from_file(str(PRESETS_FOLDER / f"{preset}.yaml"))
+    cfg.merge_from_file(str(PRESETS_FOLDER / f"{preset}.yaml"), allow_unsafe=False)
     return cfg
+
+
+def read_config(path: Path) -> CfgNode:
+    """The config that a run wrote.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    cfg = get_cfg()
+    add_pointrend_config(cfg)
+    add_d2tune_config(cfg)
+    try:
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except (OSError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
+        raise RunError(f"the run's config cannot be read: {error}", file=path) from error
+    return cfg
+
+
+DERIVED = {
+    "MODEL.ROI_HEADS.NUM_CLASSES": "It follows from classes.",
+    "MODEL.POINT_HEAD.NUM_CLASSES": "It follows from classes.",
+    "MODEL.MASK_ON": "The task is instance segmentation.",
+    "DATASETS.TRAIN": "Set data.train.",
+    "DATASETS.TEST": "Set data.val.",
+    "INPUT.MIN_SIZE_TRAIN": "Set train.image_size and train.scale_jitter.",
+    "INPUT.MAX_SIZE_TRAIN": "Set train.image_size and train.scale_jitter.",
+    "INPUT.MIN_SIZE_TEST": "Set train.image_size.",
+    "INPUT.RANDOM_FLIP": "Training images are flipped horizontally.",
+    "INPUT.CROP.ENABLED": "Set train.scale_jitter.",
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "Images without instances are kept as negatives.",
+    "SOLVER.AMP.ENABLED": "Set train.precision.",
+    "SOLVER.CHECKPOINT_PERIOD": "A checkpoint to resume from is written ten times in a run.",
+    "SOLVER.STEPS": "The learning rate follows a cosine.",
+    "OUTPUT_DIR": "Use --output-dir.",
+}
+"""Raw keys that would be ignored or contradict what is derived, and what to do instead."""
 
 
 def project_config(
@@ -124,6 +162,7 @@ def _set_backbone(cfg: CfgNode, project: Project, *, scratch: bool) -> None:
         cfg.MODEL.FPN.IN_FEATURES = ["stride4", "stride8", "stride16", "stride32"]
         cfg.MODEL.FPN.NORM = "GN"
         _set_imagenet_rgb(cfg)
+        _set_timm_scaling(cfg, project.model.backbone)
     if cfg.MODEL.ROI_MASK_HEAD.POINT_HEAD_ON:
         cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = cfg.MODEL.FPN.OUT_CHANNELS
     norm = project.model.norm
@@ -141,6 +180,19 @@ def _set_imagenet_rgb(cfg: CfgNode) -> None:
     cfg.INPUT.FORMAT = "RGB"
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
+
+
+def _set_timm_scaling(cfg: CfgNode, backbone: str) -> None:
+    """The mean and deviation that timm's weights of this network were trained with."""
+    library, _, name = backbone.partition("/")
+    if library != "timm":
+        return
+    import timm
+
+    pretrained = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if pretrained is not None:
+        cfg.MODEL.PIXEL_MEAN = [255 * float(value) for value in pretrained.mean]
+        cfg.MODEL.PIXEL_STD = [255 * float(value) for value in pretrained.std]
 
 
 def _set_schedule(cfg: CfgNode, project: Project, facts: DataFacts, *, scratch: bool) -> None:
@@ -177,6 +229,10 @@ def planned_iterations(project: Project, train_images: int) -> int:
 def _set_raw(cfg: CfgNode, raw: Mapping[str, Any]) -> None:
     known = flatten(cfg)
     for key, value in raw.items():
+        if key == "MODEL.DEVICE":
+            continue  # decided before, for the whole run
+        if key in DERIVED:
+            raise ProjectError(f"{key} is not set by hand", place=key, found=repr(value), hint=DERIVED[key])
         if key not in known:
             like = nearest(key, known)
             raise ProjectError(

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode, get_cfg
-from detectron2.projects.point_rend import add_pointrend_config
+from detectron2.config import CfgNode
 from torch import nn
 
 from d2tune import files
 from d2tune.errors import RunError
 from d2tune.modeling import checkpoint
 from d2tune.modeling.build import build_model
-from d2tune.modeling.config import add_d2tune_config
+from d2tune.modeling.config import read_config
 from d2tune.modeling.device import choose_device, choose_precision, speed_up
 from d2tune.project import LoadedProject, load_project
 from d2tune.run_folder import RunFolder
@@ -58,18 +57,14 @@ def load_run(path: str | Path, *, weights: str = "best") -> LoadedRun:
     file = {"best": folder.best, "final": folder.final}.get(weights, Path(weights))
     if not file.is_file():
         raise RunError("the run has no such weights", file=file, hint="Did its training end? --resume goes on with it.")
-    cfg = get_cfg()
-    add_pointrend_config(cfg)
-    add_d2tune_config(cfg)
-    try:
-        cfg.merge_from_file(str(folder.config))
-    except (OSError, KeyError, ValueError, AssertionError) as error:
-        raise RunError(f"the run's config cannot be read: {error}", file=folder.config) from error
+    cfg = read_config(folder.config)
     device = choose_device()
+    recorded = str(record["machine"]["precision"])
+    precision = choose_precision(recorded if device == cfg.MODEL.DEVICE else "auto", device)
     cfg.MODEL.DEVICE = device
     cfg.freeze()
     model, _ = build_model(cfg)
     checkpoint.load_weights(model, file)
-    speed_up(model, device=device, precision=choose_precision("auto", device))
+    speed_up(model, device=device, precision=precision)
     model.eval()
     return LoadedRun(folder, load_project(folder.project), record, cfg, model, file, files.sha256_file(file))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
 import logging
 import os
 import pickle
 import re
-import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from d2tune import files
 from d2tune.errors import WeightsError
@@ -128,15 +130,27 @@ def _real_url(source: str) -> str:
 def _from_cache_or_web(source: str) -> WeightsFile:
     url = _real_url(source)
     parts = urllib.parse.urlsplit(url)
-    folder = cache_folder() / "weights" / (parts.hostname or "unknown") / Path(parts.path.lstrip("/")).parent
+    folder = cache_folder() / "weights" / (parts.hostname or "unknown") / hashlib.sha256(url.encode()).hexdigest()[:12]
     path = folder / Path(parts.path).name
     note = path.with_name(path.name + ".json")
-    if path.is_file() and note.is_file():
-        digest = files.sha256_file(path)
-        if digest == json.loads(note.read_text(encoding="utf-8"))["sha256"]:
-            return WeightsFile(source, path, digest)
+    if path.is_file():
+        digest, noted = files.sha256_file(path), _noted_sha256(note)
+        if noted in (None, digest):
+            return _noted(source, url, path, note)
         logger.warning("%s has changed since it was downloaded; fetching it again", path)
     _download(url, path)
+    return _noted(source, url, path, note)
+
+
+def _noted_sha256(note: Path) -> str | None:
+    """The hash written down when the file was fetched; None for a file that a person put there."""
+    try:
+        return str(json.loads(note.read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _noted(source: str, url: str, path: Path, note: Path) -> WeightsFile:
     digest = files.sha256_file(path)
     _check_name(url, path, digest)
     files.write_json(note, {"url": url, "sha256": digest, "bytes": path.stat().st_size})
@@ -144,18 +158,22 @@ def _from_cache_or_web(source: str) -> WeightsFile:
 
 
 def _download(url: str, path: Path) -> None:
-    logger.info("downloading %s", url)
+    logger.warning("downloading %s", url)
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, files.atomic_write(path) as stream:
             expected = answer.headers.get("Content-Length")
-            shutil.copyfileobj(answer, stream, length=1 << 20)
+            total = None if expected is None else int(expected)
+            with tqdm(total=total, unit="B", unit_scale=True, disable=None, leave=False) as progress:
+                while block := answer.read(1 << 20):
+                    stream.write(block)
+                    progress.update(len(block))
             if expected is not None and stream.tell() != int(expected):
                 raise WeightsError(
                     "the download broke off", file=url, found=f"{stream.tell()} bytes", expected=f"{expected} bytes"
                 )
     except urllib.error.HTTPError as error:
         raise WeightsError(f"the server answers {error.code} {error.reason}", file=url) from error
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise UnreachableWeightsError(
             f"cannot be reached: {reason}",

@@ -1,5 +1,5 @@
 """Labelled pictures rendered offline, to try the whole way from polygons to a trained model without any download."""
 
-from d2tune.samples.render import KINDS, SampleResult, render_sample
+from d2tune.samples.render import KINDS, SampleResult, class_names, render_sample
 
-__all__ = ["KINDS", "SampleResult", "render_sample"]
+__all__ = ["KINDS", "SampleResult", "class_names", "render_sample"]

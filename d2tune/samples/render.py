@@ -98,6 +98,11 @@ def render_sample(kind: str, out: str | Path, *, images: int = 60, seed: int = 0
     )
 
 
+def class_names(kind: str) -> tuple[str, ...]:
+    """The classes of a kind of sample, in the order of their ids."""
+    return tuple(_MODULES[kind].CLASS_NAMES)
+
+
 def render_picture(kind: str, index: int, *, seed: int = 0) -> SamplePicture:
     """Picture number ``index`` of a set, with the renderer's own masks and the outlines that are written."""
     module = _MODULES[kind]

@@ -17,17 +17,24 @@ class Counting(TrainerBase):
         self.model = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.zeros_(self.model.weight)
         self.completed = 0
-        self.step_finished = True
+        self.resumable = False
+
+    def before_step(self) -> None:
+        self.resumable = False
+        super().before_step()
 
     def run_step(self) -> None:
-        self.step_finished = False
         with torch.no_grad():
             self.model.weight += 1
 
     def after_step(self) -> None:
         self.completed = self.iter + 1
-        self.step_finished = True
-        super().after_step()
+        try:
+            super().after_step()
+        except StoppedError:
+            self.resumable = True
+            raise
+        self.resumable = True
 
     def checkpoint(self, completed: int) -> dict:
         return {"model": {"weight": self.model.weight.detach().clone()}, "completed": completed}
@@ -84,13 +91,13 @@ def test_evaluations_come_every_period_and_last_but_not_twice_at_the_end(
     assert done == expected
 
 
-def test_without_a_score_the_first_weights_are_kept() -> None:
+def test_without_a_score_the_latest_weights_are_kept() -> None:
     kept = []
     hook = EvaluateAndKeepBest(period=1, evaluate=lambda _: None, keep=lambda *what: kept.append(what))
     trainer = Counting()
     trainer.register_hooks([hook])
     trainer.train(0, 3)
-    assert kept == [(1, None)]
+    assert kept == [(1, None), (2, None), (3, None)]
 
 
 def test_last_checkpoint_is_written_periodically_and_at_the_end(tmp_path: Path) -> None:
@@ -104,7 +111,6 @@ def test_last_checkpoint_is_written_periodically_and_at_the_end(tmp_path: Path) 
 class Failing(HookBase):
     def before_step(self) -> None:
         if self.trainer.iter == 4:
-            self.trainer.step_finished = False
             raise RuntimeError("a step that fails half-way")
 
 

@@ -143,7 +143,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(folder: Path, traine
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("  5/30"):
+            if line.strip().startswith("5/30"):
                 process.send_signal(signal.SIGINT)
                 break
         rest = process.stdout.read()

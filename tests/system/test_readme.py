@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -24,17 +23,8 @@ pytestmark = pytest.mark.slow
 QUICK = "train.batch_size=2 train.image_size=96 weights=scratch TEST.DETECTIONS_PER_IMAGE=5"
 """Makes a training last seconds; the commands are otherwise as the README has them."""
 
-COPIED = (
-    "d2tune",
-    "projects",
-    "datasets",
-    "tools",
-    "setup.py",
-    "pyproject.toml",
-    "constraints.txt",
-    "Makefile",
-    "README.md",
-)
+FOLDERS = ("d2tune", "projects", "tools")
+FILES = ("setup.py", "pyproject.toml", "constraints.txt", "Makefile", "README.md")
 
 
 def commands() -> list[str]:
@@ -46,15 +36,17 @@ def commands() -> list[str]:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project that shares this one's environment."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in COPIED:
-        source = ROOT / name
-        if name == "datasets":
-            (folder / name).mkdir()
-        elif source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, folder / name)
-    (folder / ".venv").symlink_to(Path(sys.prefix))
+    ready = ROOT / ".venv" / ".d2tune-ready"
+    sources = [ROOT / name for name in FILES if name not in ("README.md", "Makefile")]
+    sources += (ROOT / "d2tune" / "install").glob("*.py")
+    assert ready.is_file() and all(path.stat().st_mtime <= ready.stat().st_mtime for path in sources), (
+        "the environment is not the one that `make setup` makes of this checkout; run it first"
+    )
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FILES:
+        shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
     return folder
 
 
