@@ -22,7 +22,7 @@ data: {root: data}
 classes: [balloon]
 model: {preset: pointrend_r50_fpn}
 weights: scratch
-train: {batch_size: 2, iterations: 30, image_size: 128, eval_every: 10, precision: float32}
+train: {batch_size: 2, iterations: 18, image_size: 96, eval_every: 6, precision: float32}
 detectron2: {TEST.DETECTIONS_PER_IMAGE: 5}
 profiles:
   cpu: {model: {preset: pointrend_mobilenet_v2_fpn}}
@@ -55,7 +55,7 @@ def test_what_was_decided_is_told_before_training(folder: Path, trained: Path) -
         "pointrend_mobilenet_v2_fpn on torchvision/mobilenet_v2",
         "from scratch, as asked",
         "float32",
-        "30 iterations of 2 images",
+        "18 iterations of 2 images",
         "learning rate 0.0002",
         "estimate",
         "GiB of memory",
@@ -74,7 +74,7 @@ def test_the_run_folder_says_everything(folder: Path, trained: Path) -> None:
     resolved = yaml.safe_load((trained / "project.yaml").read_text(encoding="utf-8"))
     assert resolved["detectron2"]["SOLVER.BASE_LR"] == 0.0002
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert lines[-1]["iteration"] == 29 and any("val/segm/AP" in line for line in lines)
+    assert lines[-1]["iteration"] == 17 and any("val/segm/AP" in line for line in lines)
     assert list((trained / "tensorboard").iterdir())
     sheet = PilImage.open(trained / "contact_sheet.png")
     assert sheet.width >= 2000 and len(sheet.getcolors(1 << 24) or []) > 1000
@@ -143,14 +143,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(folder: Path, traine
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.strip().startswith("5/30"):
+            if line.strip().startswith("5/18"):
                 process.send_signal(signal.SIGINT)
                 break
         rest = process.stdout.read()
         assert process.wait(timeout=300) == 130
     assert "--resume goes on from there" in rest
     completed = torch.load(folder / "stopped" / "checkpoints" / "last.pth", weights_only=True)["trainer"]["iteration"]
-    assert 5 <= completed < 30
+    assert 5 <= completed < 18
     out = succeeded(train_net(*words, "--resume", folder=folder))
     assert f"after {completed} iterations" in out
     whole, resumed = (
@@ -159,7 +159,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(folder: Path, traine
     )
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
     again = train_net(*words, "--resume", folder=folder)
-    assert again.returncode == 1 and "the run is complete with 30 iterations" in again.stderr
+    assert again.returncode == 1 and "the run is complete with 18 iterations" in again.stderr
 
 
 def test_from_python(folder: Path, trained: Path) -> None:
