@@ -72,6 +72,14 @@ def test_broken_yaml_says_the_line(tmp_path: Path) -> None:
         load_project(path)
 
 
+def test_numbers_that_yaml_takes_for_text(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    text = "data: {root: x}\ntrain: {learning_rate: 1e-4}\nprofiles: {cpu: {train: {learning_rate: 2e-4}}}\n"
+    path.write_text(text, encoding="utf-8")
+    assert load_project(path, hardware="cpu").project.train.learning_rate == 2e-4
+    assert load_project(path, hardware="gpu").project.train.learning_rate == 1e-4
+
+
 def test_profiles_follow_the_hardware_and_the_wish(tmp_path: Path) -> None:
     profiles = {"gpu": {"train": {"image_size": 800}}, "cpu": {"train": {"image_size": 320, "iterations": 5}}}
     path = written(tmp_path, MINIMAL | {"train": {"batch_size": 2, "epochs": 9}, "profiles": profiles})

@@ -59,9 +59,23 @@ def test_gradients_reach_every_learning_parameter() -> None:
     assert all(value.grad is not None for value in backbone.parameters())
 
 
+@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18", "regnetx_002"])
+def test_frozen_norms_of_timm_keep_their_activations(name: str) -> None:
+    """timm's ``BatchNormAct2d`` is a batch norm with an activation, which freezing must not lose."""
+    torch.manual_seed(0)
+    plain = FeatureBackbone(f"timm/{name}", freeze_norm=False, freeze_at=0).eval()
+    frozen = FeatureBackbone(f"timm/{name}", freeze_norm=True, freeze_at=0).eval()
+    frozen.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for key, feature in plain(x).items():
+            assert torch.allclose(feature, frozen(x)[key], atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
+        ("timm/swin_tiny_patch4_window7_224", "takes no picture|no features of stride|gives no feature maps"),
         ("torchvision/resnet19", "Did you mean 'torchvision/resnet1[58]'"),
         ("timm/resnet18x", "Did you mean 'timm/resnet18"),
         ("torchvision/vit_b_16", "has no stages"),

@@ -75,6 +75,8 @@ def test_raw_keys_come_last() -> None:
 @pytest.mark.parametrize(
     ("raw", "told"),
     [
+        ({"MODEL.ROI_HEADS.NUM_CLASSES": 5}, "not set by hand.*follows from classes"),
+        ({"INPUT.MIN_SIZE_TRAIN": [640]}, r"Set train\.image_size"),
         ({"SOLVER.BASE_LRR": 0.1}, "Did you mean 'SOLVER.BASE_LR'"),
         ({"SOLVER.MAX_ITER": "many"}, "wrong type of value; found 'many'; expected int"),
     ],

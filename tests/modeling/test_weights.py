@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,24 @@ class TestFinding:
         first.path.write_bytes(b"damaged")
         assert find(url).path.read_bytes() == b"something else"
 
+    def test_a_file_put_there_by_hand_is_taken(self, tmp_path: Path, serve: Callable[[Path], str]) -> None:
+        with pytest.raises(UnreachableWeightsError) as caught:
+            find("detectron2://COCO/1/model_final.pth")
+        (named,) = re.findall(r"put it at (\S+),", str(caught.value))
+        Path(named).parent.mkdir(parents=True)
+        saved(Path(named), {"a": torch.zeros(1)})
+        assert find("detectron2://COCO/1/model_final.pth").path == Path(named)
+
+    def test_addresses_that_differ_in_their_query_are_two_files(
+        self, tmp_path: Path, serve: Callable[[Path], str]
+    ) -> None:
+        (tmp_path / "w.pth").write_bytes(b"one")
+        address = serve(tmp_path)
+        first = find(f"{address}/w.pth?id=1")
+        (tmp_path / "w.pth").write_bytes(b"two")
+        assert find(f"{address}/w.pth?id=2").path.read_bytes() == b"two"
+        assert first.path.read_bytes() == b"one"
+
     def test_the_model_zoo(self, tmp_path: Path, serve: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "COCO" / "1").mkdir(parents=True)
         origin = saved(tmp_path / "COCO" / "1" / "model_final.pth", {"a": torch.zeros(1)})
@@ -90,6 +109,13 @@ class TestAutomatic:
         chosen = choose_weights(project)
         assert chosen.file is None and chosen.fallback
         assert chosen.line.startswith("FROM SCRATCH: detectron2://PointRend")
+
+    def test_a_server_that_refuses_is_a_fallback_too(
+        self, tmp_path: Path, serve: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("D2TUNE_ZOO_URL", serve(tmp_path))
+        chosen = choose_weights(Project(name="p", data=Data(root=Path()), model=Model(preset="pointrend_r50_fpn")))
+        assert chosen.fallback and "404" in chosen.line
 
     def test_named_weights_do_not_fall_back(self) -> None:
         project = Project(name="p", data=Data(root=Path()), weights="detectron2://x/y.pkl")

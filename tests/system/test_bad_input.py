@@ -95,6 +95,14 @@ def test_output_folder_that_cannot_be_written(folder: Path) -> None:
     assert "cannot be written" in attempt(folder, "--output-dir", "file/run")
 
 
+def test_settings_that_follow_from_the_data(folder: Path) -> None:
+    assert "It follows from classes." in attempt(folder, "MODEL.ROI_HEADS.NUM_CLASSES", "80")
+
+
+def test_a_device_that_is_not_there(folder: Path) -> None:
+    assert "cannot train on this device" in attempt(folder, "MODEL.DEVICE=tpu")
+
+
 def test_more_gpus_than_there_are(folder: Path) -> None:
     assert "--num-gpus: 99 GPUs are asked for" in attempt(folder, "--num-gpus", "99")
 

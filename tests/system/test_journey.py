@@ -1,5 +1,6 @@
 """The whole way through the real command line: sample, convert, train, stop, resume, evaluate, predict."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import yaml
 from PIL import Image as PilImage
 from pycocotools.coco import COCO
 
-from tests.system.commands import TRAIN_NET, d2tune, succeeded, train_net
+from tests.system.commands import TRAIN_NET, d2tune, refused, succeeded, train_net
 
 pytestmark = pytest.mark.slow
 
@@ -177,3 +178,30 @@ def test_from_python(folder: Path, trained: Path) -> None:
 
 def result_images(run: Path, key: str) -> int:
     return int(json.loads((run / "record.json").read_text(encoding="utf-8"))["data"][key])
+
+
+def test_eval_only_takes_a_checkpoint_named_as_detectron2_users_do(folder: Path, trained: Path) -> None:
+    words = ["--config", "journey.yaml", "--eval-only", "--output-dir", "run"]
+    succeeded(train_net(*words, "MODEL.WEIGHTS", "run/checkpoints/model_final.pth", folder=folder))
+    evaluation = json.loads((trained / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+    final = trained / "checkpoints" / "model_final.pth"
+    assert evaluation["weights_sha256"] == hashlib.sha256(final.read_bytes()).hexdigest()
+    refused(train_net(*words, "train.batch_size=2", folder=folder))
+    refused(train_net(*words, "weights=none.pth", folder=folder))
+
+
+def test_resuming_with_other_settings_is_refused(folder: Path, trained: Path) -> None:
+    words = ["--config", "journey.yaml", "--output-dir", "run", "--resume", "train.seed=5", "train.iterations=24"]
+    line = refused(train_net(*words, "SOLVER.BASE_LR=0.1", folder=folder))
+    assert "SOLVER.BASE_LR changed since this run began; found 0.1; expected 0.0002" in line
+
+
+def test_two_runs_in_one_process_are_the_same(folder: Path) -> None:
+    import d2tune as package
+
+    loaded = package.load_project(folder / "journey.yaml", overrides=["train.iterations=2", "train.eval_every=0"])
+    weights = [
+        torch.load(package.train(loaded, output_dir=folder / name).run / "checkpoints/model_final.pth")["model"]
+        for name in ("one", "two")
+    ]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
