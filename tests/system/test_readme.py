@@ -114,7 +114,7 @@ def test_the_whole_readme(copy: Path) -> None:
             )
         ran.append(command.split()[0])
     assert ran.count("make") >= 7 and "python" in ran and "cp" in ran
-    (latest,) = {path.parent for path in (copy / "runs" / "mine").glob("*/predictions/predictions.json")}
+    (latest,) = {path.parents[1] for path in (copy / "runs" / "mine").glob("*/predictions/predictions.json")}
     assert (latest / "evaluation" / "evaluation.json").is_file()
 
 
