@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import torch
 
@@ -12,9 +11,7 @@ def test_the_speed_of_bfloat16_is_measured_once_and_leaves_the_random_numbers_al
     before = torch.get_rng_state()
     first = hardware.bfloat16_speedup()
     assert torch.equal(torch.get_rng_state(), before)
-    start = time.perf_counter()
     assert hardware.bfloat16_speedup() == first
-    assert time.perf_counter() - start < 0.01
     assert 0.001 < first < 1000
 
 

@@ -3,7 +3,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -144,14 +143,6 @@ def test_same_seed_same_bytes_whatever_the_threads(tmp_path):
     assert more["train/balloon_0000.jpg"] == first["balloon/train/balloon_0000.jpg"]
     assert more["train/balloon_0001.json"] == first["balloon/val/balloon_0001.json"]
     assert not np.array_equal(render_picture("balloon", 0, seed=10).image_rgb, render_picture("balloon", 0).image_rgb)
-
-
-def test_rendering_is_quick():
-    render_picture("face", 0)
-    start = time.process_time()
-    for index in range(3):
-        render_picture("face", index)
-    assert (time.process_time() - start) / 3 < 1.0
 
 
 def test_force_replaces_an_earlier_sample_and_nothing_else(tmp_path):

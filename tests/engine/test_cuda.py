@@ -1,0 +1,20 @@
+import json
+from pathlib import Path
+
+import pytest
+
+import d2tune
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_evaluating_and_predicting_on_a_gpu(
+    tiny_project: Path, balloon_sample: Path, tmp_path: Path, precision: str
+) -> None:
+    overrides = [f"train.precision={precision}", "train.workers=2"]
+    result = d2tune.train(tiny_project, output_dir=tmp_path / "run", overrides=overrides, num_gpus=1)
+    record = json.loads((result.run / "record.json").read_text(encoding="utf-8"))
+    assert record["machine"]["precision"] == precision and record["machine"]["device"] != "cpu"
+    assert result.metrics.segm["AP"].value is not None
+    assert d2tune.evaluate(result.run).metrics.images == result.metrics.images
+    assert d2tune.predict(result.run, balloon_sample / "val", out=tmp_path / "found").images == result.metrics.images
