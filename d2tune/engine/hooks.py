@@ -66,7 +66,7 @@ class WeightAverage(HookBase):
         return {key: value.cpu() for key, value in self._average.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the averages of an earlier session."""
+        """Take up the averages of an earlier start."""
         for key, value in self._average.items():
             value.copy_(state[key])
 

@@ -329,7 +329,7 @@ def _dashboards(prepared: Prepared, folder: RunFolder) -> list[WandbRun]:
 
 
 def _add_duration(folder: RunFolder, seconds: float) -> None:
-    """Add the time of this session to that of those before it."""
+    """Add the time since training was started or resumed to what came before."""
     earlier_s = folder.read_record().get("durations", {}).get("training_s", 0.0)
     folder.update_record({"durations": {"training_s": round(earlier_s + seconds, 1)}})
 

@@ -28,7 +28,7 @@ SDIST_PROJECT = "pb1-detectron2"
 SDIST_VERSION = "0.6"
 SDIST_NAME = f"{SDIST_PROJECT}-{SDIST_VERSION}.tar.gz"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
-SDIST_PAGE = f"https://pypi.org/project/{SDIST_PROJECT}/{SDIST_VERSION}/#files"
+SDIST_PAGE = f"the page of {SDIST_PROJECT} {SDIST_VERSION} on PyPI (Download files)"
 
 WHEEL_NAME = "detectron2-0.6-py3-none-any.whl"
 DIST_INFO = "detectron2-0.6.dist-info"
