@@ -205,3 +205,9 @@ def test_two_runs_in_one_process_are_the_same(folder: Path) -> None:
         for name in ("one", "two")
     ]
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+def test_predicting_without_a_source_takes_the_validation_pictures(folder: Path, trained: Path) -> None:
+    succeeded(d2tune("predict", "run", "--out", "found_val", folder=folder))
+    images = json.loads((folder / "found_val" / "predictions.json").read_text(encoding="utf-8"))["images"]
+    assert {image["file_name"] for image in images} == {path.name for path in (folder / "data" / "val").glob("*.jpg")}
