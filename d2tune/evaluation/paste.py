@@ -1,7 +1,7 @@
 """From the model's box-sized mask to run lengths on the whole image, without ever making the whole image.
 
 Detectron2 pastes every mask into an image-sized bitmap and encodes that. On a photo of 2048 px with 100
-detections this takes longer than the network. Here only the box's own pixels are computed, by the same
+detections this takes about as long as the network. Here only the box's own pixels are computed, by the same
 bilinear sampling, and the run lengths of the image follow from theirs.
 """
 
