@@ -150,22 +150,32 @@ def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
     path = Path(source)
     if path.suffix.lower() not in (".yaml", ".yml"):
         return [convert_one(path, **options)]
-    from d2tune.annotations.convert import write_findings
+    from d2tune.annotations.convert import FindingsError, write_findings
+    from d2tune.annotations.ledger import write_ledger
     from d2tune.data.parts import read_options
 
     project = projects.load_project(path).project
     data = project.data
-    out, findings_path = options.pop("out", None), options.pop("findings_path", None)
+    out, findings_path, ledger_path = (options.pop(key, None) for key in ("out", "findings_path", "ledger_path"))
     folder = Path(out or data.root / "coco")
     suffix = ".json" if options.get("to", "coco") == "coco" else ""
     results: list[ConvertResult] = []
+    failed: list[FindingsError] = []
     for role, part in (("train", data.train), ("val", data.val)):
-        if isinstance(part, str):
+        if isinstance(part, str) and not failed:
             labels = project.classes or (results[0].dataset.class_names if results else None)
             chosen = {"format": data.format, "options": read_options(project, labels), **options}
-            results.append(convert_one(data.root / part, out=folder / f"{role}{suffix}", **chosen))
+            try:
+                results.append(convert_one(data.root / part, out=folder / f"{role}{suffix}", **chosen))
+            except FindingsError as error:
+                failed.append(error)
+    ledgers = [*(result.dataset.ledger for result in results), *(error.ledger for error in failed)]
     if findings_path is not None:
-        write_findings(findings_path, [finding for result in results for finding in result.findings])
+        write_findings(findings_path, [finding for one in (*results, *failed) for finding in one.findings])
+    if ledger_path is not None:
+        write_ledger(ledger_path, [row for rows in ledgers for row in rows])
+    if failed:
+        raise failed[0]
     return results
 
 

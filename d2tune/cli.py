@@ -136,15 +136,18 @@ def _convert(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune import api
         from d2tune.annotations.convert import FindingsError, findings_table
+        from d2tune.annotations.ledger import summary
 
         try:
             results = api.convert(options.source, **_convert_options(options))
         except FindingsError as error:
             print(findings_table(error.findings))
+            print(summary(error.ledger))
             raise
         for result in results:
             if result.findings:
                 print(findings_table(result.findings))
+            print(summary(result.dataset.ledger))
             found = f"{len(result.dataset.images)} images, {len(result.dataset.instances)} instances"
             print(f"{found}: {', '.join(str(path) for path in result.paths[:3])}")
         return 0
@@ -159,12 +162,16 @@ def _convert(commands: argparse._SubParsersAction) -> None:
 def _check(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune.annotations.convert import check, findings_table, write_findings
+        from d2tune.annotations.ledger import summary, write_ledger
 
         result = check(options.source, format=options.format, options=_read_options(options), strict=options.strict)
         if options.findings:
             write_findings(options.findings, result.findings)
+        if options.ledger:
+            write_ledger(options.ledger, result.dataset.ledger)
         if result.findings:
             print(findings_table(result.findings))
+        print(summary(result.dataset.ledger))
         counts = ", ".join(f"{count} {name}" for name, count in result.dataset.counts().items())
         print(f"{len(result.dataset.images)} images, {len(result.dataset.instances)} instances ({counts})")
         return 1 if any(finding.level == "error" for finding in result.findings) else 0
@@ -193,6 +200,7 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-outside", action="store_true", help="let pictures lie outside the data folder")
     parser.add_argument("--no-predictions", action="store_true", help="leave out shapes flagged as predictions")
     parser.add_argument("--findings", type=Path, help="write the findings to this JSON file")
+    parser.add_argument("--ledger", type=Path, help="write what became of every shape to this CSV or JSON file")
     parser.add_argument("--strict", action="store_true", help="count warnings as errors")
     parser.add_argument("--skip-bad", action="store_true", help="leave out files with errors, and name them")
 
@@ -224,6 +232,7 @@ def _convert_options(options: argparse.Namespace) -> dict[str, object]:
         "strict": options.strict,
         "force": options.force,
         "findings_path": options.findings,
+        "ledger_path": options.ledger,
     }
     if options.source.suffix.lower() in (".yaml", ".yml"):
         _refuse_reading_options(options)
@@ -238,7 +247,7 @@ def _refuse_reading_options(options: argparse.Namespace) -> None:
     plain = argparse.ArgumentParser()
     _reading_arguments(plain)
     for name, default in vars(plain.parse_args([str(options.source)])).items():
-        if name not in ("source", "strict", "findings") and getattr(options, name) != default:
+        if name not in ("source", "strict", "findings", "ledger") and getattr(options, name) != default:
             option = f"--{name.replace('_', '-')}"
             raise ProjectError(
                 f"{option} does not go with a project file", hint="Say it in the project's data section."

@@ -13,6 +13,7 @@ from d2tune.annotations import coco, labelme, masks, panoptic, rle_csv, semantic
 from d2tune.annotations.dataset import Dataset, Finding, ReadOptions
 from d2tune.annotations.images import is_image_name, walk_files
 from d2tune.annotations.jsonfile import JsonError, decode_json, decode_text
+from d2tune.annotations.ledger import LedgerRow, write_ledger
 from d2tune.annotations.outputs import refuse_existing
 from d2tune.errors import DataError, nearest
 from d2tune.files import write_bytes, write_json
@@ -42,11 +43,13 @@ class FindingsError(DataError):
     Args:
         error: What `Dataset.raise_on_errors` says of them.
         findings: All that was found, errors and others.
+        ledger: What became of every shape.
     """
 
-    def __init__(self, error: DataError, findings: Sequence[Finding]) -> None:
+    def __init__(self, error: DataError, findings: Sequence[Finding], ledger: Sequence[LedgerRow]) -> None:
         super().__init__(error.message, file=error.file, hint=error.hint)
         self.findings = tuple(findings)
+        self.ledger = tuple(ledger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,7 @@ def convert(
     strict: bool = False,
     force: bool = False,
     findings_path: str | Path | None = None,
+    ledger_path: str | Path | None = None,
 ) -> ConvertResult:
     """Read annotations of one format and write them in another.
 
@@ -221,6 +225,7 @@ def convert(
         strict: Whether warnings count as errors.
         force: Whether files that are there are overwritten.
         findings_path: Where the findings are written as JSON, also when there are errors.
+        ledger_path: Where the ledger is written, also when there are errors; see `ledger.write_ledger`.
 
     Raises:
         FindingsError: There are errors; nothing was written but the findings.
@@ -236,10 +241,12 @@ def convert(
         findings = _judged(dataset.findings, strict)
         if findings_path is not None:
             write_findings(findings_path, findings)
+        if ledger_path is not None:
+            write_ledger(ledger_path, dataset.ledger)
         try:
             dataclasses.replace(dataset, findings=findings).raise_on_errors()
         except DataError as error:
-            raise FindingsError(error, findings) from None
+            raise FindingsError(error, findings, dataset.ledger) from None
         folder = out.parent if out.suffix.lower() in (".json", ".csv") else out
         dataset, restored = _keep_restored(dataset, Path(scratch), options.restore_dir or folder, force=force)
         paths = _write(dataset, out, to, options, Path(source), force=force)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from d2tune.annotations.ledger import LedgerRow
 from d2tune.errors import DataError
 
 Level = Literal["error", "warning", "info"]
@@ -170,6 +171,7 @@ class Dataset:
         instances: Ordered by image, then by first shape; ids 1, 2, ...
         findings: In the order of the files.
         image_root: The folder that ``Image.file_name`` is relative to.
+        ledger: What became of every shape that was read, in the order of the files; ids are those of ``instances``.
     """
 
     images: tuple[Image, ...]
@@ -177,6 +179,7 @@ class Dataset:
     instances: tuple[Instance, ...]
     findings: tuple[Finding, ...] = ()
     image_root: Path | None = None
+    ledger: tuple[LedgerRow, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -200,7 +203,7 @@ class Dataset:
         return groups
 
     def subset(self, image_ids: Sequence[int]) -> Dataset:
-        """The images with those ids and their instances, ids counted anew from 1; categories stay."""
+        """The images with those ids and their instances, ids counted anew from 1; categories stay, the ledger goes."""
         wanted = set(image_ids)
         kept = [image for image in self.images if image.id in wanted]
         new_id = {image.id: position for position, image in enumerate(kept, start=1)}
@@ -212,6 +215,7 @@ class Dataset:
                 replace(one, id=position, image_id=new_id[one.image_id])
                 for position, one in enumerate(instances, start=1)
             ),
+            ledger=(),
         )
 
     def counts(self) -> dict[str, int]:
@@ -269,6 +273,8 @@ class ReadOptions:
         no_predictions: Leave out shapes whose flag ``prediction`` is true.
         rename: New class names by the label drawn; None as the new name leaves the label out.
         include_unlabeled: Whether pictures without an annotation are negatives, rather than left out.
+        workers: Processes that read Labelme files; None takes more than one where there is enough to read. The result
+            is the same with any number.
     """
 
     labels: Sequence[str] | None = None
@@ -287,3 +293,4 @@ class ReadOptions:
     no_predictions: bool = False
     rename: dict[str, str | None] = field(default_factory=dict)
     include_unlabeled: bool = False
+    workers: int | None = None

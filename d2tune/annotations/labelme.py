@@ -122,10 +122,11 @@ def _read_file(name: str, folders: Folders, labels: Labels, options: ReadOptions
         unit.note("warning", "not_labelme", "the file is no Labelme annotation; skipped")
         return unit
     header = _find_image(value, unit, path, folders, options)
-    if header is None:
-        return unit
-    if check_size(unit, header, value.get("imageWidth"), value.get("imageHeight"), what="the file"):
+    size = value.get("imageWidth"), value.get("imageHeight")
+    if header is not None and check_size(unit, header, *size, what="the file"):
         _read_shapes(value["shapes"], unit, labels, options)
+    else:
+        unit.leave_out(range(len(value["shapes"])))
     return unit
 
 
@@ -213,6 +214,7 @@ def _read_shapes(shapes: list[object], unit: Unit, labels: Labels, options: Read
         flags = shape.get("flags")
         flags = flags if isinstance(flags, dict) else {}
         if options.no_predictions and flags.get("prediction") is True:
+            unit.left_out[index] = "flagged as a prediction"
             continue
         name = _name_of(shape, unit, index, labels)
         if name is None:

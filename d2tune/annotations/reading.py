@@ -38,6 +38,7 @@ from d2tune.annotations.images import (
     read_header,
     walk_files,
 )
+from d2tune.annotations.ledger import rows_of
 from d2tune.errors import DataError, nearest
 
 SPECIAL_LABELS = frozenset({"__ignore__", "_background_"})
@@ -81,6 +82,7 @@ class Unit:
         labels: Class names of the regions seen, with the first shape that has each.
         drafts: The instances, in the order of their first shapes.
         findings: What was noticed.
+        left_out: Why a shape takes no part, where no finding about it says so, by its index.
     """
 
     file: str
@@ -88,10 +90,15 @@ class Unit:
     labels: dict[str, int | None] = field(default_factory=dict)
     drafts: list[Draft] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    left_out: dict[int, str] = field(default_factory=dict)
 
     def note(self, level: Level, code: str, message: str, **place: Any) -> None:
         """Add a finding; ``place`` takes the other fields of `Finding`."""
         self.findings.append(Finding(level, code, self.file, message, **place))
+
+    def leave_out(self, shapes: Iterable[int]) -> None:
+        """Say of shapes that were not read that the last finding is why."""
+        self.left_out |= dict.fromkeys(shapes, self.findings[-1].message if self.findings else "")
 
     @property
     def is_bad(self) -> bool:
@@ -457,13 +464,16 @@ def assemble(
     shown = sorted(((unit.image, unit) for unit in kept if unit.image is not None), key=lambda pair: pair[0].file_name)
     images: list[Image] = []
     instances: list[Instance] = []
+    ids: dict[int, range] = {}
     for draft, unit in shown:
         images.append(Image(len(images) + 1, draft.file_name, draft.width_px, draft.height_px, draft.path, unit.file))
+        ids[id(unit)] = range(len(instances) + 1, len(instances) + 1 + len(unit.drafts))
         for part in unit.drafts:
             instances.append(_number(part, len(instances) + 1, images[-1].id, id_of[part.label]))
+    ledger = tuple(row for unit in kept for row in rows_of(unit, ids.get(id(unit), ())))
     findings = [finding for unit in kept for finding in unit.findings]
     findings.sort(key=lambda finding: (finding.file, finding.line or 0, -1 if finding.shape is None else finding.shape))
-    return Dataset(tuple(images), categories, tuple(instances), tuple(findings), root)
+    return Dataset(tuple(images), categories, tuple(instances), tuple(findings), root, ledger)
 
 
 def _number(draft: Draft, instance_id: int, image_id: int, category_id: int) -> Instance:
@@ -503,7 +513,8 @@ def _left_out(unit: Unit) -> Unit:
         else finding
         for finding in unit.findings
     ]
-    return Unit(unit.file, findings=findings)
+    left_out = {shape: "the file is left out" for draft in unit.drafts for shape in draft.shapes}
+    return Unit(unit.file, findings=findings, left_out=left_out | unit.left_out)
 
 
 def _note_case(units: Sequence[Unit]) -> None:

@@ -237,7 +237,9 @@ class _File:
             measure(self._find(picture), unit, line=line)
         if label is None:
             unit.note("error", "bad_rle", f"{picture!r} does not end in an underscore and a class", line=line)
-        elif unit.image is not None and runs.strip():
+        elif unit.image is None:
+            unit.leave_out([index])
+        elif runs.strip():
             self._read_runs(index, label, runs, line, unit, labels)
 
     def _cells(self, row: list[str], header: tuple[str, ...]) -> tuple[str, str | None, str]:

@@ -39,7 +39,7 @@ _COORDINATES = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Region:
+class Region:
     """One region of any version.
 
     Attributes:
@@ -56,11 +56,11 @@ class _Region:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class Picture:
     """One picture of any version with its regions."""
 
     name: object
-    regions: tuple[_Region, ...]
+    regions: tuple[Region, ...]
 
 
 def read(source: Path, options: ReadOptions) -> Dataset:
@@ -128,7 +128,7 @@ def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]
     if not is_via(value):
         unit.note("warning", "not_via", "the file is no VIA annotation; skipped")
         return [unit]
-    pictures = list(_pictures_3(value) if "metadata" in value else _pictures_2(value.get("_via_img_metadata", value)))
+    pictures = pictures_of(value)
     attributes = {key for picture in pictures for region in picture.regions for key in region.attributes}
     seen |= attributes
     attribute = options.class_attribute
@@ -139,7 +139,12 @@ def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]
     return [unit, *units] if unit.findings else units
 
 
-def _pictures_2(entries: dict[str, Any]) -> Iterator[_Picture]:
+def pictures_of(value: dict[str, Any]) -> list[Picture]:
+    """The pictures of a parsed VIA file with their regions as they were drawn, unchecked."""
+    return list(_pictures_3(value) if "metadata" in value else _pictures_2(value.get("_via_img_metadata", value)))
+
+
+def _pictures_2(entries: dict[str, Any]) -> Iterator[Picture]:
     """Pictures of versions 1 and 2: regions are a dict "0", "1", ... or a list."""
     index = 0
     for entry in entries.values():
@@ -149,10 +154,10 @@ def _pictures_2(entries: dict[str, Any]) -> Iterator[_Picture]:
         for row in rows:
             regions.append(_region_2(index, row if isinstance(row, dict) else {}))
             index += 1
-        yield _Picture(entry["filename"], tuple(regions))
+        yield Picture(entry["filename"], tuple(regions))
 
 
-def _region_2(index: int, row: dict[str, Any]) -> _Region:
+def _region_2(index: int, row: dict[str, Any]) -> Region:
     shape = row.get("shape_attributes")
     shape = shape if isinstance(shape, dict) else {}
     attributes = row.get("region_attributes")
@@ -164,7 +169,7 @@ def _region_2(index: int, row: dict[str, Any]) -> _Region:
         numbers = [shape.get(key) for key in _COORDINATES.get(kind if isinstance(kind, str) else "", ())]
         if kind == "ellipse":
             numbers.append(shape.get("theta", 0))
-    return _Region(index, kind, numbers, attributes if isinstance(attributes, dict) else {})
+    return Region(index, kind, numbers, attributes if isinstance(attributes, dict) else {})
 
 
 def _pairs(x: object, y: object) -> object:
@@ -174,11 +179,11 @@ def _pairs(x: object, y: object) -> object:
     return [list(pair) for pair in zip(x, y, strict=True)]
 
 
-def _pictures_3(value: dict[str, Any]) -> Iterator[_Picture]:
+def _pictures_3(value: dict[str, Any]) -> Iterator[Picture]:
     """Pictures of version 3: regions in ``metadata``, files through the view that each belongs to."""
     texts = _Attributes3(value.get("attribute"))
     view = value["view"] if isinstance(value.get("view"), dict) else {}
-    regions: dict[str, list[_Region]] = {str(key): [] for key in view}
+    regions: dict[str, list[Region]] = {str(key): [] for key in view}
     for index, row in enumerate(value["metadata"].values()):
         if isinstance(row, dict):
             regions.setdefault(str(row.get("vid")), []).append(_region_3(index, row, texts))
@@ -186,19 +191,19 @@ def _pictures_3(value: dict[str, Any]) -> Iterator[_Picture]:
         files = view.get(key)
         fids = files.get("fid_list") if isinstance(files, dict) else None
         entry = value["file"].get(str(fids[0])) if isinstance(fids, list) and fids else None
-        yield _Picture(entry.get("fname") if isinstance(entry, dict) else None, tuple(found))
+        yield Picture(entry.get("fname") if isinstance(entry, dict) else None, tuple(found))
 
 
-def _region_3(index: int, row: dict[str, Any], texts: _Attributes3) -> _Region:
+def _region_3(index: int, row: dict[str, Any], texts: _Attributes3) -> Region:
     xy = row.get("xy")
     attributes = texts.of(row.get("av"))
     if not isinstance(xy, list) or not xy:
-        return _Region(index, None, None, attributes)
+        return Region(index, None, None, attributes)
     kind = _VIA3_KINDS.get(xy[0], xy[0]) if isinstance(xy[0], int) else xy[0]
     numbers: Any = xy[1:]
     if kind == "polygon":
         numbers = _pairs(numbers[0::2], numbers[1::2])
-    return _Region(index, kind, numbers, attributes)
+    return Region(index, kind, numbers, attributes)
 
 
 class _Attributes3:
@@ -232,11 +237,12 @@ class _Reader:
     labels: Labels
     attribute: str | None
 
-    def read_picture(self, picture: _Picture, file: str, path: Path) -> Unit:
+    def read_picture(self, picture: Picture, file: str, path: Path) -> Unit:
         """Find and measure the picture and read its regions."""
         unit = Unit(file)
         place = self.folders.finder.find(picture.name, folders=self.folders.search_from(path))
         if measure(place, unit) is None:
+            unit.leave_out(region.index for region in picture.regions)
             return unit
         for region in picture.regions:
             if region.kind is None:
@@ -250,7 +256,7 @@ class _Reader:
             self._read_region(region, unit)
         return unit
 
-    def _read_region(self, region: _Region, unit: Unit) -> None:
+    def _read_region(self, region: Region, unit: Unit) -> None:
         label = self._class_of(region, unit)
         name = None if label is None else self.labels.read(label, unit, region.index)
         if name is None:
@@ -263,7 +269,7 @@ class _Reader:
         if part is not None:
             unit.drafts.append(instance(name.label, [part], unit))
 
-    def _class_of(self, region: _Region, unit: Unit) -> object:
+    def _class_of(self, region: Region, unit: Unit) -> object:
         """What the class attribute says, else ``class_name``; None, with an error, where there is neither."""
         value = None if self.attribute is None else region.attributes.get(self.attribute)
         if isinstance(value, dict):
@@ -282,7 +288,7 @@ class _Reader:
         unit.note("error", "no_class", "the region has no class", shape=region.index, hint=hint)
         return None
 
-    def _part(self, region: _Region, unit: Unit) -> Part | None:
+    def _part(self, region: Region, unit: Unit) -> Part | None:
         offset = self.options.pixel_offset
         if region.kind == "polygon":
             return polygon_part(geometry.check_points(region.numbers) + offset, unit, region.index)
@@ -296,7 +302,7 @@ class _Reader:
         return round_part([x, y], numbers[2], radius_y, unit, region.index, theta_rad=math.remainder(theta, math.tau))
 
 
-def _numbers(region: _Region) -> list[float]:
+def _numbers(region: Region) -> list[float]:
     """The numbers of a rectangle, circle or ellipse, checked."""
     wanted = {"rect": (4, 4), "circle": (3, 3), "ellipse": (4, 5)}[str(region.kind)]
     raw = region.numbers

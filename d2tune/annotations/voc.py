@@ -97,12 +97,13 @@ def _read_xml(name: str, folders: Folders, labels: Labels) -> Unit:
         unit.note("warning", "not_voc", f"the file holds <{root.tag[:40]}>, no VOC annotation; skipped")
         return unit
     header = measure(_find(root.findtext("filename"), path, folders), unit)
-    if header is None:
-        return unit
     stated = (root.findtext("size/width"), root.findtext("size/height"))
-    if check_size(unit, header, *stated, what="the file"):
-        for index, element in enumerate(root.findall("object")):
-            _read_object(index, element, unit, labels)
+    objects = root.findall("object")
+    if header is None or not check_size(unit, header, *stated, what="the file"):
+        unit.leave_out(range(len(objects)))
+        return unit
+    for index, element in enumerate(objects):
+        _read_object(index, element, unit, labels)
     return unit
 
 
