@@ -92,7 +92,7 @@ demo: $(READY)  ## the whole journey on rendered photos, in under 15 minutes
 	$(D2TUNE) convert projects/demo.yaml
 	$(D2TUNE) train projects/demo.yaml $(ARGS)
 
-test: lint  ## lint, then every test that needs no GPU
+test: lint $(LABELME)  ## lint, then every test that needs no GPU
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not gpu" -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(READY)  ## style, format, types and import rules

@@ -123,6 +123,9 @@ def predict(
     out: str | Path | None = None,
     weights: str = "best",
     min_score: float = 0.5,
+    to: Literal["coco", "labelme"] = "coco",
+    tolerance_px: float = 1.0,
+    force: bool = False,
 ) -> PredictionResult:
     """Find instances on pictures; see ``inference.predict``.
 
@@ -132,11 +135,23 @@ def predict(
         out: Where the results go; None is ``predictions`` in the run folder.
         weights: ``best``, ``final`` or a checkpoint file.
         min_score: Least score of an instance, from 0 to 1.
+        to: ``coco``, or ``labelme`` for files to be corrected there.
+        tolerance_px: How far the outlines in Labelme files may lie from those of the masks.
+        force: Write Labelme files also where there are some already.
     """
     from d2tune.inference import predict as inference
 
     folder = run_folder(run)
-    return inference.predict(folder, source, out=out or folder / "predictions", weights=weights, min_score=min_score)
+    return inference.predict(
+        folder,
+        source,
+        out=out or folder / "predictions",
+        weights=weights,
+        min_score=min_score,
+        to=to,
+        tolerance_px=tolerance_px,
+        force=force,
+    )
 
 
 def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
@@ -171,7 +186,8 @@ def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
                 failed.append(error)
     ledgers = [*(result.dataset.ledger for result in results), *(error.ledger for error in failed)]
     if findings_path is not None:
-        write_findings(findings_path, [finding for one in (*results, *failed) for finding in one.findings])
+        findings = [*(result.findings for result in results), *(error.findings for error in failed)]
+        write_findings(findings_path, [finding for found in findings for finding in found])
     if ledger_path is not None:
         write_ledger(ledger_path, [row for rows in ledgers for row in rows])
     if failed:

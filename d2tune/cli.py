@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2tune.errors import D2TuneError, ProjectError
+from d2tune.errors import D2TuneError, ProjectError, printable
 
 if TYPE_CHECKING:
     from d2tune.annotations.dataset import ReadOptions
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if options.debug:
             raise
-        print(f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        print(printable(f"error: {error.filename or 'the system'}: {error.strerror or error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -149,7 +149,7 @@ def _convert(commands: argparse._SubParsersAction) -> None:
                 print(findings_table(result.findings))
             print(summary(result.dataset.ledger))
             found = f"{len(result.dataset.images)} images, {len(result.dataset.instances)} instances"
-            print(f"{found}: {', '.join(str(path) for path in result.paths[:3])}")
+            print(f"{found}: {printable(', '.join(str(path) for path in result.paths[:3]))}")
         return 0
 
     parser = _command(commands, "convert", run, "turn annotations of one format into another")
@@ -173,7 +173,7 @@ def _check(commands: argparse._SubParsersAction) -> None:
             print(findings_table(result.findings))
         print(summary(result.dataset.ledger))
         counts = ", ".join(f"{count} {name}" for name, count in result.dataset.counts().items())
-        print(f"{len(result.dataset.images)} images, {len(result.dataset.instances)} instances ({counts})")
+        print(f"{len(result.dataset.images)} images, {len(result.dataset.instances)} instances ({printable(counts)})")
         return 1 if any(finding.level == "error" for finding in result.findings) else 0
 
     parser = _command(commands, "check", run, "read annotations as convert does, and only say what is wrong with them")
@@ -331,7 +331,14 @@ def _predict(commands: argparse._SubParsersAction) -> None:
         from d2tune import api
 
         result = api.predict(
-            options.run_folder, options.source, out=options.out, weights=options.weights, min_score=options.min_score
+            options.run_folder,
+            options.source,
+            out=options.out,
+            weights=options.weights,
+            min_score=options.min_score,
+            to=options.to,
+            tolerance_px=options.tolerance_px,
+            force=options.force,
         )
         for line in result.skipped:
             print(f"left out: {line}", file=sys.stderr)
@@ -344,3 +351,10 @@ def _predict(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/predictions)")
     parser.add_argument("--weights", default="best", help="best, final or a checkpoint file")
     parser.add_argument("--min-score", type=float, default=0.5, help="least score drawn and written (default: 0.5)")
+    parser.add_argument(
+        "--to", default="coco", choices=["coco", "labelme"], help="what is written: COCO and pictures, or Labelme files"
+    )
+    parser.add_argument(
+        "--tolerance-px", type=float, default=1.0, help="how far Labelme outlines may lie off the masks (default: 1.0)"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite Labelme files that are there")

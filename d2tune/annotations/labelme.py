@@ -10,8 +10,8 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,7 +29,7 @@ from d2tune.annotations.images import (
     read_header,
     walk_files,
 )
-from d2tune.annotations.jsonfile import JsonError, decode_json
+from d2tune.annotations.jsonfile import DEPTH_LIMIT, JsonError, decode_json, is_nested_deeper, read_bytes
 from d2tune.annotations.outputs import beside, png_bytes, refuse_existing
 from d2tune.annotations.reading import (
     SPECIAL_LABELS,
@@ -108,7 +108,7 @@ def _read_file(name: str, folders: Folders, labels: Labels, options: ReadOptions
     unit = Unit(name)
     path = folders.source / name
     try:
-        value, is_utf8 = decode_json(path.read_bytes())
+        value, is_utf8 = decode_json(read_bytes(path))
     except JsonError as error:
         unit.note("error", "bad_json", str(error), line=error.line, column=error.column)
         _claim_sibling(unit, path, folders)
@@ -121,6 +121,9 @@ def _read_file(name: str, folders: Folders, labels: Labels, options: ReadOptions
     if not is_labelme(value):
         unit.note("warning", "not_labelme", "the file is no Labelme annotation; skipped")
         return unit
+    if _is_too_deep(value):
+        unit.note("error", "bad_json", f"the file cannot be kept: it is nested more than {DEPTH_LIMIT} levels deep")
+        return unit
     header = _find_image(value, unit, path, folders, options)
     size = value.get("imageWidth"), value.get("imageHeight")
     if header is not None and check_size(unit, header, *size, what="the file"):
@@ -128,6 +131,19 @@ def _read_file(name: str, folders: Folders, labels: Labels, options: ReadOptions
     else:
         unit.leave_out(range(len(value["shapes"])))
     return unit
+
+
+def _is_too_deep(value: dict[str, Any]) -> bool:
+    """Whether anything that is written back as it is would be too much for the JSON writer."""
+    shapes = [shape for shape in value["shapes"] if isinstance(shape, dict)]
+    members = (
+        member
+        for row in (value, *shapes)
+        for key, member in row.items()
+        if key not in ("shapes", "points") and isinstance(member, (dict, list)) and member
+    )
+    unchecked = (shape.get("points") for shape in shapes if _is_passed_over(shape))
+    return any(is_nested_deeper(member, DEPTH_LIMIT) for member in itertools.chain(members, unchecked))
 
 
 def _claim_sibling(unit: Unit, path: Path, folders: Folders) -> None:
@@ -167,10 +183,10 @@ def _restore(data: object, place: Place, unit: Unit, folder: Path) -> Header | N
     suffix = None if content is None else magic_suffix(content)
     try:
         if content is None or suffix is None:
-            raise ImageError("imageData holds no picture")
+            raise ImageError("it holds no picture")
         header = read_header(content)
     except ImageError as error:
-        unit.note("error", "image_unreadable", f"{place.problem}, and {error}")
+        unit.note("error", "image_missing", f"{place.problem}, and imageData cannot stand in: {error}")
         return None
     name = PurePosixPath(place.file_name or unit.file)
     if name.suffix.lower() not in {suffix, ".jpeg" if suffix == ".jpg" else suffix}:
@@ -185,8 +201,11 @@ def _restore(data: object, place: Place, unit: Unit, folder: Path) -> Header | N
 
 
 def _decode_base64(data: object) -> bytes | None:
+    """The bytes behind base64 text, also where it stands in a ``data:`` address; None where it is none."""
     if not isinstance(data, str):
         return None
+    if data.startswith("data:"):
+        data = data.partition(",")[2]
     try:
         return base64.b64decode(data)
     except (binascii.Error, ValueError):
@@ -266,19 +285,22 @@ def _group_id(raw: object, unit: Unit, index: int) -> int | str | None:
     """The group's number; other types are read leniently, with a warning."""
     if raw is None or (isinstance(raw, int) and not isinstance(raw, bool)):
         return raw
-    group_id: int | str | None
-    if isinstance(raw, (bool, float)):
-        group_id = int(raw) if math.isfinite(raw) and raw == int(raw) else str(raw)
-    elif isinstance(raw, str) and raw.strip():
-        try:
-            group_id = int(raw)
-        except ValueError:
-            group_id = raw.strip()
-    else:
-        group_id = None
+    group_id = _read_group_id(raw)
     message = f"the group_id is {geometry.describe(raw)}, expected a whole number; it is read as {group_id!r}"
     unit.note("warning", "group_id_not_int", message, shape=index)
     return group_id
+
+
+def _read_group_id(raw: object) -> int | str | None:
+    """The whole number that was meant, where one was, else what is there as text; None for neither."""
+    if isinstance(raw, (bool, float)):
+        return int(raw) if math.isfinite(raw) and raw == int(raw) else str(raw)
+    if not isinstance(raw, str) or not raw.strip():
+        return None
+    try:
+        return int(raw)
+    except ValueError:
+        return raw.strip()
 
 
 def _score(shape: dict[str, Any]) -> float | None:
@@ -377,9 +399,11 @@ def write(
 
     Args:
         dataset: What to write.
-        out: The folder; files keep the subfolders of their images in it.
-        originals: The folder that ``Image.annotation_file`` is relative to. Where such a file is Labelme's, the shapes
-            that the instances came from are written as they were, with every key that the file had.
+        out: The folder; files keep the subfolders of their images in it, or of their original files.
+        originals: The folder that ``Image.annotation_file`` is relative to. Where such a file is Labelme's, its shapes
+            are written as they were, with every key that the file had: those that the instances came from, and those
+            that take no part in training. Only what was asked to be left out (a label renamed to nothing, predictions)
+            is.
         tolerance_px: How far the outline of a predicted mask may move.
         force: Whether files that are there are overwritten.
 
@@ -389,17 +413,42 @@ def write(
     Raises:
         DataError: A file is already there.
     """
-    places = beside(dataset.images, out, ".json")
+    uses = Counter(image.annotation_file for image in dataset.images)
+    # A file that speaks of several pictures is not Labelme's.
+    folders = {image.id: originals if uses[image.annotation_file] == 1 else None for image in dataset.images}
+    places = _places(dataset.images, out, folders)
     refuse_existing(places.values(), force=force)
     groups = dataset.by_image()
     names = {category.id: category.name for category in dataset.categories}
-    uses = Counter(image.annotation_file for image in dataset.images)
+    idle = _idle_shapes(dataset)
     for image in dataset.images:
-        # A file that speaks of several pictures is not Labelme's.
-        original = _original(image, originals) if uses[image.annotation_file] == 1 else {}
-        shapes = _shapes_of(groups[image.id], names, original.get("shapes", []), tolerance_px)
+        original = _original(image, folders[image.id])
+        drawn = original.get("shapes", [])
+        kept = idle.get(image.annotation_file or "", frozenset())
+        shapes = _shapes_of(groups[image.id], names, drawn, kept, tolerance_px)
         write_json(places[image.id], _finite(_top_level(image, places[image.id], original, shapes)))
     return list(places.values())
+
+
+def _places(images: Sequence[Image], out: Path, originals: Mapping[int, Path | None]) -> dict[int, Path]:
+    """The file of every image: where its original lies below the source folder, else where its picture does."""
+    places = beside(images, out, ".json")
+    mirrored = {
+        image.id: beside([replace(image, file_name=image.annotation_file)], out, ".json")[image.id]
+        for image in images
+        if image.annotation_file is not None and _original(image, originals[image.id])
+    }
+    merged = places | mirrored
+    return merged if len(set(merged.values())) == len(merged) else places
+
+
+def _idle_shapes(dataset: Dataset) -> dict[str, frozenset[int]]:
+    """The shapes of every file that take no part in training, but were not asked to be left out either."""
+    idle: dict[str, set[int]] = {}
+    for row in dataset.ledger:
+        if row.fate == "dropped" and row.shape is not None and row.codes and "ignored_label" not in row.codes:
+            idle.setdefault(row.file, set()).add(row.shape)
+    return {file: frozenset(shapes) for file, shapes in idle.items()}
 
 
 def _original(image: Image, folder: Path | None) -> dict[str, Any]:
@@ -407,7 +456,7 @@ def _original(image: Image, folder: Path | None) -> dict[str, Any]:
     if folder is None or image.annotation_file is None:
         return {}
     try:
-        value, _ = decode_json((folder / image.annotation_file).read_bytes())
+        value, _ = decode_json(read_bytes(folder / image.annotation_file))
     except (OSError, JsonError):
         return {}
     return value if is_labelme(value) else {}
@@ -433,12 +482,24 @@ def _top_level(image: Image, path: Path, original: dict[str, Any], shapes: list[
 
 
 def _shapes_of(
-    instances: list[Instance], names: dict[int, str], originals: list[Any], tolerance_px: float
+    instances: list[Instance], names: dict[int, str], originals: list[Any], idle: frozenset[int], tolerance_px: float
 ) -> list[dict[str, Any]]:
-    """The shapes of one image: those of the original file in their order, then new ones."""
+    """The shapes of one image: those of the original file in their order, then new ones.
+
+    Args:
+        instances: Those of the image.
+        names: Class names by category id.
+        originals: The shapes of the original file.
+        idle: Indices of those among them that are no part of an instance and stay.
+        tolerance_px: As for `write`.
+    """
     taken = [raw.get("group_id") for raw in originals if isinstance(raw, dict)]
     fresh = itertools.count(max((group_id for group_id in taken if type(group_id) is int), default=-1) + 1)
-    kept = {index: raw for index, raw in enumerate(originals) if isinstance(raw, dict) and _is_passed_over(raw)}
+    kept = {
+        index: raw
+        for index, raw in enumerate(originals)
+        if isinstance(raw, dict) and (index in idle or _is_passed_over(raw))
+    }
     shapes: list[dict[str, Any]] = []
     for one in instances:
         label = names[one.category_id]
@@ -447,7 +508,7 @@ def _shapes_of(
             kept |= dict(zip(one.shapes, _grouped(parts, fresh), strict=True))
         else:
             shapes += _grouped(_new_shapes(one, label, tolerance_px), fresh)
-    return [_complete(kept[index]) for index in sorted(kept)] + shapes
+    return [_complete(kept[index]) for index in sorted(kept) if kept[index].get("points")] + shapes
 
 
 def _is_passed_over(raw: dict[str, Any]) -> bool:
@@ -466,11 +527,23 @@ def _grouped(parts: list[dict[str, Any]], fresh: Iterator[int]) -> list[dict[str
 
 
 def _complete(raw: dict[str, Any]) -> dict[str, Any]:
-    """A shape with all keys that Labelme wants, in types that it accepts."""
+    """A shape with all keys that Labelme wants, in types that it accepts; values of those types stay as they are."""
     shape: dict[str, Any] = {"label": "", "points": [], "group_id": None, "description": "", "mask": None} | raw
     shape["shape_type"] = raw.get("shape_type") or "polygon"
-    shape["flags"] = raw["flags"] if isinstance(raw.get("flags"), dict) else {}
+    shape["flags"] = _flags(raw)
+    for key in ("label", "description"):
+        if not isinstance(shape[key], str):
+            shape[key] = "" if shape[key] is None else str(shape[key])
+    if shape["group_id"] is not None and type(shape["group_id"]) is not int:
+        group_id = _read_group_id(shape["group_id"])
+        shape["group_id"] = group_id if isinstance(group_id, int) else None
     return shape
+
+
+def _flags(raw: Mapping[str, Any]) -> dict[str, bool]:
+    """The flags of a shape; Labelme takes none but true and false."""
+    flags = raw.get("flags")
+    return {key: bool(value) for key, value in flags.items()} if isinstance(flags, dict) else {}
 
 
 def _new_shapes(one: Instance, label: str, tolerance_px: float) -> list[dict[str, Any]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -14,6 +15,9 @@ from pycocotools import mask as mask_utils
 from tqdm import tqdm
 
 from d2tune import files
+from d2tune.annotations import labelme
+from d2tune.annotations.dataset import Category, Dataset, Image, Instance, Rle
+from d2tune.annotations.outputs import beside
 from d2tune.data.mapper import inference_sample, read_image
 from d2tune.data.parts import load_parts
 from d2tune.errors import DataError
@@ -30,10 +34,10 @@ class PredictionResult:
     """What a prediction made.
 
     Attributes:
-        out: The folder with ``predictions.json`` and a picture for each image.
+        out: The folder with ``predictions.json`` and a picture for each image, or with the Labelme files.
         images: Images predicted on.
         instances: Instances found, of the score asked for or higher.
-        skipped: Files that are no readable picture, with the reason.
+        skipped: Pictures that were left out, with the reason.
     """
 
     out: Path
@@ -43,12 +47,21 @@ class PredictionResult:
 
 
 def predict(
-    run: str | Path, source: str | Path | None, *, out: str | Path, weights: str = "best", min_score: float = 0.5
+    run: str | Path,
+    source: str | Path | None,
+    *,
+    out: str | Path,
+    weights: str = "best",
+    min_score: float = 0.5,
+    to: Literal["coco", "labelme"] = "coco",
+    tolerance_px: float = 1.0,
+    force: bool = False,
 ) -> PredictionResult:
     """Find instances on a picture or on every picture below a folder.
 
-    Writes ``predictions.json``, a COCO file with images, categories and annotations that carry a score, and
-    a picture with the instances drawn for each image.
+    As COCO, this writes ``predictions.json``, a COCO file with images, categories and annotations that carry a score,
+    and a picture with the instances drawn for each image. As Labelme, it writes one file for each picture, to be
+    corrected in Labelme and trained on; a picture whose file is already there is left out.
 
     Args:
         run: The run folder.
@@ -56,9 +69,12 @@ def predict(
         out: Where the results go.
         weights: ``best``, ``final`` or a checkpoint file.
         min_score: Least score of an instance, from 0 to 1.
+        to: What is written.
+        tolerance_px: How far the outlines in Labelme files may lie from those of the masks.
+        force: Write Labelme files also where there are some already.
 
     Raises:
-        DataError: There are no pictures.
+        DataError: There are no pictures, or all have their Labelme files.
         RunError: The run cannot be used, or ``out`` cannot be written.
     """
     target = Path(out)
@@ -68,10 +84,12 @@ def predict(
     loaded = load_run(run, weights=weights)
     if source is None:
         root, pictures = _validation_pictures(loaded)
-    classes = loaded.record["classes"]
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
     skipped: list[str] = []
+    if to == "labelme" and not force:
+        pictures, skipped = _unannotated(pictures, root, target)
+    classes = loaded.record["classes"]
+    images: list[Image] = []
+    annotations: list[dict[str, Any]] = []
     with inference_mode(loaded.model):
         for path in tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False):
             name = path.relative_to(root).as_posix()
@@ -82,15 +100,58 @@ def predict(
                 continue
             found = [one for one in _run(loaded, image_rgb, len(images) + 1) if one["score"] >= min_score]
             height_px, width_px = image_rgb.shape[:2]
-            images.append({"id": len(images) + 1, "file_name": name, "width": width_px, "height": height_px})
+            images.append(Image(len(images) + 1, name, width_px, height_px, path.absolute()))
             annotations.extend(_annotations(found, first_id=len(annotations) + 1))
-            _draw(target / f"{name}.predicted.jpg", image_rgb, found, classes)
+            if to == "coco":
+                _draw(target / f"{name}.predicted.jpg", image_rgb, found, classes)
     if not images:
         raise DataError("no picture could be read", file=root, found=skipped[0])
-    categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
-    content = {"images": images, "categories": categories, "annotations": annotations}
-    files.write_json(target / "predictions.json", content, indent=None)
+    if to == "labelme":
+        labelme.write(_dataset(images, annotations, classes), target, tolerance_px=tolerance_px, force=force)
+    else:
+        _write_coco(target / "predictions.json", images, annotations, classes)
     return PredictionResult(target, len(images), len(annotations), tuple(skipped))
+
+
+def _unannotated(pictures: Sequence[Path], root: Path, out: Path) -> tuple[list[Path], list[str]]:
+    """The pictures without a Labelme file in ``out``, and a line for each that has one."""
+    images = [Image(number, path.relative_to(root).as_posix(), 0, 0) for number, path in enumerate(pictures)]
+    places = beside(images, out, ".json")
+    there = {number for number, place in places.items() if os.path.lexists(place)}
+    if len(there) == len(pictures):
+        raise DataError(
+            f"every picture has its Labelme file already ({len(there)} in all)",
+            file=places[0],
+            hint="Write to another folder with --out, or overwrite them with --force.",
+        )
+    lines = [f"{path}: there is a {places[number].name} already" for number, path in enumerate(pictures)]
+    left = [path for number, path in enumerate(pictures) if number not in there]
+    return left, [lines[number] for number in sorted(there)]
+
+
+def _dataset(images: Sequence[Image], annotations: Sequence[dict[str, Any]], classes: Sequence[str]) -> Dataset:
+    categories = tuple(Category(number, name) for number, name in enumerate(classes, start=1))
+    instances = []
+    for row in annotations:
+        height_px, width_px = row["segmentation"]["size"]
+        segmentation = Rle(height_px, width_px, row["segmentation"]["counts"])
+        place = row["id"], row["image_id"], row["category_id"]
+        instances.append(Instance(*place, segmentation, tuple(row["bbox"]), row["area"], score=row["score"]))
+    return Dataset(tuple(images), categories, tuple(instances))
+
+
+def _write_coco(
+    path: Path, images: Sequence[Image], annotations: Sequence[dict[str, Any]], classes: Sequence[str]
+) -> None:
+    content = {
+        "images": [
+            {"id": image.id, "file_name": image.file_name, "width": image.width_px, "height": image.height_px}
+            for image in images
+        ],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, start=1)],
+        "annotations": annotations,
+    }
+    files.write_json(path, content, indent=None)
 
 
 def find_pictures(source: Path) -> tuple[Path, list[Path]]:

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image as PilImage
 from pycocotools.coco import COCO
 
+from tests.labelme_app import open_in_labelme
 from tests.system.commands import TRAIN_NET, d2tune, refused, succeeded, train_net
 
 pytestmark = pytest.mark.slow
@@ -211,3 +212,32 @@ def test_predicting_without_a_source_takes_the_validation_pictures(folder: Path,
     succeeded(d2tune("predict", "run", "--out", "found_val", folder=folder))
     images = json.loads((folder / "found_val" / "predictions.json").read_text(encoding="utf-8"))["images"]
     assert {image["file_name"] for image in images} == {path.name for path in (folder / "data" / "val").glob("*.jpg")}
+
+
+def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path: Path) -> None:
+    """Pre-labelling: a human's file stays, all others are written, Labelme opens them, and training can tell them."""
+    photos = folder / "unlabelled"
+    photos.mkdir(exist_ok=True)
+    for source in sorted((folder / "data" / "val").glob("*.jpg"))[:2]:
+        (photos / source.name).write_bytes(source.read_bytes())
+    first, second = sorted(photos.glob("*.jpg"))
+    first.with_suffix(".json").write_text("drawn by hand", "utf-8")
+    words = ["predict", "run", "unlabelled", "--to", "labelme", "--out", "unlabelled", "--min-score", 0.01]
+    done = d2tune(*words, folder=folder)
+    assert " instances on 1 images: unlabelled" in succeeded(done)
+    assert f"{first.name}: there is a {first.stem}.json already" in done.stderr
+    assert first.with_suffix(".json").read_text("utf-8") == "drawn by hand"
+    assert sorted(path.suffix for path in photos.iterdir()) == [".jpg", ".jpg", ".json", ".json"]
+    file = second.with_suffix(".json")
+    value = json.loads(file.read_text("utf-8"))
+    assert value["imagePath"] == second.name and value["shapes"]
+    assert all(shape["flags"] == {"prediction": True} and 0 < shape["score"] <= 1 for shape in value["shapes"])
+    line = refused(d2tune(*words, folder=folder))
+    assert "every picture has its Labelme file already (2 in all)" in line and "--force" in line
+    first.with_suffix(".json").unlink()
+    (seen,) = open_in_labelme([file], tmp_path)
+    assert seen["errors"] == [] and len(seen["shapes"]) == len(value["shapes"])
+    succeeded(d2tune("convert", "unlabelled", "--out", "pre.json", folder=folder))
+    succeeded(d2tune("convert", "unlabelled", "--out", "none.json", "--no-predictions", folder=folder))
+    assert COCO(folder / "pre.json").dataset["annotations"]
+    assert not json.loads((folder / "none.json").read_text("utf-8"))["annotations"]

@@ -46,7 +46,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
         shutil.copy2(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(ROOT / ".venv")
+    for name in (".venv", ".venv-labelme"):
+        (folder / name).symlink_to(ROOT / name)
     return folder
 
 
@@ -68,7 +69,6 @@ def execute(command: str, folder: Path, **environment: str) -> str:
 
 def opens_labelme(command: str, folder: Path) -> None:
     """Start Labelme without a screen, see that it stays up, and close it."""
-    execute("make .venv-labelme/bin/labelme", folder)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     with subprocess.Popen(
         ["bash", "-c", command],
@@ -108,6 +108,9 @@ def test_the_whole_readme(copy: Path) -> None:
             execute(command, copy)
         if command.startswith("cp "):
             render_sample("balloon", copy / "datasets" / "mine", images=8)
+            (copy / "datasets" / "mine" / "new").mkdir()
+            for photo in (copy / "datasets" / "mine" / "val").glob("*.jpg"):
+                shutil.copy2(photo, copy / "datasets" / "mine" / "new")
             project = copy / "projects" / "mine.yaml"
             project.write_text(
                 project.read_text(encoding="utf-8").replace("datasets/balloon", "datasets/mine"), "utf-8"
@@ -116,6 +119,8 @@ def test_the_whole_readme(copy: Path) -> None:
     assert ran.count("make") >= 7 and "python" in ran and "cp" in ran
     (latest,) = {path.parents[1] for path in (copy / "runs" / "mine").glob("*/predictions/predictions.json")}
     assert (latest / "evaluation" / "evaluation.json").is_file()
+    new = copy / "datasets" / "mine" / "new"
+    assert {path.stem for path in new.glob("*.json")} == {path.stem for path in new.glob("*.jpg")} != set()
 
 
 def test_what_is_named_in_passing(copy: Path, tmp_path: Path, serve: Callable[[Path], str]) -> None:
