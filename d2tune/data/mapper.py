@@ -182,6 +182,13 @@ class EvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._dicts)
 
+    def input_size(self, index: int) -> tuple[int, int]:
+        """Height and width of the resized image."""
+        source = self._dicts[index]
+        size = source["height"], source["width"]
+        height_px, width_px = T.ResizeShortestEdge.get_output_shape(*size, self._short_side_px, self._max_side_px)
+        return height_px, width_px
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         source = self._dicts[index]
         image = read_image(source["file_name"], self._channel_order)

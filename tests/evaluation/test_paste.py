@@ -17,7 +17,7 @@ def test_the_same_pixels_as_detectron2s_pasting(seed: int) -> None:
     boxes = torch.cat([corners, torch.minimum(corners + sizes, torch.tensor([float(width), float(height)]))], 1)
     expected = paste_masks_in_image(masks, boxes, (height, width), 0.5)
     for mask, box, reference in zip(masks, boxes, expected, strict=True):
-        rle = paste_rle(mask, box, height_px=height, width_px=width)
+        rle = paste_rle(mask.numpy(), box.numpy(), height_px=height, width_px=width)
         decoded = mask_utils.decode({**rle, "counts": rle["counts"].encode()}).astype(bool)
         assert np.array_equal(decoded, reference.numpy())
 
