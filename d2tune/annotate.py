@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from d2tune import files
+from d2tune.annotations.lists import is_list
 from d2tune.doctor import labelme_command
 from d2tune.errors import DataError, MachineError
 from d2tune.project import load_project
@@ -31,6 +32,8 @@ def annotate(project: str | Path, *, part: Literal["train", "val"] = "train") ->
     name = loaded.data.train if part == "train" else loaded.data.val
     if not isinstance(name, str):
         raise DataError("the validation part is taken from the training part", file=project, place="data.val")
+    if is_list(name):
+        name = loaded.data.annotations
     folder = loaded.data.root / (loaded.data.images or name)
     if not folder.is_dir():
         raise DataError("no such folder of pictures", file=folder, hint="Make it and put your photos into it.")

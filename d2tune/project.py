@@ -33,8 +33,10 @@ class Data(_Section):
 
     Attributes:
         root: Folder of the data; a relative path starts at the project file's folder.
-        train: Folder or file of the training part, relative to ``root``.
-        val: Folder or file of the validation part, or a fraction of ``train`` to set aside (0.2 is a fifth).
+        train: Folder or file of the training part, relative to ``root``; or a list of its pictures, a ``.txt`` file
+            as ``d2tune split`` writes it.
+        val: Likewise for the validation part, or a fraction of ``train`` to set aside (0.2 is a fifth).
+        annotations: Folder or file that lists take their pictures from, relative to ``root``.
         images: Folder that holds the pictures where they lie apart from the annotations.
         format: Annotation format; ``auto`` recognises it from the content.
         class_name: Class of shapes that carry none (VIA).
@@ -49,6 +51,7 @@ class Data(_Section):
     root: Path
     train: str = "train"
     val: str | Annotated[float, Field(gt=0, lt=1)] = "val"
+    annotations: str = "."
     images: str | None = None
     format: Literal["auto", "labelme", "via", "coco"] = "auto"
     class_name: str | None = None

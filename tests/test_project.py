@@ -22,6 +22,7 @@ def test_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
     assert loaded.project.data.root == tmp_path / "photos"
     assert loaded.project.classes == ("cat", "dog")
     assert loaded.project.weights == "auto"
+    assert loaded.project.data.annotations == "."
     assert loaded.profile is None
 
 

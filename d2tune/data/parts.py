@@ -10,6 +10,7 @@ from PIL import Image
 
 from d2tune.annotations.convert import findings_table, read_dataset
 from d2tune.annotations.dataset import Dataset, ReadOptions
+from d2tune.annotations.lists import is_list, refuse_shared
 from d2tune.annotations.splits import split
 from d2tune.errors import DataError
 from d2tune.project import Project
@@ -48,6 +49,7 @@ def load_parts(project: Project, *, sample: bool = True, restore_dir: Path | Non
     rendered = False
     if not data.root.exists():
         rendered = _render_sample(project, allowed=sample)
+    refuse_shared_pictures(project)
     restore = restore_dir or data.root / ".restored"
     labels = project.classes or None
     train = read_part(project, data.train, labels=labels, restore_dir=restore)
@@ -69,10 +71,11 @@ def read_part(project: Project, part: str, *, labels: tuple[str, ...] | None, re
         DataError: It is missing, has errors, or has no images.
     """
     data = project.data
-    source = data.root / part
-    if not source.exists():
-        raise DataError("no such data", file=source, hint="Correct data.root, data.train and data.val in the project.")
-    options = read_options(project, labels, restore_dir=restore_dir)
+    source, options = part_source(project, part, labels, restore_dir=restore_dir)
+    for path in (source, options.image_list):
+        if path is not None and not path.exists():
+            hint = "Correct data.root, data.train, data.val and data.annotations in the project."
+            raise DataError("no such data", file=path, hint=hint)
     dataset = read_dataset(source, format=data.format, options=options)
     notable = [finding for finding in dataset.findings if finding.level != "info"]
     if notable:
@@ -124,16 +127,30 @@ def check_picture(path: Path) -> None:
         ) from None
 
 
-def read_options(project: Project, labels: tuple[str, ...] | None, *, restore_dir: Path | None = None) -> ReadOptions:
-    """How a project's annotations are to be read.
+def refuse_shared_pictures(project: Project) -> None:
+    """Make sure that lists of the two parts have no picture in common.
+
+    Raises:
+        DataError: Names the first picture that is in both.
+    """
+    data = project.data
+    if isinstance(data.val, str) and is_list(data.train) and is_list(data.val):
+        refuse_shared(data.root / data.train, data.root / data.val)
+
+
+def part_source(
+    project: Project, part: str, labels: tuple[str, ...] | None, *, restore_dir: Path | None = None
+) -> tuple[Path, ReadOptions]:
+    """Where the annotations of a part of a project lie, and how they are to be read.
 
     Args:
-        project: Its ``data`` section says how.
+        project: Its ``data`` section says so.
+        part: ``data.train`` or ``data.val``, or an absolute path in the place of one.
         labels: Class names; None takes those that occur.
         restore_dir: Where pictures that exist only inside the annotations are written.
     """
     data = project.data
-    return ReadOptions(
+    options = ReadOptions(
         labels=labels,
         image_root=None if data.images is None else data.root / data.images,
         class_name=data.class_name or (labels[0] if labels and len(labels) == 1 else None),
@@ -141,7 +158,9 @@ def read_options(project: Project, labels: tuple[str, ...] | None, *, restore_di
         rename=data.rename,
         skip_bad=data.skip_bad,
         restore_dir=restore_dir,
+        image_list=data.root / part if is_list(part) else None,
     )
+    return data.root / (data.annotations if is_list(part) else part), options
 
 
 def _render_sample(project: Project, *, allowed: bool) -> bool:

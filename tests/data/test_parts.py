@@ -1,3 +1,6 @@
+import json
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -6,6 +9,7 @@ import yaml
 from d2tune.data.parts import load_parts
 from d2tune.errors import DataError
 from d2tune.project import Project, load_project
+from tests.annotations.builders import labelme_value, shape
 from tests.shared_files import SHARED
 
 
@@ -35,6 +39,51 @@ def test_microcontroller_photos_with_a_split_of_their_own(tmp_path: Path) -> Non
     for name, count in parts.val.counts().items():
         total = count + parts.train.counts()[name]
         assert 0.1 < count / total < 0.35, name
+
+
+def test_parts_that_are_lists(tmp_path: Path) -> None:
+    """Names are relative to the data's root; the classes are those of all annotations, so both parts agree."""
+    photos = sorted((SHARED / "data/microcontrollers/train").glob("*.jpg"))
+    names = [f"train/{photo.name}" for photo in photos]
+    for name, listed in {"learn": names[:9], "judge": names[9:12], "both": names[8:12]}.items():
+        (tmp_path / f"{name}.txt").write_text("".join(f"{one}\n" for one in listed), "utf-8")
+    root = SHARED / "data/microcontrollers"
+    data = {"root": str(root), "train": str(tmp_path / "learn.txt"), "val": str(tmp_path / "judge.txt")}
+    parts = load_parts(project(tmp_path, data=data))
+    assert [image.file_name for image in parts.train.images] == names[:9]
+    assert [image.file_name for image in parts.val.images] == names[9:12]
+    assert parts.train.class_names == parts.val.class_names and len(parts.train.class_names) == 4
+    with_fraction = load_parts(project(tmp_path, data=data | {"val": 0.34}))
+    assert len(with_fraction.val.images) in (3, 4)
+    assert (
+        sorted(one.file_name for part in (with_fraction.train, with_fraction.val) for one in part.images) == names[:9]
+    )
+    with pytest.raises(DataError, match=r"both.txt: line 1: train/IMG_\w+.jpg is in .*learn.txt too, line 9"):
+        load_parts(project(tmp_path, data=data | {"val": str(tmp_path / "both.txt")}))
+    with pytest.raises(DataError, match=r"elsewhere: no such data.*data\.annotations"):
+        load_parts(project(tmp_path, data=data | {"annotations": "elsewhere"}))
+
+
+def test_near_duplicates_are_not_divided(tmp_path: Path) -> None:
+    film = sorted((SHARED / "data/car_video/JPEGImages").rglob("*.jpg"))
+    (tmp_path / "photos").mkdir()
+    for frame in film[::8]:
+        shutil.copy(frame, tmp_path / "photos")
+        write_square(tmp_path / "photos" / f"{frame.stem}.json", frame.name, (854, 480))
+    for photo in sorted((SHARED / "data/microcontrollers/train").glob("*.jpg"))[:20]:
+        shutil.copy(photo, tmp_path / "photos")
+        write_square(tmp_path / "photos" / f"{photo.stem}.json", photo.name, (800, 600))
+    data = {"root": ".", "train": "photos", "val": 0.2}
+    parts = load_parts(project(tmp_path, data=data | {"split_seed": 1}))
+    frames = Counter(
+        part for part in ("train", "val") for one in getattr(parts, part).images if "IMG" not in one.file_name
+    )
+    assert len(parts.val.images) == 5 and list(frames.values()) == [5]
+
+
+def write_square(path: Path, image: str, size: tuple[int, int]) -> None:
+    square = shape([[10, 10], [60, 10], [60, 60], [10, 60]], "thing")
+    path.write_text(json.dumps(labelme_value(square, image=image, size=size)), "utf-8")
 
 
 def test_labelme_zoo_folder_by_folder(tmp_path: Path) -> None:
