@@ -25,7 +25,7 @@ LABELME := .venv-labelme/bin/labelme
 # half a minute.
 PIP_INSTALL = quiet=; [ -t 1 ] || quiet=--quiet; set -x; "$$python" -m pip install --no-compile $$quiet
 
-.PHONY: help setup doctor annotate data convert train evaluate predict demo test lint clean FORCE
+.PHONY: help setup doctor annotate data convert train evaluate predict demo browser test lint clean FORCE
 
 help:  ## list these targets
 	@echo "make TARGET [PROJECT=balloon] [ARGS=...]"
@@ -92,7 +92,19 @@ demo: $(READY)  ## the whole journey on rendered photos, in under 15 minutes
 	$(D2TUNE) convert projects/demo.yaml
 	$(D2TUNE) train projects/demo.yaml $(ARGS)
 
-test: lint $(LABELME)  ## lint, then every test that needs no GPU
+# The page that `d2tune check --report` writes is looked at in a real browser.
+browser:
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	  if command -v "$$name" >/dev/null; then exit; fi; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  set -ex; apt-get update; apt-get install -y --no-install-recommends chromium; \
+	else \
+	  echo "error: the tests look at a page in a browser, and there is none. Install one (Debian: sudo apt install chromium) and run make again" >&2; \
+	  exit 1; \
+	fi
+
+test: browser lint $(LABELME)  ## lint, then every test that needs no GPU
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not gpu" -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(READY)  ## style, format, types and import rules

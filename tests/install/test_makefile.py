@@ -93,6 +93,57 @@ def test_each_target_shows_the_command_below_it(arguments, command):
     assert command in done.stdout
 
 
+# Stand in for the programs that `make browser` asks; the second writes down what it was asked to do.
+ID = "#!{shell}\necho {number}\n"
+APT_GET = "#!{shell}\necho $@ >> {log}\nexit {status}\n"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def add_program(programs, name, text):
+    (programs / name).write_text(text)
+    (programs / name).chmod(0o755)
+
+
+def add_system(programs, tmp_path, *, user, status=0):
+    add_program(programs, "id", ID.format(shell=programs / "bash", number=user))
+    add_program(programs, "apt-get", APT_GET.format(shell=programs / "bash", log=tmp_path / "log", status=status))
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+def test_a_browser_that_is_there_is_taken(programs, tmp_path, browser):
+    add_system(programs, tmp_path, user=0)
+    add_program(programs, browser, "")
+    assert make("browser", path=programs).returncode == 0
+    assert not (tmp_path / "log").exists()
+
+
+def test_root_gets_a_browser_from_the_system(programs, tmp_path):
+    add_system(programs, tmp_path, user=0)
+    done = make("browser", path=programs)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "log").read_text() == "update\ninstall -y --no-install-recommends chromium\n"
+
+
+def test_a_browser_that_cannot_be_had_stops_the_tests(programs, tmp_path):
+    add_system(programs, tmp_path, user=0, status=100)
+    assert make("browser", path=programs).returncode != 0
+    assert (tmp_path / "log").read_text() == "update\n"
+
+
+def test_others_are_told_to_install_a_browser(programs, tmp_path):
+    add_system(programs, tmp_path, user=1000)
+    done = make("browser", path=programs)
+    assert done.returncode != 0
+    assert "sudo apt install chromium" in done.stderr.splitlines()[0]
+    assert not (tmp_path / "log").exists()
+
+
+def test_the_tests_look_for_a_browser_before_anything_else():
+    done = make("--dry-run", "test")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("for name in chromium chromium-browser google-chrome google-chrome-stable; do")
+
+
 def test_clean_keeps_the_environment_the_data_and_the_runs(tmp_path):
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
     kept = ["datasets/mine/train/a.json", "runs/balloon/1/metrics.jsonl", ".venv/bin/python", "d2tune/cli.py"]

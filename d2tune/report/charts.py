@@ -1,0 +1,312 @@
+"""Charts as inline SVG: labelled axes, a tooltip on every mark, colours from the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+from d2tune.errors import printable
+
+_WIDTH, _HEIGHT = 460, 236
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 22, 46
+_PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+_DECADE = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A dashed vertical line with a word at its top.
+
+    Attributes:
+        at: Where on the x axis.
+        text: The word.
+    """
+
+    at: float
+    text: str
+
+
+def number(value: float) -> str:
+    """A number as a person writes it: three digits that count, thousands apart.
+
+    >>> number(0.04567), number(3.14159), number(12345.6), number(8.0)
+    ('0.0457', '3.14', '12,346', '8')
+    """
+    if value == int(value) or abs(value) >= 100:
+        return f"{round(value):,}"
+    return f"{value:.3g}"
+
+
+def histogram(
+    values: NDArray[np.float64],
+    *,
+    x_label: str,
+    things: str,
+    unit: str = "",
+    lines: Sequence[Line] = (),
+    tick_text: Callable[[float], str] = number,
+) -> Markup:
+    """How often values of each size occur; the x axis is logarithmic where they span most of a decade.
+
+    Args:
+        values: Positive numbers, ``(V,)``, at least one.
+        x_label: What the x axis shows, with its unit.
+        things: What is counted, for the y axis and the tooltips.
+        unit: Follows the numbers in the tooltips.
+        lines: Borders to draw, where they lie on the axis.
+        tick_text: How numbers on the x axis are written.
+    """
+    values = np.maximum(values, 1e-6)
+    low, high = float(values.min()), float(values.max())
+    is_log = high > _DECADE * low
+    edges = _log_edges(low, high) if is_log else _linear_edges(low, high)
+    counts, _ = np.histogram(values, edges)
+    counts[-1] += int(np.count_nonzero(values > edges[-1]))
+    scale = math.log if is_log else float
+    start, stop = scale(edges[0]), scale(edges[-1])
+
+    def x(value: float) -> float:
+        return _LEFT + (scale(value) - start) / (stop - start) * _PLOT_WIDTH
+
+    top, frame = _counts_axis(int(counts.max()), things)
+    marks = []
+    for count, left, right in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if count:
+            tip = f"{tick_text(left)} to {tick_text(right)}{unit}: {number(count)} {things} ({_share(count, values)})"
+            marks.append(_bar(x(left), x(right), count / top, tip))
+    inner = [line for line in lines if edges[0] < line.at < edges[-1]]
+    ticks = _log_ticks(edges[0], edges[-1]) if is_log else _linear_ticks(edges[0], edges[-1])
+    axis = [_tick(x(value), tick_text(value)) for value in ticks]
+    borders = [_border(x(line.at), line.text) for line in inner]
+    suffix = ", logarithmic" if is_log else ""
+    return _chart([frame, *marks, *axis, *borders], f"{x_label}{suffix}", f"Histogram: {things} by {x_label}")
+
+
+def count_bars(values: NDArray[np.int64], *, x_label: str, things: str) -> Markup:
+    """How often each whole number occurs; ranges of numbers where there are many.
+
+    Args:
+        values: Whole numbers from 0, ``(V,)``, at least one.
+        x_label: What is counted on the x axis.
+        things: What is counted, for the y axis and the tooltips.
+    """
+    high = int(values.max())
+    step = max(1, math.ceil((high + 1) / 24))
+    counts = np.bincount(values // step, minlength=high // step + 1)
+    width = _PLOT_WIDTH / len(counts)
+    top, frame = _counts_axis(int(counts.max()), things)
+    marks, every = [], math.ceil(len(counts) / 13)
+    for position, count in enumerate(counts.tolist()):
+        name = str(position * step) if step == 1 else f"{position * step} to {position * step + step - 1}"
+        left = _LEFT + position * width
+        pad = min(width * 0.12, 0.5 * max(0.0, width - 44))
+        if count:
+            tip = f"{name} {x_label}: {number(count)} {things} ({_share(count, values)})"
+            marks.append(_bar(left + pad, left + width - pad, count / top, tip))
+        if position % every == 0:
+            marks.append(_tick(left + width / 2, str(position * step) if step == 1 else name.replace(" to ", "-")))
+    return _chart([frame, *marks], x_label, f"Bars: {things} by {x_label}")
+
+
+def size_scatter(sizes_px: NDArray[np.float64]) -> Markup:
+    """Widths and heights of pictures; a dot's area grows with how many there are.
+
+    Args:
+        sizes_px: Width and height, ``(N, 2)``, at least one row.
+    """
+    counts = Counter(map(tuple, sizes_px.astype(int).tolist()))
+    top_x, top_y = (_nice_top(float(side) * 1.08) for side in sizes_px.max(axis=0))
+    parts = []
+    for value in _linear_ticks(0, top_y):
+        parts.append(_grid(_y(value / top_y), number(value)))
+    for value in _linear_ticks(0, top_x):
+        parts.append(_tick(_LEFT + value / top_x * _PLOT_WIDTH, number(value)))
+    largest = max(counts.values())
+    for (width, height), count in counts.most_common(400):
+        x, y = _LEFT + width / top_x * _PLOT_WIDTH, _y(height / top_y)
+        radius = 3.0 + 9.0 * math.sqrt(count / largest) if largest > 1 else 4.0
+        tip = f"{width} x {height} px: {number(count)} {'picture' if count == 1 else 'pictures'}"
+        parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{tip}</title></circle>')
+    parts.append(f'<text class="axis" x="{_LEFT - 38}" y="12">height (px)</text>')
+    return _chart(parts, "width (px)", "Widths and heights of pictures")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A row of `ranges`: a name, its colour, and the least, middle and largest value."""
+
+    name: str
+    colour: str
+    low: float
+    middle: float
+    high: float
+
+
+def ranges(rows: Sequence[Range], *, x_label: str, unit: str = "") -> Markup:
+    """From where to where the values of several classes reach, with a dot at the median; the axis is logarithmic.
+
+    Args:
+        rows: At least one and at most twelve.
+        x_label: What the x axis shows.
+        unit: Follows the numbers in the tooltips.
+    """
+    low, high = max(1e-6, min(row.low for row in rows)), max(row.high for row in rows)
+    edges = _log_edges(low, high) if high > 4 * low else _log_edges(low / 2, high * 2)
+    start, stop, left = math.log(edges[0]), math.log(edges[-1]), 128
+    width = _WIDTH - _RIGHT - left
+
+    def x(value: float) -> float:
+        return left + (math.log(max(value, 1e-6)) - start) / (stop - start) * width
+
+    step = min(30.0, (_PLOT_HEIGHT + _TOP - 6) / len(rows))
+    parts = []
+    for value in _log_ticks(float(edges[0]), float(edges[-1])):
+        at = x(value)
+        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="6" y2="{_HEIGHT - _BOTTOM}"/>')
+        parts.append(_tick(at, number(value)))
+    for position, row in enumerate(rows):
+        y = 6 + (position + 0.5) * step
+        name = row.name if len(row.name) <= 18 else f"{row.name[:17]}…"
+        tip = f"{row.name[:200]}: {number(row.low)} to {number(row.high)}{unit}, median {number(row.middle)}{unit}"
+        parts.append(
+            f'<g style="--c: {row.colour}"><title>{escape(printable(tip))}</title>'
+            f'<text class="tick end" x="{left - 10}" y="{y + 4:.1f}">{escape(printable(name))}</text>'
+            f'<line class="range" x1="{x(row.low):.1f}" x2="{max(x(row.high), x(row.low) + 1):.1f}" '
+            f'y1="{y:.1f}" y2="{y:.1f}"/><circle class="median" cx="{x(row.middle):.1f}" cy="{y:.1f}" r="5"/></g>'
+        )
+    return _chart(parts, f"{x_label}, logarithmic", f"Ranges: {x_label}", centre=left + width / 2)
+
+
+def heat_map(points: NDArray[np.float64], *, columns: int = 24, rows: int = 16) -> Markup:
+    """Where in their pictures objects lie.
+
+    Args:
+        points: Centres, x and y as fractions of width and height, ``(P, 2)``, at least one row.
+        columns: Cells across.
+        rows: Cells down.
+    """
+    clipped = np.clip(points, 0, 1 - 1e-9)
+    cells = (clipped * (columns, rows)).astype(int)
+    counts = np.bincount(cells[:, 1] * columns + cells[:, 0], minlength=rows * columns).reshape(rows, columns)
+    width, height = 432 / columns, 200 / rows
+    parts = ['<rect class="field" x="14" y="14" width="432" height="200"/>']
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        count = int(counts[row, column])
+        opacity = 0.15 + 0.85 * math.sqrt(count / counts.max())
+        parts.append(
+            f'<rect class="heat" x="{14 + column * width:.1f}" y="{14 + row * height:.1f}" width="{width:.1f}" '
+            f'height="{height:.1f}" opacity="{opacity:.2f}"><title>{number(count)} object centres</title></rect>'
+        )
+    caption = '<text class="axis middle" x="230" y="230">centres of objects, all pictures scaled to one frame</text>'
+    return _svg([*parts, caption], "Where objects lie in their pictures")
+
+
+def _svg(parts: Sequence[str], name: str) -> Markup:
+    body = "".join(parts)
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(name)}">{body}</svg>'
+    )
+
+
+def _chart(parts: Sequence[str], x_label: str, name: str, *, centre: float = _LEFT + _PLOT_WIDTH / 2) -> Markup:
+    return _svg([*parts, f'<text class="axis middle" x="{centre}" y="{_HEIGHT - 8}">{escape(x_label)}</text>'], name)
+
+
+def _y(share: float) -> float:
+    return _TOP + (1 - share) * _PLOT_HEIGHT
+
+
+def _counts_axis(largest: int, things: str) -> tuple[float, str]:
+    """The y value at the top, and grid lines at whole numbers."""
+    top = max(1.0, _nice_top(largest))
+    values = [value for value in _linear_ticks(0, top) if value == int(value)]
+    grid = "".join(_grid(_y(value / top), number(value)) for value in values)
+    return top, f'{grid}<text class="axis" x="{_LEFT - 38}" y="12">{escape(things)}</text>'
+
+
+def _grid(y: float, text: str) -> str:
+    return (
+        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text class="tick end" x="{_LEFT - 7}" y="{y + 4:.1f}">{escape(text)}</text>'
+    )
+
+
+def _tick(x: float, text: str) -> str:
+    y = _HEIGHT - _BOTTOM
+    return (
+        f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 4}"/>'
+        f'<text class="tick middle" x="{x:.1f}" y="{y + 17}">{escape(text)}</text>'
+    )
+
+
+def _bar(left: float, right: float, share: float, tip: str) -> str:
+    y, width = _y(share), max(1.5, right - left - 1.5)
+    height = max(1.5, _HEIGHT - _BOTTOM - y)
+    return (
+        f'<rect class="bar" x="{left + 0.75:.1f}" y="{_HEIGHT - _BOTTOM - height:.1f}" width="{width:.1f}" '
+        f'height="{height:.1f}" rx="1.5"><title>{escape(tip)}</title></rect>'
+    )
+
+
+def _border(x: float, text: str) -> str:
+    return (
+        f'<line class="border" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 4}" y2="{_HEIGHT - _BOTTOM}"/>'
+        f'<text class="tick note" x="{x + 4:.1f}" y="{_TOP - 6}">{escape(text)}</text>'
+    )
+
+
+def _share(count: int, values: NDArray[np.generic]) -> str:
+    return f"{100 * count / len(values):.3g} %"
+
+
+def _log_edges(low: float, high: float) -> NDArray[np.float64]:
+    """At most 27 edges in equal ratios: the fourth root of 2, or that squared until they are few enough."""
+    ratio = 2.0**0.25
+    while math.log(high / low) / math.log(ratio) > 26:
+        ratio *= ratio
+    first = math.floor(math.log(low) / math.log(ratio) + 1e-9)
+    last = max(first + 1, math.ceil(math.log(high) / math.log(ratio) - 1e-9))
+    return np.power(ratio, np.arange(first, last + 1, dtype=np.float64))
+
+
+def _linear_edges(low: float, high: float) -> NDArray[np.float64]:
+    step = _nice_step((high - low) / 16 or max(abs(low), 1e-3) / 10)
+    first = math.floor(low / step + 1e-9)
+    last = max(first + 1, math.ceil(high / step - 1e-9))
+    if last - first < 8:
+        middle = (first + last) // 2
+        first, last = max(0, middle - 4), max(0, middle - 4) + 8
+    return np.arange(first, last + 1, dtype=np.float64) * step
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Powers of 2 where they fit, else 1-2-5 or powers of 10."""
+    first, last = math.ceil(math.log2(low) - 1e-9), math.floor(math.log2(high) + 1e-9)
+    if last - first <= 9 and low >= 0.9:
+        return [2.0**power for power in range(first, last + 1)]
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    digits = (1, 2, 5) if len(decades) <= 4 else (1,)
+    ticks = [digit * 10.0**decade for decade in decades for digit in digits]
+    return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+
+
+def _linear_ticks(low: float, high: float) -> list[float]:
+    step = _nice_step((high - low) / 5)
+    return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _nice_step(rough: float) -> float:
+    """The least of 1, 2, 5 times a power of 10 that is not below ``rough``."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= rough * 0.999999)
+
+
+def _nice_top(value: float) -> float:
+    step = _nice_step(max(value, 1e-9) / 5)
+    return math.ceil(value / step - 1e-9) * step

@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import pytest
+
+from d2tune.annotations.dataset import Finding
+from d2tune.report.advice import advice, verdict
+from d2tune.report.survey import Checked, survey
+from tests.report.datasets import make_dataset, surveyed
+
+
+def test_figures_by_hand():
+    figures = surveyed(
+        [(100, 50), (40, 40), (10, 20)], [(1, 1, 0, 0, 30, 30), (1, 2, 5, 5, 8, 2), (2, 1, 0, 0, 10, 40)]
+    )
+    assert figures.sizes_px.tolist() == [30, 4, 20]
+    assert figures.relative_sizes == pytest.approx([30 / 5000**0.5, 4 / 5000**0.5, 0.5])
+    assert figures.aspect_ratios.tolist() == [1, 4, 0.25]
+    assert figures.objects_per_image.tolist() == [2, 1, 0]
+    first, second = figures.class_rows
+    assert (first.name, first.images, first.instances, first.share) == ("a", 2, 2, pytest.approx(2 / 3))
+    assert (first.smallest_px, first.median_px, first.largest_px) == (20, 25, 30)
+    assert (second.name, second.images, second.instances, second.median_px) == ("b", 1, 1, 4)
+
+
+def test_a_class_without_instances_has_no_sizes():
+    (row,) = surveyed([(9, 9)], [], classes=("a",)).class_rows
+    assert (row.instances, row.share, row.median_px) == (0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "part_of", "expected"),
+    [
+        (["train/1.png", "Valid/2.png", "3.png"], None, ["train", "val", ""]),
+        (["train/1.png", "train/2.png", "3.png"], None, ["", "", ""]),
+        (["1.png", "2.png", "3.png"], {"2.png": "test", "1.png": "train"}, ["train", "test", ""]),
+    ],
+    ids=["folders", "one folder is no split", "lists"],
+)
+def test_parts(names, part_of, expected):
+    figures = surveyed([(9, 9)] * 3, [(2, 1, 0, 0, 3, 3)], names=names, part_of=part_of)
+    assert [picture.part for picture in figures.pictures] == expected
+    assert list(figures.parts) == [part for part in ("train", "val", "test") if part in expected]
+    assert sum(figures.class_rows[0].by_part) == (1 if expected[1] else 0)
+
+
+def test_two_sources_are_counted_as_one():
+    one = make_dataset([(9, 9)], [(1, 1, 0, 0, 3, 3)], classes=("a", "b"))
+    two = make_dataset([(9, 9), (8, 8)], [(1, 1, 0, 0, 3, 3)], classes=("b", "c"))
+    figures = survey([Checked(Path("x"), one, (), "train"), Checked(Path("y"), two, (), "val")])
+    assert figures.class_names == ("a", "b", "c")
+    assert [picture.image.id for picture in figures.pictures] == [1, 2, 3]
+    assert {row.name: row.by_part for row in figures.class_rows} == {"a": (1, 0), "b": (0, 1), "c": (0, 0)}
+
+
+def titles(*arguments, leaks=0, **options):
+    return [one.title for one in advice(surveyed(*arguments, **options), leaks=leaks)]
+
+
+MANY = [(1, 1, 0, 0, 200, 200)] * 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "expected"),
+    [
+        (([(640, 640)], MANY), {"classes": ("a",)}, []),
+        (
+            ([(640, 640)], [(1, 1, 0, 0, 20, 20)] * 30),
+            {"classes": ("a",)},
+            ["100 % of the objects are smaller than 32 px"],
+        ),
+        (
+            ([(4000, 3000)], [(1, 1, 0, 0, 100, 100)] * 30),
+            {"classes": ("a",)},
+            ["100 % of the objects fall below 32 px when pictures are shrunk"],
+        ),
+        (([(640, 640)], MANY), {}, ["Nobody drew b"]),
+        (([(640, 640)], [*MANY, (1, 2, 0, 0, 200, 200)]), {}, ["b has under 20 instances"]),
+        (
+            ([(640, 640)], MANY * 21 + [(1, 2, 0, 0, 200, 200)] * 30),
+            {},
+            ["a is 21 times as frequent as b", "A picture has"],
+        ),
+        (([(640, 640)], [(1, 1, 0, 0, 400, 50)] * 30), {"classes": ("a",)}, ["100 % of the objects are over 4 times"]),
+        (([(640, 640), (3000, 3000)], MANY), {"classes": ("a",)}, ["The largest picture is 4.69 times as wide"]),
+        (
+            ([(640, 640)], MANY),
+            {"classes": ("a",), "leaks": 2},
+            ["Near-duplicates lie on both sides of a split (2 groups)"],
+        ),
+        (
+            ([(640, 640)] * 2, MANY),
+            {"classes": ("a",), "part_of": {"0001.png": "train", "0002.png": "val"}},
+            ["a is missing from val"],
+        ),
+    ],
+    ids=[
+        "nothing",
+        "small",
+        "small when shrunk",
+        "undrawn",
+        "scarce",
+        "unbalanced",
+        "thin",
+        "sizes",
+        "leak",
+        "missing",
+    ],
+)
+def test_advice_is_given_where_the_data_show_it(arguments, options, expected):
+    found = titles(*arguments, **options)
+    assert len(found) == len(expected)
+    assert all(title.startswith(start) for title, start in zip(found, expected, strict=True)), found
+
+
+def test_errors_come_first_and_the_verdict_counts_them():
+    findings = [Finding("error", "bad_json", "a.json", "m"), Finding("warning", "clipped", "b.json", "m", shape=0)]
+    figures = surveyed([(640, 640)], MANY, classes=("a",), findings=findings)
+    assert advice(figures, leaks=1)[0].title == "1 error to mend before training"
+    words = verdict(figures, leaks=1, groups=3)
+    assert words == (
+        "1 image, 30 instances of 1 class; 1 error stops training; "
+        "1 group of near-duplicates lies in more than one part; 1 warning."
+    )
+    assert verdict(surveyed([(9, 9)], [], classes=())) == (
+        "1 image, 0 instances of 0 classes; there is nothing to learn from yet."
+    )

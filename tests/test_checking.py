@@ -1,0 +1,77 @@
+import re
+import shutil
+
+import pytest
+
+from d2tune.annotations.lists import read_list
+from d2tune.checking import check
+from d2tune.data.parts import load_parts
+from d2tune.errors import DataError
+from d2tune.project import load_project
+from tests.shared_files import SHARED
+
+PHOTOS = SHARED / "data" / "microcontrollers" / "test"
+
+
+def table(page, number):
+    """The cells of a table of the page's section on classes, row by row."""
+    (section,) = re.findall(r'<section id="classes">(.*?)</section>', page.read_text("utf-8"), re.DOTALL)
+    body = re.findall(r"<tbody>(.*?)</tbody>", section, re.DOTALL)[number]
+    rows = re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
+    return [[re.sub("<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row)] for row in rows]
+
+
+def test_a_fraction_of_the_training_photos_is_the_part_that_training_sets_aside(tmp_path):
+    shutil.copytree(PHOTOS, tmp_path / "data" / "train")
+    project = tmp_path / "mine.yaml"
+    project.write_text("name: mine\ndata: {root: data, val: 0.3, split_seed: 3}\n", encoding="utf-8")
+    (found,) = check(project, report=tmp_path / "check.html")
+    parts = load_parts(load_project(project, hardware="cpu").project)
+    assert (len(found.dataset.images), found.part) == (7, "")
+    rows = table(tmp_path / "check.html", 1)
+    assert [row[:2] for row in rows] == [["train", str(len(parts.train.images))], ["val", str(len(parts.val.images))]]
+    text = (tmp_path / "check.html").read_text("utf-8")
+    for part, dataset in (("train", parts.train), ("val", parts.val)):
+        for image in dataset.images:
+            assert re.search(rf'<bdi>{image.file_name}</bdi><br><span class="pill">{part}</span>', text)
+
+
+def test_a_project_of_lists(tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(PHOTOS, data)
+    names = sorted(path.name for path in data.glob("*.jpg"))
+    for part, chosen in (("train", names[:4]), ("val", names[4:6])):
+        (data / f"{part}.txt").write_text("\n".join(chosen), encoding="utf-8")
+    project = tmp_path / "mine.yaml"
+    project.write_text("name: mine\ndata: {root: data, train: train.txt, val: val.txt}\n", encoding="utf-8")
+    train, val = check(project, report=tmp_path / "check.html")
+    assert [image.file_name for image in train.dataset.images] == list(read_list(data / "train.txt"))
+    assert (train.part, val.part, len(val.dataset.images)) == ("train", "val", 2)
+    assert [row[:2] for row in table(tmp_path / "check.html", 1)] == [["train", "4"], ["val", "2"]]
+
+
+def test_pictures_inside_of_annotation_files_are_on_the_page(tmp_path):
+    source = SHARED / "data" / "labelme_zoo" / "52_v4.4.0_image_file_absent_imageData_only"
+    (found,) = check(source, report=tmp_path / "check.html")
+    text = (tmp_path / "check.html").read_text("utf-8")
+    assert [finding.code for finding in found.findings] == ["image_restored_from_imageData"]
+    assert text.count('<img src="data:image/jpeg;base64,') == 2, "the finding's and the contact sheet's"
+    assert not any(image.path.exists() for image in found.dataset.images), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"splits": "nowhere"}, "the folder of splits has no list"), ({"report": "."}, "the report is a file")],
+)
+def test_mistakes(tmp_path, options, words):
+    chosen = {"report": tmp_path / "check.html"} | {key: tmp_path / value for key, value in options.items()}
+    with pytest.raises(DataError, match=words):
+        check(PHOTOS, **chosen)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_warnings_count_as_errors_where_that_was_asked_for(tmp_path):
+    (found,) = check(SHARED / "conversion_cases" / "24_fully_outside", strict=True, report=tmp_path / "check.html")
+    assert [finding.code for finding in found.findings] == ["outside_image", "not_labelme"]
+    assert {finding.level for finding in found.findings} == {"error"}
+    assert "2 errors stop training" in (tmp_path / "check.html").read_text("utf-8")
