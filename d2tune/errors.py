@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+from unicodedata import category
 
 
 class D2TuneError(Exception):
@@ -47,7 +48,7 @@ class D2TuneError(Exception):
             line += f"; expected {self.expected}"
         if self.hint is not None:
             line += f". {self.hint}"
-        return " ".join(line.split())
+        return printable(" ".join(line.split()))
 
 
 class ProjectError(D2TuneError):
@@ -68,6 +69,16 @@ class RunError(D2TuneError):
 
 class MachineError(D2TuneError):
     """Something that must be installed or present on the machine is not."""
+
+
+def printable(text: str) -> str:
+    """``text`` with line ends, control characters and lone surrogates written out, so that a terminal shows them."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or category(letter) == "Zs" else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +21,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".tmp", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
@@ -42,19 +42,33 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         stream.write(content)
 
 
+def write_chunks(path: str | Path, chunks: Iterable[bytes]) -> None:
+    """Write pieces of a file to ``path`` one after another, atomically; only one of them is in memory."""
+    with atomic_write(path) as stream:
+        stream.writelines(chunks)
+
+
+def holds(path: str | Path, chunks: Iterable[bytes]) -> bool:
+    """Whether ``path`` is a file that holds just these pieces, one after another."""
+    if not Path(path).is_file():
+        return False
+    with open(path, "rb") as stream:
+        return all(stream.read(len(chunk)) == chunk for chunk in chunks) and not stream.read(1)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8, atomically, with the line ends as given."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write ``value`` as UTF-8 JSON, atomically; NaN and infinities are refused.
+    """Write ``value`` as UTF-8 JSON, atomically; NaN and infinities are refused, lone surrogates become escapes.
 
     Raises:
         ValueError: ``value`` holds a number that JSON does not have.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode("utf-8", errors="surrogatepass"))
+    write_bytes(path, (text + "\n").encode("utf-8", errors="backslashreplace"))
 
 
 def sha256_file(path: str | Path) -> str:

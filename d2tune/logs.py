@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +30,13 @@ def log_to(file: Path) -> Iterator[None]:
 
 
 def set_up_terminal(*, debug: bool = False) -> None:
-    """Send warnings of d2tune (with ``debug``: everything) to the terminal; Detectron2's stay in the run's log."""
+    """Send warnings of d2tune (with ``debug``: everything) to the terminal; Detectron2's stay in the run's log.
+
+    What the terminal's encoding does not have is written as escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     own = logging.getLogger("d2tune")
     for earlier in list(own.handlers):
         if isinstance(earlier, logging.StreamHandler) and not isinstance(earlier, logging.FileHandler):

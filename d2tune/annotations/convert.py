@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from d2tune.annotations import coco, labelme, masks, panoptic, rle_csv, semantic, via, voc
 from d2tune.annotations.dataset import Dataset, Finding, ReadOptions
 from d2tune.annotations.images import is_image_name, walk_files
-from d2tune.annotations.jsonfile import JsonError, decode_json, decode_text
+from d2tune.annotations.jsonfile import JsonError, decode_json, decode_text, read_bytes
 from d2tune.annotations.ledger import LedgerRow, write_ledger
+from d2tune.annotations.lists import keep_listed
 from d2tune.annotations.outputs import refuse_existing
-from d2tune.errors import DataError, nearest
+from d2tune.errors import DataError, nearest, printable
 from d2tune.files import write_bytes, write_json
+
+
+def _read_coco(source: Path, options: ReadOptions) -> Dataset:
+    """Read a COCO file of either kind: instances, or panoptic where there is no file of instances."""
+    try:
+        return coco.read(source, options)
+    except DataError:
+        if not source.exists():
+            raise
+        paths = [source] if source.is_file() else [source / name for name in walk_files(source)]
+        kinds = {_format_of_json(path) for path in paths if path.suffix.lower() == ".json"}
+        if "panoptic" not in kinds or "coco" in kinds:
+            raise
+    return panoptic.read(source, options)
+
 
 READERS: dict[str, Callable[[Path, ReadOptions], Dataset]] = {
     "labelme": labelme.read,
     "via": via.read,
-    "coco": coco.read,
+    "coco": _read_coco,
     "panoptic": panoptic.read,
     "rle": rle_csv.read,
     "voc": voc.read,
@@ -104,7 +121,7 @@ def _format_of_file(path: Path) -> str | None:
 def _format_of_json(path: Path) -> str | None:
     """The format of a JSON file, None where it is another's or broken."""
     try:
-        value, _ = decode_json(path.read_bytes())
+        value, _ = decode_json(read_bytes(path))
     except (JsonError, OSError):
         return None
     tests = (
@@ -173,22 +190,37 @@ def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptio
             expected=", ".join(["auto", *READERS]),
             hint=f"Did you mean {near!r}?" if near else None,
         )
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise DataError("a pipe or a device cannot be read", file=path, expected="a folder or a file")
     if path.is_dir() and not any(walk_files(path)):
         raise _nothing_in(path)
-    return READERS[format](path, options or ReadOptions())
+    options = options or ReadOptions()
+    dataset = READERS[format](path, options)
+    if options.image_list is None:
+        return dataset
+    return keep_listed(dataset, options.image_list, skip_bad=options.skip_bad)
+
+
+@contextlib.contextmanager
+def checked(
+    source: str | Path, *, format: str = "auto", options: ReadOptions | None = None, strict: bool = False
+) -> Iterator[ConvertResult]:
+    """Read annotations as `convert` does and write nothing; errors are among the findings.
+
+    Pictures that exist only inside of annotation files are files until the block ends.
+    """
+    with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
+        staged = dataclasses.replace(options or ReadOptions(), restore_dir=Path(scratch))
+        dataset = read_dataset(source, format=format, options=staged)
+        yield ConvertResult(dataset, (), _judged(dataset.findings, strict))
 
 
 def check(
     source: str | Path, *, format: str = "auto", options: ReadOptions | None = None, strict: bool = False
 ) -> ConvertResult:
-    """Read annotations as `convert` does and write nothing; errors are among the findings.
-
-    Pictures that exist only inside of annotation files are measured, and are gone again when this returns.
-    """
-    with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
-        staged = dataclasses.replace(options or ReadOptions(), restore_dir=Path(scratch))
-        dataset = read_dataset(source, format=format, options=staged)
-    return ConvertResult(dataset, (), _judged(dataset.findings, strict))
+    """What `checked` gives; pictures that exist only inside of annotation files are gone when this returns."""
+    with checked(source, format=format, options=options, strict=strict) as result:
+        return result
 
 
 def _judged(findings: Sequence[Finding], strict: bool) -> tuple[Finding, ...]:
@@ -237,34 +269,55 @@ def convert(
     options = options or ReadOptions()
     with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
         staged = dataclasses.replace(options, restore_dir=Path(scratch))
-        dataset = read_dataset(source, format=format, options=staged)
-        findings = _judged(dataset.findings, strict)
-        if findings_path is not None:
-            write_findings(findings_path, findings)
-        if ledger_path is not None:
-            write_ledger(ledger_path, dataset.ledger)
-        try:
-            dataclasses.replace(dataset, findings=findings).raise_on_errors()
-        except DataError as error:
-            raise FindingsError(error, findings, dataset.ledger) from None
+        dataset = read_without_errors(
+            source, format=format, options=staged, strict=strict, findings_path=findings_path, ledger_path=ledger_path
+        )
         folder = out.parent if out.suffix.lower() in (".json", ".csv") else out
         dataset, restored = _keep_restored(dataset, Path(scratch), options.restore_dir or folder, force=force)
         paths = _write(dataset, out, to, options, Path(source), force=force)
-    return ConvertResult(dataset, (*paths, *restored), findings)
+        for target, content in restored.items():
+            write_bytes(target, content.read_bytes())
+    return ConvertResult(dataset, (*paths, *restored), dataset.findings)
 
 
-def _keep_restored(dataset: Dataset, scratch: Path, folder: Path, *, force: bool) -> tuple[Dataset, list[Path]]:
-    """Move the pictures that were restored from the scratch folder to where they stay."""
-    restored: list[Path] = []
+def read_without_errors(
+    source: str | Path,
+    *,
+    format: str = "auto",
+    options: ReadOptions | None = None,
+    strict: bool = False,
+    findings_path: str | Path | None = None,
+    ledger_path: str | Path | None = None,
+) -> Dataset:
+    """Read annotations that something is going to be made of; the arguments are those of `convert`.
+
+    Raises:
+        FindingsError: There are errors; nothing was written but the findings and the ledger.
+        DataError: The source or an option cannot be used.
+    """
+    dataset = read_dataset(source, format=format, options=options)
+    dataset = dataclasses.replace(dataset, findings=_judged(dataset.findings, strict))
+    if findings_path is not None:
+        write_findings(findings_path, dataset.findings)
+    if ledger_path is not None:
+        write_ledger(ledger_path, dataset.ledger)
+    try:
+        dataset.raise_on_errors()
+    except DataError as error:
+        raise FindingsError(error, dataset.findings, dataset.ledger) from None
+    return dataset
+
+
+def _keep_restored(dataset: Dataset, scratch: Path, folder: Path, *, force: bool) -> tuple[Dataset, dict[Path, Path]]:
+    """The dataset with restored pictures where they will stay, and by those places where they are now."""
+    restored: dict[Path, Path] = {}
     images = []
     for image in dataset.images:
         if image.path is not None and image.path.is_relative_to(scratch):
-            content = image.path.read_bytes()
             target = (folder / image.path.relative_to(scratch)).absolute()
-            if not target.is_file() or target.read_bytes() != content:
+            if not target.is_file() or target.read_bytes() != image.path.read_bytes():
                 refuse_existing([target], force=force)
-                write_bytes(target, content)
-            restored.append(target)
+            restored[target] = image.path
             image = dataclasses.replace(image, path=target)
         images.append(image)
     return dataclasses.replace(dataset, images=tuple(images)), restored
@@ -279,7 +332,9 @@ def _write(dataset: Dataset, out: Path, to: str, options: ReadOptions, source: P
     if to == "panoptic":
         return panoptic.write(dataset, out, force=force)
     if to == "rle":
-        like = source if source.is_file() else next(iter(sorted(source.glob("*.csv"))), None)
+        folder = source if source.is_dir() else source.parent
+        files = {image.annotation_file for image in dataset.images if image.annotation_file is not None}
+        like = folder / files.pop() if len(files) == 1 else None
         return rle_csv.write(dataset, out, preset=options.preset, like=like, force=force)
     return coco.write(dataset, out, force=force)
 
@@ -291,7 +346,7 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
         DataError: The file cannot be read, or names a class twice.
     """
     try:
-        text, _ = decode_text(Path(path).read_bytes())
+        text, _ = decode_text(read_bytes(Path(path)))
     except (OSError, JsonError) as error:
         raise DataError(f"the labels file cannot be read ({error})", file=path) from error
     names: list[str] = []
@@ -305,6 +360,27 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def read_rename(pairs: str, dropped: str) -> dict[str, str | None]:
+    """What ``--rename OLD=NEW,OLD=NEW`` and ``--drop LABEL,LABEL`` say, as `ReadOptions.rename` has it.
+
+    Raises:
+        DataError: A pair has no two sides, or a label is named twice.
+    """
+    rename: dict[str, str | None] = {}
+    words = [("--rename", word.strip()) for word in pairs.split(",")]
+    words += [("--drop", word.strip()) for word in dropped.split(",")]
+    for option, word in words:
+        if not word:
+            continue
+        old, new = (side.strip() for side in word.split("=", 1)) if "=" in word and option == "--rename" else (word, "")
+        if option == "--rename" and not (old and new):
+            raise DataError("no new name for a label", place=option, found=repr(word), expected="OLD=NEW,OLD=NEW")
+        if old in rename:
+            raise DataError("the label is named twice in --rename and --drop", place=option, found=repr(old))
+        rename[old] = new or None
+    return rename
+
+
 def findings_table(findings: Sequence[Finding]) -> str:
     """The findings as a table for the terminal: level, code, how many, the first three places."""
     groups: dict[tuple[int, str], list[Finding]] = {}
@@ -313,11 +389,11 @@ def findings_table(findings: Sequence[Finding]) -> str:
     rows = [("level", "code", "count", "where")]
     details = [""]
     for (level, code), members in sorted(groups.items()):
-        places = "; ".join(finding.place() for finding in members[:3])
+        places = "; ".join(printable(finding.place()) for finding in members[:3])
         rest = len(members) - 3
         rows.append((_LEVELS[level], code, str(len(members)), places + (f"; and {rest} more" if rest > 0 else "")))
         hint = f" ({members[0].hint})" if members[0].hint else ""
-        details.append(f"    {members[0].message}{hint}")
+        details.append("    " + printable(members[0].message + hint))
     if len(rows) == 1:
         return "nothing to report"
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

@@ -140,6 +140,8 @@ class Instance:
         shapes: Indices of the shapes in the annotation file that make it up, ascending.
         part_shapes: The shape that each polygon of ``segmentation`` comes from; empty for an RLE.
         difficult: True where the annotator marked the object as hard to recognise (Pascal VOC).
+        layers: Where an RLE unites several shapes, what each of them adds: its index and its pixels. Other objects
+            may have been drawn between them.
     """
 
     id: int
@@ -153,6 +155,7 @@ class Instance:
     shapes: tuple[int, ...] = ()
     part_shapes: tuple[int, ...] = ()
     difficult: bool = False
+    layers: tuple[tuple[int, Rle], ...] = ()
 
     def coco_segmentation(self) -> list[list[float]] | dict[str, Any]:
         """The segmentation as COCO writes it: flat ``x, y`` lists, or a compressed RLE."""
@@ -266,12 +269,14 @@ class ReadOptions:
         instance_suffix: ``strip`` reads ``person-1`` as an instance of ``person``.
         pixel_offset: Added to every VIA coordinate, in pixels.
         preset: Name of a run-length CSV dialect: carvana, airbus, severstal.
+        colour_map: File that says which colour of a mask is which class; None looks for one in the source folder.
         split_components: One instance per connected component (run-length CSV and mask images).
         allow_outside: Whether a picture's path may leave the data root.
         restore_dir: Where pictures that exist only as ``imageData`` are written; None refuses them.
         skip_bad: Leave out files with errors instead of reporting errors; the findings become warnings.
         no_predictions: Leave out shapes whose flag ``prediction`` is true.
         rename: New class names by the label drawn; None as the new name leaves the label out.
+        image_list: File that lists the pictures to keep, see `lists`; None keeps all.
         include_unlabeled: Whether pictures without an annotation are negatives, rather than left out.
         workers: Processes that read Labelme files; None takes more than one where there is enough to read. The result
             is the same with any number.
@@ -286,11 +291,13 @@ class ReadOptions:
     instance_suffix: Literal["keep", "strip"] = "keep"
     pixel_offset: float = 0.0
     preset: str | None = None
+    colour_map: Path | None = None
     split_components: bool = False
     allow_outside: bool = False
     restore_dir: Path | None = None
     skip_bad: bool = False
     no_predictions: bool = False
     rename: dict[str, str | None] = field(default_factory=dict)
+    image_list: Path | None = None
     include_unlabeled: bool = False
     workers: int | None = None

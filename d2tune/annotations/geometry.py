@@ -8,7 +8,7 @@ checked and clipped first, because it crashes or takes all memory on coordinates
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +30,26 @@ RawRle = dict[str, Any]
 COORDINATE_LIMIT_PX = 1e12
 """Beyond this a coordinate is a mistake, not a place; up to here clipping is exact enough."""
 
+LENGTH_LIMIT_PX = 4_000_000
+"""Longer outlines are not rasterised: pycocotools takes 80 bytes a pixel of length, and crashes on very long ones."""
+
+PARTS_LIMIT = 10_000
+"""So often may an outline come in over one border of the picture."""
+
+MEETINGS_LIMIT = 20_000_000
+"""So many pairs of edges of an outline are looked at for crossings."""
+
+CUTS_LIMIT = 10_000_000
+"""So many places where edges pass the height of a vertex are looked at for the area of an outline."""
+
 _AREA_EPS_PX = 1e-9
 _LARGEST_RADIUS_PX = 1e6
 _PAIRS_AT_ONCE = 1 << 20
+_BOXES_COMPARED = 1000
+_FEW_EDGES = 100
+_LATER_EDGES = np.triu(np.ones((_FEW_EDGES, _FEW_EDGES), dtype=np.bool_), 2)
+_MERGED_AT_ONCE = 64
+_AREAS_AT_ONCE = 255  # pycocotools fails on more with numpy 2
 
 
 class PointError(ValueError):
@@ -86,7 +103,10 @@ def describe(value: object, *, limit: int = 40) -> str:
     """A short rendering of ``value`` for a message."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
         return "a number of hundreds of digits"
-    text = repr(value[: limit + 1]) if isinstance(value, (str, list)) else repr(value)
+    try:
+        text = repr(value[: limit + 1]) if isinstance(value, (str, list)) else repr(value)
+    except RecursionError:
+        return "a value nested hundreds of levels deep"
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -117,11 +137,16 @@ def has_no_area(points: Points) -> bool:
     if len(points) < 3:
         return True
     width_px, height_px = points.max(axis=0) - points.min(axis=0)
-    limit = _AREA_EPS_PX + 1e-12 * float(width_px * height_px)
+    limit = no_area_limit_px(float(width_px), float(height_px))
     if abs(signed_area_px(points)) > limit:
         return False
     crossing, _ = _meetings(points)
     return not crossing and _even_odd_area_px(points) <= limit
+
+
+def no_area_limit_px(width_px: Any, height_px: Any) -> Any:
+    """The area up to which an outline with an extent of that width and height encloses nothing; for arrays too."""
+    return _AREA_EPS_PX + 1e-12 * (width_px * height_px)
 
 
 def self_intersects(points: Points) -> bool:
@@ -129,8 +154,11 @@ def self_intersects(points: Points) -> bool:
 
     Touching itself is no crossing: a keyhole polygon runs along its slit twice and is sound.
     """
-    if _is_star_shaped(points):
-        return False
+    return not _is_star_shaped(points) and winds_wrongly(points)
+
+
+def winds_wrongly(points: Points) -> bool:
+    """What `self_intersects` says, without its short cut for outlines that go round their middle."""
     crossing, touching = _meetings(points)
     if crossing or not touching:
         return crossing
@@ -156,6 +184,13 @@ def _meetings(points: Points) -> tuple[bool, bool]:
         return False, False
     ends = _following(points)
     low, high = np.minimum(points, ends), np.maximum(points, ends)
+    if count <= _FEW_EDGES:
+        shared = (low[:, None, 0] <= high[None, :, 0]) & (low[:, None, 1] <= high[None, :, 1])
+        a, b = np.nonzero(shared & shared.T & _LATER_EDGES[:count, :count])
+        if len(a) < 2:  # the last edge and the first, which are neighbours
+            return False, False
+        extent = high.max(axis=0) - low.min(axis=0)
+        return _pairs_meet(points, ends, a, b, 1e-12 * max(float(extent.max()), 1.0) ** 2)
     reach, extent = (high - low).sum(axis=0), high.max(axis=0) - low.min(axis=0)
     axis = 0 if reach[0] * extent[1] <= reach[1] * extent[0] else 1
     order = np.argsort(low[:, axis], kind="stable")
@@ -179,6 +214,8 @@ def _meetings(points: Points) -> tuple[bool, bool]:
             return True, touching
         touching |= touches
         start = stop
+        if start < count and totals[start - 1] > MEETINGS_LIMIT:
+            raise PointError("outline_too_complex", f"its {count:,} edges pass one another too often")
     return False, touching
 
 
@@ -215,33 +252,30 @@ def _signs(values: NDArray[np.float64], scale: float) -> NDArray[np.int8]:
 def _even_odd_area_px(points: Points) -> float:
     """The exact even-odd area of a polygon whose edges do not cross: the sum of trapezoids between vertex heights."""
     ends = _following(points)
-    level = np.unique(points[:, 1])
-    if len(level) < 2:
-        return 0.0
+    level, rank = np.unique(points[:, 1], return_inverse=True)
+    first, last = np.minimum(rank, _following(rank)), np.maximum(rank, _following(rank))
+    spans = last - first
+    cuts = int(spans.sum())
+    if cuts > CUTS_LIMIT:
+        raise PointError("outline_too_complex", f"its {len(points):,} points touch one another too often")
+    edge = np.repeat(np.arange(len(points)), spans)
+    band = np.arange(cuts) + np.repeat(first - np.cumsum(spans) + spans, spans)
     middle, height = (level[1:] + level[:-1]) / 2, np.diff(level)
-    rows_at_once = max(1, _PAIRS_AT_ONCE // len(points))
-    low, high = np.minimum(points[:, 1], ends[:, 1]), np.maximum(points[:, 1], ends[:, 1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = (ends[:, 0] - points[:, 0]) / (ends[:, 1] - points[:, 1])
-    total = 0.0
-    for start in range(0, len(middle), rows_at_once):
-        y = middle[start : start + rows_at_once, None]
-        cuts = (low < y) & (y < high)
-        x = np.sort(np.where(cuts, points[:, 0] + slope * (y - points[:, 1]), np.inf), axis=1)
-        if x.shape[1] % 2:
-            x = np.pad(x, ((0, 0), (0, 1)), constant_values=np.inf)
-        left, right = x[:, 0::2], x[:, 1::2]
-        width = np.where(np.isfinite(right), right, 0.0) - np.where(np.isfinite(right), left, 0.0)
-        total += float(np.dot(width.sum(axis=1), height[start : start + rows_at_once]))
-    return total
+    slope = (ends[edge, 0] - points[edge, 0]) / (ends[edge, 1] - points[edge, 1])
+    x = points[edge, 0] + slope * (middle[band] - points[edge, 1])
+    order = np.lexsort((x, band))
+    x, band = x[order], band[order]
+    # a closed outline cuts each band an even number of times
+    return float(np.dot(x[1::2] - x[0::2], height[band[0::2]]))
 
 
 def clip(points: Points, *, width_px: int, height_px: int) -> Polygons:
     """The part of a polygon that lies on the image.
 
-    A polygon that lies inside comes back as it is. Otherwise it is cut at each side that it passes, after Sutherland
-    and Hodgman (1974); an outline that does not cross itself is moreover taken apart where the cut separates it, so
-    that no edges are left that run along the border and enclose nothing.
+    A polygon that lies inside comes back as it is. Otherwise it is cut at each side that it passes and taken apart
+    where the cut separates it, so that no edges are left that run along the border and enclose nothing. Only where
+    the parts of an outline that crosses itself may overlap, it stays whole (Sutherland and Hodgman, 1974), because
+    the union of the parts would not be its even-odd fill.
 
     Args:
         points: Clean vertices, shape ``(V, 2)``.
@@ -256,13 +290,34 @@ def clip(points: Points, *, width_px: int, height_px: int) -> Polygons:
         return (points,)
     if low[0] >= width_px or low[1] >= height_px or high[0] <= 0 or high[1] <= 0:
         return ()
-    cut = _cut_whole if self_intersects(points) else _cut_apart
-    parts = [points]
     sides = ((0, 0.0, 1.0), (0, float(width_px), -1.0), (1, 0.0, 1.0), (1, float(height_px), -1.0))
+    kept = _cut_at(points, sides, _cut_apart)
+    if len(kept) > 1 and _boxes_overlap(kept) and self_intersects(points):
+        kept = _cut_at(points, sides, _cut_whole)
+    return kept
+
+
+def _cut_at(
+    points: Points,
+    sides: Sequence[tuple[int, float, float]],
+    cut: Callable[[Points, int, float, float], list[Points]],
+) -> Polygons:
+    """What is left of a polygon after ``cut`` at each side, without parts that enclose nothing."""
+    parts = [points]
     for axis, border_px, inward in sides:
         parts = [kept for part in parts for kept in cut(part, axis, border_px, inward)]
     cleaned = (clean(part) for part in parts)
     return tuple(part for part in cleaned if not has_no_area(part))
+
+
+def _boxes_overlap(polygons: Polygons) -> bool:
+    """Whether the boxes around any two of several polygons share an area; True where there are too many to ask."""
+    if len(polygons) > _BOXES_COMPARED:
+        return True
+    low = np.array([part.min(axis=0) for part in polygons])
+    high = np.array([part.max(axis=0) for part in polygons])
+    shared = ((low[:, None] < high[None]) & (low[None] < high[:, None])).all(axis=2)
+    return int(np.count_nonzero(shared)) > len(polygons)
 
 
 def _crossings(points: Points, axis: int, border_px: float, inward: float) -> tuple[NDArray[np.bool_], Points]:
@@ -307,6 +362,8 @@ def _cut_apart(points: Points, axis: int, border_px: float, inward: float) -> li
     exits = np.flatnonzero(inside & ~_following(inside))
     if not len(entries):
         return []
+    if len(entries) > PARTS_LIMIT:
+        raise PointError("outline_too_complex", f"it goes over the border of the picture {len(entries):,} times")
     exits = np.roll(exits, -int(np.searchsorted(exits, entries[0], side="right")))
     chains = []
     for entry, leave in zip(entries.tolist(), exits.tolist(), strict=True):
@@ -370,18 +427,34 @@ def ellipse(centre: Sequence[float], radius_x_px: float, radius_y_px: float, *, 
     return np.stack([centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos], axis=1)
 
 
+def outline_length_px(points: Points) -> float:
+    """The length of a closed outline ``(V, 2)``, each edge counted by the longer of its sides."""
+    steps = np.abs(_following(points) - points)
+    return float(np.maximum(steps[:, 0], steps[:, 1]).sum())
+
+
 def rasterise(polygons: Sequence[Points], *, width_px: int, height_px: int) -> list[RawRle]:
-    """One run-length mask per polygon; the polygons must lie on the image and have three vertices or more."""
+    """One run-length mask per polygon; the polygons must lie on the image and have three vertices or more.
+
+    Raises:
+        PointError: An outline is longer than `LENGTH_LIMIT_PX`.
+    """
     if not polygons:
         return []
-    rles: list[RawRle] = coco_mask.frPyObjects([part.reshape(-1).tolist() for part in polygons], height_px, width_px)
+    many_vertices = LENGTH_LIMIT_PX / max(width_px, height_px)  # no edge is longer than the picture
+    if any(len(part) > many_vertices and outline_length_px(part) > LENGTH_LIMIT_PX for part in polygons):
+        raise PointError("outline_too_complex", f"it is longer than {LENGTH_LIMIT_PX:,} px on the picture")
+    rles: list[RawRle] = coco_mask.frPyObjects([part.reshape(-1) for part in polygons], height_px, width_px)
     return rles
 
 
 def union(rles: Sequence[RawRle]) -> RawRle:
     """The union of run-length masks; pixels in several count once."""
-    merged: RawRle = rles[0] if len(rles) == 1 else coco_mask.merge(list(rles))
-    return merged
+    merged = list(rles)
+    while len(merged) > 1:
+        # in bunches, because merging one after another goes through all runs once for every mask
+        merged = [coco_mask.merge(merged[at : at + _MERGED_AT_ONCE]) for at in range(0, len(merged), _MERGED_AT_ONCE)]
+    return merged[0]
 
 
 def area_px(rle: RawRle) -> float:
@@ -389,9 +462,10 @@ def area_px(rle: RawRle) -> float:
     return float(coco_mask.area(rle))
 
 
-def is_within(inner: RawRle, outer: RawRle) -> bool:
-    """Whether every pixel of ``inner`` belongs to ``outer``."""
-    return bool(coco_mask.iou([inner], [outer], [1])[0, 0] >= 1.0)
+def areas_px(rles: Sequence[RawRle]) -> list[float]:
+    """The number of pixels of each mask."""
+    bunches = (list(rles[at : at + _AREAS_AT_ONCE]) for at in range(0, len(rles), _AREAS_AT_ONCE))
+    return [float(area) for bunch in bunches for area in coco_mask.area(bunch)]
 
 
 def rle_bbox_xywh(rle: RawRle) -> tuple[float, float, float, float]:
@@ -417,7 +491,7 @@ def encode_mask(mask: NDArray[Any]) -> RawRle:
 def decode_mask(rle: RawRle | Rle) -> Mask:
     """The pixels ``(H, W)`` of a run-length mask."""
     raw = {"size": [rle.height_px, rle.width_px], "counts": rle.counts} if isinstance(rle, Rle) else rle
-    mask: Mask = coco_mask.decode(raw).astype(bool)
+    mask: Mask = coco_mask.decode(raw).view(np.bool_)
     return mask
 
 
@@ -489,122 +563,12 @@ class Patch:
 
     def rle(self, *, width_px: int, height_px: int) -> RawRle:
         """The patch, which must be clipped and not empty, as a mask of the whole image."""
+        if 4 * self.mask.size > width_px * height_px:
+            canvas = np.zeros((height_px, width_px), dtype=np.uint8, order="F")
+            rows, columns = self.mask.shape
+            canvas[self.top_px : self.top_px + rows, self.left_px : self.left_px + columns] = self.mask
+            return encode_mask(canvas)
         starts, lengths = mask_runs(np.pad(self.mask, ((0, 1), (0, 0))))
         column, row = np.divmod(starts, self.mask.shape[0] + 1)
         places = (self.left_px + column) * height_px + self.top_px + row
         return runs_to_rle(places, lengths, width_px=width_px, height_px=height_px)
-
-    def outlines(self) -> tuple[list[Points], list[Points]]:
-        """Outer outlines and holes along the pixel edges, in image coordinates."""
-        offset = np.array([self.left_px, self.top_px], dtype=np.float64)
-        outer, holes = mask_outlines(self.mask)
-        return [part + offset for part in outer], [part + offset for part in holes]
-
-
-def mask_outlines(mask: NDArray[Any]) -> tuple[list[Points], list[Points]]:
-    """The outlines of a mask along its pixel edges.
-
-    Pixels that share only a corner are apart; background that meets only at a corner is joined, so a hole that
-    reaches the outside at a corner is none.
-
-    Args:
-        mask: Pixels, shape ``(H, W)``.
-
-    Returns:
-        Outer outlines and holes, each polygon ``(V, 2)`` with its corners only, from the top row down.
-    """
-    padded = np.pad(np.asarray(mask, dtype=bool), 1)
-    up_left, up_right = padded[:-1, :-1], padded[:-1, 1:]
-    low_left, low_right = padded[1:, :-1], padded[1:, 1:]
-    single = up_left ^ up_right ^ low_left ^ low_right
-    falling = up_left & low_right & ~up_right & ~low_left
-    rising = up_right & low_left & ~up_left & ~low_right
-    y, x = np.nonzero(single | falling | rising)
-    copies = 1 + (falling | rising)[y, x]
-    y, x = np.repeat(y, copies), np.repeat(x, copies)
-    second = np.concatenate([[False], (y[1:] == y[:-1]) & (x[1:] == x[:-1])]) if len(y) else np.zeros(0, dtype=bool)
-    upward = np.where(rising[y, x], ~second, second)
-    along_row = _partners(np.arange(len(y)))
-    along_column = _partners(np.lexsort((upward, y, x)))
-    return _walk(x, y, along_row, along_column, np.asarray(mask, dtype=bool))
-
-
-def _partners(order: NDArray[np.intp]) -> list[int]:
-    """The other end of the edge at each corner, where corners follow each other in ``order`` as edge ends."""
-    partner = np.empty(len(order), dtype=np.intp)
-    partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
-    pairs: list[int] = partner.tolist()
-    return pairs
-
-
-def _walk(
-    x: NDArray[np.intp], y: NDArray[np.intp], along_row: list[int], along_column: list[int], mask: Mask
-) -> tuple[list[Points], list[Points]]:
-    """Follow row edges and column edges in turn from each corner not yet seen."""
-    seen = bytearray(len(along_row))
-    outer: list[Points] = []
-    holes: list[Points] = []
-    for first in range(len(along_row)):
-        if seen[first]:
-            continue
-        loop, corner = [], first
-        while not seen[corner]:
-            across = along_row[corner]
-            seen[corner] = seen[across] = 1
-            loop += [corner, across]
-            corner = along_column[across]
-        outline = np.stack([x[loop], y[loop]], axis=1).astype(np.float64)
-        inside = y[first] < mask.shape[0] and x[first] < mask.shape[1] and mask[y[first], x[first]]
-        (outer if inside else holes).append(outline)
-    return outer, holes
-
-
-def mask_to_polygons(mask: NDArray[Any], *, tolerance_px: float = 0.0) -> Polygons | None:
-    """The outlines of a mask as polygons, for predictions and for export.
-
-    Args:
-        mask: Pixels, shape ``(H, W)``.
-        tolerance_px: How far the outline may move (Douglas and Peucker, 1973); 0 keeps the pixel edges exactly.
-
-    Returns:
-        One polygon ``(V, 2)`` per part; None where the mask has a hole, which polygons cannot say.
-    """
-    outer, holes = mask_outlines(mask)
-    if holes:
-        return None
-    if tolerance_px <= 0:
-        return tuple(outer)
-    return tuple(simplify(part, tolerance_px=tolerance_px) for part in outer)
-
-
-def simplify(points: Points, *, tolerance_px: float) -> Points:
-    """A closed polygon with fewer vertices, none of the dropped farther than ``tolerance_px`` from the new outline.
-
-    The polygon comes back as it is where too little would be left of it to have an area.
-    """
-    far = int(np.argmax(np.sum((points - points[0]) ** 2, axis=1)))
-    ring = np.concatenate([points, points[:1]])
-    keep = np.zeros(len(ring), dtype=bool)
-    keep[[0, far, len(points)]] = True
-    stack = [(0, far), (far, len(points))]
-    while stack:
-        start, stop = stack.pop()
-        if stop - start < 2:
-            continue
-        gaps = _gaps_px(ring[start + 1 : stop], ring[start], ring[stop])
-        worst = int(np.argmax(gaps))
-        if gaps[worst] > tolerance_px:
-            middle = start + 1 + worst
-            keep[middle] = True
-            stack += [(start, middle), (middle, stop)]
-    simpler = points[keep[:-1]]
-    return points if has_no_area(simpler) else simpler
-
-
-def _gaps_px(points: Points, start: Points, end: Points) -> NDArray[np.float64]:
-    """Distances of points ``(V, 2)`` from the segment ``start`` to ``end``, shape ``(V,)``."""
-    line = end - start
-    length_squared = float(line @ line)
-    share = np.clip((points - start) @ line / length_squared, 0, 1) if length_squared else np.zeros(len(points))
-    gaps: NDArray[np.float64] = np.sqrt(np.sum((points - start - share[:, None] * line) ** 2, axis=1))
-    return gaps

@@ -3,7 +3,7 @@
 Paths are handled as text here: for tens of thousands of files ``Path`` costs several times as much.
 """
 
-# ruff: noqa: PTH100, PTH113, PTH114, PTH118, PTH119, PTH122
+# ruff: noqa: PTH100, PTH110, PTH113, PTH114, PTH118, PTH119, PTH122, PTH123
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from d2tune.annotations.headers import quick_size
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -67,6 +69,26 @@ def read_header(source: Path | bytes) -> Header:
     Raises:
         ImageError: It is no picture that Pillow knows, or it is cut off or hostile.
     """
+    if isinstance(source, Path) and not os.path.isfile(source):
+        raise ImageError("the file is not there, or no regular file")
+    return _quick_header(source) or _full_header(source)
+
+
+def _quick_header(source: Path | bytes) -> Header | None:
+    """The header where it is a plain one, see `headers`."""
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb", buffering=0) as stream:
+            size = quick_size(stream)
+    except OSError:
+        return None
+    if size is None:
+        return None
+    width_px, height_px, orientation = size
+    return Header(height_px, width_px, orientation) if orientation >= 5 else Header(*size)
+
+
+def _full_header(source: Path | bytes) -> Header:
+    """The header as Pillow reads it."""
     from PIL import Image as PilImage
     from PIL import UnidentifiedImageError
 
@@ -153,6 +175,7 @@ class ImageFinder:
         self._real_root = os.path.realpath(self.root)
         self._allow_outside = allow_outside
         self._real_folders: dict[str, str] = {}
+        self._absolute_folders: dict[Path, str] = {}
 
     def find(self, text: object, *, folders: tuple[Path, ...]) -> Place:
         """Find the picture called ``text``, seen from each of ``folders`` in turn.
@@ -162,12 +185,12 @@ class ImageFinder:
         if not isinstance(text, str) or not text.strip() or "\0" in text:
             return Place(None, "", f"no picture is named: found {text!r:.60}")
         name = text.replace("\\", "/")
-        tried = [os.path.normpath(os.path.join(os.path.abspath(folder), name)) for folder in folders]
+        tried = [os.path.normpath(os.path.join(self._absolute(folder), name)) for folder in folders]
         if re.match(r"[A-Za-z]:/", name):
             tried = [os.path.normpath(name)]
         outside = None
         for path in dict.fromkeys(tried):
-            if not _is_file(path):
+            if not is_file(path):
                 continue
             file_name = self.file_name(path)
             if file_name is None and not self._allow_outside:
@@ -186,14 +209,20 @@ class ImageFinder:
         if not _is_below(real, self._real_root):
             return None
         if _is_below(path, self.root):
-            return _posix(os.path.relpath(path, self.root))
-        return _posix(os.path.relpath(real, self._real_root))
+            return _posix(_relative(path, self.root))
+        return _posix(_relative(real, self._real_root))
+
+    def _absolute(self, folder: Path) -> str:
+        known = self._absolute_folders.get(folder)
+        if known is None:
+            known = self._absolute_folders[folder] = os.path.abspath(folder)
+        return known
 
     def _missing(self, name: str, tried: str, outside: str | None, folder: Path) -> Place:
         base = PurePosixPath(name).name or "picture"
         file_name = self._inside(tried) or self._inside(os.path.join(os.path.abspath(folder), base)) or base
         hint = None
-        if _is_file(os.path.join(folder, base)):
+        if is_file(os.path.join(folder, base)):
             hint = f"a picture called {base} lies beside the annotation file"
         if outside is not None:
             message = f"the picture {outside} lies outside the data root {self.root}"
@@ -209,7 +238,8 @@ class ImageFinder:
         return _posix(os.path.relpath(path, self.root))
 
 
-def _is_file(path: str) -> bool:
+def is_file(path: str) -> bool:
+    """Whether there is a regular file; False also for names that no file can have."""
     try:
         return os.path.isfile(path)
     except ValueError:
@@ -220,6 +250,11 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder if folder.endswith(os.sep) else folder + os.sep)
 
 
+def _relative(path: str, folder: str) -> str:
+    """A normal path below a folder, relative to it."""
+    return path[len(folder) :].lstrip(os.sep) or "."
+
+
 def _posix(path: str) -> str:
     return path.replace(os.sep, "/") if os.sep != "/" else path
 
@@ -227,16 +262,38 @@ def _posix(path: str) -> str:
 def walk_files(root: Path, *, skip: Path | None = None) -> Iterator[str]:
     """Every file under a folder, relative to it with forward slashes, in a fixed order.
 
-    Hidden files and folders are passed over, and so is the folder ``skip``.
+    Hidden files and folders are passed over, and so are pipes, devices and the folder ``skip``. Links to folders are
+    not followed.
     """
-    top = os.path.abspath(root)
     skipped = None if skip is None else os.path.abspath(skip)
-    for folder, folders, files in os.walk(top):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and os.path.join(folder, name) != skipped
-        )
-        below = "" if folder == top else _posix(os.path.relpath(folder, top)) + "/"
-        yield from (below + name for name in sorted(files) if not name.startswith("."))
+    left = [(os.path.abspath(root), "")]
+    while left:
+        folder, below = left.pop()
+        folders = []
+        for entry in _shown(folder):
+            if _holds(entry.is_dir):
+                if not entry.is_symlink() and entry.path != skipped:
+                    folders.append((entry.path, f"{below}{entry.name}/"))
+            elif _holds(entry.is_file) or not os.path.exists(entry.path):
+                # what is there and no file is a pipe, a socket or a device, which reading would wait for
+                yield below + entry.name
+        left += reversed(folders)
+
+
+def _shown(folder: str) -> list[os.DirEntry[str]]:
+    """What a folder holds and does not hide, by name; nothing where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    try:
+        return test()
+    except OSError:
+        return False
 
 
 def is_image_name(name: str) -> bool:

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
+import stat
+from pathlib import Path
 from typing import Any
+
+import orjson
+
+FILE_LIMIT_BYTES = 2_000_000_000
+"""Larger annotation files are not read."""
+
+DEPTH_LIMIT = 100
+"""How many levels deep the values that a writer copies may be nested; Python itself ends at about a thousand."""
+
+_DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_LONGEST_EXACT = b"0" * 19
+_EMBEDDED_PICTURE = re.compile(rb'"imageData"\s*:\s*"')
 
 
 class JsonError(ValueError):
@@ -20,6 +35,38 @@ class JsonError(ValueError):
         super().__init__(message)
         self.line = line
         self.column = column
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of an annotation file.
+
+    Raises:
+        JsonError: It is a pipe or a device, or larger than `FILE_LIMIT_BYTES`.
+        OSError: It cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise JsonError("it is no regular file")
+    size_bytes = status.st_size
+    if size_bytes > FILE_LIMIT_BYTES:
+        limit = f"{FILE_LIMIT_BYTES / 1e9:.0f} GB"
+        raise JsonError(f"the file has {size_bytes / 1e9:.1f} GB, more than the {limit} that are read")
+    return path.read_bytes()
+
+
+def is_nested_deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects are nested more than ``levels`` deep."""
+    nodes = [value]
+    for _ in range(levels):
+        nodes = [
+            member
+            for node in nodes
+            for member in (node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())
+            if isinstance(member, (dict, list))
+        ]
+        if not nodes:
+            return False
+    return True
 
 
 def decode_text(content: bytes) -> tuple[str, bool]:
@@ -46,6 +93,11 @@ def decode_json(content: bytes) -> tuple[Any, bool]:
     Raises:
         JsonError: It is no JSON.
     """
+    if not _may_hold_long_numbers(content):
+        try:
+            return orjson.loads(content.removeprefix(codecs.BOM_UTF8)), True
+        except orjson.JSONDecodeError:
+            pass  # the standard library reads more (NaN, GB18030) and says better what is wrong
     text, is_utf8 = decode_text(content)
     try:
         return json.loads(text), is_utf8
@@ -54,6 +106,13 @@ def decode_json(content: bytes) -> tuple[Any, bool]:
     except (ValueError, RecursionError) as error:
         detail = "it is nested too deep" if isinstance(error, RecursionError) else "it holds an absurdly long number"
         raise JsonError(f"the file cannot be parsed: {detail}") from error
+
+
+def _may_hold_long_numbers(content: bytes) -> bool:
+    """Whether there are so many digits in a row that orjson might make a rounded number of a whole one."""
+    if picture := _EMBEDDED_PICTURE.search(content):
+        content = content[: picture.end()] + content[content.find(b'"', picture.end()) :]
+    return _LONGEST_EXACT in content.translate(_DIGITS_AS_ZEROS)
 
 
 def _in_words(error: json.JSONDecodeError, text: str) -> str:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import io
+import functools
 import itertools
 import math
 import os
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from d2tune.annotations import geometry
+from d2tune.annotations import geometry, tracing
 from d2tune.annotations.dataset import Dataset, Image, Instance, ReadOptions, Rle
-from d2tune.annotations.geometry import Mask, Patch, PointError, Points
+from d2tune.annotations.geometry import Patch
 from d2tune.annotations.images import (
     Header,
     ImageError,
@@ -30,7 +28,9 @@ from d2tune.annotations.images import (
     walk_files,
 )
 from d2tune.annotations.jsonfile import DEPTH_LIMIT, JsonError, decode_json, is_nested_deeper, read_bytes
+from d2tune.annotations.labelme_shapes import AREA_TYPES, decode_base64, read_shape
 from d2tune.annotations.outputs import beside, png_bytes, refuse_existing
+from d2tune.annotations.plain import Drawn, plain_parts
 from d2tune.annotations.reading import (
     SPECIAL_LABELS,
     Folders,
@@ -43,22 +43,17 @@ from d2tune.annotations.reading import (
     check_size,
     folders_of,
     instance,
-    mask_part,
     measure,
-    polygon_part,
-    round_part,
     unlabeled_units,
 )
+from d2tune.annotations.workers import ordered_map, worker_count
 from d2tune.errors import DataError
 from d2tune.files import write_bytes, write_json
 
 VERSION = "6.3.0"
 """The Labelme version whose format is written."""
 
-POINT_COUNTS = {"rectangle": 2, "circle": 2, "oriented_rectangle": 4, "mask": 2}
-"""How many points a shape of each type has; a polygon has any number."""
-
-_AREA_TYPES = frozenset({"polygon", *POINT_COUNTS})
+_VERTICES_AT_ONCE = 20_000
 
 
 def read(source: Path, options: ReadOptions) -> Dataset:
@@ -84,7 +79,9 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         if source.is_file()
         else [name for name in walk_files(source, skip=options.restore_dir) if name.lower().endswith(".json")]
     )
-    units = [_read_file(name, folders, labels, options) for name in names]
+    read_some = functools.partial(_read_files, folders=folders, labels=labels, options=options)
+    workers = worker_count(options.workers, len(names))
+    units = ordered_map(read_some, names, workers=workers, label="reading", unit="file")
     if source.is_dir():
         claimed = {unit.image.file_name for unit in units if unit.image is not None}
         bad = {Path(unit.file).with_suffix("") for unit in units if unit.is_bad}
@@ -103,8 +100,25 @@ def is_labelme(value: object) -> bool:
     )
 
 
-def _read_file(name: str, folders: Folders, labels: Labels, options: ReadOptions) -> Unit:
-    """Read one JSON file into a unit; nothing in it can raise."""
+def _read_files(names: Sequence[str], *, folders: Folders, labels: Labels, options: ReadOptions) -> list[Unit]:
+    """Read JSON files into units, a few at a time because their polygons are checked together."""
+    units: list[Unit] = []
+    opened: list[tuple[Unit, list[object]]] = []
+    vertices = 0
+    for name in names:
+        unit, shapes = _open_file(name, folders, options)
+        units.append(unit)
+        opened.append((unit, shapes))
+        vertices += _vertex_count(shapes)
+        if vertices >= _VERTICES_AT_ONCE:
+            _read_shapes_of(opened, labels, options)
+            opened, vertices = [], 0
+    _read_shapes_of(opened, labels, options)
+    return units
+
+
+def _open_file(name: str, folders: Folders, options: ReadOptions) -> tuple[Unit, list[object]]:
+    """The unit of a JSON file and the shapes that are to be read into it; nothing in the file can raise."""
     unit = Unit(name)
     path = folders.source / name
     try:
@@ -112,25 +126,41 @@ def _read_file(name: str, folders: Folders, labels: Labels, options: ReadOptions
     except JsonError as error:
         unit.note("error", "bad_json", str(error), line=error.line, column=error.column)
         _claim_sibling(unit, path, folders)
-        return unit
+        return unit, []
     except OSError as error:
         unit.note("error", "bad_json", f"the file cannot be read ({error.strerror})")
-        return unit
+        return unit, []
     if not is_utf8:
         unit.note("warning", "not_utf8", "the file is not UTF-8; it was read as GB18030", hint="save it as UTF-8")
     if not is_labelme(value):
         unit.note("warning", "not_labelme", "the file is no Labelme annotation; skipped")
-        return unit
+        return unit, []
     if _is_too_deep(value):
         unit.note("error", "bad_json", f"the file cannot be kept: it is nested more than {DEPTH_LIMIT} levels deep")
-        return unit
+        return unit, []
     header = _find_image(value, unit, path, folders, options)
     size = value.get("imageWidth"), value.get("imageHeight")
     if header is not None and check_size(unit, header, *size, what="the file"):
-        _read_shapes(value["shapes"], unit, labels, options)
-    else:
-        unit.leave_out(range(len(value["shapes"])))
-    return unit
+        return unit, value["shapes"]
+    unit.leave_out(range(len(value["shapes"])))
+    return unit, []
+
+
+def _vertex_count(shapes: list[object]) -> int:
+    """About how many vertices some shapes have, for keeping a bound on memory."""
+    outlines = (shape.get("points") for shape in shapes if isinstance(shape, dict))
+    return sum(len(points) for points in outlines if isinstance(points, list))
+
+
+def _read_shapes_of(opened: Sequence[tuple[Unit, list[object]]], labels: Labels, options: ReadOptions) -> None:
+    """Read the shapes of several files, the plain polygons of all of them at once."""
+    filled = [(unit, unit.image, shapes) for unit, shapes in opened if unit.image is not None and shapes]
+    drawn = [
+        Drawn({index: shape.get("points") for index, shape in enumerate(shapes) if _is_polygon(shape)}, *image.size_px)
+        for _, image, shapes in filled
+    ]
+    for (unit, _, shapes), plain in zip(filled, plain_parts(drawn), strict=True):
+        _read_shapes(shapes, plain, unit, labels, options)
 
 
 def _is_too_deep(value: dict[str, Any]) -> bool:
@@ -179,7 +209,7 @@ def _find_image(value: dict[str, Any], unit: Unit, path: Path, folders: Folders,
 
 def _restore(data: object, place: Place, unit: Unit, folder: Path) -> Header | None:
     """Write the picture out of ``imageData`` into a folder, with the suffix that its first bytes call for."""
-    content = _decode_base64(data)
+    content = decode_base64(data)
     suffix = None if content is None else magic_suffix(content)
     try:
         if content is None or suffix is None:
@@ -188,28 +218,24 @@ def _restore(data: object, place: Place, unit: Unit, folder: Path) -> Header | N
     except ImageError as error:
         unit.note("error", "image_missing", f"{place.problem}, and imageData cannot stand in: {error}")
         return None
-    name = PurePosixPath(place.file_name or unit.file)
+    name = PurePosixPath(place.file_name)
+    if name.name in ("", ".."):
+        name = PurePosixPath(unit.file)
     if name.suffix.lower() not in {suffix, ".jpeg" if suffix == ".jpg" else suffix}:
         name = name.with_suffix(suffix)
     target = folder / name
-    if not target.is_file() or target.read_bytes() != content:
-        write_bytes(target, content)
+    try:
+        if not target.is_file() or target.read_bytes() != content:
+            write_bytes(target, content)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "the name cannot be encoded"
+        message = f"{place.problem}, and its imageData cannot be written under that name ({reason})"
+        unit.note("error", "image_missing", message)
+        return None
     unit.image = ImageDraft(name.as_posix(), header.width_px, header.height_px, target.absolute())
     message = f"{place.problem}; it is written from imageData as {name}"
     unit.note("warning", "image_restored_from_imageData", message)
     return header
-
-
-def _decode_base64(data: object) -> bytes | None:
-    """The bytes behind base64 text, also where it stands in a ``data:`` address; None where it is none."""
-    if not isinstance(data, str):
-        return None
-    if data.startswith("data:"):
-        data = data.partition(",")[2]
-    try:
-        return base64.b64decode(data)
-    except (binascii.Error, ValueError):
-        return None
 
 
 @dataclass(slots=True, eq=False)
@@ -222,8 +248,10 @@ class _Group:
     score: float | None = None
 
 
-def _read_shapes(shapes: list[object], unit: Unit, labels: Labels, options: ReadOptions) -> None:
-    """Read the shapes of a file, and join those of one group to one instance."""
+def _read_shapes(
+    shapes: list[object], plain: Mapping[int, Part], unit: Unit, labels: Labels, options: ReadOptions
+) -> None:
+    """Read the shapes of a file, some of which are parts already, and join those of one group to one instance."""
     groups: dict[tuple[object, ...], _Group] = {}
     for index, shape in enumerate(shapes):
         if not isinstance(shape, dict):
@@ -239,7 +267,7 @@ def _read_shapes(shapes: list[object], unit: Unit, labels: Labels, options: Read
         if name is None:
             continue
         group_id = _group_id(shape.get("group_id"), unit, index)
-        part = _read_shape(shape, unit, index)
+        part = plain.get(index) or read_shape(shape, unit, index)
         if part is None:
             continue
         key = _group_key(name, group_id, index)
@@ -248,16 +276,17 @@ def _read_shapes(shapes: list[object], unit: Unit, labels: Labels, options: Read
         group.iscrowd |= flags.get("iscrowd") is True
         group.score = _score(shape) if group.score is None else group.score
     for group in groups.values():
-        unit.drafts.append(
-            instance(
-                group.label,
-                group.parts,
-                unit,
-                nested=options.nested_groups,
-                iscrowd=group.iscrowd,
-                score=group.score,
-            )
-        )
+        nested = options.nested_groups
+        draft = instance(group.label, group.parts, unit, nested=nested, iscrowd=group.iscrowd, score=group.score)
+        if draft.area_px:
+            unit.drafts.append(draft)
+            continue
+        for index in draft.shapes:
+            unit.note("warning", "rasterizes_empty", "the holes of the group leave nothing of it; dropped", shape=index)
+
+
+def _is_polygon(shape: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(shape, dict) and shape.get("shape_type") in ("polygon", None)
 
 
 def _group_key(name: Name, group_id: int | str | None, index: int) -> tuple[object, ...]:
@@ -272,7 +301,7 @@ def _name_of(shape: dict[str, Any], unit: Unit, index: int, labels: Labels) -> N
     """The class of a shape that has an area; None, with a finding, for all others."""
     kind = shape.get("shape_type")
     label = shape.get("label")
-    if kind is None or (isinstance(kind, str) and kind in _AREA_TYPES):
+    if kind is None or (isinstance(kind, str) and kind in AREA_TYPES):
         return labels.read(label, unit, index)
     if isinstance(label, str) and label.strip() in SPECIAL_LABELS:
         return labels.read(label, unit, index)
@@ -308,80 +337,6 @@ def _score(shape: dict[str, Any]) -> float | None:
     if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
         return None
     return float(score)
-
-
-def _read_shape(shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
-    """Check the points of a shape that has an area and make a part of it."""
-    kind = shape.get("shape_type") or "polygon"
-    try:
-        points = geometry.check_points(shape.get("points"))
-    except PointError as error:
-        unit.note("error", error.code, str(error), shape=index)
-        return None
-    wanted = POINT_COUNTS.get(kind)
-    if wanted is not None and len(points) != wanted:
-        message = f"a {kind} has {wanted} points, this one has {len(points)}"
-        unit.note("error", "wrong_point_count", message, shape=index)
-        return None
-    return _READERS[kind](points, shape, unit, index)
-
-
-def _read_polygon(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
-    return polygon_part(points, unit, index)
-
-
-def _read_rectangle(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
-    return polygon_part(geometry.rectangle(*points.tolist()), unit, index, is_polygon=False)
-
-
-def _read_circle(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
-    radius_px = math.dist(*points.tolist())
-    return round_part(points[0].tolist(), radius_px, radius_px, unit, index)
-
-
-def _read_mask(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
-    data = shape.get("mask")
-    if data is None or data == "":
-        unit.note("error", "mask_missing", "the shape is a mask but holds none", shape=index)
-        return None
-    mask = _decode_png(_decode_base64(data))
-    if mask is None:
-        unit.note("error", "mask_undecodable", "the mask is no PNG in base64", shape=index)
-        return None
-    (x1, y1), (x2, y2) = points.tolist()
-    if all(value == int(value) for value in (x1, y1, x2, y2)):
-        wanted = (int(x2 - x1 + 1), int(y2 - y1 + 1))
-        if wanted != (mask.shape[1], mask.shape[0]):
-            found = f"{mask.shape[1]} x {mask.shape[0]}"
-            message = f"the corners call for a mask of {wanted[0]} x {wanted[1]} px, the PNG has {found}, which is used"
-            unit.note("warning", "mask_bbox_mismatch", message, shape=index)
-    return mask_part(Patch(mask, round(x1), round(y1)), unit, index)
-
-
-def _decode_png(content: bytes | None) -> Mask | None:
-    """The pixels of a mask, ``(h, w)``: whatever is not 0 belongs."""
-    from PIL import Image as PilImage
-
-    if content is None or magic_suffix(content) != ".png":
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PilImage.DecompressionBombWarning)
-            with PilImage.open(io.BytesIO(content)) as picture:
-                pixels = np.asarray(picture)
-    except Exception:  # Pillow raises a dozen kinds for broken PNGs
-        return None
-    filled: Mask = np.any(np.atleast_3d(pixels)[..., :3] != 0, axis=-1)
-    return filled
-
-
-_READERS: dict[str, Callable[[Points, dict[str, Any], Unit, int], Part | None]] = {
-    "polygon": _read_polygon,
-    "rectangle": _read_rectangle,
-    "oriented_rectangle": _read_polygon,
-    "circle": _read_circle,
-    "mask": _read_mask,
-}
 
 
 def write(
@@ -514,7 +469,7 @@ def _shapes_of(
 def _is_passed_over(raw: dict[str, Any]) -> bool:
     """Whether a shape takes no part in training but belongs to the file: lines, points, ignored labels."""
     kind, label = raw.get("shape_type"), raw.get("label")
-    is_area = kind is None or (isinstance(kind, str) and kind in _AREA_TYPES)
+    is_area = kind is None or (isinstance(kind, str) and kind in AREA_TYPES)
     return not is_area or (isinstance(label, str) and label.strip() in SPECIAL_LABELS)
 
 
@@ -552,13 +507,8 @@ def _new_shapes(one: Instance, label: str, tolerance_px: float) -> list[dict[str
     if isinstance(polygons, Rle):
         size = {"width_px": polygons.width_px, "height_px": polygons.height_px}
         patch = Patch(geometry.decode_mask(polygons), 0, 0).clipped(**size)
-        outer, holes = patch.outlines()
-        is_simplified = one.score is not None and tolerance_px > 0
-        polygons = (
-            ()
-            if holes
-            else tuple(geometry.simplify(part, tolerance_px=tolerance_px) if is_simplified else part for part in outer)
-        )
+        traced = tracing.mask_to_polygons(patch.mask, tolerance_px=tolerance_px if one.score is not None else 0.0)
+        polygons = tuple(part + np.array([patch.left_px, patch.top_px]) for part in traced or ())
     flags: dict[str, bool] = {"iscrowd": True} if one.iscrowd else {}
     common: dict[str, Any] = {"label": label, "flags": flags}
     if one.score is not None:

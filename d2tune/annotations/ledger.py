@@ -76,6 +76,13 @@ def rows_of(unit: Unit, ids: Sequence[int]) -> Iterator[LedgerRow]:
         unit: What was read.
         ids: Ids of the instances that its drafts became, in their order; empty where it has no image.
     """
+    image = unit.image.file_name if unit.image is not None else ""
+    if len(ids) == len(unit.drafts) and not unit.findings and not unit.left_out:
+        shapes = [draft.shapes for draft in unit.drafts]
+        if all(len(one) == 1 for one in shapes) and len(set(shapes)) == len(shapes):  # as nearly every file is
+            for number, draft in zip(ids, unit.drafts, strict=True):
+                yield LedgerRow(unit.file, "kept", draft.shapes[0], None, image, draft.label, (number,))
+            return
     found: dict[int, list[Finding]] = {}
     for finding in unit.findings:
         if finding.shape is not None:
@@ -86,7 +93,6 @@ def rows_of(unit: Unit, ids: Sequence[int]) -> Iterator[LedgerRow]:
             used.setdefault(shape, []).append((number, draft))
     lost = dict.fromkeys((shape for draft in unit.drafts for shape in draft.shapes), _reason(unit.findings))
     reasons: Mapping[int, str] = lost | unit.left_out
-    image = unit.image.file_name if unit.image is not None else ""
     for shape in sorted({*found, *used, *reasons}):
         notes = found.get(shape, [])
         codes = tuple(dict.fromkeys(finding.code for finding in notes))

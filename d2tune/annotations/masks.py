@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from d2tune.annotations.dataset import Dataset, ReadOptions
 from d2tune.annotations.images import Place, is_image_name, walk_files
+from d2tune.annotations.jsonfile import JsonError, decode_text, read_bytes
 from d2tune.annotations.reading import (
     SPECIAL_LABELS,
     Folders,
@@ -37,7 +38,14 @@ IMAGE_FOLDERS = frozenset(["image", "images", "img", "imgs", "input", "inputs", 
 """Names of folders that hold photos, in lower case."""
 
 _MASK_ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg", "-mask", "-label")
-_COLOUR_TABLES = ("class_dict.csv", "labelmap.txt", "label_colors.txt")
+_COLOUR_MAPS = ("class_dict.csv", "labelmap.txt", "label_colors.txt")
+_NUMBERS = r"(?P<r>\d{1,3})\s*[,;\s]\s*(?P<g>\d{1,3})\s*[,;\s]\s*(?P<b>\d{1,3})"
+_NAME_FIRST = re.compile(rf"\s*(?P<name>[^#\s,:;][^,:;\t]*?)\s*[,:;\s]\s*{_NUMBERS}(?!\d)")
+_NAME_LAST = re.compile(rf"\s*{_NUMBERS}\s*[,:;\s]\s*(?P<name>[^\s,:;][^,:;\t]*?)\s*$")
+_BLACK = (0, 0, 0)
+
+ColourMap = dict[tuple[int, int, int], str]
+"""Class names by colour, red before green before blue."""
 
 
 def _key(name: str) -> tuple[bool, tuple[str, ...]]:
@@ -71,12 +79,13 @@ def read(source: Path, options: ReadOptions) -> Dataset:
 
     With ``options.class_name``, whatever is not 0 is that class. Else grey values and palette indices are places in
     ``options.labels`` from 0 (put ``_background_`` first where 0 is background), 255 being void; without labels, 0 is
-    background and the values are the names. Colour masks need a table in the source folder: ``class_dict.csv``
-    (name,r,g,b) or ``labelmap.txt`` (name:r,g,b). Each class of a picture is one instance, or with
+    background and the values are the names. Colour masks need a colour map: ``options.colour_map``, or in the source
+    folder ``class_dict.csv`` (name,r,g,b), ``labelmap.txt`` (name:r,g,b) or ``label_colors.txt`` (r g b name). With
+    one, palette and grey masks are read by their colours too. Each class of a picture is one instance, or with
     ``options.split_components`` each of its connected parts.
 
     Raises:
-        DataError: The source is no folder.
+        DataError: The source is no folder, or the colour map cannot be read.
     """
     source = Path(source).absolute()
     if not source.is_dir():
@@ -84,25 +93,23 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     folders = folders_of(source, options)
     names = list(walk_files(folders.root))
     paired = pairs(names)
-    colours = _colour_table(source)
+    colours = read_colour_map(options.colour_map) if options.colour_map else _colour_map_in(source)
     units = [_read_mask(mask, photo, folders, options, colours) for mask, photo in sorted(paired.items())]
     claimed = {*paired, *paired.values(), *(name for name in names if _key(name)[0])}
     return assemble(units + unlabeled_units(folders, options, claimed), options, root=folders.root)
 
 
-def _read_mask(
-    mask: str, photo: str, folders: Folders, options: ReadOptions, colours: dict[tuple[int, ...], str]
-) -> Unit:
+def _read_mask(mask: str, photo: str, folders: Folders, options: ReadOptions, colours: ColourMap) -> Unit:
     """Read one mask into a unit."""
     unit = Unit(mask)
     if measure(Place(folders.root / photo, photo), unit) is None:
         return unit
-    pixels = read_pixels(folders.root / mask, unit)
+    pixels = read_pixels(folders.root / mask, unit, mode="RGB" if colours and options.class_name is None else None)
     if pixels is None:
         return unit
     if pixels.ndim == 3 and pixels.shape[2] == 2:
         pixels = pixels[..., 0]
-    if pixels.ndim == 3 and not np.any(pixels[..., :1] != pixels[..., :3]):
+    if not colours and pixels.ndim == 3 and not np.any(pixels[..., :1] != pixels[..., :3]):
         pixels = pixels[..., 0]
     labels = Labels(options)
     if options.class_name is not None:
@@ -140,31 +147,88 @@ def _name_of(value: int, options: ReadOptions) -> str:
 
 
 def _read_colours(
-    pixels: NDArray[Any], unit: Unit, labels: Labels, options: ReadOptions, colours: dict[tuple[int, ...], str]
+    pixels: NDArray[np.uint8], unit: Unit, labels: Labels, options: ReadOptions, colours: ColourMap
 ) -> None:
-    wide = pixels.astype(np.int64)
-    codes = wide[..., 0] * 65536 + wide[..., 1] * 256 + wide[..., 2]
-    for number, code in enumerate(np.unique(codes).tolist()):
+    """Add a region for each class; a colour that is none takes the nearest, unless it fills an area of its own."""
+    table = colours if _BLACK in colours else {_BLACK: "_background_", **colours}
+    names = list(dict.fromkeys(table.values()))
+    place = {name: number for number, name in enumerate(names)}
+    known = np.array(list(table), dtype=np.int64)
+    class_of = np.array([place[name] for name in table.values()], dtype=np.int64)
+    codes = pixels.astype(np.int64) @ np.array([65536, 256, 1])
+    found, inverse = np.unique(codes, return_inverse=True)
+    strangers = np.setdiff1d(_filled_with(codes) if colours else found, known @ np.array([65536, 256, 1]))
+    for code in strangers.tolist():
         colour = (code >> 16, (code >> 8) & 255, code & 255)
-        name = colours.get(colour)
-        if name is None and colour == (0, 0, 0):
-            continue
-        if name is None:
-            hint = f"name it in {_COLOUR_TABLES[0]} in the source folder, with the columns name,r,g,b"
-            unit.note("error", "unknown_label", f"the colour {colour} names no class", shape=number, hint=hint)
-            continue
-        if name not in SPECIAL_LABELS and name.lower() not in ("background", "void"):
-            add_region(codes == code, name, number, unit, labels, options)
+        hint = f"name it in the colour map: --colour-map, or {_COLOUR_MAPS[0]} in the source folder (name,r,g,b)"
+        number = int(np.searchsorted(found, code))
+        unit.note("error", "unknown_label", f"the colour {colour} names no class", shape=number, hint=hint)
+    if strangers.size:
+        return
+    classes = class_of[_nearest(found, known)][inverse].reshape(codes.shape)
+    for number in np.unique(classes).tolist():
+        if names[number] not in SPECIAL_LABELS and names[number].lower() not in ("background", "void"):
+            add_region(classes == number, names[number], number, unit, labels, options)
 
 
-def _colour_table(source: Path) -> dict[tuple[int, ...], str]:
-    """Class names by colour, from the first table that lies in the folder."""
-    path = next((source / name for name in _COLOUR_TABLES if (source / name).is_file()), None)
-    if path is None:
-        return {}
-    table: dict[tuple[int, ...], str] = {}
-    for row in csv.reader(path.read_text("utf-8-sig", errors="replace").replace(":", ",").splitlines()):
-        cells = [cell.strip() for cell in row]
-        if len(cells) >= 4 and all(cell.isdigit() for cell in cells[1:4]):
-            table[tuple(int(cell) for cell in cells[1:4])] = cells[0]
+def _filled_with(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The values that fill a block of 3 x 3 pixels somewhere ``(H, W)``, or all of a smaller picture.
+
+    Smoothed edges are mixtures one or two pixels wide, so they fill none.
+    """
+    height, width = (min(3, size) for size in codes.shape)
+    blocks = np.lib.stride_tricks.sliding_window_view(codes, (height, width))
+    same = np.ones(blocks.shape[:2], dtype=bool)
+    for row in range(height):
+        for column in range(width):
+            same &= blocks[..., row, column] == blocks[..., 0, 0]
+    filled: NDArray[np.int64] = np.unique(blocks[..., 0, 0][same])
+    return filled
+
+
+def _nearest(codes: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The row of ``known`` ``(K, 3)`` that each colour code ``(N,)`` lies nearest to; of equals the first."""
+    colours = np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], axis=1)
+    best = np.zeros(len(codes), dtype=np.intp)
+    least = np.full(len(codes), np.iinfo(np.int64).max)
+    for number, colour in enumerate(known):
+        distance = np.sum((colours - colour) ** 2, axis=1)
+        nearer = distance < least
+        best[nearer], least[nearer] = number, distance[nearer]
+    return best
+
+
+def read_colour_map(path: Path) -> ColourMap:
+    """Class names by colour from a text file with a class a line: a name and three numbers from 0 to 255.
+
+    The name stands before or behind the numbers; commas, colons, blanks and tabs separate. Other lines are headings.
+
+    Raises:
+        DataError: The file cannot be read, names no colour, or names one twice.
+    """
+    try:
+        text, _ = decode_text(read_bytes(path))
+    except (OSError, JsonError) as error:
+        raise DataError(f"the colour map cannot be read ({error})", file=path) from error
+    table: ColourMap = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = _NAME_FIRST.match(line) or _NAME_LAST.match(line)
+        if match is None:
+            continue
+        colour = (int(match["r"]), int(match["g"]), int(match["b"]))
+        if max(colour) > 255 or table.get(colour, match["name"]) != match["name"]:
+            found = f"{match['name']} {colour}"
+            expected = "three numbers up to 255, each colour once"
+            raise DataError(
+                "a colour cannot be meant", file=path, place=f"line {number}", found=found, expected=expected
+            )
+        table[colour] = match["name"]
+    if not table:
+        raise DataError("the colour map names no colour", file=path, expected="lines such as: road,128,64,128")
     return table
+
+
+def _colour_map_in(source: Path) -> ColourMap:
+    """The first colour map that lies in a folder; an empty one where there is none."""
+    path = next((source / name for name in _COLOUR_MAPS if (source / name).is_file()), None)
+    return {} if path is None else read_colour_map(path)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from d2tune.annotations import coco, geometry
 from d2tune.annotations.dataset import Dataset, Instance, ReadOptions
 from d2tune.annotations.geometry import Patch
-from d2tune.annotations.images import walk_files
-from d2tune.annotations.jsonfile import JsonError, decode_json
+from d2tune.annotations.images import is_file, walk_files
+from d2tune.annotations.jsonfile import JsonError, decode_json, read_bytes
 from d2tune.annotations.outputs import beside, refuse_existing, write_png
 from d2tune.annotations.reading import (
     Unit,
@@ -25,6 +25,7 @@ from d2tune.annotations.reading import (
     measure,
 )
 from d2tune.annotations.semantic import paint, separated_map
+from d2tune.annotations.voc import read_pixels
 from d2tune.errors import DataError
 from d2tune.files import write_json
 
@@ -172,11 +173,13 @@ def _panoptic_file(source: Path) -> tuple[Path, dict[str, Any]]:
     found = []
     for path in paths:
         try:
-            value, _ = decode_json(path.read_bytes())
+            value, _ = decode_json(read_bytes(path))
         except JsonError as error:
             if source.is_file():
                 raise DataError(str(error), file=path) from error
             continue
+        except OSError as error:
+            raise DataError(f"the file cannot be read ({error.strerror})", file=path) from error
         if is_panoptic(value):
             found.append((path, value))
     if len(found) != 1:
@@ -195,8 +198,9 @@ def _read_segments(row: dict[str, Any], path: Path, unit: Unit, classes: coco.Cl
         return
     infos = row.get("segments_info")
     for index, info in enumerate(infos if isinstance(infos, list) else []):
-        if not isinstance(info, dict) or type(info.get("id")) is not int:
-            unit.note("error", "bad_shape", f"a segment has no id: found {geometry.describe(info)}", shape=index)
+        if not isinstance(info, dict) or type(info.get("id")) is not int or info["id"] <= 0:
+            message = f"a segment has no id above 0, which is void: found {geometry.describe(info)}"
+            unit.note("error", "bad_shape", message, shape=index)
             continue
         label = classes.read(info.get("category_id"), unit, index)
         mask = ids == info["id"]
@@ -213,27 +217,15 @@ def _read_segments(row: dict[str, Any], path: Path, unit: Unit, classes: coco.Cl
 
 def _segment_ids(name: object, path: Path, unit: Unit) -> NDArray[np.int32] | None:
     """The segment ids ``(H, W)`` in the PNG of an image, or None with the error that says why there are none."""
-    from PIL import Image as PilImage
-
     assert unit.image is not None
     base = str(name).replace("\\", "/")
     if not isinstance(name, str) or ".." in PurePosixPath(base).parts or PurePosixPath(base).is_absolute():
         unit.note("error", "mask_missing", f"the annotation names no PNG: found {geometry.describe(name)}")
         return None
     places = [folder / base for folder in (path.with_suffix(""), path.parent / "panoptic", path.parent)]
-    png = next((place for place in places if place.is_file()), None)
+    png = next((place for place in places if is_file(str(place))), None)
     if png is None:
         unit.note("error", "mask_missing", f"there is no PNG {places[0]}")
         return None
-    try:
-        with PilImage.open(png) as picture:
-            colours = np.asarray(picture.convert("RGB"))
-    except Exception as error:  # Pillow raises a dozen kinds for broken PNGs
-        unit.note("error", "mask_undecodable", f"{png} cannot be read ({error})")
-        return None
-    if colours.shape[:2] != (unit.image.height_px, unit.image.width_px):
-        found = f"{colours.shape[1]} x {colours.shape[0]}"
-        message = f"{png.name} has {found} px, the picture {unit.image.width_px} x {unit.image.height_px}"
-        unit.note("error", "size_mismatch", message)
-        return None
-    return from_colours(colours)
+    colours = read_pixels(png, unit, mode="RGB")
+    return None if colours is None else from_colours(colours)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from d2tune.annotations import geometry
+from d2tune.annotations import geometry, tracing
 from d2tune.annotations.dataset import (
     Category,
     Dataset,
@@ -28,7 +28,7 @@ from d2tune.annotations.dataset import (
     ReadOptions,
     Rle,
 )
-from d2tune.annotations.geometry import Patch, Points, RawRle
+from d2tune.annotations.geometry import Mask, Patch, PointError, Points, RawRle
 from d2tune.annotations.images import (
     Header,
     ImageError,
@@ -38,7 +38,8 @@ from d2tune.annotations.images import (
     read_header,
     walk_files,
 )
-from d2tune.annotations.ledger import rows_of
+from d2tune.annotations.ledger import LedgerRow, rows_of
+from d2tune.annotations.nesting import CrowdedGroupError, nesting
 from d2tune.errors import DataError, nearest
 
 SPECIAL_LABELS = frozenset({"__ignore__", "_background_"})
@@ -60,6 +61,7 @@ class Draft:
     score: float | None = None
     part_shapes: tuple[int, ...] = ()
     difficult: bool = False
+    layers: tuple[tuple[int, Rle], ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +72,11 @@ class ImageDraft:
     width_px: int
     height_px: int
     path: Path | None
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width_px, self.height_px
 
 
 @dataclass(slots=True, eq=False)
@@ -179,6 +186,7 @@ class Part:
         area_px: How many there are.
         polygons: Its outlines on the image; empty where only the pixels say what it is.
         is_mask: Whether it was given as pixels.
+        bbox_xywh: The box around the polygons, where it is known already.
     """
 
     shape: int
@@ -186,6 +194,7 @@ class Part:
     area_px: float
     polygons: Polygons
     is_mask: bool = False
+    bbox_xywh: tuple[float, float, float, float] | None = None
 
 
 def polygon_part(
@@ -201,8 +210,16 @@ def polygon_part(
         extent: Two corners ``(2, 2)`` of what was drawn, where the outline only approximates it.
 
     Returns:
-        The part, or None with the warning that says why it was dropped.
+        The part, or None with the finding that says why there is none.
     """
+    try:
+        return _polygon_part(points, unit, shape, is_polygon=is_polygon, extent=extent)
+    except PointError as error:
+        unit.note("error", error.code, f"the outline is too much to check: {error}", shape=shape)
+        return None
+
+
+def _polygon_part(points: Points, unit: Unit, shape: int, *, is_polygon: bool, extent: Points | None) -> Part | None:
     assert unit.image is not None
     width_px, height_px = unit.image.width_px, unit.image.height_px
     if len(points) < 3:
@@ -219,10 +236,10 @@ def polygon_part(
     if polygons[0] is not points and _sticks_out(drawn, width_px, height_px):
         message = f"the shape sticks out of the {width_px} x {height_px} px image and was clipped"
         unit.note("warning", "clipped", message, shape=shape)
+    rle = geometry.union(geometry.rasterise(polygons, width_px=width_px, height_px=height_px))
     if is_polygon and geometry.self_intersects(points):
         message = "the outline crosses itself; it is filled by the even-odd rule"
         unit.note("warning", "self_intersection", message, shape=shape)
-    rle = geometry.union(geometry.rasterise(polygons, width_px=width_px, height_px=height_px))
     area_px = geometry.area_px(rle)
     if not area_px:
         return dropped(unit, "rasterizes_empty", "the shape is too small to cover a pixel; dropped", shape)
@@ -265,7 +282,11 @@ def mask_part(patch: Patch, unit: Unit, shape: int) -> Part | None:
         message = f"the mask lies outside the {width_px} x {height_px} px image; dropped"
         return dropped(unit, "outside_image", message, shape)
     rle = clipped.rle(width_px=width_px, height_px=height_px)
-    outer, holes = clipped.outlines()
+    try:
+        outer, holes = tracing.patch_outlines(clipped)
+    except tracing.RaggedMaskError as error:
+        unit.note("warning", "mask_ragged", f"{error}; it is kept as run-length mask", shape=shape)
+        outer, holes = [], []
     return Part(shape, rle, geometry.area_px(rle), () if holes else tuple(outer), is_mask=True)
 
 
@@ -283,7 +304,9 @@ def instance(
 
     A part inside another one is united with a warning or, where ``nested`` is ``hole``, cut out of it.
     """
-    depths = _nesting(parts)
+    if len(parts) == 1 and parts[0].polygons and not iscrowd:
+        return _lone(name, parts[0], score, difficult)
+    depths = _nesting(parts, unit)
     if len(parts) > 1 and nested == "union":
         for part, around in zip(parts, depths, strict=True):
             if around:
@@ -296,7 +319,10 @@ def instance(
     needs_pixels = iscrowd or cut_out or any(not part.polygons for part in parts)
     if needs_pixels or (len(parts) > 1 and any(part.is_mask for part in parts)):
         box = geometry.rle_bbox_xywh(rle)
-        return Draft(name, shapes, geometry.to_rle(rle), box, area_px, iscrowd, score, difficult=difficult)
+        layers = _layers(parts, depths, rle if cut_out else None)
+        return Draft(
+            name, shapes, geometry.to_rle(rle), box, area_px, iscrowd, score, difficult=difficult, layers=layers
+        )
     polygons = tuple(polygon for part in parts for polygon in part.polygons)
     return Draft(
         name,
@@ -311,25 +337,50 @@ def instance(
     )
 
 
-def _nesting(parts: Sequence[Part]) -> list[list[int]]:
+def _lone(name: str, part: Part, score: float | None, difficult: bool) -> Draft:
+    """An instance of one part with outlines."""
+    box = part.bbox_xywh or geometry.polygons_bbox_xywh(part.polygons)
+    alone = (part.shape,)
+    shapes = alone if len(part.polygons) == 1 else alone * len(part.polygons)
+    return Draft(name, alone, part.polygons, box, part.area_px, False, score, shapes, difficult)
+
+
+def _layers(
+    parts: Sequence[Part], depths: Sequence[Sequence[int]], punched: RawRle | None
+) -> tuple[tuple[int, Rle], ...]:
+    """What each of several parts adds to their union, or to ``punched``, where parts at odd depth are holes."""
+    if len(parts) < 2:
+        return ()
+    if punched is None:
+        return tuple((part.shape, geometry.to_rle(part.rle)) for part in parts)
+    stays = geometry.decode_mask(punched)
+    solid = [part for part, around in zip(parts, depths, strict=True) if not len(around) % 2]
+    return tuple(
+        (part.shape, geometry.to_rle(geometry.encode_mask(geometry.decode_mask(part.rle) & stays))) for part in solid
+    )
+
+
+def _nesting(parts: Sequence[Part], unit: Unit) -> list[list[int]]:
     """For each part, the shapes of those parts that it lies inside of; of two equal parts the later lies inside."""
-    areas = [part.area_px for part in parts] if len(parts) > 1 else []
-    around: list[list[int]] = [[] for _ in parts]
-    for inner in range(len(areas)):
-        for outer in range(len(areas)):
-            larger = areas[outer] > areas[inner] or (areas[outer] == areas[inner] and outer < inner)
-            if outer != inner and larger and geometry.is_within(parts[inner].rle, parts[outer].rle):
-                around[inner].append(parts[outer].shape)
-    return around
+    try:
+        around = nesting([part.rle for part in parts], [part.area_px for part in parts])
+    except CrowdedGroupError as error:
+        hint = "give separate objects group numbers of their own"
+        unit.note("error", "group_too_large", str(error), shape=parts[0].shape, hint=hint)
+        return [[] for _ in parts]
+    return [[parts[outer].shape for outer in members] for members in around]
 
 
 def _punched(parts: Sequence[Part], depths: Sequence[Sequence[int]]) -> RawRle:
     """Parts at even depth filled, parts at odd depth cut out, from the outside in."""
-    order = sorted(range(len(parts)), key=lambda index: len(depths[index]))
-    mask = geometry.decode_mask(parts[order[0]].rle)
-    for index in order[1:]:
-        pixels = geometry.decode_mask(parts[index].rle)
-        mask = mask & ~pixels if len(depths[index]) % 2 else mask | pixels
+    levels: dict[int, list[RawRle]] = {}
+    for part, around in zip(parts, depths, strict=True):
+        levels.setdefault(len(around), []).append(part.rle)
+    mask: Mask | None = None
+    for depth, rles in sorted(levels.items()):
+        pixels = geometry.decode_mask(geometry.union(rles))
+        mask = pixels if mask is None else mask & ~pixels if depth % 2 else mask | pixels
+    assert mask is not None
     return geometry.encode_mask(mask)
 
 
@@ -470,10 +521,13 @@ def assemble(
         ids[id(unit)] = range(len(instances) + 1, len(instances) + 1 + len(unit.drafts))
         for part in unit.drafts:
             instances.append(_number(part, len(instances) + 1, images[-1].id, id_of[part.label]))
-    ledger = tuple(row for unit in kept for row in rows_of(unit, ids.get(id(unit), ())))
+    ledger: list[LedgerRow] = []
+    for unit in kept:
+        ledger += rows_of(unit, ids.get(id(unit), ()))
+        unit.drafts = []  # a large folder's would fill as much memory as its instances
     findings = [finding for unit in kept for finding in unit.findings]
     findings.sort(key=lambda finding: (finding.file, finding.line or 0, -1 if finding.shape is None else finding.shape))
-    return Dataset(tuple(images), categories, tuple(instances), tuple(findings), root, ledger)
+    return Dataset(tuple(images), categories, tuple(instances), tuple(findings), root, tuple(ledger))
 
 
 def _number(draft: Draft, instance_id: int, image_id: int, category_id: int) -> Instance:
@@ -489,6 +543,7 @@ def _number(draft: Draft, instance_id: int, image_id: int, category_id: int) -> 
         shapes=draft.shapes,
         part_shapes=draft.part_shapes,
         difficult=draft.difficult,
+        layers=draft.layers,
     )
 
 

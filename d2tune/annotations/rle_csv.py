@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from d2tune.annotations import geometry
 from d2tune.annotations.dataset import Dataset, Instance, ReadOptions, Rle
 from d2tune.annotations.geometry import Mask, Patch
 from d2tune.annotations.images import Place, is_image_name, walk_files
-from d2tune.annotations.jsonfile import JsonError, decode_text
+from d2tune.annotations.jsonfile import JsonError, decode_text, read_bytes
 from d2tune.annotations.outputs import refuse_existing
 from d2tune.annotations.reading import (
     Folders,
@@ -33,7 +34,10 @@ from d2tune.annotations.reading import (
     unlabeled_units,
 )
 from d2tune.errors import DataError, nearest
-from d2tune.files import write_text
+from d2tune.files import write_bytes
+
+# The runs of a large mask are longer than the 128 KB that the csv module allows by default.
+csv.field_size_limit(2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,7 @@ class _File:
         """A unit for each image of the file, and one for what belongs to none."""
         whole = Unit(self.name)
         try:
-            text, is_utf8 = decode_text((self.folders.source / self.name).read_bytes())
+            text, is_utf8 = decode_text(read_bytes(self.folders.source / self.name))
         except (OSError, JsonError) as error:
             whole.note("error", "bad_rle", f"the file cannot be read ({error})", line=1)
             return [whole]
@@ -286,6 +290,7 @@ def write(
         out: The file, where it ends in ``.csv``; else a folder, which gets ``masks.csv``.
         preset: The dialect.
         like: A CSV file of the same dialect whose columns are used; ``ImageId_ClassId`` gets a row for every class.
+            Where it says just what the dataset says, in whatever order, it is written as it is.
         force: Whether a file that is there is overwritten.
 
     Returns:
@@ -299,14 +304,60 @@ def write(
     refuse_existing([path], force=force)
     header = _header_like(like, dialect)
     groups = dataset.by_image()
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
+    rows: list[list[str]] = []
     for image in dataset.images:
         size = (image.width_px, image.height_px)
-        writer.writerows(_rows(image.file_name, groups[image.id], size, dataset, dialect, header))
-    write_text(path, stream.getvalue())
+        rows += _rows(image.file_name, groups[image.id], size, dataset, dialect, header)
+    pictures = {_base_name(image.file_name) for image in dataset.images}
+    content = None if like is None else _as_it_was(like, dialect, rows, pictures)
+    if content is None:
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+        content = stream.getvalue().encode("utf-8", errors="backslashreplace")
+    write_bytes(path, content)
     return [path]
+
+
+def _as_it_was(like: Path, dialect: Preset, rows: Sequence[Sequence[str]], pictures: set[str]) -> bytes | None:
+    """The content of ``like`` where it says the same of the same pictures as ``rows``, else None."""
+    try:
+        content = read_bytes(like)
+        lines = list(csv.reader(io.StringIO(decode_text(content)[0], newline="")))
+        if not lines or tuple(cell.strip() for cell in lines[0]) not in dialect.headers:
+            return None
+        regions, named = _said(lines[1:], dialect)
+        return content if named == pictures and regions == _said(rows, dialect)[0] else None
+    except (OSError, JsonError, csv.Error, RunError):
+        return None
+
+
+def _said(rows: Iterable[Sequence[str]], dialect: Preset) -> tuple[Counter[tuple[str, str, bytes]], set[str]]:
+    """How often each picture, class and set of pixels occurs, and which pictures are named."""
+    regions: Counter[tuple[str, str, bytes]] = Counter()
+    pictures: set[str] = set()
+    for row in rows:
+        if not any(cell.strip() for cell in row):
+            continue
+        name, label = row[0].strip(), row[1].strip() if len(row) == 3 else ""
+        if dialect.has_classes and len(row) == 2:
+            name, _, label = name.rpartition("_")
+        pictures.add(_base_name(name))
+        if row[-1].strip():
+            regions[_base_name(name), label, _joined(row[-1])] += 1
+    return regions, pictures
+
+
+def _base_name(name: str) -> str:
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _joined(text: str) -> bytes:
+    """The same bytes for all run-length texts of the same pixels."""
+    starts, lengths = parse_runs(text, pixels=1 << 62)
+    stops = starts + lengths
+    apart = starts[1:] > stops[:-1]
+    edges = np.concatenate([starts[np.append(True, apart)], stops[np.append(apart, True)]])
+    return bytes(edges.tobytes())
 
 
 def _header_like(like: Path | None, dialect: Preset) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def _layers(one: Instance, index: int, width_px: int, height_px: int) -> list[tu
     """The parts of an instance with their places in the order of drawing."""
     last = one.shapes[-1] if one.shapes else index
     if isinstance(one.segmentation, Rle):
-        return [(last, geometry.to_raw(one.segmentation))]
+        return [(order, geometry.to_raw(rle)) for order, rle in one.layers or ((last, one.segmentation),)]
     rles = geometry.rasterise(one.segmentation, width_px=width_px, height_px=height_px)
     orders = one.part_shapes or (last,) * len(rles)
     return list(zip(orders, rles, strict=True))

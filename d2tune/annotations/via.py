@@ -14,7 +14,7 @@ from d2tune.annotations import geometry
 from d2tune.annotations.dataset import Dataset, ReadOptions
 from d2tune.annotations.geometry import PointError
 from d2tune.annotations.images import walk_files
-from d2tune.annotations.jsonfile import JsonError, decode_json
+from d2tune.annotations.jsonfile import JsonError, decode_json, read_bytes
 from d2tune.annotations.reading import (
     Folders,
     Labels,
@@ -116,7 +116,7 @@ def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]
     unit = Unit(name)
     path = folders.source / name
     try:
-        value, is_utf8 = decode_json(path.read_bytes())
+        value, is_utf8 = decode_json(read_bytes(path))
     except JsonError as error:
         unit.note("error", "bad_json", str(error), line=error.line, column=error.column)
         return [unit]

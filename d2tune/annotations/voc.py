@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from d2tune.annotations import geometry
 from d2tune.annotations.dataset import Dataset, ReadOptions
 from d2tune.annotations.geometry import Mask, Patch, PointError
-from d2tune.annotations.images import ImageFinder, Place, is_image_name, walk_files
+from d2tune.annotations.images import ImageFinder, Place, is_file, is_image_name, walk_files
+from d2tune.annotations.jsonfile import read_bytes
 from d2tune.annotations.reading import (
     Folders,
     Labels,
@@ -81,7 +83,7 @@ def _read_xml(name: str, folders: Folders, labels: Labels) -> Unit:
     unit = Unit(name)
     path = folders.source / name
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
             unit.note("error", "bad_xml", "the file declares a document type, which no annotation needs")
             return unit
@@ -131,7 +133,7 @@ def find_by_stem(stem: str, search: Iterable[Path], finder: ImageFinder) -> Plac
     for folder in dict.fromkeys(search):
         if folder.is_dir():
             for suffix in (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp"):
-                if (folder / f"{stem}{suffix}").is_file():
+                if is_file(str(folder / f"{stem}{suffix}")):
                     return finder.find(f"{stem}{suffix}", folders=(folder,))
     return None
 
@@ -254,21 +256,31 @@ def read_indices(path: Path, unit: Unit) -> NDArray[Any] | None:
     return pixels
 
 
-def read_pixels(path: Path, unit: Unit) -> NDArray[Any] | None:
-    """The stored values of a mask, ``(H, W)`` or ``(H, W, C)``, palettes as their indices, checked for its size."""
+def read_pixels(path: Path, unit: Unit, *, mode: str | None = None) -> NDArray[Any] | None:
+    """The values of a mask, ``(H, W)`` or ``(H, W, C)``, which must have the size of the unit's image.
+
+    Args:
+        path: The picture; its size is checked before it is decoded.
+        unit: Takes the error that says why there is none.
+        mode: Pillow's mode to convert to; None keeps what is stored, palettes as their indices.
+    """
     from PIL import Image as PilImage
 
     assert unit.image is not None
+    wanted = (unit.image.width_px, unit.image.height_px)
     try:
-        with PilImage.open(path) as picture:
-            pixels = np.asarray(picture)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture = PilImage.open(path)
+        with picture:
+            if picture.size != wanted:
+                found = f"{picture.width} x {picture.height}"
+                message = f"{path.name} has {found} px, the picture {wanted[0]} x {wanted[1]}"
+                unit.note("error", "size_mismatch", message)
+                return None
+            pixels = np.asarray(picture.convert(mode) if mode else picture)
     except Exception as error:  # Pillow raises a dozen kinds for broken pictures
         unit.note("error", "mask_undecodable", f"{path} cannot be read ({error})")
-        return None
-    if pixels.shape[:2] != (unit.image.height_px, unit.image.width_px):
-        found = f"{pixels.shape[1]} x {pixels.shape[0]}"
-        message = f"{path.name} has {found} px, the picture {unit.image.width_px} x {unit.image.height_px}"
-        unit.note("error", "size_mismatch", message)
         return None
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
 

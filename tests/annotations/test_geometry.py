@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.path import Path as MatplotlibPath
 from shapely.geometry import MultiPoint, Polygon, box
 
-from d2tune.annotations import geometry
+from d2tune.annotations import geometry, tracing
 from d2tune.annotations.geometry import Patch, PointError
 
 SIZE = {"width_px": 64, "height_px": 48}
@@ -263,13 +263,13 @@ def test_even_odd_pixels_agree_with_the_centre_rule_of_matplotlib() -> None:
 @settings(deadline=None)
 @given(masks)
 def test_outlines_rasterise_back_to_the_same_pixels(mask: np.ndarray) -> None:
-    outer, holes = geometry.mask_outlines(mask)
+    outer, holes = tracing.mask_outlines(mask)
     size = {"width_px": mask.shape[1], "height_px": mask.shape[0]}
     filled = np.zeros(mask.shape, dtype=bool)
     for outline in [*outer, *holes]:
         filled ^= geometry.decode_mask(geometry.rasterise([outline], **size)[0])
     assert np.array_equal(filled, mask)
-    polygons = geometry.mask_to_polygons(mask)
+    polygons = tracing.mask_to_polygons(mask)
     assert (polygons is None) is bool(holes)
     if polygons:
         merged = geometry.union(geometry.rasterise(polygons, **size))
@@ -278,14 +278,14 @@ def test_outlines_rasterise_back_to_the_same_pixels(mask: np.ndarray) -> None:
 
 
 def test_pixels_that_share_a_corner_are_apart_and_open_no_hole() -> None:
-    outer, holes = geometry.mask_outlines(np.array([[1, 0], [0, 1]]))
+    outer, holes = tracing.mask_outlines(np.array([[1, 0], [0, 1]]))
     assert [part.tolist() for part in outer] == [[[0, 0], [1, 0], [1, 1], [0, 1]], [[1, 1], [2, 1], [2, 2], [1, 2]]]
     assert not holes
     ring = np.ones((3, 3), dtype=bool)
     ring[1, 1] = False
-    assert len(geometry.mask_outlines(ring)[1]) == 1
+    assert len(tracing.mask_outlines(ring)[1]) == 1
     ring[0, 0] = False  # the hole now reaches the outside at a corner
-    assert geometry.mask_outlines(ring)[1] == []
+    assert tracing.mask_outlines(ring)[1] == []
 
 
 @settings(deadline=None)
@@ -312,10 +312,10 @@ def test_runs_and_run_length_masks_agree_with_pycocotools(mask: np.ndarray) -> N
 def test_simplified_outlines_stay_close_and_get_short() -> None:
     y, x = np.mgrid[:200, :200] + 0.5
     disk = np.hypot(x - 100, y - 100) <= 80
-    (exact,) = geometry.mask_to_polygons(disk) or ()
-    (rough,) = geometry.mask_to_polygons(disk, tolerance_px=1.0) or ()
-    (fine,) = geometry.mask_to_polygons(disk, tolerance_px=0.5) or ()
-    assert len(rough) < len(fine) < len(exact) == len(geometry.simplify(exact, tolerance_px=0.0))
+    (exact,) = tracing.mask_to_polygons(disk) or ()
+    (rough,) = tracing.mask_to_polygons(disk, tolerance_px=1.0) or ()
+    (fine,) = tracing.mask_to_polygons(disk, tolerance_px=0.5) or ()
+    assert len(rough) < len(fine) < len(exact) == len(tracing.simplify(exact, tolerance_px=0.0))
     assert len(rough) <= len(exact) / 3
     ring = Polygon(rough).exterior
     assert max(ring.distance(point) for point in MultiPoint(exact).geoms) <= 1.0
@@ -325,7 +325,7 @@ def test_simplified_outlines_stay_close_and_get_short() -> None:
 
 
 def test_simplifying_never_leaves_a_line() -> None:
-    pixel = geometry.mask_to_polygons(np.ones((1, 1)), tolerance_px=5.0)
+    pixel = tracing.mask_to_polygons(np.ones((1, 1)), tolerance_px=5.0)
     assert pixel is not None and pixel[0].tolist() == [[0, 0], [1, 0], [1, 1], [0, 1]]
 
 
@@ -336,10 +336,3 @@ def test_an_outline_of_a_hundred_thousand_vertices_is_checked_in_seconds() -> No
     start = time.perf_counter()
     assert not geometry.self_intersects(comb)
     assert time.perf_counter() - start < 10
-
-
-@pytest.mark.parametrize("inner", [True, False])
-def test_being_within(inner: bool) -> None:
-    large = geometry.rasterise([geometry.rectangle((5, 5), (40, 40))], **SIZE)[0]
-    small = geometry.rasterise([geometry.rectangle((10, 10), (20 if inner else 50, 20))], **SIZE)[0]
-    assert geometry.is_within(small, large) is inner

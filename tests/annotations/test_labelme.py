@@ -503,7 +503,7 @@ def test_pictures_are_not_restored_without_a_folder_or_from_rubbish(tmp_path: Pa
     assert codes(read(tmp_path / "src")) == [("error", "image_missing", None)]
     for rubbish in ("?", base64.b64encode(b"rubbish").decode(), base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()):
         labelme_file(tmp_path / "src" / "a.json", shape(SQUARE), draw=False, imageData=rubbish)
-        assert codes(read(tmp_path / "src", restore_dir=tmp_path / "out")) == [("error", "image_unreadable", None)]
+        assert codes(read(tmp_path / "src", restore_dir=tmp_path / "out")) == [("error", "image_missing", None)]
     assert not (tmp_path / "out").exists()
 
 
