@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,8 +15,12 @@ from d2tune.run_folder import latest_run
 
 if TYPE_CHECKING:
     from d2tune.annotations.convert import ConvertResult
+    from d2tune.annotations.splits import Split
     from d2tune.engine.train import TrainResult
+    from d2tune.evaluation.compare import RunComparison
     from d2tune.evaluation.evaluate import EvaluationResult
+    from d2tune.evaluation.figures import Kind
+    from d2tune.evaluation.instances import Backend
     from d2tune.inference.predict import PredictionResult
 
 
@@ -101,19 +107,54 @@ def train(
 
 
 def evaluate(
-    run: str | Path, *, data: str | Path | None = None, weights: str = "best", out: str | Path | None = None
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    weights: str = "best",
+    out: str | Path | None = None,
+    metrics: Sequence[Kind] = ("bbox", "segm", "boundary"),
+    backend: Backend = "auto",
+    batch_size: int | None = None,
 ) -> EvaluationResult:
     """Score a run on its validation part or on other data; see ``evaluation.evaluate``.
 
     Args:
         run: A run folder, or a project file, which stands for its latest run.
-        data: Folder or file of annotations; None takes the project's validation part.
+        data: Folder or file of annotations, or a list of pictures; None takes the project's validation part.
         weights: ``best``, ``final`` or a checkpoint file.
         out: Where the results go; None is ``evaluation`` in the run folder.
+        metrics: What to score.
+        backend: Who matches detections with ground truth.
+        batch_size: Images per forward pass; None is 8 on CUDA and 1 on the CPU.
     """
     from d2tune.evaluation import evaluate as evaluation
 
-    return evaluation.evaluate(run_folder(run), data=data, weights=weights, out=out)
+    return evaluation.evaluate(
+        run_folder(run), data=data, weights=weights, out=out, kinds=metrics, backend=backend, batch_size=batch_size
+    )
+
+
+def evaluate_files(
+    predictions: str | Path,
+    ground_truth: str | Path,
+    *,
+    out: str | Path = "evaluation",
+    metrics: Sequence[Kind] | None = None,
+    backend: Backend = "auto",
+) -> EvaluationResult:
+    """Score any model's COCO results against a COCO instances file; see ``evaluation.evaluate.evaluate_files``."""
+    from d2tune.evaluation import evaluate as evaluation
+
+    return evaluation.evaluate_files(predictions, ground_truth, out=out, kinds=metrics, backend=backend)
+
+
+def compare(
+    a: str | Path, b: str | Path, *, ground_truth: str | Path | None = None, out: str | Path | None = None
+) -> RunComparison:
+    """Say whether B is better than A on the same images, by how much and how surely; see ``evaluation.compare``."""
+    from d2tune.evaluation import compare as comparison
+
+    return comparison.compare(a, b, ground_truth=ground_truth, out=out)
 
 
 def predict(
@@ -167,10 +208,11 @@ def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
         return [convert_one(path, **options)]
     from d2tune.annotations.convert import FindingsError, write_findings
     from d2tune.annotations.ledger import write_ledger
-    from d2tune.data.parts import read_options
+    from d2tune.data.parts import part_source, refuse_shared_pictures
 
     project = projects.load_project(path).project
     data = project.data
+    refuse_shared_pictures(project)
     out, findings_path, ledger_path = (options.pop(key, None) for key in ("out", "findings_path", "ledger_path"))
     folder = Path(out or data.root / "coco")
     suffix = ".json" if options.get("to", "coco") == "coco" else ""
@@ -179,9 +221,10 @@ def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
     for role, part in (("train", data.train), ("val", data.val)):
         if isinstance(part, str) and not failed:
             labels = project.classes or (results[0].dataset.class_names if results else None)
-            chosen = {"format": data.format, "options": read_options(project, labels), **options}
+            annotations, reading = part_source(project, part, labels)
+            chosen = {"format": data.format, "options": reading, **options}
             try:
-                results.append(convert_one(data.root / part, out=folder / f"{role}{suffix}", **chosen))
+                results.append(convert_one(annotations, out=folder / f"{role}{suffix}", **chosen))
             except FindingsError as error:
                 failed.append(error)
     ledgers = [*(result.dataset.ledger for result in results), *(error.ledger for error in failed)]
@@ -193,6 +236,36 @@ def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
     if failed:
         raise failed[0]
     return results
+
+
+def split(source: str | Path, *, out: str | Path | None = None, **options: Any) -> tuple[Split, Path]:
+    """Divide annotated pictures into parts and write lists of their names.
+
+    Args:
+        source: Folder or file of annotations.
+        out: Folder for the lists; None is ``splits`` in the source folder, or beside the source file.
+        options: ``how`` (`SplitOptions`), ``force``, and those of ``annotations.convert.read_without_errors``.
+
+    Returns:
+        The split, and the folder with the lists.
+
+    Raises:
+        FindingsError: The annotations have errors.
+        DataError: The annotations or an option cannot be used, or lists of another split are there.
+    """
+    from d2tune.annotations.convert import read_without_errors
+    from d2tune.annotations.dataset import ReadOptions
+    from d2tune.annotations.splits import make_split, write_split
+
+    path = Path(source)
+    how, force = options.pop("how", None), options.pop("force", False)
+    reading = options.pop("options", None) or ReadOptions()
+    with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
+        dataset = read_without_errors(path, options=replace(reading, restore_dir=Path(scratch)), **options)
+        made = make_split(dataset, how)
+    folder = Path(out) if out is not None else (path if path.is_dir() else path.parent) / "splits"
+    write_split(made, folder, force=force)
+    return made, folder
 
 
 def run_folder(run: str | Path) -> Path:

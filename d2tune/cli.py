@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from d2tune.errors import D2TuneError, ProjectError, printable
 
@@ -33,8 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest:
         # argparse gives a list of words once; overrides may also follow a later option
         options.words = [*options.words, *rest]
+    from d2tune.hardware import yield_idle_cores
     from d2tune.logs import set_up_terminal
 
+    yield_idle_cores()
     set_up_terminal(debug=options.debug)
     try:
         return int(options.run(options))
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="d2tune", description="Fine-tune Detectron2 on your own polygons.")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and every log line")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_doctor, _sample, _data, _annotate, _convert, _check, _train, _evaluate, _predict):
+    for add in (_doctor, _sample, _data, _annotate, _convert, _check, _split, _train, _evaluate, _compare, _predict):
         add(commands)
     return parser
 
@@ -161,33 +163,115 @@ def _convert(commands: argparse._SubParsersAction) -> None:
 
 def _check(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
-        from d2tune.annotations.convert import check, findings_table, write_findings
+        from d2tune.annotations.convert import findings_table, write_findings
         from d2tune.annotations.ledger import summary, write_ledger
+        from d2tune.checking import check
 
-        result = check(options.source, format=options.format, options=_read_options(options), strict=options.strict)
+        results = check(options.source, **_check_options(options))
+        findings = [finding for result in results for finding in result.findings]
         if options.findings:
-            write_findings(options.findings, result.findings)
+            write_findings(options.findings, findings)
         if options.ledger:
-            write_ledger(options.ledger, result.dataset.ledger)
-        if result.findings:
-            print(findings_table(result.findings))
-        print(summary(result.dataset.ledger))
-        counts = ", ".join(f"{count} {name}" for name, count in result.dataset.counts().items())
-        print(f"{len(result.dataset.images)} images, {len(result.dataset.instances)} instances ({printable(counts)})")
-        return 1 if any(finding.level == "error" for finding in result.findings) else 0
+            write_ledger(options.ledger, [row for result in results for row in result.dataset.ledger])
+        for result in results:
+            dataset = result.dataset
+            if result.findings:
+                print(findings_table(result.findings))
+            print(summary(dataset.ledger))
+            counts = ", ".join(f"{count} {name}" for name, count in dataset.counts().items())
+            part = f"{result.part}: " if result.part else ""
+            found = f"{len(dataset.images)} images, {len(dataset.instances)} instances ({printable(counts)})"
+            print(f"{part}{found}")
+        if options.report:
+            print(f"the page: {options.report}")
+        return 1 if any(finding.level == "error" for finding in findings) else 0
 
     parser = _command(commands, "check", run, "read annotations as convert does, and only say what is wrong with them")
     _reading_arguments(parser)
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page that shows what is in the data")
+    parser.add_argument("--splits", type=Path, help="folder of train.txt, val.txt, test.txt (default: splits in it)")
+
+
+def _check_options(options: argparse.Namespace) -> dict[str, Any]:
+    chosen: dict[str, Any] = {"strict": options.strict, "report": options.report}
+    if options.source.suffix.lower() in (".yaml", ".yml"):
+        _refuse_reading_options(options)
+        return chosen
+    return chosen | {"format": options.format, "options": _read_options(options), "splits": options.splits}
+
+
+def _split(commands: argparse._SubParsersAction) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from d2tune import api
+        from d2tune.annotations.convert import FindingsError, findings_table
+        from d2tune.report.split_table import split_report, written_lists
+
+        try:
+            made, out = api.split(options.source, **_split_options(options))
+        except FindingsError as error:
+            print(findings_table(error.findings))
+            raise
+        if made.dataset.findings:
+            print(findings_table(made.dataset.findings), end="\n\n")
+        print(f"{split_report(made)}\n\n{written_lists(made, out, options.source)}")
+        return 0
+
+    parser = _command(commands, "split", run, "divide annotated pictures into parts that have the same mix of classes")
+    _reading_arguments(parser)
+    parser.add_argument("--val", type=float, help="share of the images to validate on (default: 0.2)")
+    parser.add_argument("--test", type=float, default=0.0, help="share to set aside for a last test (default: none)")
+    parser.add_argument("--kfold", type=int, help="divide into this many folds; each validates the others once")
+    parser.add_argument("--seed", type=int, default=0, help="decides between equally good divisions (default: 0)")
+    parser.add_argument(
+        "--group-by",
+        metavar="RULE",
+        help="keep together what has the same folder (folder), burst (exif-time), or first bracket or match of a "
+        "pattern in its name: 'regex:^(board[0-9]+)_'",
+    )
+    parser.add_argument("--gap-s", type=float, default=60.0, help="longest gap within a burst (default: 60 s)")
+    duplicates = parser.add_mutually_exclusive_group()
+    duplicates.add_argument("--duplicate-distance", type=int, help="most bits between near-duplicates (default: 40)")
+    duplicates.add_argument("--no-duplicates", action="store_true", help="do not look for near-duplicates")
+    parser.add_argument("--out", type=Path, help="folder for the lists (default: splits in the source folder)")
+    parser.add_argument("--force", action="store_true", help="replace the lists of another split")
+
+
+def _split_options(options: argparse.Namespace) -> dict[str, Any]:
+    from d2tune.annotations.duplicates import DEFAULT_DISTANCE
+    from d2tune.annotations.splits import SplitOptions
+
+    distance = DEFAULT_DISTANCE if options.duplicate_distance is None else options.duplicate_distance
+    how = SplitOptions(
+        val=options.val,
+        test=options.test,
+        kfold=options.kfold,
+        seed=options.seed,
+        group_by=options.group_by,
+        gap_s=options.gap_s,
+        duplicate_distance=None if options.no_duplicates else distance,
+    )
+    return {
+        "how": how,
+        "out": options.out,
+        "force": options.force,
+        "format": options.format,
+        "options": _read_options(options),
+        "strict": options.strict,
+        "findings_path": options.findings,
+        "ledger_path": options.ledger,
+    }
 
 
 def _reading_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="folder or file of annotations; convert also takes a project file")
+    parser.add_argument("source", type=Path, help="folder or file of annotations, or a project file")
     parser.add_argument(
         "--format",
         default="auto",
         help="labelme, via, coco, rle, voc, voc-masks, masks, panoptic (default: by content)",
     )
     parser.add_argument("--labels", type=Path, help="file of class names, one a line, in the order of their ids")
+    parser.add_argument("--rename", default="", metavar="OLD=NEW,...", help="rename labels, or merge several into one")
+    parser.add_argument("--drop", default="", metavar="LABEL,...", help="leave out the shapes with these labels")
     parser.add_argument("--image-root", type=Path, help="folder of the pictures (default: the source)")
     parser.add_argument("--stuff", default="", help="names of the classes that are stuff, separated by commas")
     parser.add_argument("--class-name", help="class of shapes that carry none (VIA)")
@@ -196,9 +280,12 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instance-suffix", default="keep", choices=["keep", "strip"])
     parser.add_argument("--pixel-offset", type=float, default=0.0, help="added to VIA coordinates, in pixels")
     parser.add_argument("--preset", help="run-length dialect: carvana, airbus, severstal")
+    parser.add_argument("--colour-map", type=Path, help="file of the colours in masks: name,r,g,b a line")
     parser.add_argument("--split-components", action="store_true", help="one instance per connected component")
     parser.add_argument("--allow-outside", action="store_true", help="let pictures lie outside the data folder")
+    parser.add_argument("--include-unlabeled", action="store_true", help="take bare pictures as negatives")
     parser.add_argument("--no-predictions", action="store_true", help="leave out shapes flagged as predictions")
+    parser.add_argument("--workers", type=int, help="processes that read Labelme files (default: by their number)")
     parser.add_argument("--findings", type=Path, help="write the findings to this JSON file")
     parser.add_argument("--ledger", type=Path, help="write what became of every shape to this CSV or JSON file")
     parser.add_argument("--strict", action="store_true", help="count warnings as errors")
@@ -206,7 +293,7 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _read_options(options: argparse.Namespace) -> ReadOptions:
-    from d2tune.annotations.convert import read_labels
+    from d2tune.annotations.convert import read_labels, read_rename
     from d2tune.annotations.dataset import ReadOptions
 
     return ReadOptions(
@@ -219,10 +306,14 @@ def _read_options(options: argparse.Namespace) -> ReadOptions:
         instance_suffix=options.instance_suffix,
         pixel_offset=options.pixel_offset,
         preset=options.preset,
+        colour_map=options.colour_map,
         split_components=options.split_components,
         allow_outside=options.allow_outside,
         skip_bad=options.skip_bad,
         no_predictions=options.no_predictions,
+        workers=options.workers,
+        rename=read_rename(options.rename, options.drop),
+        include_unlabeled=options.include_unlabeled,
     )
 
 
@@ -262,6 +353,8 @@ def _train(commands: argparse._SubParsersAction) -> None:
         config = options.config or (words.pop(0) if words else None)
         if config is None:
             raise ProjectError("which project?", hint="Name it: d2tune train projects/balloon.yaml")
+        if options.out and not options.eval_only:
+            raise ProjectError("--out goes with --eval-only", hint="The folder of a run is named with --output-dir.")
         if options.eval_only:
             return _run_eval_only(config, words, options)
         api.train(
@@ -283,6 +376,7 @@ def _train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--output-dir", type=Path, help="run folder (default: runs/<project>/<time>)")
     parser.add_argument("--resume", action="store_true", help="go on with the latest run, or with --output-dir")
     parser.add_argument("--eval-only", action="store_true", help="only score the latest run, or --output-dir")
+    parser.add_argument("--out", type=Path, help="with --eval-only: folder for the results")
     parser.add_argument("--num-gpus", type=int, help="GPUs to train on (default: 1 where there is one; 0 is the CPU)")
     parser.add_argument("--no-sample", action="store_true", help="stop where the data are missing; render no sample")
     parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases")
@@ -300,7 +394,7 @@ def _run_eval_only(config: str, words: list[str], options: argparse.Namespace) -
             f"{unused[0]} has no effect with --eval-only",
             hint="A run is scored with its own settings; only weights=FILE (or MODEL.WEIGHTS) can be named.",
         )
-    return _print_evaluation(api.evaluate(options.output_dir or config, weights=weights))
+    return _print_evaluation(api.evaluate(options.output_dir or config, weights=weights, out=options.out))
 
 
 def _print_evaluation(result: EvaluationResult) -> int:
@@ -315,15 +409,65 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune import api
 
-        return _print_evaluation(
-            api.evaluate(options.run_folder, data=options.data, weights=options.weights, out=options.out)
-        )
+        chosen: dict[str, Any] = {"backend": options.backend}
+        if options.metrics:
+            chosen["metrics"] = tuple(dict.fromkeys(options.metrics))
+        if options.predictions or options.ground_truth:
+            return _print_evaluation(
+                api.evaluate_files(*_two_files(options), out=options.out or "evaluation", **chosen)
+            )
+        if options.run_folder is None:
+            raise ProjectError("which run?", hint="Name it, or give --predictions and --ground-truth.")
+        chosen |= {"weights": options.weights, "batch_size": options.batch_size}
+        return _print_evaluation(api.evaluate(options.run_folder, data=options.data, out=options.out, **chosen))
 
-    parser = _command(commands, "eval", run, "score a run on its validation part or on other data", "evaluate")
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, or a project file for its latest run")
-    parser.add_argument("--data", type=Path, help="other annotations with the same classes")
+    parser = _command(commands, "eval", run, "score a run, or any model's predictions from a file", "evaluate")
+    parser.add_argument(
+        "run_folder", type=Path, nargs="?", metavar="RUN", help="run folder, or a project file for its latest run"
+    )
+    parser.add_argument("--data", type=Path, help="other annotations with the same classes, or a list of pictures")
     parser.add_argument("--weights", default="best", help="best, final or a checkpoint file")
-    parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/evaluation)")
+    parser.add_argument("--predictions", type=Path, help="a file of COCO results, of any model, instead of a run")
+    parser.add_argument("--ground-truth", type=Path, help="the COCO instances file that --predictions belongs to")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=["bbox", "segm", "boundary"],
+        help="what to score (default: all that the predictions have)",
+    )
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        choices=["auto", "device", "faster-coco-eval", "pycocotools"],
+        help="who matches detections with ground truth; the figures are the same",
+    )
+    parser.add_argument("--batch-size", type=int, help="images per forward pass (default: 8 on CUDA, 1 on the CPU)")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/evaluation, or evaluation)")
+
+
+def _two_files(options: argparse.Namespace) -> tuple[Path, Path]:
+    if options.predictions is None or options.ground_truth is None:
+        raise ProjectError("--predictions and --ground-truth go together", hint="Name both files.")
+    if options.run_folder or options.data or options.weights != "best" or options.batch_size:
+        raise ProjectError("with --predictions no model is run", hint="Leave out RUN, --data, --weights, --batch-size.")
+    return options.predictions, options.ground_truth
+
+
+def _compare(commands: argparse._SubParsersAction) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from d2tune import api
+
+        result = api.compare(options.a, options.b, ground_truth=options.ground_truth, out=options.out)
+        print(f"A is {result.a}, B is {result.b}; {result.images} images\n")
+        print(result.table())
+        print(f"\n{result.verdict}.")
+        return 0
+
+    parser = _command(commands, "compare", run, "say whether run B is better than run A, by how much and how surely")
+    parser.add_argument("a", type=Path, metavar="RUN_A", help="run folder, evaluation folder, or file of COCO results")
+    parser.add_argument("b", type=Path, metavar="RUN_B", help="likewise, evaluated on the same data")
+    parser.add_argument("--ground-truth", type=Path, help="COCO instances file, where A and B are files of results")
+    parser.add_argument("--out", type=Path, help="folder for comparison.json")
 
 
 def _predict(commands: argparse._SubParsersAction) -> None:

@@ -26,7 +26,8 @@ def test_rooms_that_need_neither_torch_nor_detectron2(module: str) -> None:
 
 
 def test_its_functions() -> None:
-    assert set(d2tune.__all__) == {"convert", "evaluate", "load_project", "predict", "train"}
+    functions = {"compare", "convert", "evaluate", "evaluate_files", "load_project", "predict", "train"}
+    assert set(d2tune.__all__) == functions
     assert all(callable(getattr(d2tune, name)) for name in d2tune.__all__)
     with pytest.raises(AttributeError):
         d2tune.nonsense  # noqa: B018

@@ -37,8 +37,8 @@ from d2tune.engine.prepare import Prepared, check_gpus, check_resumable, prepare
 from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
 from d2tune.engine.validation import Validation
 from d2tune.errors import RunError
-from d2tune.evaluation.coco import CocoMetrics
 from d2tune.evaluation.report import closing_sentence, metrics_table
+from d2tune.evaluation.scores import InstanceMetrics
 from d2tune.hardware import usable_cores
 from d2tune.logs import log_to, set_up_terminal
 from d2tune.modeling import checkpoint, weights
@@ -64,7 +64,7 @@ class TrainResult:
     """
 
     run: Path
-    metrics: CocoMetrics
+    metrics: InstanceMetrics
     best_iteration: int
     seconds: float
     sentence: str
@@ -337,7 +337,7 @@ def _add_duration(folder: RunFolder, seconds: float) -> None:
 def read_result(folder: RunFolder) -> TrainResult:
     """The result of a run that has ended, from its folder."""
     record = folder.read_record()
-    metrics = CocoMetrics.from_json(json.loads(folder.evaluation.read_text(encoding="utf-8")))
+    metrics = InstanceMetrics.from_json(json.loads(folder.evaluation.read_text(encoding="utf-8")))
     best_iteration = int(record["best"]["iteration"])
     sentence = closing_sentence(metrics, best_iteration=best_iteration, pictures=folder.contact_sheet)
     return TrainResult(folder.path, metrics, best_iteration, float(record["durations"]["training_s"]), sentence)

@@ -1,21 +1,30 @@
-"""Scoring a finished run."""
+"""Scoring a finished run, or predictions of any model from a file."""
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from d2tune import files
+from d2tune.annotations.coco import to_coco
 from d2tune.annotations.dataset import Dataset
+from d2tune.annotations.lists import is_list
 from d2tune.data.parts import load_parts, read_part
 from d2tune.errors import DataError
-from d2tune.evaluation.coco import CocoMetrics, score
-from d2tune.evaluation.loop import predict_dataset
+from d2tune.evaluation.figures import KINDS, Kind
+from d2tune.evaluation.instances import Backend
+from d2tune.evaluation.loop import StageTimes, predict_dataset
+from d2tune.evaluation.outcome import evaluate_results, write_outcome
 from d2tune.evaluation.pictures import write_pictures
-from d2tune.evaluation.report import closing_sentence, write_evaluation
-from d2tune.modeling.from_run import LoadedRun, load_run
-from d2tune.run_folder import ensure_writable
+from d2tune.evaluation.report import closing_sentence
+from d2tune.evaluation.scores import InstanceMetrics
+from d2tune.modeling.from_run import load_run
+from d2tune.project import Project, load_project
+from d2tune.run_folder import RunFolder, ensure_writable
 
 logger = logging.getLogger(__name__)
 
@@ -25,26 +34,38 @@ class EvaluationResult:
     """What an evaluation made.
 
     Attributes:
-        out: The folder with ``evaluation.json``, ``predictions.json`` and ``contact_sheet.png``.
+        out: The folder with ``evaluation.json``, ``plots``, and for a run ``predictions.json`` and
+            ``contact_sheet.png``.
         metrics: The scores.
         sentence: The result in one sentence.
     """
 
     out: Path
-    metrics: CocoMetrics
+    metrics: InstanceMetrics
     sentence: str
 
 
 def evaluate(
-    run: str | Path, *, data: str | Path | None = None, weights: str = "best", out: str | Path | None = None
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    weights: str = "best",
+    out: str | Path | None = None,
+    kinds: Sequence[Kind] = KINDS,
+    backend: Backend = "auto",
+    batch_size: int | None = None,
 ) -> EvaluationResult:
     """Score a run's weights on its validation part, or on other data with the same classes.
 
     Args:
         run: The run folder.
-        data: Folder or file of annotations; None takes the project's validation part.
+        data: Folder or file of annotations, or a list of pictures among the project's annotations; None takes the
+            project's validation part.
         weights: ``best``, ``final`` or a checkpoint file.
         out: Where the results go; None is ``evaluation`` in the run folder, or ``evaluation_<name of the data>``.
+        kinds: What to score: ``bbox``, ``segm``, ``boundary``.
+        backend: Who matches detections with ground truth; see `evaluation.instances.score_coco`.
+        batch_size: Images per forward pass; None is 8 on CUDA and 1 on the CPU.
 
     Raises:
         D2TuneError: The run, the weights or the data cannot be used.
@@ -52,44 +73,134 @@ def evaluate(
     name = "evaluation" if data is None else f"evaluation_{Path(data).stem}"
     target = Path(out) if out is not None else Path(run) / name
     loaded = load_run(run, weights=weights)
-    dataset = _dataset(loaded, data)
+    dataset = _dataset(loaded.folder, loaded.loaded.project, loaded.record, data)
     ensure_writable(target)
-    results = predict_dataset(loaded.model, dataset, loaded.cfg)
-    metrics = score(dataset, results)
+    times = StageTimes()
+    results = predict_dataset(loaded.model, dataset, loaded.cfg, batch_size=batch_size, times=times)
+    outcome = evaluate_results(to_coco(dataset), results, kinds=kinds, backend=backend, times=times)
     data_sha256 = dataset.content_hash()
     if data is None and data_sha256 != loaded.record["data"]["val_sha256"]:
         logger.warning("the validation data have changed since the run was trained; earlier scores are not comparable")
     files.write_json(target / "predictions.json", results, indent=None)
-    write_evaluation(
-        target / "evaluation.json",
-        metrics,
-        data_sha256=data_sha256,
-        weights_sha256=loaded.weights_sha256,
-        config=loaded.folder.config,
-    )
+    bound = {
+        "run": str(Path(run).resolve()),
+        "data": None if data is None else str(Path(data).resolve()),
+        "data_sha256": data_sha256,
+        "weights": str(loaded.weights.resolve()),
+        "weights_sha256": loaded.weights_sha256,
+        "config_sha256": files.sha256_file(loaded.folder.config),
+        "predictions_sha256": files.sha256_file(target / "predictions.json"),
+    }
+    write_outcome(target, outcome, bound=bound, times=times)
     pictures = target / "contact_sheet.png"
-    figure = metrics.segm["AP"]
     write_pictures(
         pictures,
         dataset,
         results,
         title=loaded.record["project"],
-        subtitle=f"{loaded.weights.stem} on {data or 'the validation part'}, mask AP {figure}",
+        subtitle=f"{loaded.weights.stem} on {data or 'the validation part'}, {headline(outcome.metrics)}",
     )
     kind = "validation" if data is None else "other"
-    sentence = closing_sentence(metrics, best_iteration=None, pictures=pictures, kind=kind)
-    return EvaluationResult(target, metrics, sentence)
+    sentence = closing_sentence(outcome.metrics, best_iteration=None, pictures=pictures, kind=kind)
+    return EvaluationResult(target, outcome.metrics, sentence)
 
 
-def _dataset(loaded: LoadedRun, data: str | Path | None) -> Dataset:
-    project = loaded.loaded.project
-    classes = tuple(loaded.record["classes"])
+def headline(metrics: InstanceMetrics) -> str:
+    """The figure that counts, by name: ``mask AP 56.1``."""
+    name = {"bbox": "box", "segm": "mask", "boundary": "boundary"}[metrics.main]
+    return f"{name} AP {metrics.metrics[metrics.main]['AP']}"
+
+
+def evaluate_files(
+    predictions: str | Path,
+    ground_truth: str | Path,
+    *,
+    out: str | Path,
+    kinds: Sequence[Kind] | None = None,
+    backend: Backend = "auto",
+) -> EvaluationResult:
+    """Score any model's COCO results against a COCO instances file.
+
+    Args:
+        predictions: A JSON list of detections in COCO's results format.
+        ground_truth: A COCO instances file.
+        out: Where the results go.
+        kinds: What to score; None scores boxes, and masks and boundaries where the detections have masks.
+        backend: As in `evaluate`.
+
+    Raises:
+        DataError: A file cannot be read, or they do not belong together.
+    """
+    truth, results = read_results(Path(predictions), Path(ground_truth))
+    if kinds is None:
+        has_masks = bool(results) and all(row.get("segmentation") for row in results)
+        kinds = KINDS if has_masks else ("bbox",)
+    target = Path(out)
+    ensure_writable(target)
+    times = StageTimes()
+    outcome = evaluate_results(truth, results, kinds=kinds, backend=backend, part=Path(ground_truth).name, times=times)
+    bound = {
+        "ground_truth": str(Path(ground_truth).resolve()),
+        "data_sha256": files.sha256_file(ground_truth),
+        "predictions": str(Path(predictions).resolve()),
+        "predictions_sha256": files.sha256_file(predictions),
+    }
+    write_outcome(target, outcome, bound=bound, times=times)
+    sentence = closing_sentence(outcome.metrics, best_iteration=None, pictures=target / "plots", kind="")
+    return EvaluationResult(target, outcome.metrics, sentence)
+
+
+def read_results(predictions: Path, ground_truth: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A COCO instances dict, and the detections of a COCO results file, or of a COCO file with scores.
+
+    Raises:
+        DataError: A file cannot be read, or is something else.
+    """
+    results = _read_json(predictions)
+    if isinstance(results, dict) and isinstance(results.get("annotations"), list):
+        results = results["annotations"]
+    if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
+        raise DataError("is no COCO results file", file=predictions, expected="a JSON list of detections")
+    truth = _read_json(ground_truth)
+    if not isinstance(truth, dict):
+        raise DataError("is no COCO instances file", file=ground_truth, expected="a JSON object with `annotations`")
+    return truth, results
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError("there is no such file", file=path) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"the file is no JSON ({error})", file=path) from None
+
+
+def dataset_of(run: str | Path, data: str | Path | None) -> Dataset:
+    """The images that a run was evaluated on, without loading its model.
+
+    Args:
+        run: The run folder.
+        data: As in `evaluate`.
+
+    Raises:
+        D2TuneError: The run or the data cannot be used.
+    """
+    folder = RunFolder(Path(run))
+    return _dataset(folder, load_project(folder.project).project, folder.read_record(), data)
+
+
+def _dataset(folder: RunFolder, project: Project, record: dict[str, Any], data: str | Path | None) -> Dataset:
+    classes = tuple(record["classes"])
     project = project.model_copy(update={"classes": classes})
     if data is None:
         return load_parts(project, sample=False).val
     source = Path(data).resolve()
     if not source.exists():
         raise DataError("no such data", file=source)
+    if is_list(source):
+        return read_part(project, str(source), labels=classes, restore_dir=folder.restored_images)
     moved = project.data.model_copy(update={"root": source.parent, "format": "auto", "images": None})
-    restore_dir = loaded.folder.restored_images
-    return read_part(project.model_copy(update={"data": moved}), source.name, labels=classes, restore_dir=restore_dir)
+    return read_part(
+        project.model_copy(update={"data": moved}), source.name, labels=classes, restore_dir=folder.restored_images
+    )

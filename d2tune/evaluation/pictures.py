@@ -14,8 +14,8 @@ from pycocotools import mask as mask_utils
 
 from d2tune.annotations.dataset import Dataset, Image, Instance, Rle
 from d2tune.data.mapper import read_image
-from d2tune.evaluation.coco import SHOWN_SCORE
 from d2tune.evaluation.loop import CocoResult
+from d2tune.evaluation.scores import SHOWN_SCORE
 from d2tune.report.contact_sheet import Panel, write_contact_sheet
 
 MOST_PANELS = 16

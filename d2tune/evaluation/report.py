@@ -1,51 +1,72 @@
-"""The outcome of an evaluation: a table, a line, a sentence, a file."""
+"""The outcome of an evaluation: a table, a line, a sentence."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from d2tune import files
-from d2tune.evaluation.coco import CocoMetrics
+from d2tune.evaluation.metric import Metric
+from d2tune.evaluation.scores import ClassScores, InstanceMetrics
 from d2tune.report.tables import format_table
 
-SCHEMA = 1
+_KIND_NAMES = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
 
 
-def metrics_table(metrics: CocoMetrics) -> str:
-    """A row for each class and, with more than one class, one for all."""
-    header = ["class", "instances", "found", "false", "box AP", "box AP50", "mask AP", "mask AP50", "mask AP75"]
+def metrics_table(metrics: InstanceMetrics) -> str:
+    """A row for each class and, with more than one class, one for all; then the figures with their intervals."""
+    columns = [(kind, name) for kind in metrics.metrics for name in ("AP", "AP50")]
+    header = ["class", "instances", "found", "false", *(f"{_KIND_NAMES[kind]} {name}" for kind, name in columns)]
+    header.append("best score from")
     rows = [
         [
             row.name,
-            str(row.instances),
-            str(row.found),
-            str(row.false),
-            str(row.bbox["AP"]),
-            str(row.bbox["AP50"]),
-            str(row.segm["AP"]),
-            str(row.segm["AP50"]),
-            str(row.segm["AP75"]),
+            *(str(count) for count in (row.instances, row.found, row.false)),
+            *(str(row.metrics[kind][name]) for kind, name in columns),
+            _threshold(row),
         ]
         for row in metrics.classes
     ]
     if len(rows) > 1:
+        totals = (sum(getattr(row, name) for row in metrics.classes) for name in ("instances", "found", "false"))
         rows.append(
             [
                 "all",
-                str(sum(row.instances for row in metrics.classes)),
-                str(sum(row.found for row in metrics.classes)),
-                str(sum(row.false for row in metrics.classes)),
-                str(metrics.bbox["AP"]),
-                str(metrics.bbox["AP50"]),
-                str(metrics.segm["AP"]),
-                str(metrics.segm["AP50"]),
-                str(metrics.segm["AP75"]),
+                *(str(total) for total in totals),
+                *(str(metrics.metrics[kind][name]) for kind, name in columns),
+                "",
             ]
         )
-    return format_table(rows, header=header)
+    lines = [format_table(rows, header=header)]
+    if metrics.replicates:
+        lines += ["", *_interval_lines(metrics)]
+    return "\n".join(lines)
 
 
-def short_line(metrics: CocoMetrics) -> str:
+def _threshold(row: ClassScores) -> str:
+    """Where F1 is highest, with precision and recall there."""
+    point = row.best_f1
+    if point.threshold is None:
+        return "-"
+    return f"{point.threshold:.2f} (precision {point.precision:.0f} %, recall {point.recall:.0f} %)"
+
+
+def _interval_lines(metrics: InstanceMetrics) -> list[str]:
+    images = f"{metrics.images} image{'' if metrics.images == 1 else 's'}"
+    rows = [
+        [f"{_KIND_NAMES[kind]} {name}", with_interval(figures[name])]
+        for kind, figures in metrics.metrics.items()
+        for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+    ]
+    return [format_table(rows, header=["figure", f"value (95 % interval over {images})"])]
+
+
+def with_interval(metric: Metric) -> str:
+    """``56.1 (48.2 to 63.0)``, or why there is no figure."""
+    if metric.value is None:
+        return f"- ({metric.reason})"
+    return str(metric) if metric.low is None else f"{metric} ({metric.low:.1f} to {metric.high:.1f})"
+
+
+def short_line(metrics: InstanceMetrics) -> str:
     """Box and mask AP, and mask AP by size, on one line."""
     segm = metrics.segm
     sizes = f"small {segm['APs']}, medium {segm['APm']}, large {segm['APl']}"
@@ -53,29 +74,25 @@ def short_line(metrics: CocoMetrics) -> str:
 
 
 def closing_sentence(
-    metrics: CocoMetrics, *, best_iteration: int | None, pictures: Path | None, kind: str = "validation"
+    metrics: InstanceMetrics, *, best_iteration: int | None, pictures: Path | None, kind: str = "validation"
 ) -> str:
-    """One sentence a person who knows no metric can use, with the figure for those who do."""
+    """One sentence a person who knows no metric can use, with the figures for those who do."""
     instances = sum(row.instances for row in metrics.classes)
     found = sum(row.found for row in metrics.classes)
     false = sum(row.false for row in metrics.classes)
     what = metrics.classes[0].name if len(metrics.classes) == 1 else "object"
     what += "" if instances == 1 else "s"
-    images = f"{metrics.images} {kind} image{'' if metrics.images == 1 else 's'}"
-    if metrics.segm["AP"].value is None:
-        sentence = f"No mask AP can be computed on the {images}: {metrics.segm['AP'].reason}"
+    images = f"{metrics.images} {kind} image".replace("  ", " ") + ("" if metrics.images == 1 else "s")
+    main = metrics.metrics[metrics.main]["AP"]
+    if main.value is None:
+        sentence = f"No {_KIND_NAMES[metrics.main]} AP can be computed on the {images}: {main.reason}"
     else:
         alarms = f"{false} false alarm{'' if false == 1 else 's'}"
-        sentence = (
-            f"On {images} the model finds {found} of {instances} {what} with {alarms} "
-            f"(mask AP {metrics.segm['AP']}, box AP {metrics.bbox['AP']}"
-        )
-        sentence += f", best at iteration {best_iteration})" if best_iteration is not None else ")"
+        span = "" if main.low is None else f", 95 % interval {main.low:.1f} to {main.high:.1f}"
+        figures = [f"{_KIND_NAMES[metrics.main]} AP {main}{span}"]
+        if metrics.main != "bbox" and "bbox" in metrics.metrics:
+            figures.append(f"box AP {metrics.bbox['AP']}")
+        if best_iteration is not None:
+            figures.append(f"best at iteration {best_iteration}")
+        sentence = f"On {images} the model finds {found} of {instances} {what} with {alarms} ({'; '.join(figures)})"
     return sentence + (f"; look at {pictures}." if pictures is not None else ".")
-
-
-def write_evaluation(path: Path, metrics: CocoMetrics, *, data_sha256: str, weights_sha256: str, config: Path) -> None:
-    """Write ``evaluation.json``, bound by hashes to the data, the weights and the config it is about."""
-    hashes = {"data_sha256": data_sha256, "weights_sha256": weights_sha256, "config_sha256": files.sha256_file(config)}
-    bound = {"schema": SCHEMA, **hashes}
-    files.write_json(path, bound | metrics.to_json())

@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -23,6 +24,12 @@ _PALETTE = (
 )  # fmt: skip
 _FILL_OPACITY = 0.26
 _CASING_OPACITY = 0.45
+
+
+class Face(Protocol):
+    """Something that knows how wide text is: a font at one size."""
+
+    def getlength(self, text: str, /) -> float: ...
 
 
 def instance_colours(count: int) -> np.ndarray:
@@ -101,7 +108,7 @@ def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size_px)
 
 
-def shortened(words: str, face: ImageFont.FreeTypeFont, room_px: float) -> str:
+def shortened(words: str, face: Face, room_px: float) -> str:
     """``words``, with its middle replaced by an ellipsis where it is wider than ``room_px``; "" where nothing fits."""
     if face.getlength(words) <= room_px:
         return words

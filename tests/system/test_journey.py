@@ -241,3 +241,20 @@ def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path:
     succeeded(d2tune("convert", "unlabelled", "--out", "none.json", "--no-predictions", folder=folder))
     assert COCO(folder / "pre.json").dataset["annotations"]
     assert not json.loads((folder / "none.json").read_text("utf-8"))["annotations"]
+
+
+def test_runs_are_compared_on_what_they_found_and_stale_results_are_refused(folder: Path, trained: Path) -> None:
+    words = ["--config", "journey.yaml", "--output-dir", "other", "train.seed=6", "train.iterations=8"]
+    succeeded(train_net(*words, "train.eval_every=0", folder=folder))
+    out = succeeded(d2tune("compare", "run", "other", "--out", "compared", folder=folder))
+    images = result_images(trained, "val_images")
+    assert f"A is run, B is other; {images} images" in out and "mask AP: " in out.splitlines()[-1]
+    figures = json.loads((folder / "compared" / "comparison.json").read_text(encoding="utf-8"))["figures"]
+    evaluation = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
+    assert figures["segm AP"]["value_a"] == pytest.approx(evaluation["metrics"]["segm"]["AP"]["value"])
+    assert set(evaluation["metrics"]) == {"bbox", "segm", "boundary"} and (trained / "plots" / "sizes.png").is_file()
+    assert evaluation["times"]["forward_s"] > 0 and evaluation["times"]["score_s"] > 0
+    predictions = folder / "other" / "predictions.json"
+    predictions.write_text(predictions.read_text("utf-8").replace("]", "] ", 1), "utf-8")
+    line = refused(d2tune("compare", "run", "other", folder=folder))
+    assert "the predictions changed since this result was made, so it is not current" in line

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from pycocotools.cocoeval import COCOeval
 
 from d2tune.annotations.coco import to_coco
 from d2tune.annotations.dataset import Category, Dataset, Image, Instance
-from d2tune.evaluation.coco import NAMES, CocoMetrics, score
+from d2tune.evaluation.accumulate import NAMES
+from d2tune.evaluation.instances import score_coco
+from d2tune.evaluation.scores import InstanceMetrics, metrics_of, score, with_intervals
 
 SIZE = 200
 
@@ -45,7 +48,7 @@ def test_a_perfect_detector_of_two_boxes_scores_100() -> None:
     assert metrics.segm["AP"].value == pytest.approx(100) and metrics.bbox["AP"].value == pytest.approx(100)
     (row,) = metrics.classes
     assert (row.name, row.instances, row.found, row.false) == ("a", 2, 2, 0)
-    assert row.segm["AP"].value == pytest.approx(100)
+    assert row.metrics["segm"]["AP"].value == pytest.approx(100)
 
 
 def test_one_of_two_found_and_a_false_alarm_by_hand() -> None:
@@ -65,12 +68,15 @@ def test_one_of_two_found_and_a_false_alarm_by_hand() -> None:
 def test_what_cannot_be_computed_says_why() -> None:
     truth = dataset([box_instance(1, 1, 1, 10, 10, 40, 40)], classes=("a", "b"))
     metrics = score(truth, [box_result(1, 2, 0, 0, 10, 10, 0.9)])
-    assert metrics.classes[1].segm["AP"].value is None
-    assert metrics.classes[1].segm["AP"].reason == "class 'b' has no ground truth in the data"
-    assert metrics.segm["APl"].value is None and "large" in (metrics.segm["APl"].reason or "")
+    assert metrics.classes[1].metrics["segm"]["AP"].value is None
+    assert metrics.classes[1].metrics["segm"]["AP"].reason == "class 'b' has no ground truth in the data"
+    assert (
+        metrics.segm["APl"].value is None
+        and metrics.segm["APl"].reason == "no object in the data is larger than 96 x 96 px"
+    )
     assert metrics.segm["AP"].value == 0
     empty = score(dataset([]), [])
-    assert empty.segm["AP"].value is None and empty.segm["AP"].reason == "no instance in the data"
+    assert empty.segm["AP"].value is None and empty.segm["AP"].reason == "there is no ground truth in the data"
 
 
 def test_no_detection_at_all_is_zero() -> None:
@@ -108,11 +114,47 @@ def test_the_twelve_figures_are_pycocotools_own(seed: int) -> None:
             assert (mine[name].value is None) == (value < 0)
             if value >= 0:
                 assert mine[name].value == pytest.approx(100 * value, abs=1e-9)
-        mean = np.mean([row.segm["AP"].value if kind == "segm" else row.bbox["AP"].value for row in metrics.classes])
+        mean = np.mean(
+            [
+                row.metrics["segm"]["AP"].value if kind == "segm" else row.metrics["bbox"]["AP"].value
+                for row in metrics.classes
+            ]
+        )
         assert mean == pytest.approx(mine["AP"].value)
 
 
 def test_json_round_trip() -> None:
     truth = dataset([box_instance(1, 1, 1, 10, 10, 40, 40)], classes=("a", "b"))
     metrics = score(truth, [box_result(1, 1, 10, 10, 40, 40, 0.9)])
-    assert CocoMetrics.from_json(metrics.to_json()) == metrics
+    assert InstanceMetrics.from_json(json.loads(json.dumps(metrics.to_json()))) == metrics
+
+
+def test_thresholds_and_what_they_give_by_hand() -> None:
+    """Right at 0.9, wrong at 0.8, right at 0.7, wrong at 0.6 with three instances."""
+    truth = dataset([box_instance(number, 1, 1, 60 * number - 55, 10, 40, 40) for number in (1, 2, 3)], images=1)
+    found = [
+        box_result(1, 1, 5, 10, 40, 40, 0.9),
+        box_result(1, 1, 5, 120, 40, 40, 0.8),
+        box_result(1, 1, 65, 10, 40, 40, 0.7),
+        box_result(1, 1, 65, 120, 40, 40, 0.6),
+    ]
+    (row,) = score(truth, found).classes
+    # F1 is 2 / 4 at 0.9, 2 / 5 at 0.8, 4 / 6 at 0.7 and 4 / 7 at 0.6
+    assert (row.best_f1.threshold, row.best_f1.recall) == (0.7, pytest.approx(200 / 3))
+    assert row.best_f1.precision == pytest.approx(200 / 3) and row.best_f1.f1 == pytest.approx(200 / 3)
+    assert (row.precise.threshold, row.precise.precision, row.precise.recall) == (0.9, 100, pytest.approx(100 / 3))
+
+
+def test_intervals_hold_the_figure_and_say_how_many_draws() -> None:
+    instances = [box_instance(number, number, 1, 10, 10, 40, 40) for number in range(1, 11)]
+    truth = dataset(instances, images=10)
+    found = [box_result(number, 1, 10, 10, 40, 40, 0.9) for number in range(1, 7)]
+    result = score_coco(to_coco(truth), found, kinds=("bbox", "segm", "boundary"))
+    metrics = with_intervals(metrics_of(result), result)
+    assert metrics.replicates == 1000
+    for kind in ("bbox", "segm", "boundary"):
+        figure = metrics.metrics[kind]["AP50"]
+        assert figure.value == pytest.approx(100 * 61 / 101)  # six in ten: recalls 0.00 to 0.60
+        assert 15 < figure.low < figure.value < figure.high <= 100
+        assert metrics.classes[0].metrics[kind]["AP50"] == figure
+        assert metrics.metrics[kind]["APs"].low is None

@@ -1,0 +1,188 @@
+"""Whether one set of predictions is better than another on the same images, by how much and how surely."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from d2tune import files
+from d2tune.annotations.coco import to_coco
+from d2tune.errors import RunError
+from d2tune.evaluation.bootstrap import Comparison, Weights, paired_comparisons
+from d2tune.evaluation.evaluate import dataset_of, read_results
+from d2tune.evaluation.figures import KINDS, InstanceResult, Kind
+from d2tune.evaluation.instances import score_coco
+from d2tune.evaluation.resampling import resample
+from d2tune.evaluation.scores import replicates_for
+from d2tune.report.tables import format_table
+
+_SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+_KIND_NAMES = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
+
+
+@dataclass(frozen=True, slots=True)
+class RunComparison:
+    """Two sets of predictions side by side.
+
+    Attributes:
+        a: What A is.
+        b: What B is.
+        images: How many images both were run on.
+        figures: The comparison of each figure, such as ``segm AP``.
+        verdict: The figure that counts, in words.
+    """
+
+    a: str
+    b: str
+    images: int
+    figures: dict[str, Comparison]
+    verdict: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict of the same."""
+        return {
+            "schema": 1,
+            "a": self.a,
+            "b": self.b,
+            "images": self.images,
+            "verdict": self.verdict,
+            "figures": {name: asdict(one) for name, one in self.figures.items()},
+        }
+
+    def table(self) -> str:
+        """A row for each figure."""
+        rows = [
+            [
+                f"{_KIND_NAMES[name.split()[0]]} {name.split()[1]}",
+                _number(one.value_a),
+                _number(one.value_b),
+                _number(one.difference, signed=True),
+                "-" if one.interval.low is None else f"{one.interval.low:+.1f} to {one.interval.high:+.1f}",
+                "-" if one.probability_b_better is None else f"{100 * one.probability_b_better:.0f} %",
+            ]
+            for name, one in self.figures.items()
+            if one.value_a is not None or one.value_b is not None
+        ]
+        return format_table(rows, header=["figure", "A", "B", "B - A", "95 % interval", "B better in"])
+
+
+def _number(value: float | None, *, signed: bool = False) -> str:
+    return "-" if value is None else f"{value:+.1f}" if signed else f"{value:.1f}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One set of predictions with the ground truth that it belongs to."""
+
+    name: str
+    truth: dict[str, Any]
+    truth_sha256: str
+    results: list[dict[str, Any]]
+
+
+def compare(
+    a: str | Path, b: str | Path, *, ground_truth: str | Path | None = None, out: str | Path | None = None
+) -> RunComparison:
+    """Compare two runs on the images that both were evaluated on, by a paired bootstrap over the images.
+
+    Args:
+        a: A run folder, the folder of an evaluation, or with ``ground_truth`` a file of COCO results.
+        b: Likewise.
+        ground_truth: A COCO instances file, where ``a`` and ``b`` are files of results.
+        out: Folder for ``comparison.json``.
+
+    Raises:
+        RunError: A result is not that of the weights, the config and the data that are there now, or the two were
+            evaluated on different data.
+        DataError: A file cannot be read.
+    """
+    sides = [_file_side(Path(one), Path(ground_truth)) if ground_truth else _run_side(Path(one)) for one in (a, b)]
+    if sides[0].truth_sha256 != sides[1].truth_sha256:
+        raise RunError(
+            "the two were evaluated on different data and cannot be compared",
+            file=b,
+            hint="Evaluate both on the same data: d2tune eval RUN --data DATA, then compare the folders it writes.",
+        )
+    kinds: Sequence[Kind] = KINDS if all(_has_masks(side.results) for side in sides) else ("bbox",)
+    scored = [score_coco(side.truth, side.results, kinds=kinds) for side in sides]
+    figures: dict[str, Comparison] = {}
+    for kind in kinds:
+        found = paired_comparisons(
+            partial(_statistics, scored[0], kind),
+            partial(_statistics, scored[1], kind),
+            len(scored[0].image_ids),
+            replicates=min(replicates_for(one) for one in scored),
+        )
+        figures |= {f"{kind} {name}": found[name] for name in _SHOWN}
+    main = "segm AP" if "segm" in kinds else "bbox AP"
+    verdict = f"{_KIND_NAMES[main.split()[0]]} AP: {figures[main].verdict}"
+    comparison = RunComparison(sides[0].name, sides[1].name, len(scored[0].image_ids), figures, verdict)
+    if out is not None:
+        files.write_json(Path(out) / "comparison.json", comparison.to_json())
+    return comparison
+
+
+def _has_masks(results: Sequence[dict[str, Any]]) -> bool:
+    return all(row.get("segmentation") for row in results)
+
+
+def _statistics(result: InstanceResult, kind: Kind, weights: Weights) -> dict[str, Any]:
+    records = result.kinds[kind].records
+    assert records is not None
+    drawn = resample(records, weights).overall
+    return {name: drawn[name] for name in _SHOWN}
+
+
+def _file_side(predictions: Path, ground_truth: Path) -> _Side:
+    truth, results = read_results(predictions, ground_truth)
+    return _Side(str(predictions), truth, files.sha256_file(ground_truth), results)
+
+
+def _run_side(folder: Path) -> _Side:
+    """The predictions of a run or of an evaluation, if they are still those of its weights, config and data."""
+    evaluation = _read_evaluation(folder)
+    predictions = folder / "predictions.json"
+    run = Path(evaluation["run"])
+    if (folder / "record.json").is_file():
+        run = folder  # a run that was moved since
+    _must_be(files.sha256_file(predictions), evaluation["predictions_sha256"], predictions, "predictions", folder)
+    config = run / "detectron2.yaml"
+    _must_be(files.sha256_file(config), evaluation["config_sha256"], config, "config", folder)
+    weights = Path(evaluation["weights"])
+    weights = run / "checkpoints" / weights.name if not weights.is_file() or run == folder else weights
+    if weights.is_file():
+        _must_be(files.sha256_file(weights), evaluation["weights_sha256"], weights, "weights", folder)
+    dataset = dataset_of(run, evaluation["data"])
+    data_sha256 = dataset.content_hash()
+    _must_be(data_sha256, evaluation["data_sha256"], evaluation["data"] or "the validation part", "data", folder)
+    return _Side(str(folder), to_coco(dataset), data_sha256, json.loads(predictions.read_bytes()))
+
+
+def _read_evaluation(folder: Path) -> dict[str, Any]:
+    path = folder / "evaluation.json"
+    try:
+        evaluation = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        hint = f"Evaluate it first: d2tune eval {folder}" if (folder / "record.json").is_file() else None
+        expected = "a run folder or the folder of an evaluation"
+        raise RunError("there is no evaluation", file=path, expected=expected, hint=hint) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"the evaluation cannot be read ({error})", file=path) from None
+    if not isinstance(evaluation, dict) or "predictions_sha256" not in evaluation or "run" not in evaluation:
+        raise RunError("the evaluation is not one of a run", file=path, hint=f"Evaluate again: d2tune eval {folder}")
+    return evaluation
+
+
+def _must_be(found: str, expected: str, file: str | Path, what: str, folder: Path) -> None:
+    if found != expected:
+        raise RunError(
+            f"the {what} changed since this result was made, so it is not current",
+            file=file,
+            found=f"SHA-256 {found[:12]}",
+            expected=f"{expected[:12]}, as {folder / 'evaluation.json'} says",
+            hint="Evaluate again: d2tune eval RUN.",
+        )

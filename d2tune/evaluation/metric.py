@@ -1,0 +1,48 @@
+"""One figure of an evaluation, and sums over images from which figures are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure from 0 to 100, or None and the reason it cannot be computed.
+
+    Attributes:
+        value: The figure.
+        reason: Why there is none.
+        low: Lower end of its interval, where one was made.
+        high: Upper end of its interval, where one was made.
+    """
+
+    value: float | None
+    reason: str | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        return "-" if self.value is None else f"{self.value:.1f}"
+
+
+def metric(value: float | NDArray[np.float64], reason: str) -> Metric:
+    """``value``, a number or an array without dimensions, as a `Metric`; NaN becomes None with ``reason``."""
+    number = float(value)
+    return Metric(None, reason) if math.isnan(number) else Metric(number)
+
+
+def ratio(numerator: NDArray[Any] | np.float64, denominator: NDArray[Any] | np.float64) -> NDArray[np.float64]:
+    """``numerator / denominator``, and NaN where the denominator is 0; the shapes are broadcast."""
+    top, bottom = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
+
+
+def mean_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the last axis of what is not NaN; NaN where all is."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))

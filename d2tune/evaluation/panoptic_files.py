@@ -1,0 +1,139 @@
+"""COCO panoptic predictions and ground truth from files: a JSON with ``segments_info`` and a PNG for each image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PilImage
+from tqdm import tqdm
+
+from d2tune.annotations.dataset import Category
+from d2tune.annotations.jsonfile import JsonError, decode_json
+from d2tune.annotations.panoptic import from_colours
+from d2tune.errors import DataError
+from d2tune.evaluation.panoptic import PanopticScorer
+
+
+@dataclass(frozen=True, slots=True)
+class PanopticFile:
+    """A parsed COCO panoptic JSON.
+
+    Attributes:
+        path: Where it is.
+        folder: Where its PNGs are; None looks in a folder called like the JSON, in ``panoptic`` and beside the JSON.
+        categories: The classes; none where the file (of predictions) lists none.
+        rows: Its annotations by image id, in their order; ids are compared as text.
+    """
+
+    path: Path
+    folder: Path | None
+    categories: tuple[Category, ...]
+    rows: dict[str, dict[str, Any]]
+
+    def segment_ids(self, image_id: str) -> NDArray[np.int32]:
+        """The segment ids ``(H, W)`` in the PNG of an image: R + 256 G + 65536 B.
+
+        Raises:
+            DataError: The PNG is not named, missing or cannot be read.
+        """
+        name = self.rows[image_id].get("file_name")
+        parts = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) and name else None
+        if parts is None or parts.is_absolute() or ".." in parts.parts:
+            raise DataError("an annotation names no PNG", file=self.path, place=f"image {image_id}", found=repr(name))
+        beside = [self.path.with_suffix(""), self.path.parent / "panoptic", self.path.parent]
+        places = [folder / parts for folder in ([self.folder] if self.folder else beside)]
+        png = next((place for place in places if place.is_file()), None)
+        if png is None:
+            folders = ", ".join(str(place.parent) for place in places)
+            raise DataError("there is no such PNG", file=places[0].name, hint=f"It was looked for in {folders}.")
+        try:
+            with PilImage.open(png) as picture:
+                return from_colours(np.asarray(picture.convert("RGB")))
+        except Exception as error:  # Pillow raises a dozen kinds for broken PNGs
+            raise DataError(f"the PNG cannot be read ({error})", file=png) from error
+
+
+def read_panoptic(path: str | Path, *, folder: str | Path | None = None) -> PanopticFile:
+    """Read the JSON of panoptic ground truth or predictions.
+
+    Args:
+        path: The JSON file.
+        folder: Where its PNGs are; None looks where `PanopticFile` says.
+
+    Raises:
+        DataError: The file is missing, no JSON or no COCO panoptic file, or lists an image twice.
+    """
+    path = Path(path)
+    try:
+        value, _ = decode_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"the file cannot be read ({error.strerror})", file=path) from error
+    except JsonError as error:
+        raise DataError(str(error), file=path) from error
+    rows = value.get("annotations") if isinstance(value, dict) else None
+    if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
+        raise DataError(
+            "this is no COCO panoptic file",
+            file=path,
+            expected="annotations with image_id, file_name and segments_info",
+        )
+    by_image: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if by_image.setdefault(str(row["image_id"]), row) is not row:
+            raise DataError("an image has two annotations", file=path, found=f"image_id {row['image_id']!r} twice")
+    return PanopticFile(path, None if folder is None else Path(folder), _categories(value, path), by_image)
+
+
+def score_panoptic_files(
+    predictions: PanopticFile, ground_truth: PanopticFile, *, device: str | torch.device = "cpu"
+) -> PanopticScorer:
+    """Score every image of the ground truth, in its order; predictions for other images are passed over.
+
+    Args:
+        predictions: Of any model; its category ids are the ground truth's.
+        ground_truth: With categories.
+        device: Where pixels are counted.
+
+    Raises:
+        DataError: An image has no prediction, there are no categories, or what `PanopticScorer.add` raises.
+    """
+    if not ground_truth.categories:
+        raise DataError("the ground truth lists no categories", file=ground_truth.path, expected="categories")
+    missing = [image_id for image_id in ground_truth.rows if image_id not in predictions.rows]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(ground_truth.rows)} images have no prediction",
+            file=predictions.path,
+            place=f"image {missing[0]}",
+            hint="A picture without segments is predicted by an all black PNG and empty segments_info.",
+        )
+    scorer = PanopticScorer(ground_truth.categories, device=device)
+    for image_id, row in tqdm(ground_truth.rows.items(), desc="panoptic", unit="image", disable=None):
+        scorer.add(
+            predictions.segment_ids(image_id),
+            predictions.rows[image_id]["segments_info"],
+            ground_truth.segment_ids(image_id),
+            row["segments_info"],
+            str(row["file_name"]),
+        )
+    return scorer
+
+
+def _is_row(row: object) -> bool:
+    if not isinstance(row, dict) or "image_id" not in row:
+        return False
+    infos = row.get("segments_info")
+    return isinstance(infos, list) and all(isinstance(info, dict) for info in infos)
+
+
+def _categories(value: dict[str, Any], path: Path) -> tuple[Category, ...]:
+    rows = value.get("categories") or []
+    try:
+        return tuple(Category(row["id"], str(row["name"]), bool(row["isthing"])) for row in rows)
+    except (TypeError, KeyError) as error:
+        raise DataError("a category lacks id, name or isthing", file=path, found=repr(rows)[:200]) from error

@@ -1,0 +1,149 @@
+"""Predictions from files: scored, compared, and refused where they do not belong together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+from pycocotools import mask as mask_utils
+
+from tests.system.commands import d2tune, refused, succeeded
+
+SIZE = 120
+
+
+def rle_of(x: int, y: int, side: int) -> dict[str, Any]:
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[y : y + side, x : x + side] = 1
+    rle = mask_utils.encode(np.asfortranarray(mask))
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+def write_set(folder: Path, *, images: int = 12, shift_px: int = 3) -> None:
+    """Twelve images with three squares; model A is ``shift_px`` off, model B exact and sure of itself."""
+    draw = np.random.default_rng(0)
+    truth: list[dict[str, Any]] = []
+    found: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
+    for image in range(1, images + 1):
+        for category in (1, 2, 2):
+            x, y = (int(value) for value in draw.integers(0, 80, 2))
+            row = {"image_id": image, "category_id": category}
+            box = [x, y, 30, 30]
+            truth.append(
+                {**row, "id": len(truth) + 1, "iscrowd": 0, "area": 900, "bbox": box, "segmentation": rle_of(x, y, 30)}
+            )
+            for name, off in (("a", shift_px), ("b", 0)):
+                moved = {"bbox": [x + off, y, 30, 30], "segmentation": rle_of(x + off, y, 30)}
+                found[name].append({**row, **moved, "score": round(0.5 + 0.4 * draw.random(), 3)})
+    names = ["left", "right"]
+    coco = {
+        "images": [
+            {"id": number, "file_name": f"{number}.png", "width": SIZE, "height": SIZE}
+            for number in range(1, images + 1)
+        ],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
+        "annotations": truth,
+    }
+    (folder / "truth.json").write_text(json.dumps(coco))
+    for name, rows in found.items():
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+
+
+@pytest.mark.slow
+def test_any_models_predictions_are_scored_from_a_file(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    words = ["eval", "--predictions", "b.json", "--ground-truth", "truth.json", "--out", "scored"]
+    out = succeeded(d2tune(*words, folder=tmp_path))
+    assert "95 % interval over 12 images" in out and out.rstrip().splitlines()[-1].startswith("On 12 images the model")
+    evaluation = json.loads((tmp_path / "scored" / "evaluation.json").read_text())
+    assert evaluation["schema"] == 2
+    for kind in ("bbox", "segm", "boundary"):
+        figure = evaluation["metrics"][kind]["AP"]
+        assert figure["value"] == pytest.approx(100) and (figure["low"], figure["high"]) == pytest.approx((100, 100))
+        large = evaluation["metrics"][kind]["APl"]
+        assert large["value"] is None and large["reason"] == "no object in truth.json is larger than 96 x 96 px"
+    assert [row["instances"] for row in evaluation["classes"]] == [12, 24]
+    assert evaluation["analysis"]["confusion"]["counts"] == [[12, 0, 0], [0, 24, 0], [0, 0, 0]]
+    assert all(error["count"] == 0 for error in evaluation["analysis"]["errors"]["errors"].values())
+    assert len(evaluation["predictions_sha256"]) == len(evaluation["data_sha256"]) == 64
+    plots = sorted(path.name for path in (tmp_path / "scored" / "plots").iterdir())
+    assert plots == ["calibration.png", "confusion.png", "errors.png", "precision_recall.png", "sizes.png"]
+    for name in plots:
+        with PilImage.open(tmp_path / "scored" / "plots" / name) as plot:
+            assert plot.width > 800 and len(plot.convert("RGB").getcolors(1 << 24) or []) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["device", "pycocotools", "faster-coco-eval"])
+def test_every_backend_gives_the_same_file(tmp_path: Path, backend: str) -> None:
+    write_set(tmp_path)
+    words = ["eval", "--predictions", "a.json", "--ground-truth", "truth.json"]
+    contents = []
+    for name in ("auto", backend):
+        succeeded(d2tune(*words, "--backend", name, "--out", name, folder=tmp_path))
+        content = json.loads((tmp_path / name / "evaluation.json").read_text())
+        contents.append({key: value for key, value in content.items() if key != "times"})
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.slow
+def test_the_better_model_is_told_with_an_interval(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    words = ["compare", "a.json", "b.json", "--ground-truth", "truth.json", "--out", "."]
+    out = succeeded(d2tune(*words, folder=tmp_path))
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    figure = comparison["figures"]["segm AP"]
+    # 3 px off, IoU is 27 / 33 = 0.818: right up to 0.80, which is seven of ten thresholds
+    assert figure["value_a"] == pytest.approx(70) and figure["value_b"] == pytest.approx(100)
+    assert figure["difference"] == pytest.approx(30) and figure["better"] == "B"
+    assert figure["interval"]["low"] == pytest.approx(30) == figure["interval"]["high"]
+    assert out.rstrip().endswith("mask AP: B is better by 30.0 points (95 % interval 30.0 to 30.0).")
+    same = succeeded(d2tune("compare", "a.json", "a.json", "--ground-truth", "truth.json", folder=tmp_path))
+    assert same.rstrip().endswith("mask AP: no difference can be told from 12 images.")
+
+
+@pytest.mark.slow
+def test_boxes_alone_are_scored_as_boxes(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    rows = [
+        {key: value for key, value in row.items() if key != "segmentation"}
+        for row in json.loads((tmp_path / "a.json").read_text())
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    out = succeeded(d2tune("eval", "--predictions", "boxes.json", "--ground-truth", "truth.json", folder=tmp_path))
+    assert "box AP" in out and "mask AP" not in out
+    assert set(json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())["metrics"]) == {"bbox"}
+
+
+BOTH = ["--predictions", "a.json", "--ground-truth", "truth.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["eval", "--predictions", "a.json"], "--predictions and --ground-truth go together"),
+        (["eval"], "which run?"),
+        (["eval", "--predictions", "none.json", "--ground-truth", "truth.json"], "none.json: there is no such file"),
+        (["eval", "--predictions", "truth.json", "--ground-truth", "a.json"], "a.json: is no COCO instances file"),
+        (["eval", "--predictions", "broken.json", "--ground-truth", "truth.json"], "broken.json: the file is no JSON"),
+        (
+            ["eval", "--predictions", "other.json", "--ground-truth", "truth.json"],
+            "the image is not in the ground truth",
+        ),
+        (
+            ["eval", "run", "--predictions", "a.json", "--ground-truth", "truth.json"],
+            "with --predictions no model is run",
+        ),
+        (["compare", ".", "b.json"], "evaluation.json: there is no evaluation"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(tmp_path: Path, words: list[str], told: str) -> None:
+    write_set(tmp_path)
+    (tmp_path / "broken.json").write_text('[{"image_id": 1')
+    row = json.loads((tmp_path / "a.json").read_text())[0]
+    (tmp_path / "other.json").write_text(json.dumps([row | {"image_id": 99}]))
+    assert told in refused(d2tune(*words, folder=tmp_path))
