@@ -20,6 +20,16 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def yield_idle_cores() -> None:
+    """Let threads that wait for one another sleep instead of spin; to be called before torch is imported.
+
+    With spinning threads, a second busy process on two cores was measured to slow the network down two to ten times;
+    with sleeping ones by what it takes of the cores. Alone on the machine both are equally fast
+    (docs/decisions/005-sleeping-threads.md). A value that a person has set stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def memory_bytes() -> tuple[int, int]:
     """Total and available memory, in bytes; a container's limit counts as the total.
 
