@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from d2tune.evaluation.evaluate import EvaluationResult
     from d2tune.evaluation.figures import Kind
     from d2tune.evaluation.instances import Backend
+    from d2tune.evaluation.maps import MapsResult
     from d2tune.inference.predict import PredictionResult
 
 
@@ -141,11 +142,12 @@ def evaluate_files(
     out: str | Path = "evaluation",
     metrics: Sequence[Kind] | None = None,
     backend: Backend = "auto",
-) -> EvaluationResult:
-    """Score any model's COCO results against a COCO instances file; see ``evaluation.evaluate.evaluate_files``."""
+    labels: str | Path | None = None,
+) -> EvaluationResult | MapsResult:
+    """Score any model's predictions from files; see ``evaluation.evaluate.evaluate_files``."""
     from d2tune.evaluation import evaluate as evaluation
 
-    return evaluation.evaluate_files(predictions, ground_truth, out=out, kinds=metrics, backend=backend)
+    return evaluation.evaluate_files(predictions, ground_truth, out=out, kinds=metrics, backend=backend, labels=labels)
 
 
 def compare(

@@ -14,6 +14,7 @@ from d2tune.errors import D2TuneError, ProjectError, printable
 if TYPE_CHECKING:
     from d2tune.annotations.dataset import ReadOptions
     from d2tune.evaluation.evaluate import EvaluationResult
+    from d2tune.evaluation.maps import MapsResult
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -397,10 +398,8 @@ def _run_eval_only(config: str, words: list[str], options: argparse.Namespace) -
     return _print_evaluation(api.evaluate(options.output_dir or config, weights=weights, out=options.out))
 
 
-def _print_evaluation(result: EvaluationResult) -> int:
-    from d2tune.evaluation.report import metrics_table
-
-    print(metrics_table(result.metrics))
+def _print_evaluation(result: EvaluationResult | MapsResult) -> int:
+    print(result.table)
     print(f"\n{result.sentence}")
     return 0
 
@@ -413,9 +412,11 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
         if options.metrics:
             chosen["metrics"] = tuple(dict.fromkeys(options.metrics))
         if options.predictions or options.ground_truth:
-            return _print_evaluation(
-                api.evaluate_files(*_two_files(options), out=options.out or "evaluation", **chosen)
-            )
+            both = _two_files(options)
+            chosen["labels"] = options.labels
+            return _print_evaluation(api.evaluate_files(*both, out=options.out or "evaluation", **chosen))
+        if options.labels:
+            raise ProjectError("--labels goes with --predictions", hint="A run knows its classes.")
         if options.run_folder is None:
             raise ProjectError("which run?", hint="Name it, or give --predictions and --ground-truth.")
         chosen |= {"weights": options.weights, "batch_size": options.batch_size}
@@ -427,8 +428,13 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--data", type=Path, help="other annotations with the same classes, or a list of pictures")
     parser.add_argument("--weights", default="best", help="best, final or a checkpoint file")
-    parser.add_argument("--predictions", type=Path, help="a file of COCO results, of any model, instead of a run")
-    parser.add_argument("--ground-truth", type=Path, help="the COCO instances file that --predictions belongs to")
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        help="predictions of any model, instead of a run: COCO results, COCO panoptic, or a folder of label PNGs",
+    )
+    parser.add_argument("--ground-truth", type=Path, help="what --predictions belongs to, of the same kind")
+    parser.add_argument("--labels", type=Path, help="with folders of label PNGs: file of class names, one a line")
     parser.add_argument(
         "--metrics",
         nargs="+",

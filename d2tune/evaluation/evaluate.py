@@ -11,6 +11,7 @@ from typing import Any
 
 from d2tune import files
 from d2tune.annotations.coco import to_coco
+from d2tune.annotations.convert import read_labels
 from d2tune.annotations.dataset import Dataset
 from d2tune.annotations.lists import is_list
 from d2tune.data.parts import load_parts, read_part
@@ -18,9 +19,10 @@ from d2tune.errors import DataError
 from d2tune.evaluation.figures import KINDS, Kind
 from d2tune.evaluation.instances import Backend
 from d2tune.evaluation.loop import StageTimes, predict_dataset
+from d2tune.evaluation.maps import MapsResult, evaluate_panoptic, evaluate_semantic
 from d2tune.evaluation.outcome import evaluate_results, write_outcome
 from d2tune.evaluation.pictures import write_pictures
-from d2tune.evaluation.report import closing_sentence
+from d2tune.evaluation.report import closing_sentence, metrics_table
 from d2tune.evaluation.scores import InstanceMetrics
 from d2tune.modeling.from_run import load_run
 from d2tune.project import Project, load_project
@@ -43,6 +45,11 @@ class EvaluationResult:
     out: Path
     metrics: InstanceMetrics
     sentence: str
+
+    @property
+    def table(self) -> str:
+        """A row for each class, and the figures with their intervals."""
+        return metrics_table(self.metrics)
 
 
 def evaluate(
@@ -118,20 +125,30 @@ def evaluate_files(
     out: str | Path,
     kinds: Sequence[Kind] | None = None,
     backend: Backend = "auto",
-) -> EvaluationResult:
-    """Score any model's COCO results against a COCO instances file.
+    labels: str | Path | None = None,
+) -> EvaluationResult | MapsResult:
+    """Score any model's predictions from files.
 
     Args:
-        predictions: A JSON list of detections in COCO's results format.
-        ground_truth: A COCO instances file.
+        predictions: A JSON list of detections in COCO's results format, a COCO panoptic JSON, or a folder of label
+            PNGs.
+        ground_truth: A COCO instances file, a COCO panoptic JSON, or a folder of label PNGs of the same names.
         out: Where the results go.
-        kinds: What to score; None scores boxes, and masks and boundaries where the detections have masks.
+        kinds: What of instances to score; None scores boxes, and masks and boundaries where the detections have masks.
         backend: As in `evaluate`.
+        labels: With folders, a file of class names, one a line.
 
     Raises:
         DataError: A file cannot be read, or they do not belong together.
     """
-    truth, results = read_results(Path(predictions), Path(ground_truth))
+    both = Path(predictions), Path(ground_truth)
+    if both[1].is_dir():
+        if labels is None:
+            raise DataError("label PNGs name no classes", file=ground_truth, hint="Name them with --labels FILE.")
+        return evaluate_semantic(*both, class_names=read_labels(labels), out=Path(out))
+    truth, results = read_results(*both)
+    if any("segments_info" in row for row in truth.get("annotations") or () if isinstance(row, dict)):
+        return evaluate_panoptic(*both, out=Path(out))
     if kinds is None:
         has_masks = bool(results) and all(row.get("segmentation") for row in results)
         kinds = KINDS if has_masks else ("bbox",)

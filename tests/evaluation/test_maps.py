@@ -1,0 +1,65 @@
+"""Label pictures and panoptic predictions are scored from files by the real command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from tests.shared_files import SHARED
+from tests.system.commands import d2tune, refused, succeeded
+
+
+def label_folders(folder: Path) -> None:
+    """Two pictures of 10 x 10 px: the left half is class 0, of which the prediction takes one column for class 1."""
+    for side in ("found", "truth"):
+        (folder / side / "deep").mkdir(parents=True)
+        for name in ("a.png", "deep/b.png"):
+            labels = np.zeros((10, 10), np.uint8)
+            labels[:, 5 if side == "truth" else 4 :] = 1
+            labels[0, :] = 255 if side == "truth" else 2
+            PilImage.fromarray(labels).save(folder / side / name)
+    (folder / "labels.txt").write_text("grass\nroad\nsky\n")
+
+
+WORDS = ["eval", "--predictions", "found", "--ground-truth", "truth", "--labels", "labels.txt", "--out", "scored"]
+
+
+@pytest.mark.slow
+def test_folders_of_label_pictures(tmp_path: Path) -> None:
+    label_folders(tmp_path)
+    out = succeeded(d2tune(*WORDS, folder=tmp_path))
+    assert out.rstrip().splitlines()[-1].startswith("mIoU on 2 images: 81.7")
+    evaluation = json.loads((tmp_path / "scored" / "evaluation.json").read_text())
+    figures = evaluation["metrics"]["semantic"]
+    # the first row is ignored; of 90 pixels a picture, 36 of 45 of grass are right, and road has 45 of 54
+    assert figures["mIoU"]["value"] == pytest.approx(50 * (36 / 45 + 45 / 54))
+    assert figures["pACC"]["value"] == pytest.approx(90) and figures["mIoU"]["low"] == pytest.approx(81.667, abs=1e-3)
+    assert evaluation["classes"][2]["metrics"]["IoU"]["value"] is None
+    assert [row[:3] for row in evaluation["confusion"]] == [[72, 18, 0], [0, 90, 0], [0, 0, 0]]
+    assert sorted(path.name for path in (tmp_path / "scored" / "plots").iterdir()) == ["class_iou.png", "confusion.png"]
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_label_pictures_is_said_in_one_line(tmp_path: Path) -> None:
+    label_folders(tmp_path)
+    assert "label PNGs name no classes" in refused(d2tune(*WORDS[:5], folder=tmp_path))
+    (tmp_path / "labels.txt").write_text("grass\nroad\n")
+    assert "a.png" in refused(d2tune(*WORDS, folder=tmp_path))
+    (tmp_path / "found" / "a.png").unlink()
+    assert "there is no prediction of this name" in refused(d2tune(*WORDS, folder=tmp_path))
+
+
+@pytest.mark.slow
+def test_panoptic_ground_truth_scores_100_against_itself(tmp_path: Path) -> None:
+    folder = SHARED / "data" / "panoptic_coco_sample"
+    (table,) = [path for path in folder.rglob("*.json") if "segments_info" in path.read_text("utf-8")]
+    words = ["eval", "--predictions", table, "--ground-truth", table, "--out", "scored"]
+    out = succeeded(d2tune(*words, folder=tmp_path))
+    assert "PQ on 2 images: 100.0" in out.splitlines()[-1]
+    figures = json.loads((tmp_path / "scored" / "evaluation.json").read_text())["metrics"]["panoptic"]
+    assert {name: one["value"] for name, one in figures.items()} == dict.fromkeys(figures, pytest.approx(100))
+    assert {"PQ", "SQ", "RQ", "PQ_th", "PQ_st"} <= set(figures)
