@@ -158,6 +158,12 @@ def _convert(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "convert", run, "turn annotations of one format into another")
     _reading_arguments(parser)
     parser.add_argument("--to", default="coco", choices=["coco", "labelme", "semantic", "panoptic", "rle"])
+    parser.add_argument(
+        "--tolerance-px",
+        type=float,
+        default=1.0,
+        help="how far outlines of predictions may lie off their masks in Labelme files (default: 1.0)",
+    )
     parser.add_argument("--out", type=Path, help="folder; for COCO and run-length CSV also a file")
     parser.add_argument("--force", action="store_true", help="overwrite files that are there")
 
@@ -260,6 +266,7 @@ def _split_options(options: argparse.Namespace) -> dict[str, Any]:
         "strict": options.strict,
         "findings_path": options.findings,
         "ledger_path": options.ledger,
+        "tolerance_px": options.tolerance_px,
     }
 
 
@@ -325,6 +332,7 @@ def _convert_options(options: argparse.Namespace) -> dict[str, object]:
         "force": options.force,
         "findings_path": options.findings,
         "ledger_path": options.ledger,
+        "tolerance_px": options.tolerance_px,
     }
     if options.source.suffix.lower() in (".yaml", ".yml"):
         _refuse_reading_options(options)

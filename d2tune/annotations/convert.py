@@ -242,6 +242,7 @@ def convert(
     force: bool = False,
     findings_path: str | Path | None = None,
     ledger_path: str | Path | None = None,
+    tolerance_px: float = 1.0,
 ) -> ConvertResult:
     """Read annotations of one format and write them in another.
 
@@ -258,6 +259,7 @@ def convert(
         force: Whether files that are there are overwritten.
         findings_path: Where the findings are written as JSON, also when there are errors.
         ledger_path: Where the ledger is written, also when there are errors; see `ledger.write_ledger`.
+        tolerance_px: How far the outlines of predictions may move in Labelme files.
 
     Raises:
         FindingsError: There are errors; nothing was written but the findings.
@@ -274,7 +276,11 @@ def convert(
         )
         folder = out.parent if out.suffix.lower() in (".json", ".csv") else out
         dataset, restored = _keep_restored(dataset, Path(scratch), options.restore_dir or folder, force=force)
-        paths = _write(dataset, out, to, options, Path(source), force=force)
+        if to == "labelme":
+            originals = Path(source) if Path(source).is_dir() else Path(source).parent
+            paths = labelme.write(dataset, out, originals=originals, tolerance_px=tolerance_px, force=force)
+        else:
+            paths = _write(dataset, out, to, options, Path(source), force=force)
         for target, content in restored.items():
             write_bytes(target, content.read_bytes())
     return ConvertResult(dataset, (*paths, *restored), dataset.findings)
@@ -324,9 +330,6 @@ def _keep_restored(dataset: Dataset, scratch: Path, folder: Path, *, force: bool
 
 
 def _write(dataset: Dataset, out: Path, to: str, options: ReadOptions, source: Path, *, force: bool) -> list[Path]:
-    if to == "labelme":
-        originals = source if source.is_dir() else source.parent
-        return labelme.write(dataset, out, originals=originals, force=force)
     if to == "semantic":
         return semantic.write(dataset, out, force=force)
     if to == "panoptic":

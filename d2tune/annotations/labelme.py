@@ -349,7 +349,8 @@ def write(
 ) -> list[Path]:
     """Write one Labelme file per image, strictly as Labelme itself writes them.
 
-    Instances with a score are predictions: their outlines are simplified, the flag ``prediction`` is set, and the score
+    Outlines along the edges of pixels, as masks have them, are simplified, so that a person can edit them. Instances
+    with a score are predictions: their outlines are simplified too, the flag ``prediction`` is set, and the score
     stands in ``description`` and in the key ``score``. Several parts share a group_id; what has holes is a mask.
 
     Args:
@@ -359,7 +360,7 @@ def write(
             are written as they were, with every key that the file had: those that the instances came from, and those
             that take no part in training. Only what was asked to be left out (a label renamed to nothing, predictions)
             is.
-        tolerance_px: How far the outline of a predicted mask may move.
+        tolerance_px: How far the outline of a mask or of a prediction may move.
         force: Whether files that are there are overwritten.
 
     Returns:
@@ -507,8 +508,10 @@ def _new_shapes(one: Instance, label: str, tolerance_px: float) -> list[dict[str
     if isinstance(polygons, Rle):
         size = {"width_px": polygons.width_px, "height_px": polygons.height_px}
         patch = Patch(geometry.decode_mask(polygons), 0, 0).clipped(**size)
-        traced = tracing.mask_to_polygons(patch.mask, tolerance_px=tolerance_px if one.score is not None else 0.0)
+        traced = tracing.mask_to_polygons(patch.mask, tolerance_px=tolerance_px)
         polygons = tuple(part + np.array([patch.left_px, patch.top_px]) for part in traced or ())
+    elif one.score is not None or any(tracing.runs_along_pixels(part) for part in polygons):
+        polygons = tuple(tracing.simplify(part, tolerance_px=tolerance_px) for part in polygons)
     flags: dict[str, bool] = {"iscrowd": True} if one.iscrowd else {}
     common: dict[str, Any] = {"label": label, "flags": flags}
     if one.score is not None:

@@ -133,6 +133,12 @@ def mask_to_polygons(mask: NDArray[Any], *, tolerance_px: float = 0.0) -> Polygo
     return tuple(simplify(part, tolerance_px=tolerance_px) for part in outer)
 
 
+def runs_along_pixels(points: Points) -> bool:
+    """Whether a closed outline ``(V, 2)`` of more than four vertices keeps to the edges of pixels, as a mask's does."""
+    steps = np.roll(points, -1, axis=0) - points
+    return len(points) > 4 and bool(np.all(points == np.round(points)) and np.all((steps == 0).any(axis=1)))
+
+
 def simplify(points: Points, *, tolerance_px: float) -> Points:
     """A closed polygon with fewer vertices, none of the dropped farther than ``tolerance_px`` from the new outline.
 

@@ -88,6 +88,25 @@ def test_files_keep_the_folders_they_had(tmp_path: Path) -> None:
     assert [image.file_name for image in again.images] == ["photos/a.png"]
 
 
+def test_the_tolerance_of_converted_predictions(tmp_path: Path) -> None:
+    y, x = np.mgrid[:300, :400]
+    rle = mask_utils.encode(np.asfortranarray((np.hypot(x - 110, y - 90) < 60).astype(np.uint8)))
+    picture(tmp_path / "a.png", 400, 300)
+    row = {"id": 1, "image_id": 1, "category_id": 1, "score": 0.9}
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 400, "height": 300}],
+        "annotations": [row | {"segmentation": {"size": [300, 400], "counts": rle["counts"].decode()}}],
+        "categories": [{"id": 1, "name": "blob"}],
+    }
+    (tmp_path / "found.json").write_text(json.dumps(coco), "utf-8")
+    counts = []
+    for tolerance_px in (0.0, 1.0, 4.0):
+        out = tmp_path / str(tolerance_px)
+        (path,) = convert(tmp_path / "found.json", out=out, to="labelme", tolerance_px=tolerance_px).paths
+        counts.append(len(json.loads(path.read_text("utf-8"))["shapes"][0]["points"]))
+    assert counts[0] > 200 > counts[1] > counts[2] > 5
+
+
 def predictions(folder: Path) -> Dataset:
     """A blob, a ring with a hole and a pair of blobs that belong together, as a model would give them."""
     y, x = np.mgrid[:300, :400]
