@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -201,43 +202,66 @@ def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
     """Convert annotations; see ``annotations.convert.convert`` for the options.
 
     A project file stands for its training and validation parts, which are written as COCO files to
-    ``out``, or to ``coco`` in the project's data folder; a part that is a fraction of another is left out.
+    ``out``, or to ``coco`` in the project's data folder; a part that is a fraction of another is left out. Beside it
+    ``overrides`` takes fields of `ReadOptions` that differ from what the project says.
     """
     from d2tune.annotations.convert import convert as convert_one
 
     path = Path(source)
-    if path.suffix.lower() not in (".yaml", ".yml"):
-        return [convert_one(path, **options)]
-    from d2tune.annotations.convert import FindingsError, write_findings
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return _convert_project(path, **options)
+    return [convert_one(path, **options)]
+
+
+def _convert_project(
+    path: Path,
+    *,
+    out: str | Path | None = None,
+    findings_path: str | Path | None = None,
+    ledger_path: str | Path | None = None,
+    strict: bool = False,
+    overrides: dict[str, Any] | None = None,
+    to: str = "coco",
+    **writing: Any,
+) -> list[ConvertResult]:
+    """Read both parts of a project, and write them only where neither has an error."""
+    from d2tune.annotations.convert import FindingsError, Stage, staged, write_findings
     from d2tune.annotations.ledger import write_ledger
     from d2tune.data.parts import part_source, refuse_shared_pictures
 
     project = projects.load_project(path).project
     data = project.data
     refuse_shared_pictures(project)
-    out, findings_path, ledger_path = (options.pop(key, None) for key in ("out", "findings_path", "ledger_path"))
-    folder = Path(out or data.root / "coco")
-    suffix = ".json" if options.get("to", "coco") == "coco" else ""
-    results: list[ConvertResult] = []
+    stages: dict[str, Stage] = {}
     failed: list[FindingsError] = []
-    for role, part in (("train", data.train), ("val", data.val)):
-        if isinstance(part, str) and not failed:
-            labels = project.classes or (results[0].dataset.class_names if results else None)
-            annotations, reading = part_source(project, part, labels)
-            chosen = {"format": data.format, "options": reading, **options}
+    with contextlib.ExitStack() as stack:
+        for role, part in (("train", data.train), ("val", data.val)):
+            if not isinstance(part, str):
+                continue
+            labels = project.classes or (stages["train"].dataset.class_names if "train" in stages else None)
+            annotations, options = part_source(project, part, labels)
+            options = replace(options, **(overrides or {}))
             try:
-                results.append(convert_one(annotations, out=folder / f"{role}{suffix}", **chosen))
+                stages[role] = stack.enter_context(
+                    staged(annotations, format=data.format, options=options, strict=strict)
+                )
             except FindingsError as error:
                 failed.append(error)
-    ledgers = [*(result.dataset.ledger for result in results), *(error.ledger for error in failed)]
-    if findings_path is not None:
-        findings = [*(result.findings for result in results), *(error.findings for error in failed)]
-        write_findings(findings_path, [finding for found in findings for finding in found])
-    if ledger_path is not None:
-        write_ledger(ledger_path, [row for rows in ledgers for row in rows])
-    if failed:
-        raise failed[0]
-    return results
+        findings = [*(stage.dataset.findings for stage in stages.values()), *(error.findings for error in failed)]
+        ledgers = [*(stage.dataset.ledger for stage in stages.values()), *(error.ledger for error in failed)]
+        if findings_path is not None:
+            write_findings(findings_path, [finding for found in findings for finding in found])
+        if ledger_path is not None:
+            write_ledger(ledger_path, [row for rows in ledgers for row in rows])
+        if failed:
+            raise FindingsError(
+                failed[0],
+                [finding for error in failed for finding in error.findings],
+                [row for error in failed for row in error.ledger],
+            )
+        folder = Path(out or data.root / "coco")
+        suffix = ".json" if to == "coco" else ""
+        return [stage.write(folder / f"{role}{suffix}", to=to, **writing) for role, stage in stages.items()]
 
 
 def split(source: str | Path, *, out: str | Path | None = None, **options: Any) -> tuple[Split, Path]:

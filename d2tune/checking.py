@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from d2tune import project as projects
 from d2tune.annotations.convert import ConvertResult, checked
@@ -28,6 +30,7 @@ def check(
     strict: bool = False,
     report: str | Path | None = None,
     splits: str | Path | None = None,
+    overrides: dict[str, Any] | None = None,
 ) -> tuple[Checked, ...]:
     """Read annotations as a conversion does, write none, and tell what is in them.
 
@@ -39,6 +42,7 @@ def check(
         report: Where the page goes; an earlier page is replaced, a file of somebody else's is not.
         splits: Folder of lists that say which picture is in which part; None takes ``splits`` in the source where
             it is there, else top-level folders called train, val and test.
+        overrides: Fields of `ReadOptions` that differ from what a project file says.
 
     Returns:
         One for each source that was read, in the order of the parts.
@@ -52,7 +56,7 @@ def check(
     is_project = path.suffix.lower() in (".yaml", ".yml")
     with contextlib.ExitStack() as stack:
         if is_project:
-            found, title = _check_project(path, stack, strict=strict)
+            found, title = _check_project(path, stack, strict=strict, overrides=overrides or {})
         else:
             result = stack.enter_context(checked(path, format=format, options=options, strict=strict))
             found, title = [_named(path, result, "")], path.resolve().name
@@ -66,7 +70,9 @@ def _named(source: Path, result: ConvertResult, part: str) -> Checked:
     return Checked(source, result.dataset, result.findings, part)
 
 
-def _check_project(path: Path, stack: contextlib.ExitStack, *, strict: bool) -> tuple[list[Checked], str]:
+def _check_project(
+    path: Path, stack: contextlib.ExitStack, *, strict: bool, overrides: dict[str, Any]
+) -> tuple[list[Checked], str]:
     """Both parts of a project, or the one that another is a fraction of."""
     project = projects.load_project(path).project
     data = project.data
@@ -77,6 +83,7 @@ def _check_project(path: Path, stack: contextlib.ExitStack, *, strict: bool) -> 
             break
         labels = project.classes or (found[0].dataset.class_names if found else None)
         source, options = part_source(project, part, labels)
+        options = replace(options, **overrides)
         result = stack.enter_context(checked(source, format=data.format, options=options, strict=strict))
         found.append(_named(source, result, role))
     return found, project.name

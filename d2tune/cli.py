@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -151,8 +152,11 @@ def _convert(commands: argparse._SubParsersAction) -> None:
             if result.findings:
                 print(findings_table(result.findings))
             print(summary(result.dataset.ledger))
-            found = f"{len(result.dataset.images)} images, {len(result.dataset.instances)} instances"
-            print(f"{found}: {printable(', '.join(str(path) for path in result.paths[:3]))}")
+            paths = [str(path) for path in result.paths[:3]]
+            more = [f"and {len(result.paths) - 3} more"] if len(result.paths) > 3 else []
+            print(f"{result.dataset.size_in_words()}: {printable(', '.join([*paths, *more])) or 'nothing to write'}")
+            if not result.dataset.images:
+                print("warning: no annotated picture was read; is it the right folder and --format?", file=sys.stderr)
         return 0
 
     parser = _command(commands, "convert", run, "turn annotations of one format into another")
@@ -187,8 +191,7 @@ def _check(commands: argparse._SubParsersAction) -> None:
             print(summary(dataset.ledger))
             counts = ", ".join(f"{count} {name}" for name, count in dataset.counts().items())
             part = f"{result.part}: " if result.part else ""
-            found = f"{len(dataset.images)} images, {len(dataset.instances)} instances ({printable(counts)})"
-            print(f"{part}{found}")
+            print(f"{part}{dataset.size_in_words()}" + (f" ({printable(counts)})" if counts else ""))
         if options.report:
             print(f"the page: {options.report}")
         return 1 if any(finding.level == "error" for finding in findings) else 0
@@ -200,10 +203,13 @@ def _check(commands: argparse._SubParsersAction) -> None:
 
 
 def _check_options(options: argparse.Namespace) -> dict[str, Any]:
+    if options.splits and not options.report:
+        raise ProjectError("--splits goes with --report", hint="The page shows the parts: --report check.html.")
     chosen: dict[str, Any] = {"strict": options.strict, "report": options.report}
     if options.source.suffix.lower() in (".yaml", ".yml"):
-        _refuse_reading_options(options)
-        return chosen
+        if options.splits:
+            raise ProjectError("--splits does not go with a project file", hint="A project names its parts itself.")
+        return chosen | {"overrides": _reading_overrides(options)}
     return chosen | {"format": options.format, "options": _read_options(options), "splits": options.splits}
 
 
@@ -235,7 +241,7 @@ def _split(commands: argparse._SubParsersAction) -> None:
         help="keep together what has the same folder (folder), burst (exif-time), or first bracket or match of a "
         "pattern in its name: 'regex:^(board[0-9]+)_'",
     )
-    parser.add_argument("--gap-s", type=float, default=60.0, help="longest gap within a burst (default: 60 s)")
+    parser.add_argument("--gap-s", type=float, help="with exif-time: longest gap within a burst (default: 60 s)")
     duplicates = parser.add_mutually_exclusive_group()
     duplicates.add_argument("--duplicate-distance", type=int, help="most bits between near-duplicates (default: 40)")
     duplicates.add_argument("--no-duplicates", action="store_true", help="do not look for near-duplicates")
@@ -247,6 +253,8 @@ def _split_options(options: argparse.Namespace) -> dict[str, Any]:
     from d2tune.annotations.duplicates import DEFAULT_DISTANCE
     from d2tune.annotations.splits import SplitOptions
 
+    if options.gap_s is not None and options.group_by != "exif-time":
+        raise ProjectError("--gap-s goes with --group-by exif-time", hint="Leave one out, or add the other.")
     distance = DEFAULT_DISTANCE if options.duplicate_distance is None else options.duplicate_distance
     how = SplitOptions(
         val=options.val,
@@ -254,7 +262,7 @@ def _split_options(options: argparse.Namespace) -> dict[str, Any]:
         kfold=options.kfold,
         seed=options.seed,
         group_by=options.group_by,
-        gap_s=options.gap_s,
+        gap_s=60.0 if options.gap_s is None else options.gap_s,
         duplicate_distance=None if options.no_duplicates else distance,
     )
     return {
@@ -266,12 +274,13 @@ def _split_options(options: argparse.Namespace) -> dict[str, Any]:
         "strict": options.strict,
         "findings_path": options.findings,
         "ledger_path": options.ledger,
-        "tolerance_px": options.tolerance_px,
     }
 
 
 def _reading_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="folder or file of annotations, or a project file")
+    parser.add_argument(
+        "source", type=Path, help="annotations: a folder or a file; for convert and check also a project"
+    )
     parser.add_argument(
         "--format",
         default="auto",
@@ -282,10 +291,20 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drop", default="", metavar="LABEL,...", help="leave out the shapes with these labels")
     parser.add_argument("--image-root", type=Path, help="folder of the pictures (default: the source)")
     parser.add_argument("--stuff", default="", help="names of the classes that are stuff, separated by commas")
-    parser.add_argument("--class-name", help="class of shapes that carry none (VIA)")
+    parser.add_argument("--class-name", help="class of shapes that carry none (VIA, run-length CSV, mask pictures)")
     parser.add_argument("--class-attribute", help="VIA region attribute that holds the class")
-    parser.add_argument("--nested-groups", default="union", choices=["union", "hole"])
-    parser.add_argument("--instance-suffix", default="keep", choices=["keep", "strip"])
+    parser.add_argument(
+        "--nested-groups",
+        default="union",
+        choices=["union", "hole"],
+        help="a part inside another part of its group is united with it, or a hole (default: union)",
+    )
+    parser.add_argument(
+        "--instance-suffix",
+        default="keep",
+        choices=["keep", "strip"],
+        help="strip reads person-1 as an instance of person (default: keep)",
+    )
     parser.add_argument("--pixel-offset", type=float, default=0.0, help="added to VIA coordinates, in pixels")
     parser.add_argument("--preset", help="run-length dialect: carvana, airbus, severstal")
     parser.add_argument("--colour-map", type=Path, help="file of the colours in masks: name,r,g,b a line")
@@ -335,23 +354,30 @@ def _convert_options(options: argparse.Namespace) -> dict[str, object]:
         "tolerance_px": options.tolerance_px,
     }
     if options.source.suffix.lower() in (".yaml", ".yml"):
-        _refuse_reading_options(options)
+        chosen["overrides"] = _reading_overrides(options)
         return chosen | ({"out": options.out} if options.out else {})
     if options.out is None:
         raise ProjectError("--out is missing", hint="Name the folder or file that the annotations are written to.")
     return chosen | {"out": options.out, "format": options.format, "options": _read_options(options)}
 
 
-def _refuse_reading_options(options: argparse.Namespace) -> None:
-    """A project file says itself how its data are read."""
+_SAID_BY_A_PROJECT = ("format", "labels", "image_root", "class_name", "class_attribute", "rename", "drop")
+
+
+def _reading_overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """The reading options that were given beside a project file, which says itself what its data are."""
     plain = argparse.ArgumentParser()
     _reading_arguments(plain)
-    for name, default in vars(plain.parse_args([str(options.source)])).items():
-        if name not in ("source", "strict", "findings", "ledger") and getattr(options, name) != default:
+    nothing = plain.parse_args([str(options.source)])
+    for name in _SAID_BY_A_PROJECT:
+        if getattr(options, name) != getattr(nothing, name):
             option = f"--{name.replace('_', '-')}"
             raise ProjectError(
                 f"{option} does not go with a project file", hint="Say it in the project's data section."
             )
+    given, usual = _read_options(options), _read_options(nothing)
+    names = [field.name for field in dataclasses.fields(given)]
+    return {name: getattr(given, name) for name in names if getattr(given, name) != getattr(usual, name)}
 
 
 def _train(commands: argparse._SubParsersAction) -> None:

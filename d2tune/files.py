@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from d2tune.errors import DataError
 
 
 @contextmanager
@@ -78,3 +80,31 @@ def sha256_file(path: str | Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def refuse_foreign(path: Path, *, is_own: Callable[[bytes], bool]) -> None:
+    """Stop where a report would replace something that is no earlier report.
+
+    Raises:
+        DataError: There is such a file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return
+    if content.strip() and not is_own(content):
+        raise DataError(
+            "the file is already there, is not of this kind, and is not overwritten",
+            file=path,
+            hint="Write to another file.",
+        )
+
+
+def holds_rows_with(content: bytes, keys: Iterable[str]) -> bool:
+    """Whether a file is a JSON list of objects that have all these keys."""
+    try:
+        rows = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    wanted = set(keys)
+    return isinstance(rows, list) and all(isinstance(row, dict) and wanted <= set(row) for row in rows)

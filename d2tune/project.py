@@ -43,6 +43,7 @@ class Data(_Section):
         class_attribute: VIA region attribute that holds the class.
         rename: New names by the label drawn; null leaves the label out.
         skip_bad: Train without the files that have errors instead of stopping.
+        predictions: Whether shapes that Labelme files flag as predictions, and nobody has corrected, are trained on.
         sample: Sample that is rendered where ``root`` is missing: balloon, chipset or face.
         sample_images: How many pictures that sample has.
         split_seed: Seed of the split where ``val`` is a fraction.
@@ -58,6 +59,7 @@ class Data(_Section):
     class_attribute: str | None = None
     rename: dict[str, str | None] = Field(default_factory=dict)
     skip_bad: bool = False
+    predictions: Literal["keep", "drop"] = "keep"
     sample: Literal["balloon", "chipset", "face"] | None = None
     sample_images: int = Field(default=80, ge=2)
     split_seed: int = 0

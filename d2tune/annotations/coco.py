@@ -19,7 +19,6 @@ from d2tune.annotations.images import walk_files
 from d2tune.annotations.jsonfile import JsonError, decode_json, read_bytes
 from d2tune.annotations.outputs import refuse_existing
 from d2tune.annotations.reading import (
-    SPECIAL_LABELS,
     Folders,
     Labels,
     Part,
@@ -294,8 +293,8 @@ class Classes:
                 unit.note("error", "bad_shape", f"the category id {category_id} occurs twice")
                 continue
             self._name_of[category_id] = name
-            final = options.rename.get(name.strip(), name.strip())
-            if final is not None and final not in SPECIAL_LABELS:
+            final, _ = self.labels.class_of(name.strip())
+            if final is not None:
                 names.append(final)
                 self.stuff += [final] if row.get("isthing") in (0, False) else []
         self.names = self.labels.names if self.labels.names is not None else tuple(dict.fromkeys(names))
@@ -327,8 +326,9 @@ def _read_annotation(index: int, row: object, units: dict[int | str, Unit], file
     image_id = row.get("image_id")
     unit = units.get(image_id) if isinstance(image_id, (int, str)) else None
     if unit is None:
-        message = f"there is no image {geometry.describe(image_id)}"
-        file.note("error", "image_missing", message, shape=index)
+        has_id = image_id is not None
+        message = f"there is no image {geometry.describe(image_id)}" if has_id else "the annotation has no image_id"
+        file.note("error", "image_missing" if has_id else "bad_shape", message, shape=index)
         return
     if unit.image is None or any(finding.code.startswith("size_") for finding in unit.findings):
         unit.leave_out([index])

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from d2tune.annotations import coco, labelme, masks, panoptic, rle_csv, semantic, via, voc
 from d2tune.annotations.dataset import Dataset, Finding, ReadOptions
@@ -18,7 +19,7 @@ from d2tune.annotations.ledger import LedgerRow, write_ledger
 from d2tune.annotations.lists import keep_listed
 from d2tune.annotations.outputs import refuse_existing
 from d2tune.errors import DataError, nearest, printable
-from d2tune.files import write_bytes, write_json
+from d2tune.files import holds_rows_with, refuse_foreign, write_bytes, write_json
 
 
 def _read_coco(source: Path, options: ReadOptions) -> Dataset:
@@ -180,6 +181,8 @@ def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptio
         DataError: The source does not exist or is empty, or an option cannot be meant.
     """
     path = Path(source)
+    if options is not None and not abs(options.pixel_offset) <= 1:
+        raise DataError("the pixel offset cannot be meant", found=str(options.pixel_offset), expected="-1 to 1")
     if format == "auto":
         format = detect_format(path)
     if format not in READERS:
@@ -265,25 +268,61 @@ def convert(
         FindingsError: There are errors; nothing was written but the findings.
         DataError: The source, an option or the output cannot be used.
     """
-    out = Path(out)
-    if to not in TARGETS:
-        raise DataError("unknown target format", found=repr(to), expected=", ".join(TARGETS))
-    options = options or ReadOptions()
-    with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
-        staged = dataclasses.replace(options, restore_dir=Path(scratch))
-        dataset = read_without_errors(
-            source, format=format, options=staged, strict=strict, findings_path=findings_path, ledger_path=ledger_path
-        )
-        folder = out.parent if out.suffix.lower() in (".json", ".csv") else out
-        dataset, restored = _keep_restored(dataset, Path(scratch), options.restore_dir or folder, force=force)
+    places = {"findings_path": findings_path, "ledger_path": ledger_path}
+    with staged(source, options=options, format=format, strict=strict, **places) as stage:
+        return stage.write(out, to=to, tolerance_px=tolerance_px, force=force)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Annotations that were read without errors, before anything is written.
+
+    Attributes:
+        dataset: What was read.
+        source: Where from.
+        options: How.
+        scratch: Where pictures are that exist only inside of annotation files.
+    """
+
+    dataset: Dataset
+    source: Path
+    options: ReadOptions
+    scratch: Path
+
+    def write(
+        self, out: str | Path, *, to: str = "coco", tolerance_px: float = 1.0, force: bool = False
+    ) -> ConvertResult:
+        """Write them in another format; the arguments are those of `convert`."""
+        out = Path(out)
+        if to not in TARGETS:
+            raise DataError("unknown target format", found=repr(to), expected=", ".join(TARGETS))
+        is_file = out.suffix.lower() in (".json", ".csv")
+        if is_file and to not in ("coco", "rle"):
+            raise DataError("this format is written to a folder", file=out, hint="Name a folder.")
+        folder = self.options.restore_dir or (out.parent if is_file else out)
+        dataset, restored = _keep_restored(self.dataset, self.scratch, folder, force=force)
         if to == "labelme":
-            originals = Path(source) if Path(source).is_dir() else Path(source).parent
+            originals = self.source if self.source.is_dir() else self.source.parent
             paths = labelme.write(dataset, out, originals=originals, tolerance_px=tolerance_px, force=force)
         else:
-            paths = _write(dataset, out, to, options, Path(source), force=force)
+            paths = _write(dataset, out, to, self.options, self.source, force=force)
         for target, content in restored.items():
             write_bytes(target, content.read_bytes())
-    return ConvertResult(dataset, (*paths, *restored), dataset.findings)
+        return ConvertResult(dataset, (*paths, *restored), dataset.findings)
+
+
+@contextlib.contextmanager
+def staged(source: str | Path, *, options: ReadOptions | None = None, **reading: Any) -> Iterator[Stage]:
+    """Read annotations for writing them in another format; the arguments are those of `read_without_errors`.
+
+    Raises:
+        FindingsError: There are errors.
+        DataError: The source or an option cannot be used.
+    """
+    options = options or ReadOptions()
+    with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
+        with_scratch = dataclasses.replace(options, restore_dir=Path(scratch))
+        yield Stage(read_without_errors(source, options=with_scratch, **reading), Path(source), options, Path(scratch))
 
 
 def read_without_errors(
@@ -408,5 +447,10 @@ def findings_table(findings: Sequence[Finding]) -> str:
 
 
 def write_findings(path: str | Path, findings: Sequence[Finding]) -> None:
-    """Write the findings as a JSON list, atomically."""
+    """Write the findings as a JSON list, atomically; earlier findings are replaced.
+
+    Raises:
+        DataError: Something else is there.
+    """
+    refuse_foreign(Path(path), is_own=lambda content: holds_rows_with(content, ("level", "code", "file")))
     write_json(path, [finding.to_json() for finding in findings])

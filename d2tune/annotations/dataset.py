@@ -226,6 +226,11 @@ class Dataset:
         seen = Counter(instance.category_id for instance in self.instances)
         return {category.name: seen[category.id] for category in self.categories}
 
+    def size_in_words(self) -> str:
+        """``149 images, 178 instances``."""
+        counts = ((len(self.images), "image"), (len(self.instances), "instance"))
+        return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
+
     def raise_on_errors(self) -> None:
         """Stop where a finding is an error.
 
@@ -236,7 +241,7 @@ class Dataset:
         if not errors:
             return
         first = errors[0]
-        more = "" if len(errors) == 1 else f" ({len(errors) - 1} more errors: `d2tune check` lists them all)"
+        more = "" if len(errors) == 1 else f" (and {len(errors) - 1} more: `d2tune check` lists them all)"
         hint = f"Did you mean {first.hint!r}?" if first.code == "unknown_label" and first.hint else None
         raise DataError(f"{first.message} [{first.code}]{more}", file=first.place(), hint=hint)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from d2tune.files import write_bytes, write_json
+from d2tune.files import holds_rows_with, refuse_foreign, write_bytes, write_json
 
 if TYPE_CHECKING:
     from d2tune.annotations.dataset import Finding
@@ -139,14 +139,20 @@ def summary(rows: Iterable[LedgerRow]) -> str:
 def write_ledger(path: str | Path, rows: Iterable[LedgerRow]) -> None:
     """Write one row a shape, atomically: as JSON where the file ends in ``.json``, else as CSV."""
     path = Path(path)
+    refuse_foreign(path, is_own=_is_ledger)
     if path.suffix.lower() == ".json":
         write_json(path, [row.to_json() for row in rows])
         return
     stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
+    table = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     table.writerow(COLUMNS)
     for row in rows:
         cells = row.to_json()
         joined = {key: " ".join(str(one) for one in cells[key]) for key in ("instances", "codes")}
         table.writerow(["" if value is None else value for value in (cells | joined).values()])
     write_bytes(path, stream.getvalue().encode("utf-8", errors="backslashreplace"))
+
+
+def _is_ledger(content: bytes) -> bool:
+    header = content.split(b"\n", 1)[0].decode("ascii", "replace").replace('"', "").strip()
+    return header == ",".join(COLUMNS) or holds_rows_with(content, COLUMNS)

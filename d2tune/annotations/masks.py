@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -79,10 +81,11 @@ def read(source: Path, options: ReadOptions) -> Dataset:
 
     With ``options.class_name``, whatever is not 0 is that class. Else grey values and palette indices are places in
     ``options.labels`` from 0 (put ``_background_`` first where 0 is background), 255 being void; without labels, 0 is
-    background and the values are the names. Colour masks need a colour map: ``options.colour_map``, or in the source
-    folder ``class_dict.csv`` (name,r,g,b), ``labelmap.txt`` (name:r,g,b) or ``label_colors.txt`` (r g b name). With
-    one, palette and grey masks are read by their colours too. Each class of a picture is one instance, or with
-    ``options.split_components`` each of its connected parts.
+    background and the values are the names, unless a ``categories.json`` of `semantic.write` lies with the masks.
+    Colour masks need a colour map: ``options.colour_map``, or in the source folder ``class_dict.csv`` (name,r,g,b),
+    ``labelmap.txt`` (name:r,g,b) or ``label_colors.txt`` (r g b name). With one, palette and grey masks are read by
+    their colours too. Each class of a picture is one instance, or with ``options.split_components`` each of its
+    connected parts. With ``options.image_root`` the photos lie there, and the source holds masks only.
 
     Raises:
         DataError: The source is no folder, or the colour map cannot be read.
@@ -92,11 +95,36 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         raise DataError("masks are read from a folder", file=source, expected="folders of photos and of masks")
     folders = folders_of(source, options)
     names = list(walk_files(folders.root))
-    paired = pairs(names)
+    masks = names if folders.root == folders.source else list(walk_files(source))
+    paired = pairs(names) if masks is names else _pairs_across(masks, names)
     colours = read_colour_map(options.colour_map) if options.colour_map else _colour_map_in(source)
+    stuff: list[str] = []
+    if options.labels is None and options.class_name is None:
+        table = next((name for name in masks if name.rsplit("/", 1)[-1] == "categories.json"), "categories.json")
+        named, stuff = _own_categories(source / table)
+        options = replace(options, labels=named)
     units = [_read_mask(mask, photo, folders, options, colours) for mask, photo in sorted(paired.items())]
-    claimed = {*paired, *paired.values(), *(name for name in names if _key(name)[0])}
-    return assemble(units + unlabeled_units(folders, options, claimed), options, root=folders.root)
+    claimed = {*paired.values(), *(name for name in names if _key(name)[0])}
+    return assemble(units + unlabeled_units(folders, options, claimed), options, root=folders.root, stuff=stuff)
+
+
+def _pairs_across(masks: Iterable[str], photos: Iterable[str]) -> dict[str, str]:
+    """Photos of one folder by masks of another: files whose paths differ by the folder's role or an ending alone."""
+    by_key = {_key(name)[1]: name for name in photos if is_image_name(name)}
+    keyed = {name: _key(name)[1] for name in masks if is_mask_name(name)}
+    return {name: by_key[key] for name, key in keyed.items() if key in by_key}
+
+
+def _own_categories(table: Path) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The classes in the order of the grey values, and the stuff among them, as `semantic.write` leaves them."""
+    try:
+        rows = json.loads(table.read_bytes())
+        names = {int(row["label"]): str(row["name"]) for row in rows}
+        stuff = [str(row["name"]) for row in rows if not row["isthing"]]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None, []
+    is_whole = sorted(names) == list(range(len(names))) and len(set(names.values())) == len(names)
+    return (tuple(names[label] for label in sorted(names)), stuff) if names and is_whole else (None, [])
 
 
 def _read_mask(mask: str, photo: str, folders: Folders, options: ReadOptions, colours: ColourMap) -> Unit:
@@ -104,7 +132,7 @@ def _read_mask(mask: str, photo: str, folders: Folders, options: ReadOptions, co
     unit = Unit(mask)
     if measure(Place(folders.root / photo, photo), unit) is None:
         return unit
-    pixels = read_pixels(folders.root / mask, unit, mode="RGB" if colours and options.class_name is None else None)
+    pixels = read_pixels(folders.source / mask, unit, mode="RGB" if colours and options.class_name is None else None)
     if pixels is None:
         return unit
     if pixels.ndim == 3 and pixels.shape[2] == 2:

@@ -152,7 +152,8 @@ class Labels:
             return None
         return self._known_name(label, unit, shape, line)
 
-    def _known_name(self, label: str, unit: Unit, shape: int | None, line: int | None) -> Name | None:
+    def class_of(self, label: str) -> tuple[str | None, str | None]:
+        """The class that a label without blanks around it stands for, None where it is left out, and its number."""
         number = None
         drawn: str | None = label
         if (
@@ -164,7 +165,11 @@ class Labels:
             drawn, number = match[1], match[2]
         if drawn in self._rename:
             drawn = self._rename[drawn]
-        if drawn is None or drawn in SPECIAL_LABELS:
+        return (None if drawn in SPECIAL_LABELS else drawn), number
+
+    def _known_name(self, label: str, unit: Unit, shape: int | None, line: int | None) -> Name | None:
+        drawn, number = self.class_of(label)
+        if drawn is None:
             unit.note("info", "ignored_label", f"{label!r} is not read", shape=shape, line=line)
             return None
         if self.names is not None and drawn not in self._known:

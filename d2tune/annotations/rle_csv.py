@@ -300,6 +300,13 @@ def write(
         DataError: The dialect is not named, or the file is already there.
     """
     dialect = _preset(preset, None)
+    drawn = [name for name, count in dataset.counts().items() if count]
+    if not dialect.has_classes and len(drawn) > 1:
+        raise DataError(
+            "this dialect names no class, and the annotations have several",
+            found=", ".join(drawn),
+            hint="Choose one with --drop, or the dialect severstal.",
+        )
     path = out if out.suffix.lower() == ".csv" else out / "masks.csv"
     refuse_existing([path], force=force)
     header = _header_like(like, dialect)
@@ -312,7 +319,10 @@ def write(
     content = None if like is None else _as_it_was(like, dialect, rows, pictures)
     if content is None:
         stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+        # the writer quotes a line feed by itself, but not a carriage return
+        has_returns = any("\r" in cell for row in rows for cell in row)
+        table = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL)
+        table.writerows([header, *rows])
         content = stream.getvalue().encode("utf-8", errors="backslashreplace")
     write_bytes(path, content)
     return [path]

@@ -157,6 +157,7 @@ def part_source(
         class_attribute=data.class_attribute,
         rename=data.rename,
         skip_bad=data.skip_bad,
+        no_predictions=data.predictions == "drop",
         restore_dir=restore_dir,
         image_list=data.root / part if is_list(part) else None,
     )
