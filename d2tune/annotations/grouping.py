@@ -25,10 +25,12 @@ class Grouping:
     Attributes:
         groups: Image ids; each image is in exactly one group. Groups and their members go by file name.
         notes: One line for each rule: how many groups it made, and of how many pictures it knows nothing.
+        rule_applies: Whether the rule says anything of any picture.
     """
 
     groups: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...]
+    rule_applies: bool = True
 
 
 def group_images(
@@ -47,6 +49,7 @@ def group_images(
         DataError: The rule or its pattern cannot be meant.
     """
     notes = []
+    rule_applies = True
     links: list[Sequence[int]] = []
     if group_by is not None:
         keys, note = _keys(images, group_by, gap_s)
@@ -55,6 +58,7 @@ def group_images(
             members.setdefault(("alone", image.id) if key is None else ("key", key), []).append(image.id)
         links += members.values()
         notes.append(note)
+        rule_applies = any(key is not None for key in keys)
     if duplicate_distance is not None:
         hashes = perceptual_hashes(images)
         found = group_hashes(images, hashes, max_distance=duplicate_distance)
@@ -64,7 +68,7 @@ def group_images(
         unknown = hashes.count(None)
         told = f"; {unknown} cannot be compared (not readable, or with too little on them)" if unknown else ""
         notes.append(f"near-duplicates, up to {duplicate_distance} of {HASH_BITS} bits apart: {together}{told}")
-    return Grouping(_joined(images, links), tuple(notes))
+    return Grouping(_joined(images, links), tuple(notes), rule_applies)
 
 
 def _joined(images: Sequence[Image], links: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
@@ -110,7 +114,7 @@ def _keys(images: Sequence[Image], group_by: str, gap_s: float) -> tuple[list[Ha
     except re.error as error:
         raise DataError(f"the pattern is no regular expression: {error}", found=repr(text)) from None
     hits = [pattern.search(image.file_name) for image in images]
-    matched: list[Hashable | None] = [hit and hit[1 if pattern.groups else 0] for hit in hits]
+    matched: list[Hashable | None] = [hit and (hit[1] if pattern.groups and hit[1] else hit[0]) for hit in hits]
     return matched, f"by {text}: {_count(matched, 'group')}{_alone(matched, 'without a match')}"
 
 

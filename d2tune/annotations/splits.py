@@ -155,7 +155,7 @@ def make_split(dataset: Dataset, options: SplitOptions | None = None) -> Split:
     if len(made.groups) < len(shares):
         raise DataError(
             f"the images cannot be divided into {len(shares)} parts",
-            found=f"{counted(len(made.groups), 'group')} of {len(dataset.images)} images ({'; '.join(made.notes)})",
+            found="; ".join([f"{counted(len(made.groups), 'group')} of {len(dataset.images)} images", *made.notes]),
             expected=f"{len(shares)} or more",
         )
     counts = _count(dataset, made.groups)
@@ -164,7 +164,9 @@ def make_split(dataset: Dataset, options: SplitOptions | None = None) -> Split:
         name: tuple(sorted(one for group, at in zip(made.groups, place, strict=True) if at == number for one in group))
         for number, name in enumerate(shares)
     }
+    told = f"--group-by {options.group_by} says nothing of any picture, so it keeps none together"
     warnings = [
+        *([] if made.rule_applies else [told]),
         *_missing(dataset, counts, place, list(shares)),
         *_too_large(dataset, made.groups, counts, shares, place),
     ]

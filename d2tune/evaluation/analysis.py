@@ -95,9 +95,12 @@ def analyse(data: CocoSet, result: InstanceResult, metrics: InstanceMetrics) -> 
     )
     joined = [detections_of(records, number) for number in range(records.classes)]
     scores, right, counts = (np.concatenate(parts) for parts in zip(*joined, strict=True)) if joined else _NOTHING
-    return Analysis(kind, sizes, confusion, tide.result(), calibration(scores, right, ~counts))
+    shares = bool(np.all((scores >= 0) & (scores <= 1)))
+    agreement = calibration(scores, right, ~counts) if shares else Calibration((), _NO_SHARES)
+    return Analysis(kind, sizes, confusion, tide.result(), agreement)
 
 
+_NO_SHARES = Metric(None, "there are scores below 0 or above 1, which are no shares")
 _NOTHING: tuple[NDArray[Any], ...] = (np.zeros(0), np.zeros(0, bool), np.zeros(0, bool))
 
 

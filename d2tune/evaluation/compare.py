@@ -11,15 +11,16 @@ from typing import Any
 
 from d2tune import files
 from d2tune.annotations.coco import to_coco
-from d2tune.errors import RunError
+from d2tune.errors import DataError, RunError
 from d2tune.evaluation.bootstrap import Comparison, Weights, paired_comparisons
-from d2tune.evaluation.evaluate import dataset_of, read_results
+from d2tune.evaluation.evaluate import dataset_of, kinds_of, read_results
 from d2tune.evaluation.figures import KINDS, InstanceResult, Kind
 from d2tune.evaluation.instances import score_coco
 from d2tune.evaluation.resampling import resample
 from d2tune.evaluation.scores import replicates_for
 from d2tune.report.tables import format_table
 
+_AGAIN = "Evaluate the run again, d2tune eval RUN, and compare once more."
 _SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 _KIND_NAMES = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
 
@@ -107,7 +108,10 @@ def compare(
             file=b,
             hint="Evaluate both on the same data: d2tune eval RUN --data DATA, then compare the folders it writes.",
         )
-    kinds: Sequence[Kind] = KINDS if all(_has_masks(side.results) for side in sides) else ("bbox",)
+    each = [kinds_of(side.truth, side.results, Path(side.name)) for side in sides]
+    kinds: Sequence[Kind] = KINDS if all(found == KINDS for found in each) else ("bbox",)
+    if not sides[0].truth.get("images"):
+        raise DataError("there are no images to compare on", file=ground_truth or a)
     scored = [score_coco(side.truth, side.results, kinds=kinds) for side in sides]
     figures: dict[str, Comparison] = {}
     for kind in kinds:
@@ -126,10 +130,6 @@ def compare(
     return comparison
 
 
-def _has_masks(results: Sequence[dict[str, Any]]) -> bool:
-    return all(row.get("segmentation") for row in results)
-
-
 def _statistics(result: InstanceResult, kind: Kind, weights: Weights) -> dict[str, Any]:
     records = result.kinds[kind].records
     assert records is not None
@@ -144,22 +144,38 @@ def _file_side(predictions: Path, ground_truth: Path) -> _Side:
 
 def _run_side(folder: Path) -> _Side:
     """The predictions of a run or of an evaluation, if they are still those of its weights, config and data."""
+    given = folder
+    folder = _newest_evaluation(folder)
     evaluation = _read_evaluation(folder)
     predictions = folder / "predictions.json"
-    run = Path(evaluation["run"])
-    if (folder / "record.json").is_file():
-        run = folder  # a run that was moved since
+    if not predictions.is_file():
+        raise RunError("the predictions are gone", file=predictions, hint=_AGAIN)
+    # a run may have been moved since; an evaluation of it lies in its folder, unless --out said otherwise
+    places = (given, folder.parent, Path(evaluation["run"]))
+    run = next((place for place in places if (place / "record.json").is_file()), None)
+    if run is None:
+        raise RunError("the run of this evaluation is gone", file=evaluation["run"], hint="Put it back there.")
     _must_be(files.sha256_file(predictions), evaluation["predictions_sha256"], predictions, "predictions", folder)
     config = run / "detectron2.yaml"
     _must_be(files.sha256_file(config), evaluation["config_sha256"], config, "config", folder)
     weights = Path(evaluation["weights"])
-    weights = run / "checkpoints" / weights.name if not weights.is_file() or run == folder else weights
-    if weights.is_file():
-        _must_be(files.sha256_file(weights), evaluation["weights_sha256"], weights, "weights", folder)
+    moved = run / "checkpoints" / weights.name
+    weights = moved if moved.is_file() else weights
+    if not weights.is_file():
+        raise RunError("the weights of this evaluation are gone", file=weights, hint=_AGAIN)
+    _must_be(files.sha256_file(weights), evaluation["weights_sha256"], weights, "weights", folder)
     dataset = dataset_of(run, evaluation["data"])
     data_sha256 = dataset.content_hash()
     _must_be(data_sha256, evaluation["data_sha256"], evaluation["data"] or "the validation part", "data", folder)
-    return _Side(str(folder), to_coco(dataset), data_sha256, json.loads(predictions.read_bytes()))
+    return _Side(str(given), to_coco(dataset), data_sha256, json.loads(predictions.read_bytes()))
+
+
+def _newest_evaluation(folder: Path) -> Path:
+    """Of a run folder, where its newest evaluation on the validation part lies: its own, or that of ``d2tune eval``."""
+    if not (folder / "record.json").is_file():
+        return folder
+    there = [place for place in (folder, folder / "evaluation") if (place / "evaluation.json").is_file()]
+    return max(there, key=lambda place: (place / "evaluation.json").stat().st_mtime, default=folder)
 
 
 def _read_evaluation(folder: Path) -> dict[str, Any]:
@@ -173,7 +189,7 @@ def _read_evaluation(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"the evaluation cannot be read ({error})", file=path) from None
     if not isinstance(evaluation, dict) or "predictions_sha256" not in evaluation or "run" not in evaluation:
-        raise RunError("the evaluation is not one of a run", file=path, hint=f"Evaluate again: d2tune eval {folder}")
+        raise RunError("the evaluation is not one of a run, or an earlier version's", file=path, hint=_AGAIN)
     return evaluation
 
 
@@ -184,5 +200,5 @@ def _must_be(found: str, expected: str, file: str | Path, what: str, folder: Pat
             file=file,
             found=f"SHA-256 {found[:12]}",
             expected=f"{expected[:12]}, as {folder / 'evaluation.json'} says",
-            hint="Evaluate again: d2tune eval RUN.",
+            hint=_AGAIN,
         )

@@ -69,7 +69,8 @@ def evaluate(
         data: Folder or file of annotations, or a list of pictures among the project's annotations; None takes the
             project's validation part.
         weights: ``best``, ``final`` or a checkpoint file.
-        out: Where the results go; None is ``evaluation`` in the run folder, or ``evaluation_<name of the data>``.
+        out: Where the results go; None is ``evaluation`` in the run folder, with the names of other data and of other
+            weights than the best behind it.
         kinds: What to score: ``bbox``, ``segm``, ``boundary``.
         backend: Who matches detections with ground truth; see `evaluation.instances.score_coco`.
         batch_size: Images per forward pass; None is 8 on CUDA and 1 on the CPU.
@@ -77,14 +78,14 @@ def evaluate(
     Raises:
         D2TuneError: The run, the weights or the data cannot be used.
     """
-    name = "evaluation" if data is None else f"evaluation_{Path(data).stem}"
-    target = Path(out) if out is not None else Path(run) / name
+    target = Path(out) if out is not None else Path(run) / _folder_name(data, weights)
     loaded = load_run(run, weights=weights)
     dataset = _dataset(loaded.folder, loaded.loaded.project, loaded.record, data)
     ensure_writable(target)
     times = StageTimes()
     results = predict_dataset(loaded.model, dataset, loaded.cfg, batch_size=batch_size, times=times)
-    outcome = evaluate_results(to_coco(dataset), results, kinds=kinds, backend=backend, times=times)
+    part = "val" if data is None else Path(data).name
+    outcome = evaluate_results(to_coco(dataset), results, kinds=kinds, backend=backend, part=part, times=times)
     data_sha256 = dataset.content_hash()
     if data is None and data_sha256 != loaded.record["data"]["val_sha256"]:
         logger.warning("the validation data have changed since the run was trained; earlier scores are not comparable")
@@ -110,6 +111,12 @@ def evaluate(
     kind = "validation" if data is None else "other"
     sentence = closing_sentence(outcome.metrics, best_iteration=None, pictures=pictures, kind=kind)
     return EvaluationResult(target, outcome.metrics, sentence)
+
+
+def _folder_name(data: str | Path | None, weights: str) -> str:
+    names = [] if data is None else [Path(data).resolve().stem]
+    names += [] if weights == "best" else [Path(weights).stem]
+    return "_".join(["evaluation", *names])
 
 
 def headline(metrics: InstanceMetrics) -> str:
@@ -142,6 +149,8 @@ def evaluate_files(
         DataError: A file cannot be read, or they do not belong together.
     """
     both = Path(predictions), Path(ground_truth)
+    if labels is not None and not both[1].is_dir():
+        raise DataError("a file of labels goes with folders of label PNGs", file=ground_truth)
     if both[1].is_dir():
         if labels is None:
             raise DataError("label PNGs name no classes", file=ground_truth, hint="Name them with --labels FILE.")
@@ -149,9 +158,7 @@ def evaluate_files(
     truth, results = read_results(*both)
     if any("segments_info" in row for row in truth.get("annotations") or () if isinstance(row, dict)):
         return evaluate_panoptic(*both, out=Path(out))
-    if kinds is None:
-        has_masks = bool(results) and all(row.get("segmentation") for row in results)
-        kinds = KINDS if has_masks else ("bbox",)
+    kinds = kinds_of(truth, results, both[0]) if kinds is None else kinds
     target = Path(out)
     ensure_writable(target)
     times = StageTimes()
@@ -165,6 +172,25 @@ def evaluate_files(
     write_outcome(target, outcome, bound=bound, times=times)
     sentence = closing_sentence(outcome.metrics, best_iteration=None, pictures=target / "plots", kind="")
     return EvaluationResult(target, outcome.metrics, sentence)
+
+
+def kinds_of(truth: dict[str, Any], results: Sequence[dict[str, Any]], file: Path) -> tuple[Kind, ...]:
+    """All kinds where there are masks, else boxes alone.
+
+    Raises:
+        DataError: Some detections have masks and some have none.
+    """
+    rows = results or [row for row in truth.get("annotations") or () if isinstance(row, dict)]
+    without = [number for number, row in enumerate(rows, start=1) if not row.get("segmentation")]
+    if results and 0 < len(without) < len(rows):
+        raise DataError(
+            "some detections have no segmentation",
+            file=file,
+            place=f"result {without[0]} of {len(rows)}",
+            found=f"{len(without)} without",
+            hint="Add them, or score boxes alone with --metrics bbox.",
+        )
+    return KINDS if rows and not without else ("bbox",)
 
 
 def read_results(predictions: Path, ground_truth: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -20,7 +20,7 @@ from d2tune.errors import DataError
 from d2tune.evaluation import bootstrap
 from d2tune.evaluation.metric import Metric
 from d2tune.evaluation.outcome import SCHEMA
-from d2tune.evaluation.panoptic_files import read_panoptic, score_panoptic_files
+from d2tune.evaluation.panoptic_files import PanopticFile, read_panoptic, score_panoptic_files
 from d2tune.evaluation.report import with_interval
 from d2tune.evaluation.scores import REPLICATES
 from d2tune.evaluation.semantic import SemanticResult, SemanticScorer
@@ -60,6 +60,12 @@ def evaluate_semantic(
         DataError: A picture is missing, cannot be read, or holds an id that is no class.
     """
     began = time.perf_counter()
+    if len(class_names) > 255:
+        raise DataError("a label PNG tells 255 classes apart", found=f"{len(class_names)} classes")
+    if any(out.resolve().is_relative_to(folder.resolve()) for folder in (predictions, ground_truth)):
+        raise DataError(
+            "the results may not lie among the label PNGs", file=out, hint="Name another folder with --out."
+        )
     names = [name for name in walk_files(ground_truth) if name.lower().endswith(".png")]
     if not names:
         raise DataError("there are no label PNGs", file=ground_truth)
@@ -72,9 +78,8 @@ def evaluate_semantic(
     scorer = SemanticScorer(class_names, device=device)
     hashes = hashlib.sha256(), hashlib.sha256()
     for name in tqdm(names, desc="scoring", unit="image", disable=None, leave=False):
-        contents = [(folder / name).read_bytes() for folder in (predictions, ground_truth)]
-        for digest, content in zip(hashes, contents, strict=True):
-            digest.update(name.encode("utf-8", "surrogatepass") + b"\0" + hashlib.sha256(content).digest())
+        for digest, folder in zip(hashes, (predictions, ground_truth), strict=True):
+            _add_hash(digest, name, folder / name)
         predicted, truth = (_labels(folder / name) for folder in (predictions, ground_truth))
         scorer.add(predicted, truth, name)
     result = scorer.result()
@@ -109,14 +114,15 @@ def evaluate_panoptic(predictions: Path, ground_truth: Path, *, out: Path, devic
     """
     began = time.perf_counter()
     ensure_writable(out)
-    scorer = score_panoptic_files(read_panoptic(predictions), read_panoptic(ground_truth), device=device)
+    found, truth = read_panoptic(predictions), read_panoptic(ground_truth)
+    scorer = score_panoptic_files(found, truth, device=device)
     result = scorer.result()
     metrics = _spanned(result.metrics, scorer.resample, scorer.images)
     bound = {
         "predictions": str(predictions.resolve()),
-        "predictions_sha256": files.sha256_file(predictions),
+        "predictions_sha256": _panoptic_hash(found),
         "ground_truth": str(ground_truth.resolve()),
-        "data_sha256": files.sha256_file(ground_truth),
+        "data_sha256": _panoptic_hash(truth),
     }
     classes = result.to_json()["classes"]
     content = {"images": result.images, "metrics": {"panoptic": _plain(metrics)}, "classes": classes}
@@ -129,6 +135,18 @@ def evaluate_panoptic(predictions: Path, ground_truth: Path, *, out: Path, devic
     ]
     header = ["class", "kind", "right", "false", "missed", "PQ", "SQ", "RQ"]
     return MapsResult(out, _table(header, rows, metrics, result.images), _sentence("PQ", metrics, result.images))
+
+
+def _add_hash(digest: Any, name: str, path: Path) -> None:
+    digest.update(name.encode("utf-8", "surrogatepass") + b"\0" + bytes.fromhex(files.sha256_file(path)))
+
+
+def _panoptic_hash(file: PanopticFile) -> str:
+    """SHA-256 over the JSON and all its PNGs, which the areas come from."""
+    digest = hashlib.sha256(bytes.fromhex(files.sha256_file(file.path)))
+    for image_id in sorted(file.rows):
+        _add_hash(digest, image_id, file.png(image_id))
+    return digest.hexdigest()
 
 
 def _labels(path: Path) -> NDArray[Any]:

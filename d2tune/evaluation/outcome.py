@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from d2tune import files
+from d2tune.errors import DataError
 from d2tune.evaluation.accumulate import RECALLS
 from d2tune.evaluation.analysis import Analysis, analyse, size_ranges
 from d2tune.evaluation.coco_files import read_coco
-from d2tune.evaluation.figures import InstanceResult, Kind
+from d2tune.evaluation.figures import KINDS, InstanceResult, Kind
 from d2tune.evaluation.instances import Backend, score_coco
 from d2tune.evaluation.loop import StageTimes
 from d2tune.evaluation.scores import (
@@ -59,7 +60,7 @@ def evaluate_results(
     Args:
         ground_truth: A COCO instances dict.
         results: Rows in COCO's results format.
-        kinds: What to score.
+        kinds: What to score; boundaries are scored with their masks.
         backend: Who does the matching; see `score_coco`.
         part: What the data are called in the reason for a missing figure.
         times: Takes the time of scoring.
@@ -68,6 +69,7 @@ def evaluate_results(
         DataError: Ground truth or results are not what they should be.
     """
     began = time.perf_counter()
+    kinds = _known(kinds)
     data = read_coco(ground_truth, results, kinds)
     ranges = size_ranges(data)
     result = score_coco(ground_truth, results, kinds=kinds, backend=backend, area_ranges=ranges, part=part)
@@ -79,6 +81,16 @@ def evaluate_results(
         times.score_s += spent_s
         times.total_s += spent_s
     return Outcome(metrics, analysis, result)
+
+
+def _known(kinds: Sequence[str]) -> tuple[Kind, ...]:
+    """The kinds in their order, masks among them where boundaries are."""
+    wanted = [kinds] if isinstance(kinds, str) else list(kinds)
+    strange = [kind for kind in wanted if kind not in KINDS]
+    if strange or not wanted:
+        found = repr(strange[0]) if strange else "none"
+        raise DataError("there is no such kind of metric", found=found, expected=", ".join(KINDS))
+    return tuple(kind for kind in KINDS if kind in wanted or (kind == "segm" and "boundary" in wanted))
 
 
 def write_outcome(folder: Path, outcome: Outcome, *, bound: Mapping[str, Any], times: StageTimes | None) -> None:
@@ -98,8 +110,7 @@ def write_outcome(folder: Path, outcome: Outcome, *, bound: Mapping[str, Any], t
         "wanted_precision": WANTED_PRECISION,
         "analysis": outcome.analysis.to_json(),
     }
-    if times is not None:
-        content["times"] = times.to_json()
+    content["times"] = None if times is None else times.to_json()
     files.write_json(folder / "evaluation.json", content)
     write_plots(folder / "plots", outcome)
 
@@ -128,7 +139,8 @@ def write_plots(folder: Path, outcome: Outcome) -> None:
         for one in analysis.calibration.bins
     ]
     expected_error = analysis.calibration.expected_error.value
-    plots.write_calibration(folder / "calibration.png", bins, expected_error=expected_error, subtitle=subtitle)
+    if bins:
+        plots.write_calibration(folder / "calibration.png", bins, expected_error=expected_error, subtitle=subtitle)
     confusion = analysis.confusion
     confusion_plot.write_confusion(
         folder / "confusion.png", confusion.counts, confusion.labels[:-1], subtitle=f"{subtitle}, score from 0.5 on"
@@ -145,6 +157,6 @@ def write_plots(folder: Path, outcome: Outcome) -> None:
 
 
 def _point(point: Any) -> plots.OperatingPoint | None:
-    if point.threshold is None:
+    if point.threshold is None or not 0 <= point.threshold <= 1:
         return None
     return plots.OperatingPoint(point.threshold, point.precision / 100, point.recall / 100)

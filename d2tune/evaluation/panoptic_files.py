@@ -35,11 +35,11 @@ class PanopticFile:
     categories: tuple[Category, ...]
     rows: dict[str, dict[str, Any]]
 
-    def segment_ids(self, image_id: str) -> NDArray[np.int32]:
-        """The segment ids ``(H, W)`` in the PNG of an image: R + 256 G + 65536 B.
+    def png(self, image_id: str) -> Path:
+        """The PNG of an image.
 
         Raises:
-            DataError: The PNG is not named, missing or cannot be read.
+            DataError: It is not named, or missing.
         """
         name = self.rows[image_id].get("file_name")
         parts = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) and name else None
@@ -51,6 +51,15 @@ class PanopticFile:
         if png is None:
             folders = ", ".join(str(place.parent) for place in places)
             raise DataError("there is no such PNG", file=places[0].name, hint=f"It was looked for in {folders}.")
+        return png
+
+    def segment_ids(self, image_id: str) -> NDArray[np.int32]:
+        """The segment ids ``(H, W)`` in the PNG of an image: R + 256 G + 65536 B.
+
+        Raises:
+            DataError: The PNG is not named, missing or cannot be read.
+        """
+        png = self.png(image_id)
         try:
             with PilImage.open(png) as picture:
                 return from_colours(np.asarray(picture.convert("RGB")))

@@ -198,7 +198,7 @@ def with_intervals(metrics: InstanceMetrics, result: InstanceResult, *, seed: in
     overall: dict[Kind, Figures] = {}
     by_class: list[dict[Kind, Figures]] = [{} for _ in metrics.classes]
     for kind, part in result.kinds.items():
-        if part.records is None or not result.image_ids:
+        if part.records is None or not result.image_ids or not metrics.classes:
             overall[kind] = metrics.metrics[kind]
             for number, row in enumerate(metrics.classes):
                 by_class[number][kind] = row.metrics[kind]

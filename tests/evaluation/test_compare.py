@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as PilImage
 from pycocotools import mask as mask_utils
 
+from d2tune.errors import DataError
 from tests.system.commands import d2tune, refused, succeeded
 
 SIZE = 120
@@ -104,6 +105,63 @@ def test_the_better_model_is_told_with_an_interval(tmp_path: Path) -> None:
     assert out.rstrip().endswith("mask AP: B is better by 30.0 points (95 % interval 30.0 to 30.0).")
     same = succeeded(d2tune("compare", "a.json", "a.json", "--ground-truth", "truth.json", folder=tmp_path))
     assert same.rstrip().endswith("mask AP: no difference can be told from 12 images.")
+
+
+@pytest.mark.slow
+def test_boundaries_come_with_their_masks(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    words = ["eval", "--predictions", "a.json", "--ground-truth", "truth.json", "--metrics", "boundary"]
+    succeeded(d2tune(*words, folder=tmp_path))
+    evaluation = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert set(evaluation["metrics"]) == {"segm", "boundary"} and evaluation["analysis"]["kind"] == "segm"
+    assert evaluation["analysis"]["errors"]["AP50"]["value"] == evaluation["metrics"]["segm"]["AP50"]["value"]
+
+
+def test_scores_that_are_no_shares_are_scored_without_calibration(tmp_path: Path) -> None:
+    from d2tune import api
+
+    write_set(tmp_path)
+    rows = [row | {"score": row["score"] * 25 - 14} for row in json.loads((tmp_path / "a.json").read_text())]
+    (tmp_path / "logits.json").write_text(json.dumps(rows))
+    for name in ("a", "logits"):
+        api.evaluate_files(tmp_path / f"{name}.json", tmp_path / "truth.json", out=tmp_path / name)
+    shares, logits = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("a", "logits"))
+    assert logits["metrics"] == shares["metrics"]
+    calibration = logits["analysis"]["calibration"]
+    assert calibration["bins"] == [] and "no shares" in calibration["expected_error"]["reason"]
+    assert not (tmp_path / "logits" / "plots" / "calibration.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"metrics": ()}, "there is no such kind of metric; found none"),
+        ({"metrics": ("mask",)}, "found 'mask'; expected bbox, segm, boundary"),
+        ({"labels": "labels.txt"}, "a file of labels goes with folders"),
+    ],
+)
+def test_what_python_may_ask_for(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+    from d2tune import api
+
+    write_set(tmp_path)
+    with pytest.raises(DataError) as caught:
+        api.evaluate_files(tmp_path / "a.json", tmp_path / "truth.json", out=tmp_path / "out", **options)
+    assert told in caught.value.one_line()
+
+
+def test_some_masks_are_neither_all_nor_none(tmp_path: Path) -> None:
+    from d2tune import api
+
+    write_set(tmp_path)
+    rows = json.loads((tmp_path / "a.json").read_text())
+    del rows[2]["segmentation"]
+    (tmp_path / "some.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match="some detections have no segmentation") as caught:
+        api.evaluate_files(tmp_path / "some.json", tmp_path / "truth.json", out=tmp_path / "out")
+    assert "result 3 of 36" in caught.value.one_line()
+    (tmp_path / "nothing.json").write_text("[]")
+    found = api.evaluate_files(tmp_path / "nothing.json", tmp_path / "truth.json", out=tmp_path / "out")
+    assert found.metrics.segm["AP"].value == 0
 
 
 @pytest.mark.slow

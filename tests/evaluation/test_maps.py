@@ -49,6 +49,9 @@ def test_what_is_wrong_with_label_pictures_is_said_in_one_line(tmp_path: Path) -
     assert "label PNGs name no classes" in refused(d2tune(*WORDS[:5], folder=tmp_path))
     (tmp_path / "labels.txt").write_text("grass\nroad\n")
     assert "a.png" in refused(d2tune(*WORDS, folder=tmp_path))
+    (tmp_path / "many.txt").write_text("".join(f"class {number}\n" for number in range(300)))
+    assert "300 classes" in refused(d2tune(*WORDS[:5], "--labels", "many.txt", folder=tmp_path))
+    assert "may not lie among" in refused(d2tune(*WORDS[:-1], "truth/out", folder=tmp_path))
     (tmp_path / "found" / "a.png").unlink()
     assert "there is no prediction of this name" in refused(d2tune(*WORDS, folder=tmp_path))
 

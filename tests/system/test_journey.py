@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,7 +185,8 @@ def result_images(run: Path, key: str) -> int:
 def test_eval_only_takes_a_checkpoint_named_as_detectron2_users_do(folder: Path, trained: Path) -> None:
     words = ["--config", "journey.yaml", "--eval-only", "--output-dir", "run"]
     succeeded(train_net(*words, "MODEL.WEIGHTS", "run/checkpoints/model_final.pth", folder=folder))
-    evaluation = json.loads((trained / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+    place = trained / "evaluation_model_final" / "evaluation.json"
+    evaluation = json.loads(place.read_text(encoding="utf-8"))
     final = trained / "checkpoints" / "model_final.pth"
     assert evaluation["weights_sha256"] == hashlib.sha256(final.read_bytes()).hexdigest()
     refused(train_net(*words, "train.batch_size=2", folder=folder))
@@ -258,3 +260,13 @@ def test_runs_are_compared_on_what_they_found_and_stale_results_are_refused(fold
     predictions.write_text(predictions.read_text("utf-8").replace("]", "] ", 1), "utf-8")
     line = refused(d2tune("compare", "run", "other", folder=folder))
     assert "the predictions changed since this result was made, so it is not current" in line
+    (folder / "other" / "evaluation.json").write_text('{"schema": 1}', "utf-8")
+    assert "earlier version's" in refused(d2tune("compare", "run", "other", folder=folder))
+    succeeded(d2tune("eval", "other", folder=folder))
+    again = succeeded(d2tune("compare", "run", "other", folder=folder))
+    assert again.splitlines()[-1] == out.splitlines()[-1]
+    shutil.move(folder / "other", folder / "moved")
+    moved = succeeded(d2tune("compare", "run", "moved/evaluation", folder=folder))
+    assert moved.splitlines()[-1] == out.splitlines()[-1]
+    (folder / "moved" / "checkpoints" / "model_best.pth").unlink()
+    assert "the weights of this evaluation are gone" in refused(d2tune("compare", "run", "moved", folder=folder))
