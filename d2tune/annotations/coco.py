@@ -429,7 +429,9 @@ def _decompress(text: str) -> list[int] | None:
     """
     runs: list[int] = []
     value = shift = 0
-    for code in text.encode("ascii", errors="replace"):
+    if not text.isascii():
+        return None
+    for code in text.encode("ascii"):
         bits = code - 48
         if not 0 <= bits < 64 or shift > 60:
             return None

@@ -6,7 +6,7 @@ are unrolled, all masks of an image at once, and only for pairs whose masks over
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 from torch import Tensor
 
+from d2tune.annotations.coco import check_rle
+from d2tune.annotations.geometry import LENGTH_LIMIT_PX, PointError, check_points, describe, outline_length_px
 from d2tune.errors import DataError
 from d2tune.evaluation.boundary import crop_boundary
 from d2tune.evaluation.iou import Pairs, count_iou, join_pairs
@@ -24,26 +26,122 @@ Rle = dict[str, Any]
 UNROLLED_BYTES = 64 * 2**20
 """Bound on the bitmaps that are unrolled at once."""
 
+TEXT_BYTES = 2**16
+"""Bound on the compressed text that is checked at once."""
+
+FARTHEST_SIDES = 4
+"""So many times the longer side of its image a polygon may reach out from the corner."""
+
+_LONGEST_GROUPS = 7  # characters of a run; 34 bits are more than an image has pixels
+
 
 def to_rle(segmentation: Any, height_px: int, width_px: int) -> Rle:
     """Polygons, uncompressed or compressed run lengths as compressed ones, as pycocotools' ``annToRLE`` has it.
 
+    Compressed text is taken as it is; :func:`checked_texts` looks at many of them at once.
+
     Raises:
-        DataError: It is neither, or the mask has not the size of the image.
+        DataError: It is neither, the mask has not the size of the image, runs do not add up to it, or a polygon has
+            fewer than three points, or points that are not finite or far from the image.
     """
-    if isinstance(segmentation, dict) and "counts" in segmentation and "size" in segmentation:
-        if [int(side) for side in segmentation["size"]] != [height_px, width_px]:
-            raise DataError(
-                "a mask has not the size of its image",
-                found="{} x {} px (height x width)".format(*segmentation["size"]),
-                expected=f"{height_px} x {width_px} px",
-            )
-        if isinstance(segmentation["counts"], list):
-            return mask_utils.frPyObjects(segmentation, height_px, width_px)
-        return segmentation
-    if isinstance(segmentation, list) and segmentation and all(isinstance(part, list) for part in segmentation):
-        return mask_utils.merge(mask_utils.frPyObjects(segmentation, height_px, width_px))
-    raise DataError("a segmentation is neither polygons nor run lengths", found=repr(segmentation)[:80])
+    try:
+        if isinstance(segmentation, dict) and "counts" in segmentation and "size" in segmentation:
+            return _run_length_mask(segmentation["size"], segmentation["counts"], height_px, width_px)
+        if isinstance(segmentation, list) and segmentation:
+            for number, part in enumerate(segmentation, 1):
+                _check_polygon(part, f"polygon {number}", max(height_px, width_px))
+            return mask_utils.merge(mask_utils.frPyObjects(segmentation, height_px, width_px))
+    except PointError as error:
+        raise DataError(str(error)) from None
+    raise DataError("a segmentation is neither polygons nor run lengths", found=describe(segmentation, limit=80))
+
+
+def _run_length_mask(size: Any, counts: Any, height_px: int, width_px: int) -> Rle:
+    if not isinstance(size, (list, tuple)) or list(size) != [height_px, width_px]:
+        is_pair = isinstance(size, (list, tuple)) and len(size) == 2
+        raise DataError(
+            "a mask has not the size of its image",
+            found="{} x {} px (height x width)".format(*map(describe, size)) if is_pair else f"size {describe(size)}",
+            expected=f"{height_px} x {width_px} px",
+        )
+    mask = {"size": [height_px, width_px], "counts": counts}
+    return mask if isinstance(counts, (str, bytes)) else check_rle(mask, width_px=width_px, height_px=height_px)
+
+
+def _check_polygon(part: Any, name: str, side_px: int) -> None:
+    """Refuse what pycocotools crashes on or takes for a box."""
+    if not isinstance(part, list) or len(part) < 6 or len(part) % 2:
+        raise DataError(
+            f"{name} is no outline",
+            found=f"{len(part)} numbers" if isinstance(part, list) else describe(part),
+            expected="x and y in turn of three points or more",
+            hint="Remove the polygon, or the row where it has no other",
+        )
+    try:
+        points = check_points(list(zip(part[::2], part[1::2], strict=True)))
+    except PointError as error:
+        raise DataError(f"{name}: {error}") from None
+    reach_px = FARTHEST_SIDES * side_px
+    if np.abs(points).max() > reach_px:
+        raise DataError(
+            f"{name} lies far outside its image",
+            found=describe(float(points.flat[np.abs(points).argmax()])),
+            expected=f"nothing beyond {reach_px} px",
+        )
+    if len(points) * 2 * reach_px > LENGTH_LIMIT_PX and outline_length_px(points) > LENGTH_LIMIT_PX:
+        raise DataError(f"{name} is longer than {LENGTH_LIMIT_PX:,} px")
+
+
+def checked_texts(rles: Sequence[Rle], place_of: Callable[[int], str]) -> list[Rle]:
+    """The masks, after a look at their compressed text; where runs are empty, with the same mask in plain runs.
+
+    Args:
+        rles: Masks of any sizes.
+        place_of: What to call the mask with an index.
+
+    Raises:
+        DataError: A text cannot be read, or its runs do not add up to the image.
+    """
+    kept = list(rles)
+    filled = np.cumsum([len(one["counts"]) for one in rles])
+    for part in np.split(np.arange(len(kept)), np.flatnonzero(np.diff(filled // TEXT_BYTES)) + 1):
+        for at in part[_odd_texts([kept[index] for index in part])].tolist():
+            height_px, width_px = kept[at]["size"]
+            counts = kept[at]["counts"]
+            text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
+            try:
+                if not text.isascii():
+                    raise PointError("bad_rle", f"the compressed runs hold {describe(text)}")
+                kept[at] = check_rle({**kept[at], "counts": text}, width_px=width_px, height_px=height_px)
+            except PointError as error:
+                raise DataError(str(error), place=place_of(at)) from None
+    return kept
+
+
+def _odd_texts(rles: Sequence[Rle]) -> NDArray[np.int64]:
+    """Indices of the masks whose text is not what pycocotools would write for a mask of their size."""
+    texts = [_as_bytes(one["counts"]) for one in rles]
+    length = np.array([len(text) for text in texts], np.int64)
+    groups = np.frombuffer(b"".join(texts), np.uint8).astype(np.int16) - 48
+    owner = np.repeat(np.arange(len(texts)), length)
+    odd = length == 0
+    odd[owner[(groups < 0) | (groups > 63)]] = True
+    goes_on = groups & 32 != 0
+    odd[owner[np.flatnonzero(goes_on & (np.diff(owner, append=-1) != 0))]] = True
+    last = np.flatnonzero(~goes_on)
+    odd[owner[last[np.diff(last, prepend=-1) > _LONGEST_GROUPS]]] = True
+    plain = np.flatnonzero(~odd)
+    if plain.size:
+        runs, first = _run_lengths([rles[at] for at in plain.tolist()])
+        pixels = np.array([rles[at]["size"][0] * rles[at]["size"][1] for at in plain.tolist()], np.int64)
+        wrong = np.add.reduceat(runs, first[:-1]) != pixels
+        runs[first[:-1]] += 1  # only the first run may be empty
+        odd[plain] = wrong | (np.minimum.reduceat(runs, first[:-1]) < 1)
+    return np.flatnonzero(odd)
+
+
+def _as_bytes(counts: str | bytes) -> bytes:
+    return counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts
 
 
 def encode(masks: Tensor) -> list[Rle]:
@@ -183,7 +281,7 @@ def _run_lengths(rles: Sequence[Rle]) -> tuple[NDArray[np.int64], NDArray[np.int
     A number is spelt in groups of five bits, lowest first, each a character from ``0`` on; bit 5 says that more
     follow, bit 4 of the last is the sign. From the fourth on a number is the difference to the one before the last.
     """
-    texts = [one["counts"].encode() if isinstance(one["counts"], str) else one["counts"] for one in rles]
+    texts = [_as_bytes(one["counts"]) for one in rles]
     groups = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
     last = np.flatnonzero(groups & 32 == 0)
     begin = np.concatenate([[0], last[:-1] + 1])

@@ -7,7 +7,8 @@ import copy
 import numpy as np
 import pytest
 
-from d2tune.evaluation.accumulate import NAMES
+from d2tune.evaluation.accumulate import NAMES, Records, accumulate
+from d2tune.evaluation.accumulate import figures as figures_of
 from d2tune.evaluation.instances import score_coco
 from d2tune.evaluation.matching import COCO_AREAS, AreaRange
 from d2tune.evaluation.resampling import resample
@@ -96,3 +97,48 @@ def test_more_draws_than_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("d2tune.evaluation.resampling.BYTES_AT_ONCE", 300_000)
     parts = resample(records, weights)
     assert all(np.array_equal(whole.overall[name], parts.overall[name], equal_nan=True) for name in whole.overall)
+
+
+@pytest.mark.parametrize("shape", [(20, 8, 60), (6, 80, 1)], ids=["many classes", "many objects"])
+def test_each_draw_is_a_data_set_of_its_own(shape: tuple[int, int, int]) -> None:
+    """Against the figures of a data set whose images are really repeated, to the last bit, for every class too."""
+    images, objects, classes = shape
+    draw = np.random.default_rng(1)
+    annotations, found = [], []
+    for number in range(images * objects):
+        x, y, side = (int(value) for value in (draw.integers(0, 400), draw.integers(0, 400), draw.integers(8, 140)))
+        own = {"image_id": number // objects, "category_id": int(draw.integers(classes))}
+        annotations.append({"id": number + 1, **own, "bbox": [x, y, side, side], "area": side**2, "iscrowd": 0})
+        shifted = [x + float(draw.normal()) * 4, y, side, side]
+        found.append({**own, "bbox": shifted, "score": float(draw.random())})
+    names = [{"id": number, "name": f"class {number}"} for number in range(classes)]
+    truth = {"images": [{"id": number} for number in range(images)], "categories": names, "annotations": annotations}
+    records = score_coco(truth, found, kinds=("bbox",)).kinds["bbox"].records
+    assert records is not None
+    weights = np.vstack([np.ones((1, images), int), draw.integers(0, 4, (4, images))])
+    drawn = resample(records, weights)
+    for row, counts in enumerate(weights):
+        again = score_coco(*repeated((truth, found), counts), kinds=("bbox",)).kinds["bbox"].records
+        assert again is not None
+        curves = accumulate(again)
+        for number, mine in [(None, drawn.overall), *enumerate(drawn.classes)]:
+            for name, value in figures_of(curves, number).items():
+                assert np.array_equal(mine[name][row], 100 * value, equal_nan=True), (number, name)
+
+
+@pytest.mark.parametrize(("images", "classes"), [(3, 0), (0, 0), (0, 2), (3, 2)])
+@pytest.mark.parametrize("draws", [0, 4])
+def test_nothing_to_count(images: int, classes: int, draws: int) -> None:
+    drawn = resample(Records.empty(images, classes, (*COCO_AREAS, FURTHER)), np.ones((draws, images), int))
+    assert len(drawn.classes) == classes
+    for found in (drawn.overall, *drawn.classes):
+        assert list(found) == [*NAMES, "AP tiny"]
+        assert all(values.shape == (draws,) and np.isnan(values).all() for values in found.values())
+
+
+def test_no_detections() -> None:
+    truth, _ = drawn_set(5)
+    records = score_coco(truth, [], kinds=("bbox",)).kinds["bbox"].records
+    assert records is not None
+    drawn = resample(records, np.ones((3, records.images), int)).overall
+    assert list(drawn["AP"]) == list(drawn["AR100"]) == [0, 0, 0]
