@@ -127,7 +127,7 @@ def evaluate(
         out: Where the results go; None is ``evaluation`` in the run folder.
         metrics: What to score.
         backend: Who matches detections with ground truth.
-        batch_size: Images per forward pass; None is 8 on CUDA and 1 on the CPU.
+        batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
     """
     from d2tune.evaluation import evaluate as evaluation
 

@@ -73,7 +73,7 @@ def evaluate(
             weights than the best behind it.
         kinds: What to score: ``bbox``, ``segm``, ``boundary``.
         backend: Who matches detections with ground truth; see `evaluation.instances.score_coco`.
-        batch_size: Images per forward pass; None is 8 on CUDA and 1 on the CPU.
+        batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
 
     Raises:
         D2TuneError: The run, the weights or the data cannot be used.

@@ -28,6 +28,8 @@ from d2tune.evaluation.paste import paste_rle
 CocoResult = dict[str, Any]
 """One detection as COCO's results format has it: image_id, category_id, bbox (XYWH), score, segmentation (RLE)."""
 
+_CUDA_BATCH = 8
+_CPU_BATCH, _CPU_BATCH_PX = 4, 2_000_000  # four of 384 x 512 px were measured to be a quarter faster than one by one
 _BATCHES_BEHIND = 2
 """Batches whose masks may still be waiting to be encoded; more would only take memory."""
 
@@ -98,7 +100,7 @@ def predict_dataset(
         dataset: Images to run on; its instances are not looked at.
         cfg: For image size and channel order.
         show_progress: Whether to draw a progress bar; None draws one on a terminal.
-        batch_size: Images per forward pass; None is 8 on CUDA, 1 on the CPU, where larger ones gain nothing.
+        batch_size: Images per forward pass; None is 8 on CUDA, and on the CPU up to 4, fewer for large images.
         times: Takes the time of each stage.
         on_image: Called with the index of an image and what was found on it, in the thread that encodes masks.
     """
@@ -150,7 +152,7 @@ def run(
     """
     times = times or StageTimes()
     began = time.perf_counter()
-    batches = _batches(samples, batch_size or _default_batch_size(model), _divisibility(model))
+    batches = _batches(samples, batch_size, on_cuda=_is_on_cuda(model), divisibility=_divisibility(model))
     results: list[list[CocoResult]] = [[] for _ in range(len(samples))]
 
     def finish(batch: Sequence[int], loaded: Sequence[dict[str, Any]], raw: Sequence[_Raw]) -> None:
@@ -195,9 +197,9 @@ def _mode(model: Any) -> Iterator[None]:
             yield
 
 
-def _default_batch_size(model: Any) -> int:
+def _is_on_cuda(model: Any) -> bool:
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return 8 if parameter is not None and parameter.is_cuda else 1
+    return parameter is not None and parameter.is_cuda
 
 
 def _divisibility(model: Any) -> int:
@@ -205,13 +207,20 @@ def _divisibility(model: Any) -> int:
     return max(1, int(getattr(backbone, "size_divisibility", 1)))
 
 
-def _batches(samples: Samples, batch_size: int, divisibility: int) -> list[list[int]]:
+def _batches(
+    samples: Samples, batch_size: int | None, *, on_cuda: bool = False, divisibility: int = 1
+) -> list[list[int]]:
     """Indices of images that the network pads to one size, in the order of the first image of each size."""
-    groups: dict[tuple[int, ...], list[int]] = {}
+    groups: dict[tuple[int, int], list[int]] = {}
     for index in range(len(samples)):
-        padded = tuple(-(-side // divisibility) for side in samples.input_size(index))
-        groups.setdefault(padded, []).append(index)
-    return [group[at : at + batch_size] for group in groups.values() for at in range(0, len(group), batch_size)]
+        height_px, width_px = (-(-side // divisibility) * divisibility for side in samples.input_size(index))
+        groups.setdefault((height_px, width_px), []).append(index)
+    batches = []
+    for (height_px, width_px), group in groups.items():
+        fitting = max(1, min(_CPU_BATCH, _CPU_BATCH_PX // max(1, height_px * width_px)))
+        size = batch_size or (_CUDA_BATCH if on_cuda else fitting)
+        batches += [group[at : at + size] for at in range(0, len(group), size)]
+    return batches
 
 
 class _Loading:
