@@ -481,9 +481,7 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
         choices=["auto", "device", "faster-coco-eval", "pycocotools"],
         help="who matches detections with ground truth; the figures are the same",
     )
-    parser.add_argument(
-        "--batch-size", type=int, help="images per forward pass (default: 8 on CUDA, 4 on the CPU)"
-    )
+    parser.add_argument("--batch-size", type=int, help="images per forward pass (default: 8 on CUDA, 4 on the CPU)")
     parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/evaluation, or evaluation)")
 
 
