@@ -29,15 +29,7 @@ from d2tune.annotations.dataset import (
     Rle,
 )
 from d2tune.annotations.geometry import Mask, Patch, PointError, Points, RawRle
-from d2tune.annotations.images import (
-    Header,
-    ImageError,
-    ImageFinder,
-    Place,
-    is_image_name,
-    read_header,
-    walk_files,
-)
+from d2tune.annotations.images import Header, ImageError, ImageFinder, Place, is_image_name, read_header, walk_files
 from d2tune.annotations.ledger import LedgerRow, rows_of
 from d2tune.annotations.nesting import CrowdedGroupError, nesting
 from d2tune.errors import DataError, nearest

@@ -179,3 +179,13 @@ def test_labelme_opens_every_shape_type_and_real_files_after_a_round_trip(tmp_pa
         after = json.loads(file.read_text("utf-8"))
         for old, new in zip(value["shapes"], after["shapes"], strict=True):
             assert {key: new.get(key) for key in set(old) - {"mask"}} == {key: old[key] for key in set(old) - {"mask"}}
+
+
+def test_the_old_suffix_becomes_a_group(tmp_path: Path) -> None:
+    labelme_file(
+        tmp_path / "src" / "a.json", shape(SQUARE, "cow-1"), shape(TRIANGLE, "cow-1"), shape(TRIANGLE, "cow-2")
+    )
+    dataset = labelme.read(tmp_path / "src", ReadOptions(instance_suffix="strip"))
+    (path,) = labelme.write(dataset, tmp_path / "out", originals=tmp_path / "src")
+    shapes = json.loads(path.read_text("utf-8"))["shapes"]
+    assert [(one["label"], one["group_id"]) for one in shapes] == [("cow", 0), ("cow", 0), ("cow", None)]
