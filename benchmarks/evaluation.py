@@ -37,7 +37,8 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=60, help="on each image (default: 60)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--run", type=Path, help="a run folder whose model goes through both loops")
-    parser.add_argument("--repeat", type=int, default=1, help="how often its validation photos are gone through")
+    parser.add_argument("--data", type=Path, help="other photos with the run's classes (default: its validation part)")
+    parser.add_argument("--repeat", type=int, default=1, help="how often the photos are gone through")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
     figures: dict[str, Any] = {"machine": machine(), "scoring": []}
@@ -47,7 +48,7 @@ def main() -> None:
             figures["scoring"].append(case)
             print(scoring_row(case), flush=True)
     if options.run:
-        figures["loop"] = compare_loops(options.run, options.rounds, options.repeat)
+        figures["loop"] = compare_loops(options.run, options.data, options.rounds, options.repeat)
         print(json.dumps(figures["loop"], indent=2))
     figures["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     if options.out:
@@ -141,7 +142,7 @@ def official(
     return {name: 100 * float(value) for name, value in zip(NAMES, evaluation.stats, strict=False)}
 
 
-def compare_loops(run: Path, rounds: int, repeat: int) -> dict[str, Any]:
+def compare_loops(run: Path, data: Path | None, rounds: int, repeat: int) -> dict[str, Any]:
     """The whole evaluation of a run's model on its validation photos, by d2tune's loop and by Detectron2's."""
     from dataclasses import replace
 
@@ -150,7 +151,7 @@ def compare_loops(run: Path, rounds: int, repeat: int) -> dict[str, Any]:
     from d2tune.modeling.from_run import load_run
 
     loaded = load_run(run)
-    dataset = dataset_of(run, None)
+    dataset = dataset_of(run, data)
     copies = [
         replace(image, id=image.id + number * len(dataset.images), file_name=f"{number}/{image.file_name}")
         for number in range(repeat)

@@ -423,7 +423,9 @@ def _run_eval_only(config: str, words: list[str], options: argparse.Namespace) -
 
     keys, raw = parse_overrides(words)
     weights = str(keys.pop("weights", raw.pop("MODEL.WEIGHTS", "best")))
-    unused = [*keys, *raw]
+    given = {"--profile": options.profile, "--resume": options.resume, "--num-gpus": options.num_gpus is not None}
+    given |= {"--no-sample": options.no_sample, "--wandb": options.wandb}
+    unused = [*keys, *raw, *(name for name, value in given.items() if value)]
     if unused:
         raise ProjectError(
             f"{unused[0]} has no effect with --eval-only",

@@ -191,6 +191,7 @@ def test_eval_only_takes_a_checkpoint_named_as_detectron2_users_do(folder: Path,
     assert evaluation["weights_sha256"] == hashlib.sha256(final.read_bytes()).hexdigest()
     refused(train_net(*words, "train.batch_size=2", folder=folder))
     refused(train_net(*words, "weights=none.pth", folder=folder))
+    assert "--resume has no effect with --eval-only" in refused(train_net(*words, "--resume", folder=folder))
 
 
 def test_resuming_with_other_settings_is_refused(folder: Path, trained: Path) -> None:
