@@ -44,7 +44,8 @@ def test_real_files_come_back_with_every_value(source: str, tmp_path: Path) -> N
         for key in set(before) - {"version", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"}:
             assert after[key] == before[key] or (key == "flags" and not before[key])
         assert [legible(raw) for raw in before["shapes"]] == after["shapes"]
-        assert (tmp_path / "out" / image.annotation_file).parent.joinpath(after["imagePath"]).resolve() == image.path
+        assert image.path is not None
+        assert (tmp_path / "out" / image.annotation_file).parent.joinpath(after["imagePath"]).samefile(image.path)
 
 
 @pytest.mark.slow

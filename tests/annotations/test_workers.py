@@ -158,6 +158,8 @@ def test_a_worker_that_fails_is_reported() -> None:
 @pytest.mark.slow
 def test_interrupting_leaves_no_process_and_no_traceback(tmp_path: Path) -> None:
     script = f"import time, sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n" + textwrap.dedent("""
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
         from tests.annotations.test_workers import sleep_long
         from d2tune.annotations.workers import ordered_map
         try:
