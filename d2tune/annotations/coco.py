@@ -280,7 +280,6 @@ class Classes:
     def __init__(self, raw: object, unit: Unit, options: ReadOptions) -> None:
         self.labels = Labels(options)
         self._name_of: dict[int | str, str] = {}
-        self._readable: dict[str, str | None] = {}
         names: list[str] = []
         self.stuff: list[str] = []
         for row in sorted(raw if isinstance(raw, list) else [], key=_category_order):

@@ -14,7 +14,7 @@ from d2tune.annotations.coco import to_coco
 from d2tune.errors import DataError, RunError
 from d2tune.evaluation.bootstrap import Comparison, Weights, paired_comparisons
 from d2tune.evaluation.evaluate import dataset_of, kinds_of, read_results
-from d2tune.evaluation.figures import KINDS, InstanceResult, Kind
+from d2tune.evaluation.figures import KIND_NAMES, KINDS, InstanceResult, Kind
 from d2tune.evaluation.instances import score_coco
 from d2tune.evaluation.resampling import resample
 from d2tune.evaluation.scores import replicates_for
@@ -22,7 +22,6 @@ from d2tune.report.tables import format_table
 
 _AGAIN = "Evaluate the run again, d2tune eval RUN, and compare once more."
 _SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-_KIND_NAMES = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class RunComparison:
         """A row for each figure."""
         rows = [
             [
-                f"{_KIND_NAMES[name.split()[0]]} {name.split()[1]}",
+                f"{KIND_NAMES[name.split()[0]]} {name.split()[1]}",
                 _number(one.value_a),
                 _number(one.value_b),
                 _number(one.difference, signed=True),
@@ -123,7 +122,7 @@ def compare(
         )
         figures |= {f"{kind} {name}": found[name] for name in _SHOWN}
     main = "segm AP" if "segm" in kinds else "bbox AP"
-    verdict = f"{_KIND_NAMES[main.split()[0]]} AP: {figures[main].verdict}"
+    verdict = f"{KIND_NAMES[main.split()[0]]} AP: {figures[main].verdict}"
     comparison = RunComparison(sides[0].name, sides[1].name, len(scored[0].image_ids), figures, verdict)
     if out is not None:
         files.write_json(Path(out) / "comparison.json", comparison.to_json())

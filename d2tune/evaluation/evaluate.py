@@ -16,7 +16,7 @@ from d2tune.annotations.dataset import Dataset
 from d2tune.annotations.lists import is_list
 from d2tune.data.parts import load_parts, read_part
 from d2tune.errors import DataError
-from d2tune.evaluation.figures import KINDS, Kind
+from d2tune.evaluation.figures import KIND_NAMES, KINDS, Kind
 from d2tune.evaluation.instances import Backend
 from d2tune.evaluation.loop import StageTimes, predict_dataset
 from d2tune.evaluation.maps import MapsResult, evaluate_panoptic, evaluate_semantic
@@ -121,8 +121,7 @@ def _folder_name(data: str | Path | None, weights: str) -> str:
 
 def headline(metrics: InstanceMetrics) -> str:
     """The figure that counts, by name: ``mask AP 56.1``."""
-    name = {"bbox": "box", "segm": "mask", "boundary": "boundary"}[metrics.main]
-    return f"{name} AP {metrics.metrics[metrics.main]['AP']}"
+    return f"{KIND_NAMES[metrics.main]} AP {metrics.metrics[metrics.main]['AP']}"
 
 
 def evaluate_files(

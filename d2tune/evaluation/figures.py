@@ -16,6 +16,8 @@ from d2tune.evaluation.metric import Metric, metric
 
 Kind = Literal["bbox", "segm", "boundary"]
 KINDS: tuple[Kind, ...] = ("bbox", "segm", "boundary")
+KIND_NAMES = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
+"""What figures of a kind are called: box AP, mask AP, boundary AP."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,10 +172,7 @@ def _spanned(
 
 
 def _plain(metrics: dict[str, Metric]) -> dict[str, Any]:
-    return {
-        name: {"value": one.value, "low": one.low, "high": one.high, "reason": one.reason}
-        for name, one in metrics.items()
-    }
+    return {name: one.to_json() for name, one in metrics.items()}
 
 
 def _write(out: Path, task: str, bound: dict[str, Any], content: dict[str, Any], began: float) -> None:

@@ -26,6 +26,10 @@ class Metric:
     low: float | None = None
     high: float | None = None
 
+    def to_json(self) -> dict[str, float | str | None]:
+        """A plain dict: ``value``, ``low``, ``high``, ``reason``."""
+        return {"value": self.value, "low": self.low, "high": self.high, "reason": self.reason}
+
     def __str__(self) -> str:
         return "-" if self.value is None else f"{self.value:.1f}"
 

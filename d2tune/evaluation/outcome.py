@@ -15,7 +15,7 @@ from d2tune.errors import DataError
 from d2tune.evaluation.accumulate import RECALLS
 from d2tune.evaluation.analysis import Analysis, analyse, size_ranges
 from d2tune.evaluation.coco_files import read_coco
-from d2tune.evaluation.figures import KINDS, InstanceResult, Kind
+from d2tune.evaluation.figures import KIND_NAMES, KINDS, InstanceResult, Kind
 from d2tune.evaluation.instances import Backend, score_coco
 from d2tune.evaluation.loop import StageTimes
 from d2tune.evaluation.scores import (
@@ -152,7 +152,7 @@ def write_plots(folder: Path, outcome: Outcome) -> None:
         for row in analysis.sizes
     ]
     if sizes:
-        name = {"bbox": "box AP", "segm": "mask AP", "boundary": "boundary AP"}[kind]
+        name = f"{KIND_NAMES[kind]} AP"
         bar_plots.write_size_ap(folder / "sizes.png", sizes, figure_name=name, subtitle=subtitle)
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from d2tune.evaluation.figures import KIND_NAMES
 from d2tune.evaluation.metric import Metric
 from d2tune.evaluation.scores import ClassScores, InstanceMetrics
 from d2tune.report.tables import format_table
-
-_KIND_NAMES = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
 
 
 def metrics_table(metrics: InstanceMetrics) -> str:
     """A row for each class and, with more than one class, one for all; then the figures with their intervals."""
     columns = [(kind, name) for kind in metrics.metrics for name in ("AP", "AP50")]
-    header = ["class", "instances", "found", "false", *(f"{_KIND_NAMES[kind]} {name}" for kind, name in columns)]
+    header = ["class", "instances", "found", "false", *(f"{KIND_NAMES[kind]} {name}" for kind, name in columns)]
     header.append("best score from")
     rows = [
         [
@@ -52,7 +51,7 @@ def _threshold(row: ClassScores) -> str:
 def _interval_lines(metrics: InstanceMetrics) -> list[str]:
     images = f"{metrics.images} image{'' if metrics.images == 1 else 's'}"
     rows = [
-        [f"{_KIND_NAMES[kind]} {name}", with_interval(figures[name])]
+        [f"{KIND_NAMES[kind]} {name}", with_interval(figures[name])]
         for kind, figures in metrics.metrics.items()
         for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
     ]
@@ -85,11 +84,11 @@ def closing_sentence(
     images = f"{metrics.images} {kind} image".replace("  ", " ") + ("" if metrics.images == 1 else "s")
     main = metrics.metrics[metrics.main]["AP"]
     if main.value is None:
-        sentence = f"No {_KIND_NAMES[metrics.main]} AP can be computed on the {images}: {main.reason}"
+        sentence = f"No {KIND_NAMES[metrics.main]} AP can be computed on the {images}: {main.reason}"
     else:
         alarms = f"{false} false alarm{'' if false == 1 else 's'}"
         span = "" if main.low is None else f", 95 % interval {main.low:.1f} to {main.high:.1f}"
-        figures = [f"{_KIND_NAMES[metrics.main]} AP {main}{span}"]
+        figures = [f"{KIND_NAMES[metrics.main]} AP {main}{span}"]
         if metrics.main != "bbox" and "bbox" in metrics.metrics:
             figures.append(f"box AP {metrics.bbox['AP']}")
         if best_iteration is not None:

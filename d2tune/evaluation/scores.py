@@ -125,10 +125,7 @@ class InstanceMetrics:
 
 
 def _plain(figures: Figures) -> dict[str, Any]:
-    return {
-        name: {"value": one.value, "low": one.low, "high": one.high, "reason": one.reason}
-        for name, one in figures.items()
-    }
+    return {name: one.to_json() for name, one in figures.items()}
 
 
 def score(
