@@ -28,6 +28,35 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class LabelImages(_Section):
+    """Pictures, of any number of channels, beside label pictures (``data.format: label_images``).
+
+    A picture is a photo, a ``.npy`` or ``.npz`` array, a TIFF with any number of pages and bands, or a folder of such
+    files whose channels are stacked.
+
+    Attributes:
+        images: Folder of the pictures within a part.
+        labels: Folder of the label pictures within a part; they have the pictures' names and any ending.
+        values: Class name by label value; null leaves those pixels out. Empty: values are places in the classes.
+        stack: Where pictures are folders of files: name patterns in the order of their channels; empty takes all
+            files in natural order.
+        channels: Places of the channels to use; empty takes all.
+        nodata: Value of channels that hold no data, beside NaN.
+    """
+
+    images: str = "images"
+    labels: str = "labels"
+    values: dict[int, str | None] = Field(default_factory=dict)
+    stack: tuple[str, ...] = ()
+    channels: tuple[int, ...] = ()
+    nodata: float | None = None
+
+    @field_validator("stack", "channels", mode="before")
+    @classmethod
+    def _tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+
 class Data(_Section):
     """Where the pictures and their annotations lie.
 
@@ -39,6 +68,10 @@ class Data(_Section):
         annotations: Folder or file that lists take their pictures from, relative to ``root``.
         images: Folder that holds the pictures where they lie apart from the annotations.
         format: Annotation format; ``auto`` recognises it from the content.
+        label_images: How pictures and label pictures are read where ``format`` is ``label_images``.
+        csv_preset: Dialect of a run-length CSV: carvana, airbus or severstal.
+        background: Class of the pixels that no shape covers; null leaves them out of training and scores. For label
+            maps of semantic and panoptic tasks.
         class_name: Class of shapes that carry none (VIA).
         class_attribute: VIA region attribute that holds the class.
         rename: New names by the label drawn; null leaves the label out.
@@ -54,7 +87,10 @@ class Data(_Section):
     val: str | Annotated[float, Field(gt=0, lt=1)] = "val"
     annotations: str = "."
     images: str | None = None
-    format: Literal["auto", "labelme", "via", "coco"] = "auto"
+    format: Literal["auto", "labelme", "via", "coco", "voc", "masks", "rle", "label_images"] = "auto"
+    label_images: LabelImages = LabelImages()
+    csv_preset: Literal["carvana", "airbus", "severstal"] | None = None
+    background: str | None = None
     class_name: str | None = None
     class_attribute: str | None = None
     rename: dict[str, str | None] = Field(default_factory=dict)
@@ -78,11 +114,30 @@ class Model(_Section):
         backbone: Instead of the preset's own: ``torchvision/NAME`` or ``timm/NAME`` with strides 4 to 32.
         norm: Whether the backbone's norms learn: ``frozen``, ``trainable``, or ``auto`` (frozen where
             the backbone's weights are pretrained).
+        encoder: Encoder of a bridge preset (unet, deeplab_v3_plus, ...) instead of the preset's own: a name of
+            segmentation-models-pytorch such as ``resnet34``, ``mobilenet_v2`` or ``tu-convnext_tiny``.
+        loss: Loss of a bridge preset by weight: ``cross_entropy``, ``dice``, ``focal``, ``lovasz``.
+        class_weights: Weights of the classes in the loss: ``none``, ``balanced`` (from the pixels of the training
+            part), or one number for each class.
+        output_stride: Of a bridge preset that has one: 8 or 16.
+        padding: Of the original U-Net: ``same``, or ``valid`` as in the paper.
     """
 
     preset: str = "pointrend_r50_fpn"
     backbone: str | None = None
     norm: Literal["auto", "frozen", "trainable"] = "auto"
+    encoder: str | None = None
+    loss: dict[Literal["cross_entropy", "dice", "focal", "lovasz"], Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict
+    )
+    class_weights: Literal["none", "balanced"] | tuple[Annotated[float, Field(ge=0)], ...] = "none"
+    output_stride: Literal[8, 16] | None = None
+    padding: Literal["same", "valid"] = "same"
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("preset")
     @classmethod
@@ -110,7 +165,13 @@ class Train(_Section):
         iterations: Optimiser steps; exclusive with ``epochs``.
         batch_size: Images per step over all GPUs.
         learning_rate: Peak learning rate; ``auto`` takes the preset's, scaled to the batch size.
-        image_size: Short side in pixels at which images are evaluated; training varies around it.
+        image_size: Short side in pixels at which images are evaluated; training varies around it. ``original`` leaves
+            pictures as they are, for semantic tasks.
+        patch_size: Side in pixels of the squares that a semantic task is trained on; null takes whole pictures.
+        patch_balance: Share of the patches that are drawn around a pixel of a class that is drawn first, each class as
+            often as any other; the rest lie anywhere.
+        augment: ``photo`` flips training images left to right and varies their colours; ``overhead`` flips and turns
+            them every way, for pictures without an up and down.
         scale_jitter: Training draws the short side between these multiples of ``image_size``.
         precision: ``auto`` takes bfloat16 where it is faster on this machine, else float32.
         eval_every: Iterations between evaluations; ``auto`` makes about five of them, 0 only the last one.
@@ -122,7 +183,10 @@ class Train(_Section):
     iterations: Annotated[int, Field(gt=0)] | None = None
     batch_size: int = Field(default=4, ge=1)
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    image_size: int = Field(default=640, ge=32, le=4096)
+    image_size: Literal["original"] | Annotated[int, Field(ge=32, le=4096)] = 640
+    patch_size: Annotated[int, Field(ge=32, le=4096)] | None = None
+    patch_balance: float = Field(default=0.5, ge=0, le=1)
+    augment: Literal["photo", "overhead"] = "photo"
     scale_jitter: tuple[float, float] = (0.6, 1.2)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     eval_every: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
@@ -151,9 +215,12 @@ class Project(_Section):
 
     Attributes:
         name: Names the run folder; the project file's name unless given.
-        task: ``instance``: one mask per object.
+        task: ``instance``: one mask per object; ``semantic``: one class per pixel; ``panoptic``: both, objects of
+            the things and regions of the stuff.
         data: Where the pictures and annotations lie.
         classes: Class names in the order of their ids; empty takes the labels found in the training part.
+        things: Instead of ``classes``: those whose objects are told apart. Their ids come before those of the stuff.
+        stuff: Instead of ``classes``: those that are regions, such as sky and road.
         model: The network.
         weights: ``auto``, ``scratch``, ``detectron2://...``, ``https://...`` or a file (relative to the
             project file's folder).
@@ -164,9 +231,11 @@ class Project(_Section):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    task: Literal["instance"] = "instance"
+    task: Literal["instance", "semantic", "panoptic"] = "instance"
     data: Data
     classes: tuple[str, ...] = ()
+    things: tuple[str, ...] = ()
+    stuff: tuple[str, ...] = ()
     model: Model = Model()
     weights: str = "auto"
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -179,7 +248,7 @@ class Project(_Section):
     def _dotted(cls, value: dict[str, Any]) -> dict[str, Any]:
         return flatten(value)
 
-    @field_validator("classes", mode="before")
+    @field_validator("classes", "things", "stuff", mode="before")
     @classmethod
     def _tuple(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
@@ -191,6 +260,32 @@ class Project(_Section):
         if twice:
             raise ValueError(f"{twice[0]!r} is named twice")
         return value
+
+    @model_validator(mode="after")
+    def _fits_task(self) -> Project:
+        named = self.class_names
+        both = sorted(set(self.things) & set(self.stuff))
+        background = self.data.background
+        if self.classes and (self.things or self.stuff):
+            raise ValueError("classes stands beside things or stuff; keep one of them")
+        if both:
+            raise ValueError(f"{both[0]!r} is in things and in stuff")
+        if self.task == "panoptic" and not (self.things and self.stuff):
+            raise ValueError("a panoptic task needs things and stuff")
+        if self.task == "instance" and self.stuff:
+            raise ValueError("stuff is for semantic and panoptic tasks; an instance task has things alone")
+        if background is not None and self.task == "instance":
+            raise ValueError("data.background is for semantic and panoptic tasks")
+        if background is not None and named and background not in (self.stuff or named):
+            raise ValueError(f"data.background is {background!r}, which is not among {', '.join(self.stuff or named)}")
+        if self.task != "semantic" and (self.train.image_size == "original" or self.train.patch_size is not None):
+            raise ValueError("train.image_size: original and train.patch_size are for semantic tasks")
+        return self
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All class names in the order of their ids: ``classes``, or the things and then the stuff."""
+        return self.classes or (*self.things, *self.stuff)
 
     def to_yaml(self) -> str:
         """The project with every default written out; ``load_project`` reads it back to an equal object."""
