@@ -1,8 +1,10 @@
 """Time scoring against pycocotools and faster-coco-eval, and the loop against Detectron2's.
 
 ``python benchmarks/evaluation.py`` scores made-up sets with every contender in turn, round after round, in one process,
-and checks that their figures agree. ``--run RUN`` also evaluates a run's model on its validation photos with d2tune's
-loop and with Detectron2's ``inference_on_dataset`` and ``COCOEvaluator``.
+and checks that their figures agree. What each takes of memory beyond the set is measured in a process of its own.
+Where there is a GPU, masks that lie on it as bitmaps are scored too; they are brought there outside of the clock.
+``--run RUN`` also evaluates a run's model on its validation photos with d2tune's loop and with Detectron2's
+``inference_on_dataset`` and ``COCOEvaluator``.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import io
 import json
 import os
 import platform
-import resource
+import re
 import statistics
 import tempfile
 import time
@@ -22,13 +24,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from pycocotools import mask as mask_utils
 from synthetic import synthetic_set
 
-from d2tune.evaluation.figures import Kind
-from d2tune.evaluation.instances import score_coco
+from d2tune.evaluation.coco_files import read_coco
+from d2tune.evaluation.figures import InstanceResult, Kind
+from d2tune.evaluation.instances import Found, InstanceScorer, Truth, score_coco
 
 Scores = dict[str, float]
+Timed = tuple[Scores, float]
+"""What came out, and the seconds that count."""
 
 
 def main() -> None:
@@ -36,21 +43,27 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="*", default=[500, 5000])
     parser.add_argument("--masks", type=int, default=60, help="on each image (default: 60)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kinds", nargs="*", default=["bbox", "segm"], choices=["bbox", "segm"])
+    parser.add_argument("--device", help="also score masks that lie on it (default: cuda where there is a GPU)")
+    parser.add_argument("--no-memory", action="store_true", help="time only")
     parser.add_argument("--run", type=Path, help="a run folder whose model goes through both loops")
     parser.add_argument("--data", type=Path, help="other photos with the run's classes (default: its validation part)")
     parser.add_argument("--repeat", type=int, default=1, help="how often the photos are gone through")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
+    device = options.device or ("cuda" if torch.cuda.is_available() else None)
     figures: dict[str, Any] = {"machine": machine(), "scoring": []}
     for images in options.images:
-        for kind in ("bbox", "segm"):
-            case = compare_scoring(images, options.masks, kind, options.rounds)
+        data = synthetic_set(images, options.masks, seed=0)
+        for kind in options.kinds:
+            case = {"images": images, "masks": images * options.masks, "kind": kind}
+            case |= compare_scoring(*data, kind, options.rounds, device, with_memory=not options.no_memory)
             figures["scoring"].append(case)
             print(scoring_row(case), flush=True)
+        del data
     if options.run:
         figures["loop"] = compare_loops(options.run, options.data, options.rounds, options.repeat)
         print(json.dumps(figures["loop"], indent=2))
-    figures["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     if options.out:
         options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
@@ -62,50 +75,124 @@ def machine() -> dict[str, Any]:
     return {"cpu": model or platform.machine(), "cores": os.cpu_count(), "gpu": gpu, "torch": torch.__version__}
 
 
-def compare_scoring(images: int, masks: int, kind: Kind, rounds: int) -> dict[str, Any]:
-    """Seconds of each contender, medians over the rounds, and ratios within them."""
-    truth, results = synthetic_set(images, masks, seed=0)
-    contenders: dict[str, Callable[[], Scores]] = {
-        "d2tune": lambda: ours(truth, results, kind, "auto"),
-        "pycocotools": lambda: pycocotools(truth, results, kind),
-        "faster-coco-eval": lambda: faster_coco_eval(truth, results, kind),
+def compare_scoring(
+    truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    kind: Kind,
+    rounds: int,
+    device: str | None,
+    *,
+    with_memory: bool,
+) -> dict[str, Any]:
+    """Seconds of each contender, medians over the rounds, ratios within them, and memory beyond the set."""
+    contenders: dict[str, Callable[[], Timed]] = {
+        "d2tune": lambda: timed(lambda: ours(truth, results, kind)),
+        "pycocotools": lambda: timed(lambda: pycocotools(truth, results, kind)),
+        "faster-coco-eval": lambda: timed(lambda: faster_coco_eval(truth, results, kind)),
     }
-    if torch.cuda.is_available():
-        contenders["d2tune on CUDA"] = lambda: ours(truth, results, kind, "device")
+    memory_mb = {name: round(peak_growth_mb(one)) for name, one in contenders.items()} if with_memory else None
+    if device is not None and kind != "bbox":
+        contenders[f"d2tune, masks on {device}"] = lambda: masks_on(device, truth, results, kind)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     scores: dict[str, Scores] = {}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            started = time.perf_counter()
-            scores[name] = contender()
-            seconds[name].append(time.perf_counter() - started)
+            scores[name], spent_s = contender()
+            seconds[name].append(spent_s)
     for name, found in scores.items():
         assert all(abs(found[key] - value) < 1e-9 for key, value in scores["pycocotools"].items()), name
-    own = seconds["d2tune"]
     return {
-        "images": images,
-        "masks": images * masks,
-        "kind": kind,
         "rounds": rounds,
         "AP": round(scores["d2tune"]["AP"], 4),
         "seconds": {name: round(statistics.median(rows), 3) for name, rows in seconds.items()},
-        "times_faster": {
-            name: round(statistics.median(theirs / mine for theirs, mine in zip(rows, own, strict=True)), 2)
-            for name, rows in seconds.items()
-            if name != "d2tune"
-        },
+        "times_faster": {own: times_faster(seconds, own) for own in seconds if own.startswith("d2tune")},
+        "memory_mb": memory_mb,
+    }
+
+
+def times_faster(seconds: dict[str, list[float]], own: str) -> dict[str, float]:
+    """How many times each peer's time is that of ``own``, the median over the rounds."""
+    peers = {name: rows for name, rows in seconds.items() if not name.startswith("d2tune")}
+    return {
+        name: round(statistics.median(theirs / mine for theirs, mine in zip(rows, seconds[own], strict=True)), 2)
+        for name, rows in peers.items()
     }
 
 
 def scoring_row(case: dict[str, Any]) -> str:
     seconds = ", ".join(f"{name} {value:.2f} s" for name, value in case["seconds"].items())
-    faster = ", ".join(f"{value:.1f} times {name}'s speed" for name, value in case["times_faster"].items())
-    return f"{case['images']} images, {case['masks']} masks, {case['kind']}: {seconds}; {faster}"
+    faster = "; ".join(
+        f"{own}: " + ", ".join(f"{value:.1f} times {peer}'s speed" for peer, value in peers.items())
+        for own, peers in case["times_faster"].items()
+    )
+    return (
+        f"{case['images']} images, {case['masks']} masks, {case['kind']}: {seconds}; {faster}; MB {case['memory_mb']}"
+    )
 
 
-def ours(truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind, backend: Any) -> Scores:
-    metrics = score_coco(truth, results, kinds=(kind,), backend=backend).kinds[kind].metrics
+def timed(work: Callable[[], Scores]) -> Timed:
+    started = time.perf_counter()
+    scores = work()
+    return scores, time.perf_counter() - started
+
+
+def peak_growth_mb(work: Callable[[], Any]) -> float:
+    """By how much the memory of a copy of this process grows while it works, at the most."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        Path("/proc/self/clear_refs").write_text("5")
+        before_mb = _resident_mb("VmRSS")
+        work()
+        os.write(writer, str(_resident_mb("VmHWM") - before_mb).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        growth_mb = float(answer.read())
+    os.waitpid(child, 0)
+    return growth_mb
+
+
+def _resident_mb(field: str) -> float:
+    """``VmRSS``, what is resident now, or ``VmHWM``, the most since the peak was set back."""
+    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def ours(truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind) -> Scores:
+    return figures_of(score_coco(truth, results, kinds=(kind,)), kind)
+
+
+def figures_of(result: InstanceResult, kind: Kind) -> Scores:
+    metrics = result.kinds[kind].metrics
     return {name: one.value if one.value is not None else -100.0 for name, one in metrics.items()}
+
+
+def masks_on(device: str, truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind) -> Timed:
+    """Score masks that lie on a device as bitmaps; the clock runs from there on."""
+    data = read_coco(truth, results, (kind,))
+    scorer = InstanceScorer(data.categories, kinds=(kind,), device=device)
+    spent_s = 0.0
+    for image_id, known, found in data.by_image():
+        ours, theirs = (bitmaps([row["rle"] for row in rows], device) for rows in (found, known))
+        columns = [[row[name] for row in known] for name in ("category_id", "area", "iscrowd")]
+        classes, scores = ([row[name] for row in found] for name in ("category_id", "score"))
+        started = time.perf_counter()
+        scorer.add(image_id, Truth(*columns, masks=theirs), Found(classes, scores, masks=ours))
+        spent_s += time.perf_counter() - started
+    started = time.perf_counter()
+    result = scorer.result()
+    return figures_of(result, kind), spent_s + time.perf_counter() - started
+
+
+def bitmaps(rles: list[dict[str, Any]], device: str) -> torch.Tensor:
+    """``(N, H, W)`` bool on the device, there before this returns."""
+    masks = np.ascontiguousarray(mask_utils.decode(rles).transpose(2, 0, 1)).astype(bool)
+    on_device = torch.from_numpy(masks).to(device)
+    if on_device.is_cuda:
+        torch.cuda.synchronize()
+    return on_device
 
 
 def pycocotools(truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind) -> Scores:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from d2tune.evaluation.paste import encode_crop
-
 CLASSES = 5
+CORNERS = 64
+FOUND, CROWDS = 0.85, 0.02
+"""Shares of the instances that are found and of those that are crowds."""
 
 
 def synthetic_set(
@@ -19,9 +19,11 @@ def synthetic_set(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """COCO ground truth and results: blobs of five classes, most found with a small error, and some false alarms.
 
+    Every image is drawn on its own; the first ones are the same however many follow.
+
     Args:
         n_images: How many images.
-        masks_per_image: Ground-truth masks on each image; there are about as many detections.
+        masks_per_image: Ground-truth masks on each image; there are as many detections.
         seed: The same number gives the same set.
         height_px: Height of each image.
         width_px: Width of each image.
@@ -30,32 +32,24 @@ def synthetic_set(
         The ground truth as a COCO instances dict (masks as compressed RLE, one in 50 a crowd), and the results.
     """
     draw = np.random.default_rng(seed)
+    size = height_px, width_px
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for image_id in range(1, n_images + 1):
-        for _ in range(masks_per_image):
-            outline = _blob(draw, height_px, width_px)
-            category_id = int(draw.integers(1, CLASSES + 1))
-            rle, box = _encode(outline, height_px, width_px)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category_id,
-                    "iscrowd": int(draw.random() < 0.02),
-                    "area": float(mask_utils.area(rle)),
-                    "bbox": box,
-                    "segmentation": rle,
-                }
-            )
-            if draw.random() < 0.85:  # found, with an outline that is a little off
-                outline = outline + draw.normal(0, 1.5, 2) + draw.normal(0, 0.8, outline.shape)
-            else:
-                outline = _blob(draw, height_px, width_px)
-            rle, box = _encode(outline, height_px, width_px)
-            score = round(float(draw.random()), 4)
-            one = {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score, "segmentation": rle}
-            results.append(one)
+        outlines = _blobs(draw, masks_per_image, size)
+        category_ids = draw.integers(1, CLASSES + 1, masks_per_image).tolist()
+        crowds = (draw.random(masks_per_image) < CROWDS).astype(int).tolist()
+        rows = zip(category_ids, crowds, *_encoded(outlines, size), strict=True)
+        for category_id, crowd, rle, box, area in rows:
+            row = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id, "iscrowd": crowd}
+            annotations.append(row | {"area": area, "bbox": box, "segmentation": rle})
+        off = draw.normal(0, 1.5, (masks_per_image, 1, 2)) + draw.normal(0, 0.8, outlines.shape)
+        is_found = draw.random((masks_per_image, 1, 1)) < FOUND
+        seen = np.where(is_found, outlines + off, _blobs(draw, masks_per_image, size))
+        scores = np.round(draw.random(masks_per_image), 4).tolist()
+        for category_id, score, rle, box, _ in zip(category_ids, scores, *_encoded(seen, size), strict=True):
+            row = {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+            results.append(row | {"segmentation": rle})
     images = [
         {"id": number, "file_name": f"{number}.png", "height": height_px, "width": width_px}
         for number in range(1, n_images + 1)
@@ -64,23 +58,23 @@ def synthetic_set(
     return {"images": images, "annotations": annotations, "categories": categories}, results
 
 
-def _blob(draw: np.random.Generator, height_px: int, width_px: int) -> NDArray[np.float64]:
-    """The outline of a blob anywhere on the image, ``(64, 2)``, x and y in pixels."""
-    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    radius_px = np.exp(draw.uniform(np.log(6), np.log(80)))
-    waves = sum(draw.normal(0, 0.12 / k) * np.cos(k * angle + draw.uniform(0, 6)) for k in range(2, 6))
-    reach = radius_px * (1 + waves)
-    stretch = draw.uniform(0.6, 1.4)
-    centre = draw.random(2) * [width_px, height_px]
-    return np.stack([centre[0] + reach * np.cos(angle) * stretch, centre[1] + reach * np.sin(angle)], axis=1)
+def _blobs(draw: np.random.Generator, count: int, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Outlines of blobs anywhere on the image, ``(count, CORNERS, 2)``, x and y in pixels."""
+    angle = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
+    radius_px = np.exp(draw.uniform(np.log(6), np.log(80), (count, 1)))
+    reach_px = radius_px * np.ones(CORNERS)
+    for waves in range(2, 6):
+        height, phase = draw.normal(0, 0.12 / waves, (count, 1)), draw.uniform(0, 6, (count, 1))
+        reach_px += radius_px * height * np.cos(waves * angle + phase)
+    stretch = draw.uniform(0.6, 1.4, (count, 1))
+    around = np.stack([reach_px * np.cos(angle) * stretch, reach_px * np.sin(angle)], axis=2)
+    return around + draw.random((count, 1, 2)) * [size[1], size[0]]
 
 
-def _encode(outline: NDArray[np.float64], height_px: int, width_px: int) -> tuple[dict[str, Any], list[float]]:
-    """The blob as compressed RLE, and its box as XYWH."""
-    points = np.round(outline).astype(np.int32)
-    left, top = np.clip(points.min(axis=0), 0, [width_px - 1, height_px - 1])
-    right, bottom = np.clip(points.max(axis=0), [left, top], [width_px - 1, height_px - 1])
-    crop = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
-    cv2.fillPoly(crop, [points - [left, top]], (1,))
-    rle = encode_crop(crop.astype(bool), int(left), int(top), height_px=height_px, width_px=width_px)
-    return rle, [float(side) for side in mask_utils.toBbox(rle)]
+def _encoded(
+    outlines: NDArray[np.float64], size: tuple[int, int]
+) -> tuple[list[dict[str, Any]], list[list[float]], list[float]]:
+    """The blobs as compressed RLE, their boxes as XYWH, and their areas."""
+    rles = mask_utils.frPyObjects(outlines.reshape(len(outlines), -1).tolist(), *size)
+    boxes, areas = mask_utils.toBbox(rles).tolist(), mask_utils.area(rles).astype(float).tolist()
+    return [{"size": list(size), "counts": rle["counts"].decode()} for rle in rles], boxes, areas

@@ -37,14 +37,14 @@ def annotate(project: str | Path, *, part: Literal["train", "val"] = "train") ->
     folder = loaded.data.root / (loaded.data.images or name)
     if not folder.is_dir():
         raise DataError("no such folder of pictures", file=folder, hint="Make it and put your photos into it.")
-    if not loaded.classes:
+    if not loaded.class_names:
         raise DataError("no classes to annotate", file=project, place="classes", hint="List them: classes: [balloon].")
     command = labelme_command()
     if command is None:
         raise MachineError("Labelme is not installed", hint="Run: make annotate, which installs it in .venv-labelme")
     with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
         labels = Path(scratch) / "labels.txt"
-        files.write_text(labels, "".join(f"{name}\n" for name in loaded.classes))
+        files.write_text(labels, "".join(f"{name}\n" for name in loaded.class_names))
         arguments = labelme_arguments(command, folder, loaded.data.root / name, labels)
         print(" ".join(arguments), flush=True)
         return subprocess.run(arguments, check=False).returncode

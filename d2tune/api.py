@@ -238,7 +238,7 @@ def _convert_project(
         for role, part in (("train", data.train), ("val", data.val)):
             if not isinstance(part, str):
                 continue
-            labels = project.classes or (stages["train"].dataset.class_names if "train" in stages else None)
+            labels = project.class_names or (stages["train"].dataset.class_names if "train" in stages else None)
             annotations, options = part_source(project, part, labels)
             options = replace(options, **(overrides or {}))
             try:

@@ -81,7 +81,7 @@ def _check_project(
         if not isinstance(part, str):
             found = [Checked(found[0].source, found[0].dataset, found[0].findings)]
             break
-        labels = project.classes or (found[0].dataset.class_names if found else None)
+        labels = project.class_names or (found[0].dataset.class_names if found else None)
         source, options = part_source(project, part, labels)
         options = replace(options, **overrides)
         result = stack.enter_context(checked(source, format=data.format, options=options, strict=strict))

@@ -284,7 +284,7 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default="auto",
-        help="labelme, via, coco, rle, voc, voc-masks, masks, panoptic (default: by content)",
+        help="labelme, via, coco, rle, voc, voc-masks, masks, label_images, panoptic (default: by content)",
     )
     parser.add_argument("--labels", type=Path, help="file of class names, one a line, in the order of their ids")
     parser.add_argument("--rename", default="", metavar="OLD=NEW,...", help="rename labels, or merge several into one")

@@ -82,6 +82,15 @@ def sha256_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_files(folder: str | Path, paths: Iterable[Path]) -> str:
+    """A SHA-256 over the names, relative to ``folder``, and the contents of files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        digest.update(name.encode("utf-8", "surrogatepass") + b"\0" + bytes.fromhex(sha256_file(path)))
+    return digest.hexdigest()
+
+
 def refuse_foreign(path: Path, *, is_own: Callable[[bytes], bool]) -> None:
     """Stop where a report would replace something that is no earlier report.
 

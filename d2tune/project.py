@@ -77,7 +77,7 @@ class Data(_Section):
         rename: New names by the label drawn; null leaves the label out.
         skip_bad: Train without the files that have errors instead of stopping.
         predictions: Whether shapes that Labelme files flag as predictions, and nobody has corrected, are trained on.
-        sample: Sample that is rendered where ``root`` is missing: balloon, chipset or face.
+        sample: Sample that is rendered where ``root`` is missing, a name that ``d2tune sample`` takes.
         sample_images: How many pictures that sample has.
         split_seed: Seed of the split where ``val`` is a fraction.
     """
@@ -96,7 +96,9 @@ class Data(_Section):
     rename: dict[str, str | None] = Field(default_factory=dict)
     skip_bad: bool = False
     predictions: Literal["keep", "drop"] = "keep"
-    sample: Literal["balloon", "chipset", "face"] | None = None
+    sample: (
+        Literal["balloon", "chipset", "face", "carvana", "ships", "steel", "crops", "membrane", "cells", "street"] | None
+    ) = None
     sample_images: int = Field(default=80, ge=2)
     split_seed: int = 0
 
@@ -276,7 +278,9 @@ class Project(_Section):
             raise ValueError("stuff is for semantic and panoptic tasks; an instance task has things alone")
         if background is not None and self.task == "instance":
             raise ValueError("data.background is for semantic and panoptic tasks")
-        if background is not None and named and background not in (self.stuff or named):
+        if background is not None and not named:
+            raise ValueError("data.background needs the classes to be named")
+        if background is not None and background not in (self.stuff or named):
             raise ValueError(f"data.background is {background!r}, which is not among {', '.join(self.stuff or named)}")
         if self.task != "semantic" and (self.train.image_size == "original" or self.train.patch_size is not None):
             raise ValueError("train.image_size: original and train.patch_size are for semantic tasks")

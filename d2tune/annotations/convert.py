@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d2tune.annotations import coco, labelme, masks, panoptic, rle_csv, semantic, via, voc
+from d2tune.annotations import coco, label_images, labelme, masks, panoptic, rle_csv, semantic, via, voc
 from d2tune.annotations.dataset import Dataset, Finding, ReadOptions
 from d2tune.annotations.images import is_image_name, walk_files
 from d2tune.annotations.jsonfile import JsonError, decode_json, decode_text, read_bytes
@@ -45,6 +45,7 @@ READERS: dict[str, Callable[[Path, ReadOptions], Dataset]] = {
     "voc": voc.read,
     "voc-masks": voc.read_masks,
     "masks": masks.read,
+    "label_images": label_images.read,
 }
 """Every format that can be read, by the name that ``--format`` takes."""
 

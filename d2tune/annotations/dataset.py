@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.ledger import LedgerRow
+from d2tune.annotations.rasters import RasterOptions
 from d2tune.errors import DataError
 
 Level = Literal["error", "warning", "info"]
@@ -261,6 +262,23 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelImageOptions:
+    """How pictures and label pictures lie beside one another, see `label_images`.
+
+    Attributes:
+        images: Folder of the pictures within the source.
+        labels: Folder of the label pictures within the source.
+        values: Class name by label value; None leaves those pixels out. Empty: values are places in the classes.
+        raster: How pictures of many channels are read.
+    """
+
+    images: str = "images"
+    labels: str = "labels"
+    values: Mapping[int, str | None] = field(default_factory=dict)
+    raster: RasterOptions = field(default_factory=RasterOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
     """What a person may say about how annotations are to be read; one object for every reader.
 
@@ -283,6 +301,7 @@ class ReadOptions:
         rename: New class names by the label drawn; None as the new name leaves the label out.
         image_list: File that lists the pictures to keep, see `lists`; None keeps all.
         include_unlabeled: Whether pictures without an annotation are negatives, rather than left out.
+        label_images: Where pictures and label pictures lie and what their values mean; None takes the defaults.
         workers: Processes that read Labelme files; None takes more than one where there is enough to read. The result
             is the same with any number.
     """
@@ -305,4 +324,5 @@ class ReadOptions:
     rename: dict[str, str | None] = field(default_factory=dict)
     image_list: Path | None = None
     include_unlabeled: bool = False
+    label_images: LabelImageOptions | None = None
     workers: int | None = None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from d2tune.annotations import geometry
 from d2tune.annotations.dataset import Dataset, Instance, ReadOptions, Rle
-from d2tune.annotations.geometry import Mask, Patch
+from d2tune.annotations.geometry import Mask, Patch, RawRle
 from d2tune.annotations.images import Place, is_image_name, walk_files
 from d2tune.annotations.jsonfile import JsonError, decode_text, read_bytes
 from d2tune.annotations.outputs import refuse_existing
@@ -281,7 +281,13 @@ class _File:
 
 
 def write(
-    dataset: Dataset, out: Path, *, preset: str | None, like: Path | None = None, force: bool = False
+    dataset: Dataset,
+    out: Path,
+    *,
+    preset: str | None,
+    like: Path | None = None,
+    columns: tuple[str, ...] | None = None,
+    force: bool = False,
 ) -> list[Path]:
     """Write a run-length CSV file.
 
@@ -291,6 +297,7 @@ def write(
         preset: The dialect.
         like: A CSV file of the same dialect whose columns are used; ``ImageId_ClassId`` gets a row for every class.
             Where it says just what the dataset says, in whatever order, it is written as it is.
+        columns: Which of the dialect's columns are written where ``like`` does not say; None takes the first.
         force: Whether a file that is there is overwritten.
 
     Returns:
@@ -309,7 +316,7 @@ def write(
         )
     path = out if out.suffix.lower() == ".csv" else out / "masks.csv"
     refuse_existing([path], force=force)
-    header = _header_like(like, dialect)
+    header = _header_like(like, dialect) or columns or dialect.headers[0]
     groups = dataset.by_image()
     rows: list[list[str]] = []
     for image in dataset.images:
@@ -370,13 +377,13 @@ def _joined(text: str) -> bytes:
     return bytes(edges.tobytes())
 
 
-def _header_like(like: Path | None, dialect: Preset) -> tuple[str, ...]:
+def _header_like(like: Path | None, dialect: Preset) -> tuple[str, ...] | None:
     if like is not None and like.is_file():
         with like.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
             header = tuple(cell.strip() for cell in next(csv.reader(stream), []))
         if header in dialect.headers:
             return header
-    return dialect.headers[0]
+    return None
 
 
 def _rows(
@@ -406,12 +413,15 @@ def _rows(
 
 def _text(instances: Sequence[Instance], size_px: tuple[int, int], *, by_rows: bool) -> str:
     """The union of instances as run-length text, blank where there are none."""
-    if not instances:
-        return ""
-    rles = []
+    return mask_to_text(geometry.decode_mask(united(instances, size_px)), by_rows=by_rows) if instances else ""
+
+
+def united(instances: Sequence[Instance], size_px: tuple[int, int]) -> RawRle:
+    """The union of one instance or more of an image of that width and height."""
+    rles: list[RawRle] = []
     for one in instances:
         if isinstance(one.segmentation, Rle):
             rles.append(geometry.to_raw(one.segmentation))
         else:
             rles += geometry.rasterise(one.segmentation, width_px=size_px[0], height_px=size_px[1])
-    return mask_to_text(geometry.decode_mask(geometry.union(rles)), by_rows=by_rows)
+    return geometry.union(rles)

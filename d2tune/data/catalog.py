@@ -3,33 +3,85 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from d2tune.annotations.dataset import Dataset, Instance
+from d2tune.annotations.semantic import VOID
+from d2tune.data.label_maps import LabelFiles
 
 
-def register(dataset: Dataset, *, project: str, part: str) -> str:
+Layout = Literal["contiguous", "separated"]
+"""Whether the label pictures of a model hold places of all classes, or 0 for all things and 1 and up for the stuff."""
+
+
+def register(
+    dataset: Dataset, *, project: str, part: str, labels: LabelFiles | None = None, layout: Layout = "contiguous"
+) -> str:
     """Register ``dataset`` and return its name, ``d2tune/<project>/<part>/<content hash>``.
 
     The name changes with the content, so registering the same content again does nothing, and no name
-    ever stands for two contents.
+    ever stands for two contents. The metadata have all that Detectron2's evaluators ask for.
+
+    Args:
+        dataset: What to register.
+        project: The project's name.
+        part: ``train`` or ``val``.
+        labels: Label pictures, for semantic and panoptic tasks.
+        layout: What is in the label pictures that training sees.
     """
-    name = f"d2tune/{project}/{part}/{dataset.content_hash()[:12]}"
+    kind = "" if labels is None else f"{layout}/{labels.folder.name.partition('-')[0]}/"
+    name = f"d2tune/{project}/{part}/{kind}{dataset.content_hash()[:12]}"
     if name not in DatasetCatalog.list():
-        DatasetCatalog.register(name, partial(detectron2_dicts, dataset))
-    things = [category for category in dataset.categories if category.isthing]
-    MetadataCatalog.get(name).set(
-        thing_classes=[category.name for category in things],
-        thing_dataset_id_to_contiguous_id={category.id: index for index, category in enumerate(things)},
-    )
+        DatasetCatalog.register(name, partial(detectron2_dicts, dataset, labels=labels, layout=layout))
+        MetadataCatalog.get(name).set(**_metadata(dataset, labels, layout))
     return name
 
 
-def detectron2_dicts(dataset: Dataset) -> list[dict[str, Any]]:
-    """Detectron2's standard dicts, one for each image, in order; images without instances included."""
+def _metadata(dataset: Dataset, labels: LabelFiles | None, layout: Layout) -> dict[str, Any]:
+    things = [category for category in dataset.categories if category.isthing]
+    metadata: dict[str, Any] = {
+        "thing_classes": [category.name for category in things],
+        "thing_dataset_id_to_contiguous_id": {category.id: index for index, category in enumerate(things)},
+    }
+    if labels is None:
+        return metadata
+    stuff = [category for category in dataset.categories if not category.isthing]
+    if layout == "separated":
+        metadata["stuff_classes"] = ["things", *(category.name for category in stuff)]
+        metadata["stuff_dataset_id_to_contiguous_id"] = {one.id: number for number, one in enumerate(stuff, start=1)}
+    else:
+        metadata["stuff_classes"] = [category.name for category in dataset.categories]
+        listed = stuff if labels.segments else dataset.categories
+        metadata["stuff_dataset_id_to_contiguous_id"] = {category.id: category.id - 1 for category in listed}
+    metadata |= {"ignore_label": VOID, "evaluator_type": "sem_seg"}
+    if labels.segments:
+        metadata |= {
+            "evaluator_type": "coco_panoptic_seg",
+            "label_divisor": LABEL_DIVISOR,
+            "panoptic_json": str(labels.panoptic_json),
+            "panoptic_root": str(labels.segments_folder),
+        }
+    return metadata
+
+
+LABEL_DIVISOR = 1000
+"""What Detectron2 multiplies the class with in the segment ids of Panoptic-DeepLab."""
+
+
+def detectron2_dicts(
+    dataset: Dataset, *, labels: LabelFiles | None = None, layout: Layout = "contiguous"
+) -> list[dict[str, Any]]:
+    """Detectron2's standard dicts, one for each image, in order; images without instances included.
+
+    Args:
+        dataset: What to describe.
+        labels: Label pictures, for semantic and panoptic tasks: they add ``sem_seg_file_name`` and, for panoptic
+            tasks, ``pan_seg_file_name`` and ``segments_info`` with contiguous classes.
+        layout: Which label pictures ``sem_seg_file_name`` names.
+    """
     contiguous = {
         category.id: index
         for index, category in enumerate(category for category in dataset.categories if category.isthing)
@@ -45,10 +97,24 @@ def detectron2_dicts(dataset: Dataset) -> list[dict[str, Any]]:
                 _annotation(instance, contiguous[instance.category_id])
                 for instance in by_image[image.id]
                 if instance.category_id in contiguous
-            ],
+            ]
+            if labels is None or labels.segments
+            else [],
         }
-        for image in dataset.images
+        | _label_fields(labels, layout, number)
+        for number, image in enumerate(dataset.images)
     ]
+
+
+def _label_fields(labels: LabelFiles | None, layout: Layout, number: int) -> dict[str, Any]:
+    if labels is None:
+        return {}
+    files = labels.separated if layout == "separated" else labels.semantic
+    fields: dict[str, Any] = {"sem_seg_file_name": str(files[number])}
+    if labels.segments:
+        infos = [info | {"category_id": info["category_id"] - 1} for info in labels.infos[number]]
+        fields |= {"pan_seg_file_name": str(labels.segments[number]), "segments_info": infos}
+    return fields
 
 
 def _annotation(instance: Instance, contiguous_id: int) -> dict[str, Any]:

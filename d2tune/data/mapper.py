@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -66,8 +67,8 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         self._mask_format = mask_format
         self._largest_short_side_px = short_side_range_px[1]
         self._max_side_px = max_side_px
-        self._color = T.RandomApply(_ColorJitter(), prob=color_jitter)
-        self._cache: dict[int, tuple[NDArray[np.uint8], list[dict[str, Any]]]] = {}
+        self._color = T.RandomApply(ColorJitter(), prob=color_jitter)
+        self._cache: dict[int, _Reduced] = {}
         self._cached_bytes = 0
         self._cache_bytes = cache_bytes
 
@@ -75,26 +76,38 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         return len(self._dicts)
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any]:
-        image, annotations = self._reduced(key.index)
+        reduced = self._reduced(key.index)
         np.random.seed(key.seed)
         size = T.ResizeShortestEdge(key.short_side_px, self._max_side_px, "choice")
-        inputs = T.AugInput(image)
+        inputs = T.AugInput(reduced.image)
         transforms = T.AugmentationList([size, T.RandomFlip(), self._color])(inputs)
         shape = inputs.image.shape[:2]
         mapped = [
-            detection_utils.transform_instance_annotations(_copied(one), transforms, shape) for one in annotations
+            detection_utils.transform_instance_annotations(_copied(one), transforms, shape)
+            for one in reduced.annotations
         ]
         instances = _instances(mapped, shape, self._mask_format)
         source = self._dicts[key.index]
-        return {
+        sample = {
             "image": torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1))),
             "instances": instances,
             "height": source["height"],
             "width": source["width"],
             "image_id": source["image_id"],
         }
+        if reduced.labels is not None:
+            sample |= self.label_targets(source, transforms.apply_segmentation(reduced.labels))
+        return sample
 
-    def _reduced(self, index: int) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+    def read_label_picture(self, source: dict[str, Any]) -> NDArray[np.uint8] | None:
+        """The label picture of a dataset dict, ``(H, W)`` or ``(H, W, 3)``; instance tasks have none."""
+        return None
+
+    def label_targets(self, source: dict[str, Any], labels: NDArray[np.uint8]) -> dict[str, Any]:
+        """What a sample has beyond its instances, from the label picture in the size of the sample's image."""
+        return {}
+
+    def _reduced(self, index: int) -> _Reduced:
         if index in self._cache:
             return self._cache[index]
         source = self._dicts[index]
@@ -107,19 +120,36 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
                 expected=f"{source['width']} x {source['height']} px",
             )
         annotations = [one for one in source["annotations"] if not one["iscrowd"]]
+        labels = self.read_label_picture(source)
         factor = self._largest_short_side_px / min(image.shape[:2])
         if factor < 0.9:
             height_px, width_px = (max(1, round(side * factor)) for side in image.shape[:2])
             scale = (width_px / image.shape[1], height_px / image.shape[0])
             image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)
             annotations = [_scaled(one, scale, (height_px, width_px)) for one in annotations]
-        if self._cached_bytes + image.nbytes <= self._cache_bytes:
-            self._cached_bytes += image.nbytes
-            self._cache[index] = (image, annotations)
-        return image, annotations
+            if labels is not None:
+                labels = cv2.resize(labels, (width_px, height_px), interpolation=cv2.INTER_NEAREST_EXACT)
+        reduced = _Reduced(image, annotations, labels)
+        if self._cached_bytes + reduced.nbytes <= self._cache_bytes:
+            self._cached_bytes += reduced.nbytes
+            self._cache[index] = reduced
+        return reduced
 
 
-class _ColorJitter(T.Augmentation):
+@dataclass(frozen=True, slots=True)
+class _Reduced:
+    """A picture with its annotations and its label picture, no larger than training needs them."""
+
+    image: NDArray[np.uint8]
+    annotations: list[dict[str, Any]]
+    labels: NDArray[np.uint8] | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.image.nbytes + (0 if self.labels is None else self.labels.nbytes)
+
+
+class ColorJitter(T.Augmentation):
     """Brightness, contrast and saturation, each by a factor between 0.7 and 1.3."""
 
     def __init__(self) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from PIL import Image
 
 from d2tune.annotations.convert import findings_table, read_dataset
-from d2tune.annotations.dataset import Dataset, ReadOptions
+from d2tune.annotations.dataset import Dataset, LabelImageOptions, ReadOptions
 from d2tune.annotations.lists import is_list, refuse_shared
 from d2tune.annotations.splits import split
+from d2tune.data.label_maps import with_background
+from d2tune.data.pictures import raster_options
 from d2tune.errors import DataError
 from d2tune.project import Project
 
@@ -51,7 +53,7 @@ def load_parts(project: Project, *, sample: bool = True, restore_dir: Path | Non
         rendered = _render_sample(project, allowed=sample)
     refuse_shared_pictures(project)
     restore = restore_dir or data.root / ".restored"
-    labels = project.classes or None
+    labels = project.class_names or None
     train = read_part(project, data.train, labels=labels, restore_dir=restore)
     labels = train.class_names
     if isinstance(data.val, float):
@@ -60,7 +62,9 @@ def load_parts(project: Project, *, sample: bool = True, restore_dir: Path | Non
         train, val = split(train, fraction=data.val, seed=data.split_seed)
     else:
         val = read_part(project, data.val, labels=labels, restore_dir=restore)
-    _check(train, data.root / data.train)
+    _check(project, train)
+    if project.task != "instance":
+        train, val = (with_background(part, data.background) for part in (train, val))
     return Parts(train, val, rendered)
 
 
@@ -83,7 +87,8 @@ def read_part(project: Project, part: str, *, labels: tuple[str, ...] | None, re
     dataset.raise_on_errors()
     if not dataset.images:
         raise DataError("no images", file=source, expected="pictures with annotations beside them")
-    return _with_whole_pictures(dataset, skip_bad=data.skip_bad)
+    # reading rasters has opened all of them
+    return dataset if data.format == "label_images" else _with_whole_pictures(dataset, skip_bad=data.skip_bad)
 
 
 def _with_whole_pictures(dataset: Dataset, *, skip_bad: bool) -> Dataset:
@@ -150,18 +155,31 @@ def part_source(
         restore_dir: Where pictures that exist only inside the annotations are written.
     """
     data = project.data
+    drawn = None if labels is None else tuple(name for name in labels if name != data.background)
     options = ReadOptions(
         labels=labels,
+        stuff=project.stuff,
         image_root=None if data.images is None else data.root / data.images,
-        class_name=data.class_name or (labels[0] if labels and len(labels) == 1 else None),
+        class_name=data.class_name or (drawn[0] if drawn and len(drawn) == 1 else None),
         class_attribute=data.class_attribute,
         rename=data.rename,
         skip_bad=data.skip_bad,
         no_predictions=data.predictions == "drop",
         restore_dir=restore_dir,
         image_list=data.root / part if is_list(part) else None,
+        preset=data.csv_preset,
+        include_unlabeled=data.format == "rle",
+        label_images=_label_image_options(project),
     )
     return data.root / (data.annotations if is_list(part) else part), options
+
+
+def _label_image_options(project: Project) -> LabelImageOptions | None:
+    raster = raster_options(project)
+    said = project.data.label_images
+    if raster is None:
+        return None
+    return LabelImageOptions(images=said.images, labels=said.labels, values=said.values, raster=raster)
 
 
 def _render_sample(project: Project, *, allowed: bool) -> bool:
@@ -169,7 +187,8 @@ def _render_sample(project: Project, *, allowed: bool) -> bool:
 
     data = project.data
     get = f"`make data PROJECT={project.name}` fetches the public photos" if project.name == "balloon" else None
-    fits = data.sample is not None and (not project.classes or set(project.classes) == set(class_names(data.sample)))
+    names = set(project.class_names) - {data.background}
+    fits = data.sample is not None and (not names or names == set(class_names(data.sample)) - {data.background})
     if data.sample is None or not allowed or not fits:
         hint = f"{get}." if get else "Put your annotated pictures there, or correct data.root in the project."
         raise DataError("the data folder is missing", file=data.root, hint=hint)
@@ -184,7 +203,8 @@ def _render_sample(project: Project, *, allowed: bool) -> bool:
     return True
 
 
-def _check(train: Dataset, source: Path) -> None:
+def _check(project: Project, train: Dataset) -> None:
+    source = project.data.root / project.data.train
     if not train.instances:
         raise DataError(
             "no instance in the training part, so there is nothing to learn",
@@ -192,6 +212,15 @@ def _check(train: Dataset, source: Path) -> None:
             found=f"{len(train.images)} images without a shape",
             hint="Draw polygons first: `make annotate`.",
         )
-    undrawn = [name for name, count in train.counts().items() if not count]
+    undrawn = [name for name, count in train.counts().items() if not count and name != project.data.background]
+    if undrawn and project.task == "panoptic":
+        where = "things" if undrawn[0] in project.things else "stuff"
+        raise DataError(
+            f"nobody drew a {undrawn[0]} in the training part",
+            file=source,
+            place=where,
+            found=", ".join(f"{count} {name}" for name, count in train.counts().items()),
+            hint=f"Draw some, or take it out of {where}.",
+        )
     if undrawn:
         logger.warning("nobody drew a %s in the training part: it cannot be learned", " or a ".join(undrawn))

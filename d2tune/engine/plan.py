@@ -14,10 +14,14 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from d2tune.annotations.dataset import Dataset
+from d2tune.data.label_maps import label_files, read_labels
 from d2tune.data.parts import Parts
+from d2tune.data.statistics import class_pixels
 from d2tune.engine.hooks import detached, duration
 from d2tune.hardware import usable_cores
 from d2tune.modeling.build import ChosenWeights
+from d2tune.modeling.config import is_bridge
 from d2tune.modeling.device import Precision
 from d2tune.modeling.weights import LoadReport
 from d2tune.project import LoadedProject
@@ -80,11 +84,10 @@ def describe(
     """The decisions as text, a line or a small table each."""
     train, iterations = parts.train, cfg.SOLVER.MAX_ITER
     epochs = iterations * cfg.SOLVER.IMS_PER_BATCH / len(train.images)
-    low, high = cfg.INPUT.MIN_SIZE_TRAIN
     profile = f", profile {project.profile}" if project.profile else ""
     rows = [
         ("project", f"{project.project.name} ({project.file}{profile})"),
-        ("data", _data_line(parts)),
+        ("data", _data_line(parts, project.project.task)),
         ("model", _model_line(project, cfg)),
         ("weights", chosen.line),
         ("device", _device_line(cfg, precision, num_gpus)),
@@ -94,7 +97,7 @@ def describe(
             f"{cfg.SOLVER.OPTIMIZER} with learning rate {cfg.SOLVER.BASE_LR:.3g}, "
             f"warm-up {cfg.SOLVER.WARMUP_ITERS}, then cosine",
         ),
-        ("images", f"short side {low} to {high} px in training, {cfg.INPUT.MIN_SIZE_TEST} px in evaluation"),
+        ("images", _images_line(cfg)),
     ]
     if start:
         rows.append(("resuming", f"after {start} iterations"))
@@ -108,7 +111,7 @@ def describe(
         )
     rows.append(("output", str(folder)))
     text = "\n".join(f"{name:<12} {value}" for name, value in rows)
-    blocks = [text, _counts_table(parts)]
+    blocks = [text, _counts_table(parts, project.project.task)]
     if chosen.fallback:
         blocks.insert(0, _loud(chosen.line))
     if report is not None:
@@ -116,22 +119,53 @@ def describe(
     return "\n\n".join(blocks) + "\n"
 
 
-def _data_line(parts: Parts) -> str:
+def _data_line(parts: Parts, task: str) -> str:
     train, val = parts.train, parts.val
+    sample = "; a rendered sample" if parts.rendered else ""
+    if task == "semantic":
+        return f"{len(train.images)} training and {len(val.images)} validation images{sample}"
     empty = sum(not found for found in train.by_image().values())
     negatives = f", {empty} without any" if empty else ""
-    sample = "; a rendered sample" if parts.rendered else ""
+    what = "instances" if task == "instance" else "objects and regions"
     return (
-        f"{len(train.images)} training images with {len(train.instances)} instances{negatives}; "
+        f"{len(train.images)} training images with {len(train.instances)} {what}{negatives}; "
         f"{len(val.images)} validation images with {len(val.instances)}{sample}"
     )
 
 
+def _images_line(cfg: CfgNode) -> str:
+    low, high = cfg.INPUT.MIN_SIZE_TRAIN
+    side_px, window_px = cfg.INPUT.PATCH_PX, cfg.TEST.WINDOW_PX
+    patches = f"squares of {side_px} px" if side_px else "whole pictures"
+    windows = f"windows of {window_px} px" if window_px else "whole pictures"
+    if cfg.INPUT.ORIGINAL_SIZE:
+        return f"in their own size: {patches} in training, {windows} in evaluation"
+    taken = f", of which {patches}" if side_px else ""
+    return f"short side {low} to {high} px in training{taken}, {cfg.INPUT.MIN_SIZE_TEST} px in evaluation"
+
+
 def _model_line(project: LoadedProject, cfg: CfgNode) -> str:
     backbone = f" on {cfg.MODEL.FEATURES.NAME}" if cfg.MODEL.FEATURES.NAME else ""
-    classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    counted = f"{classes} class{'' if classes == 1 else 'es'}"
-    return f"{project.project.model.preset}{backbone}, {counted}, {cfg.INPUT.MASK_FORMAT} masks"
+    task = project.project.task
+    if is_bridge(cfg):
+        bridge = cfg.MODEL.BRIDGE
+        loss = " + ".join(f"{weight:g} {name}" for name, weight in bridge.LOSS)
+        on = f" on {bridge.ENCODER}" if bridge.ENCODER else ""
+        channels = len(cfg.MODEL.PIXEL_MEAN)
+        return (
+            f"{project.project.model.preset}{on}, {_counted(bridge.NUM_CLASSES)}, {channels} channel"
+            f"{'' if channels == 1 else 's'}, {loss}"
+        )
+    if task == "semantic":
+        return f"{project.project.model.preset}{backbone}, {_counted(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)}"
+    things = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if task == "panoptic":
+        return f"{project.project.model.preset}{backbone}, {_counted(things)} of things and {len(project.project.stuff)} of stuff"
+    return f"{project.project.model.preset}{backbone}, {_counted(things)}, {cfg.INPUT.MASK_FORMAT} masks"
+
+
+def _counted(classes: int) -> str:
+    return f"{classes} class{'' if classes == 1 else 'es'}"
 
 
 def _device_line(cfg: CfgNode, precision: Precision, num_gpus: int) -> str:
@@ -140,10 +174,21 @@ def _device_line(cfg: CfgNode, precision: Precision, num_gpus: int) -> str:
     return f"CPU with {usable_cores()} cores, {precision}"
 
 
-def _counts_table(parts: Parts) -> str:
+def _counts_table(parts: Parts, task: str) -> str:
+    if task == "semantic":
+        train_share, val_share = _pixel_shares(parts.train), _pixel_shares(parts.val)
+        rows = [[name, f"{share:.1f} %", f"{val_share[name]:.1f} %"] for name, share in train_share.items()]
+        return format_table(rows, header=["class", "pixels in train", "in val"])
     train, val = parts.train.counts(), parts.val.counts()
     rows = [[name, str(train[name]), str(val.get(name, 0))] for name in train]
     return format_table(rows, header=["class", "train", "val"])
+
+
+def _pixel_shares(dataset: Dataset) -> dict[str, float]:
+    """The share of each class in the pixels that have one, in percent."""
+    maps = map(read_labels, label_files(dataset, task="semantic").semantic)
+    counts = class_pixels(maps, classes=len(dataset.categories))
+    return {name: 100 * count / max(1, sum(counts)) for name, count in zip(dataset.class_names, counts, strict=True)}
 
 
 def _loud(line: str) -> str:

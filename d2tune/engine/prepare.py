@@ -6,19 +6,27 @@ import json
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from tqdm import tqdm
 
 from d2tune import files
+from d2tune.annotations.dataset import Dataset
+from d2tune.annotations.rasters import RasterOptions
 from d2tune.data.catalog import register
+from d2tune.data.label_maps import read_labels
 from d2tune.data.parts import Parts, load_parts
+from d2tune.data.pictures import PictureReader, raster_options
+from d2tune.data.statistics import channel_statistics, class_pixels
+from d2tune.data.training import labels_of, layout_of
 from d2tune.errors import ProjectError, RunError
 from d2tune.hardware import usable_cores
 from d2tune.modeling import weights
 from d2tune.modeling.build import ChosenWeights, choose_weights
-from d2tune.modeling.config import DataFacts, project_config, read_config
+from d2tune.modeling.config import DataFacts, is_bridge, preset_config, project_config, read_config
 from d2tune.modeling.device import Precision, choose_device, choose_precision
 from d2tune.project import LoadedProject, Project, flatten
 from d2tune.run_folder import RunFolder
@@ -65,17 +73,11 @@ def prepare(loaded: LoadedProject, *, num_gpus: int | None, sample: bool, resume
     parts = load_parts(project, sample=sample)
     chosen = choose_weights(project) if record is None else ChosenWeights(None, record["weights"]["line"])
     state = None if chosen.file is None else weights.read_state_dict(chosen.file.path)
-    facts = DataFacts(
-        class_names=tuple(category.name for category in parts.train.categories if category.isthing),
-        train_images=len(parts.train.images),
-        has_rle=parts.train.has_rle or parts.val.has_rle,
-        train_name=register(parts.train, project=project.name, part="train"),
-        val_name=register(parts.val, project=project.name, part="val"),
-    )
+    facts = _facts(project, parts, pretrained=state is not None or record is not None and not _from_scratch(record))
     cfg = project_config(
         project,
         facts,
-        scratch=state is None if record is None else bool(record["weights"]["from_scratch"]),
+        scratch=state is None if record is None else _from_scratch(record),
         device=device,
         rgb_resnet=bool(record["weights"]["rgb_resnet"])
         if record
@@ -84,6 +86,52 @@ def prepare(loaded: LoadedProject, *, num_gpus: int | None, sample: bool, resume
     wanted = project.train.precision if record is None else record["machine"]["precision"]
     precision = choose_precision(wanted, device)
     return Prepared(loaded, parts, chosen, state, cfg, precision, gpus)
+
+
+def _from_scratch(record: dict[str, Any]) -> bool:
+    return bool(record["weights"]["from_scratch"])
+
+
+def _facts(project: Project, parts: Parts, *, pretrained: bool) -> DataFacts:
+    """What the config must know of the data; channels and pixels are measured where the task needs it."""
+    train = parts.train
+    names: dict[str, Any] = {
+        "class_names": tuple(category.name for category in train.categories),
+        "thing_names": tuple(category.name for category in train.categories if category.isthing),
+        "stuff_names": tuple(category.name for category in train.categories if not category.isthing),
+        "train_images": len(train.images),
+        "has_rle": train.has_rle or parts.val.has_rle,
+    }
+    labels = labels_of(train, project), labels_of(parts.val, project)
+    preset = preset_config(project.model.preset)
+    layout = layout_of(preset)
+    for part, dataset, label_pictures in zip(("train", "val"), (train, parts.val), labels, strict=True):
+        name = register(dataset, project=project.name, part=part, labels=label_pictures, layout=layout)
+        names[f"{part}_name"] = name
+    if project.task == "semantic" and labels[0] is not None:
+        names["class_pixels"] = class_pixels(map(read_labels, labels[0].semantic), classes=len(train.categories))
+    raster = raster_options(project)
+    if raster is not None:
+        names |= _channels(train, raster, pretrained=pretrained, takes_any_channels=is_bridge(preset))
+    return DataFacts(**names)
+
+
+def _channels(
+    train: Dataset, raster: RasterOptions, *, pretrained: bool, takes_any_channels: bool
+) -> dict[str, Any]:
+    """How many channels the pictures have and, unless weights were made for photos as these are, their scaling."""
+    reader = PictureReader(None, raster=raster)
+    with reader.open(str(train.images[0].path)) as first:
+        channels, is_photo = first.channels, first.is_photo
+    if is_photo and channels == 1 and not takes_any_channels:
+        channels = 3  # grey photos are shown to such a model as colour photos
+    found: dict[str, Any] = {"channels": channels}
+    if is_photo and channels == 3 and pretrained:
+        return found
+    same = replace(reader, channels=channels)
+    bar = tqdm(train.images, desc="measuring channels", unit="image", disable=None, leave=False)
+    statistics = channel_statistics(same.open(str(image.path)) for image in bar)
+    return found | {"pixel_mean": statistics.mean, "pixel_std": statistics.std}
 
 
 def _device(project: Project, num_gpus: int | None) -> str:
@@ -168,6 +216,7 @@ def write_beginning(folder: RunFolder, prepared: Prepared) -> None:
                 "cores": usable_cores(),
                 "precision": prepared.precision,
             },
+            "task": prepared.project.task,
             "classes": list(parts.train.class_names),
             "thing_ids": [category.id for category in parts.train.categories if category.isthing],
             "data": {

@@ -22,8 +22,8 @@ from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader
 
 from d2tune.data.batches import TrainingBatches
-from d2tune.data.catalog import detectron2_dicts
-from d2tune.data.mapper import CACHE_BYTES, TrainingSamples
+from d2tune.data.mapper import CACHE_BYTES
+from d2tune.data.training import training_samples
 from d2tune.engine.hooks import (
     EvaluateAndKeepBest,
     ProgressWriter,
@@ -37,8 +37,10 @@ from d2tune.engine.prepare import Prepared, check_gpus, check_resumable, prepare
 from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
 from d2tune.engine.validation import Validation
 from d2tune.errors import RunError
-from d2tune.evaluation.report import closing_sentence, metrics_table
+from d2tune.evaluation.map_figures import MapMetrics
+from d2tune.evaluation.report import closing_sentence, metrics_text
 from d2tune.evaluation.scores import InstanceMetrics
+from d2tune.evaluation.tasks import Metrics
 from d2tune.hardware import usable_cores
 from d2tune.logs import log_to, set_up_terminal
 from d2tune.modeling import checkpoint, weights
@@ -57,14 +59,15 @@ class TrainResult:
 
     Attributes:
         run: The run folder.
-        metrics: Scores of the best weights on the validation part.
+        metrics: Scores of the best weights on the validation part: `InstanceMetrics`, or `MapMetrics` of a semantic or
+            panoptic task.
         best_iteration: When those weights were reached.
         seconds: Wall time of training, evaluations included.
         sentence: The result in one sentence.
     """
 
     run: Path
-    metrics: InstanceMetrics
+    metrics: Metrics
     best_iteration: int
     seconds: float
     sentence: str
@@ -193,7 +196,7 @@ def _train(
     if main:
         _add_duration(folder, time.perf_counter() - began)
         result = read_result(folder)
-        print(f"\n{metrics_table(result.metrics)}\n\n{result.sentence}", flush=True)
+        print(f"\n{metrics_text(result.metrics)}\n\n{result.sentence}", flush=True)
 
 
 def _plan(
@@ -213,23 +216,17 @@ def _plan(
     )
 
 
-def _samples(prepared: Prepared) -> TrainingSamples:
-    cfg = prepared.cfg
-    return TrainingSamples(
-        detectron2_dicts(prepared.parts.train),
-        channel_order=cfg.INPUT.FORMAT,
-        mask_format=cfg.INPUT.MASK_FORMAT,
-        short_side_range_px=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
-        max_side_px=cfg.INPUT.MAX_SIZE_TRAIN,
-        color_jitter=cfg.INPUT.COLOR_JITTER,
-        cache_bytes=CACHE_BYTES // max(1, _workers(prepared)),
+def _samples(prepared: Prepared) -> torch.utils.data.Dataset[dict[str, Any]]:
+    return training_samples(
+        prepared.parts.train, prepared.cfg, prepared.project, cache_bytes=CACHE_BYTES // max(1, _workers(prepared))
     )
 
 
 def _batches(prepared: Prepared, *, start: int) -> TrainingBatches:
     cfg, world = prepared.cfg, comm.get_world_size()
+    squares = bool(cfg.INPUT.PATCH_PX)
     return TrainingBatches(
-        [image.height_px > image.width_px for image in prepared.parts.train.images],
+        [image.height_px > image.width_px and not squares for image in prepared.parts.train.images],
         batch_size=cfg.SOLVER.IMS_PER_BATCH // world,
         short_side_range_px=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
         seed=cfg.SEED,
@@ -245,7 +242,9 @@ def _workers(prepared: Prepared) -> int:
     return automatic if wanted == "auto" else wanted
 
 
-def _loader(prepared: Prepared, samples: TrainingSamples, batches: TrainingBatches) -> DataLoader[Any]:
+def _loader(
+    prepared: Prepared, samples: torch.utils.data.Dataset[dict[str, Any]], batches: TrainingBatches
+) -> DataLoader[Any]:
     return DataLoader(
         samples,
         batch_sampler=batches,
@@ -337,7 +336,9 @@ def _add_duration(folder: RunFolder, seconds: float) -> None:
 def read_result(folder: RunFolder) -> TrainResult:
     """The result of a run that has ended, from its folder."""
     record = folder.read_record()
-    metrics = InstanceMetrics.from_json(json.loads(folder.evaluation.read_text(encoding="utf-8")))
+    evaluation = json.loads(folder.evaluation.read_text(encoding="utf-8"))
+    kind: type[InstanceMetrics] | type[MapMetrics] = InstanceMetrics if evaluation["task"] == "instance" else MapMetrics
+    metrics = kind.from_json(evaluation)
     best_iteration = int(record["best"]["iteration"])
     sentence = closing_sentence(metrics, best_iteration=best_iteration, pictures=folder.contact_sheet)
     return TrainResult(folder.path, metrics, best_iteration, float(record["durations"]["training_s"]), sentence)

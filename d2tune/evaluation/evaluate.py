@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -14,16 +15,16 @@ from d2tune.annotations.coco import to_coco
 from d2tune.annotations.convert import read_labels
 from d2tune.annotations.dataset import Dataset
 from d2tune.annotations.lists import is_list
+from d2tune.data.label_maps import with_background
 from d2tune.data.parts import load_parts, read_part
 from d2tune.errors import DataError
-from d2tune.evaluation.figures import KIND_NAMES, KINDS, Kind
+from d2tune.evaluation.figures import KINDS, Kind
 from d2tune.evaluation.instances import Backend
-from d2tune.evaluation.loop import StageTimes, predict_dataset
+from d2tune.evaluation.loop import StageTimes
 from d2tune.evaluation.maps import MapsResult, evaluate_panoptic, evaluate_semantic
 from d2tune.evaluation.outcome import evaluate_results, write_outcome
-from d2tune.evaluation.pictures import write_pictures
-from d2tune.evaluation.report import closing_sentence, metrics_table
-from d2tune.evaluation.scores import InstanceMetrics
+from d2tune.evaluation.report import closing_sentence, metrics_text
+from d2tune.evaluation.tasks import Metrics, Scoring, evaluator_of
 from d2tune.modeling.from_run import load_run
 from d2tune.project import Project, load_project
 from d2tune.run_folder import RunFolder, ensure_writable
@@ -43,13 +44,13 @@ class EvaluationResult:
     """
 
     out: Path
-    metrics: InstanceMetrics
+    metrics: Metrics
     sentence: str
 
     @property
     def table(self) -> str:
         """A row for each class, and the figures with their intervals."""
-        return metrics_table(self.metrics)
+        return metrics_text(self.metrics)
 
 
 def evaluate(
@@ -80,16 +81,19 @@ def evaluate(
     """
     target = Path(out) if out is not None else Path(run) / _folder_name(data, weights)
     loaded = load_run(run, weights=weights)
-    dataset = _dataset(loaded.folder, loaded.loaded.project, loaded.record, data)
+    project = loaded.loaded.project
+    if project.task != "instance" and (tuple(kinds) != KINDS or backend != "auto"):
+        raise DataError("--metrics and --backend are for instances", file=run, found=f"a {project.task} run")
+    dataset = _dataset(loaded.folder, project, loaded.record, data)
     ensure_writable(target)
     times = StageTimes()
-    results = predict_dataset(loaded.model, dataset, loaded.cfg, batch_size=batch_size, times=times)
+    evaluator = evaluator_of(dataset, loaded.cfg, project)
+    found = evaluator.predict(loaded.model, batch_size=batch_size, times=times)
     part = "val" if data is None else Path(data).name
-    outcome = evaluate_results(to_coco(dataset), results, kinds=kinds, backend=backend, part=part, times=times)
+    outcome = evaluator.evaluate(found, Scoring(part=part, kinds=kinds, backend=backend, times=times))
     data_sha256 = dataset.content_hash()
     if data is None and data_sha256 != loaded.record["data"]["val_sha256"]:
         logger.warning("the validation data have changed since the run was trained; earlier scores are not comparable")
-    files.write_json(target / "predictions.json", results, indent=None)
     bound = {
         "run": str(Path(run).resolve()),
         "data": None if data is None else str(Path(data).resolve()),
@@ -97,16 +101,15 @@ def evaluate(
         "weights": str(loaded.weights.resolve()),
         "weights_sha256": loaded.weights_sha256,
         "config_sha256": files.sha256_file(loaded.folder.config),
-        "predictions_sha256": files.sha256_file(target / "predictions.json"),
+        "predictions_sha256": evaluator.save(found, target),
     }
-    write_outcome(target, outcome, bound=bound, times=times)
+    outcome.write(target, bound=bound, times=times)
     pictures = target / "contact_sheet.png"
-    write_pictures(
+    evaluator.draw(
         pictures,
-        dataset,
-        results,
+        found,
         title=loaded.record["project"],
-        subtitle=f"{loaded.weights.stem} on {data or 'the validation part'}, {headline(outcome.metrics)}",
+        subtitle=f"{loaded.weights.stem} on {data or 'the validation part'}, {outcome.headline}",
     )
     kind = "validation" if data is None else "other"
     sentence = closing_sentence(outcome.metrics, best_iteration=None, pictures=pictures, kind=kind)
@@ -114,14 +117,13 @@ def evaluate(
 
 
 def _folder_name(data: str | Path | None, weights: str) -> str:
-    names = [] if data is None else [Path(data).resolve().stem]
+    names = []
+    if data is not None:
+        # two folders may have one name; the hash of the whole path tells them apart
+        path = Path(data).resolve()
+        names.append(f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}")
     names += [] if weights == "best" else [Path(weights).stem]
     return "_".join(["evaluation", *names])
-
-
-def headline(metrics: InstanceMetrics) -> str:
-    """The figure that counts, by name: ``mask AP 56.1``."""
-    return f"{KIND_NAMES[metrics.main]} AP {metrics.metrics[metrics.main]['AP']}"
 
 
 def evaluate_files(
@@ -234,15 +236,16 @@ def dataset_of(run: str | Path, data: str | Path | None) -> Dataset:
 
 def _dataset(folder: RunFolder, project: Project, record: dict[str, Any], data: str | Path | None) -> Dataset:
     classes = tuple(record["classes"])
-    project = project.model_copy(update={"classes": classes})
+    project = project if project.class_names else project.model_copy(update={"classes": classes})
     if data is None:
         return load_parts(project, sample=False).val
     source = Path(data).resolve()
     if not source.exists():
         raise DataError("no such data", file=source)
-    if is_list(source):
-        return read_part(project, str(source), labels=classes, restore_dir=folder.restored_images)
-    moved = project.data.model_copy(update={"root": source.parent, "format": "auto", "images": None})
-    return read_part(
-        project.model_copy(update={"data": moved}), source.name, labels=classes, restore_dir=folder.restored_images
-    )
+    if not is_list(source):
+        same_kind = project.data.format == "label_images"
+        moved = {"root": source.parent} | ({} if same_kind else {"format": "auto", "images": None})
+        project = project.model_copy(update={"data": project.data.model_copy(update=moved)})
+    part = str(source) if is_list(source) else source.name
+    found = read_part(project, part, labels=classes, restore_dir=folder.restored_images)
+    return found if project.task == "instance" else with_background(found, project.data.background)

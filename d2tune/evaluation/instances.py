@@ -20,7 +20,7 @@ from d2tune.errors import DataError
 from d2tune.evaluation import bitmaps, runs
 from d2tune.evaluation.accumulate import Records, accumulate
 from d2tune.evaluation.boundary import boundary_width_px
-from d2tune.evaluation.coco_files import read_coco
+from d2tune.evaluation.coco_files import CocoSet, read_coco
 from d2tune.evaluation.figures import KINDS, InstanceResult, Kind, KindResult, kind_result
 from d2tune.evaluation.iou import Pairs, box_iou, join_pairs, pairs_of
 from d2tune.evaluation.matching import (
@@ -279,6 +279,31 @@ def score_coco(
         MachineError: The backend is not installed.
     """
     data = read_coco(ground_truth, results, kinds)
+    return score_set(data, kinds=kinds, backend=backend, device=device, area_ranges=area_ranges, part=part)
+
+
+def score_set(
+    data: CocoSet,
+    *,
+    kinds: Sequence[Kind] = KINDS,
+    backend: Backend = "auto",
+    device: torch.device | str | None = None,
+    area_ranges: Sequence[AreaRange] = COCO_AREAS,
+    part: str = "the data",
+) -> InstanceResult:
+    """`score_coco` of a set that was read already; it is left as it is.
+
+    Args:
+        data: Read with these kinds, or with more.
+        kinds: As in `score_coco`, like all that follow.
+        backend: As there.
+        device: As there.
+        area_ranges: As there.
+        part: As there.
+
+    Raises:
+        MachineError: The backend is not installed.
+    """
     if backend == "pycocotools" or backend == "faster-coco-eval":
         return score_officially(data, kinds=kinds, library=backend, area_ranges=area_ranges, part=part)
     if backend == "device":

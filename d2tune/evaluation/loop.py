@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from d2tune.annotations.dataset import Dataset
 from d2tune.data.catalog import detectron2_dicts
 from d2tune.data.mapper import EvaluationSamples
 from d2tune.evaluation.paste import paste_rle
+
+T = TypeVar("T")
 
 CocoResult = dict[str, Any]
 """One detection as COCO's results format has it: image_id, category_id, bbox (XYWH), score, segmentation (RLE)."""
@@ -65,6 +67,26 @@ class StageTimes:
     postprocess_s: float = 0.0
     score_s: float = 0.0
     total_s: float = 0.0
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """What happens inside is scoring."""
+        with self._into("score_s"):
+            yield
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """What happens inside is the network, with all that belongs to it."""
+        with self._into("forward_s"):
+            yield
+
+    @contextmanager
+    def _into(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        spent_s = time.perf_counter() - start
+        setattr(self, stage, getattr(self, stage) + spent_s)
+        self.total_s += spent_s
 
     def to_json(self) -> dict[str, float]:
         """The times rounded to milliseconds."""
@@ -150,17 +172,46 @@ def run(
         times: As there.
         on_image: As there.
     """
+    results: list[list[CocoResult]] = [[] for _ in range(len(samples))]
+
+    def finish(index: int, sample: dict[str, Any], raw: _Raw) -> None:
+        results[index] = _results(raw, sample, category_ids)
+        if on_image is not None:
+            on_image(index, results[index])
+
+    stream(model, samples, _forward, finish, show_progress=show_progress, batch_size=batch_size, times=times)
+    return results
+
+
+def stream(
+    model: Any,
+    samples: Samples,
+    forward: Callable[[Any, Sequence[dict[str, Any]]], Sequence[T]],
+    finish: Callable[[int, dict[str, Any], T], None],
+    *,
+    show_progress: bool | None = None,
+    batch_size: int | None = None,
+    times: StageTimes | None = None,
+) -> None:
+    """Run a model over samples: the next batch is loaded, and the last one finished, while the network works.
+
+    Args:
+        model: The model, a module or a callable.
+        samples: The images.
+        forward: Runs the model on a batch and brings what is found off the device, one entry for each sample.
+        finish: Takes the index of a sample, the sample and its entry, in a thread of its own, one after the other.
+        show_progress: As in `predict_dataset`, like all that follow.
+        batch_size: As there.
+        times: As there.
+    """
     times = times or StageTimes()
     began = time.perf_counter()
     batches = _batches(samples, batch_size, on_cuda=_is_on_cuda(model), divisibility=_divisibility(model))
-    results: list[list[CocoResult]] = [[] for _ in range(len(samples))]
 
-    def finish(batch: Sequence[int], loaded: Sequence[dict[str, Any]], raw: Sequence[_Raw]) -> None:
+    def finish_batch(batch: Sequence[int], loaded: Sequence[dict[str, Any]], found: Sequence[T]) -> None:
         start = time.perf_counter()
-        for index, sample, one in zip(batch, loaded, raw, strict=True):
-            results[index] = _results(one, sample, category_ids)
-            if on_image is not None:
-                on_image(index, results[index])
+        for index, sample, one in zip(batch, loaded, found, strict=True):
+            finish(index, sample, one)
         times.postprocess_s += time.perf_counter() - start
 
     quiet = None if show_progress is None else not show_progress
@@ -170,15 +221,14 @@ def run(
         for batch in batches:
             loaded = loading.next()
             start = time.perf_counter()
-            raw = _forward(model, loaded)
+            found = forward(model, loaded)
             times.forward_s += time.perf_counter() - start
-            behind.append((len(batch), encoder.submit(finish, batch, loaded, raw)))
+            behind.append((len(batch), encoder.submit(finish_batch, batch, loaded, found)))
             while len(behind) > _BATCHES_BEHIND or (behind and behind[0][1].done()):
                 bar.update(_done(behind.popleft()))
         while behind:
             bar.update(_done(behind.popleft()))
     times.total_s += time.perf_counter() - began
-    return results
 
 
 def _done(entry: tuple[int, Future[None]]) -> int:
@@ -203,8 +253,8 @@ def _is_on_cuda(model: Any) -> bool:
 
 
 def _divisibility(model: Any) -> int:
-    backbone = getattr(model, "backbone", None)
-    return max(1, int(getattr(backbone, "size_divisibility", 1)))
+    own = model if hasattr(model, "size_divisibility") else getattr(model, "backbone", None)
+    return max(1, int(getattr(own, "size_divisibility", 1)))
 
 
 def _batches(

@@ -50,3 +50,10 @@ def mean_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the last axis of what is not NaN; NaN where all is."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def with_interval(metric: Metric) -> str:
+    """``56.1 (48.2 to 63.0)``, or why there is no figure."""
+    if metric.value is None:
+        return f"- ({metric.reason})"
+    return str(metric) if metric.low is None else f"{metric} ({metric.low:.1f} to {metric.high:.1f})"

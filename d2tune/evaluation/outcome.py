@@ -16,7 +16,7 @@ from d2tune.evaluation.accumulate import RECALLS
 from d2tune.evaluation.analysis import Analysis, analyse, size_ranges
 from d2tune.evaluation.coco_files import read_coco
 from d2tune.evaluation.figures import KIND_NAMES, KINDS, InstanceResult, Kind
-from d2tune.evaluation.instances import Backend, score_coco
+from d2tune.evaluation.instances import Backend, score_set
 from d2tune.evaluation.loop import StageTimes
 from d2tune.evaluation.scores import (
     WANTED_PRECISION,
@@ -61,7 +61,7 @@ def evaluate_results(
         ground_truth: A COCO instances dict.
         results: Rows in COCO's results format.
         kinds: What to score; boundaries are scored with their masks.
-        backend: Who does the matching; see `score_coco`.
+        backend: Who does the matching; see `evaluation.instances.score_coco`.
         part: What the data are called in the reason for a missing figure.
         times: Takes the time of scoring.
 
@@ -72,8 +72,8 @@ def evaluate_results(
     kinds = _known(kinds)
     data = read_coco(ground_truth, results, kinds)
     ranges = size_ranges(data)
-    result = score_coco(ground_truth, results, kinds=kinds, backend=backend, area_ranges=ranges, part=part)
-    counted = counted_result(ground_truth, results, kinds=kinds, ranges=ranges, backend=backend) or result
+    result = score_set(data, kinds=kinds, backend=backend, area_ranges=ranges, part=part)
+    counted = counted_result(data, kinds=kinds, ranges=ranges, backend=backend) or result
     metrics = with_intervals(metrics_of(result, counted=counted), counted)
     analysis = analyse(data, counted, metrics)
     if times is not None:

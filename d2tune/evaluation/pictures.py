@@ -25,7 +25,7 @@ LONGEST_SIDE_PX = 1100
 
 def write_pictures(path: Path, dataset: Dataset, results: Sequence[CocoResult], *, title: str, subtitle: str) -> None:
     """Draw ground truth beside prediction for up to 16 images, spread evenly over the dataset, into one PNG."""
-    chosen = np.unique(np.linspace(0, len(dataset.images) - 1, MOST_PANELS).round().astype(int))
+    chosen = chosen_images(len(dataset.images))
     by_image: dict[int, list[CocoResult]] = defaultdict(list)
     for result in results:
         if result["score"] >= SHOWN_SCORE:
@@ -36,6 +36,12 @@ def write_pictures(path: Path, dataset: Dataset, results: Sequence[CocoResult], 
         _panel(image, truth[image.id], by_image[image.id], names) for image in (dataset.images[at] for at in chosen)
     ]
     write_contact_sheet(path, panels, title=title, subtitle=subtitle)
+
+
+def chosen_images(images: int) -> list[int]:
+    """The places of up to 16 of so many images, spread evenly."""
+    places: list[int] = np.unique(np.linspace(0, images - 1, MOST_PANELS).round().astype(int)).tolist()
+    return places
 
 
 def _panel(image: Image, truth: Sequence[Instance], results: Sequence[CocoResult], names: dict[int, str]) -> Panel:

@@ -13,8 +13,9 @@ from d2tune.annotations.coco import to_coco
 from d2tune.annotations.dataset import Dataset
 from d2tune.evaluation import bootstrap
 from d2tune.evaluation.accumulate import Records
+from d2tune.evaluation.coco_files import CocoSet
 from d2tune.evaluation.figures import InstanceResult, Kind
-from d2tune.evaluation.instances import Backend, score_coco
+from d2tune.evaluation.instances import Backend, score_coco, score_set
 from d2tune.evaluation.matching import AreaRange
 from d2tune.evaluation.metric import Metric
 from d2tune.evaluation.operating_points import (
@@ -229,14 +230,9 @@ def _spanned(figures: Figures, spans: Mapping[str, bootstrap.Interval], prefix: 
 
 
 def counted_result(
-    ground_truth: dict[str, Any],
-    results: Sequence[dict[str, Any]],
-    *,
-    kinds: Sequence[Kind],
-    ranges: Sequence[AreaRange],
-    backend: Backend,
+    data: CocoSet, *, kinds: Sequence[Kind], ranges: Sequence[AreaRange], backend: Backend
 ) -> InstanceResult | None:
     """The same detections matched here, where ``backend`` keeps what it matched to itself."""
     if backend != "faster-coco-eval":
         return None
-    return score_coco(ground_truth, results, kinds=kinds, area_ranges=ranges)
+    return score_set(data, kinds=kinds, area_ranges=ranges)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
 from d2tune.errors import WeightsError
-from d2tune.modeling import backbone, point_rend, weights  # noqa: F401 - the first two register themselves
+from d2tune.modeling import backbone, deeplab, point_rend, semantic_heads, weights  # noqa: F401 - they register
 from d2tune.modeling.config import preset_config
 from d2tune.project import Project
 
@@ -90,6 +92,20 @@ def build_model(
         WeightsError: The weights are another architecture's.
     """
     model = build_detectron2_model(cfg)
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        model.register_forward_pre_hook(_fill_missing)
     if chosen is None or chosen.file is None or state is None:
         return model, None
     return model, weights.fit(model, state, file=chosen.file.path)
+
+
+def _fill_missing(model: nn.Module, arguments: tuple[list[dict[str, Any]]]) -> tuple[list[dict[str, Any]]]:
+    """Channels without data (NaN) take their mean, which is 0 after the model has normalised them."""
+    mean = model.pixel_mean.cpu()
+    filled = [
+        one | {"image": torch.where(one["image"].isnan(), mean.to(one["image"]), one["image"])}
+        if one["image"].is_floating_point()
+        else one
+        for one in arguments[0]
+    ]
+    return (filled,)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
+from detectron2.projects.panoptic_deeplab import add_panoptic_deeplab_config
 from detectron2.projects.point_rend import add_pointrend_config
 
 from d2tune.errors import ProjectError, RunError, nearest
-from d2tune.project import PRESETS_FOLDER, Project, flatten
+from d2tune.modeling.bridge.config import add_bridge_config
+from d2tune.modeling.bridge.losses import balanced_weights
+from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
+from d2tune.project import PRESETS_FOLDER, Model, Project, flatten, preset_names
 
 REFERENCE_BATCH = 16
 """The batch size that a preset's ``SOLVER.BASE_LR`` is meant for."""
@@ -29,6 +33,12 @@ class DataFacts:
         has_rle: Whether any instance is a run-length mask.
         train_name: Name in Detectron2's ``DatasetCatalog``.
         val_name: Likewise for validation.
+        thing_names: Of a panoptic task: the first of ``class_names``, whose objects are told apart.
+        stuff_names: Of a panoptic task: the rest of ``class_names``.
+        channels: Of the pictures.
+        pixel_mean: Mean of each channel over the training part; None keeps the preset's own scaling.
+        pixel_std: Standard deviation likewise.
+        class_pixels: Pixels of each class in the training part; empty where nobody counted them.
     """
 
     class_names: tuple[str, ...]
@@ -36,6 +46,12 @@ class DataFacts:
     has_rle: bool
     train_name: str
     val_name: str
+    thing_names: tuple[str, ...] = ()
+    stuff_names: tuple[str, ...] = ()
+    channels: int = 3
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_std: tuple[float, ...] | None = None
+    class_pixels: tuple[int, ...] = ()
 
 
 def add_d2tune_config(cfg: CfgNode) -> None:
@@ -51,13 +67,36 @@ def add_d2tune_config(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA_DECAY = 0.0
     # share of training images whose brightness, contrast and saturation are varied
     cfg.INPUT.COLOR_JITTER = 0.5
+    # photo or overhead
+    cfg.INPUT.AUGMENT = "photo"
+    # pictures keep their size in training and evaluation
+    cfg.INPUT.ORIGINAL_SIZE = False
+    # side of the squares that are trained on; 0 takes whole pictures
+    cfg.INPUT.PATCH_PX = 0
+    # share of the patches that are drawn by class
+    cfg.INPUT.PATCH_BALANCE = 0.5
+    # how rasters are read; NODATA has one number or none
+    cfg.INPUT.RASTER = CfgNode()
+    cfg.INPUT.RASTER.STACK = []
+    cfg.INPUT.RASTER.CHANNELS = []
+    cfg.INPUT.RASTER.NODATA = []
+    # side of the windows that large pictures are predicted in; 0 takes whole pictures
+    cfg.TEST.WINDOW_PX = 0
+
+
+def default_config() -> CfgNode:
+    """Every key that a preset or a run's config may set: Detectron2's, its projects' and d2tune's own."""
+    cfg = get_cfg()
+    add_pointrend_config(cfg)
+    add_panoptic_deeplab_config(cfg)
+    add_bridge_config(cfg)
+    add_d2tune_config(cfg)
+    return cfg
 
 
 def preset_config(preset: str) -> CfgNode:
     """Detectron2's defaults with the preset's file laid over them."""
-    cfg = get_cfg()
-    add_pointrend_config(cfg)
-    add_d2tune_config(cfg)
+    cfg = default_config()
     cfg.merge_from_file(str(PRESETS_FOLDER / f"{preset}.yaml"), allow_unsafe=False)
     return cfg
 
@@ -68,9 +107,7 @@ def read_config(path: Path) -> CfgNode:
     Raises:
         RunError: It is missing or damaged.
     """
-    cfg = get_cfg()
-    add_pointrend_config(cfg)
-    add_d2tune_config(cfg)
+    cfg = default_config()
     try:
         cfg.merge_from_file(str(path), allow_unsafe=False)
     except (OSError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
@@ -79,16 +116,33 @@ def read_config(path: Path) -> CfgNode:
 
 
 DERIVED = {
+    "MODEL.META_ARCHITECTURE": "Set model.preset.",
     "MODEL.ROI_HEADS.NUM_CLASSES": "It follows from classes.",
     "MODEL.POINT_HEAD.NUM_CLASSES": "It follows from classes.",
-    "MODEL.MASK_ON": "The task is instance segmentation.",
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": "It follows from classes.",
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": "Pixels that are left out are 255 in every label map.",
+    "MODEL.BRIDGE.NUM_CLASSES": "It follows from classes.",
+    "MODEL.BRIDGE.ARCHITECTURE": "Set model.preset.",
+    "MODEL.BRIDGE.ENCODER": "Set model.encoder.",
+    "MODEL.BRIDGE.OUTPUT_STRIDE": "Set model.output_stride.",
+    "MODEL.BRIDGE.PADDING": "Set model.padding.",
+    "MODEL.BRIDGE.LOSS": "Set model.loss.",
+    "MODEL.BRIDGE.CLASS_WEIGHTS": "Set model.class_weights.",
+    "MODEL.MASK_ON": "It follows from task.",
     "DATASETS.TRAIN": "Set data.train.",
     "DATASETS.TEST": "Set data.val.",
     "INPUT.MIN_SIZE_TRAIN": "Set train.image_size and train.scale_jitter.",
     "INPUT.MAX_SIZE_TRAIN": "Set train.image_size and train.scale_jitter.",
     "INPUT.MIN_SIZE_TEST": "Set train.image_size.",
-    "INPUT.RANDOM_FLIP": "Training images are flipped horizontally.",
-    "INPUT.CROP.ENABLED": "Set train.scale_jitter.",
+    "INPUT.ORIGINAL_SIZE": "Set train.image_size.",
+    "INPUT.RANDOM_FLIP": "Set train.augment.",
+    "INPUT.AUGMENT": "Set train.augment.",
+    "INPUT.PATCH_PX": "Set train.patch_size.",
+    "INPUT.PATCH_BALANCE": "Set train.patch_balance.",
+    "INPUT.RASTER.STACK": "Set data.label_images.stack.",
+    "INPUT.RASTER.CHANNELS": "Set data.label_images.channels.",
+    "INPUT.RASTER.NODATA": "Set data.label_images.nodata.",
+    "INPUT.CROP.ENABLED": "Set train.scale_jitter or train.patch_size.",
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "Images without instances are kept as negatives.",
     "SOLVER.AMP.ENABLED": "Set train.precision.",
     "SOLVER.CHECKPOINT_PERIOD": "A checkpoint to resume from is written ten times in a run.",
@@ -96,6 +150,26 @@ DERIVED = {
     "OUTPUT_DIR": "Use --output-dir.",
 }
 """Raw keys that would be ignored or contradict what is derived, and what to do instead."""
+
+TaskName = Literal["instance", "semantic", "panoptic"]
+
+_TASK_OF_ARCHITECTURE: dict[str, TaskName] = {
+    "GeneralizedRCNN": "instance",
+    "SemanticSegmentor": "semantic",
+    "SemanticBridge": "semantic",
+    "PanopticFPN": "panoptic",
+    "ContiguousPanopticDeepLab": "panoptic",
+}
+
+
+def preset_task(preset: str) -> TaskName:
+    """The task that a preset's meta architecture is for."""
+    return _TASK_OF_ARCHITECTURE[preset_config(preset).MODEL.META_ARCHITECTURE]
+
+
+def is_bridge(cfg: CfgNode) -> bool:
+    """Whether the model is one of the bridge's networks and not one of Detectron2's."""
+    return bool(cfg.MODEL.META_ARCHITECTURE == "SemanticBridge")
 
 
 def project_config(
@@ -117,41 +191,158 @@ def project_config(
             then must stride and scale its input as they do.
 
     Raises:
-        ProjectError: A raw key does not exist or has a value of another type.
+        ProjectError: A raw key does not exist or has a value of another type, the preset is for another task, or
+            it does not take a key of the model section.
     """
+    check_model(project)
     cfg = preset_config(project.model.preset)
     cfg.MODEL.DEVICE = device
     _set_data(cfg, facts)
     _set_input(cfg, project)
-    _set_backbone(cfg, project, scratch=scratch)
+    if is_bridge(cfg):
+        _set_bridge(cfg, project, facts)
+    else:
+        _set_classes(cfg, facts)
+        _set_backbone(cfg, project, scratch=scratch)
     if rgb_resnet:
         cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
         _set_imagenet_rgb(cfg)
+    _set_channels(cfg, facts)
     _set_schedule(cfg, project, facts, scratch=scratch)
     _set_raw(cfg, project.detectron2)
     cfg.freeze()
     return cfg
 
 
+def check_model(project: Project) -> None:
+    """Refuse a preset of another task, and keys of the model section that the preset has no use for.
+
+    Raises:
+        ProjectError: Says which presets would fit.
+    """
+    preset = project.model.preset
+    if preset_task(preset) != project.task:
+        fitting = [name for name in preset_names() if preset_task(name) == project.task]
+        raise ProjectError(
+            f"preset {preset!r} is for {preset_task(preset)} tasks",
+            place="model.preset",
+            found=f"task: {project.task}",
+            expected=", ".join(fitting),
+            hint=f"Set model.preset to one of these, or task: {preset_task(preset)}.",
+        )
+    for key, takes in _PRESETS_THAT_TAKE.items():
+        value = getattr(project.model, key)
+        if value == getattr(Model(), key) or takes(preset_config(preset)):
+            continue
+        taking = [name for name in preset_names() if takes(preset_config(name))]
+        raise ProjectError(
+            f"preset {preset!r} takes no {key}",
+            place=f"model.{key}",
+            found=repr(value),
+            hint=f"Leave it out, or take a preset that has one: {', '.join(taking)}.",
+        )
+
+
+_FPN_BACKBONES = ("build_resnet_fpn_backbone", "build_feature_fpn_backbone")
+
+_PRESETS_THAT_TAKE: dict[str, Callable[[CfgNode], bool]] = {
+    "backbone": lambda cfg: cfg.MODEL.BACKBONE.NAME in _FPN_BACKBONES,
+    "encoder": lambda cfg: is_bridge(cfg) and _architecture(cfg).encoder is not None,
+    "loss": lambda cfg: is_bridge(cfg),
+    "class_weights": lambda cfg: is_bridge(cfg),
+    "output_stride": lambda cfg: is_bridge(cfg) and bool(_architecture(cfg).output_strides),
+    "padding": lambda cfg: is_bridge(cfg) and cfg.MODEL.BRIDGE.ARCHITECTURE == "unet_2015",
+}
+"""Keys of the model section and which presets have a use for them."""
+
+
+def _architecture(cfg: CfgNode) -> Architecture:
+    return ARCHITECTURES[cfg.MODEL.BRIDGE.ARCHITECTURE]
+
+
 def _set_data(cfg: CfgNode, facts: DataFacts) -> None:
-    classes = len(facts.class_names)
     cfg.DATASETS.TRAIN = (facts.train_name,)
     cfg.DATASETS.TEST = (facts.val_name,)
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
-    cfg.MODEL.POINT_HEAD.NUM_CLASSES = classes
     if facts.has_rle:
         cfg.INPUT.MASK_FORMAT = "bitmask"
 
 
+def _set_classes(cfg: CfgNode, facts: DataFacts) -> None:
+    """Class counts of every head that the preset may have.
+
+    Panoptic FPN's semantic head counts all things as its class 0 and the stuff from 1; Panoptic-DeepLab's has a
+    class for each thing.
+    """
+    classes = len(facts.class_names)
+    things = len(facts.thing_names) or classes
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = things
+    cfg.MODEL.POINT_HEAD.NUM_CLASSES = things
+    is_panoptic_fpn = cfg.MODEL.META_ARCHITECTURE == "PanopticFPN"
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(facts.stuff_names) + 1 if is_panoptic_fpn else classes
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        cfg.MODEL.POINT_HEAD.NUM_CLASSES = classes
+
+
+def _set_bridge(cfg: CfgNode, project: Project, facts: DataFacts) -> None:
+    model, bridge = project.model, cfg.MODEL.BRIDGE
+    bridge.NUM_CLASSES = len(facts.class_names)
+    bridge.PADDING = model.padding
+    if model.encoder is not None:
+        bridge.ENCODER = model.encoder
+    if model.output_stride is not None:
+        bridge.OUTPUT_STRIDE = model.output_stride
+    if model.loss:
+        bridge.LOSS = [[name, float(weight)] for name, weight in model.loss.items()]
+    if model.class_weights == "balanced":
+        bridge.CLASS_WEIGHTS = [float(weight) for weight in balanced_weights(facts.class_pixels)]
+    elif model.class_weights != "none":
+        if len(model.class_weights) != len(facts.class_names):
+            raise ProjectError(
+                "there must be one weight for each class",
+                place="model.class_weights",
+                found=f"{len(model.class_weights)} weights",
+                expected=f"{len(facts.class_names)}, for {', '.join(facts.class_names)}",
+            )
+        bridge.CLASS_WEIGHTS = [float(weight) for weight in model.class_weights]
+
+
+def _set_channels(cfg: CfgNode, facts: DataFacts) -> None:
+    if facts.channels != 3 and cfg.MODEL.BACKBONE.NAME == "build_feature_fpn_backbone":
+        raise ProjectError(
+            "this backbone takes pictures of 3 channels",
+            place="model.backbone",
+            found=f"{facts.channels} channels",
+            hint="Take one of Detectron2's ResNets without model.backbone, or a preset such as unet.",
+        )
+    if facts.pixel_mean is not None and facts.pixel_std is not None:
+        cfg.MODEL.PIXEL_MEAN = [float(value) for value in facts.pixel_mean]
+        cfg.MODEL.PIXEL_STD = [float(value) for value in facts.pixel_std]
+
+
 def _set_input(cfg: CfgNode, project: Project) -> None:
-    size = project.train.image_size
-    low, high = project.train.scale_jitter
-    longest = round(size * 5 / 3)
-    cfg.INPUT.MIN_SIZE_TRAIN = (round(size * low), round(size * high))
+    train, label_images = project.train, project.data.label_images
+    cfg.INPUT.AUGMENT = train.augment
+    cfg.INPUT.PATCH_PX = train.patch_size or 0
+    cfg.INPUT.PATCH_BALANCE = train.patch_balance
+    cfg.INPUT.RASTER.STACK = list(label_images.stack)
+    cfg.INPUT.RASTER.CHANNELS = list(label_images.channels)
+    cfg.INPUT.RASTER.NODATA = [] if label_images.nodata is None else [label_images.nodata]
     cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "range"
+    if train.image_size == "original":
+        cfg.INPUT.ORIGINAL_SIZE = True
+        cfg.INPUT.MIN_SIZE_TRAIN = (0, 0)
+        cfg.INPUT.MAX_SIZE_TRAIN = 0
+        cfg.INPUT.MIN_SIZE_TEST = 0
+        cfg.INPUT.MAX_SIZE_TEST = 0
+        if project.data.format == "label_images":
+            cfg.TEST.WINDOW_PX = cfg.INPUT.PATCH_PX
+        return
+    low, high = train.scale_jitter
+    longest = round(train.image_size * 5 / 3)
+    cfg.INPUT.MIN_SIZE_TRAIN = (round(train.image_size * low), round(train.image_size * high))
     cfg.INPUT.MAX_SIZE_TRAIN = round(longest * high)
-    cfg.INPUT.MIN_SIZE_TEST = size
+    cfg.INPUT.MIN_SIZE_TEST = train.image_size
     cfg.INPUT.MAX_SIZE_TEST = longest
 
 

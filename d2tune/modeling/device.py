@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from d2tune.hardware import WORTHWHILE_SPEEDUP, bfloat16_speedup
 
@@ -27,20 +28,39 @@ def choose_precision(wanted: str, device: str) -> Precision:
 
 
 def speed_up(model: nn.Module, *, device: str, precision: Precision) -> nn.Module:
-    """Let the backbone run in ``channels_last`` and, for bfloat16, under autocast.
+    """Let the convolutional parts run in ``channels_last`` and, for bfloat16, under autocast.
 
-    Features come out as float32, because the heads' operators (RoIAlign, point sampling) have no bfloat16
-    on the CPU. The model is changed in place and returned; its state dict keeps its names.
+    These are the backbone and the layers of semantic heads, or the network of a bridge model. Their results come out
+    as float32, because other operators (RoIAlign, point sampling) have no bfloat16 on the CPU. The model is changed
+    in place and returned; its state dict keeps its names.
     """
-    backbone: Any = model.backbone
-    backbone.to(memory_format=torch.channels_last)
-    plain = backbone.forward
-
-    def forward(x: Tensor) -> dict[str, Tensor]:
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            features = plain(x)
-        return {name: feature.float() for name, feature in features.items()}
-
-    backbone.forward = forward
+    body: Any = model.backbone if hasattr(model, "backbone") else model.network
+    body.to(memory_format=torch.channels_last)
+    plain = _autocast(body.forward, device=device, precision=precision)
+    body.forward = lambda x: plain(x.contiguous(memory_format=torch.channels_last))
+    for head in _semantic_heads(model):
+        head.layers = _autocast(head.layers, device=device, precision=precision)
     return model
+
+
+def _semantic_heads(model: Any) -> list[Any]:
+    """The heads that predict a map from all features by convolutions, in their ``layers``."""
+    heads = [getattr(model, name, None) for name in ("sem_seg_head", "ins_embed_head")]
+    return [getattr(head, "coarse_sem_seg_head", head) for head in heads if head is not None]
+
+
+def _autocast(function: Callable[..., Any], *, device: str, precision: Precision) -> Callable[..., Any]:
+    def cast(*arguments: Any) -> Any:
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            result = function(*arguments)
+        return _as_float32(result)
+
+    return cast
+
+
+def _as_float32(result: Any) -> Any:
+    if isinstance(result, Mapping):
+        return {name: one.float() for name, one in result.items()}
+    if isinstance(result, list | tuple):
+        return type(result)(one.float() for one in result)
+    return result.float()

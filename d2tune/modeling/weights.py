@@ -13,9 +13,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -116,6 +117,26 @@ def find(source: str, *, sha256: str | None = None) -> WeightsFile:
             "the weights are not the expected ones", file=found.path, found=f"sha256 {found.sha256}", expected=sha256
         )
     return found
+
+
+def library_source(library: str, name: str) -> str | None:
+    """Where ``torchvision`` or ``timm`` keeps the pretrained weights of its network ``name``; None where it has none."""
+    if library == "torchvision":
+        import torchvision
+
+        try:
+            return str(torchvision.models.get_model_weights(name).DEFAULT.url)
+        except ValueError:
+            return None
+    import timm
+
+    pretrained = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if pretrained is None:
+        return None
+    if pretrained.url:
+        return str(pretrained.url)
+    hub = pretrained.hf_hub_id
+    return f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else None
 
 
 def _real_url(source: str) -> str:
@@ -278,23 +299,53 @@ def fit(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
     """
     target = model.state_dict()
     renamed = _current_names(state) if family(state) == "detectron2" else _backbone_names(state, target)
-    fitting = {key: value for key, value in renamed.items() if key in target and target[key].shape == value.shape}
-    wanted = [key for key in target if key.startswith("backbone.bottom_up.") and not _bookkeeping(key)]
+    wanted = [key for key in target if key.startswith("backbone.bottom_up.")]
+    return load_fitting(model, renamed, trunk=wanted, trunk_name="backbone", sample=next(iter(state)), file=file)
+
+
+def load_fitting(
+    model: nn.Module,
+    given: StateDict,
+    *,
+    trunk: Sequence[str],
+    trunk_name: str,
+    sample: str,
+    file: Path,
+    part_of: Callable[[str], str] | None = None,
+    remarks: Mapping[str, str] = MappingProxyType({}),
+) -> LoadReport:
+    """Load those of ``given`` that have a name and shape of the model's.
+
+    Args:
+        model: The model.
+        given: Tensors by their names in the model.
+        trunk: Names of the tensors of which at least half must fit.
+        trunk_name: What these are, for the person.
+        sample: A name as it stands in the file, for the person.
+        file: The file.
+        part_of: The part of the model that a name is reported under; None takes Detectron2's parts.
+        remarks: What else is to say about a part.
+
+    Raises:
+        WeightsError: Less than half of the trunk fits, so the weights are another architecture's.
+    """
+    target = model.state_dict()
+    fitting = {key: value for key, value in given.items() if key in target and target[key].shape == value.shape}
+    wanted = [key for key in trunk if not _bookkeeping(key)]
     hits = sum(key in fitting for key in wanted)
     if hits < len(wanted) / 2:
-        sample = next(iter(state))
         raise WeightsError(
             "these are the weights of another architecture",
             file=file,
-            found=f"{hits} of the backbone's {len(wanted)} tensors (the file has {sample!r}, ...)",
+            found=f"{hits} of the {trunk_name}'s {len(wanted)} tensors (the file has {sample!r}, ...)",
             expected=f"names and shapes such as {wanted[0]!r} {tuple(target[wanted[0]].shape)}",
-            hint="Choose the preset or backbone that they were made for.",
+            hint="Choose the preset, backbone or encoder that they were made for.",
         )
     versioned = OrderedDict(fitting)
     versioned._metadata = target._metadata  # type: ignore[attr-defined]  # the names are already the current ones
     model.load_state_dict(versioned, strict=False)
-    unused = sum(1 for key in renamed if key not in fitting and not _bookkeeping(key))
-    return LoadReport(_rows(target, renamed, fitting), unused)
+    unused = sum(1 for key in given if key not in fitting and not _bookkeeping(key))
+    return LoadReport(_rows(target, given, fitting, part_of or _part, remarks), unused)
 
 
 def _current_names(state: StateDict) -> StateDict:
@@ -316,16 +367,22 @@ def _bookkeeping(key: str) -> bool:
     return key.endswith(("num_batches_tracked", ".running_mean", ".running_var")) or "anchor_generator" in key
 
 
-def _rows(target: StateDict, given: StateDict, fitting: StateDict) -> tuple[LoadedRow, ...]:
+def _rows(
+    target: StateDict,
+    given: StateDict,
+    fitting: StateDict,
+    part_of: Callable[[str], str],
+    remarks: Mapping[str, str],
+) -> tuple[LoadedRow, ...]:
     groups: dict[str, list[str]] = defaultdict(list)
     for key in target:
         if not _bookkeeping(key):
-            groups[_part(key)].append(key)
+            groups[part_of(key)].append(key)
     rows = []
     for part, keys in groups.items():
         absent = [key for key in keys if key not in given]
         reshaped = [key for key in keys if key in given and key not in fitting]
-        why = []
+        why = [remarks[part]] if part in remarks else []
         if reshaped:
             first = reshaped[0]
             shapes = f"{list(given[first].shape)} in the file, {list(target[first].shape)} here"
@@ -349,17 +406,24 @@ def _backbone_names(state: StateDict, target: StateDict) -> StateDict:
     """Names of torchvision's, timm's and Detectron2's own backbone files, as they are called in the model."""
     body = [key for key in target if key.startswith("backbone.bottom_up.body.")]
     if body:
-        return _stage_names(state, body)
+        return stage_names(state, body, prefix="backbone.bottom_up.body.")
     if is_rgb_resnet(state):
         return {f"backbone.bottom_up.{_detectron2_resnet_name(key)}": value for key, value in state.items()}
     return {f"backbone.bottom_up.{key}": value for key, value in state.items()}
 
 
-def _stage_names(state: StateDict, body: list[str]) -> StateDict:
+def stage_names(state: StateDict, wanted: Iterable[str], *, prefix: str) -> StateDict:
+    """The tensors under the names that the stages of a network have in a model; others keep their own.
+
+    Args:
+        state: Tensors of the whole network as torchvision and timm name them.
+        wanted: The names in the model; a stage's is ``layers_1`` where the whole network says ``layers.1``.
+        prefix: What the wanted names begin with.
+    """
     renamed: StateDict = {}
-    for key in body:
-        plain = key.removeprefix("backbone.bottom_up.body.")
-        options = (plain, re.sub(r"^(features|trunk_output|stages|blocks|layers)_", r"\1.", plain))
+    for key in wanted:
+        plain = key.removeprefix(prefix)
+        options = (plain, re.sub(r"^(features|trunk_output|stages|blocks|layers|stem)_", r"\1.", plain))
         for option in options:
             if option in state:
                 renamed[key] = state[option]

@@ -120,23 +120,30 @@ def write_size_ap(path: str | Path, bars: Sequence[Bar], *, figure_name: str = "
         save_png(path, page[0].figure)
 
 
-def write_class_iou(path: str | Path, bars: Sequence[Bar], *, mean: float | None, subtitle: str = "") -> None:
-    """Bars of the IoU of each class of a semantic segmentation, in the order given.
+def write_class_figure(
+    path: str | Path, bars: Sequence[Bar], *, mean: float | None, subtitle: str = "", figure_name: str = "IoU"
+) -> None:
+    """Bars of a figure of each class, in the order given.
 
     Args:
         path: The PNG file.
         bars: One for each class, at least one.
-        mean: mIoU from 0 to 100, drawn as a line, or None.
+        mean: Their mean from 0 to 100, drawn as a line, or None.
         subtitle: What the figures are about.
+        figure_name: ``IoU`` or ``PQ``.
 
     Raises:
         ValueError: There is no bar.
         OSError: The file cannot be written.
     """
     mean = number_or_none(mean)
-    title = "IoU of each class" if mean is None else f"IoU of each class; the mean (mIoU, dashed) is {mean:.1f}"
+    mean_name = "mIoU" if figure_name == "IoU" else figure_name
+    title = f"{figure_name} of each class"
+    title += "" if mean is None else f"; the mean ({mean_name}, dashed) is {mean:.1f}"
     with house_style():
-        page, axes = _bar_page(_rows(bars), title=title, subtitle=subtitle, x_label="IoU (0 to 100)", top=100)
+        page, axes = _bar_page(
+            _rows(bars), title=title, subtitle=subtitle, x_label=f"{figure_name} (0 to 100)", top=100
+        )
         if mean is not None:
             axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         save_png(path, page.figure)

@@ -22,6 +22,9 @@ _PALETTE = (
     (255, 59, 92), (0, 176, 255), (255, 196, 0), (0, 200, 83), (190, 90, 255), (255, 122, 0),
     (0, 214, 201), (255, 105, 200), (160, 210, 0), (84, 110, 255), (214, 130, 70), (120, 220, 140),
 )  # fmt: skip
+LETTER_SHARE = 0.034
+"""How high the letters of chips are at most, as a share of the root of the picture's area."""
+
 _FILL_OPACITY = 0.26
 _CASING_OPACITY = 0.45
 
@@ -91,7 +94,7 @@ def draw_instances(
         _draw_mask(canvas, masks[i], palette[i].astype(np.float32), width_px)
     drawn = np.rint(canvas).astype(np.uint8)
     texts = list(labels) if scores is None else [f"{a} {b:.2f}" for a, b in zip(labels, scores, strict=True)]
-    return _draw_chips(drawn, [masks[i] for i in order], [texts[i] for i in order], palette[order])
+    return draw_chips(drawn, [masks[i] for i in order], [texts[i] for i in order], palette[order])
 
 
 @lru_cache(maxsize=64)
@@ -145,27 +148,37 @@ def _draw_mask(canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray, width_p
         part += opacity[crop][..., None].astype(np.float32) * (tone - part)
 
 
-def _draw_chips(
-    drawn: np.ndarray, masks: Sequence[np.ndarray], texts: Sequence[str], colours: np.ndarray
+def draw_chips(
+    drawn: np.ndarray,
+    masks: Sequence[np.ndarray],
+    texts: Sequence[str],
+    colours: np.ndarray,
+    *,
+    largest_share: float = LETTER_SHARE,
 ) -> np.ndarray:
-    """The picture with a chip for each mask, (H, W, 3) uint8."""
+    """The picture with a chip for each mask, (H, W, 3) uint8; see :func:`place_chips`."""
     height, width = drawn.shape[:2]
     sheet = Image.fromarray(drawn)
-    for chip, text, colour, size_px in place_chips(masks, texts, colours, (height, width)):
+    for chip, text, colour, size_px in place_chips(masks, texts, colours, (height, width), largest_share=largest_share):
         _paint_chip(sheet, chip, text, colour, font(size_px, bold=True))
     return np.array(sheet)
 
 
 def place_chips(
-    masks: Sequence[np.ndarray], texts: Sequence[str], colours: np.ndarray, shape: tuple[int, int]
+    masks: Sequence[np.ndarray],
+    texts: Sequence[str],
+    colours: np.ndarray,
+    shape: tuple[int, int],
+    *,
+    largest_share: float = LETTER_SHARE,
 ) -> list[tuple[Rect, str, tuple[int, int, int], int]]:
     """Where each label goes: its rectangle, the text that fits, its colour and the size of its letters in pixels.
 
-    The letters shrink until all chips find room beside or on their instances; at the smallest size, instances for
-    which there is none get no chip.
+    Letters are at most ``largest_share`` of the picture's side (the root of its area) high. They shrink until all
+    chips find room beside or on their instances; at the smallest size, instances for which there is none get no chip.
     """
     boxes = [cv2.boundingRect(mask.astype(np.uint8)) for mask in masks]
-    largest = int(np.clip(round(0.034 * float(np.sqrt(shape[0] * shape[1]))), 9, 40))
+    largest = int(np.clip(round(largest_share * float(np.sqrt(shape[0] * shape[1]))), 9, 40))
     chips: list[tuple[Rect, str, tuple[int, int, int], int]] = []
     cover = cv2.integral(np.any(masks, axis=0).astype(np.uint8)) if masks else np.zeros((1, 1), np.int32)
     for size_px in sorted({largest, max(largest * 4 // 5, 8), max(largest * 3 // 5, 8)}, reverse=True):

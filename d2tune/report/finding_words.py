@@ -81,6 +81,22 @@ WORDS = {
         "A region or mask does not say its class.",
         "Name it with `--class-name`, or the attribute that holds it with `--class-attribute`.",
     ),
+    "label_missing": (
+        "A picture has no label picture of its name.",
+        "Label it, move it away, or take it as it is with `--include-unlabeled`.",
+    ),
+    "unknown_label_value": (
+        "A label picture holds values that stand for no class; the message says which, and how many pixels have them.",
+        "Add them to the classes, or leave them out with `null` in `data.label_images.values`.",
+    ),
+    "channels_differ": (
+        "A picture has another number of channels than the others of its part.",
+        "Bring the missing channels, or name those to use in `data.label_images.channels`.",
+    ),
+    "nothing_labeled": (
+        "Every pixel of every label picture is left out, so there is nothing to learn.",
+        "Check `data.label_images.values`, or label some pictures.",
+    ),
     "clipped": (
         "A shape sticks out of the picture and was cut at its border.",
         "Nothing, if the object goes on beyond the picture.",
@@ -157,6 +173,11 @@ WORDS = {
     "image_restored_from_imageData": (
         "The picture is missing and was written out of the annotation file.",
         "Nothing, or bring the original picture.",
+    ),
+    "all_left_out": (
+        "Every pixel of a label picture is left out, so the picture teaches nothing; an error where all pictures "
+        "are so.",
+        "Label it, or move it away.",
     ),
     "ignored_label": (
         "`__ignore__`, `_background_` or a label that the project leaves out.",

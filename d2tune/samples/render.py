@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from d2tune.errors import DataError, nearest
-from d2tune.files import write_bytes, write_text
-from d2tune.samples import balloon, chipset, face
+from d2tune.files import write_text
+from d2tune.samples import balloon, carvana, cells, chipset, crops, face, membrane, ships, steel, street
 from d2tune.samples.canvas import develop
+from d2tune.samples.labelme_files import write_labelme_pair
 from d2tune.samples.scene import SampleInstance
 
 _MODULES = {"balloon": balloon, "chipset": chipset, "face": face}
-KINDS = tuple(_MODULES)
-"""The picture sets that :func:`render_sample` knows."""
+_WRITERS = {
+    "carvana": carvana,
+    "ships": ships,
+    "steel": steel,
+    "crops": crops,
+    "membrane": membrane,
+    "cells": cells,
+    "street": street,
+}
+PHOTO_KINDS = tuple(_MODULES)
+"""The picture sets that are written as photos beside Labelme files."""
+KINDS = (*PHOTO_KINDS, *_WRITERS)
+"""The picture sets that :func:`render_sample` knows; those that are no photo sets have the layout of public data."""
 
-LABELME_VERSION = "7.1.0"
 _SIZES = ((384, 288), (384, 288), (400, 300), (384, 256), (360, 288), (320, 320), (288, 384))
 _NEGATIVE_EVERY, _NEGATIVE_AT = 16, 11
 _VAL_EVERY, _VAL_AT = 5, 2
-_JPEG_QUALITY = 92
-_OUR_NAME = re.compile(rf"({'|'.join(KINDS)})_\d{{4,}}\.(jpg|json)")
+_OUR_NAME = re.compile(rf"({'|'.join(PHOTO_KINDS)})_\d{{4,}}\.(jpg|json)")
 
 
 @dataclass(frozen=True)
 class SampleResult:
-    """What was written: ``images`` and ``instances`` are counts by part, ``"train"`` and ``"val"``."""
+    """What was written: ``images`` and ``instances`` are counts by part, ``"train"`` and ``"val"`` of photo sets."""
 
     folder: Path
     class_names: tuple[str, ...]
@@ -43,9 +48,8 @@ class SampleResult:
 
     def summary(self) -> str:
         """One line: what was written where."""
-        parts = ", ".join(
-            f"{count} {part} images with {self.instances[part]} instances" for part, count in self.images.items()
-        )
+        shown = {part: f" with {count} instances" for part, count in self.instances.items()}
+        parts = ", ".join(f"{count} {part} images{shown.get(part, '')}" for part, count in self.images.items())
         return f"{parts} of {', '.join(self.class_names)}: {self.folder}"
 
 
@@ -58,11 +62,11 @@ class SamplePicture:
 
 
 def render_sample(kind: str, out: str | Path, *, images: int = 60, seed: int = 0, force: bool = False) -> SampleResult:
-    """Render ``images`` labelled pictures into ``out``: ``train/``, ``val/`` and ``labels.txt``.
+    """Render ``images`` labelled pictures into ``out``; the same kind and seed give the same bytes.
 
-    Every picture is a JPEG beside its Labelme JSON. The same kind and seed give the same bytes; picture number i
-    does not depend on ``images``. Numbers 2, 7, 12, ... go to ``val`` (with two pictures, the second), one in
-    sixteen shows none of the classes.
+    Photo sets have ``train/``, ``val/`` and ``labels.txt``, every picture a JPEG beside its Labelme JSON. Picture
+    number i does not depend on ``images``. Numbers 2, 7, 12, ... go to ``val`` (with two pictures, the second), one in
+    sixteen shows none of the classes. All other sets have the layout of the public data that they stand in for.
 
     Args:
         kind: One of :data:`KINDS`.
@@ -76,7 +80,9 @@ def render_sample(kind: str, out: str | Path, *, images: int = 60, seed: int = 0
     """
     folder = Path(out)
     _check(kind, folder, images=images, seed=seed, force=force)
-    class_names = _MODULES[kind].CLASS_NAMES
+    if kind in _WRITERS:
+        written = _WRITERS[kind].write(folder, images=images, seed=seed)
+        return SampleResult(folder, class_names(kind), MappingProxyType(written), MappingProxyType({}))
     counts = {part: [0, 0] for part in ("train", "val")}
     for part in counts:
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -86,13 +92,14 @@ def render_sample(kind: str, out: str | Path, *, images: int = 60, seed: int = 0
     for index in range(images):
         picture = render_picture(kind, index, seed=seed)
         part = "val" if index % _VAL_EVERY == _VAL_AT or (images == 2 and index == 1) else "train"
-        _write_pair(folder / part / f"{kind}_{index:04d}.jpg", picture)
+        objects = [(one.label, one.polygons) for one in picture.instances]
+        write_labelme_pair(folder / part / f"{kind}_{index:04d}.jpg", picture.image_rgb, objects)
         counts[part][0] += 1
         counts[part][1] += len(picture.instances)
-    write_text(folder / "labels.txt", "".join(f"{name}\n" for name in class_names))
+    write_text(folder / "labels.txt", "".join(f"{name}\n" for name in class_names(kind)))
     return SampleResult(
         folder=folder,
-        class_names=class_names,
+        class_names=class_names(kind),
         images=MappingProxyType({part: n[0] for part, n in counts.items()}),
         instances=MappingProxyType({part: n[1] for part, n in counts.items()}),
     )
@@ -100,7 +107,7 @@ def render_sample(kind: str, out: str | Path, *, images: int = 60, seed: int = 0
 
 def class_names(kind: str) -> tuple[str, ...]:
     """The classes of a kind of sample, in the order of their ids."""
-    return tuple(_MODULES[kind].CLASS_NAMES)
+    return tuple({**_MODULES, **_WRITERS}[kind].CLASS_NAMES)
 
 
 def render_picture(kind: str, index: int, *, seed: int = 0) -> SamplePicture:
@@ -116,46 +123,8 @@ def render_picture(kind: str, index: int, *, seed: int = 0) -> SamplePicture:
     return SamplePicture(develop(rng, scene.picture), scene.instances())
 
 
-def labelme_document(image_name: str, shape: tuple[int, int], instances: Sequence[SampleInstance]) -> dict[str, Any]:
-    """What Labelme 7 writes for a picture of ``shape`` (height, width); the pieces of a split object share a group."""
-    shapes, group = [], 0
-    for instance in instances:
-        split = len(instance.polygons) > 1
-        group += split
-        shapes += [
-            {
-                "label": instance.label,
-                "points": polygon.round(3).tolist(),
-                "group_id": group if split else None,
-                "description": "",
-                "shape_type": "polygon",
-                "flags": {},
-                "mask": None,
-            }
-            for polygon in instance.polygons
-        ]
-    return {
-        "version": LABELME_VERSION,
-        "flags": {},
-        "shapes": shapes,
-        "imagePath": image_name,
-        "imageData": None,
-        "imageHeight": shape[0],
-        "imageWidth": shape[1],
-    }
-
-
-def _write_pair(path: Path, picture: SamplePicture) -> None:
-    jpeg = io.BytesIO()
-    Image.fromarray(picture.image_rgb).save(jpeg, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    write_bytes(path, jpeg.getvalue())
-    height, width = picture.image_rgb.shape[:2]
-    document = labelme_document(path.name, (height, width), picture.instances)
-    write_text(path.with_suffix(".json"), json.dumps(document, ensure_ascii=False, indent=2))
-
-
 def _check(kind: str, folder: Path, *, images: int, seed: int, force: bool) -> None:
-    if kind not in _MODULES:
+    if kind not in KINDS:
         like = nearest(kind, KINDS)
         raise DataError(
             "unknown sample",

@@ -242,7 +242,7 @@ def test_arguments_that_do_not_belong_together(change, says):
 def test_needs_neither_torch_nor_detectron2():
     code = (
         "import sys, d2tune.report.contact_sheet, d2tune.report.tables\n"
-        "d2tune.report.contact_sheet.font(12)\n"
+        "d2tune.report.drawing.font(12)\n"
         "assert not {'torch', 'detectron2', 'matplotlib'} & set(sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

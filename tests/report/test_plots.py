@@ -22,7 +22,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from d2tune.report import bar_plots, confusion_plot, plot_style, plots
-from d2tune.report.bar_plots import ERROR_WORDS, Bar, write_class_iou, write_error_types, write_size_ap
+from d2tune.report.bar_plots import ERROR_WORDS, Bar, write_class_figure, write_error_types, write_size_ap
 from d2tune.report.confusion_plot import write_confusion
 from d2tune.report.plots import Curve, OperatingPoint, ScoreBin, write_calibration, write_precision_recall
 
@@ -160,8 +160,8 @@ CASES: dict[str, Write] = {
     ),
     "size, one": lambda path: write_size_ap(path, [Bar("64 px", 100.0, 100.0, 100.0, 1)], figure_name="boundary AP"),
     "size, none": lambda path: write_size_ap(path, [Bar("64 px", None)]),
-    "iou": lambda path: write_class_iou(path, bars(ODD_NAMES), mean=61.2, subtitle=LONG),
-    "iou, 80": lambda path: write_class_iou(path, bars([f"{ODD_NAMES[n % 10]} {n}" for n in range(80)]), mean=None),
+    "iou": lambda path: write_class_figure(path, bars(ODD_NAMES), mean=61.2, subtitle=LONG),
+    "iou, 80": lambda path: write_class_figure(path, bars([f"{ODD_NAMES[n % 10]} {n}" for n in range(80)]), mean=None),
 }
 
 
@@ -236,7 +236,7 @@ def texts_of(figures: list[tuple[Figure, list[Text]]]) -> list[str]:
 
 def test_names_are_written_as_they_are_and_told_apart(tmp_path, figures):
     names = ["$a_1$", "水晶", "結晶", "line\nend", "W" * 300, "W" * 301, "Größe"]
-    write_class_iou(tmp_path / "plot.png", [Bar(name, 50.0) for name in names], mean=None)
+    write_class_figure(tmp_path / "plot.png", [Bar(name, 50.0) for name in names], mean=None)
     found = texts_of(figures)
     assert {"$a_1$", "#2 □□", "#3 □□", "line\\nend", "Größe"} <= set(found)
     long = [text for text in found if "W…W" in text]
@@ -255,7 +255,7 @@ def test_letters_come_from_a_font_of_the_machine_that_has_them(tmp_path, figures
     known = list(fontManager.ttflist)
     try:
         fontManager.addfont(tmp_path / "other.ttf")
-        write_class_iou(tmp_path / "plot.png", [Bar("水晶", 50.0)], mean=None)
+        write_class_figure(tmp_path / "plot.png", [Bar("水晶", 50.0)], mean=None)
     finally:
         fontManager.ttflist[:] = known
     assert "水□" in texts_of(figures)
@@ -363,7 +363,7 @@ def test_bars_are_drawn_to_scale_with_intervals_and_reasons(tmp_path, figures):
 
 
 def test_mean_iou_is_a_line_and_in_the_title(tmp_path, figures):
-    write_class_iou(tmp_path / "plot.png", [Bar("road", 90.0), Bar("pole", 40.0)], mean=65.0)
+    write_class_figure(tmp_path / "plot.png", [Bar("road", 90.0), Bar("pole", 40.0)], mean=65.0)
     assert [line.get_xdata()[0] for line in figures[0][0].axes[0].lines] == [0, 65.0]
     assert "IoU of each class; the mean (mIoU, dashed) is 65.0" in texts_of(figures)
 
@@ -437,7 +437,7 @@ def test_colours_are_told_apart_by_everyone(vision):
         (lambda path: write_confusion(path, np.array([[1, -1], [0, 0]]), ["a"]), "negative"),
         (lambda path: write_error_types(path, {"both": Bar("both", 1.0)}, AP50=1.0), "kinds of mistakes"),
         (lambda path: write_size_ap(path, []), "no bar"),
-        (lambda path: write_class_iou(path, [], mean=None), "no bar"),
+        (lambda path: write_class_figure(path, [], mean=None), "no bar"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(write, message, tmp_path):

@@ -1,0 +1,158 @@
+"""Time and memory of predicting on a raster larger than memory should hold: ``python benchmarks/sliding_window.py``.
+
+A raster of 4 channels is written tile by tile to a temporary folder. A process of its own predicts on it with one 1 x 1
+convolution, so that what is measured is reading, blending and writing, and writes a tiled TIFF and a preview.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CHANNELS = 4
+TILE_PX = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=20000, help="of the raster, in pixels (default: 20000)")
+    parser.add_argument("--window", type=int, default=512, help="in pixels (default: 512)")
+    parser.add_argument("--overlap", type=float, default=0.25, help="share of a window (default: 0.25)")
+    parser.add_argument("--classes", type=int, default=6, help="default: 6")
+    parser.add_argument("--compression", choices=["none", "zlib"], default="none", help="of the raster (default: none)")
+    parser.add_argument("--scratch", type=Path, help="folder for the temporary folder")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        print(json.dumps(measure(options.run, options.window, options.overlap, options.classes)))
+        return
+    with tempfile.TemporaryDirectory(prefix="d2tune-bench-", dir=options.scratch) as folder:
+        raster = Path(folder) / "raster.tif"
+        write_raster(raster, options.side, options.compression)
+        same = [(name, str(getattr(options, name))) for name in ("window", "overlap", "classes")]
+        words = [word for name, value in same for word in (f"--{name}", value)]
+        command = [sys.executable, __file__, "--run", str(raster), *words]
+        figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        figures["raster_bytes"] = raster.stat().st_size
+    figures = {"machine": machine(), "side_px": options.side, "channels": CHANNELS, **dict(same), **figures}
+    print(table(figures))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": sys.version.split()[0],
+    }
+
+
+def write_raster(path: Path, side_px: int, compression: str) -> None:
+    """Smooth hills and some noise, 16 bits, all channels of a pixel side by side."""
+    import tifffile
+
+    tifffile.imwrite(
+        path,
+        _tiles(side_px),
+        shape=(side_px, side_px, CHANNELS),
+        dtype=np.uint16,
+        tile=(TILE_PX, TILE_PX),
+        photometric="minisblack",
+        planarconfig="contig",
+        compression=None if compression == "none" else compression,
+        bigtiff=True,
+        metadata=None,
+    )
+
+
+def _tiles(side_px: int) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 40, (TILE_PX, TILE_PX, CHANNELS), dtype=np.uint16)
+    phases = np.arange(CHANNELS) * 1.7
+    for top in range(0, side_px, TILE_PX):
+        rows = np.sin((top + np.arange(TILE_PX))[:, None, None] / 171 + phases)
+        for left in range(0, side_px, TILE_PX):
+            columns = np.cos((left + np.arange(TILE_PX))[None, :, None] / 233 + 2 * phases)
+            yield ((rows + columns) * 400 + 1000).astype(np.uint16) + noise
+
+
+def measure(raster_path: Path, window_px: int, overlap: float, classes: int) -> dict[str, Any]:
+    """Predict on a raster in this process."""
+    import torch
+
+    from d2tune.annotations.rasters import open_raster
+    from d2tune.inference.raster_output import LabelTiff, Preview
+    from d2tune.inference.sliding_window import predict_rows
+
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(CHANNELS, classes, 1)
+    seconds = {"read": 0.0, "network": 0.0, "write": 0.0}
+    windows = 0
+
+    def model(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        nonlocal windows
+        windows += len(samples)
+        began = time.perf_counter()
+        scores = [{"sem_seg": convolution((sample["image"][None] - 1000) / 300)[0]} for sample in samples]
+        seconds["network"] += time.perf_counter() - began
+        return scores
+
+    class Timed:
+        def read(self, *window: int) -> np.ndarray:
+            began = time.perf_counter()
+            pixels = raster.read(*window)
+            seconds["read"] += time.perf_counter() - began
+            return pixels
+
+    began = time.perf_counter()
+    with open_raster(raster_path) as raster:
+        picture: Any = Timed()
+        picture.height_px, picture.width_px = raster.height_px, raster.width_px
+        size = {"height_px": raster.height_px, "width_px": raster.width_px}
+        tiff_path = raster_path.with_name("classes.tif")
+        with LabelTiff(tiff_path, **size) as tiff, Preview(raster_path.with_name("classes.png"), **size) as preview:
+            for rows in predict_rows(model, picture, classes=classes, window_px=window_px, overlap=overlap):
+                at = time.perf_counter()
+                tiff.write(rows.class_ids)
+                preview.write(rows.class_ids)
+                seconds["write"] += time.perf_counter() - at
+    total_s = time.perf_counter() - began
+    pixels = size["height_px"] * size["width_px"]
+    return {
+        "windows": windows,
+        "total_s": round(total_s, 2),
+        **{f"{name}_s": round(value, 2) for name, value in seconds.items()},
+        "s_per_megapixel": round(total_s / pixels * 1e6, 4),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
+        "written_bytes": tiff_path.stat().st_size,
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    return (
+        "| raster | windows | whole | reading (beside the rest) | network | compressing and writing | memory |\n"
+        "|---|---|---|---|---|---|---|\n"
+        f"| {figures['side_px']} x {figures['side_px']} x {CHANNELS}, {figures['raster_bytes'] / 1e9:.2f} GB "
+        f"| {figures['windows']} of {figures['window']} px, {figures['classes']} classes | {figures['total_s']:.0f} s "
+        f"| {figures['read_s']:.0f} s | {figures['network_s']:.0f} s | {figures['write_s']:.0f} s "
+        f"| {figures['peak_rss_mb']} MB |"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""From a dataset dict to what a semantic model takes: a picture of any number of channels, and its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import transforms as T
+from numpy.typing import NDArray
+
+from d2tune.annotations.semantic import VOID
+from d2tune.data import patches
+from d2tune.data.batches import SampleKey
+from d2tune.data.label_maps import read_labels
+from d2tune.data.mapper import ColorJitter
+from d2tune.data.pictures import PictureReader, Pixels
+from d2tune.errors import DataError
+
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SemanticInput:
+    """How a semantic model sees pictures.
+
+    Attributes:
+        reader: Reads them.
+        max_side_px: Longest side of a whole picture after resizing.
+        largest_short_side_px: The largest short side that training asks for; 0 leaves pictures as they are.
+        patch_px: Side of the squares that training sees; 0 takes whole pictures.
+        patch_balance: Share of the squares that are drawn by class.
+        augment: ``photo`` or ``overhead``.
+        color_jitter: Share of photos whose colours are varied.
+        classes: How many there are.
+    """
+
+    reader: PictureReader
+    max_side_px: int
+    largest_short_side_px: int
+    patch_px: int
+    patch_balance: float
+    augment: str
+    color_jitter: float
+    classes: int
+
+
+class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
+    """Training pictures by ``SampleKey``.
+
+    Each item has ``image`` ``(C, h, w)``, uint8 for photos and else float32, ``sem_seg`` ``(h, w)`` int64 with 255
+    for pixels to leave out, and ``height``, ``width`` and ``image_id`` of the picture. Pictures are kept in memory
+    as far as ``cache_bytes`` goes; of those that do not fit only the squares that are trained on are read.
+
+    Args:
+        dicts: Dataset dicts with ``sem_seg_file_name``.
+        how: How pictures are seen.
+        cache_bytes: Memory that pictures may take in one process.
+    """
+
+    def __init__(self, dicts: Sequence[dict[str, Any]], how: SemanticInput, *, cache_bytes: int) -> None:
+        self._dicts = dicts
+        self._how = how
+        self._color = T.RandomApply(ColorJitter(), prob=how.color_jitter)
+        self._sampler: patches.PatchSampler | None = None
+        self._labels: dict[int, Labels] = {}
+        self._cache: dict[int, Pixels] = {}
+        self._free_bytes = cache_bytes
+
+    def __len__(self) -> int:
+        return len(self._dicts)
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+        source = self._dicts[key.index]
+        draw = np.random.default_rng(key.seed)
+        image, labels = self._patch(key, draw) if self._how.patch_px else self._whole(key)
+        image, labels = self._augmented(image, labels, key.seed, draw)
+        labels = without_data(image, labels)
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "sem_seg": torch.from_numpy(labels.astype(np.int64)),
+            "height": source["height"],
+            "width": source["width"],
+            "image_id": source["image_id"],
+        }
+
+    def _augmented(self, image: Pixels, labels: Labels, seed: int, draw: np.random.Generator) -> tuple[Pixels, Labels]:
+        if self._how.augment == "overhead":
+            image, labels = patches.overhead(image, labels, draw)
+        elif draw.random() < 0.5:
+            image, labels = patches.flip_left_right(image, labels)
+        if image.dtype == np.uint8 and image.shape[2] == 3:
+            np.random.seed(seed)
+            inputs = T.AugInput(np.ascontiguousarray(image))
+            self._color(inputs)
+            image = inputs.image
+        return image, labels
+
+    def _whole(self, key: SampleKey) -> tuple[Pixels, Labels]:
+        image, labels = self._picture(key.index), self._labels_of(key.index)
+        if not self._how.largest_short_side_px:
+            return image, labels
+        size_hw = T.ResizeShortestEdge.get_output_shape(*labels.shape, key.short_side_px, self._how.max_side_px)
+        return resized(image, size_hw), resized_labels(labels, size_hw)
+
+    def _patch(self, key: SampleKey, draw: np.random.Generator) -> tuple[Pixels, Labels]:
+        """A square of the picture, taken so large that it has the wanted side after resizing, and filled up."""
+        source, how = self._dicts[key.index], self._how
+        short_px = min(source["height"], source["width"])
+        scale = key.short_side_px / short_px if how.largest_short_side_px else 1.0
+        side_px = max(1, round(how.patch_px / scale))
+        top_px, left_px = self._sampler_of().draw(key.index, draw, patch_px=side_px)
+        height_px, width_px = (min(side_px, source[name]) for name in ("height", "width"))
+        labels = self._labels_of(key.index)[top_px : top_px + height_px, left_px : left_px + width_px]
+        image = self._window(key.index, top_px, left_px, height_px, width_px)
+        if side_px != how.patch_px:
+            size_hw = max(1, round(height_px * scale)), max(1, round(width_px * scale))
+            size_hw = min(size_hw[0], how.patch_px), min(size_hw[1], how.patch_px)
+            image, labels = resized(image, size_hw), resized_labels(labels, size_hw)
+        return image, labels
+
+    def _sampler_of(self) -> patches.PatchSampler:
+        if self._sampler is None:
+            maps = [self._labels_of(index) for index in range(len(self._dicts))]
+            how = self._how
+            self._sampler = patches.PatchSampler(
+                maps, patch_px=how.patch_px, balance=how.patch_balance, classes=how.classes
+            )
+        return self._sampler
+
+    def _labels_of(self, index: int) -> Labels:
+        if index not in self._labels:
+            self._labels[index] = read_labels(self._dicts[index]["sem_seg_file_name"])
+        return self._labels[index]
+
+    def _picture(self, index: int) -> Pixels:
+        if index in self._cache:
+            return self._cache[index]
+        source = self._dicts[index]
+        image = checked(self._how.reader.read(source["file_name"]), source)
+        factor = self._how.largest_short_side_px / min(image.shape[:2])
+        if not self._how.patch_px and 0 < factor < 0.9:
+            image = resized(image, (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))))
+        if image.nbytes <= self._free_bytes:
+            self._free_bytes -= image.nbytes
+            self._cache[index] = image
+        return image
+
+    def _window(self, index: int, top_px: int, left_px: int, height_px: int, width_px: int) -> Pixels:
+        source, reader = self._dicts[index], self._how.reader
+        fits = source["height"] * source["width"] * (reader.channels or 1) * 4 <= self._free_bytes
+        if index in self._cache or fits or reader.raster is None:
+            return self._picture(index)[top_px : top_px + height_px, left_px : left_px + width_px]
+        with reader.open(source["file_name"]) as picture:
+            return picture.read(top_px, left_px, height_px, width_px)
+
+
+class SemanticEvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
+    """Pictures in order, as they are evaluated: ``image`` ``(C, h, w)``, ``height``, ``width``, ``image_id``.
+
+    Args:
+        dicts: Dataset dicts; their labels are not read.
+        reader: Reads the pictures.
+        short_side_px: Short side at inference; 0 leaves pictures as they are.
+        max_side_px: Longest side at inference.
+    """
+
+    def __init__(
+        self, dicts: Sequence[dict[str, Any]], *, reader: PictureReader, short_side_px: int, max_side_px: int
+    ) -> None:
+        self._dicts = dicts
+        self._reader = reader
+        self._short_side_px = short_side_px
+        self._max_side_px = max_side_px
+
+    def __len__(self) -> int:
+        return len(self._dicts)
+
+    def input_size(self, index: int) -> tuple[int, int]:
+        """Height and width of the resized image."""
+        size = self._dicts[index]["height"], self._dicts[index]["width"]
+        return input_size(size, short_side_px=self._short_side_px, max_side_px=self._max_side_px)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        source = self._dicts[index]
+        image = checked(self._reader.read(source["file_name"]), source)
+        sample = semantic_sample(image, short_side_px=self._short_side_px, max_side_px=self._max_side_px)
+        return sample | {"image_id": source["image_id"], "file_name": source["file_name"]}
+
+
+def input_size(size_hw: tuple[int, int], *, short_side_px: int, max_side_px: int) -> tuple[int, int]:
+    """Height and width that a picture of ``size_hw`` has when the model sees it."""
+    if not short_side_px:
+        return size_hw
+    height_px, width_px = T.ResizeShortestEdge.get_output_shape(*size_hw, short_side_px, max_side_px)
+    return height_px, width_px
+
+
+def semantic_sample(image: Pixels, *, short_side_px: int, max_side_px: int) -> dict[str, Any]:
+    """What a model takes: ``image`` ``(C, h, w)``, and the picture's own ``height`` and ``width``.
+
+    Args:
+        image: ``(H, W, C)``.
+        short_side_px: Wanted short side; 0 leaves the picture as it is.
+        max_side_px: Largest long side.
+    """
+    height_px, width_px = image.shape[:2]
+    size_hw = input_size((height_px, width_px), short_side_px=short_side_px, max_side_px=max_side_px)
+    small = resized(image, size_hw)
+    tensor = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
+    return {"image": tensor, "height": height_px, "width": width_px}
+
+
+def checked(image: Pixels, source: dict[str, Any]) -> Pixels:
+    """The picture, if it still has the size that its annotations were read for.
+
+    Raises:
+        DataError: It has another.
+    """
+    if image.shape[:2] != (source["height"], source["width"]):
+        raise DataError(
+            "the image has changed its size since its annotations were read",
+            file=source["file_name"],
+            found=f"{image.shape[1]} x {image.shape[0]} px",
+            expected=f"{source['width']} x {source['height']} px",
+        )
+    return image
+
+
+def without_data(image: Pixels, labels: Labels) -> Labels:
+    """The labels, with pixels left out where no channel has data."""
+    if image.dtype == np.uint8:
+        return labels
+    empty = np.isnan(image).all(axis=2)
+    return np.where(empty, np.uint8(VOID), labels) if empty.any() else labels
+
+
+def resized(image: Pixels, size_hw: tuple[int, int]) -> Pixels:
+    """The picture at another size; areas are averaged where it shrinks. Any number of channels."""
+    if image.shape[:2] == size_hw:
+        return image
+    shrinks = size_hw[0] < image.shape[0]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    planes = [
+        cv2.resize(np.ascontiguousarray(image[:, :, at]), size_hw[::-1], interpolation=how)
+        for at in range(image.shape[2])
+    ]
+    return np.stack(planes, axis=2)
+
+
+def resized_labels(labels: Labels, size_hw: tuple[int, int]) -> Labels:
+    """The labels at another size, each pixel that of the nearest."""
+    if labels.shape == size_hw:
+        return labels
+    found: Labels = cv2.resize(np.ascontiguousarray(labels), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return found

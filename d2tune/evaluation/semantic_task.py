@@ -1,0 +1,225 @@
+"""Evaluating a semantic model: how well its label pictures agree with those drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from numpy.typing import NDArray
+
+from d2tune import files
+from d2tune.annotations.dataset import Dataset, Image
+from d2tune.annotations.outputs import beside
+from d2tune.data.catalog import detectron2_dicts
+from d2tune.data.label_maps import decode_png, encode_png, label_files, read_labels
+from d2tune.data.pictures import PictureReader, picture_reader
+from d2tune.data.semantic_mapper import SemanticEvaluationSamples
+from d2tune.evaluation.loop import StageTimes, stream
+from d2tune.evaluation.map_figures import MapMetrics, map_metrics, write_map_outcome
+from d2tune.evaluation.pictures import chosen_images
+from d2tune.evaluation.semantic import SemanticScorer
+from d2tune.evaluation.tasks import Quick, Scoring
+from d2tune.inference.sliding_window import predict_rows
+from d2tune.project import Project
+from d2tune.report.label_overlay import to_rgb
+from d2tune.report.label_sheet import LabelPanel, write_label_sheet
+
+PREDICTIONS = "predictions"
+"""Folder of label pictures in a run's folder: the place of the class, 255 where there is none."""
+
+LabelPng = bytes
+"""A label picture ``(H, W)`` as a PNG, which takes a hundredth of its pixels' memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapOutcome:
+    """An evaluation of label pictures or panoptic predictions in full."""
+
+    metrics: MapMetrics
+
+    @property
+    def headline(self) -> str:
+        """The figure that counts, by name: ``mIoU 81.3``."""
+        return self.metrics.headline
+
+    def write(self, folder: Path, *, bound: Mapping[str, Any], times: StageTimes | None) -> None:
+        """Write ``evaluation.json`` and ``plots``."""
+        write_map_outcome(folder, self.metrics, bound=bound, times=times)
+
+
+class SemanticEvaluator:
+    """Evaluates semantic models on one part of the data; see `tasks.Evaluator`.
+
+    Args:
+        dataset: The part, its background painted.
+        cfg: The run's config.
+        project: How its pictures are read.
+    """
+
+    def __init__(self, dataset: Dataset, cfg: CfgNode, project: Project) -> None:
+        self._dataset = dataset
+        self._cfg = cfg
+        self._reader = picture_reader(project, cfg)
+        self._labels = label_files(dataset, task="semantic")
+
+    def predict(
+        self,
+        model: Any,
+        *,
+        times: StageTimes | None = None,
+        batch_size: int | None = None,
+        show_progress: bool | None = None,
+    ) -> list[LabelPng]:
+        """A label picture for each image, in order."""
+        return predict_labels(
+            model,
+            self._dataset,
+            self._cfg,
+            self._reader,
+            times=times,
+            batch_size=batch_size,
+            show_progress=show_progress,
+        )
+
+    def quick(self, found: Sequence[LabelPng]) -> Quick:
+        """mIoU and what belongs to it, without boundaries."""
+        metrics = map_metrics(self._scored(found, boundary=False), intervals=False)
+        scalars = {f"semantic/{name}": one.value for name, one in metrics.metrics.items() if one.value is not None}
+        of_classes = {row["name"]: row["metrics"]["IoU"].value for row in metrics.classes}
+        scalars |= {f"semantic/IoU-{name}": value for name, value in of_classes.items() if value is not None}
+        figures = metrics.metrics
+        line = f"mIoU {figures['mIoU']}  pixel accuracy {figures['pACC']}  mean Dice {figures['mDice']}"
+        return Quick(metrics.main.value, line, scalars)
+
+    def evaluate(self, found: Sequence[LabelPng], scoring: Scoring) -> MapOutcome:
+        """All figures with their intervals."""
+        with scoring.times.scoring():
+            return MapOutcome(map_metrics(self._scored(found, boundary=True), intervals=True))
+
+    def save(self, found: Sequence[LabelPng], folder: Path) -> str:
+        """Write a PNG for each image into ``predictions``, and the classes into ``categories.json`` there."""
+        return save_labels(found, self._dataset.images, self._dataset.class_names, folder / PREDICTIONS)
+
+    def load(self, folder: Path) -> list[LabelPng]:
+        """Read the PNGs."""
+        places = beside(self._dataset.images, folder / PREDICTIONS, ".png")
+        return [places[image.id].read_bytes() for image in self._dataset.images]
+
+    def draw(self, path: Path, found: Sequence[LabelPng], *, title: str, subtitle: str) -> None:
+        """The picture, the labels drawn and those predicted, with a legend."""
+        panels = []
+        for at in chosen_images(len(found)):
+            image, truth, predicted = self._dataset.images[at], self._truth(at), decode_png(found[at])
+            scorer = SemanticScorer(self._dataset.class_names, boundary=False)
+            scorer.add(predicted, truth, image.file_name)
+            panels.append(
+                LabelPanel(
+                    image_rgb=shown(self._reader, image),
+                    title=image.file_name,
+                    truth=truth,
+                    predicted=predicted,
+                    note=f"mIoU {scorer.result().metrics['mIoU']}",
+                )
+            )
+        write_label_sheet(path, panels, class_names=self._dataset.class_names, title=title, subtitle=subtitle)
+
+    def _truth(self, at: int) -> NDArray[np.uint8]:
+        return read_labels(self._labels.semantic[at])
+
+    def _scored(self, found: Sequence[LabelPng], *, boundary: bool) -> SemanticScorer:
+        scorer = SemanticScorer(self._dataset.class_names, boundary=boundary)
+        for at, image in enumerate(self._dataset.images):
+            scorer.add(decode_png(found[at]), self._truth(at), image.file_name)
+        return scorer
+
+
+def predict_labels(
+    model: Any,
+    dataset: Dataset,
+    cfg: CfgNode,
+    reader: PictureReader,
+    *,
+    times: StageTimes | None = None,
+    batch_size: int | None = None,
+    show_progress: bool | None = None,
+) -> list[LabelPng]:
+    """The class of every pixel of every image of ``dataset``, in order.
+
+    Args:
+        model: A semantic model.
+        dataset: Images to run on; its instances are not looked at.
+        cfg: For image size, and the size of windows where pictures are large.
+        reader: Reads the pictures.
+        times: Takes the time of each stage.
+        batch_size: Images or windows per forward pass.
+        show_progress: Whether to draw a progress bar; None draws one on a terminal.
+    """
+    times = times or StageTimes()
+    options: dict[str, Any] = {"batch_size": batch_size, "show_progress": show_progress}
+    if cfg.TEST.WINDOW_PX:
+        with times.running():
+            return [
+                encode_png(predict_windows(model, str(image.path), cfg, reader, classes=len(dataset.categories), **options))
+                for image in dataset.images
+            ]
+    samples = SemanticEvaluationSamples(
+        detectron2_dicts(dataset),
+        reader=reader,
+        short_side_px=cfg.INPUT.MIN_SIZE_TEST,
+        max_side_px=cfg.INPUT.MAX_SIZE_TEST,
+    )
+    found: list[LabelPng] = [b""] * len(samples)
+
+    def finish(index: int, sample: dict[str, Any], labels: NDArray[np.uint8]) -> None:
+        found[index] = encode_png(labels)
+
+    stream(model, samples, forward_labels, finish, times=times, **options)
+    return found
+
+
+def predict_windows(
+    model: Any, path: str, cfg: CfgNode, reader: PictureReader, *, classes: int, **options: Any
+) -> NDArray[np.uint8]:
+    """The labels ``(H, W)`` of one picture, found in windows of ``cfg.TEST.WINDOW_PX``."""
+    with reader.open(path) as picture:
+        labels = np.empty((picture.height_px, picture.width_px), np.uint8)
+        for rows in predict_rows(model, picture, classes=classes, window_px=cfg.TEST.WINDOW_PX, **options):
+            labels[rows.top_px : rows.top_px + len(rows.class_ids)] = rows.class_ids
+    return labels
+
+
+def forward_labels(model: Any, batch: Sequence[dict[str, Any]]) -> list[NDArray[np.uint8]]:
+    """The class of every pixel of each picture of a batch, off the device."""
+    found = [one["sem_seg"].argmax(dim=0).to(torch.uint8).cpu().numpy() for one in model(batch)]
+    return [_without_data(labels, sample) for labels, sample in zip(found, batch, strict=True)]
+
+
+def _without_data(labels: NDArray[np.uint8], sample: dict[str, Any]) -> NDArray[np.uint8]:
+    """The labels, 255 where the picture has its own size and no channel has data."""
+    image = sample["image"]
+    if not image.is_floating_point() or tuple(image.shape[1:]) != labels.shape:
+        return labels
+    empty = image.isnan().all(dim=0).numpy()
+    return np.where(empty, np.uint8(255), labels)
+
+
+def save_labels(found: Sequence[LabelPng], images: Sequence[Image], class_names: Sequence[str], folder: Path) -> str:
+    """Write label pictures, and ``categories.json`` with what each value means; gives a SHA-256 over the pictures."""
+    places = beside(images, folder, ".png")
+    for image, content in zip(images, found, strict=True):
+        files.write_bytes(places[image.id], content)
+    files.write_json(folder / "categories.json", [{"label": at, "name": name} for at, name in enumerate(class_names)])
+    return files.sha256_files(folder, [places[image.id] for image in images])
+
+
+def shown(reader: PictureReader, image: Image) -> NDArray[np.uint8]:
+    """A picture of any number of channels as RGB ``(H, W, 3)``, for people."""
+    pixels = reader.read(str(image.path))
+    is_bgr = reader.raster is None and reader.order == "BGR"
+    rgb: NDArray[np.uint8] = to_rgb(np.ascontiguousarray(pixels[:, :, ::-1]) if is_bgr else pixels)
+    return rgb

@@ -1,0 +1,122 @@
+"""Predicted label maps as the CSV that a competition takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune.annotations import rle_csv
+from d2tune.annotations.dataset import Dataset, Image
+from d2tune.annotations.from_masks import dataset_of_masks
+from d2tune.annotations.geometry import Mask
+from d2tune.annotations.rle_csv import PRESETS
+from d2tune.annotations.semantic import VOID
+from d2tune.errors import DataError
+
+
+def instances_of_map(
+    labels: NDArray[Any], *, classes: Sequence[str], background: str | None, split: bool
+) -> list[tuple[int, Mask]]:
+    """What a label map shows, as masks.
+
+    Args:
+        labels: Places of the classes ``(H, W)``, whole numbers; 255 is no class.
+        classes: All classes in the order of their ids.
+        background: The class that is left out; None leaves out none.
+        split: Whether each connected part is a mask of its own; pixels that touch at a side or a corner belong
+            together.
+
+    Returns:
+        Place of the class and pixels ``(H, W)``, by class, parts from the top down.
+
+    Raises:
+        DataError: The map holds a number that is no class.
+    """
+    found: list[tuple[int, Mask]] = []
+    for place in np.unique(labels).tolist():
+        if place == VOID:
+            continue
+        if place >= len(classes):
+            raise DataError(
+                "the map holds a number that is no class",
+                found=str(place),
+                expected=f"0 to {len(classes) - 1}, or {VOID}",
+            )
+        if classes[place] != background:
+            mask = labels == place
+            found += [(place, part) for part in (rle_csv.components(mask) if split else [mask])]
+    return found
+
+
+def dataset_of_maps(
+    images: Sequence[Image],
+    maps: Iterable[NDArray[Any]],
+    *,
+    classes: Sequence[str],
+    background: str | None,
+    preset: str,
+    image_root: Path | None = None,
+) -> Dataset:
+    """Predicted label maps as the instances that a dialect has rows for.
+
+    Args:
+        images: The pictures, in any order.
+        maps: A map ``(H, W)`` for each of them, as in `instances_of_map`; they are taken one at a time.
+        classes: All classes in the order of their ids; they become the categories, the background too.
+        background: The class of pixels that show nothing.
+        preset: The dialect: carvana, airbus or severstal.
+        image_root: The folder that file names are relative to.
+    """
+    split = PRESETS[preset].row_per_instance
+    masks = (instances_of_map(one, classes=classes, background=background, split=split) for one in maps)
+    return dataset_of_masks(images, masks, classes, image_root=image_root)
+
+
+def write_submission(
+    dataset: Dataset, path: Path, *, preset: str, background: str | None = None, force: bool = False
+) -> Path:
+    """Write a competition's CSV: every picture is listed by its base name, with blank runs where nothing was found.
+
+    ``carvana`` has a row for each picture, ``airbus`` one for each ship, ``severstal`` one for each picture and class
+    (``ImageId_ClassId``). `rle_csv.read` gives the same masks back.
+
+    Args:
+        dataset: The predictions, as of `dataset_of_maps`.
+        path: The file, where it ends in ``.csv``; else a folder, which gets ``submission.csv``.
+        preset: The dialect.
+        background: A class that gets no rows.
+        force: Whether a file that is there is overwritten.
+
+    Returns:
+        The file.
+
+    Raises:
+        DataError: Two pictures have the same base name, the dialect is unknown or cannot tell several classes apart,
+            or the file is already there.
+    """
+    by_name: dict[str, str] = {}
+    for image in dataset.images:
+        name = image.file_name.rsplit("/", 1)[-1]
+        if name in by_name:
+            raise DataError(
+                "two pictures have the same base name, and the CSV has nothing else to tell them apart",
+                file=image.file_name,
+                found=f"also {by_name[name]}",
+                hint="Predict on one folder at a time.",
+            )
+        by_name[name] = image.file_name
+    dropped = {category.id for category in dataset.categories if category.name == background}
+    listed = replace(
+        dataset,
+        images=tuple(replace(image, file_name=image.file_name.rsplit("/", 1)[-1]) for image in dataset.images),
+        categories=tuple(category for category in dataset.categories if category.id not in dropped),
+        instances=tuple(one for one in dataset.instances if one.category_id not in dropped),
+    )
+    columns = PRESETS[preset].headers[-1] if preset in PRESETS else None
+    out = path if path.suffix.lower() == ".csv" else path / "submission.csv"
+    return rle_csv.write(listed, out, preset=preset, columns=columns, force=force)[0]

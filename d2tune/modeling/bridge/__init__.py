@@ -1,0 +1,1 @@
+"""Semantic networks of other libraries as Detectron2 models."""

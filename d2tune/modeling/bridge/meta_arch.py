@@ -1,0 +1,156 @@
+"""A semantic network as one of Detectron2's meta architectures."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from torch import Tensor, nn
+
+from d2tune.errors import DataError
+from d2tune.modeling.bridge.losses import IGNORED, WeightedLosses
+from d2tune.modeling.bridge.networks import architecture_named, build_network
+from d2tune.modeling.bridge.padding import mirror_pad
+
+
+@META_ARCH_REGISTRY.register()
+class SemanticBridge(nn.Module):
+    """Runs any network from pictures to logits on Detectron2's lists of dicts.
+
+    Pictures are normalised, values that are no number become 0, and their right and lower edges are mirrored up to a
+    size that the network takes. In training all pictures of a batch are brought to one size, and what was added is
+    left out of the loss. In evaluation each picture is padded to its own size alone, and only those of one size share
+    a pass, so that a result does not depend on the other pictures of its batch.
+
+    Args:
+        network: From ``(N, C, h, w)`` to logits ``(N, K, h, w)``.
+        loss: Takes logits and labels ``(N, h, w)`` and gives losses by name.
+        size_divisibility: The network's pictures have sides of a multiple of this, at least twice it, in pixels.
+        pixel_mean: Of each channel.
+        pixel_std: Of each channel.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        loss: nn.Module,
+        size_divisibility: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.size_divisibility = size_divisibility
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).float().view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).float().view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments of ``__init__`` from ``MODEL.BRIDGE``, ``MODEL.PIXEL_MEAN`` and ``MODEL.FEATURES.NORM``.
+
+        Raises:
+            ProjectError: A name in ``MODEL.BRIDGE`` is unknown, or choices in it do not go together.
+        """
+        bridge = cfg.MODEL.BRIDGE
+        kind = architecture_named(bridge.ARCHITECTURE)
+        network = build_network(
+            architecture=bridge.ARCHITECTURE,
+            encoder=bridge.ENCODER or None,
+            in_channels=len(cfg.MODEL.PIXEL_MEAN),
+            classes=bridge.NUM_CLASSES,
+            output_stride=bridge.OUTPUT_STRIDE or None,
+            padding=bridge.PADDING,
+            width=bridge.WIDTH,
+        )
+        if cfg.MODEL.FEATURES.NORM == "frozen" and kind.encoder_part is not None:
+            _freeze_norms(network, kind.encoder_part)
+        return {
+            "network": network,
+            "loss": WeightedLosses(
+                terms=bridge.LOSS, classes=bridge.NUM_CLASSES, class_weights=bridge.CLASS_WEIGHTS
+            ),
+            "size_divisibility": kind.divisibility_px,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses in training, class probabilities in evaluation.
+
+        Args:
+            batched_inputs: For each picture ``image`` ``(C, h, w)``, uint8 or float, NaN where there is no data;
+                ``height`` and ``width`` of the original picture; for training ``sem_seg`` ``(h, w)``, 255 = left out.
+
+        Returns:
+            In training the weighted losses by name. In evaluation one dict for each picture, whose ``sem_seg``
+            ``(K, height, width)`` holds float32 probabilities: the logits, resized bilinearly to the original size,
+            after a softmax over the classes.
+
+        Raises:
+            DataError: A picture has not as many channels as the model.
+        """
+        images = [self._normalised(sample) for sample in batched_inputs]
+        if self.training:
+            return self._losses(images, [sample["sem_seg"].to(self.device) for sample in batched_inputs])
+        return self._probabilities(images, batched_inputs)
+
+    def _normalised(self, sample: dict[str, Any]) -> Tensor:
+        image: Tensor = sample["image"]
+        if len(image) != len(self.pixel_mean):
+            raise DataError(
+                "the picture has not as many channels as the model",
+                file=sample.get("file_name"),
+                found=f"{len(image)} channels",
+                expected=str(len(self.pixel_mean)),
+            )
+        scaled = (image.to(self.device).float() - self.pixel_mean) / self.pixel_std
+        return torch.nan_to_num(scaled, nan=0.0, posinf=0.0, neginf=0.0)
+
+    def _padded_px(self, side_px: int) -> int:
+        return self.size_divisibility * max(2, math.ceil(side_px / self.size_divisibility))
+
+    def _losses(self, images: list[Tensor], labels: list[Tensor]) -> dict[str, Tensor]:
+        height_px = self._padded_px(max(image.shape[-2] for image in images))
+        width_px = self._padded_px(max(image.shape[-1] for image in images))
+        batch = torch.stack([mirror_pad(image, height_px=height_px, width_px=width_px) for image in images])
+        targets = labels[0].new_full((len(labels), height_px, width_px), IGNORED)
+        for target, label in zip(targets, labels, strict=True):
+            target[: label.shape[0], : label.shape[1]] = label
+        losses: dict[str, Tensor] = self.loss(self.network(batch), targets.long())
+        return losses
+
+    def _probabilities(self, images: list[Tensor], samples: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+        places_of: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for place, image in enumerate(images):
+            places_of[self._padded_px(image.shape[-2]), self._padded_px(image.shape[-1])].append(place)
+        scores: dict[int, Tensor] = {}
+        for (height_px, width_px), places in places_of.items():
+            batch = [mirror_pad(images[place], height_px=height_px, width_px=width_px) for place in places]
+            for place, logits in zip(places, self.network(torch.stack(batch)), strict=True):
+                size = tuple(images[place].shape[-2:])
+                height, width = samples[place].get("height", size[0]), samples[place].get("width", size[1])
+                scores[place] = sem_seg_postprocess(logits.float(), size, height, width).softmax(0)
+        return [{"sem_seg": scores[place]} for place in range(len(images))]
+
+
+def _freeze_norms(network: nn.Module, part: str) -> None:
+    """Turn the batch norms of a pretrained encoder into affine maps, which neither learn nor look at the batch."""
+    from timm.layers import freeze_batch_norm_2d
+
+    setattr(network, part, freeze_batch_norm_2d(getattr(network, part)))

@@ -1,0 +1,307 @@
+"""The networks of the bridge by name: segmentation-models-pytorch's, torchvision's, and our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from d2tune.errors import ProjectError, nearest
+from d2tune.modeling.bridge.deeplab_mobilenet import DeepLabV3MobileNetV2
+from d2tune.modeling.bridge.unet import UNet2015
+
+ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
+"""Of DeepLab's dilated branches by output stride (Chen et al., arXiv:1706.05587, section 4.1)."""
+
+TORCHVISION_CHANNELS = {"resnet50": 2048, "resnet101": 2048, "mobilenet_v3_large": 960}
+"""Channels of the last features of torchvision's encoders."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A kind of network and what can be chosen about it.
+
+    Attributes:
+        build: Makes the network from ``encoder``, ``in_channels``, ``classes`` and, where there is a choice,
+            ``output_stride``, ``padding`` and ``width``.
+        encoder: The encoder unless another is named; None where there is none.
+        encoders: All that can be named; None: whatever segmentation-models-pytorch has.
+        encoder_part: The network's attribute that holds the encoder.
+        output_strides: To choose from, its own first.
+        divisibility_px: Pictures must have sides that are multiples of this.
+    """
+
+    build: Callable[..., nn.Module]
+    encoder: str | None = None
+    encoders: tuple[str, ...] | None = ()
+    encoder_part: str | None = None
+    output_strides: tuple[int, ...] = ()
+    divisibility_px: int = 1
+
+
+def _smp_network(
+    class_name: str, *, encoder: str, in_channels: int, classes: int, output_stride: int | None = None
+) -> nn.Module:
+    import segmentation_models_pytorch
+
+    dilated = {}
+    if output_stride is not None:
+        dilated = {"encoder_output_stride": output_stride, "decoder_atrous_rates": ATROUS_RATES[output_stride]}
+    build = getattr(segmentation_models_pytorch, class_name)
+    try:
+        network: nn.Module = build(
+            encoder_name=encoder, encoder_weights=None, in_channels=in_channels, classes=classes, **dilated
+        )
+    except (RuntimeError, ValueError, KeyError, AttributeError, AssertionError) as error:
+        raise ProjectError(
+            f"{class_name} cannot be built on this encoder: {str(error).splitlines()[0] or type(error).__name__}",
+            place="model.encoder",
+            found=f"{encoder!r} with {in_channels} channels",
+            hint="Take another encoder, such as resnet34.",
+        ) from None
+    return network
+
+
+class TorchvisionNetwork(nn.Module):
+    """Torchvision's segmentation networks without their auxiliary head, under torchvision's names of the layers.
+
+    Args:
+        head: ``fcn`` or ``deeplab_v3``.
+        encoder: ``resnet50``, ``resnet101`` or ``mobilenet_v3_large``.
+        in_channels: Channels of the pictures.
+        classes: Channels of the logits.
+        output_stride: 8 or 16.
+    """
+
+    def __init__(self, head: str, *, encoder: str, in_channels: int, classes: int, output_stride: int) -> None:
+        from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+        from torchvision.models.segmentation.fcn import FCNHead
+
+        super().__init__()
+        self.backbone = _torchvision_encoder(encoder, in_channels, output_stride)
+        channels = TORCHVISION_CHANNELS[encoder]
+        if head == "fcn":
+            self.classifier = FCNHead(channels, classes)
+        else:
+            self.classifier = DeepLabHead(channels, classes, ATROUS_RATES[output_stride])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(N, K, h, w)`` of pictures ``(N, C, h, w)``."""
+        coarse = self.classifier(self.backbone(x)["out"])
+        return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _torchvision_encoder(name: str, in_channels: int, output_stride: int) -> nn.Module:
+    import torchvision
+    from torchvision.models._utils import IntermediateLayerGetter
+
+    if name == "mobilenet_v3_large":
+        if output_stride != 16:
+            raise ProjectError(
+                "torchvision's mobilenet_v3_large has output stride 16",
+                place="model.output_stride",
+                found=str(output_stride),
+                hint="Leave it out, or take resnet50.",
+            )
+        features = torchvision.models.mobilenet_v3_large(weights=None, dilated=True).features
+        features[0][0] = _like(features[0][0], in_channels)
+        return IntermediateLayerGetter(features, {str(len(features) - 1): "out"})
+    dilation = [False, output_stride == 8, True]
+    resnet = torchvision.models.get_model(name, weights=None, replace_stride_with_dilation=dilation)
+    resnet.conv1 = _like(resnet.conv1, in_channels)
+    return IntermediateLayerGetter(resnet, {"layer4": "out"})
+
+
+def _like(first: nn.Conv2d, in_channels: int) -> nn.Conv2d:
+    """A first convolution for another number of channels."""
+    if in_channels == first.in_channels:
+        return first
+    changed = nn.Conv2d(
+        in_channels,
+        first.out_channels,
+        kernel_size=first.kernel_size,  # type: ignore[arg-type]
+        stride=first.stride,  # type: ignore[arg-type]
+        padding=first.padding,  # type: ignore[arg-type]
+        bias=False,
+    )
+    nn.init.kaiming_normal_(changed.weight, mode="fan_out", nonlinearity="relu")
+    return changed
+
+
+def _deeplab_v3_mobilenet_v2(*, encoder: str, in_channels: int, classes: int) -> nn.Module:
+    return DeepLabV3MobileNetV2(in_channels=in_channels, classes=classes)
+
+
+def _smp(class_name: str, encoder: str, output_strides: tuple[int, ...] = ()) -> Architecture:
+    return Architecture(
+        build=partial(_smp_network, class_name),
+        encoder=encoder,
+        encoders=None,
+        encoder_part="encoder",
+        output_strides=output_strides,
+        divisibility_px=32,
+    )
+
+
+def _torchvision(head: str, encoders: tuple[str, ...]) -> Architecture:
+    return Architecture(
+        build=partial(TorchvisionNetwork, head),
+        encoder=encoders[0],
+        encoders=encoders,
+        encoder_part="backbone",
+        output_strides=(16, 8),
+        divisibility_px=16,
+    )
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "unet": _smp("Unet", "resnet34"),
+    "unet_plus_plus": _smp("UnetPlusPlus", "resnet34"),
+    "deeplab_v3": _smp("DeepLabV3", "resnet50", (16, 8)),
+    "deeplab_v3_plus": _smp("DeepLabV3Plus", "resnet50", (16, 8)),
+    "fpn": _smp("FPN", "resnet34"),
+    "torchvision_fcn": _torchvision("fcn", ("resnet50", "resnet101")),
+    "torchvision_deeplab_v3": _torchvision("deeplab_v3", ("resnet50", "resnet101", "mobilenet_v3_large")),
+    "unet_2015": Architecture(build=UNet2015, divisibility_px=16),
+    "deeplab_v3_mobilenet_v2": Architecture(
+        build=_deeplab_v3_mobilenet_v2,
+        encoder="mobilenet_v2",
+        encoders=("mobilenet_v2",),
+        encoder_part="features",
+    ),
+}
+"""By the names that ``MODEL.BRIDGE.ARCHITECTURE`` takes."""
+
+
+def architecture_named(name: str) -> Architecture:
+    """The architecture of that name.
+
+    Raises:
+        ProjectError: There is none.
+    """
+    if name not in ARCHITECTURES:
+        raise _unknown("architecture", name, ARCHITECTURES, "MODEL.BRIDGE.ARCHITECTURE")
+    return ARCHITECTURES[name]
+
+
+def build_network(
+    *,
+    architecture: str,
+    encoder: str | None,
+    in_channels: int,
+    classes: int,
+    output_stride: int | None = None,
+    padding: str = "same",
+    width: int = 64,
+) -> nn.Module:
+    """A network with random weights; nothing is downloaded.
+
+    Args:
+        architecture: A name of ``ARCHITECTURES``.
+        encoder: None takes the architecture's own.
+        in_channels: Channels of the pictures.
+        classes: Channels of the logits.
+        output_stride: 8 or 16, of an architecture that has the choice; None takes its own.
+        padding: ``same`` or ``valid``, of ``unet_2015``.
+        width: Channels of the first level, of ``unet_2015``.
+
+    Returns:
+        A module from ``(N, in_channels, h, w)`` to logits ``(N, classes, h, w)``, where h and w are multiples of the
+        architecture's ``divisibility_px``.
+
+    Raises:
+        ProjectError: A name is unknown, or the architecture has not what is asked of it.
+    """
+    kind = architecture_named(architecture)
+    choices: dict[str, int | str] = {}
+    _check_padding(architecture, padding)
+    if kind.build is UNet2015:
+        choices |= {"padding": padding, "width": width}
+    if encoder is not None or kind.encoder is not None:
+        choices["encoder"] = _checked_encoder(architecture, kind, encoder or str(kind.encoder))
+    if output_stride is not None and output_stride not in kind.output_strides:
+        raise ProjectError(
+            f"{architecture} has no output stride {output_stride}",
+            place="model.output_stride",
+            expected=" or ".join(map(str, sorted(kind.output_strides))) or None,
+            hint=None if kind.output_strides else "Leave it out, or take deeplab_v3 or deeplab_v3_plus.",
+        )
+    if kind.output_strides:
+        choices["output_stride"] = output_stride or kind.output_strides[0]
+    return with_steady_norms(kind.build(in_channels=in_channels, classes=classes, **choices))
+
+
+def _check_padding(architecture: str, padding: str) -> None:
+    if padding not in ("same", "valid"):
+        raise ProjectError(f"no padding {padding!r}", place="model.padding", expected="'same' or 'valid'")
+    if padding == "valid" and architecture != "unet_2015":
+        raise ProjectError(
+            f"{architecture} has no unpadded form",
+            place="model.padding",
+            found=repr(padding),
+            hint="Leave it out, or take the preset unet_2015.",
+        )
+
+
+def _checked_encoder(architecture: str, kind: Architecture, name: str) -> str:
+    if kind.encoder is None:
+        raise ProjectError(
+            f"{architecture} has no encoder to choose",
+            place="model.encoder",
+            found=repr(name),
+            hint="Leave it out, or take the preset unet.",
+        )
+    known = _smp_encoders(name) if kind.encoders is None else kind.encoders
+    timm_tag_off = name.split(".")[0] if name.startswith("tu-") else name
+    if timm_tag_off not in known:
+        raise _unknown("encoder", name, known, "model.encoder", of=f" of {architecture}")
+    return name
+
+
+def _smp_encoders(like: str) -> list[str]:
+    """Encoders of segmentation-models-pytorch; timm's, which begin with ``tu-``, where such a one is meant."""
+    if like.startswith("tu-"):
+        import timm
+
+        return [f"tu-{name}" for name in timm.list_models()]
+    from segmentation_models_pytorch.encoders import get_encoder_names
+
+    return list(get_encoder_names())
+
+
+def _unknown(what: str, name: str, known: Iterable[str], place: str, of: str = "") -> ProjectError:
+    names = list(known)
+    like = nearest(name, names)
+    there = f"There are: {', '.join(names)}." if len(names) < 20 else None
+    hint = " ".join(part for part in (f"Did you mean {like!r}?" if like else None, there) if part)
+    return ProjectError(f"no {what} {name!r}{of}", place=place, hint=hint or None)
+
+
+class SteadyBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that takes its running statistics where a channel has one value, which has no deviation.
+
+    This happens in training after DeepLab's image pooling, and in the last stage of a tiny picture, with one picture
+    in the batch. The weights and names are those of ``nn.BatchNorm2d``.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: D102
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        return super().forward(input)
+
+
+def with_steady_norms(network: nn.Module) -> nn.Module:
+    """The same network with every plain batch norm in it turned into a ``SteadyBatchNorm2d``."""
+    for name, child in network.named_children():
+        if type(child) is not nn.BatchNorm2d:
+            with_steady_norms(child)
+            continue
+        steady = SteadyBatchNorm2d(child.num_features, child.eps, child.momentum, child.affine)
+        steady.load_state_dict(child.state_dict())
+        setattr(network, name, steady)
+    return network

@@ -1,0 +1,51 @@
+"""What panoptic models answer, in the words of the evaluation: segments whose classes are places in the class names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune.data.catalog import LABEL_DIVISOR
+
+
+def segments(output: Mapping[str, Any], *, things: int, stuff: int) -> tuple[NDArray[np.int32], list[dict[str, int]]]:
+    """The segments of one picture.
+
+    Panoptic FPN lists its segments, things by their place among the things and stuff by its place in the semantic
+    head, whose class 0 stands for all things. Panoptic-DeepLab lists none: its ids hold the class, and -1 is nothing.
+
+    Args:
+        output: A model's answer for one picture, with ``panoptic_seg``.
+        things: Number of thing classes.
+        stuff: Number of stuff classes.
+
+    Returns:
+        Segment ids ``(H, W)``, 0 where there is no segment, and for each segment its ``id`` and its ``category_id``:
+        its class's place among the things followed by the stuff.
+    """
+    found, infos = output["panoptic_seg"]
+    ids = found.cpu().numpy()
+    if infos is None:
+        return _from_coded_ids(ids, things + stuff)
+    listed = [{"id": int(one["id"]), "category_id": _place(one, things)} for one in infos]
+    return ids.astype(np.int32), listed
+
+
+def _place(info: Mapping[str, Any], things: int) -> int:
+    category = int(info["category_id"])
+    return category if info["isthing"] else things + category - 1
+
+
+def _from_coded_ids(coded: NDArray[Any], classes: int) -> tuple[NDArray[np.int32], list[dict[str, int]]]:
+    values, places = np.unique(coded, return_inverse=True)
+    is_segment = (values >= 0) & (values // LABEL_DIVISOR < classes)
+    number = np.where(is_segment, np.cumsum(is_segment), 0).astype(np.int32)
+    listed = [
+        {"id": int(one), "category_id": int(value // LABEL_DIVISOR)}
+        for one, value in zip(number, values, strict=True)
+        if one
+    ]
+    return number[places].reshape(coded.shape), listed

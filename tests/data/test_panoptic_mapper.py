@@ -1,0 +1,159 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as mask_utils
+
+from d2tune.data.batches import SampleKey
+from d2tune.data.panoptic_mapper import PanopticSamples, center_targets
+from d2tune.errors import DataError
+from d2tune.modeling.config import preset_config
+
+HEIGHT_PX, WIDTH_PX = 90, 140
+VOID, SKY, ROAD, LEFT_CAR, RIGHT_CAR = range(5)
+COLOURS = np.array([[0, 0, 0], [40, 80, 250], [90, 90, 90], [250, 30, 30], [30, 250, 30]], np.uint8)
+SEPARATED = np.array([255, 1, 2, 0, 0], np.uint8)
+"""Label of each region for Panoptic FPN: 0 for all things, 1 and up for the stuff."""
+CONTIGUOUS = np.array([255, 1, 2, 0, 0])
+"""Place of each region's class among car, sky, road."""
+SEGMENT_IDS = np.array([0, 70_000, 300, 5, 66_000])
+
+
+def regions() -> np.ndarray:
+    """Sky above road, two cars that touch, a strip at the bottom that nobody drew."""
+    drawn = np.full((HEIGHT_PX, WIDTH_PX), ROAD)
+    drawn[:40] = SKY
+    drawn[50:70, 20:50] = LEFT_CAR
+    drawn[45:75, 50:100] = RIGHT_CAR
+    drawn[85:] = VOID
+    return drawn
+
+
+def street(folder: Path, drawn: np.ndarray | None = None) -> dict:
+    """The dataset dict of a picture whose colours tell its regions."""
+    drawn = regions() if drawn is None else drawn
+    ids = SEGMENT_IDS[drawn]
+    pictures = {
+        "file_name": COLOURS[drawn],
+        "sem_seg_file_name": SEPARATED[drawn],
+        "pan_seg_file_name": np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8),
+    }
+    paths = {name: folder / f"{name}.png" for name in pictures}
+    for name, pixels in pictures.items():
+        Image.fromarray(pixels).save(paths[name])
+    there = np.unique(drawn).tolist()
+    return {name: str(path) for name, path in paths.items()} | {
+        "image_id": 1,
+        "height": HEIGHT_PX,
+        "width": WIDTH_PX,
+        "annotations": [car(drawn == one) for one in (LEFT_CAR, RIGHT_CAR) if one in there],
+        "segments_info": [
+            {"id": int(SEGMENT_IDS[one]), "category_id": int(CONTIGUOUS[one]), "isthing": int(CONTIGUOUS[one] == 0)}
+            for one in there
+            if one != VOID
+        ],
+    }
+
+
+def car(mask: np.ndarray) -> dict:
+    rle = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
+    box = mask_utils.toBbox(rle).tolist()
+    segmentation = {"size": rle["size"], "counts": rle["counts"].decode()}
+    return {"bbox": box, "bbox_mode": 1, "category_id": 0, "iscrowd": 0, "segmentation": segmentation}
+
+
+def samples(source: dict, *, preset: str, largest: int = 90) -> PanopticSamples:
+    cfg = preset_config(preset)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
+    return PanopticSamples(
+        [source],
+        center_targets=center_targets(cfg),
+        channel_order="RGB",
+        mask_format="bitmask",
+        short_side_range_px=(30, largest),
+        max_side_px=1000,
+        color_jitter=0.0,
+    )
+
+
+def seen(image: np.ndarray) -> np.ndarray:
+    """The region of each pixel by its colour ``(3, h, w)``, -1 where resizing has mixed colours."""
+    distance = np.abs(image.transpose(1, 2, 0)[:, :, None].astype(int) - COLOURS.astype(int)).sum(axis=3)
+    return np.where(distance.min(axis=2) < 12, distance.argmin(axis=2), -1)
+
+
+@pytest.mark.parametrize(("largest", "short_side"), [(90, 90), (90, 61), (50, 47), (140, 137)])
+@pytest.mark.parametrize("preset", ["panoptic_fpn_r50", "panoptic_deeplab_r50"])
+def test_labels_and_masks_lie_on_what_the_picture_shows(
+    tmp_path: Path, preset: str, largest: int, short_side: int
+) -> None:
+    data = samples(street(tmp_path), preset=preset, largest=largest)
+    labels_of = SEPARATED if preset == "panoptic_fpn_r50" else CONTIGUOUS
+    sides = set()
+    for seed in range(6):
+        item = data[SampleKey(0, short_side, seed)]
+        region = seen(item["image"].numpy())
+        clear = region >= 0
+        assert clear.mean() > 0.85
+        labels = item["sem_seg"].numpy()
+        assert labels.shape == region.shape and labels.dtype == np.int64
+        assert (labels[clear] == labels_of[region[clear]]).mean() > 0.99
+        masks = item["instances"].gt_masks.tensor.numpy()
+        assert item["instances"].gt_classes.tolist() == [0, 0]
+        for mask, one in zip(masks, (LEFT_CAR, RIGHT_CAR), strict=True):
+            assert (mask[clear] == (region[clear] == one)).mean() > 0.99
+        sides.add(bool(np.nonzero(region == LEFT_CAR)[1].mean() < np.nonzero(region == RIGHT_CAR)[1].mean()))
+    assert sides == {True, False}, "both ways round"
+
+
+def test_offsets_lead_from_each_pixel_of_an_object_to_its_centre(tmp_path: Path) -> None:
+    data = samples(street(tmp_path), preset="panoptic_deeplab_r50")
+    for seed in range(4):
+        item = data[SampleKey(0, 72, seed)]
+        offset, center = item["offset"].numpy(), item["center"].numpy()
+        on_objects = np.zeros(center.shape, bool)
+        for mask in item["instances"].gt_masks.tensor.numpy():
+            rows, columns = np.nonzero(mask & (item["sem_seg"].numpy() == 0))
+            aims = np.stack([rows + offset[0][rows, columns], columns + offset[1][rows, columns]])
+            centre = np.array([[rows.mean()], [columns.mean()]])
+            assert np.median(np.abs(aims - centre)) < 1.0
+            peak = center[tuple(np.rint(centre[:, 0]).astype(int))]
+            assert peak > 0.95
+            on_objects |= mask
+        is_car = item["sem_seg"].numpy() == 0
+        assert (item["offset_weights"].numpy()[0] == is_car).all(), "stuff has no centre"
+        assert (item["center_weights"].numpy()[0] == (item["sem_seg"].numpy() != 255)).all()
+        assert (on_objects == is_car).mean() > 0.99
+        assert set(np.unique(item["sem_seg_weights"])) == {1.0, 3.0}, "small objects count more"
+
+
+@pytest.mark.parametrize("preset", ["panoptic_fpn_r50", "panoptic_deeplab_r50"])
+def test_a_picture_of_stuff_alone(tmp_path: Path, preset: str) -> None:
+    drawn = np.full((HEIGHT_PX, WIDTH_PX), SKY)
+    item = samples(street(tmp_path, drawn), preset=preset)[SampleKey(0, 60, 0)]
+    assert len(item["instances"]) == 0 and tuple(item["instances"].gt_masks.tensor.shape) == (0, 60, 93)
+    assert (item["sem_seg"] == 1).all()
+    if preset == "panoptic_deeplab_r50":
+        assert not item["center"].any() and not item["offset_weights"].any()
+
+
+def test_a_picture_that_nobody_drew_on_is_void(tmp_path: Path) -> None:
+    drawn = np.full((HEIGHT_PX, WIDTH_PX), VOID)
+    item = samples(street(tmp_path, drawn), preset="panoptic_deeplab_r50")[SampleKey(0, 60, 0)]
+    assert (item["sem_seg"] == 255).all() and not item["center_weights"].any()
+
+
+def test_the_second_look_at_a_picture_is_as_the_first(tmp_path: Path) -> None:
+    data = samples(street(tmp_path), preset="panoptic_deeplab_r50", largest=50)
+    first, again, other = (data[SampleKey(0, 47, seed)] for seed in (3, 3, 4))
+    for name in ("image", "sem_seg", "center", "offset"):
+        assert (first[name] == again[name]).all()
+    assert other["image"].shape == first["image"].shape
+
+
+def test_a_label_picture_of_another_size_is_named(tmp_path: Path) -> None:
+    source = street(tmp_path)
+    Image.fromarray(np.zeros((5, 7), np.uint8)).save(source["sem_seg_file_name"])
+    with pytest.raises(DataError, match="sem_seg_file_name.png.*another size.*7 x 5 px.*140 x 90 px"):
+        samples(source, preset="panoptic_fpn_r50")[SampleKey(0, 60, 0)]
