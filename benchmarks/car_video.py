@@ -19,7 +19,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
 from torch import nn
 
-from d2tune.modeling.build import build_model
+from d2tune.modeling.bridge.meta_arch import SemanticBridge
 from d2tune.modeling.bridge.weights import fit_bridge
 from d2tune.modeling.config import preset_config
 from d2tune.modeling.weights import find, read_state_dict
@@ -35,7 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default=str(shared / "weights" / "deeplabv3_mobilenet_v2_voc.pth"))
     parser.add_argument("--video", type=Path, default=shared / "data" / "car_video", help="DAVIS folder of one video")
-    parser.add_argument("--short-side", type=int, nargs="+", default=[480], help="pixels (default: 480, the frames' own)")
+    parser.add_argument(
+        "--short-side", type=int, nargs="+", default=[480], help="pixels (default: 480, the frames' own size)"
+    )
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
     frames = sorted((options.video / "JPEGImages").rglob("*.jpg"))
@@ -55,7 +57,7 @@ def voc_model(weights: str) -> nn.Module:
     cfg.MODEL.BRIDGE.NUM_CLASSES = VOC_CLASSES
     cfg.MODEL.PIXEL_MEAN = cfg.MODEL.PIXEL_STD = [127.5, 127.5, 127.5]
     cfg.MODEL.FEATURES.NORM = "frozen"
-    model, _ = build_model(cfg)
+    model = SemanticBridge(cfg)
     file = find(weights)
     report = fit_bridge(model, read_state_dict(file.path), file=file.path)
     print(f"{report.loaded} of {report.total} tensors loaded from {file.path.name} (sha256 {file.sha256[:12]})")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from conversion import machine
 
 CHANNELS = 4
 TILE_PX = 256
@@ -31,35 +31,28 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512, help="in pixels (default: 512)")
     parser.add_argument("--overlap", type=float, default=0.25, help="share of a window (default: 0.25)")
     parser.add_argument("--classes", type=int, default=6, help="default: 6")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1, beside the one that reads)")
     parser.add_argument("--compression", choices=["none", "zlib"], default="none", help="of the raster (default: none)")
     parser.add_argument("--scratch", type=Path, help="folder for the temporary folder")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        print(json.dumps(measure(options.run, options.window, options.overlap, options.classes)))
+        print(json.dumps(measure(options.run, options)))
         return
     with tempfile.TemporaryDirectory(prefix="d2tune-bench-", dir=options.scratch) as folder:
         raster = Path(folder) / "raster.tif"
         write_raster(raster, options.side, options.compression)
-        same = [(name, str(getattr(options, name))) for name in ("window", "overlap", "classes")]
-        words = [word for name, value in same for word in (f"--{name}", value)]
+        same = {name: getattr(options, name) for name in ("window", "overlap", "classes", "threads")}
+        words = [word for name, value in same.items() for word in (f"--{name}", str(value))]
         command = [sys.executable, __file__, "--run", str(raster), *words]
         figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         figures["raster_bytes"] = raster.stat().st_size
-    figures = {"machine": machine(), "side_px": options.side, "channels": CHANNELS, **dict(same), **figures}
+    figures = {"machine": machine(), "side_px": options.side, "channels": CHANNELS, **same, **figures}
     print(table(figures))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": sys.version.split()[0],
-    }
 
 
 def write_raster(path: Path, side_px: int, compression: str) -> None:
@@ -91,7 +84,7 @@ def _tiles(side_px: int) -> Iterator[np.ndarray]:
             yield ((rows + columns) * 400 + 1000).astype(np.uint16) + noise
 
 
-def measure(raster_path: Path, window_px: int, overlap: float, classes: int) -> dict[str, Any]:
+def measure(raster_path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Predict on a raster in this process."""
     import torch
 
@@ -100,7 +93,8 @@ def measure(raster_path: Path, window_px: int, overlap: float, classes: int) -> 
     from d2tune.inference.sliding_window import predict_rows
 
     torch.manual_seed(0)
-    convolution = torch.nn.Conv2d(CHANNELS, classes, 1)
+    torch.set_num_threads(options.threads)
+    convolution = torch.nn.Conv2d(CHANNELS, options.classes, 1)
     seconds = {"read": 0.0, "network": 0.0, "write": 0.0}
     windows = 0
 
@@ -119,25 +113,29 @@ def measure(raster_path: Path, window_px: int, overlap: float, classes: int) -> 
             seconds["read"] += time.perf_counter() - began
             return pixels
 
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     with open_raster(raster_path) as raster:
         picture: Any = Timed()
         picture.height_px, picture.width_px = raster.height_px, raster.width_px
         size = {"height_px": raster.height_px, "width_px": raster.width_px}
         tiff_path = raster_path.with_name("classes.tif")
         with LabelTiff(tiff_path, **size) as tiff, Preview(raster_path.with_name("classes.png"), **size) as preview:
-            for rows in predict_rows(model, picture, classes=classes, window_px=window_px, overlap=overlap):
+            how: dict[str, Any] = {"classes": options.classes, "window_px": options.window, "overlap": options.overlap}
+            for rows in predict_rows(model, picture, **how):
                 at = time.perf_counter()
                 tiff.write(rows.class_ids)
                 preview.write(rows.class_ids)
                 seconds["write"] += time.perf_counter() - at
-    total_s = time.perf_counter() - began
+    total_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
     pixels = size["height_px"] * size["width_px"]
     return {
         "windows": windows,
         "total_s": round(total_s, 2),
+        "cpu_s": round(cpu_s, 2),
+        "load_average": round(os.getloadavg()[0], 1),
         **{f"{name}_s": round(value, 2) for name, value in seconds.items()},
         "s_per_megapixel": round(total_s / pixels * 1e6, 4),
+        "cpu_s_per_megapixel": round(cpu_s / pixels * 1e6, 4),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
         "written_bytes": tiff_path.stat().st_size,
     }
@@ -145,10 +143,12 @@ def measure(raster_path: Path, window_px: int, overlap: float, classes: int) -> 
 
 def table(figures: dict[str, Any]) -> str:
     return (
-        "| raster | windows | whole | reading (beside the rest) | network | compressing and writing | memory |\n"
-        "|---|---|---|---|---|---|---|\n"
+        "| raster | windows | whole | processor time "
+        "| reading (beside the rest) | network | compressing and writing | memory |\n"
+        "|---|---|---|---|---|---|---|---|\n"
         f"| {figures['side_px']} x {figures['side_px']} x {CHANNELS}, {figures['raster_bytes'] / 1e9:.2f} GB "
         f"| {figures['windows']} of {figures['window']} px, {figures['classes']} classes | {figures['total_s']:.0f} s "
+        f"| {figures['cpu_s']:.0f} s "
         f"| {figures['read_s']:.0f} s | {figures['network_s']:.0f} s | {figures['write_s']:.0f} s "
         f"| {figures['peak_rss_mb']} MB |"
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from d2tune.evaluation.figures import Kind
     from d2tune.evaluation.instances import Backend
     from d2tune.evaluation.maps import MapsResult
-    from d2tune.inference.predict import PredictionResult
+    from d2tune.inference.predict import PredictionResult, To
 
 
 PROJECT_KEYS = {
@@ -166,20 +166,20 @@ def predict(
     *,
     out: str | Path | None = None,
     weights: str = "best",
-    min_score: float = 0.5,
-    to: Literal["coco", "labelme"] = "coco",
+    min_score: float | None = None,
+    to: To = "auto",
     tolerance_px: float = 1.0,
     force: bool = False,
 ) -> PredictionResult:
-    """Find instances on pictures; see ``inference.predict``.
+    """Predict on pictures; see ``inference.predict``.
 
     Args:
         run: A run folder, or a project file, which stands for its latest run.
         source: A picture or a folder; None takes the pictures of the project's validation part.
         out: Where the results go; None is ``predictions`` in the run folder.
         weights: ``best``, ``final`` or a checkpoint file.
-        min_score: Least score of an instance, from 0 to 1.
-        to: ``coco``, or ``labelme`` for files to be corrected there.
+        min_score: Least score of an instance, from 0 to 1; None is 0.5.
+        to: ``auto``, ``coco``, ``labelme`` for files to be corrected there, or ``csv`` for a competition.
         tolerance_px: How far the outlines in Labelme files may lie from those of the masks.
         force: Write Labelme files also where there are some already.
     """

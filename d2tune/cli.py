@@ -99,8 +99,8 @@ def _sample(commands: argparse._SubParsersAction) -> None:
         return 0
 
     parser = _command(commands, "sample", run, "render a labelled set of photo-like pictures, offline")
-    parser.add_argument("kind", help="balloon, chipset or face")
-    parser.add_argument("--out", type=Path, required=True, help="folder for train/, val/ and labels.txt")
+    parser.add_argument("kind", help="balloon, carvana, cells, chipset, crops, face, membrane, ships, steel or street")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, made if missing")
     parser.add_argument("--images", type=int, default=80, help="pictures in all (default: 80)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
     parser.add_argument("--force", action="store_true", help="overwrite a folder that is not empty")
@@ -528,17 +528,21 @@ def _predict(commands: argparse._SubParsersAction) -> None:
         )
         for line in result.skipped:
             print(f"left out: {line}", file=sys.stderr)
-        print(f"{result.instances} instances on {result.images} images: {result.out}")
+        print(result.summary)
         return 0
 
-    parser = _command(commands, "predict", run, "find instances on pictures, and draw them")
+    parser = _command(commands, "predict", run, "predict on pictures, and draw what is found")
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, or a project file for its latest run")
     parser.add_argument("source", type=Path, nargs="?", help="picture or folder (default: the validation pictures)")
     parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/predictions)")
     parser.add_argument("--weights", default="best", help="best, final or a checkpoint file")
-    parser.add_argument("--min-score", type=float, default=0.5, help="least score drawn and written (default: 0.5)")
+    parser.add_argument("--min-score", type=float, help="least score of an instance (default: 0.5)")
     parser.add_argument(
-        "--to", default="coco", choices=["coco", "labelme"], help="what is written: COCO and pictures, or Labelme files"
+        "--to",
+        default="auto",
+        choices=["auto", "coco", "labelme", "csv"],
+        help="what is written: COCO, label maps or segments with pictures, by the task; Labelme files; or the CSV of a "
+        "competition",
     )
     parser.add_argument(
         "--tolerance-px", type=float, default=1.0, help="how far Labelme outlines may lie off the masks (default: 1.0)"

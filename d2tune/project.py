@@ -24,6 +24,10 @@ PRESETS_FOLDER = Path(__file__).resolve().parent.parent / "projects" / "presets"
 """The Detectron2 configs that ``model.preset`` names, without their ``.yaml``."""
 
 
+Sample = Literal["balloon", "chipset", "face", "carvana", "ships", "steel", "crops", "membrane", "cells", "street"]
+"""Labelled picture sets that can be rendered."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -50,6 +54,14 @@ class LabelImages(_Section):
     stack: tuple[str, ...] = ()
     channels: tuple[int, ...] = ()
     nodata: float | None = None
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _whole_numbers(cls, value: object) -> object:
+        """Keys that JSON made text of are numbers again."""
+        if not isinstance(value, dict):
+            return value
+        return {int(key) if isinstance(key, str) and key.isdecimal() else key: name for key, name in value.items()}
 
     @field_validator("stack", "channels", mode="before")
     @classmethod
@@ -96,9 +108,7 @@ class Data(_Section):
     rename: dict[str, str | None] = Field(default_factory=dict)
     skip_bad: bool = False
     predictions: Literal["keep", "drop"] = "keep"
-    sample: (
-        Literal["balloon", "chipset", "face", "carvana", "ships", "steel", "crops", "membrane", "cells", "street"] | None
-    ) = None
+    sample: Sample | None = None
     sample_images: int = Field(default=80, ge=2)
     split_seed: int = 0
 

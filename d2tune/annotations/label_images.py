@@ -20,13 +20,19 @@ from d2tune.annotations.voc import VOID
 from d2tune.errors import DataError, nearest
 
 _BLOCK_VALUES = 1 << 22
+_ARRAY_HINT = "of an array with three axes, the shorter one of the first and the last is taken for the channels"
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """A picture and its label, each relative to its own folder and None where it is missing."""
+    """The pictures of one name and their label, each relative to its own folder.
 
-    picture: str | None
+    Attributes:
+        pictures: One, unless something is wrong.
+        label: None where it is missing.
+    """
+
+    pictures: tuple[str, ...]
     label: str | None
 
 
@@ -72,7 +78,7 @@ def _class_names(options: ReadOptions, own: LabelImageOptions, labels: Labels) -
     if labels.names is None and not own.values:
         raise DataError(
             "the label values have no names",
-            file=own.labels,
+            place="data.label_images",
             hint="Name the classes with --labels, or in the project with `classes` or data.label_images.values.",
         )
     drawn = [name for _, name in sorted(own.values.items()) if name is not None]
@@ -108,11 +114,9 @@ def _pairs(pictures: Path, label_folder: Path, own: LabelImageOptions) -> Iterat
     for label in labels:
         by_key.setdefault(_key(label), ([], []))[1].append(label)
     for _, (found, theirs) in sorted(by_key.items()):
-        yield from (_Pair(other, theirs[0] if theirs else None) for other in found[1:])
-        picture = found[0] if found else None
-        yield from (_Pair(picture, label) for label in theirs)
+        yield from (_Pair(tuple(found), label) for label in theirs)
         if not theirs:
-            yield _Pair(picture, None)
+            yield from (_Pair((picture,), None) for picture in found)
 
 
 def _picture_keys(names: Sequence[str], labels: set[str], *, is_stack: bool) -> Iterator[tuple[str, str]]:
@@ -138,12 +142,16 @@ def _read_pair(
 ) -> tuple[Unit, int | None]:
     """Read one picture's header and its label; gives the picture's channels where both are whole."""
     base = pictures.relative_to(folders.root)
-    shown = None if pair.picture is None else (base / pair.picture).as_posix()
+    shown = (base / pair.pictures[0]).as_posix() if pair.pictures else None
     label = None if pair.label is None else f"{own.labels}/{pair.label}"
     unit = Unit(label or shown or "")
     if shown is None:
         message = f"there is no picture {pictures / _key(str(pair.label))}.*"
         unit.note("error", "image_missing", message, hint="bring the picture, or delete the label")
+        return unit, None
+    if len(pair.pictures) > 1:
+        message = f"several pictures have this name: {', '.join(sorted(pair.pictures))}"
+        unit.note("error", "duplicate_image", message, hint="keep one of them")
         return unit, None
     if label is None and not options.include_unlabeled:
         hint = "label it, move it away, or take it as it is with --include-unlabeled"
@@ -185,7 +193,9 @@ def _label_pixels(path: Path, unit: Unit) -> tuple[NDArray[Any] | None, float | 
                 unit.note("error", "mask_undecodable", problem, hint="save the label as one channel of class values")
             elif size_px != unit.image.size_px:
                 size, wanted = (f"{one[0]} x {one[1]}" for one in (size_px, unit.image.size_px))
-                unit.note("error", "size_mismatch", f"the label has {size} px, {unit.image.file_name} has {wanted}")
+                is_array = unit.image.file_name.lower().endswith((".npy", ".npz"))
+                message = f"the label has {size} px, {unit.image.file_name} has {wanted}"
+                unit.note("error", "size_mismatch", message, hint=_ARRAY_HINT if is_array else None)
             else:
                 return raster.read_stored()[..., 0], raster.nodata
     except DataError as error:
@@ -237,7 +247,13 @@ def value_counts(pixels: NDArray[Any]) -> dict[int, int]:
     counts: Counter[int] = Counter()
     rows = max(1, _BLOCK_VALUES // pixels.shape[1])
     for top in range(0, len(pixels), rows):
-        values, numbers = np.unique(pixels[top : top + rows], return_counts=True)
+        block = pixels[top : top + rows].reshape(-1)
+        if block.dtype == np.uint8:
+            numbers = np.bincount(block, minlength=256)
+            values = np.flatnonzero(numbers)
+            numbers = numbers[values]
+        else:
+            values, numbers = np.unique(block, return_counts=True)
         counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     return {int(value): count for value, count in counts.items()}
 

@@ -7,9 +7,11 @@ channels.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import logging
 import math
+import struct
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +34,7 @@ SEGMENT_CACHE_BYTES = 128 << 20
 _GDAL_NODATA_TAG = 42113
 _ORIENTATION_TAG = 274
 _WHITE_IS_ZERO, _PALETTE, _CMYK, _YCBCR, _CIELAB = 0, 3, 5, 6, 8
+_BUILT_IN_COMPRESSIONS = frozenset({1, 8, 32773, 32946, 34925})
 _DEEP_COLOUR = ((16, 2), (16, 4), (16, 6))
 
 
@@ -275,6 +278,7 @@ def _open_tiff(path: Path, *, indices: bool) -> list[StoredArray]:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is told in our own words
     with contextlib.ExitStack() as stack:
         tiff = stack.enter_context(tifffile.TiffFile(str(path)))
+        _refuse_lost_pages(tiff)
         whole = [series for series in tiff.series if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
         series = whole or list(tiff.series[:1])
         page = series[0].keyframe
@@ -288,7 +292,7 @@ def _open_tiff(path: Path, *, indices: bool) -> list[StoredArray]:
         if is_turned:
             raise ValueError(f"it is stored turned, orientation {tag.value}, and must be saved upright")
         if page.photometric == _YCBCR or not _decodes(page):
-            if is_lone and _has_rasterio():
+            if is_lone and _is_installed("rasterio"):
                 return [_open_with_rasterio(path)]
             if is_lone and is_grey_or_colour:
                 return [_open_photo(path, indices=indices)]
@@ -301,13 +305,24 @@ def _open_tiff(path: Path, *, indices: bool) -> list[StoredArray]:
         return [StoredArray(array.pixels, array.layout, array.nodata, tiff_open.close) for array in arrays]
 
 
+def _refuse_lost_pages(tiff: Any) -> None:
+    """Stop where the last page that was found names another one, which tifffile passes over."""
+    last, layout, stream = tiff.pages[-1], tiff.tiff, tiff.filehandle
+    stream.seek(last.offset)
+    (tags,) = struct.unpack(layout.tagnoformat, stream.read(layout.tagnosize))
+    stream.seek(last.offset + layout.tagnosize + tags * layout.tagsize)
+    (following,) = struct.unpack(layout.offsetformat, stream.read(layout.offsetsize))
+    if following:
+        raise ValueError(f"it is cut off behind page {len(tiff.pages)}")
+
+
 def _decodes(page: Any) -> bool:
     """Whether tifffile can decode a page with the libraries that are installed."""
     try:
         page.decode(None, 0)
     except ValueError:
         return False
-    return True
+    return page.compression in _BUILT_IN_COMPRESSIONS or _is_installed("imagecodecs")
 
 
 def _open_series(path: Path, tiff: Any, series: Any) -> StoredArray:
@@ -423,9 +438,9 @@ class _Segments:
         return tile
 
 
-def _has_rasterio() -> bool:
+def _is_installed(library: str) -> bool:
     try:
-        import rasterio  # noqa: F401
+        importlib.import_module(library)
     except ImportError:
         return False
     return True

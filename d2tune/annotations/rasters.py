@@ -30,7 +30,14 @@ from d2tune.annotations.images import IMAGE_SUFFIXES
 from d2tune.annotations.raster_files import ARRAY_SUFFIXES, StoredArray, open_arrays, reading
 from d2tune.errors import DataError
 
-_GEO_DRIVERS = ["GTiff", "JPEG", "PNG", "JP2OpenJPEG", "BMP"]
+_GEO_DRIVERS = {
+    ".tif": "GTiff",
+    ".tiff": "GTiff",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".jp2": "JP2OpenJPEG",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +148,7 @@ class Raster:
     @cached_property
     def georeference(self) -> Georeference | None:
         """Where the picture lies, as far as rasterio is there and can tell; of a folder, its first file that can."""
-        found = (_georeference_of(path) for path in self._paths if path.suffix.lower() not in ARRAY_SUFFIXES)
+        found = (_georeference_of(path) for path in self._paths if path.suffix.lower() in _GEO_DRIVERS)
         return next((one for one in found if one is not None), None)
 
     @property
@@ -327,7 +334,7 @@ def _georeference_of(path: Path) -> Georeference | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with rasterio.open(path, driver=_GEO_DRIVERS) as dataset:
+            with rasterio.open(path, driver=_GEO_DRIVERS[path.suffix.lower()]) as dataset:
                 crs, transform = dataset.crs, dataset.transform
                 text = crs.to_wkt() if crs else None
     except (RasterioError, OSError, ValueError):

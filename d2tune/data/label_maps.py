@@ -148,7 +148,7 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
 
 def decode_png(content: bytes) -> NDArray[np.uint8]:
     """The pixels that `encode_png` was given."""
-    pixels: NDArray[np.uint8] = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
 
 

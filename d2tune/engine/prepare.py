@@ -116,9 +116,7 @@ def _facts(project: Project, parts: Parts, *, pretrained: bool) -> DataFacts:
     return DataFacts(**names)
 
 
-def _channels(
-    train: Dataset, raster: RasterOptions, *, pretrained: bool, takes_any_channels: bool
-) -> dict[str, Any]:
+def _channels(train: Dataset, raster: RasterOptions, *, pretrained: bool, takes_any_channels: bool) -> dict[str, Any]:
     """How many channels the pictures have and, unless weights were made for photos as these are, their scaling."""
     reader = PictureReader(None, raster=raster)
     with reader.open(str(train.images[0].path)) as first:
@@ -237,6 +235,7 @@ def write_beginning(folder: RunFolder, prepared: Prepared) -> None:
             },
             "input": {
                 "channels": len(cfg.MODEL.PIXEL_MEAN),
+                "stacked": any(image.path is not None and image.path.is_dir() for image in parts.train.images[:1]),
                 "channel_order": cfg.INPUT.FORMAT,
                 "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
                 "pixel_std": list(cfg.MODEL.PIXEL_STD),

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from d2tune.annotations.dataset import Dataset
 from d2tune.data.catalog import detectron2_dicts
 from d2tune.data.mapper import EvaluationSamples
+from d2tune.evaluation.fused import fused_norms
 from d2tune.evaluation.paste import paste_rle
 
 T = TypeVar("T")
@@ -95,11 +96,11 @@ class StageTimes:
 
 @contextmanager
 def inference_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode that was is restored."""
+    """Evaluation mode without gradients, norms within their convolutions; what was is restored."""
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), fused_norms(model):
             yield
     finally:
         model.train(was_training)

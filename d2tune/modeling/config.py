@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from d2tune.modeling.bridge.config import add_bridge_config
 from d2tune.modeling.bridge.losses import balanced_weights
 from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
 from d2tune.project import PRESETS_FOLDER, Model, Project, flatten, preset_names
+
+LEAST_WINDOW_PX = 512
+"""Rasters are predicted in windows of this side, or of the patches that were trained on where those are larger."""
 
 REFERENCE_BATCH = 16
 """The batch size that a preset's ``SOLVER.BASE_LR`` is meant for."""
@@ -155,13 +159,14 @@ TaskName = Literal["instance", "semantic", "panoptic"]
 
 _TASK_OF_ARCHITECTURE: dict[str, TaskName] = {
     "GeneralizedRCNN": "instance",
-    "SemanticSegmentor": "semantic",
+    "GapSafeSemanticSegmentor": "semantic",
     "SemanticBridge": "semantic",
     "PanopticFPN": "panoptic",
     "ContiguousPanopticDeepLab": "panoptic",
 }
 
 
+@lru_cache
 def preset_task(preset: str) -> TaskName:
     """The task that a preset's meta architecture is for."""
     return _TASK_OF_ARCHITECTURE[preset_config(preset).MODEL.META_ARCHITECTURE]
@@ -207,7 +212,7 @@ def project_config(
     if rgb_resnet:
         cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
         _set_imagenet_rgb(cfg)
-    _set_channels(cfg, facts)
+    _set_channels(cfg, facts, project.model.preset)
     _set_schedule(cfg, project, facts, scratch=scratch)
     _set_raw(cfg, project.detectron2)
     cfg.freeze()
@@ -280,16 +285,19 @@ def _set_classes(cfg: CfgNode, facts: DataFacts) -> None:
     cfg.MODEL.POINT_HEAD.NUM_CLASSES = things
     is_panoptic_fpn = cfg.MODEL.META_ARCHITECTURE == "PanopticFPN"
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(facts.stuff_names) + 1 if is_panoptic_fpn else classes
-    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+    if cfg.MODEL.META_ARCHITECTURE == "GapSafeSemanticSegmentor":
         cfg.MODEL.POINT_HEAD.NUM_CLASSES = classes
 
 
 def _set_bridge(cfg: CfgNode, project: Project, facts: DataFacts) -> None:
     model, bridge = project.model, cfg.MODEL.BRIDGE
+    if model.norm != "auto":
+        cfg.MODEL.FEATURES.NORM = model.norm
     bridge.NUM_CLASSES = len(facts.class_names)
     bridge.PADDING = model.padding
     if model.encoder is not None:
         bridge.ENCODER = model.encoder
+        _set_timm_scaling(cfg, model.encoder.replace("tu-", "timm/", 1))
     if model.output_stride is not None:
         bridge.OUTPUT_STRIDE = model.output_stride
     if model.loss:
@@ -307,13 +315,14 @@ def _set_bridge(cfg: CfgNode, project: Project, facts: DataFacts) -> None:
         bridge.CLASS_WEIGHTS = [float(weight) for weight in model.class_weights]
 
 
-def _set_channels(cfg: CfgNode, facts: DataFacts) -> None:
-    if facts.channels != 3 and cfg.MODEL.BACKBONE.NAME == "build_feature_fpn_backbone":
+def _set_channels(cfg: CfgNode, facts: DataFacts, preset: str) -> None:
+    if facts.channels != 3 and not is_bridge(cfg):
+        fitting = [name for name in preset_names() if is_bridge(preset_config(name))]
         raise ProjectError(
-            "this backbone takes pictures of 3 channels",
-            place="model.backbone",
-            found=f"{facts.channels} channels",
-            hint="Take one of Detectron2's ResNets without model.backbone, or a preset such as unet.",
+            f"preset {preset!r} takes pictures of 3 channels",
+            place="model.preset",
+            found=f"{facts.channels} channel{'' if facts.channels == 1 else 's'}",
+            expected=f"a preset that takes any number: {', '.join(fitting)}",
         )
     if facts.pixel_mean is not None and facts.pixel_std is not None:
         cfg.MODEL.PIXEL_MEAN = [float(value) for value in facts.pixel_mean]
@@ -336,7 +345,7 @@ def _set_input(cfg: CfgNode, project: Project) -> None:
         cfg.INPUT.MIN_SIZE_TEST = 0
         cfg.INPUT.MAX_SIZE_TEST = 0
         if project.data.format == "label_images":
-            cfg.TEST.WINDOW_PX = cfg.INPUT.PATCH_PX
+            cfg.TEST.WINDOW_PX = max(LEAST_WINDOW_PX, cfg.INPUT.PATCH_PX)
         return
     low, high = train.scale_jitter
     longest = round(train.image_size * 5 / 3)

@@ -1,14 +1,33 @@
-"""Detectron2's semantic heads, for label maps that leave pixels out and for any number of classes."""
+"""Detectron2's semantic models, for pictures and label maps with gaps and for any number of classes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY, SemanticSegmentor
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.projects.point_rend import PointRendSemSegHead
 from torch import Tensor, nn
+
+
+@META_ARCH_REGISTRY.register()
+class GapSafeSemanticSegmentor(SemanticSegmentor):
+    """Detectron2's ``SemanticSegmentor``, with pictures that lack data in places, and with probabilities as scores."""
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses in training, else ``sem_seg`` ``(K, height, width)`` for each picture, summing to 1 over the classes.
+
+        Channels without data (NaN) take their mean, which is 0 after normalisation.
+        """
+        outputs = super().forward([one | {"image": self._filled(one["image"])} for one in batched_inputs])
+        return outputs if self.training else [{"sem_seg": one["sem_seg"].softmax(0)} for one in outputs]
+
+    def _filled(self, image: Tensor) -> Tensor:
+        if not image.is_floating_point():
+            return image
+        image = image.to(self.device)
+        return torch.where(image.isnan(), self.pixel_mean.to(image), image)
 
 
 def _zero(module: nn.Module, predictions: Tensor) -> Tensor:

@@ -175,8 +175,7 @@ WORDS = {
         "Nothing, or bring the original picture.",
     ),
     "all_left_out": (
-        "Every pixel of a label picture is left out, so the picture teaches nothing; an error where all pictures "
-        "are so.",
+        "Every pixel of a label picture is left out, so the picture teaches nothing.",
         "Label it, or move it away.",
     ),
     "ignored_label": (

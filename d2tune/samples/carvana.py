@@ -212,10 +212,9 @@ def _axles(car: _Car) -> tuple[float, float]:
 
 def _roof(car: _Car, share: np.ndarray) -> np.ndarray:
     """The height of the car's top at shares of its length."""
-    line = _ROOFS[car.kind]
-    bonnet = line[-1][1]
-    line = (*line, (0.88, 0.92 * bonnet), (0.965, 0.8 * bonnet), (0.99, 0.68 * bonnet), (1.0, 0.55 * bonnet))
-    height = np.interp(share, *np.array(line).T)
+    bonnet = _ROOFS[car.kind][-1][1]
+    falling = ((0.88, 0.92 * bonnet), (0.965, 0.8 * bonnet), (0.99, 0.68 * bonnet), (1.0, 0.55 * bonnet))
+    height = np.interp(share, *np.array([*_ROOFS[car.kind], *falling]).T)
     kernel = np.array([1, 2, 3, 2, 1]) / 9
     result: np.ndarray = np.convolve(np.pad(height, 2, mode="edge"), kernel, "valid")
     return result

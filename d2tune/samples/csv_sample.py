@@ -69,10 +69,12 @@ def write_csv_sample(
     Returns:
         How many pictures each part has.
     """
+    earlier = {name_of(index) for index in range(_MOST_PICTURES)}
     for part in (layout.train, layout.test):
         (folder / part).mkdir(parents=True, exist_ok=True)
-        for name in map(name_of, range(_MOST_PICTURES)):
-            (folder / part / name).unlink(missing_ok=True)
+        for path in (folder / part).iterdir():
+            if path.name in earlier:
+                path.unlink()
     listed: list[Image] = []
     masks: list[Sequence[tuple[int, np.ndarray]]] = []
     for index in range(images):

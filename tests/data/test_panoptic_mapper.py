@@ -155,5 +155,5 @@ def test_the_second_look_at_a_picture_is_as_the_first(tmp_path: Path) -> None:
 def test_a_label_picture_of_another_size_is_named(tmp_path: Path) -> None:
     source = street(tmp_path)
     Image.fromarray(np.zeros((5, 7), np.uint8)).save(source["sem_seg_file_name"])
-    with pytest.raises(DataError, match="sem_seg_file_name.png.*another size.*7 x 5 px.*140 x 90 px"):
+    with pytest.raises(DataError, match=r"sem_seg_file_name\.png.*another size.*7 x 5 px.*140 x 90 px"):
         samples(source, preset="panoptic_fpn_r50")[SampleKey(0, 60, 0)]

@@ -81,11 +81,10 @@ def test_airbus_on_pictures_with_nothing_in_them(there: Found, found: Found, sco
     assert competition_score("airbus", dataset({"a.jpg": there}), dataset({"a.jpg": found})).value == score
 
 
-def test_one_prediction_hits_one_ship() -> None:
-    """Two annotations of the same pixels: the prediction cannot stand for both."""
-    truth = dataset({"a.jpg": [box(0, 0, 4, 2), box(0, 0, 4, 2)]})
-    score = competition_score("airbus", truth, dataset({"a.jpg": [box(0, 0, 4, 2)]})).value
-    assert score == pytest.approx(5 / (5 + 4), abs=1e-15)
+def test_each_ship_is_hit_once_and_by_one_prediction() -> None:
+    once, twice = dataset({"a.jpg": [box(0, 0, 4, 2)]}), dataset({"a.jpg": [box(0, 0, 4, 2), box(0, 0, 4, 2)]})
+    assert competition_score("airbus", twice, once).value == pytest.approx(5 / (5 + 4), abs=1e-15)
+    assert competition_score("airbus", once, twice).value == pytest.approx(5 / (5 + 1), abs=1e-15)
 
 
 def ships_of(labels: np.ndarray) -> list[set[tuple[int, int]]]:

@@ -119,7 +119,7 @@ def test_without_overlap_the_borders_of_windows_show() -> None:
 
 
 def test_blending_by_hand() -> None:
-    """Windows of 4 px that share 2: the weights of the first are 1, 1, 3/4, 1/4, those of the second the mirror image."""
+    """Windows of 4 px that share 2: the weights of the first are 1, 1, 3/4, 1/4, of the second the reverse."""
 
     def by_first_pixel(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         shares = [float(sample["image"][0, 0, 0]) / 10 for sample in samples]

@@ -1,10 +1,21 @@
+import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from d2tune.errors import ProjectError
-from d2tune.modeling.config import DataFacts, planned_iterations, project_config
-from d2tune.project import Data, Model, Project, Train, preset_names
+from d2tune.modeling.config import (
+    CfgNode,
+    DataFacts,
+    is_bridge,
+    planned_iterations,
+    preset_config,
+    preset_task,
+    project_config,
+    read_config,
+)
+from d2tune.project import Data, LabelImages, Model, Project, Train, flatten, preset_names
 
 
 def facts(classes: int = 3, *, images: int = 100, has_rle: bool = False) -> DataFacts:
@@ -16,7 +27,7 @@ def project(**keys: object) -> Project:
     return Project(**({"name": "p", "data": Data(root=Path())} | keys))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("preset", [name for name in preset_names() if preset_task(name) == "instance"])
 def test_what_a_person_never_types_follows_from_the_data(preset: str) -> None:
     cfg = project_config(project(model=Model(preset=preset)), facts(5), scratch=False, device="cpu")
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.POINT_HEAD.NUM_CLASSES == 5
@@ -79,8 +90,150 @@ def test_raw_keys_come_last() -> None:
         ({"INPUT.MIN_SIZE_TRAIN": [640]}, r"Set train\.image_size"),
         ({"SOLVER.BASE_LRR": 0.1}, "Did you mean 'SOLVER.BASE_LR'"),
         ({"SOLVER.MAX_ITER": "many"}, "wrong type of value; found 'many'; expected int"),
+        ({"MODEL.SEM_SEG_HEAD.NUM_CLASSES": 5}, "not set by hand.*follows from classes"),
+        ({"MODEL.BRIDGE.ENCODER": "resnet18"}, r"Set model\.encoder"),
+        ({"INPUT.PATCH_PX": 64}, r"Set train\.patch_size"),
     ],
 )
 def test_wrong_raw_keys_are_refused(raw: dict, told: str) -> None:
     with pytest.raises(ProjectError, match=told):
         project_config(project(detectron2=raw), facts(), scratch=False, device="cpu")
+
+
+MAPS = [name for name in preset_names() if preset_task(name) != "instance"]
+
+
+def map_config(preset: str, *, model: dict | None = None, **keys: object) -> CfgNode:
+    """The config of a semantic project of three classes, or of a panoptic one of two things and three stuff."""
+    task = preset_task(preset)
+    names = {"classes": ("a", "b", "c")} if task == "semantic" else {"things": ("a", "b"), "stuff": ("c", "d", "e")}
+    seen = keys.pop("facts", {})
+    wanted = project(task=task, model=Model(preset=preset, **(model or {})), **(names | keys))  # type: ignore[arg-type]
+    known = {
+        "class_names": wanted.class_names,
+        "thing_names": wanted.things,
+        "stuff_names": wanted.stuff,
+        "train_images": 10,
+        "has_rle": False,
+        "train_name": "t",
+        "val_name": "v",
+    }
+    return project_config(wanted, DataFacts(**(known | seen)), scratch=False, device="cpu")  # type: ignore[arg-type, operator]
+
+
+@pytest.mark.parametrize("preset", MAPS)
+def test_class_counts_of_maps_follow_from_the_classes(preset: str) -> None:
+    cfg = map_config(preset)
+    assert cfg.DATASETS.TRAIN == ("t",) and cfg.DATASETS.TEST == ("v",)
+    head = cfg.MODEL.SEM_SEG_HEAD
+    if is_bridge(cfg):
+        assert cfg.MODEL.BRIDGE.NUM_CLASSES == 3
+    elif cfg.MODEL.META_ARCHITECTURE == "PanopticFPN":
+        assert (cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.POINT_HEAD.NUM_CLASSES, head.NUM_CLASSES) == (2, 2, 4)
+    elif preset_task(preset) == "panoptic":
+        assert (cfg.MODEL.ROI_HEADS.NUM_CLASSES, head.NUM_CLASSES) == (2, 5)
+    else:
+        assert cfg.MODEL.POINT_HEAD.NUM_CLASSES == head.NUM_CLASSES == 3
+
+
+@pytest.mark.parametrize("preset", [name for name in preset_names() if "r101" in name or "deeplab_v3_plus_r" in name])
+def test_pretrained_weights_of_the_large_models_are_of_their_depth(preset: str) -> None:
+    cfg = preset_config(preset)
+    assert str(cfg.MODEL.RESNETS.DEPTH) in cfg.MODEL.WEIGHTS or cfg.MODEL.WEIGHTS.endswith(
+        f"R-{cfg.MODEL.RESNETS.DEPTH + 2}.pkl"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"task": "semantic"}, r"model\.preset.*'pointrend_r50_fpn' is for instance tasks.*semantic_fpn_r50"),
+        (
+            {"task": "panoptic", "things": ("a",), "stuff": ("b",), "model": Model(preset="semantic_fpn_r50")},
+            "is for semantic tasks; found task: panoptic; expected panoptic_deeplab_r50, panoptic_fpn_",
+        ),
+        ({"model": Model(preset="panoptic_fpn_r50")}, "is for panoptic tasks; found task: instance.*mask_rcnn"),
+    ],
+)
+def test_a_preset_of_another_task_is_refused_and_others_are_named(keys: dict, told: str) -> None:
+    with pytest.raises(ProjectError, match=told):
+        project_config(project(**keys), facts(), scratch=False, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("preset", "model", "told"),
+    [
+        ("semantic_fpn_r50", {"encoder": "resnet18"}, r"model\.encoder.*takes no encoder.*unet"),
+        ("semantic_fpn_r50", {"loss": {"dice": 1.0}}, r"takes no loss.*unet"),
+        ("panoptic_fpn_r50", {"class_weights": "balanced"}, r"takes no class_weights.*unet"),
+        ("deeplab_v3_plus_r50", {"output_stride": 8}, r"takes no output_stride.*deeplab_v3_plus"),
+        ("deeplab_v3_plus_r50", {"backbone": "timm/resnet18"}, r"takes no backbone.*semantic_fpn_r50"),
+        ("unet", {"backbone": "timm/resnet18"}, r"takes no backbone.*semantic_fpn_r50"),
+        ("unet", {"padding": "valid"}, r"takes no padding; found 'valid'.*unet_2015"),
+        ("unet_2015", {"encoder": "resnet18"}, r"takes no encoder.*unet_plus_plus"),
+        ("unet", {"output_stride": 8}, r"takes no output_stride.*deeplab_v3"),
+        ("unet", {"class_weights": (1.0, 2.0)}, r"model\.class_weights.*found 2 weights; expected 3, for a, b, c"),
+    ],
+)
+def test_keys_that_a_preset_has_no_use_for_are_refused(preset: str, model: dict, told: str) -> None:
+    with pytest.raises(ProjectError, match=told):
+        map_config(preset, model=model)
+
+
+def test_the_bridge_takes_what_the_model_section_says() -> None:
+    said = {"encoder": "resnet18", "output_stride": 8, "loss": {"cross_entropy": 1, "dice": 0.5}}
+    cfg = map_config("deeplab_v3_plus", model=said | {"class_weights": (1, 2, 3)}).MODEL.BRIDGE
+    assert (cfg.ENCODER, cfg.OUTPUT_STRIDE) == ("resnet18", 8)
+    assert cfg.LOSS == [["cross_entropy", 1.0], ["dice", 0.5]] and cfg.CLASS_WEIGHTS == [1.0, 2.0, 3.0]
+    assert map_config("unet_2015", model={"padding": "valid"}).MODEL.BRIDGE.PADDING == "valid"
+
+
+def test_balanced_weights_are_the_median_frequency_over_each_class_own() -> None:
+    cfg = map_config("unet", model={"class_weights": "balanced"}, facts={"class_pixels": (400, 100, 200)})
+    assert list(cfg.MODEL.BRIDGE.CLASS_WEIGHTS) == pytest.approx([0.5, 2.0, 1.0])
+
+
+def test_norms_of_a_bridge_encoder_learn_unless_they_are_to_be_frozen() -> None:
+    assert map_config("unet").MODEL.FEATURES.NORM == "trainable"
+    assert map_config("unet", model={"norm": "frozen"}).MODEL.FEATURES.NORM == "frozen"
+
+
+def test_many_channels_bring_their_own_scaling() -> None:
+    facts_of_rasters = {"channels": 5, "pixel_mean": (1, 2, 3, 4, 5), "pixel_std": (0.5, 1, 1, 1, 2)}
+    cfg = map_config("unet", facts=facts_of_rasters)
+    assert cfg.MODEL.PIXEL_MEAN == [1.0, 2.0, 3.0, 4.0, 5.0] and cfg.MODEL.PIXEL_STD == [0.5, 1.0, 1.0, 1.0, 2.0]
+    with pytest.raises(ProjectError, match=r"'semantic_fpn_r50' takes pictures of 3 channels; found 5 channels.*unet"):
+        map_config("semantic_fpn_r50", facts=facts_of_rasters)
+
+
+def test_pictures_of_their_own_size_in_patches() -> None:
+    rasters = Data(root=Path(), format="label_images", label_images=LabelImages(stack=("a*", "b*"), nodata=-1.0))
+    train = Train(image_size="original", patch_size=96, patch_balance=0.25, augment="overhead")
+    cfg = map_config("semantic_fpn_r50", data=rasters, train=train)
+    assert cfg.INPUT.ORIGINAL_SIZE and cfg.INPUT.MIN_SIZE_TRAIN == (0, 0) and cfg.INPUT.MAX_SIZE_TEST == 0
+    assert (cfg.INPUT.PATCH_PX, cfg.INPUT.PATCH_BALANCE, cfg.INPUT.AUGMENT) == (96, 0.25, "overhead")
+    assert cfg.INPUT.RASTER == {"STACK": ["a*", "b*"], "CHANNELS": [], "NODATA": [-1.0]}
+
+
+@pytest.mark.parametrize(
+    ("train", "data_format", "window_px"),
+    [
+        (Train(image_size="original", patch_size=96), "label_images", 512),
+        (Train(image_size="original", patch_size=1024), "label_images", 1024),
+        (Train(image_size="original"), "label_images", 512),
+        (Train(image_size="original", patch_size=96), "labelme", 0),
+        (Train(image_size=128, patch_size=96), "label_images", 0),
+    ],
+)
+def test_rasters_of_their_own_size_are_predicted_in_windows(
+    train: Train, data_format: Literal["label_images", "labelme"], window_px: int
+) -> None:
+    data = Data(root=Path(), format=data_format)
+    assert map_config("semantic_fpn_r50", train=train, data=data).TEST.WINDOW_PX == window_px
+
+
+@pytest.mark.parametrize("preset", ["semantic_fpn_mobilenet_v2", "panoptic_deeplab_r50", "unet"])
+def test_a_written_config_is_read_back(preset: str, tmp_path: Path) -> None:
+    cfg = map_config(preset)
+    (tmp_path / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+    assert json.dumps(flatten(read_config(tmp_path / "config.yaml"))) == json.dumps(flatten(cfg))

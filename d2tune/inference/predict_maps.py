@@ -1,0 +1,255 @@
+"""Predicting label maps and panoptic segments on pictures nobody has annotated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from d2tune import files
+from d2tune.annotations import labelme, rle_csv
+from d2tune.annotations.dataset import Category, Dataset, Image
+from d2tune.annotations.from_masks import dataset_of_masks
+from d2tune.annotations.outputs import beside
+from d2tune.annotations.panoptic import to_colours
+from d2tune.annotations.raster_files import ARRAY_SUFFIXES
+from d2tune.annotations.rasters import is_raster_name
+from d2tune.data.label_maps import decode_png, encode_png, panoptic_table
+from d2tune.data.mapper import inference_sample, read_image
+from d2tune.data.pictures import PictureReader, picture_reader
+from d2tune.data.semantic_mapper import semantic_sample
+from d2tune.errors import DataError
+from d2tune.evaluation.loop import inference_mode
+from d2tune.evaluation.panoptic_task import forward_segments, overlay_of
+from d2tune.evaluation.semantic_task import forward_labels, save_labels
+from d2tune.inference.raster_output import LabelTiff, Preview
+from d2tune.inference.sliding_window import predict_rows
+from d2tune.inference.submission import dataset_of_maps, instances_of_map, write_submission
+from d2tune.modeling.from_run import LoadedRun
+from d2tune.report.label_overlay import colours, overlay, to_rgb
+
+_TIFFS = (".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class MapsFound:
+    """What was found on some pictures.
+
+    Attributes:
+        images: Pictures predicted on.
+        regions: Regions or objects found.
+        skipped: Pictures that were left out, with the reason.
+    """
+
+    images: int
+    regions: int
+    skipped: tuple[str, ...]
+
+
+def find_rasters(source: Path, *, stacked: bool) -> tuple[Path, list[Path]]:
+    """The folder that names are relative to, and the pictures in order: files, or folders of files to stack.
+
+    Raises:
+        DataError: There are none.
+    """
+    if source.is_file():
+        return source.parent, [source]
+    if not source.is_dir():
+        raise DataError("no such picture or folder", file=source)
+    found = sorted(path for path in source.rglob("*") if path.is_file() and is_raster_name(path.name))
+    if not found:
+        raise DataError("no pictures", file=source, expected="photos, TIFFs, .npy or .npz files")
+    if not stacked:
+        return source, found
+    folders = sorted({path.parent for path in found})
+    return (source.parent, folders) if folders == [source] else (source, folders)
+
+
+def predict_semantic(
+    loaded: LoadedRun, root: Path, pictures: Sequence[Path], out: Path, *, to: str, tolerance_px: float, force: bool
+) -> MapsFound:
+    """Label every pixel of some pictures.
+
+    Rasters give ``labels/NAME.tif``, tiled and written while the windows go over them, with the raster's place on
+    earth; photos give ``labels/NAME.png``. Beside them there is a picture to look at for each.
+
+    Args:
+        loaded: The run.
+        root: The folder that names are relative to.
+        pictures: The pictures.
+        out: Where the results go.
+        to: ``auto``; ``labelme`` for outlines to be corrected; ``csv`` for a competition's file.
+        tolerance_px: How far the outlines in Labelme files may lie from those of the regions.
+        force: Write also where there are files already.
+
+    Raises:
+        DataError: No picture could be read, or the run's project names no dialect of CSV.
+    """
+    project = loaded.loaded.project
+    preset = project.data.csv_preset
+    if to == "csv" and preset is None:
+        expected = f"one of {', '.join(rle_csv.PRESETS)}"
+        raise DataError("the project names no dialect of CSV", place="data.csv_preset", expected=expected)
+    reader = picture_reader(project, loaded.cfg)
+    names = tuple(loaded.record["classes"])
+    images: list[Image] = []
+    maps: list[bytes] = []
+    skipped: list[str] = []
+    with inference_mode(loaded.model):
+        for path in tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False):
+            name = path.relative_to(root).as_posix()
+            try:
+                if to == "auto" and _is_raster(path, reader):
+                    size = _write_raster(loaded, reader, path, out, name, len(names))
+                    images.append(Image(len(images) + 1, name, size[1], size[0], path.absolute()))
+                    continue
+                labels, shown_rgb = _labels_of(loaded, reader, path, len(names))
+            except DataError as error:
+                skipped.append(error.one_line())
+                continue
+            images.append(Image(len(images) + 1, name, labels.shape[1], labels.shape[0], path.absolute()))
+            if to == "auto":
+                save_labels([encode_png(labels)], [images[-1]], names, out / "labels")
+                _write_jpeg(out / f"{name}.predicted.jpg", overlay(shown_rgb, labels, colours=colours(names)))
+            else:
+                maps.append(encode_png(labels))
+    if not images:
+        raise DataError("no picture could be read", file=root, found=skipped[0])
+    background = project.data.background
+    regions = 0
+    if to == "csv" and preset is not None:
+        found = dataset_of_maps(images, _decoded(maps), classes=names, background=background, preset=preset)
+        write_submission(found, out, preset=preset, background=background, force=force)
+        regions = len(found.instances)
+    elif to == "labelme":
+        masks = (instances_of_map(one, classes=names, background=background, split=True) for one in _decoded(maps))
+        found = dataset_of_masks(images, masks, names)
+        labelme.write(found, out, tolerance_px=tolerance_px, force=force)
+        regions = len(found.instances)
+    return MapsFound(len(images), regions, tuple(skipped))
+
+
+def _is_raster(path: Path, reader: PictureReader) -> bool:
+    is_file_of_raster = path.suffix.lower() in (*_TIFFS, *ARRAY_SUFFIXES)
+    return reader.raster is not None and (path.is_dir() or is_file_of_raster)
+
+
+def _decoded(maps: Sequence[bytes]) -> Iterator[NDArray[np.uint8]]:
+    return (decode_png(one) for one in maps)
+
+
+def _labels_of(
+    loaded: LoadedRun, reader: PictureReader, path: Path, classes: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The label map of a picture that fits into memory, and the picture for people."""
+    cfg = loaded.cfg
+    pixels = reader.read(path)
+    if cfg.TEST.WINDOW_PX and max(pixels.shape[:2]) > cfg.TEST.WINDOW_PX:
+        labels = np.empty(pixels.shape[:2], np.uint8)
+        with reader.open(path) as picture:
+            for rows in predict_rows(loaded.model, picture, classes=classes, window_px=cfg.TEST.WINDOW_PX):
+                labels[rows.top_px : rows.top_px + len(rows.class_ids)] = rows.class_ids
+    else:
+        sizes = {"short_side_px": cfg.INPUT.MIN_SIZE_TEST, "max_side_px": cfg.INPUT.MAX_SIZE_TEST}
+        (labels,) = forward_labels(loaded.model, [semantic_sample(pixels, **sizes)])
+    is_bgr = reader.raster is None and reader.order == "BGR"
+    return labels, to_rgb(np.ascontiguousarray(pixels[:, :, ::-1]) if is_bgr else pixels)
+
+
+def _write_raster(
+    loaded: LoadedRun, reader: PictureReader, path: Path, out: Path, name: str, classes: int
+) -> tuple[int, int]:
+    """Label a raster window by window, and write rows as they are finished; gives its height and width."""
+    cfg, names = loaded.cfg, loaded.record["classes"]
+    stem = name if path.is_dir() else str(Path(name).with_suffix(""))
+    with reader.open(path) as picture, ExitStack() as stack:
+        size: dict[str, Any] = {"height_px": picture.height_px, "width_px": picture.width_px, "colours": colours(names)}
+        target = stack.enter_context(
+            LabelTiff(out / "labels" / f"{stem}.tif", georeference=picture.georeference, **size)
+        )
+        preview = stack.enter_context(Preview(out / f"{stem}.predicted.png", **size))
+        window_px = cfg.TEST.WINDOW_PX or max(picture.height_px, picture.width_px)
+        for rows in predict_rows(loaded.model, picture, classes=classes, window_px=window_px):
+            target.write(rows.class_ids)
+            preview.write(rows.class_ids)
+        files.write_json(
+            out / "labels" / "categories.json", [{"label": at, "name": one} for at, one in enumerate(names)]
+        )
+        return picture.height_px, picture.width_px
+
+
+def predict_panoptic(
+    loaded: LoadedRun, root: Path, pictures: Sequence[Path], out: Path, *, to: str, tolerance_px: float, force: bool
+) -> MapsFound:
+    """Find the objects and regions of some photos.
+
+    This writes ``panoptic.json``, a COCO panoptic file, with its PNGs in ``panoptic``, and a picture to look at for
+    each photo.
+
+    Args:
+        loaded: The run.
+        root: The folder that names are relative to.
+        pictures: The photos.
+        out: Where the results go.
+        to: ``auto``, or ``labelme`` for outlines to be corrected.
+        tolerance_px: How far the outlines in Labelme files may lie from those of the segments.
+        force: Write Labelme files also where there are some already.
+
+    Raises:
+        DataError: No photo could be read.
+    """
+    cfg, record = loaded.cfg, loaded.record
+    things = set(record["thing_ids"])
+    categories = tuple(Category(at, name, at in things) for at, name in enumerate(record["classes"], start=1))
+    known = Dataset((), categories, ())
+    images: list[Image] = []
+    found: list[tuple[NDArray[np.int32], list[dict[str, Any]]]] = []
+    skipped: list[str] = []
+    with inference_mode(loaded.model):
+        for path in tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False):
+            name = path.relative_to(root).as_posix()
+            try:
+                image_rgb = read_image(str(path), "RGB")
+            except DataError as error:
+                skipped.append(error.one_line())
+                continue
+            pixels = image_rgb if cfg.INPUT.FORMAT == "RGB" else image_rgb[:, :, ::-1]
+            sizes = {"short_side_px": cfg.INPUT.MIN_SIZE_TEST, "max_side_px": cfg.INPUT.MAX_SIZE_TEST}
+            (one,) = forward_segments(loaded.model, [inference_sample(pixels, **sizes)], known)
+            images.append(Image(len(images) + 1, name, image_rgb.shape[1], image_rgb.shape[0], path.absolute()))
+            found.append(one)
+            if to == "auto":
+                _write_jpeg(out / f"{name}.predicted.jpg", overlay_of(image_rgb, *one, known))
+    if not images:
+        raise DataError("no picture could be read", file=root, found=skipped[0])
+    if to == "labelme":
+        masks = ([(info["category_id"] - 1, ids == info["id"]) for info in infos] for ids, infos in found)
+        outlines = dataset_of_masks(images, masks, record["classes"])
+        labelme.write(outlines, out, tolerance_px=tolerance_px, force=force)
+    else:
+        _write_panoptic(out, replace(known, images=tuple(images)), found)
+    return MapsFound(len(images), sum(len(infos) for _, infos in found), tuple(skipped))
+
+
+def _write_panoptic(
+    out: Path, dataset: Dataset, found: Sequence[tuple[NDArray[np.int32], list[dict[str, Any]]]]
+) -> None:
+    places = beside(dataset.images, out / "panoptic", ".png")
+    rows = []
+    for image, (ids, infos) in zip(dataset.images, found, strict=True):
+        files.write_bytes(places[image.id], encode_png(to_colours(ids)))
+        name = places[image.id].relative_to(out / "panoptic").as_posix()
+        rows.append({"image_id": image.id, "file_name": name, "segments_info": infos})
+    files.write_json(out / "panoptic.json", panoptic_table(dataset, rows))
+
+
+def _write_jpeg(path: Path, image_rgb: NDArray[np.uint8]) -> None:
+    encoded = cv2.imencode(".jpg", image_rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+    files.write_bytes(path, encoded.tobytes())

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d2tune.annotations.rasters import RasterOptions, open_raster
+from d2tune.data.statistics import channel_statistics, class_pixels
+from tests.shared_files import SHARED
+
+
+def rasters(folder: Path, arrays: list[Any], **options: Any) -> Any:
+    for number, pixels in enumerate(arrays):
+        np.save(folder / f"{number}.npy", pixels)
+        yield open_raster(folder / f"{number}.npy", RasterOptions(**options))
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_the_same_as_numpy_however_it_is_cut(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    offset, scale = data.draw(st.sampled_from([(0, 1), (1e4, 1), (-5, 1e-3), (250, 60)]))
+    arrays = [
+        (offset + scale * draw.normal(size=(draw.integers(5, 40), draw.integers(5, 40), 3))).astype(np.float32)
+        for _ in range(data.draw(st.integers(1, 4)))
+    ]
+    for pixels in arrays:
+        pixels[draw.random(pixels.shape) < 0.2] = np.nan
+    folder = tmp_path_factory.mktemp("rasters")
+    found = channel_statistics(rasters(folder, arrays), block_values=data.draw(st.integers(1, 4000)))
+    values = np.concatenate([pixels.reshape(-1, 3) for pixels in arrays]).astype(np.float64)
+    np.testing.assert_allclose(found.mean, np.nanmean(values, axis=0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.std, np.nanstd(values, axis=0), rtol=1e-9)
+    whole = channel_statistics(rasters(folder, arrays))
+    np.testing.assert_allclose(found.std, whole.std, rtol=1e-9)
+    np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-9, atol=1e-12)
+    assert found.pixels == len(values)
+
+
+def test_channels_that_cannot_be_scaled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pixels = np.stack([np.full((5, 9), 0.1), np.full((5, 9), np.nan), np.arange(45.0).reshape(5, 9)], axis=2)
+    with caplog.at_level(logging.WARNING):
+        found = channel_statistics(rasters(tmp_path, [pixels, pixels]), block_values=10)
+    assert found.mean == pytest.approx((np.float32(0.1), 0, 22)) and found.std[:2] == (1, 1)
+    assert found.std[2] == pytest.approx(np.sqrt((45**2 - 1) / 12), rel=1e-12)
+    assert [record.getMessage().split(" in the")[0] for record in caplog.records] == [
+        "channel 1 holds no data",
+        "channel 0 has the same value everywhere",
+    ]
+
+
+def test_8_bit_pictures_and_no_data(tmp_path: Path) -> None:
+    pixels = np.array([[0, 10], [20, 255]], np.uint8)
+    assert channel_statistics(rasters(tmp_path, [pixels])).mean == (71.25,)
+    found = channel_statistics(rasters(tmp_path, [pixels], nodata=255))
+    assert (found.mean, found.pixels) == ((10.0,), 4) and found.std == pytest.approx((np.sqrt(200 / 3),))
+
+
+def test_the_land_cover_series() -> None:
+    path = SHARED / "data" / "landcover_timeseries" / "data" / "NDVI.npy"
+    found = channel_statistics([open_raster(path)], block_values=5000)
+    stored = np.load(path)[..., 0].astype(np.float64)
+    np.testing.assert_allclose(found.mean, np.nanmean(stored, axis=(1, 2)), rtol=1e-9)
+    np.testing.assert_allclose(found.std, np.nanstd(stored, axis=(1, 2)), rtol=1e-9)
+    assert len(found.mean) == 68
+
+
+def test_pictures_that_do_not_belong_together(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 channels, those before it 3"):
+        channel_statistics(rasters(tmp_path, [np.zeros((9, 9, 3)), np.zeros((9, 9, 2))]))
+    with pytest.raises(ValueError, match="no pictures"):
+        channel_statistics([])
+
+
+def test_pixels_of_classes() -> None:
+    maps = [np.array([[0, 1, 255], [2, 2, 2]], np.uint8), np.array([[1, 1]], np.uint8)]
+    assert class_pixels(maps, classes=4) == (1, 3, 3, 0)
+    assert class_pixels([], classes=2) == (0, 0)
+    with pytest.raises(ValueError, match=r"\[2\]"):
+        class_pixels(maps, classes=2)

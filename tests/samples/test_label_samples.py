@@ -1,0 +1,133 @@
+"""The samples of semantic and panoptic tasks: their files, what is drawn, and that their projects read them."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from d2tune.data.parts import load_parts
+from d2tune.project import load_project
+from d2tune.samples import cells, class_names, crops, membrane, render_sample, street
+
+PROJECTS = Path(__file__).parents[2] / "projects"
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+@pytest.mark.parametrize("kind", ["membrane", "cells", "street"])
+def test_the_seed_chooses_the_pictures_and_their_number_changes_none(tmp_path, kind):
+    render_sample(kind, tmp_path / "a", images=3, seed=4)
+    cv2.setNumThreads(1)
+    render_sample(kind, tmp_path / "b", images=4, seed=4)
+    cv2.setNumThreads(-1)
+    render_sample(kind, tmp_path / "c", images=3, seed=5)
+    three, four, other = (hashes(tmp_path / name) for name in "abc")
+    assert len(three) == 6 and len(four) == 8
+    assert three.items() <= four.items()
+    assert three.keys() == other.keys() and not set(three.values()) & set(other.values())
+
+
+@pytest.mark.parametrize(
+    ("draw", "values", "least"), [(membrane.draw, (0, 255), 0.1), (cells.draw, (0, 128, 255), 0.01)]
+)
+def test_every_picture_shows_every_class_and_label_edges_are_edges_of_the_picture(draw, values, least):
+    for index in range(3):
+        picture, labels = draw(np.random.default_rng([7, index]))
+        assert picture.dtype == labels.dtype == np.uint8 and picture.shape[:2] == labels.shape
+        assert set(np.unique(labels)) == set(values)
+        assert min((labels == value).mean() for value in values) > least
+        grey = cv2.GaussianBlur(picture.reshape(*labels.shape, -1).mean(axis=2), (0, 0), 1.0)
+        slope = np.hypot(cv2.Sobel(grey, cv2.CV_64F, 1, 0), cv2.Sobel(grey, cv2.CV_64F, 0, 1))
+        edge = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+        assert slope[edge].mean() > 1.8 * slope[~edge].mean()
+
+
+def test_membranes_are_the_dark_class():
+    picture, labels = membrane.draw(np.random.default_rng(1))
+    assert picture[labels == 0].mean() < picture[labels == 255].mean() - 25
+
+
+def test_street_outlines_overlap_and_the_last_one_lies_on_top(tmp_path):
+    photos = 0
+    result = render_sample("street", tmp_path, images=12, seed=1)
+    assert dict(result.images) == {"train": 10, "val": 2}
+    seen, hidden = set(), False
+    for path in sorted(tmp_path.rglob("*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        with Image.open(path.with_suffix(".jpg")) as photo:
+            assert photo.size == (document["imageWidth"], document["imageHeight"]) == (384, 256)
+        photos += 1
+        top = np.full((256, 384), -1)
+        areas = []
+        for place, shape in enumerate(document["shapes"]):
+            points = np.array(shape["points"])
+            assert points.min() >= 0 and (points <= (384, 256)).all()
+            mask = np.zeros((256, 384), np.uint8)
+            cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
+            top[mask > 0] = place
+            areas.append(mask.sum())
+            seen.add(shape["label"])
+        order = [shape["label"] in street.THINGS for shape in document["shapes"]]
+        assert order == sorted(order), "objects are drawn after the regions behind them"
+        hidden |= any((top == place).sum() < 0.8 * area for place, area in enumerate(areas) if order[place])
+        assert 0.005 < (top < 0).mean() < 0.25, "pavements belong to nothing"
+    assert photos == 12 and seen == set(street.CLASS_NAMES) and hidden
+
+
+@pytest.fixture(scope="module")
+def farmland(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("crops")
+    render_sample("crops", folder / "data", images=2)
+    return folder / "data"
+
+
+@pytest.mark.slow
+def test_a_year_of_farmland(farmland):
+    scene = farmland / "images" / "scene_01"
+    assert sorted(path.name for path in scene.iterdir()) == [f"{month}.tif" for month in crops.MONTHS]
+    assert sum(path.stat().st_size for path in farmland.rglob("*") if path.is_file()) < 250e6
+    train, val = (np.array(Image.open(farmland / part / "labels" / "scene_01.png")) for part in ("train", "val"))
+    assert train.shape == val.shape == (1135, 1800)
+    assert not ((train > 0) & (val > 0)).any(), "validation fields are others"
+    for labels in (train, val):
+        assert set(np.unique(labels)) == set(range(9)) and 0.05 < (labels > 0).mean() < 0.6
+    _, regions = cv2.connectedComponents((train > 0).astype(np.uint8))
+    assert all(len(np.unique(train[regions == number])) == 1 for number in range(1, 30)), "a field has one crop"
+    clouded = 0.0
+    for month in crops.MONTHS:
+        bands = tifffile.imread(scene / f"{month}.tif")
+        assert bands.shape == (1135, 1800, 5) and bands.dtype == np.uint16
+        hidden = (bands == 0).all(axis=2)
+        assert (hidden == (bands == 0).any(axis=2)).all()
+        clouded = max(clouded, hidden.mean())
+        if month == "2020-07":
+            near, red = bands[..., 3].astype(float), bands[..., 2].astype(float)
+            green = np.where(hidden, np.nan, (near - red) / np.maximum(near + red, 1))
+            ndvi = {name: np.nanmedian(green[train == place + 1]) for place, name in enumerate(crops.CLASS_NAMES)}
+    assert 0.05 < clouded < 0.8
+    assert ndvi["sugar beet"] > ndvi["wheat"] + 0.2, "in July beet is green and wheat is ripe"
+
+
+@pytest.mark.slow
+def test_the_crops_project_reads_its_scene_from_beside_the_parts(farmland):
+    parts = load_parts(load_project(PROJECTS / "crops.yaml", overrides={"data.root": str(farmland)}).project)
+    assert [len(part.images) for part in (parts.train, parts.val)] == [1, 1]
+    assert parts.train.class_names == crops.CLASS_NAMES and min(parts.val.counts().values()) == 1
+    assert parts.train.images[0].path.resolve() == parts.val.images[0].path.resolve()
+
+
+@pytest.mark.parametrize(("kind", "counts"), [("membrane", (8, 2)), ("cells", (8, 2)), ("street", (8, 2))])
+def test_the_project_reads_its_sample(tmp_path, kind, counts):
+    overrides = {"data.root": str(tmp_path / "data"), "data.sample_images": 10}
+    parts = load_parts(load_project(PROJECTS / f"{kind}.yaml", overrides=overrides).project)
+    assert parts.rendered and (len(parts.train.images), len(parts.val.images)) == counts
+    assert set(parts.train.class_names) == set(class_names(kind))
+    assert min(parts.train.counts().values()) > 0 and not parts.train.findings
