@@ -1,7 +1,7 @@
 """Segment the car of a DAVIS video with DeepLabV3 on MobileNetV2 and Pascal VOC weights, without training.
 
-``python benchmarks/car_video.py`` loads the weights into the preset ``deeplab_v3_mobilenet_v2``, runs every frame at each
-``--short-side``, and compares the pixels whose most probable class is ``car`` with the frame's mask.
+``python benchmarks/car_video.py`` loads the weights into the preset ``deeplab_v3_mobilenet_v2``, runs every frame at
+each ``--short-side``, and compares the pixels whose most probable class is ``car`` with the frame's mask.
 """
 
 from __future__ import annotations

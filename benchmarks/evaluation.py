@@ -34,8 +34,9 @@ from d2tune.evaluation.figures import InstanceResult, Kind
 from d2tune.evaluation.instances import Found, InstanceScorer, Truth, score_coco
 
 Scores = dict[str, float]
-Timed = tuple[Scores, float]
-"""What came out, and the seconds that count."""
+Timed = tuple[Scores, float, float]
+"""What came out, and the seconds that count, on the clock and of the processor."""
+PEERS = ("pycocotools", "faster-coco-eval")
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kinds", nargs="*", default=["bbox", "segm"], choices=["bbox", "segm"])
     parser.add_argument("--device", help="also score masks that lie on it (default: cuda where there is a GPU)")
-    parser.add_argument("--no-memory", action="store_true", help="time only")
+    parser.add_argument("--memory", nargs="*", default=["d2tune", *PEERS], help="whose to measure (default: all)")
     parser.add_argument("--run", type=Path, help="a run folder whose model goes through both loops")
     parser.add_argument("--data", type=Path, help="other photos with the run's classes (default: its validation part)")
     parser.add_argument("--repeat", type=int, default=1, help="how often the photos are gone through")
@@ -57,7 +58,7 @@ def main() -> None:
         data = synthetic_set(images, options.masks, seed=0)
         for kind in options.kinds:
             case = {"images": images, "masks": images * options.masks, "kind": kind}
-            case |= compare_scoring(*data, kind, options.rounds, device, with_memory=not options.no_memory)
+            case |= compare_scoring(*data, kind, options.rounds, device, options.memory)
             figures["scoring"].append(case)
             print(scoring_row(case), flush=True)
         del data
@@ -81,8 +82,7 @@ def compare_scoring(
     kind: Kind,
     rounds: int,
     device: str | None,
-    *,
-    with_memory: bool,
+    memory_of: list[str],
 ) -> dict[str, Any]:
     """Seconds of each contender, medians over the rounds, ratios within them, and memory beyond the set."""
     contenders: dict[str, Callable[[], Timed]] = {
@@ -90,40 +90,61 @@ def compare_scoring(
         "pycocotools": lambda: timed(lambda: pycocotools(truth, results, kind)),
         "faster-coco-eval": lambda: timed(lambda: faster_coco_eval(truth, results, kind)),
     }
-    memory_mb = {name: round(peak_growth_mb(one)) for name, one in contenders.items()} if with_memory else None
+    memory_mb = {name: round(peak_growth_mb(contenders[name])) for name in memory_of}
     if device is not None and kind != "bbox":
         contenders[f"d2tune, masks on {device}"] = lambda: masks_on(device, truth, results, kind)
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    scores: dict[str, Scores] = {}
+    clock, scores = Clock(list(contenders)), {}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            scores[name], spent_s = contender()
-            seconds[name].append(spent_s)
+            scores[name], *spent = contender()
+            clock.note(name, *spent)
     for name, found in scores.items():
         assert all(abs(found[key] - value) < 1e-9 for key, value in scores["pycocotools"].items()), name
     return {
         "rounds": rounds,
         "AP": round(scores["d2tune"]["AP"], 4),
-        "seconds": {name: round(statistics.median(rows), 3) for name, rows in seconds.items()},
-        "times_faster": {own: times_faster(seconds, own) for own in seconds if own.startswith("d2tune")},
+        **clock.to_json(),
         "memory_mb": memory_mb,
     }
 
 
-def times_faster(seconds: dict[str, list[float]], own: str) -> dict[str, float]:
-    """How many times each peer's time is that of ``own``, the median over the rounds."""
-    peers = {name: rows for name, rows in seconds.items() if not name.startswith("d2tune")}
-    return {
-        name: round(statistics.median(theirs / mine for theirs, mine in zip(rows, seconds[own], strict=True)), 2)
-        for name, rows in peers.items()
-    }
+class Clock:
+    """Seconds of each contender, round by round; on a machine that others use too, those of the processor say more."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.seconds: dict[str, list[float]] = {name: [] for name in names}
+        self.cpu_s: dict[str, list[float]] = {name: [] for name in names}
+
+    def note(self, name: str, seconds: float, cpu_s: float) -> None:
+        self.seconds[name].append(seconds)
+        self.cpu_s[name].append(cpu_s)
+
+    def to_json(self) -> dict[str, Any]:
+        """Medians over the rounds, and how many times each peer takes what d2tune takes, within each round."""
+        return {
+            "seconds": {name: round(statistics.median(rows), 3) for name, rows in self.seconds.items()},
+            "cpu_seconds": {name: round(statistics.median(rows), 3) for name, rows in self.cpu_s.items()},
+            "times_faster": self._ratios(self.seconds),
+            "times_less_cpu": self._ratios(self.cpu_s),
+        }
+
+    def _ratios(self, spent: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+        return {
+            own: {
+                peer: round(statistics.median(theirs / mine for theirs, mine in zip(spent[peer], rows, strict=True)), 2)
+                for peer in spent
+                if not peer.startswith("d2tune")
+            }
+            for own, rows in spent.items()
+            if own.startswith("d2tune")
+        }
 
 
 def scoring_row(case: dict[str, Any]) -> str:
-    seconds = ", ".join(f"{name} {value:.2f} s" for name, value in case["seconds"].items())
+    seconds = ", ".join(f"{name} {value:.2f} s" for name, value in case["cpu_seconds"].items())
     faster = "; ".join(
-        f"{own}: " + ", ".join(f"{value:.1f} times {peer}'s speed" for peer, value in peers.items())
-        for own, peers in case["times_faster"].items()
+        f"{own}: " + ", ".join(f"{value:.1f} times {peer}" for peer, value in peers.items())
+        for own, peers in case["times_less_cpu"].items()
     )
     return (
         f"{case['images']} images, {case['masks']} masks, {case['kind']}: {seconds}; {faster}; MB {case['memory_mb']}"
@@ -131,9 +152,9 @@ def scoring_row(case: dict[str, Any]) -> str:
 
 
 def timed(work: Callable[[], Scores]) -> Timed:
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     scores = work()
-    return scores, time.perf_counter() - started
+    return scores, time.perf_counter() - started, time.process_time() - started_cpu
 
 
 def peak_growth_mb(work: Callable[[], Any]) -> float:
@@ -173,17 +194,16 @@ def masks_on(device: str, truth: dict[str, Any], results: list[dict[str, Any]], 
     """Score masks that lie on a device as bitmaps; the clock runs from there on."""
     data = read_coco(truth, results, (kind,))
     scorer = InstanceScorer(data.categories, kinds=(kind,), device=device)
-    spent_s = 0.0
+    spent = np.zeros(2)
     for image_id, known, found in data.by_image():
         ours, theirs = (bitmaps([row["rle"] for row in rows], device) for rows in (found, known))
         columns = [[row[name] for row in known] for name in ("category_id", "area", "iscrowd")]
         classes, scores = ([row[name] for row in found] for name in ("category_id", "score"))
-        started = time.perf_counter()
+        started = np.array([time.perf_counter(), time.process_time()])
         scorer.add(image_id, Truth(*columns, masks=theirs), Found(classes, scores, masks=ours))
-        spent_s += time.perf_counter() - started
-    started = time.perf_counter()
-    result = scorer.result()
-    return figures_of(result, kind), spent_s + time.perf_counter() - started
+        spent += np.array([time.perf_counter(), time.process_time()]) - started
+    figures, *rest = timed(lambda: figures_of(scorer.result(), kind))
+    return figures, *(spent + rest).tolist()
 
 
 def bitmaps(rles: list[dict[str, Any]], device: str) -> torch.Tensor:
@@ -251,40 +271,46 @@ def compare_loops(run: Path, data: Path | None, rounds: int, repeat: int) -> dic
     ]
     dataset = replace(dataset, images=tuple(copies), instances=tuple(instances), ledger=())
     name = register(dataset, project="benchmark", part="val")
-    seconds: dict[str, list[float]] = {"d2tune": [], "Detectron2": []}
-    scores: dict[str, Scores] = {}
-    for _ in range(rounds):
-        for contender in seconds:
-            started = time.perf_counter()
-            scores[contender] = (our_loop if contender == "d2tune" else their_loop)(loaded, dataset, name)
-            seconds[contender].append(time.perf_counter() - started)
-    pairs = zip(seconds["Detectron2"], seconds["d2tune"], strict=True)
-    return {
-        "images": len(dataset.images),
-        "rounds": rounds,
-        "seconds": {key: round(statistics.median(rows), 2) for key, rows in seconds.items()},
-        "times_faster": round(statistics.median(theirs / mine for theirs, mine in pairs), 3),
-        "scores": scores,
+    contenders: dict[str, Callable[[], Scores]] = {
+        "d2tune": lambda: our_loop(loaded.model, loaded.cfg, dataset),
+        "Detectron2": lambda: their_loop(loaded.model, loaded.cfg, name),
+        "Detectron2, model as it builds it": lambda: their_loop(plain_model(loaded), loaded.cfg, name),
     }
+    clock, scores = Clock(list(contenders)), {}
+    for _ in range(rounds):
+        for one, contender in contenders.items():
+            scores[one], *spent = timed(contender)
+            clock.note(one, *spent)
+    return {"images": len(dataset.images), "rounds": rounds, **clock.to_json(), "scores": scores}
 
 
-def our_loop(loaded: Any, dataset: Any, name: str) -> Scores:
+def plain_model(loaded: Any) -> Any:
+    """The run's model without d2tune's memory layout and autocast."""
+    from d2tune.modeling import checkpoint
+    from d2tune.modeling.build import build_model
+
+    model, _ = build_model(loaded.cfg)
+    checkpoint.load_weights(model, loaded.weights)
+    return model.eval()
+
+
+def our_loop(model: Any, cfg: Any, dataset: Any) -> Scores:
     from d2tune.evaluation.loop import predict_dataset
     from d2tune.evaluation.scores import score
 
-    metrics = score(dataset, predict_dataset(loaded.model, dataset, loaded.cfg, show_progress=False))
+    metrics = score(dataset, predict_dataset(model, dataset, cfg, show_progress=False))
     return {"bbox AP": metrics.bbox["AP"].value or 0.0, "segm AP": metrics.segm["AP"].value or 0.0}
 
 
-def their_loop(loaded: Any, dataset: Any, name: str) -> Scores:
+def their_loop(model: Any, cfg: Any, name: str) -> Scores:
     from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
     from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
-        mapper = DatasetMapper(loaded.cfg, is_train=False)
-        loader = build_detection_test_loader(loaded.cfg, name, mapper=mapper, num_workers=0)
+        mapper = DatasetMapper(cfg, is_train=False)
+        loader = build_detection_test_loader(cfg, name, mapper=mapper, num_workers=0)
         evaluator = COCOEvaluator(name, tasks=("bbox", "segm"), output_dir=out, use_fast_impl=False)
-        found = inference_on_dataset(loaded.model, loader, evaluator)
+        found = inference_on_dataset(model, loader, evaluator)
     vars(MetadataCatalog.get(name)).pop("json_file")  # the evaluator would look for it in the folder that is gone
     return {"bbox AP": float(found["bbox"]["AP"]), "segm AP": float(found["segm"]["AP"])}
 

@@ -233,6 +233,7 @@ def _add_classes(
         name = None if drawn is None else labels.read(drawn, unit, value)
         if name is not None:
             values.setdefault(name.label, []).append(value)
+    pixels = np.asfortranarray(pixels)  # run-length masks go down the columns
     for label, members in values.items():
         mask = pixels == members[0]
         for value in members[1:]:

@@ -11,6 +11,7 @@ import importlib
 import itertools
 import logging
 import math
+import mmap
 import struct
 import warnings
 from collections import OrderedDict
@@ -129,13 +130,21 @@ class StoredArray:
             first, last = int(chosen.min()) // inner, int(chosen.max()) // inner
             key[layout.channels[0]] = slice(first, last + 1)
             chosen = chosen - first * inner
-        block: NDArray[Any] = np.asarray(self.pixels[tuple(key)]).transpose(
-            layout.rows, layout.columns, *layout.channels
-        )
+        stored = self.pixels[tuple(key)]
+        block: NDArray[Any] = np.array(stored) if isinstance(stored, np.memmap) else np.asarray(stored)
+        _forget_pages(stored)
+        block = block.transpose(layout.rows, layout.columns, *layout.channels)
         block = block.reshape(*block.shape[:2], -1)
         if np.array_equal(chosen, np.arange(block.shape[2])):
             return block
         return block[..., chosen]
+
+
+def _forget_pages(pixels: Any) -> None:
+    """Give back the memory of the pages that were read of a mapped file, which would pile up with every window."""
+    mapped = getattr(pixels, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @contextlib.contextmanager

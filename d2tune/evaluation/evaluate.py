@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from d2tune import files
-from d2tune.annotations.coco import to_coco
 from d2tune.annotations.convert import read_labels
 from d2tune.annotations.dataset import Dataset
 from d2tune.annotations.lists import is_list

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from d2tune.evaluation.pictures import chosen_images
 from d2tune.evaluation.semantic import SemanticScorer
 from d2tune.evaluation.tasks import Quick, Scoring
 from d2tune.inference.sliding_window import predict_rows
+from d2tune.modeling.config import is_bridge
 from d2tune.project import Project
 from d2tune.report.label_overlay import to_rgb
 from d2tune.report.label_sheet import LabelPanel, write_label_sheet
@@ -87,7 +88,7 @@ class SemanticEvaluator:
         )
 
     def quick(self, found: Sequence[LabelPng]) -> Quick:
-        """mIoU and what belongs to it, without boundaries."""
+        """Mean IoU and what belongs to it, without boundaries."""
         metrics = map_metrics(self._scored(found, boundary=False), intervals=False)
         scalars = {f"semantic/{name}": one.value for name, one in metrics.metrics.items() if one.value is not None}
         of_classes = {row["name"]: row["metrics"]["IoU"].value for row in metrics.classes}
@@ -185,14 +186,21 @@ def predict_labels(
 
 
 def predict_windows(
-    model: Any, path: str, cfg: CfgNode, reader: PictureReader, *, classes: int, **options: Any
+    model: Any, path: str | Path, cfg: CfgNode, reader: PictureReader, *, classes: int, **options: Any
 ) -> NDArray[np.uint8]:
     """The labels ``(H, W)`` of one picture, found in windows of ``cfg.TEST.WINDOW_PX``."""
     with reader.open(path) as picture:
         labels = np.empty((picture.height_px, picture.width_px), np.uint8)
-        for rows in predict_rows(model, picture, classes=classes, window_px=cfg.TEST.WINDOW_PX, **options):
+        for rows in predict_rows(
+            model, picture, classes=classes, window_px=cfg.TEST.WINDOW_PX, scores=scores_of(cfg), **options
+        ):
             labels[rows.top_px : rows.top_px + len(rows.class_ids)] = rows.class_ids
     return labels
+
+
+def scores_of(cfg: CfgNode) -> Literal["logits", "probabilities"]:
+    """What ``sem_seg`` of the model of ``cfg`` holds."""
+    return "probabilities" if is_bridge(cfg) else "logits"
 
 
 def forward_labels(model: Any, batch: Sequence[dict[str, Any]]) -> list[NDArray[np.uint8]]:

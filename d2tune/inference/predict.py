@@ -76,9 +76,10 @@ def predict(
 ) -> PredictionResult:
     """Predict on a picture or on every picture below a folder.
 
-    What a semantic and a panoptic run write says `predict_maps`. Of an instance run, this writes ``predictions.json``, a COCO file with images, categories and annotations that carry a score,
-    and a picture with the instances drawn for each image. As Labelme, it writes one file for each picture, to be
-    corrected in Labelme and trained on; a picture whose file is already there is left out.
+    What a semantic and a panoptic run write says `predict_maps`. Of an instance run, this writes ``predictions.json``,
+    a COCO file with images, categories and annotations that carry a score, and a picture with the instances drawn for
+    each image. As Labelme, it writes one file for each picture, to be corrected in Labelme and trained on; a picture
+    whose file is already there is left out.
 
     Args:
         run: The run folder.

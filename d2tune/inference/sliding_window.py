@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from d2tune.evaluation.loop import inference_mode
 LEFT_OUT = 255
 """The class id of pixels without data in any channel."""
 
-_CUDA_BATCH, _CPU_BATCH = 8, 1  # four windows in one step are no faster on 2 CPU cores and take four times the memory
+_CUDA_BATCH, _CPU_BATCH = 8, 1  # four windows at once take four times the memory
 _CARRY_IN_MEMORY_BYTES = 1 << 28
 
 SemanticModel = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
@@ -70,7 +70,7 @@ def predict_rows(
     with_confidence: bool = False,
     batch_size: int | None = None,
     show_progress: bool | None = None,
-) -> Iterator[FinishedRows]:
+) -> Generator[FinishedRows, None, None]:
     """The class of every pixel, found in overlapping windows, as rows from top to bottom.
 
     Windows begin every ``window_px * (1 - overlap)`` pixels; the last one of each axis is moved back to end with the
@@ -188,7 +188,7 @@ def _windows(
     rows: _Axis,
     columns: _Axis,
     batch_size: int,
-) -> Iterator[_Scored]:
+) -> Generator[_Scored, None, None]:
     """Every window, row by row; a thread reads the next batch while the network works on one."""
     corners = list(product(rows.starts, columns.starts))
     batches = [corners[at : at + batch_size] for at in range(0, len(corners), batch_size)]
@@ -242,13 +242,13 @@ def _is_on_cuda(model: SemanticModel) -> bool:
 
 
 def _blended(
-    windows: Iterator[_Scored],
+    windows: Generator[_Scored, None, None],
     rows: _Axis,
     columns: _Axis,
     *,
     with_confidence: bool,
     show_progress: bool | None,
-) -> Iterator[FinishedRows]:
+) -> Generator[FinishedRows, None, None]:
     """The rows that each row of windows finishes."""
     bar = tqdm(
         total=len(rows.starts) * len(columns.starts),

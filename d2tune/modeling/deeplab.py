@@ -13,7 +13,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.projects.deeplab import build_resnet_deeplab_backbone
 from detectron2.projects.panoptic_deeplab import PanopticDeepLab
 from detectron2.structures import Boxes, Instances
-from torch import Tensor, nn
+from torch import Tensor
 
 from d2tune.data.catalog import LABEL_DIVISOR
 
@@ -109,4 +109,8 @@ def _at_size(output: dict[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]
 
 def _nearest(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Maps ``(N, h, w)`` of ids or truth values at another size."""
-    return nn.functional.interpolate(maps[None].double(), size_hw, mode="nearest-exact")[0].to(maps.dtype)
+    rows, columns = (
+        ((torch.arange(new_px, device=maps.device) + 0.5) * old_px / new_px).long()
+        for new_px, old_px in zip(size_hw, maps.shape[1:], strict=True)
+    )
+    return maps[:, rows[:, None], columns]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from d2tune.data.catalog import LABEL_DIVISOR
 
 
-def segments(output: Mapping[str, Any], *, things: int, stuff: int) -> tuple[NDArray[np.int32], list[dict[str, int]]]:
+def segments(output: Mapping[str, Any], *, things: int, stuff: int) -> tuple[NDArray[np.int32], list[dict[str, Any]]]:
     """The segments of one picture.
 
     Panoptic FPN lists its segments, things by their place among the things and stuff by its place in the semantic
@@ -23,14 +23,18 @@ def segments(output: Mapping[str, Any], *, things: int, stuff: int) -> tuple[NDA
         stuff: Number of stuff classes.
 
     Returns:
-        Segment ids ``(H, W)``, 0 where there is no segment, and for each segment its ``id`` and its ``category_id``:
-        its class's place among the things followed by the stuff.
+        Segment ids ``(H, W)``, 0 where there is no segment, and for each segment its ``id``, its ``category_id``, which
+        is its class's place among the things followed by the stuff, and its ``score`` where the model gives one.
     """
     found, infos = output["panoptic_seg"]
     ids = found.cpu().numpy()
     if infos is None:
         return _from_coded_ids(ids, things + stuff)
-    listed = [{"id": int(one["id"]), "category_id": _place(one, things)} for one in infos]
+    listed = [
+        {"id": int(one["id"]), "category_id": _place(one, things)}
+        | ({"score": float(one["score"])} if "score" in one else {})
+        for one in infos
+    ]
     return ids.astype(np.int32), listed
 
 
@@ -39,7 +43,7 @@ def _place(info: Mapping[str, Any], things: int) -> int:
     return category if info["isthing"] else things + category - 1
 
 
-def _from_coded_ids(coded: NDArray[Any], classes: int) -> tuple[NDArray[np.int32], list[dict[str, int]]]:
+def _from_coded_ids(coded: NDArray[Any], classes: int) -> tuple[NDArray[np.int32], list[dict[str, Any]]]:
     values, places = np.unique(coded, return_inverse=True)
     is_segment = (values >= 0) & (values // LABEL_DIVISOR < classes)
     number = np.where(is_segment, np.cumsum(is_segment), 0).astype(np.int32)

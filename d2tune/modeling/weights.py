@@ -120,7 +120,7 @@ def find(source: str, *, sha256: str | None = None) -> WeightsFile:
 
 
 def library_source(library: str, name: str) -> str | None:
-    """Where ``torchvision`` or ``timm`` keeps the pretrained weights of its network ``name``; None where it has none."""
+    """Where ``torchvision`` or ``timm`` keeps pretrained weights of its network ``name``; None where it has none."""
     if library == "torchvision":
         import torchvision
 

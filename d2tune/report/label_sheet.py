@@ -105,7 +105,7 @@ def _legend(
     """A swatch, (side, side, 3) uint8, and a name for each entry."""
     maps = [labels for panel in panels for labels in (panel.truth, panel.predicted) if labels is not None]
     present = set(np.unique(np.concatenate([np.unique(labels) for labels in maps])).tolist()) if maps else set()
-    places = range(len(class_names))
+    places = list(range(len(class_names)))
     if maps and len(class_names) > _LEGEND_CLASSES:
         places = [place for place in places if place in present]
     entries = [(np.full((_SWATCH_PX, _SWATCH_PX, 3), table[place], np.uint8), class_names[place]) for place in places]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from d2tune.samples.backgrounds import sky
@@ -37,6 +38,7 @@ CLASS_NAMES = (*THINGS, *STUFF)
 _HEIGHT_PX, _WIDTH_PX = 256, 384
 _SHAPE = (_HEIGHT_PX, _WIDTH_PX)
 _VAL_EVERY, _VAL_AT = 5, 2
+_SMALLEST_PX = 6
 
 _CAR_SIDE = (
     (-1.0, -0.16), (-0.99, -0.42), (-0.86, -0.5), (-0.6, -0.55), (-0.34, -0.88), (0.3, -0.9), (0.58, -0.58),
@@ -59,8 +61,10 @@ class _Street:
     outlines: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
     def draw(self, label: str, polygon: np.ndarray) -> np.ndarray:
-        """Note an outline, cut to the picture, and return its coverage."""
-        self.outlines.append((label, np.clip(polygon, 0, (_WIDTH_PX, _HEIGHT_PX))))
+        """Note the outline of what lies in the picture, and return its coverage."""
+        inside = np.clip(polygon, 0, (_WIDTH_PX, _HEIGHT_PX))
+        if cv2.contourArea(inside.astype(np.float32)) >= _SMALLEST_PX:
+            self.outlines.append((label, inside))
         return fill([polygon], _SHAPE)
 
 
@@ -197,7 +201,7 @@ def _add_car(rng: np.random.Generator, street: _Street, depth: float) -> None:
     def at(points: object) -> np.ndarray:
         return foot + np.asarray(points, float) * scale * (flip, 1)
 
-    outline = smooth(at(_CAR_SIDE if side else _CAR_FRONT), rounds=2)
+    outline = smooth(list(at(_CAR_SIDE if side else _CAR_FRONT)), rounds=2)
     shadow = fill([ellipse(foot, scale[0] * (1.0 if side else 0.55), scale[1] * 0.1)], _SHAPE)
     cast_shadow(street.picture, shadow, (2, 1), 2.0, 0.7)
     cover = street.draw("car", outline)
@@ -244,11 +248,11 @@ def _add_person(rng: np.random.Generator, street: _Street, depth: float) -> None
         (0.16, -0.42),
         (stride + 0.06, -0.03),
         (stride + 0.1, 0.0),
-        (stride - 0.06, 0.0),
+        (max(stride - 0.06, 0.015), 0.0),
         (0.02, -0.38),
     ]
     left = [(-x, y) for x, y in right[::-1]]
-    outline = smooth(foot + np.array(right + left) * (wide, tall), rounds=2)
+    outline = smooth(list(foot + np.array(right + left) * (wide, tall)), rounds=2)
     shadow = fill([ellipse(foot, 0.3 * wide, 0.04 * tall)], _SHAPE)
     cast_shadow(street.picture, shadow, (3, 1), 2.0, 0.6)
     cover = street.draw("person", outline)

@@ -12,6 +12,7 @@ from PIL import Image as PilImage
 from pycocotools import mask as mask_utils
 
 from d2tune.errors import DataError
+from d2tune.evaluation.evaluate import evaluate_files
 from tests.system.commands import d2tune, refused, succeeded
 
 SIZE = 120
@@ -78,17 +79,33 @@ def test_any_models_predictions_are_scored_from_a_file(tmp_path: Path) -> None:
             assert plot.width > 800 and len(plot.convert("RGB").getcolors(1 << 24) or []) > 20
 
 
-@pytest.mark.slow
+def content_of(folder: Path) -> dict[str, Any]:
+    """What was found out, without the time that it took."""
+    content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
+    return {key: value for key, value in content.items() if key != "times"}
+
+
+@pytest.fixture(scope="module")
+def own_result(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four images, scored by d2tune itself; the folder also holds the files."""
+    folder = tmp_path_factory.mktemp("own")
+    write_set(folder, images=4)
+    evaluate_files(folder / "a.json", folder / "truth.json", out=folder / "auto")
+    return folder
+
+
 @pytest.mark.parametrize("backend", ["device", "pycocotools", "faster-coco-eval"])
-def test_every_backend_gives_the_same_file(tmp_path: Path, backend: str) -> None:
-    write_set(tmp_path)
-    words = ["eval", "--predictions", "a.json", "--ground-truth", "truth.json"]
-    contents = []
-    for name in ("auto", backend):
-        succeeded(d2tune(*words, "--backend", name, "--out", name, folder=tmp_path))
-        content = json.loads((tmp_path / name / "evaluation.json").read_text())
-        contents.append({key: value for key, value in content.items() if key != "times"})
-    assert contents[0] == contents[1]
+def test_every_backend_gives_the_same_file(own_result: Path, backend: Any) -> None:
+    evaluate_files(own_result / "a.json", own_result / "truth.json", out=own_result / backend, backend=backend)
+    assert content_of(own_result / backend) == content_of(own_result / "auto")
+
+
+@pytest.mark.slow
+def test_the_command_hands_the_backend_on(own_result: Path) -> None:
+    words = ["eval", "--predictions", "a.json", "--ground-truth", "truth.json", "--backend", "pycocotools"]
+    succeeded(d2tune(*words, "--out", "by_command", folder=own_result))
+    assert content_of(own_result / "by_command") == content_of(own_result / "auto")
+    assert "invalid choice: 'other'" in d2tune(*words[:-1], "other", folder=own_result).stderr
 
 
 @pytest.mark.slow

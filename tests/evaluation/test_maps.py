@@ -1,4 +1,4 @@
-"""Label pictures and panoptic predictions are scored from files by the real command."""
+"""Label pictures and panoptic predictions are scored from files; once by the real command."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
+from d2tune.errors import DataError
+from d2tune.evaluation.evaluate import evaluate_files
 from tests.shared_files import SHARED
-from tests.system.commands import d2tune, refused, succeeded
+from tests.system.commands import d2tune, succeeded
 
 
 def label_folders(folder: Path) -> None:
@@ -43,26 +45,33 @@ def test_folders_of_label_pictures(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "scored" / "plots").iterdir()) == ["class_iou.png", "confusion.png"]
 
 
-@pytest.mark.slow
+def refusal(folder: Path, *, labels: str | None = "labels.txt", out: str = "scored") -> str:
+    """The line that a person reads."""
+    named = None if labels is None else folder / labels
+    with pytest.raises(DataError) as caught:
+        evaluate_files(folder / "found", folder / "truth", out=folder / out, labels=named)
+    line = str(caught.value)
+    assert "\n" not in line and not (folder / out).exists()
+    return line
+
+
 def test_what_is_wrong_with_label_pictures_is_said_in_one_line(tmp_path: Path) -> None:
     label_folders(tmp_path)
-    assert "label PNGs name no classes" in refused(d2tune(*WORDS[:5], folder=tmp_path))
+    assert "label PNGs name no classes" in refusal(tmp_path, labels=None)
     (tmp_path / "labels.txt").write_text("grass\nroad\n")
-    assert "a.png" in refused(d2tune(*WORDS, folder=tmp_path))
+    assert "a.png" in refusal(tmp_path)
     (tmp_path / "many.txt").write_text("".join(f"class {number}\n" for number in range(300)))
-    assert "300 classes" in refused(d2tune(*WORDS[:5], "--labels", "many.txt", folder=tmp_path))
-    assert "may not lie among" in refused(d2tune(*WORDS[:-1], "truth/out", folder=tmp_path))
+    assert "300 classes" in refusal(tmp_path, labels="many.txt")
+    assert "may not lie among" in refusal(tmp_path, out="truth/out")
     (tmp_path / "found" / "a.png").unlink()
-    assert "there is no prediction of this name" in refused(d2tune(*WORDS, folder=tmp_path))
+    assert "there is no prediction of this name" in refusal(tmp_path)
 
 
-@pytest.mark.slow
 def test_panoptic_ground_truth_scores_100_against_itself(tmp_path: Path) -> None:
     folder = SHARED / "data" / "panoptic_coco_sample"
     (table,) = [path for path in folder.rglob("*.json") if "segments_info" in path.read_text("utf-8")]
-    words = ["eval", "--predictions", table, "--ground-truth", table, "--out", "scored"]
-    out = succeeded(d2tune(*words, folder=tmp_path))
-    assert "PQ on 2 images: 100.0" in out.splitlines()[-1]
+    result = evaluate_files(table, table, out=tmp_path / "scored")
+    assert result.sentence.startswith("PQ on 2 images: 100.0")
     figures = json.loads((tmp_path / "scored" / "evaluation.json").read_text())["metrics"]["panoptic"]
     assert {name: one["value"] for name, one in figures.items()} == dict.fromkeys(figures, pytest.approx(100))
     assert {"PQ", "SQ", "RQ", "PQ_th", "PQ_st"} <= set(figures)

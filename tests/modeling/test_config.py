@@ -229,7 +229,7 @@ def test_rasters_of_their_own_size_are_predicted_in_windows(
     train: Train, data_format: Literal["label_images", "labelme"], window_px: int
 ) -> None:
     data = Data(root=Path(), format=data_format)
-    assert map_config("semantic_fpn_r50", train=train, data=data).TEST.WINDOW_PX == window_px
+    assert window_px == map_config("semantic_fpn_r50", train=train, data=data).TEST.WINDOW_PX
 
 
 @pytest.mark.parametrize("preset", ["semantic_fpn_mobilenet_v2", "panoptic_deeplab_r50", "unet"])

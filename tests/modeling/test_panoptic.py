@@ -17,8 +17,8 @@ def test_panoptic_fpn_counts_stuff_from_one_behind_its_class_of_all_things() -> 
     assert found.dtype == np.int32 and found.tolist() == [[1, 1, 2], [0, 3, 4]]
     # things: 0 and 1; stuff: 2, 3 and 4
     assert listed == [
-        {"id": 1, "category_id": 1},
-        {"id": 2, "category_id": 0},
+        {"id": 1, "category_id": 1, "score": 0.9},
+        {"id": 2, "category_id": 0, "score": 0.8},
         {"id": 3, "category_id": 2},
         {"id": 4, "category_id": 4},
     ]

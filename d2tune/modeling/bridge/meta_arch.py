@@ -77,9 +77,7 @@ class SemanticBridge(nn.Module):
             _freeze_norms(network, kind.encoder_part)
         return {
             "network": network,
-            "loss": WeightedLosses(
-                terms=bridge.LOSS, classes=bridge.NUM_CLASSES, class_weights=bridge.CLASS_WEIGHTS
-            ),
+            "loss": WeightedLosses(terms=bridge.LOSS, classes=bridge.NUM_CLASSES, class_weights=bridge.CLASS_WEIGHTS),
             "size_divisibility": kind.divisibility_px,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

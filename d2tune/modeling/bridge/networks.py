@@ -287,7 +287,7 @@ class SteadyBatchNorm2d(nn.BatchNorm2d):
     in the batch. The weights and names are those of ``nn.BatchNorm2d``.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, input: Tensor) -> Tensor:
         if self.training and input.numel() == input.shape[1]:
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps

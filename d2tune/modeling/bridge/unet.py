@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -71,7 +72,7 @@ class UNet2015(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(0.5)
         upwards = list(reversed(widths))
-        pairs = list(zip(upwards[:-1], upwards[1:], strict=True))
+        pairs = list(pairwise(upwards))
         self.up = nn.ModuleList(nn.ConvTranspose2d(before, after, 2, stride=2) for before, after in pairs)
         self.merge = nn.ModuleList(_double(before, after, padding, norm) for before, after in pairs)
         self.head = nn.Conv2d(width, classes, 1)

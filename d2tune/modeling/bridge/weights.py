@@ -67,7 +67,9 @@ def fit_bridge(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
     target = model.state_dict()
     encoder = next((part for part in ENCODER_PARTS if hasattr(model.network, part)), None)
     trunk = [
-        key for key, value in target.items() if value.ndim > 1 and key.startswith(f"network.{encoder}." if encoder else "")
+        key
+        for key, value in target.items()
+        if value.ndim > 1 and key.startswith(f"network.{encoder}." if encoder else "")
     ]
     given = _best_names(state, target, encoder)
     remark = _widen_first(given, target, trunk)

@@ -83,17 +83,17 @@ class TestEveryModel:
 
     def test_steps_lower_the_loss(self, architecture: str) -> None:
         model = bridge(architecture, LOSS=[["cross_entropy", 1.0], ["dice", 0.5]]).train()
-        batch = samples((65, 47), (40, 64))
+        batch = samples((64, 47), (40, 64))
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
         history = []
-        for _ in range(6):
+        for _ in range(5):
             losses = model(batch)
             assert set(losses) == {"loss_cross_entropy", "loss_dice"}
             optimizer.zero_grad()
             total(losses).backward()
             optimizer.step()
             history.append(total(losses).item())
-        assert min(history[3:]) < 0.8 * history[0], history
+        assert min(history[2:]) < 0.8 * history[0], history
 
     @pytest.mark.parametrize(("channels", "classes"), [(1, 1), (3, 20), (60, 2)])
     def test_probabilities_at_the_pictures_own_size(self, architecture: str, channels: int, classes: int) -> None:
@@ -156,7 +156,8 @@ class TestEveryModel:
         encoder = [
             (key, value.clone())
             for key, value in model.state_dict().items()
-            if key.endswith("running_mean") and key.startswith(("network.encoder", "network.backbone", "network.features"))
+            if key.endswith("running_mean")
+            and key.startswith(("network.encoder", "network.backbone", "network.features"))
         ]
         model(samples((48, 48), (48, 48)))
         after = model.state_dict()
@@ -210,7 +211,7 @@ class TestBatches:
 
     def test_one_value_for_each_channel_leaves_the_running_statistics(self) -> None:
         model = bridge("deeplab_v3").train()
-        pooled = dict(model.named_modules())["network.decoder.0.convs.4.1.1"]
+        pooled = dict(model.named_modules())["network.decoder.aspp.convs.4.2"]
         before = pooled.running_mean.clone()
         model(samples((40, 40)))
         assert torch.equal(pooled.running_mean, before)
