@@ -12,7 +12,6 @@ from d2tune.annotations.dataset import Dataset, Instance
 from d2tune.annotations.semantic import VOID
 from d2tune.data.label_maps import LabelFiles
 
-
 Layout = Literal["contiguous", "separated"]
 """Whether the label pictures of a model hold places of all classes, or 0 for all things and 1 and up for the stuff."""
 

@@ -73,7 +73,7 @@ def prepare(loaded: LoadedProject, *, num_gpus: int | None, sample: bool, resume
     parts = load_parts(project, sample=sample)
     chosen = choose_weights(project) if record is None else ChosenWeights(None, record["weights"]["line"])
     state = None if chosen.file is None else weights.read_state_dict(chosen.file.path)
-    facts = _facts(project, parts, pretrained=state is not None or record is not None and not _from_scratch(record))
+    facts = _facts(project, parts, pretrained=state is not None or (record is not None and not _from_scratch(record)))
     cfg = project_config(
         project,
         facts,

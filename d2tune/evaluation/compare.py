@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,14 @@ from d2tune.evaluation.bootstrap import Comparison, Weights, paired_comparisons
 from d2tune.evaluation.evaluate import dataset_of, kinds_of, read_results
 from d2tune.evaluation.figures import KIND_NAMES, KINDS, InstanceResult, Kind
 from d2tune.evaluation.instances import score_coco
+from d2tune.evaluation.map_figures import MAIN_FIGURE, MapTask
+from d2tune.evaluation.panoptic import PanopticScorer
 from d2tune.evaluation.resampling import resample
-from d2tune.evaluation.scores import replicates_for
+from d2tune.evaluation.scores import REPLICATES, replicates_for
+from d2tune.evaluation.semantic import SemanticScorer
+from d2tune.evaluation.tasks import evaluator_of
+from d2tune.modeling.config import read_config
+from d2tune.project import load_project
 from d2tune.report.tables import format_table
 
 _AGAIN = "Evaluate the run again, d2tune eval RUN, and compare once more."
@@ -57,7 +63,7 @@ class RunComparison:
         """A row for each figure."""
         rows = [
             [
-                f"{KIND_NAMES[name.split()[0]]} {name.split()[1]}",
+                _in_words(name),
                 _number(one.value_a),
                 _number(one.value_b),
                 _number(one.difference, signed=True),
@@ -70,18 +76,34 @@ class RunComparison:
         return format_table(rows, header=["figure", "A", "B", "B - A", "95 % interval", "B better in"])
 
 
+def _in_words(name: str) -> str:
+    """``mask AP`` for ``segm AP``, and ``mIoU`` for ``semantic mIoU``."""
+    kind, figure = name.split()
+    known = {str(one): word for one, word in KIND_NAMES.items()}
+    return f"{known[kind]} {figure}" if kind in known else figure
+
+
 def _number(value: float | None, *, signed: bool = False) -> str:
     return "-" if value is None else f"{value:+.1f}" if signed else f"{value:.1f}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One set of predictions with the ground truth that it belongs to."""
+    """One set of predictions with the ground truth that it belongs to.
+
+    Attributes:
+        name: What the person called it.
+        truth_sha256: Of the ground truth.
+        truth: Of instances: a COCO instances dict.
+        results: Of instances: COCO results.
+        scorer: Of label pictures or segments: with all images added.
+    """
 
     name: str
-    truth: dict[str, Any]
     truth_sha256: str
-    results: list[dict[str, Any]]
+    truth: dict[str, Any] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    scorer: SemanticScorer | PanopticScorer | None = None
 
 
 def compare(
@@ -107,10 +129,30 @@ def compare(
             file=b,
             hint="Evaluate both on the same data: d2tune eval RUN --data DATA, then compare the folders it writes.",
         )
+    if any(side.scorer is not None for side in sides):
+        comparison = _compared_maps(*sides)
+    else:
+        comparison = _compared_instances(sides, ground_truth or a)
+    if out is not None:
+        files.write_json(Path(out) / "comparison.json", comparison.to_json())
+    return comparison
+
+
+def _compared_maps(a: _Side, b: _Side) -> RunComparison:
+    if a.scorer is None or b.scorer is None or type(a.scorer) is not type(b.scorer):
+        raise RunError("the two are runs of different tasks and cannot be compared", file=b.name)
+    task: MapTask = "semantic" if isinstance(a.scorer, SemanticScorer) else "panoptic"
+    found = paired_comparisons(a.scorer.resample, b.scorer.resample, a.scorer.images, replicates=REPLICATES)
+    main = MAIN_FIGURE[task]
+    figures = {f"{task} {name}": one for name, one in found.items()}
+    return RunComparison(a.name, b.name, a.scorer.images, figures, f"{main}: {found[main].verdict}")
+
+
+def _compared_instances(sides: Sequence[_Side], place: str | Path) -> RunComparison:
     each = [kinds_of(side.truth, side.results, Path(side.name)) for side in sides]
     kinds: Sequence[Kind] = KINDS if all(found == KINDS for found in each) else ("bbox",)
     if not sides[0].truth.get("images"):
-        raise DataError("there are no images to compare on", file=ground_truth or a)
+        raise DataError("there are no images to compare on", file=place)
     scored = [score_coco(side.truth, side.results, kinds=kinds) for side in sides]
     figures: dict[str, Comparison] = {}
     for kind in kinds:
@@ -123,10 +165,7 @@ def compare(
         figures |= {f"{kind} {name}": found[name] for name in _SHOWN}
     main = "segm AP" if "segm" in kinds else "bbox AP"
     verdict = f"{KIND_NAMES[main.split()[0]]} AP: {figures[main].verdict}"
-    comparison = RunComparison(sides[0].name, sides[1].name, len(scored[0].image_ids), figures, verdict)
-    if out is not None:
-        files.write_json(Path(out) / "comparison.json", comparison.to_json())
-    return comparison
+    return RunComparison(sides[0].name, sides[1].name, len(scored[0].image_ids), figures, verdict)
 
 
 def _statistics(result: InstanceResult, kind: Kind, weights: Weights) -> dict[str, Any]:
@@ -138,7 +177,7 @@ def _statistics(result: InstanceResult, kind: Kind, weights: Weights) -> dict[st
 
 def _file_side(predictions: Path, ground_truth: Path) -> _Side:
     truth, results = read_results(predictions, ground_truth)
-    return _Side(str(predictions), truth, files.sha256_file(ground_truth), results)
+    return _Side(str(predictions), files.sha256_file(ground_truth), truth, results)
 
 
 def _run_side(folder: Path) -> _Side:
@@ -146,15 +185,11 @@ def _run_side(folder: Path) -> _Side:
     given = folder
     folder = _newest_evaluation(folder)
     evaluation = _read_evaluation(folder)
-    predictions = folder / "predictions.json"
-    if not predictions.is_file():
-        raise RunError("the predictions are gone", file=predictions, hint=_AGAIN)
     # a run may have been moved since; an evaluation of it lies in its folder, unless --out said otherwise
     places = (given, folder.parent, Path(evaluation["run"]))
     run = next((place for place in places if (place / "record.json").is_file()), None)
     if run is None:
         raise RunError("the run of this evaluation is gone", file=evaluation["run"], hint="Put it back there.")
-    _must_be(files.sha256_file(predictions), evaluation["predictions_sha256"], predictions, "predictions", folder)
     config = run / "detectron2.yaml"
     _must_be(files.sha256_file(config), evaluation["config_sha256"], config, "config", folder)
     weights = Path(evaluation["weights"])
@@ -166,7 +201,17 @@ def _run_side(folder: Path) -> _Side:
     dataset = dataset_of(run, evaluation["data"])
     data_sha256 = dataset.content_hash()
     _must_be(data_sha256, evaluation["data_sha256"], evaluation["data"] or "the validation part", "data", folder)
-    return _Side(str(given), to_coco(dataset), data_sha256, json.loads(predictions.read_bytes()))
+    project = load_project(run / "project.yaml").project
+    evaluator: Any = evaluator_of(dataset, read_config(config), project)
+    try:
+        digest = evaluator.digest(folder)
+    except OSError as error:
+        raise RunError("the predictions are gone", file=error.filename or folder, hint=_AGAIN) from None
+    _must_be(digest, evaluation["predictions_sha256"], folder, "predictions", folder)
+    found = evaluator.load(folder)
+    if project.task == "instance":
+        return _Side(str(given), data_sha256, to_coco(dataset), found)
+    return _Side(str(given), data_sha256, scorer=evaluator.scorer(found))
 
 
 def _newest_evaluation(folder: Path) -> Path:

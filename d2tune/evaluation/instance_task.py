@@ -100,6 +100,10 @@ class InstanceEvaluator:
     def save(self, found: Sequence[CocoResult], folder: Path) -> str:
         """Write ``predictions.json``."""
         files.write_json(folder / PREDICTIONS, found, indent=None)
+        return self.digest(folder)
+
+    def digest(self, folder: Path) -> str:
+        """The SHA-256 of ``predictions.json``."""
         return files.sha256_file(folder / PREDICTIONS)
 
     def load(self, folder: Path) -> list[CocoResult]:

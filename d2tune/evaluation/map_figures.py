@@ -34,7 +34,8 @@ class MapMetrics:
     Attributes:
         task: ``semantic`` or ``panoptic``.
         images: Images evaluated.
-        metrics: Those of `SemanticResult` or `PanopticResult`.
+        metrics: Those of `SemanticResult` or `PanopticResult`; and of data of a competition, by its name, the figure
+            that ranks there, times 100.
         classes: What each class scored, with ``name`` and ``metrics``, in the order of the ids.
         confusion: Of a semantic task, pixels ``(K, K + 1)`` as in `SemanticResult`.
         replicates: Draws behind the intervals; 0 where there are none.

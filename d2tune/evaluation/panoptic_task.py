@@ -78,7 +78,7 @@ class PanopticEvaluator:
 
     def quick(self, found: Sequence[Segments]) -> Quick:
         """PQ and what belongs to it."""
-        metrics = map_metrics(self._scored(found), intervals=False)
+        metrics = map_metrics(self.scorer(found), intervals=False)
         scalars = {f"panoptic/{name}": one.value for name, one in metrics.metrics.items() if one.value is not None}
         of_classes = {row["name"]: row["metrics"]["PQ"].value for row in metrics.classes}
         scalars |= {f"panoptic/PQ-{name}": value for name, value in of_classes.items() if value is not None}
@@ -89,7 +89,7 @@ class PanopticEvaluator:
     def evaluate(self, found: Sequence[Segments], scoring: Scoring) -> MapOutcome:
         """All figures with their intervals."""
         with scoring.times.scoring():
-            return MapOutcome(map_metrics(self._scored(found), intervals=True))
+            return MapOutcome(map_metrics(self.scorer(found), intervals=True))
 
     def save(self, found: Sequence[Segments], folder: Path) -> str:
         """Write ``predicted_segments/panoptic.json`` and a PNG for each image."""
@@ -101,6 +101,12 @@ class PanopticEvaluator:
             name = places[image.id].relative_to(target / "panoptic").as_posix()
             rows.append({"image_id": image.id, "file_name": name, "segments_info": infos})
         files.write_json(target / "panoptic.json", panoptic_table(self._dataset, rows))
+        return self.digest(folder)
+
+    def digest(self, folder: Path) -> str:
+        """A SHA-256 over ``panoptic.json`` and the PNGs."""
+        target = folder / PREDICTIONS
+        places = beside(self._dataset.images, target / "panoptic", ".png")
         return files.sha256_files(target, [target / "panoptic.json", *places.values()])
 
     def load(self, folder: Path) -> list[Segments]:
@@ -142,7 +148,8 @@ class PanopticEvaluator:
         self._add(scorer, at, found)
         return str(scorer.result().metrics["PQ"])
 
-    def _scored(self, found: Sequence[Segments]) -> PanopticScorer:
+    def scorer(self, found: Sequence[Segments]) -> PanopticScorer:
+        """A scorer with all images of the part added."""
         scorer = PanopticScorer(self._dataset.categories)
         for at, one in enumerate(found):
             self._add(scorer, at, one)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +19,16 @@ from d2tune.data.catalog import detectron2_dicts
 from d2tune.data.label_maps import decode_png, encode_png, label_files, read_labels
 from d2tune.data.pictures import PictureReader, picture_reader
 from d2tune.data.semantic_mapper import SemanticEvaluationSamples
+from d2tune.evaluation import bootstrap
+from d2tune.evaluation.competition import competition_score
 from d2tune.evaluation.loop import StageTimes, stream
 from d2tune.evaluation.map_figures import MapMetrics, map_metrics, write_map_outcome
+from d2tune.evaluation.metric import Metric
 from d2tune.evaluation.pictures import chosen_images
 from d2tune.evaluation.semantic import SemanticScorer
 from d2tune.evaluation.tasks import Quick, Scoring
 from d2tune.inference.sliding_window import predict_rows
+from d2tune.inference.submission import dataset_of_maps
 from d2tune.modeling.config import is_bridge
 from d2tune.project import Project
 from d2tune.report.label_overlay import to_rgb
@@ -59,12 +63,13 @@ class SemanticEvaluator:
     Args:
         dataset: The part, its background painted.
         cfg: The run's config.
-        project: How its pictures are read.
+        project: How its pictures are read, and the competition that its data are of.
     """
 
     def __init__(self, dataset: Dataset, cfg: CfgNode, project: Project) -> None:
         self._dataset = dataset
         self._cfg = cfg
+        self._project = project
         self._reader = picture_reader(project, cfg)
         self._labels = label_files(dataset, task="semantic")
 
@@ -89,7 +94,7 @@ class SemanticEvaluator:
 
     def quick(self, found: Sequence[LabelPng]) -> Quick:
         """Mean IoU and what belongs to it, without boundaries."""
-        metrics = map_metrics(self._scored(found, boundary=False), intervals=False)
+        metrics = map_metrics(self.scorer(found, boundary=False), intervals=False)
         scalars = {f"semantic/{name}": one.value for name, one in metrics.metrics.items() if one.value is not None}
         of_classes = {row["name"]: row["metrics"]["IoU"].value for row in metrics.classes}
         scalars |= {f"semantic/IoU-{name}": value for name, value in of_classes.items() if value is not None}
@@ -100,11 +105,21 @@ class SemanticEvaluator:
     def evaluate(self, found: Sequence[LabelPng], scoring: Scoring) -> MapOutcome:
         """All figures with their intervals."""
         with scoring.times.scoring():
-            return MapOutcome(map_metrics(self._scored(found, boundary=True), intervals=True))
+            metrics = map_metrics(self.scorer(found), intervals=True)
+            preset = self._project.data.csv_preset
+            if preset is not None:
+                metrics = replace(metrics, metrics=metrics.metrics | {preset: self._competition(found, preset)})
+            return MapOutcome(metrics)
 
     def save(self, found: Sequence[LabelPng], folder: Path) -> str:
         """Write a PNG for each image into ``predicted_labels``, and the classes into ``categories.json`` there."""
-        return save_labels(found, self._dataset.images, self._dataset.class_names, folder / PREDICTIONS)
+        save_labels(found, self._dataset.images, self._dataset.class_names, folder / PREDICTIONS)
+        return self.digest(folder)
+
+    def digest(self, folder: Path) -> str:
+        """A SHA-256 over the PNGs and their names."""
+        places = beside(self._dataset.images, folder / PREDICTIONS, ".png")
+        return files.sha256_files(folder / PREDICTIONS, [places[image.id] for image in self._dataset.images])
 
     def load(self, folder: Path) -> list[LabelPng]:
         """Read the PNGs."""
@@ -129,10 +144,23 @@ class SemanticEvaluator:
             )
         write_label_sheet(path, panels, class_names=self._dataset.class_names, title=title, subtitle=subtitle)
 
+    def _competition(self, found: Sequence[LabelPng], preset: str) -> Metric:
+        """The figure by which a competition ranks, from 0 to 100, with its interval over the images."""
+        background = self._project.data.background
+        maps = (decode_png(one) for one in found)
+        predicted = dataset_of_maps(
+            self._dataset.images, maps, classes=self._dataset.class_names, background=background, preset=preset
+        )
+        result = competition_score(preset, self._dataset, predicted, background=background)
+        each = 100 * np.array(list(result.per_image.values()))
+        span = bootstrap.interval(lambda weights: weights @ each / weights.sum(axis=1), len(each))
+        return Metric(100 * result.value, low=span.low, high=span.high)
+
     def _truth(self, at: int) -> NDArray[np.uint8]:
         return read_labels(self._labels.semantic[at])
 
-    def _scored(self, found: Sequence[LabelPng], *, boundary: bool) -> SemanticScorer:
+    def scorer(self, found: Sequence[LabelPng], *, boundary: bool = True) -> SemanticScorer:
+        """A scorer with all images of the part added."""
         scorer = SemanticScorer(self._dataset.class_names, boundary=boundary)
         for at, image in enumerate(self._dataset.images):
             scorer.add(decode_png(found[at]), self._truth(at), image.file_name)
@@ -218,13 +246,12 @@ def _without_data(labels: NDArray[np.uint8], sample: dict[str, Any]) -> NDArray[
     return np.where(empty, np.uint8(255), labels)
 
 
-def save_labels(found: Sequence[LabelPng], images: Sequence[Image], class_names: Sequence[str], folder: Path) -> str:
-    """Write label pictures, and ``categories.json`` with what each value means; gives a SHA-256 over the pictures."""
+def save_labels(found: Sequence[LabelPng], images: Sequence[Image], class_names: Sequence[str], folder: Path) -> None:
+    """Write label pictures, and ``categories.json`` with what each value means."""
     places = beside(images, folder, ".png")
     for image, content in zip(images, found, strict=True):
         files.write_bytes(places[image.id], content)
     files.write_json(folder / "categories.json", [{"label": at, "name": name} for at, name in enumerate(class_names)])
-    return files.sha256_files(folder, [places[image.id] for image in images])
 
 
 def shown(reader: PictureReader, image: Image) -> NDArray[np.uint8]:

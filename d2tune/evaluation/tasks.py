@@ -89,7 +89,14 @@ class Evaluator(Protocol[Found]):
         """Score with everything that takes its time."""
 
     def save(self, found: Found, folder: Path) -> str:
-        """Write the predictions into a folder, replacing earlier ones, and give their SHA-256."""
+        """Write the predictions into a folder, replacing earlier ones, and give their `digest`."""
+
+    def digest(self, folder: Path) -> str:
+        """The SHA-256 of the predictions in a folder.
+
+        Raises:
+            OSError: They are not there.
+        """
 
     def load(self, folder: Path) -> Found:
         """Read what `save` wrote."""

@@ -50,7 +50,7 @@ def refusal(folder: Path, *, labels: str | None = "labels.txt", out: str = "scor
     named = None if labels is None else folder / labels
     with pytest.raises(DataError) as caught:
         evaluate_files(folder / "found", folder / "truth", out=folder / out, labels=named)
-    line = str(caught.value)
+    line = caught.value.one_line()
     assert "\n" not in line and not (folder / out).exists()
     return line
 
