@@ -31,7 +31,7 @@ from synthetic import synthetic_set
 
 from d2tune.evaluation.coco_files import read_coco
 from d2tune.evaluation.figures import InstanceResult, Kind
-from d2tune.evaluation.instances import Found, InstanceScorer, Truth, score_coco
+from d2tune.evaluation.instances import Found, InstanceScorer, Truth, score_coco, score_set
 
 Scores = dict[str, float]
 Timed = tuple[Scores, float, float]
@@ -91,6 +91,10 @@ def compare_scoring(
         "faster-coco-eval": lambda: timed(lambda: faster_coco_eval(truth, results, kind)),
     }
     memory_mb = {name: round(peak_growth_mb(contenders[name])) for name in memory_of}
+    if "d2tune" in memory_of:
+        data = read_coco(truth, results, (kind,))
+        memory_mb["d2tune, once read"] = round(peak_growth_mb(lambda: score_set(data, kinds=(kind,))))
+        del data
     if device is not None and kind != "bbox":
         contenders[f"d2tune, masks on {device}"] = lambda: masks_on(device, truth, results, kind)
     clock, scores = Clock(list(contenders)), {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -135,7 +134,11 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
     """
     labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if labels is None:
-        raise DataError("the label picture cannot be read", file=path, hint="Remove it; it is painted anew.")
+        raise DataError(
+            "the label picture cannot be read",
+            file=path,
+            hint=f"Remove the folder {path.parent.parent}; it is painted anew.",
+        )
     found: NDArray[np.uint8] = labels
     return found
 
@@ -195,7 +198,7 @@ def panoptic_table(dataset: Dataset, rows: Sequence[dict[str, Any]]) -> dict[str
 def _move(scratch: Path, folder: Path) -> None:
     """Put what was painted in its place; another process may have been faster."""
     try:
-        os.replace(scratch, folder)
+        scratch.replace(folder)
     except OSError:
         if not folder.is_dir():
             raise

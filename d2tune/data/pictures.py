@@ -25,10 +25,12 @@ class OpenPicture:
     Args:
         raster: What is read.
         channels: 3 makes three channels of a grey photo; else those of the raster.
+        order: ``RGB`` or ``BGR``, of photos.
     """
 
-    def __init__(self, raster: Raster, channels: int) -> None:
+    def __init__(self, raster: Raster, channels: int, order: str) -> None:
         self._raster = raster
+        self._is_turned = order == "BGR" and channels == 3 and raster.dtype == np.uint8
         self.channels = channels
         self.height_px = raster.height_px
         self.width_px = raster.width_px
@@ -50,7 +52,9 @@ class OpenPicture:
     ) -> Pixels:
         """A window ``(h, w, C)``, by default the whole picture."""
         pixels = self._raster.read(top_px, left_px, height_px, width_px)
-        return pixels if pixels.shape[2] == self.channels else np.repeat(pixels, self.channels, axis=2)
+        if pixels.shape[2] != self.channels:
+            return np.repeat(pixels, self.channels, axis=2)
+        return np.ascontiguousarray(pixels[:, :, ::-1]) if self._is_turned else pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class PictureReader:
                 expected=str(self.channels),
                 hint="data.label_images says which files are stacked, and which channels are used.",
             )
-        return OpenPicture(raster, self.channels or raster.channels)
+        return OpenPicture(raster, self.channels or raster.channels, self.order)
 
     def read(self, path: str | Path) -> Pixels:
         """The whole picture.
@@ -95,6 +99,11 @@ class PictureReader:
             return read_image(str(path), self.order)
         with self.open(path) as picture:
             return picture.read()
+
+    def shown(self, pixels: Pixels) -> Pixels:
+        """What `read` gave, with photos as RGB."""
+        is_turned = self.order == "BGR" and pixels.shape[2] == 3 and pixels.dtype == np.uint8
+        return np.ascontiguousarray(pixels[:, :, ::-1]) if is_turned else pixels
 
 
 def raster_options(project: Project) -> RasterOptions | None:

@@ -160,7 +160,8 @@ def _model_line(project: LoadedProject, cfg: CfgNode) -> str:
         return f"{project.project.model.preset}{backbone}, {_counted(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)}"
     things = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if task == "panoptic":
-        return f"{project.project.model.preset}{backbone}, {_counted(things)} of things and {len(project.project.stuff)} of stuff"
+        stuff = len(project.project.stuff)
+        return f"{project.project.model.preset}{backbone}, {_counted(things)} of things and {stuff} of stuff"
     return f"{project.project.model.preset}{backbone}, {_counted(things)}, {cfg.INPUT.MASK_FORMAT} masks"
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from d2tune import files
 from d2tune.annotations.dataset import Dataset, Image
 from d2tune.annotations.outputs import beside
+from d2tune.annotations.semantic import VOID
 from d2tune.data.catalog import detectron2_dicts
 from d2tune.data.label_maps import decode_png, encode_png, label_files, read_labels
 from d2tune.data.pictures import PictureReader, picture_reader
@@ -130,7 +131,7 @@ class SemanticEvaluator:
         """The picture, the labels drawn and those predicted, with a legend."""
         panels = []
         for at in chosen_images(len(found)):
-            image, truth, predicted = self._dataset.images[at], self._truth(at), decode_png(found[at])
+            image, (predicted, truth) = self._dataset.images[at], self._both(found, at)
             scorer = SemanticScorer(self._dataset.class_names, boundary=False)
             scorer.add(predicted, truth, image.file_name)
             panels.append(
@@ -156,14 +157,16 @@ class SemanticEvaluator:
         span = bootstrap.interval(lambda weights: weights @ each / weights.sum(axis=1), len(each))
         return Metric(100 * result.value, low=span.low, high=span.high)
 
-    def _truth(self, at: int) -> NDArray[np.uint8]:
-        return read_labels(self._labels.semantic[at])
+    def _both(self, found: Sequence[LabelPng], at: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Prediction and ground truth of an image; pixels without data are left out of both."""
+        predicted, truth = decode_png(found[at]), read_labels(self._labels.semantic[at])
+        return predicted, np.where(predicted == VOID, np.uint8(VOID), truth)
 
     def scorer(self, found: Sequence[LabelPng], *, boundary: bool = True) -> SemanticScorer:
         """A scorer with all images of the part added."""
         scorer = SemanticScorer(self._dataset.class_names, boundary=boundary)
         for at, image in enumerate(self._dataset.images):
-            scorer.add(decode_png(found[at]), self._truth(at), image.file_name)
+            scorer.add(*self._both(found, at), image.file_name)
         return scorer
 
 
@@ -243,7 +246,7 @@ def _without_data(labels: NDArray[np.uint8], sample: dict[str, Any]) -> NDArray[
     if not image.is_floating_point() or tuple(image.shape[1:]) != labels.shape:
         return labels
     empty = image.isnan().all(dim=0).numpy()
-    return np.where(empty, np.uint8(255), labels)
+    return np.where(empty, np.uint8(VOID), labels)
 
 
 def save_labels(found: Sequence[LabelPng], images: Sequence[Image], class_names: Sequence[str], folder: Path) -> None:
@@ -256,7 +259,5 @@ def save_labels(found: Sequence[LabelPng], images: Sequence[Image], class_names:
 
 def shown(reader: PictureReader, image: Image) -> NDArray[np.uint8]:
     """A picture of any number of channels as RGB ``(H, W, 3)``, for people."""
-    pixels = reader.read(str(image.path))
-    is_bgr = reader.raster is None and reader.order == "BGR"
-    rgb: NDArray[np.uint8] = to_rgb(np.ascontiguousarray(pixels[:, :, ::-1]) if is_bgr else pixels)
+    rgb: NDArray[np.uint8] = to_rgb(reader.shown(reader.read(str(image.path))))
     return rgb

@@ -156,8 +156,7 @@ def _labels_of(
     else:
         sizes = {"short_side_px": cfg.INPUT.MIN_SIZE_TEST, "max_side_px": cfg.INPUT.MAX_SIZE_TEST}
         (labels,) = forward_labels(loaded.model, [semantic_sample(pixels, **sizes)])
-    is_bgr = reader.raster is None and reader.order == "BGR"
-    return labels, to_rgb(np.ascontiguousarray(pixels[:, :, ::-1]) if is_bgr else pixels)
+    return labels, to_rgb(reader.shown(pixels))
 
 
 def _write_raster(

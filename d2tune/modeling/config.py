@@ -21,7 +21,7 @@ from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
 from d2tune.project import PRESETS_FOLDER, Model, Project, flatten, preset_names
 
 LEAST_WINDOW_PX = 512
-"""Rasters are predicted in windows of this side, or of the patches that were trained on where those are larger."""
+"""Pictures that keep their size are predicted in windows of this side, or of that of the training patches if larger."""
 
 REFERENCE_BATCH = 16
 """The batch size that a preset's ``SOLVER.BASE_LR`` is meant for."""
@@ -344,8 +344,7 @@ def _set_input(cfg: CfgNode, project: Project) -> None:
         cfg.INPUT.MAX_SIZE_TRAIN = 0
         cfg.INPUT.MIN_SIZE_TEST = 0
         cfg.INPUT.MAX_SIZE_TEST = 0
-        if project.data.format == "label_images":
-            cfg.TEST.WINDOW_PX = max(LEAST_WINDOW_PX, cfg.INPUT.PATCH_PX)
+        cfg.TEST.WINDOW_PX = max(LEAST_WINDOW_PX, cfg.INPUT.PATCH_PX)
         return
     low, high = train.scale_jitter
     longest = round(train.image_size * 5 / 3)

@@ -116,7 +116,7 @@ def _pits(rng: np.random.Generator, surface: Grey, strip: np.ndarray) -> np.ndar
         region = fill([_blob(rng, centre, wide, high)], SIZE) > 0.5
         for _ in range(int(wide * high / 9)):
             spot = centre + rng.normal(0, 0.45, 2) * [wide, high]
-            pit = fill([ellipse(spot, rng.uniform(0.6, 1.3), rng.uniform(0.8, 2.2), points=12)], SIZE)
+            pit = fill([ellipse(spot, rng.uniform(0.8, 1.6), rng.uniform(1.0, 2.6), points=12)], SIZE)
             surface *= 1 - rng.uniform(0.6, 0.9) * pit
         mask |= region
     return mask
@@ -131,9 +131,9 @@ def _cracks(rng: np.random.Generator, surface: Grey, strip: np.ndarray) -> np.nd
         bottom = max(bottom, top + 0.45)
         ends = np.array([[x, top * SIZE[0]], [x + rng.normal(0, 3), bottom * SIZE[0]]])
         line = curve(ends[0], ends.mean(axis=0) + np.array([rng.normal(0, 2), 0]), ends[1])
-        surface *= 1 - rng.uniform(0.7, 0.9) * stroke(line, rng.uniform(1.3, 2.2), SIZE)
-        surface *= 1 + 0.5 * stroke(line + np.array([2.0, 0]), 1.2, SIZE, blur_px=0.6)
-        mask |= fill([ribbon(line, 9)], SIZE) > 0.5
+        surface *= 1 - rng.uniform(0.7, 0.9) * stroke(line, rng.uniform(1.8, 3.0), SIZE)
+        surface *= 1 + 0.5 * stroke(line + np.array([2.6, 0]), 1.6, SIZE, blur_px=0.6)
+        mask |= fill([ribbon(line, 11)], SIZE) > 0.5
     return mask
 
 

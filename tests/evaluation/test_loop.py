@@ -171,6 +171,13 @@ def test_any_model_in_batches_of_one_size_with_results_in_order() -> None:
     }
 
 
+@pytest.mark.parametrize(("size", "images"), [((384, 512), 4), ((544, 832), 2), ((800, 1088), 1), ((1344, 1344), 1)])
+def test_large_images_share_a_batch_with_few_on_the_cpu(size: tuple[int, int], images: int) -> None:
+    model = WholeMasks()
+    run(model, Pictures([size] * 4), [1, 2], show_progress=False)
+    assert [len(batch) for batch in model.batches] == [images] * (4 // images)
+
+
 def test_images_are_loaded_ahead_but_not_all_at_once() -> None:
     pictures = Pictures([(8, 8)] * 40)
     seen: list[int] = []

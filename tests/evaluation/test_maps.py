@@ -51,7 +51,7 @@ def refusal(folder: Path, *, labels: str | None = "labels.txt", out: str = "scor
     with pytest.raises(DataError) as caught:
         evaluate_files(folder / "found", folder / "truth", out=folder / out, labels=named)
     line = caught.value.one_line()
-    assert "\n" not in line and not (folder / out).exists()
+    assert "\n" not in line and not (folder / out / "evaluation.json").exists()
     return line
 
 

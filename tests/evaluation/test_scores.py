@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import io
 import json
 from pathlib import Path
@@ -11,9 +12,13 @@ from pycocotools.cocoeval import COCOeval
 
 from d2tune.annotations.coco import to_coco
 from d2tune.annotations.dataset import Category, Dataset, Image, Instance
+from d2tune.evaluation import instances, outcome
 from d2tune.evaluation.accumulate import NAMES
-from d2tune.evaluation.instances import score_coco
+from d2tune.evaluation.coco_files import CocoSet, read_coco
+from d2tune.evaluation.figures import KINDS
+from d2tune.evaluation.instances import score_coco, score_set
 from d2tune.evaluation.scores import InstanceMetrics, metrics_of, score, with_intervals
+from tests.evaluation.drawn_sets import drawn_set
 
 SIZE = 200
 
@@ -158,3 +163,26 @@ def test_intervals_hold_the_figure_and_say_how_many_draws() -> None:
         assert 15 < figure.low < figure.value < figure.high <= 100
         assert metrics.classes[0].metrics[kind]["AP50"] == figure
         assert metrics.metrics[kind]["APs"].low is None
+
+
+@pytest.mark.parametrize("backend", ["auto", "device", "pycocotools", "faster-coco-eval"])
+def test_a_set_is_read_once_and_left_as_it_is(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = drawn_set(2)
+    data = read_coco(*drawn, KINDS)
+    before = copy.deepcopy(data)
+    of_set, of_files = score_set(data, backend=backend), score_coco(*drawn, backend=backend)
+    assert data == before
+    for kind in KINDS:
+        assert of_set.kinds[kind].metrics == of_files.kinds[kind].metrics
+        assert np.array_equal(of_set.kinds[kind].curves.precision, of_files.kinds[kind].curves.precision)
+    reads = []
+
+    def counted(*arguments: object) -> CocoSet:
+        reads.append(arguments)
+        return read_coco(*arguments)
+
+    for module in (outcome, instances):
+        monkeypatch.setattr(module, "read_coco", counted)
+    found = outcome.evaluate_results(*drawn, kinds=KINDS, backend=backend)
+    assert len(reads) == 1
+    assert found.metrics.segm["AP"].value == of_files.kinds["segm"].metrics["AP"].value

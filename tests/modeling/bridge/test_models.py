@@ -148,7 +148,7 @@ class TestEveryModel:
         batch[0]["sem_seg"].fill_(255)
         losses = model(batch)
         total(losses).backward()
-        assert [float(loss) for loss in losses.values()] == [0, 0, 0, 0]
+        assert [loss.item() for loss in losses.values()] == [0, 0, 0, 0]
         assert all(not parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
 
     def test_frozen_norms_keep_still(self, architecture: str) -> None:
