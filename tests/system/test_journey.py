@@ -14,6 +14,7 @@ import yaml
 from PIL import Image as PilImage
 from pycocotools.coco import COCO
 
+from d2tune.errors import RunError
 from tests.labelme_app import open_in_labelme
 from tests.system.commands import TRAIN_NET, d2tune, refused, succeeded, train_net
 
@@ -247,8 +248,10 @@ def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path:
 
 
 def test_runs_are_compared_on_what_they_found_and_stale_results_are_refused(folder: Path, trained: Path) -> None:
-    words = ["--config", "journey.yaml", "--output-dir", "other", "train.seed=6", "train.iterations=8"]
-    succeeded(train_net(*words, "train.eval_every=0", folder=folder))
+    import d2tune as package
+
+    overrides = ["train.seed=6", "train.iterations=8", "train.eval_every=0"]
+    other = package.train(folder / "journey.yaml", output_dir=folder / "other", overrides=overrides).run
     out = succeeded(d2tune("compare", "run", "other", "--out", "compared", folder=folder))
     images = result_images(trained, "val_images")
     assert f"A is run, B is other; {images} images" in out and "mask AP: " in out.splitlines()[-1]
@@ -257,17 +260,17 @@ def test_runs_are_compared_on_what_they_found_and_stale_results_are_refused(fold
     assert figures["segm AP"]["value_a"] == pytest.approx(evaluation["metrics"]["segm"]["AP"]["value"])
     assert set(evaluation["metrics"]) == {"bbox", "segm", "boundary"} and (trained / "plots" / "sizes.png").is_file()
     assert evaluation["times"]["forward_s"] > 0 and evaluation["times"]["score_s"] > 0
-    predictions = folder / "other" / "predictions.json"
+    predictions = other / "predictions.json"
     predictions.write_text(predictions.read_text("utf-8").replace("]", "] ", 1), "utf-8")
-    line = refused(d2tune("compare", "run", "other", folder=folder))
-    assert "the predictions changed since this result was made, so it is not current" in line
-    (folder / "other" / "evaluation.json").write_text('{"schema": 1}', "utf-8")
-    assert "earlier version's" in refused(d2tune("compare", "run", "other", folder=folder))
-    succeeded(d2tune("eval", "other", folder=folder))
-    again = succeeded(d2tune("compare", "run", "other", folder=folder))
-    assert again.splitlines()[-1] == out.splitlines()[-1]
-    shutil.move(folder / "other", folder / "moved")
-    moved = succeeded(d2tune("compare", "run", "moved/evaluation", folder=folder))
-    assert moved.splitlines()[-1] == out.splitlines()[-1]
+    with pytest.raises(RunError, match="the predictions changed since this result was made, so it is not current"):
+        package.compare(trained, other)
+    (other / "evaluation.json").write_text('{"schema": 1}', "utf-8")
+    with pytest.raises(RunError, match="earlier version's"):
+        package.compare(trained, other)
+    package.evaluate(other)
+    assert package.compare(trained, other).verdict == out.splitlines()[-1].removesuffix(".")
+    shutil.move(other, folder / "moved")
+    assert package.compare(trained, folder / "moved" / "evaluation").verdict == out.splitlines()[-1].removesuffix(".")
     (folder / "moved" / "checkpoints" / "model_best.pth").unlink()
-    assert "the weights of this evaluation are gone" in refused(d2tune("compare", "run", "moved", folder=folder))
+    with pytest.raises(RunError, match="the weights of this evaluation are gone"):
+        package.compare(trained, folder / "moved")
