@@ -125,7 +125,7 @@ class Model(_Section):
         preset: A file of ``projects/presets`` without its ``.yaml``.
         backbone: Instead of the preset's own: ``torchvision/NAME`` or ``timm/NAME`` with strides 4 to 32.
         norm: Whether the backbone's norms learn: ``frozen``, ``trainable``, or ``auto`` (frozen where
-            the backbone's weights are pretrained).
+            the backbone's weights are pretrained; those of a bridge preset always learn).
         encoder: Encoder of a bridge preset (unet, deeplab_v3_plus, ...) instead of the preset's own: a name of
             segmentation-models-pytorch such as ``resnet34``, ``mobilenet_v2`` or ``tu-convnext_tiny``.
         loss: Loss of a bridge preset by weight: ``cross_entropy``, ``dice``, ``focal``, ``lovasz``.
@@ -292,8 +292,11 @@ class Project(_Section):
             raise ValueError("data.background needs the classes to be named")
         if background is not None and background not in (self.stuff or named):
             raise ValueError(f"data.background is {background!r}, which is not among {', '.join(self.stuff or named)}")
-        if self.task != "semantic" and (self.train.image_size == "original" or self.train.patch_size is not None):
-            raise ValueError("train.image_size: original and train.patch_size are for semantic tasks")
+        semantic_only = {"image_size": "original", "augment": "overhead"}
+        said = [f"{key}: {value}" for key, value in semantic_only.items() if getattr(self.train, key) == value]
+        said += [] if self.train.patch_size is None else ["patch_size"]
+        if self.task != "semantic" and said:
+            raise ValueError(f"train.{said[0]} is for semantic tasks")
         return self
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ from d2tune.evaluation.semantic import SemanticScorer
 from d2tune.evaluation.tasks import Quick, Scoring
 from d2tune.inference.sliding_window import predict_rows
 from d2tune.inference.submission import dataset_of_maps
-from d2tune.modeling.config import is_bridge
 from d2tune.project import Project
 from d2tune.report.label_overlay import to_rgb
 from d2tune.report.label_sheet import LabelPanel, write_label_sheet
@@ -223,15 +222,10 @@ def predict_windows(
     with reader.open(path) as picture:
         labels = np.empty((picture.height_px, picture.width_px), np.uint8)
         for rows in predict_rows(
-            model, picture, classes=classes, window_px=cfg.TEST.WINDOW_PX, scores=scores_of(cfg), **options
+            model, picture, classes=classes, window_px=cfg.TEST.WINDOW_PX, scores="probabilities", **options
         ):
             labels[rows.top_px : rows.top_px + len(rows.class_ids)] = rows.class_ids
     return labels
-
-
-def scores_of(cfg: CfgNode) -> Literal["logits", "probabilities"]:
-    """What ``sem_seg`` of the model of ``cfg`` holds."""
-    return "probabilities" if is_bridge(cfg) else "logits"
 
 
 def forward_labels(model: Any, batch: Sequence[dict[str, Any]]) -> list[NDArray[np.uint8]]:

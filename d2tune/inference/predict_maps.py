@@ -28,7 +28,7 @@ from d2tune.data.semantic_mapper import semantic_sample
 from d2tune.errors import DataError
 from d2tune.evaluation.loop import inference_mode
 from d2tune.evaluation.panoptic_task import forward_segments, overlay_of
-from d2tune.evaluation.semantic_task import forward_labels, predict_windows, save_labels, scores_of
+from d2tune.evaluation.semantic_task import forward_labels, predict_windows, save_labels
 from d2tune.inference.raster_output import LabelTiff, Preview
 from d2tune.inference.sliding_window import predict_rows
 from d2tune.inference.submission import dataset_of_maps, instances_of_map, write_submission
@@ -172,7 +172,7 @@ def _write_raster(
         )
         preview = stack.enter_context(Preview(out / f"{stem}.predicted.png", **size))
         window_px = cfg.TEST.WINDOW_PX or max(picture.height_px, picture.width_px)
-        for rows in predict_rows(loaded.model, picture, classes=classes, window_px=window_px, scores=scores_of(cfg)):
+        for rows in predict_rows(loaded.model, picture, classes=classes, window_px=window_px, scores="probabilities"):
             target.write(rows.class_ids)
             preview.write(rows.class_ids)
         files.write_json(

@@ -235,8 +235,9 @@ def test_a_class_that_nobody_drew_is_named_with_the_data(tmp_path: Path) -> None
         ("task: semantic\nclasses: [a]\nthings: [b]", "classes stands beside things or stuff"),
         ("task: panoptic\nthings: [a]\nstuff: [a]", "'a' is in things and in stuff"),
         ("task: instance\nstuff: [sky]", "an instance task has things alone"),
-        ("task: instance\ntrain: {patch_size: 64}", "are for semantic tasks"),
-        ("task: instance\ntrain: {image_size: original}", "are for semantic tasks"),
+        ("task: instance\ntrain: {patch_size: 64}", "train.patch_size is for semantic tasks"),
+        ("task: instance\ntrain: {image_size: original}", "train.image_size: original is for semantic tasks"),
+        ("task: instance\ntrain: {augment: overhead}", "train.augment: overhead is for semantic tasks"),
     ],
 )
 def test_a_project_that_contradicts_itself_is_refused(tmp_path: Path, text: str, says: str) -> None:
