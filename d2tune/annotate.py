@@ -29,6 +29,15 @@ def annotate(project: str | Path, *, part: Literal["train", "val"] = "train") ->
         DataError: There is no folder of pictures, or the project names no classes.
     """
     loaded = load_project(project).project
+    if loaded.data.format == "label_images":
+        raise DataError(
+            "the project reads label pictures, and Labelme draws polygons",
+            file=project,
+            place="data.format",
+            found="label_images",
+            hint="Take a format such as labelme to annotate.",
+        )
+    drawn = [name for name in loaded.class_names if name != loaded.data.background]
     name = loaded.data.train if part == "train" else loaded.data.val
     if not isinstance(name, str):
         raise DataError("the validation part is taken from the training part", file=project, place="data.val")
@@ -37,14 +46,14 @@ def annotate(project: str | Path, *, part: Literal["train", "val"] = "train") ->
     folder = loaded.data.root / (loaded.data.images or name)
     if not folder.is_dir():
         raise DataError("no such folder of pictures", file=folder, hint="Make it and put your photos into it.")
-    if not loaded.class_names:
+    if not drawn:
         raise DataError("no classes to annotate", file=project, place="classes", hint="List them: classes: [balloon].")
     command = labelme_command()
     if command is None:
         raise MachineError("Labelme is not installed", hint="Run: make annotate, which installs it in .venv-labelme")
     with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
         labels = Path(scratch) / "labels.txt"
-        files.write_text(labels, "".join(f"{name}\n" for name in loaded.class_names))
+        files.write_text(labels, "".join(f"{name}\n" for name in drawn))
         arguments = labelme_arguments(command, folder, loaded.data.root / name, labels)
         print(" ".join(arguments), flush=True)
         return subprocess.run(arguments, check=False).returncode

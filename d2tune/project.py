@@ -125,7 +125,7 @@ class Model(_Section):
         preset: A file of ``projects/presets`` without its ``.yaml``.
         backbone: Instead of the preset's own: ``torchvision/NAME`` or ``timm/NAME`` with strides 4 to 32.
         norm: Whether the backbone's norms learn: ``frozen``, ``trainable``, or ``auto`` (frozen where
-            the backbone's weights are pretrained; those of a bridge preset always learn).
+            the backbone's weights are pretrained; in a bridge preset they learn).
         encoder: Encoder of a bridge preset (unet, deeplab_v3_plus, ...) instead of the preset's own: a name of
             segmentation-models-pytorch such as ``resnet34``, ``mobilenet_v2`` or ``tu-convnext_tiny``.
         loss: Loss of a bridge preset by weight: ``cross_entropy``, ``dice``, ``focal``, ``lovasz``.

@@ -1,7 +1,7 @@
 """Batch norms in the convolutions before them: in inference a norm is a factor and an offset for each channel.
 
-On the CPU a norm of its own reads and writes every feature map once more, which in a MobileNetV2 takes a third of the
-network's time.
+On the CPU a norm of its own reads and writes every feature map once more, which takes a third of a
+MobileNetV2's time.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from detectron2.layers import Conv2d as NormedConv2d
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-Norm = nn.BatchNorm2d | FrozenBatchNorm2d
 
 
 @contextmanager
@@ -50,9 +48,9 @@ def fused_norms(model: nn.Module) -> Iterator[None]:
             del module.forward
 
 
-def _pairs(model: nn.Module) -> list[tuple[nn.Conv2d, Norm]]:
+def _pairs(model: nn.Module) -> list[tuple[nn.Conv2d, Any]]:
     """Each convolution with the norm that takes its output, where nothing else does."""
-    pairs: list[tuple[nn.Module, Any]] = []
+    pairs: list[tuple[Any, Any]] = []
     for module in model.modules():
         if isinstance(module, NormedConv2d):
             pairs.append((module, module.norm))
@@ -74,7 +72,7 @@ def _can_fuse(convolution: Any, norm: Any) -> bool:
 
 
 @torch.no_grad()
-def _folded(convolution: nn.Conv2d, norm: Norm) -> tuple[Tensor, Tensor]:
+def _folded(convolution: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     """Weights and bias of a convolution that does what both do."""
     factor = (norm.running_var + norm.eps).rsqrt()
     factor = factor if norm.weight is None else norm.weight * factor

@@ -221,11 +221,11 @@ def test_pictures_of_their_own_size_in_patches() -> None:
         (Train(image_size="original", patch_size=96), "label_images", 512),
         (Train(image_size="original", patch_size=1024), "label_images", 1024),
         (Train(image_size="original"), "label_images", 512),
-        (Train(image_size="original", patch_size=96), "labelme", 0),
+        (Train(image_size="original", patch_size=96), "labelme", 512),
         (Train(image_size=128, patch_size=96), "label_images", 0),
     ],
 )
-def test_rasters_of_their_own_size_are_predicted_in_windows(
+def test_pictures_of_their_own_size_are_predicted_in_windows(
     train: Train, data_format: Literal["label_images", "labelme"], window_px: int
 ) -> None:
     data = Data(root=Path(), format=data_format)
