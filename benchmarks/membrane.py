@@ -51,7 +51,7 @@ def split(source: Path, target: Path, seed: int) -> list[str]:
 
 def predicted(run: Path, names: list[str]) -> list[Path]:
     """The label pictures that the run found."""
-    found = {path.name: path for path in (run / "predictions").rglob("*.png")}
+    found = {path.name: path for path in (run / "predicted_labels").rglob("*.png")}
     return [found[name] for name in names]
 
 

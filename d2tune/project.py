@@ -151,6 +151,13 @@ class Model(_Section):
     def _tuple(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
 
+    @field_validator("class_weights")
+    @classmethod
+    def _counts_something(cls, value: object) -> object:
+        if isinstance(value, tuple) and not any(value):
+            raise ValueError("at least one class must have a weight above 0")
+        return value
+
     @field_validator("preset")
     @classmethod
     def _known_preset(cls, value: str) -> str:

@@ -284,6 +284,7 @@ class ReadOptions:
 
     Attributes:
         labels: Class names in order of their ids; None takes the sorted labels that occur.
+        background: The one of the labels that stands for the pixels that no shape covers; VOC's indices pass it over.
         image_root: Folder that holds the pictures; None means the source folder.
         stuff: Names of the classes that are stuff; all others are things.
         class_name: Class of shapes that carry none (VIA).
@@ -307,6 +308,7 @@ class ReadOptions:
     """
 
     labels: Sequence[str] | None = None
+    background: str | None = None
     image_root: Path | None = None
     stuff: Sequence[str] = ()
     class_name: str | None = None

@@ -154,7 +154,7 @@ def _read_pair(
         unit.note("error", "duplicate_image", message, hint="keep one of them")
         return unit, None
     if label is None and not options.include_unlabeled:
-        hint = "label it, move it away, or take it as it is with --include-unlabeled"
+        hint = "label it, move it away, or leave it out with data.skip_bad or --skip-bad"
         unit.note("error", "label_missing", f"the picture has no label in {own.labels}", hint=hint)
         return unit, None
     try:
@@ -282,7 +282,7 @@ def _note_all_left_out(units: Sequence[Unit]) -> None:
         message = "every pixel of the label is left out, so the picture teaches nothing"
         unit.note("warning", "all_left_out", message)
     if empty and len(empty) == len(units):
-        message = f"every pixel of all {len(units)} labels is left out, so there is nothing to learn"
+        message = "every pixel of every label is left out, so there is nothing to learn or to score"
         empty[0].note("error", "nothing_labeled", message)
 
 

@@ -157,7 +157,7 @@ def _read_values(pixels: NDArray[Any], unit: Unit, labels: Labels, options: Read
         add_region(pixels == VOID, labels.names[0], VOID, unit, labels, options)
         return
     if values in ([0, VOID], [VOID]) and options.labels is None:
-        hint = "name the class of the pixels that are set with --class-name"
+        hint = "name the class of the pixels that are set with data.class_name or --class-name"
         unit.note("error", "no_class", "the mask holds 0 and 255 alone and names no class", hint=hint)
         return
     for value in values:
@@ -188,9 +188,9 @@ def _read_colours(
     strangers = np.setdiff1d(_filled_with(codes) if colours else found, known @ np.array([65536, 256, 1]))
     for code in strangers.tolist():
         colour = (code >> 16, (code >> 8) & 255, code & 255)
-        hint = f"name it in the colour map: --colour-map, or {_COLOUR_MAPS[0]} in the source folder (name,r,g,b)"
+        where = f"name it in {_COLOUR_MAPS[0]} in the source folder (name,r,g,b), or in a file for --colour-map"
         number = int(np.searchsorted(found, code))
-        unit.note("error", "unknown_label", f"the colour {colour} names no class", shape=number, hint=hint)
+        unit.note("error", "unknown_label", f"the colour {colour} names no class; {where}", shape=number)
     if strangers.size:
         return
     classes = class_of[_nearest(found, known)][inverse].reshape(codes.shape)

@@ -145,7 +145,9 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         raise DataError("there is no such file or folder", file=source)
     preset = _preset(options.preset, source)
     if not preset.has_classes and options.class_name is None:
-        raise DataError("this dialect names no class", file=source, hint="Name it with --class-name.")
+        raise DataError(
+            "this dialect names no class", file=source, hint="Name it with data.class_name or --class-name."
+        )
     folders = folders_of(source, options)
     names = (
         [source.name] if source.is_file() else [name for name in walk_files(source) if name.lower().endswith(".csv")]
@@ -168,7 +170,7 @@ def _preset(name: str | None, file: Path | None) -> Preset:
             file=file,
             found="none" if name is None else repr(name),
             expected=", ".join(PRESETS),
-            hint=f"Did you mean {near!r}?" if near else "Name it with --preset.",
+            hint=f"Did you mean {near!r}?" if near else "Name it with data.csv_preset or --preset.",
         )
     return PRESETS[name]
 

@@ -171,8 +171,8 @@ def read_masks(source: Path, options: ReadOptions) -> Dataset:
     """Read VOC masks: ``SegmentationClass/*.png`` and, for single objects, ``SegmentationObject/*.png``.
 
     The PNGs are palette pictures whose indices count: VOC's classes from 1, or the place in ``options.labels`` from
-    1 where those are no classes of VOC; 0 is background and 255 void. Without an object mask, each class of a
-    picture is one instance, or with ``options.split_components`` each of its connected parts.
+    1 where those are no classes of VOC and none of VOC's is renamed; 0 is background and 255 void. Without an object
+    mask, each class of a picture is one instance, or with ``options.split_components`` each of its connected parts.
 
     Raises:
         DataError: The source is no folder.
@@ -230,8 +230,9 @@ def _read_objects(
 
 
 def _class_name(value: int, options: ReadOptions) -> str:
-    names = [name for name in options.labels or CLASS_NAMES if name not in ("__ignore__", "_background_")]
-    if set(names) <= set(CLASS_NAMES):
+    passed_over = ("__ignore__", "_background_", options.background)
+    names = [name for name in options.labels or CLASS_NAMES if name not in passed_over]
+    if set(names) <= set(CLASS_NAMES) or set(options.rename) & set(CLASS_NAMES):
         names = CLASS_NAMES
     return names[value - 1] if value <= len(names) else str(value)
 

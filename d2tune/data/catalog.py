@@ -21,8 +21,9 @@ def register(
 ) -> str:
     """Register ``dataset`` and return its name, ``d2tune/<project>/<part>/<content hash>``.
 
-    The name changes with the content, so registering the same content again does nothing, and no name
-    ever stands for two contents. The metadata have all that Detectron2's evaluators ask for.
+    The name changes with the content, so no name ever stands for two contents. Registering the same content again
+    keeps the name; it then leads to where the pictures are now. The metadata have all that Detectron2's evaluators
+    ask for.
 
     Args:
         dataset: What to register.
@@ -31,11 +32,17 @@ def register(
         labels: Label pictures, for semantic and panoptic tasks.
         layout: What is in the label pictures that training sees.
     """
-    kind = "" if labels is None else f"{layout}/{labels.folder.name.partition('-')[0]}/"
-    name = f"d2tune/{project}/{part}/{kind}{dataset.content_hash()[:12]}"
-    if name not in DatasetCatalog.list():
-        DatasetCatalog.register(name, partial(detectron2_dicts, dataset, labels=labels, layout=layout))
-        MetadataCatalog.get(name).set(**_metadata(dataset, labels, layout))
+    kind, content = "", dataset.content_hash()
+    if labels is not None:
+        # the label pictures depend on which shape lies on which as well
+        task, _, content = labels.folder.name.partition("-")
+        kind = f"{layout}/{task}/"
+    name = f"d2tune/{project}/{part}/{kind}{content[:12]}"
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, partial(detectron2_dicts, dataset, labels=labels, layout=layout))
+    MetadataCatalog.get(name).set(**_metadata(dataset, labels, layout))
     return name
 
 

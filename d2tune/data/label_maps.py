@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -107,12 +106,12 @@ def label_files(dataset: Dataset, *, task: Task) -> LabelFiles:
     folder = cache_folder() / "labels" / f"{task}-{_content_hash(dataset)[:24]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".painting-", dir=folder.parent))
-        try:
-            _paint_all(dataset, scratch, task)
-            _move(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=".painting-", dir=folder.parent) as scratch:
+            # a folder of its own, which has the usual permissions
+            painted = Path(scratch) / "labels"
+            painted.mkdir()
+            _paint_all(dataset, painted, task)
+            _move(painted, folder)
     semantic = _places(dataset, folder / "semantic")
     if task == "semantic":
         return LabelFiles(folder, semantic)
@@ -126,19 +125,19 @@ def label_files(dataset: Dataset, *, task: Task) -> LabelFiles:
     )
 
 
-def read_labels(path: Path) -> NDArray[np.uint8]:
+def read_labels(path: str | Path) -> NDArray[np.uint8]:
     """A label picture ``(H, W)``.
 
     Raises:
-        DataError: The file is damaged.
+        DataError: The file is missing or damaged.
     """
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    path = Path(path)
+    labels: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
     if labels is None:
-        raise DataError(
-            "the label picture cannot be read",
-            file=path,
-            hint=f"Remove the folder {path.parent.parent}; it is painted anew.",
-        )
+        kept = cache_folder() / "labels"
+        folder = kept / path.relative_to(kept).parts[0] if path.is_relative_to(kept) else None
+        hint = f"Remove the folder {folder}; it is painted anew." if folder else None
+        raise DataError("the label picture cannot be read", file=path, hint=hint)
     found: NDArray[np.uint8] = labels
     return found
 

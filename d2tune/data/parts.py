@@ -158,6 +158,7 @@ def part_source(
     drawn = None if labels is None else tuple(name for name in labels if name != data.background)
     options = ReadOptions(
         labels=labels,
+        background=data.background,
         stuff=project.stuff,
         image_root=None if data.images is None else data.root / data.images,
         class_name=data.class_name or (drawn[0] if drawn and len(drawn) == 1 else None),
@@ -212,14 +213,24 @@ def _check(project: Project, train: Dataset) -> None:
             found=f"{len(train.images)} images without a shape",
             hint="Draw polygons first: `make annotate`.",
         )
-    undrawn = [name for name, count in train.counts().items() if not count and name != project.data.background]
+    counts, background = train.counts(), project.data.background
+    present = [name for name, count in counts.items() if count or name == background]
+    if project.task == "semantic" and len(present) == 1:
+        raise DataError(
+            "all labelled pixels of the training part are of one class, so there is nothing to tell apart",
+            file=source,
+            found=present[0],
+            expected="two classes or more",
+            hint="Name the class of the pixels that no shape covers with data.background, or label other classes.",
+        )
+    undrawn = [name for name in counts if name not in present]
     if undrawn and project.task == "panoptic":
         where = "things" if undrawn[0] in project.things else "stuff"
         raise DataError(
             f"nobody drew a {undrawn[0]} in the training part",
             file=source,
             place=where,
-            found=", ".join(f"{count} {name}" for name, count in train.counts().items()),
+            found=", ".join(f"{count} {name}" for name, count in counts.items()),
             hint=f"Draw some, or take it out of {where}.",
         )
     if undrawn:

@@ -127,9 +127,10 @@ def overhead(image: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator
     quarters, is_mirrored = symmetry % 4, symmetry >= 4
     if is_mirrored:
         image, labels = image[:, ::-1], labels[:, ::-1]
-    return np.ascontiguousarray(np.rot90(image, quarters)), np.ascontiguousarray(np.rot90(labels, quarters))
+    return np.rot90(image, quarters).copy(), np.rot90(labels, quarters).copy()
 
 
 def flip_left_right(image: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Mirror a picture ``(h, w, C)`` and its labels ``(h, w)`` at the vertical axis."""
-    return np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(labels[:, ::-1])
+    # numpy calls a view of one column contiguous whatever its strides are, and torch takes no negative ones
+    return image[:, ::-1].copy(), labels[:, ::-1].copy()

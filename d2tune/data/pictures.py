@@ -80,6 +80,7 @@ class PictureReader:
         raster = open_raster(Path(path), self.raster or RasterOptions())
         is_grey_photo = self.channels == 3 and raster.channels == 1 and raster.dtype == np.uint8
         if self.channels not in (None, raster.channels) and not is_grey_photo:
+            raster.close()
             raise DataError(
                 "the picture has other channels than the model was made for",
                 file=path,

@@ -107,18 +107,20 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
         return resized(image, size_hw), resized_labels(labels, size_hw)
 
     def _patch(self, key: SampleKey, draw: np.random.Generator) -> tuple[Pixels, Labels]:
-        """A square of the picture, taken so large that it has the wanted side after resizing, and filled up."""
+        """A square of the picture, so large that it has the wanted side after resizing; less where the picture ends."""
         source, how = self._dicts[key.index], self._how
-        short_px = min(source["height"], source["width"])
-        scale = key.short_side_px / short_px if how.largest_short_side_px else 1.0
+        own_hw = source["height"], source["width"]
+        short_side_px = key.short_side_px if how.largest_short_side_px else 0
+        seen_hw = input_size(own_hw, short_side_px=short_side_px, max_side_px=how.max_side_px)
+        scale = max(seen_hw) / max(own_hw)
         side_px = max(1, round(how.patch_px / scale))
         top_px, left_px = self._sampler_of().draw(key.index, draw, patch_px=side_px)
         height_px, width_px = (min(side_px, source[name]) for name in ("height", "width"))
         labels = self._labels_of(key.index)[top_px : top_px + height_px, left_px : left_px + width_px]
         image = self._window(key.index, top_px, left_px, height_px, width_px)
         if side_px != how.patch_px:
-            size_hw = max(1, round(height_px * scale)), max(1, round(width_px * scale))
-            size_hw = min(size_hw[0], how.patch_px), min(size_hw[1], how.patch_px)
+            factor = how.patch_px / side_px
+            size_hw = max(1, round(height_px * factor)), max(1, round(width_px * factor))
             image, labels = resized(image, size_hw), resized_labels(labels, size_hw)
         return image, labels
 
@@ -140,7 +142,8 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
         if index in self._cache:
             return self._cache[index]
         source = self._dicts[index]
-        image = checked(self._how.reader.read(source["file_name"]), source)
+        image = self._how.reader.read(source["file_name"])
+        check_size(image.shape[:2], source)
         factor = self._how.largest_short_side_px / min(image.shape[:2])
         if not self._how.patch_px and 0 < factor < 0.9:
             image = resized(image, (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))))
@@ -155,6 +158,7 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
         if index in self._cache or fits or reader.raster is None:
             return self._picture(index)[top_px : top_px + height_px, left_px : left_px + width_px]
         with reader.open(source["file_name"]) as picture:
+            check_size((picture.height_px, picture.width_px), source)
             return picture.read(top_px, left_px, height_px, width_px)
 
 
@@ -186,7 +190,8 @@ class SemanticEvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         source = self._dicts[index]
-        image = checked(self._reader.read(source["file_name"]), source)
+        image = self._reader.read(source["file_name"])
+        check_size(image.shape[:2], source)
         sample = semantic_sample(image, short_side_px=self._short_side_px, max_side_px=self._max_side_px)
         return sample | {"image_id": source["image_id"], "file_name": source["file_name"]}
 
@@ -214,20 +219,19 @@ def semantic_sample(image: Pixels, *, short_side_px: int, max_side_px: int) -> d
     return {"image": tensor, "height": height_px, "width": width_px}
 
 
-def checked(image: Pixels, source: dict[str, Any]) -> Pixels:
-    """The picture, if it still has the size that its annotations were read for.
+def check_size(size_hw: tuple[int, ...], source: dict[str, Any]) -> None:
+    """Make sure that a picture still has the size that its annotations were read for.
 
     Raises:
         DataError: It has another.
     """
-    if image.shape[:2] != (source["height"], source["width"]):
+    if size_hw != (source["height"], source["width"]):
         raise DataError(
             "the image has changed its size since its annotations were read",
             file=source["file_name"],
-            found=f"{image.shape[1]} x {image.shape[0]} px",
+            found=f"{size_hw[1]} x {size_hw[0]} px",
             expected=f"{source['width']} x {source['height']} px",
         )
-    return image
 
 
 def without_data(image: Pixels, labels: Labels) -> Labels:

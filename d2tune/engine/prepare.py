@@ -14,7 +14,6 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from d2tune import files
-from d2tune.annotations.dataset import Dataset
 from d2tune.annotations.rasters import RasterOptions
 from d2tune.data.catalog import register
 from d2tune.data.label_maps import read_labels
@@ -112,21 +111,29 @@ def _facts(project: Project, parts: Parts, *, pretrained: bool) -> DataFacts:
         names["class_pixels"] = class_pixels(map(read_labels, labels[0].semantic), classes=len(train.categories))
     raster = raster_options(project)
     if raster is not None:
-        names |= _channels(train, raster, pretrained=pretrained, takes_any_channels=is_bridge(preset))
+        names |= _channels(parts, raster, pretrained=pretrained, takes_any_channels=is_bridge(preset))
     return DataFacts(**names)
 
 
-def _channels(train: Dataset, raster: RasterOptions, *, pretrained: bool, takes_any_channels: bool) -> dict[str, Any]:
-    """How many channels the pictures have and, unless weights were made for photos as these are, their scaling."""
+def _channels(parts: Parts, raster: RasterOptions, *, pretrained: bool, takes_any_channels: bool) -> dict[str, Any]:
+    """How many channels the pictures have and, unless weights were made for photos as these are, their scaling.
+
+    Raises:
+        DataError: A picture of the validation part has other channels than those of the training part.
+    """
+    train = parts.train
     reader = PictureReader(None, raster=raster)
     with reader.open(str(train.images[0].path)) as first:
         channels, is_photo = first.channels, first.is_photo
     if is_photo and channels == 1 and not takes_any_channels:
         channels = 3  # grey photos are shown to such a model as colour photos
     found: dict[str, Any] = {"channels": channels}
+    same = replace(reader, channels=channels)
+    for image in parts.val.images:
+        with same.open(str(image.path)):
+            pass
     if is_photo and channels == 3 and pretrained:
         return found
-    same = replace(reader, channels=channels)
     bar = tqdm(train.images, desc="measuring channels", unit="image", disable=None, leave=False)
     statistics = channel_statistics(same.open(str(image.path)) for image in bar)
     return found | {"pixel_mean": statistics.mean, "pixel_std": statistics.std}

@@ -64,7 +64,7 @@ class Trainer(SimpleTrainer):
         try:
             self._write_metrics(losses, data_time_s)
         except FloatingPointError:
-            parts = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.items())
+            parts = ", ".join(f"{name} {value.detach():.3g}" for name, value in losses.items())
             raise RunError(
                 f"the loss is no longer a number at iteration {self.iter} ({parts})",
                 hint="Lower train.learning_rate, by a factor of 3 to begin with.",

@@ -19,7 +19,7 @@ from d2tune.annotations.semantic import VOID
 from d2tune.data.catalog import detectron2_dicts
 from d2tune.data.label_maps import decode_png, encode_png, label_files, read_labels
 from d2tune.data.pictures import PictureReader, picture_reader
-from d2tune.data.semantic_mapper import SemanticEvaluationSamples
+from d2tune.data.semantic_mapper import SemanticEvaluationSamples, resized_labels
 from d2tune.evaluation import bootstrap
 from d2tune.evaluation.competition import competition_score
 from d2tune.evaluation.loop import StageTimes, stream
@@ -235,12 +235,12 @@ def forward_labels(model: Any, batch: Sequence[dict[str, Any]]) -> list[NDArray[
 
 
 def _without_data(labels: NDArray[np.uint8], sample: dict[str, Any]) -> NDArray[np.uint8]:
-    """The labels, 255 where the picture has its own size and no channel has data."""
+    """The labels, 255 where no channel of what the model saw has data."""
     image = sample["image"]
-    if not image.is_floating_point() or tuple(image.shape[1:]) != labels.shape:
+    if not image.is_floating_point():
         return labels
-    empty = image.isnan().all(dim=0).numpy()
-    return np.where(empty, np.uint8(VOID), labels)
+    empty = resized_labels(image.isnan().all(dim=0).numpy().astype(np.uint8), labels.shape)
+    return np.where(empty == 1, np.uint8(VOID), labels)
 
 
 def save_labels(found: Sequence[LabelPng], images: Sequence[Image], class_names: Sequence[str], folder: Path) -> None:
@@ -248,6 +248,11 @@ def save_labels(found: Sequence[LabelPng], images: Sequence[Image], class_names:
     places = beside(images, folder, ".png")
     for image, content in zip(images, found, strict=True):
         files.write_bytes(places[image.id], content)
+    write_categories(folder, class_names)
+
+
+def write_categories(folder: Path, class_names: Sequence[str]) -> None:
+    """Write ``categories.json``: what each value of the label pictures in a folder means."""
     files.write_json(folder / "categories.json", [{"label": at, "name": name} for at, name in enumerate(class_names)])
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from d2tune import files
 from d2tune.annotations import labelme
 from d2tune.annotations.dataset import Category, Dataset, Image, Instance, Rle
-from d2tune.annotations.outputs import beside
+from d2tune.annotations.outputs import beside, refuse_existing
 from d2tune.data.mapper import inference_sample, read_image
 from d2tune.data.parts import load_parts
 from d2tune.errors import DataError
@@ -40,7 +40,7 @@ class PredictionResult:
     """What a prediction made.
 
     Attributes:
-        out: The folder with the predictions and a picture for each image, or with the Labelme or CSV files.
+        out: The folder with the predictions and a picture for each image, or with the Labelme files; or the CSV file.
         images: Images predicted on.
         instances: Instances found, of the score asked for or higher; of a semantic or panoptic run the regions.
         skipped: Pictures that were left out, with the reason.
@@ -84,16 +84,16 @@ def predict(
     Args:
         run: The run folder.
         source: A picture or a folder; None takes the pictures of the validation part.
-        out: Where the results go.
+        out: Where the results go: a folder; a name that ends in ``.csv`` is the CSV file itself.
         weights: ``best``, ``final`` or a checkpoint file.
         min_score: Least score of an instance, from 0 to 1; None is 0.5.
         to: ``auto`` writes what the task has; ``coco``, of instances, the same; ``labelme`` outlines to be corrected;
             ``csv``, of a semantic run, the file that a competition takes.
         tolerance_px: How far the outlines in Labelme files may lie from those of the masks.
-        force: Write Labelme files also where there are some already.
+        force: Write Labelme files and a CSV also where there are some already.
 
     Raises:
-        DataError: There are no pictures, or all have their Labelme files.
+        DataError: There are no pictures, the CSV is there already, or all have their Labelme files.
         RunError: The run cannot be used, or ``out`` cannot be written.
     """
     target = Path(out)
@@ -101,7 +101,10 @@ def predict(
     _check_task(task, to, min_score)
     if source is not None:
         root, pictures = pictured(Path(source))
-    ensure_writable(target)
+    if to == "csv":
+        target = target if target.suffix.lower() == ".csv" else target / "submission.csv"
+        refuse_existing([target], force=force)
+    ensure_writable(target.parent if to == "csv" else target)
     loaded = load_run(run, weights=weights)
     if source is None:
         root, pictures = _validation_pictures(loaded)

@@ -18,17 +18,17 @@ from d2tune.annotations import labelme, rle_csv
 from d2tune.annotations.dataset import Category, Dataset, Image
 from d2tune.annotations.from_masks import dataset_of_masks
 from d2tune.annotations.outputs import beside
-from d2tune.annotations.panoptic import to_colours
+from d2tune.annotations.panoptic import from_colours, to_colours
 from d2tune.annotations.raster_files import ARRAY_SUFFIXES
 from d2tune.annotations.rasters import is_raster_name
 from d2tune.data.label_maps import decode_png, encode_png, panoptic_table
 from d2tune.data.mapper import inference_sample, read_image
-from d2tune.data.pictures import PictureReader, picture_reader
+from d2tune.data.pictures import OpenPicture, PictureReader, Pixels, picture_reader
 from d2tune.data.semantic_mapper import semantic_sample
 from d2tune.errors import DataError
 from d2tune.evaluation.loop import inference_mode
-from d2tune.evaluation.panoptic_task import forward_segments, overlay_of
-from d2tune.evaluation.semantic_task import forward_labels, predict_windows, save_labels
+from d2tune.evaluation.panoptic_task import Segments, forward_segments, overlay_of
+from d2tune.evaluation.semantic_task import forward_labels, predict_windows, write_categories
 from d2tune.inference.raster_output import LabelTiff, Preview
 from d2tune.inference.sliding_window import predict_rows
 from d2tune.inference.submission import dataset_of_maps, instances_of_map, write_submission
@@ -102,26 +102,29 @@ def predict_semantic(
     images: list[Image] = []
     maps: list[bytes] = []
     skipped: list[str] = []
+    places = _label_places(pictures, root, out / "labels")
     with inference_mode(loaded.model):
-        for path in tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False):
+        bar = tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False)
+        for path, place in zip(bar, places, strict=True):
             name = path.relative_to(root).as_posix()
             try:
-                if to == "auto" and _is_raster(path, reader):
-                    size = _write_raster(loaded, reader, path, out, name, len(names))
-                    images.append(Image(len(images) + 1, name, size[1], size[0], path.absolute()))
-                    continue
-                labels, shown_rgb = _labels_of(loaded, reader, path, len(names))
+                if to != "auto":
+                    labels = _labels_of(loaded, reader, path, reader.read(path), len(names))
+                    height_px, width_px = labels.shape
+                    maps.append(encode_png(labels))
+                elif _is_raster(path, reader):
+                    height_px, width_px = _write_raster(loaded, reader, path, out, place, names)
+                else:
+                    shown = out / f"{name}.predicted.jpg"
+                    height_px, width_px = _write_photo(loaded, reader, path, shown, place, names)
             except DataError as error:
                 skipped.append(error.one_line())
                 continue
-            images.append(Image(len(images) + 1, name, labels.shape[1], labels.shape[0], path.absolute()))
-            if to == "auto":
-                save_labels([encode_png(labels)], [images[-1]], names, out / "labels")
-                _write_jpeg(out / f"{name}.predicted.jpg", overlay(shown_rgb, labels, colours=colours(names)))
-            else:
-                maps.append(encode_png(labels))
+            images.append(Image(len(images) + 1, name, width_px, height_px, path.absolute()))
     if not images:
         raise DataError("no picture could be read", file=root, found=skipped[0])
+    if to == "auto":
+        write_categories(out / "labels", names)
     background = project.data.background
     regions = 0
     if to == "csv" and preset is not None:
@@ -145,40 +148,61 @@ def _decoded(maps: Sequence[bytes]) -> Iterator[NDArray[np.uint8]]:
     return (decode_png(one) for one in maps)
 
 
-def _labels_of(
-    loaded: LoadedRun, reader: PictureReader, path: Path, classes: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The label map of a picture that fits into memory, and the picture for people."""
+def _label_places(pictures: Sequence[Path], root: Path, folder: Path) -> list[Path]:
+    """A PNG for each picture; those that differ by their suffix alone keep theirs before the new one."""
+    names = [path.relative_to(root).as_posix() for path in pictures]
+    # a point in the name of a folder begins no suffix
+    named = [f"{name}.tif" if path.is_dir() else name for name, path in zip(names, pictures, strict=True)]
+    places = beside([Image(number, name, 0, 0) for number, name in enumerate(named)], folder, ".png")
+    return list(places.values())
+
+
+def _labels_of(loaded: LoadedRun, reader: PictureReader, path: Path, pixels: Pixels, classes: int) -> NDArray[np.uint8]:
+    """The label map of a picture that fits into memory."""
     cfg = loaded.cfg
-    pixels = reader.read(path)
     if cfg.TEST.WINDOW_PX and max(pixels.shape[:2]) > cfg.TEST.WINDOW_PX:
-        labels = predict_windows(loaded.model, path, cfg, reader, classes=classes)
-    else:
-        sizes = {"short_side_px": cfg.INPUT.MIN_SIZE_TEST, "max_side_px": cfg.INPUT.MAX_SIZE_TEST}
-        (labels,) = forward_labels(loaded.model, [semantic_sample(pixels, **sizes)])
-    return labels, to_rgb(reader.shown(pixels))
+        return predict_windows(loaded.model, path, cfg, reader, classes=classes)
+    sizes = {"short_side_px": cfg.INPUT.MIN_SIZE_TEST, "max_side_px": cfg.INPUT.MAX_SIZE_TEST}
+    (labels,) = forward_labels(loaded.model, [semantic_sample(pixels, **sizes)])
+    return labels
+
+
+def _write_photo(
+    loaded: LoadedRun, reader: PictureReader, path: Path, shown: Path, place: Path, names: Sequence[str]
+) -> tuple[int, int]:
+    """Write the labels of a photo to ``place`` and a picture of them to ``shown``; gives its height and width."""
+    pixels = reader.read(path)
+    labels = _labels_of(loaded, reader, path, pixels, len(names))
+    files.write_bytes(place, encode_png(labels))
+    _write_jpeg(shown, overlay(to_rgb(reader.shown(pixels)), labels, colours=colours(names)))
+    return labels.shape[0], labels.shape[1]
 
 
 def _write_raster(
-    loaded: LoadedRun, reader: PictureReader, path: Path, out: Path, name: str, classes: int
+    loaded: LoadedRun, reader: PictureReader, path: Path, out: Path, place: Path, names: Sequence[str]
 ) -> tuple[int, int]:
-    """Label a raster window by window, and write rows as they are finished; gives its height and width."""
-    cfg, names = loaded.cfg, loaded.record["classes"]
-    stem = name if path.is_dir() else str(Path(name).with_suffix(""))
+    """Label a raster, and write rows as they are finished; gives its height and width."""
+    shown = out / place.relative_to(out / "labels").with_suffix(".predicted.png")
     with reader.open(path) as picture, ExitStack() as stack:
         size: dict[str, Any] = {"height_px": picture.height_px, "width_px": picture.width_px, "colours": colours(names)}
-        target = stack.enter_context(
-            LabelTiff(out / "labels" / f"{stem}.tif", georeference=picture.georeference, **size)
-        )
-        preview = stack.enter_context(Preview(out / f"{stem}.predicted.png", **size))
-        window_px = cfg.TEST.WINDOW_PX or max(picture.height_px, picture.width_px)
-        for rows in predict_rows(loaded.model, picture, classes=classes, window_px=window_px, scores="probabilities"):
-            target.write(rows.class_ids)
-            preview.write(rows.class_ids)
-        files.write_json(
-            out / "labels" / "categories.json", [{"label": at, "name": one} for at, one in enumerate(names)]
-        )
+        tiff = LabelTiff(place.with_suffix(".tif"), georeference=picture.georeference, **size)
+        targets = stack.enter_context(tiff), stack.enter_context(Preview(shown, **size))
+        for rows in _rows_of(loaded, reader, path, picture, len(names)):
+            for target in targets:
+                target.write(rows)
         return picture.height_px, picture.width_px
+
+
+def _rows_of(
+    loaded: LoadedRun, reader: PictureReader, path: Path, picture: OpenPicture, classes: int
+) -> Iterator[NDArray[np.uint8]]:
+    """The labels of a raster from top to bottom: by windows, or at once where the model sees it resized."""
+    window_px = loaded.cfg.TEST.WINDOW_PX
+    if not window_px:
+        yield _labels_of(loaded, reader, path, picture.read(), classes)
+        return
+    for rows in predict_rows(loaded.model, picture, classes=classes, window_px=window_px, scores="probabilities"):
+        yield rows.class_ids
 
 
 def predict_panoptic(
@@ -206,7 +230,7 @@ def predict_panoptic(
     categories = tuple(Category(at, name, at in things) for at, name in enumerate(record["classes"], start=1))
     known = Dataset((), categories, ())
     images: list[Image] = []
-    found: list[tuple[NDArray[np.int32], list[dict[str, Any]]]] = []
+    found: list[Segments] = []
     skipped: list[str] = []
     with inference_mode(loaded.model):
         for path in tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False):
@@ -218,15 +242,16 @@ def predict_panoptic(
                 continue
             pixels = image_rgb if cfg.INPUT.FORMAT == "RGB" else image_rgb[:, :, ::-1]
             sizes = {"short_side_px": cfg.INPUT.MIN_SIZE_TEST, "max_side_px": cfg.INPUT.MAX_SIZE_TEST}
-            (one,) = forward_segments(loaded.model, [inference_sample(pixels, **sizes)], known)
+            ((ids, infos),) = forward_segments(loaded.model, [inference_sample(pixels, **sizes)], known)
             images.append(Image(len(images) + 1, name, image_rgb.shape[1], image_rgb.shape[0], path.absolute()))
-            found.append(one)
+            # a PNG takes a hundredth of the memory
+            found.append((encode_png(to_colours(ids)), infos))
             if to == "auto":
-                _write_jpeg(out / f"{name}.predicted.jpg", overlay_of(image_rgb, *one, known))
+                _write_jpeg(out / f"{name}.predicted.jpg", overlay_of(image_rgb, ids, infos, known))
     if not images:
         raise DataError("no picture could be read", file=root, found=skipped[0])
     if to == "labelme":
-        masks = ([(info["category_id"] - 1, ids == info["id"]) for info in infos] for ids, infos in found)
+        masks = (_masks(*one) for one in found)
         outlines = dataset_of_masks(images, masks, record["classes"])
         labelme.write(outlines, out, tolerance_px=tolerance_px, force=force)
     else:
@@ -234,13 +259,17 @@ def predict_panoptic(
     return MapsFound(len(images), sum(len(infos) for _, infos in found), tuple(skipped))
 
 
-def _write_panoptic(
-    out: Path, dataset: Dataset, found: Sequence[tuple[NDArray[np.int32], list[dict[str, Any]]]]
-) -> None:
+def _masks(png: bytes, infos: Sequence[dict[str, Any]]) -> list[tuple[int, NDArray[np.bool_]]]:
+    """Place of the class and pixels ``(H, W)`` of each segment."""
+    ids = from_colours(decode_png(png))
+    return [(info["category_id"] - 1, ids == info["id"]) for info in infos]
+
+
+def _write_panoptic(out: Path, dataset: Dataset, found: Sequence[Segments]) -> None:
     places = beside(dataset.images, out / "panoptic", ".png")
     rows = []
-    for image, (ids, infos) in zip(dataset.images, found, strict=True):
-        files.write_bytes(places[image.id], encode_png(to_colours(ids)))
+    for image, (png, infos) in zip(dataset.images, found, strict=True):
+        files.write_bytes(places[image.id], png)
         name = places[image.id].relative_to(out / "panoptic").as_posix()
         rows.append({"image_id": image.id, "file_name": name, "segments_info": infos})
     files.write_json(out / "panoptic.json", panoptic_table(dataset, rows))

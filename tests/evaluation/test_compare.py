@@ -13,7 +13,7 @@ from pycocotools import mask as mask_utils
 
 from d2tune.errors import DataError
 from d2tune.evaluation.evaluate import evaluate_files
-from tests.system.commands import d2tune, refused, succeeded
+from tests.system.commands import d2tune, refused_here, succeeded
 
 SIZE = 120
 
@@ -215,9 +215,15 @@ BOTH = ["--predictions", "a.json", "--ground-truth", "truth.json"]
         (["compare", ".", "b.json"], "evaluation.json: there is no evaluation"),
     ],
 )
-def test_what_does_not_belong_together_is_refused(tmp_path: Path, words: list[str], told: str) -> None:
+def test_what_does_not_belong_together_is_refused(
+    tmp_path: Path,
+    words: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     write_set(tmp_path)
     (tmp_path / "broken.json").write_text('[{"image_id": 1')
     row = json.loads((tmp_path / "a.json").read_text())[0]
     (tmp_path / "other.json").write_text(json.dumps([row | {"image_id": 99}]))
-    assert told in refused(d2tune(*words, folder=tmp_path))
+    assert told in refused_here(*words, folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)

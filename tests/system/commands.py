@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_NET = ROOT / "tools" / "train_net.py"
@@ -42,4 +45,25 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     assert "Traceback" not in done.stderr, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def refused_here(
+    *words: object, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """The one line of a ``d2tune`` command that must have refused, run in this process, which takes no start."""
+    from d2tune.cli import main
+
+    monkeypatch.chdir(folder)
+    loggers = [logging.getLogger(name) for name in ("d2tune", "detectron2", "fvcore")]
+    earlier = [(one, list(one.handlers), one.level, one.propagate) for one in loggers]
+    capsys.readouterr()
+    try:
+        assert main([str(word) for word in words]) == 1
+    finally:
+        for logger, handlers, level, propagate in earlier:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, lines
     return lines[0]

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 
-from tests.system.commands import d2tune, refused, train_net
+from tests.system.commands import refused, refused_here, train_net
 
 
 @pytest.fixture
@@ -23,10 +24,20 @@ def folder(balloon_sample: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def attempt(folder: Path, *words: str) -> str:
-    line = refused(train_net("--config", "bad.yaml", *words, folder=folder))
-    assert not (folder / "runs").exists(), "nothing may be written"
-    return line
+Attempt = Callable[..., str]
+
+
+@pytest.fixture
+def attempt(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Attempt:
+    """Tries to train, and gives the one line that refuses."""
+
+    def one(*words: str) -> str:
+        told = ("train", "--config", "bad.yaml", *words)
+        line = refused_here(*told, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+        assert not (folder / "runs").exists(), "nothing may be written"
+        return line
+
+    return one
 
 
 def first_json(folder: Path) -> Path:
@@ -38,75 +49,78 @@ def test_missing_config(folder: Path) -> None:
     assert "bat.yaml: no such project file. Did you mean bad.yaml?" in line
 
 
-def test_unknown_key(folder: Path) -> None:
-    assert "Did you mean 'iterations'?" in attempt(folder, "train.iteration=5")
-    assert "Did you mean 'SOLVER.BASE_LR'?" in attempt(folder, "SOLVER.BASE_RL=5")
+def test_unknown_key(folder: Path, attempt: Attempt) -> None:
+    assert "Did you mean 'iterations'?" in attempt("train.iteration=5")
+    assert "Did you mean 'SOLVER.BASE_LR'?" in attempt("SOLVER.BASE_RL=5")
 
 
-def test_empty_folder(folder: Path) -> None:
+def test_empty_folder(folder: Path, attempt: Attempt) -> None:
     shutil.rmtree(folder / "data" / "train")
     (folder / "data" / "train").mkdir()
-    assert str(folder / "data" / "train") in attempt(folder)
+    assert str(folder / "data" / "train") in attempt()
 
 
-def test_label_outside_the_list(folder: Path) -> None:
-    line = attempt(folder, "classes=[ballon]")
+def test_label_outside_the_list(folder: Path, attempt: Attempt) -> None:
+    line = attempt("classes=[ballon]")
     assert "unknown_label" in line and "Did you mean 'ballon'?" in line
 
 
-def test_truncated_json(folder: Path) -> None:
+def test_truncated_json(folder: Path, attempt: Attempt) -> None:
     path = first_json(folder)
     path.write_text(path.read_text(encoding="utf-8")[:200], encoding="utf-8")
-    line = attempt(folder)
+    line = attempt()
     assert path.name in line and "bad_json" in line and "line" in line
 
 
-def test_unreadable_image(folder: Path) -> None:
+def test_unreadable_image(folder: Path, attempt: Attempt) -> None:
     path = first_json(folder).with_suffix(".jpg")
     path.write_bytes(path.read_bytes()[:20])
-    assert path.name in attempt(folder)
+    assert path.name in attempt()
 
 
-def test_image_with_a_cut_off_end(folder: Path) -> None:
+def test_image_with_a_cut_off_end(folder: Path, attempt: Attempt) -> None:
     path = first_json(folder).with_suffix(".jpg")
     path.write_bytes(path.read_bytes()[:-2000])
-    line = attempt(folder)
+    line = attempt()
     assert path.name in line and "truncated" in line
 
 
-def test_no_instance_in_the_training_part(folder: Path) -> None:
+def test_no_instance_in_the_training_part(folder: Path, attempt: Attempt) -> None:
     for path in (folder / "data" / "train").glob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8")) | {"shapes": []}
         path.write_text(json.dumps(content), encoding="utf-8")
-    assert "no instance in the training part" in attempt(folder)
+    assert "no instance in the training part" in attempt()
 
 
-def test_weights_of_another_architecture(folder: Path) -> None:
+def test_weights_of_another_architecture(folder: Path, attempt: Attempt) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), folder / "r18.pth")
-    assert "r18.pth: these are the weights of another architecture" in attempt(folder, f"weights={folder}/r18.pth")
+    assert "r18.pth: these are the weights of another architecture" in attempt(f"weights={folder}/r18.pth")
 
 
-def test_nothing_to_resume(folder: Path) -> None:
-    assert "nothing to resume" in attempt(folder, "--resume")
+def test_nothing_to_resume(folder: Path, attempt: Attempt) -> None:
+    assert "nothing to resume" in attempt("--resume")
 
 
-def test_output_folder_that_cannot_be_written(folder: Path) -> None:
+def test_output_folder_that_cannot_be_written(folder: Path, attempt: Attempt) -> None:
     (folder / "file").write_text("", encoding="utf-8")
-    assert "cannot be written" in attempt(folder, "--output-dir", "file/run")
+    assert "cannot be written" in attempt("--output-dir", "file/run")
 
 
-def test_settings_that_follow_from_the_data(folder: Path) -> None:
-    assert "It follows from classes." in attempt(folder, "MODEL.ROI_HEADS.NUM_CLASSES", "80")
+def test_settings_that_follow_from_the_data(folder: Path, attempt: Attempt) -> None:
+    assert "It follows from classes." in attempt("MODEL.ROI_HEADS.NUM_CLASSES", "80")
 
 
-def test_a_device_that_is_not_there(folder: Path) -> None:
-    assert "cannot train on this device" in attempt(folder, "MODEL.DEVICE=tpu")
+def test_a_device_that_is_not_there(folder: Path, attempt: Attempt) -> None:
+    assert "cannot train on this device" in attempt("MODEL.DEVICE=tpu")
 
 
-def test_more_gpus_than_there_are(folder: Path) -> None:
-    assert "--num-gpus: 99 GPUs are asked for" in attempt(folder, "--num-gpus", "99")
+def test_more_gpus_than_there_are(folder: Path, attempt: Attempt) -> None:
+    assert "--num-gpus: 99 GPUs are asked for" in attempt("--num-gpus", "99")
 
 
-def test_evaluating_what_was_never_trained(folder: Path) -> None:
-    assert "has no finished run" in refused(d2tune("eval", "bad.yaml", folder=folder))
-    assert "is no run folder" in refused(d2tune("eval", "data", folder=folder))
+def test_evaluating_what_was_never_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = {"folder": folder, "monkeypatch": monkeypatch, "capsys": capsys}
+    assert "has no finished run" in refused_here("eval", "bad.yaml", **here)
+    assert "is no run folder" in refused_here("eval", "data", **here)

@@ -1,0 +1,296 @@
+"""Label pictures: what they show, how they are kept, and that nothing half-made is ever used."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from d2tune.annotations import geometry
+from d2tune.annotations.convert import read_dataset
+from d2tune.annotations.dataset import Category, Dataset, Image, Instance, ReadOptions, Rle
+from d2tune.data import label_maps
+from d2tune.data.label_maps import LabelFiles, decode_png, encode_png, label_files, read_labels, with_background
+from d2tune.errors import DataError
+from d2tune.modeling.weights import cache_folder
+from tests.annotations.builders import labelme_value, picture, shape
+
+CAR, PERSON, SKY, ROAD = 1, 2, 3, 4
+CATEGORIES = (
+    Category(CAR, "car"),
+    Category(PERSON, "person"),
+    Category(SKY, "sky", False),
+    Category(ROAD, "road", False),
+)
+HEIGHT_PX, WIDTH_PX = 6, 8
+
+
+def box(left: int, top: int, right: int, bottom: int) -> tuple[np.ndarray]:
+    return (np.array([[left, top], [right, top], [right, bottom], [left, bottom]], float),)
+
+
+def drawn(*shapes: tuple[int, tuple[int, int, int, int]], names: tuple[str, ...] = ("a.jpg",)) -> Dataset:
+    """Pictures of 8 x 6 px with the same boxes on each, in the order of drawing."""
+    images = tuple(Image(number, name, WIDTH_PX, HEIGHT_PX) for number, name in enumerate(names, start=1))
+    instances = [
+        Instance(0, image.id, category, box(*sides), (0.0, 0.0, 1.0, 1.0), 1.0, shapes=(at,), part_shapes=(at,))
+        for image in images
+        for at, (category, sides) in enumerate(shapes)
+    ]
+    return Dataset(images, CATEGORIES, tuple(replace(one, id=at) for at, one in enumerate(instances, start=1)))
+
+
+def grey(path: Path) -> np.ndarray:
+    with PilImage.open(path) as image:
+        assert image.mode == "L"
+        return np.asarray(image)
+
+
+STREET = (
+    (SKY, (0, 0, 8, 3)),
+    (CAR, (1, 1, 4, 5)),
+    (CAR, (3, 2, 6, 4)),
+    (SKY, (7, 3, 8, 6)),
+)
+"""Sky, a car on it, another car on the first, and more sky; the rest nobody drew."""
+
+SHOWN = np.array(
+    [
+        [2, 2, 2, 2, 2, 2, 2, 2],
+        [2, 0, 0, 0, 2, 2, 2, 2],
+        [2, 0, 0, 0, 0, 0, 2, 2],
+        [255, 0, 0, 0, 0, 0, 255, 2],
+        [255, 0, 0, 0, 255, 255, 255, 2],
+        [255, 255, 255, 255, 255, 255, 255, 2],
+    ]
+)
+
+
+def test_later_shapes_lie_on_earlier_ones() -> None:
+    under = label_files(drawn((SKY, (0, 0, 8, 6)), (CAR, (2, 1, 5, 4))), task="semantic")
+    above = label_files(drawn((CAR, (2, 1, 5, 4)), (SKY, (0, 0, 8, 6))), task="semantic")
+    expected = np.full((HEIGHT_PX, WIDTH_PX), 2)
+    assert np.array_equal(grey(above.semantic[0]), expected)
+    expected[1:4, 2:5] = 0
+    assert np.array_equal(grey(under.semantic[0]), expected)
+    assert under.separated == under.segments == under.infos == ()
+
+
+def test_a_street_as_labels_and_as_segments() -> None:
+    found = label_files(drawn(*STREET), task="panoptic")
+    assert np.array_equal(grey(found.semantic[0]), SHOWN)
+    assert np.array_equal(grey(found.separated[0]), np.select([SHOWN == 2, SHOWN == 0], [1, 0], 255))
+    with PilImage.open(found.segments[0]) as image:
+        assert image.mode == "RGB"
+        colours = np.asarray(image).astype(int)
+    ids = colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
+    second = np.zeros_like(SHOWN, dtype=bool)
+    second[2:4, 3:6] = True
+    rows = {row["id"]: row for row in found.infos[0]}
+    assert len(rows) == 3, "all sky is one segment, each car is one"
+    assert np.array_equal(ids == 0, SHOWN == 255)
+    assert {rows[one]["category_id"] for one in np.unique(ids[SHOWN == 2])} == {SKY}
+    (top,) = np.unique(ids[second])
+    (bottom,) = np.unique(ids[(SHOWN == 0) & ~second])
+    (sky,) = np.unique(ids[SHOWN == 2])
+    assert rows[top] | {} == {
+        "id": top,
+        "category_id": CAR,
+        "isthing": 1,
+        "iscrowd": 0,
+        "area": 6,
+        "bbox": [3, 2, 3, 2],
+    }
+    assert (rows[bottom]["area"], rows[bottom]["bbox"]) == (10, [1, 1, 3, 4])
+    assert (rows[sky]["area"], rows[sky]["isthing"], rows[sky]["bbox"]) == (int((SHOWN == 2).sum()), 0, [0, 0, 8, 6])
+    table = json.loads(found.panoptic_json.read_text("utf-8"))
+    (row,) = table["annotations"]
+    assert (found.segments_folder / row["file_name"]) == found.segments[0]
+    assert row["segments_info"] == found.infos[0]
+    assert [one["isthing"] for one in table["categories"]] == [1, 1, 0, 0]
+
+
+def test_more_segments_than_one_byte_counts_keep_their_numbers() -> None:
+    boxes = [(CAR, (at % 20, at // 20, at % 20 + 1, at // 20 + 1)) for at in range(300)]
+    dataset = drawn(*boxes)
+    dataset = replace(dataset, images=(Image(1, "a.jpg", 20, 15),))
+    found = label_files(dataset, task="panoptic")
+    colours = np.asarray(PilImage.open(found.segments[0])).astype(int)
+    assert np.array_equal(colours[..., 0] + 256 * colours[..., 1], np.arange(1, 301).reshape(15, 20))
+
+
+def test_the_background_lies_under_everything() -> None:
+    found = label_files(with_background(drawn(*STREET), "road"), task="semantic")
+    assert np.array_equal(grey(found.semantic[0]), np.where(SHOWN == 255, 3, SHOWN))
+    empty = with_background(drawn(names=("a.jpg", "b.jpg")), "road")
+    assert [one.id for one in empty.instances] == [1, 2]
+    assert all((grey(path) == 3).all() for path in label_files(empty, task="semantic").semantic)
+    assert with_background(empty, None) is empty
+    with pytest.raises(DataError, match=r"data\.background.*'moon'"):
+        with_background(empty, "moon")
+
+
+def test_drawn_background_and_what_no_shape_covers_are_one_segment() -> None:
+    found = label_files(with_background(drawn((CAR, (2, 1, 5, 4)), (ROAD, (3, 2, 6, 6))), "road"), task="panoptic")
+    assert sorted((row["category_id"], row["area"]) for row in found.infos[0]) == [(CAR, 5), (ROAD, 43)]
+
+
+def test_they_are_found_again_and_change_with_the_shapes() -> None:
+    first = label_files(drawn(*STREET), task="semantic")
+    before = first.semantic[0].stat()
+    assert label_files(drawn(*STREET), task="semantic") == first
+    after = first.semantic[0].stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino), "painted once"
+    moved = label_files(drawn((SKY, (0, 0, 8, 2)), *STREET[1:]), task="semantic")
+    turned = label_files(drawn(STREET[1], STREET[0], *STREET[2:]), task="semantic")
+    assert len({first.folder, moved.folder, turned.folder, label_files(drawn(*STREET), task="panoptic").folder}) == 4
+
+
+def test_which_shape_lies_on_which_makes_new_ones_even_for_equal_objects() -> None:
+    def layered(orders: tuple[int, int]) -> Dataset:
+        """A car of two parts; a person is drawn between them, or after both."""
+        (first,), (second,) = box(0, 0, 4, 6), box(4, 0, 8, 6)
+        car = Instance(
+            1, 1, CAR, (first, second), (0.0, 0.0, 8.0, 6.0), 48.0, shapes=(0, orders[1]), part_shapes=(0, orders[1])
+        )
+        person = Instance(
+            2, 1, PERSON, box(2, 2, 6, 4), (2.0, 2.0, 4.0, 2.0), 8.0, shapes=(orders[0],), part_shapes=(orders[0],)
+        )
+        return Dataset((Image(1, "a.jpg", WIDTH_PX, HEIGHT_PX),), CATEGORIES, (car, person))
+
+    between, after = layered((1, 2)), layered((2, 1))
+    assert between.content_hash() == after.content_hash()
+    maps = [grey(label_files(one, task="semantic").semantic[0]) for one in (between, after)]
+    assert [int((one == 1).sum()) for one in maps] == [4, 8]
+    assert (maps[0][2:4, 2:4] == 1).all() and (maps[1][2:4, 2:6] == 1).all()
+
+
+def test_names_with_any_suffix_and_equal_names_in_two_folders() -> None:
+    names = ("x/a.tif", "x/b.JPEG", "y/a.png", "y/a.jpg", "z.webp")
+    dataset = drawn(names=names)
+    instances = tuple(
+        Instance(at, at, CAR, box(0, 0, at, 1), (0.0, 0.0, 1.0, 1.0), 1.0, shapes=(0,), part_shapes=(0,))
+        for at in range(1, 6)
+    )
+    found = label_files(replace(dataset, instances=instances), task="panoptic")
+    assert len(set(found.semantic)) == len(set(found.segments)) == 5
+    assert [int((grey(path) == 0).sum()) for path in found.semantic] == [1, 2, 3, 4, 5]
+    assert [int((grey(path) == 0).sum()) for path in found.separated] == [1, 2, 3, 4, 5]
+    assert [infos[0]["area"] for infos in found.infos] == [1, 2, 3, 4, 5]
+    assert all(path.suffix == ".png" and path.is_relative_to(found.folder) for path in found.semantic)
+
+
+PAINT = """\
+import sys
+from pathlib import Path
+from tests.data.test_label_maps import STREET, drawn
+from d2tune.data.label_maps import label_files
+names = tuple(f"{at}.jpg" for at in range(40))
+print("ready", flush=True)
+sys.stdin.readline()
+print(label_files(drawn(*STREET, names=names), task="panoptic").folder)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_paint_at_once() -> None:
+    command = [sys.executable, "-c", PAINT]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": os.environ | {"PYTHONPATH": "."}}
+    painters = [subprocess.Popen(command, cwd=Path(__file__).parents[2], **pipes) for _ in range(2)]
+    assert [one.stdout.readline() for one in painters] == ["ready\n", "ready\n"]
+    for one in painters:
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    folders = {one.communicate(timeout=60)[0].strip() for one in painters}
+    assert [one.returncode for one in painters] == [0, 0] and len(folders) == 1
+    (folder,) = folders
+    assert len(list(Path(folder).rglob("*.png"))) == 3 * 40
+    assert [path.name for path in Path(folder).parent.iterdir()] == [Path(folder).name], "nothing is left lying about"
+
+
+def test_what_is_half_painted_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = tuple(f"{at}.jpg" for at in range(3))
+    broken = drawn(*STREET, names=names)
+    bad = replace(broken.instances[-1], segmentation=Rle(9, 9, geometry.encode_mask(np.eye(9) > 0)["counts"].decode()))
+    with pytest.raises(IndexError):
+        label_files(replace(broken, instances=(*broken.instances[:-1], bad)), task="panoptic")
+    assert list((cache_folder() / "labels").iterdir()) == []
+    left = cache_folder() / "labels" / ".painting-of-a-process-that-was-killed"
+    (left / "labels" / "semantic").mkdir(parents=True)
+    (left / "labels" / "semantic" / "0.png").write_bytes(b"half")
+    found = label_files(broken, task="panoptic")
+    assert all(np.array_equal(grey(path), SHOWN) for path in found.semantic)
+
+
+def test_others_may_read_what_one_has_painted() -> None:
+    found = label_files(drawn(*STREET), task="semantic")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert found.folder.stat().st_mode & 0o777 == 0o777 & ~mask
+    assert found.semantic[0].stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_process_that_was_faster_is_no_harm(tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    for folder in (mine, theirs):
+        folder.mkdir()
+        (folder / "a.png").write_text(folder.name)
+    label_maps._move(mine, theirs)
+    assert (theirs / "a.png").read_text() == "theirs"
+    with pytest.raises(OSError, match="gone"):
+        label_maps._move(tmp_path / "gone", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off"])
+def test_a_lost_label_picture_is_named_with_the_folder_to_remove(damage: str) -> None:
+    found = label_files(drawn(*STREET, names=("deep/er/a.jpg",)), task="semantic")
+    path = found.semantic[0]
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(DataError, match=re.escape(str(path)) + f".*Remove the folder {re.escape(str(found.folder))};"):
+        read_labels(str(path))
+
+
+def test_a_lost_picture_elsewhere_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mine\.png: the label picture cannot be read$"):
+        read_labels(tmp_path / "mine.png")
+
+
+def test_more_classes_than_a_byte_holds_are_refused() -> None:
+    many = tuple(Category(at, f"c{at}") for at in range(1, 257))
+    with pytest.raises(DataError, match="at most 255 classes; found 256"):
+        label_files(replace(drawn((256, (0, 0, 2, 2))), categories=many), task="semantic")
+    most = label_files(replace(drawn((255, (0, 0, 2, 2))), categories=many[:255]), task="semantic")
+    assert set(np.unique(grey(most.semantic[0]))) == {254, 255}
+
+
+@pytest.mark.parametrize("size", [(5, 7), (5, 7, 3), (1, 1), (1, 1, 3)])
+def test_pngs_come_back_as_they_were(size: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    assert np.array_equal(decode_png(encode_png(pixels)), pixels)
+
+
+def test_labelme_polygons_of_a_turned_photo_are_painted_as_it_is_shown(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg", 64, 48, orientation=6)
+    value = labelme_value(
+        shape([[2, 3], [40, 3], [40, 60], [2, 60]], "road"), shape([[10, 10], [20, 10], [20, 30], [10, 30]], "car")
+    )
+    value |= {"imagePath": "a.jpg", "imageWidth": 48, "imageHeight": 64}
+    (tmp_path / "a.json").write_text(json.dumps(value), encoding="utf-8")
+    dataset = read_dataset(tmp_path, options=ReadOptions(labels=("car", "road")))
+    assert not dataset.errors()
+    found: LabelFiles = label_files(dataset, task="semantic")
+    expected = np.full((64, 48), 255)
+    expected[3:60, 2:40] = 1
+    expected[10:30, 10:20] = 0
+    assert np.array_equal(grey(found.semantic[0]), expected)
