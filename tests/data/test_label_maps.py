@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,7 +101,7 @@ def test_a_street_as_labels_and_as_segments() -> None:
     (top,) = np.unique(ids[second])
     (bottom,) = np.unique(ids[(SHOWN == 0) & ~second])
     (sky,) = np.unique(ids[SHOWN == 2])
-    assert rows[top] | {} == {
+    assert rows[top] == {
         "id": top,
         "category_id": CAR,
         "isthing": 1,
@@ -188,31 +188,24 @@ def test_names_with_any_suffix_and_equal_names_in_two_folders() -> None:
     assert all(path.suffix == ".png" and path.is_relative_to(found.folder) for path in found.semantic)
 
 
-PAINT = """\
-import sys
-from pathlib import Path
-from tests.data.test_label_maps import STREET, drawn
-from d2tune.data.label_maps import label_files
-names = tuple(f"{at}.jpg" for at in range(40))
-print("ready", flush=True)
-sys.stdin.readline()
-print(label_files(drawn(*STREET, names=names), task="panoptic").folder)
-"""
+def paint_with_others(barrier: Any, answers: Any) -> None:
+    barrier.wait()
+    found = label_files(drawn(*STREET, names=tuple(f"{at}.jpg" for at in range(60))), task="panoptic")
+    answers.put((str(found.folder), [path.is_file() for path in (*found.semantic, *found.separated, *found.segments)]))
 
 
-@pytest.mark.slow
-def test_two_processes_paint_at_once() -> None:
-    command = [sys.executable, "-c", PAINT]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": os.environ | {"PYTHONPATH": "."}}
-    painters = [subprocess.Popen(command, cwd=Path(__file__).parents[2], **pipes) for _ in range(2)]
-    assert [one.stdout.readline() for one in painters] == ["ready\n", "ready\n"]
+def test_processes_that_paint_at_once() -> None:
+    fork = multiprocessing.get_context("fork")
+    barrier, answers = fork.Barrier(3), fork.Queue()
+    painters = [fork.Process(target=paint_with_others, args=(barrier, answers)) for _ in range(3)]
     for one in painters:
-        one.stdin.write("go\n")
-        one.stdin.flush()
-    folders = {one.communicate(timeout=60)[0].strip() for one in painters}
-    assert [one.returncode for one in painters] == [0, 0] and len(folders) == 1
-    (folder,) = folders
-    assert len(list(Path(folder).rglob("*.png"))) == 3 * 40
+        one.start()
+    found = [answers.get(timeout=60) for _ in painters]
+    for one in painters:
+        one.join()
+    (folder,) = {place for place, _ in found}
+    assert [one.exitcode for one in painters] == [0, 0, 0]
+    assert all(all(there) and len(there) == 180 for _, there in found)
     assert [path.name for path in Path(folder).parent.iterdir()] == [Path(folder).name], "nothing is left lying about"
 
 

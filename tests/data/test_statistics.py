@@ -48,10 +48,17 @@ def test_channels_that_cannot_be_scaled(tmp_path: Path, caplog: pytest.LogCaptur
         found = channel_statistics(rasters(tmp_path, [pixels, pixels]), block_values=10)
     assert found.mean == pytest.approx((np.float32(0.1), 0, 22)) and found.std[:2] == (1, 1)
     assert found.std[2] == pytest.approx(np.sqrt((45**2 - 1) / 12), rel=1e-12)
-    assert [record.getMessage().split(" in the")[0] for record in caplog.records] == [
-        "channel 1 holds no data",
-        "channel 0 has the same value everywhere",
+    assert [record.getMessage() for record in caplog.records] == [
+        "channels without data in the training part, which teach nothing: 1",
+        "channels with the same value everywhere in the training part, which teach nothing: 0",
     ]
+
+
+def test_pictures_without_any_data_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    full, empty = np.arange(40.0).reshape(5, 4, 2), np.full((5, 4, 2), np.nan)
+    found = channel_statistics(rasters(tmp_path, [empty, full, empty]), block_values=6)
+    assert found.empty == (0, 2) and found.mean == pytest.approx((19, 20)) and not caplog.records
+    assert channel_statistics(rasters(tmp_path, [empty])).empty == (0,) and not caplog.records
 
 
 def test_8_bit_pictures_and_no_data(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 import d2tune
+from d2tune.samples import render_sample
+from tests.engine.test_tasks import raster_project
 
 
 @pytest.mark.gpu
@@ -18,3 +20,28 @@ def test_training_evaluating_and_predicting_on_a_gpu(
     assert result.metrics.segm["AP"].value is not None
     assert d2tune.evaluate(result.run).metrics.images == result.metrics.images
     assert d2tune.predict(result.run, balloon_sample / "val", out=tmp_path / "found").images == result.metrics.images
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_label_maps_on_a_gpu(tmp_path: Path, precision: str) -> None:
+    project = raster_project(tmp_path)
+    overrides = [f"train.precision={precision}", "train.workers=2"]
+    result = d2tune.train(project, output_dir=tmp_path / "run", overrides=overrides, num_gpus=1)
+    assert result.metrics.main.value is not None and result.metrics.main.value > 80
+    found = d2tune.predict(result.run, tmp_path / "data/val/images", out=tmp_path / "found")
+    assert found.images == 1 and (tmp_path / "found/labels/scene_3.tif").is_file()
+
+
+@pytest.mark.gpu
+def test_segments_on_a_gpu(tmp_path: Path) -> None:
+    root = render_sample("street", tmp_path / "street", images=5, seed=0).folder
+    project = tmp_path / "street.yaml"
+    project.write_text(
+        f"task: panoptic\ndata: {{root: {root}}}\nthings: [car, person]\nstuff: [road, sky, building, vegetation]\n"
+        "model: {preset: panoptic_fpn_mobilenet_v2}\nweights: scratch\n"
+        "train: {iterations: 3, batch_size: 2, image_size: 96, eval_every: 0}\n"
+    )
+    result = d2tune.train(project, output_dir=tmp_path / "run", num_gpus=1)
+    assert result.metrics.main.value is not None
+    assert d2tune.evaluate(result.run).metrics.images == result.metrics.images
