@@ -299,6 +299,8 @@ class Project(_Section):
             raise ValueError("data.background needs the classes to be named")
         if background is not None and background not in (self.stuff or named):
             raise ValueError(f"data.background is {background!r}, which is not among {', '.join(self.stuff or named)}")
+        if self.data.format == "label_images" and self.task != "semantic":
+            raise ValueError("data.format: label_images is for semantic tasks: label pictures tell no objects apart")
         semantic_only = {"image_size": "original", "augment": "overhead"}
         said = [f"{key}: {value}" for key, value in semantic_only.items() if getattr(self.train, key) == value]
         said += [] if self.train.patch_size is None else ["patch_size"]

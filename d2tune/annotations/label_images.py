@@ -276,11 +276,12 @@ def _note_channels(units: Sequence[Unit], channels: Mapping[int, int]) -> None:
 
 
 def _note_all_left_out(units: Sequence[Unit]) -> None:
-    """A picture of which every pixel is left out teaches nothing; where all are so, there is nothing to learn."""
+    """A picture of which every pixel is left out teaches nothing; where all are so, the values may be wrong."""
     empty = [unit for unit in units if not unit.drafts and not unit.is_bad]
     for unit in empty:
         message = "every pixel of the label is left out, so the picture teaches nothing"
-        unit.note("warning", "all_left_out", message)
+        hint = "label it, move it away, or leave it out with data.skip_bad or --skip-bad"
+        unit.note("error", "all_left_out", message, hint=hint)
     if empty and len(empty) == len(units):
         message = "every pixel of every label is left out, so there is nothing to learn or to score"
         empty[0].note("error", "nothing_labeled", message)

@@ -85,10 +85,28 @@ def read_part(project: Project, part: str, *, labels: tuple[str, ...] | None, re
     if notable:
         logger.warning("%s:\n%s", source, findings_table(notable))
     dataset.raise_on_errors()
+    if project.task != "instance" and data.background is None:
+        dataset = _with_labels(dataset, skip_bad=data.skip_bad)
     if not dataset.images:
         raise DataError("no images", file=source, expected="pictures with annotations beside them")
     # reading rasters has opened all of them
     return dataset if data.format == "label_images" else _with_whole_pictures(dataset, skip_bad=data.skip_bad)
+
+
+def _with_labels(dataset: Dataset, *, skip_bad: bool) -> Dataset:
+    """The pictures that have a shape: where nothing says what the others show, all their pixels are left out."""
+    drawn = dataset.by_image()
+    empty = [image for image in dataset.images if not drawn[image.id]]
+    if empty and not skip_bad:
+        raise DataError(
+            "the picture has no shape, so all its pixels are left out and it teaches nothing",
+            file=empty[0].path or Path(empty[0].file_name),
+            found=f"{len(empty)} such pictures" if empty[1:] else None,
+            hint="Label it, name the class of what no shape covers with data.background, or set data.skip_bad.",
+        )
+    for image in empty:
+        logger.warning("left out: %s has no shape", image.path or image.file_name)
+    return dataset.subset([image.id for image in dataset.images if drawn[image.id]]) if empty else dataset
 
 
 def _with_whole_pictures(dataset: Dataset, *, skip_bad: bool) -> Dataset:

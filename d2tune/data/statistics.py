@@ -38,11 +38,13 @@ class ChannelStatistics:
         mean: Of each channel, over the pixels that hold data; 0 where none does.
         std: Of each channel, dividing by the number of pixels; 1 where the channel is constant or holds no data.
         pixels: Pixels looked at, with those that hold no data.
+        empty: Places of the pictures that hold no data anywhere.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pixels: int
+    empty: tuple[int, ...] = ()
 
 
 def channel_statistics(rasters: Iterable[Windows], *, block_values: int = BLOCK_VALUES) -> ChannelStatistics:
@@ -50,7 +52,7 @@ def channel_statistics(rasters: Iterable[Windows], *, block_values: int = BLOCK_
 
     Blocks are merged as in Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
     variances" (1979), in float64, so that the result does not depend on how the pictures are cut. Channels that are
-    constant or hold no data are named in a warning, by their places from 0.
+    constant or hold no data are named in a warning, by their places from 0, unless no picture holds any.
 
     Args:
         rasters: Open pictures of one number of channels, closed when they are read; from a generator, one is open at
@@ -63,17 +65,20 @@ def channel_statistics(rasters: Iterable[Windows], *, block_values: int = BLOCK_
     """
     total: _Moments | None = None
     pixels = 0
-    for raster in rasters:
+    empty = []
+    for number, raster in enumerate(rasters):
         with raster:
             total = _Moments(raster.channels) if total is None else total
+            values = total.count.sum()
             rows = max(1, block_values // (raster.width_px * raster.channels))
             for top_px in range(0, raster.height_px, rows):
                 block = raster.read(top_px, 0, min(rows, raster.height_px - top_px), None)
                 total.add(block.reshape(-1, raster.channels))
             pixels += raster.height_px * raster.width_px
+            empty += [number] if total.count.sum() == values else []
     if total is None:
         raise ValueError("there are no pictures to measure")
-    return ChannelStatistics(tuple(total.mean.tolist()), tuple(total.deviation().tolist()), pixels)
+    return ChannelStatistics(tuple(total.mean.tolist()), tuple(total.deviation().tolist()), pixels, tuple(empty))
 
 
 class _Moments:
@@ -109,9 +114,11 @@ class _Moments:
     def deviation(self) -> NDArray[np.float64]:
         """The standard deviation of each channel, 1 where there is none to divide by."""
         empty, constant = self.count == 0, self.low == self.high
-        for channels, what in ((empty, "holds no data"), (constant, "has the same value everywhere")):
-            for channel in np.flatnonzero(channels).tolist():
-                logger.warning("channel %d %s in the training part: nothing can be learned from it", channel, what)
+        whats = (empty & ~empty.all(), "without data"), (constant, "with the same value everywhere")
+        for chosen, what in whats:
+            if chosen.any():
+                places = ", ".join(map(str, np.flatnonzero(chosen).tolist()))
+                logger.warning("channels %s in the training part, which teach nothing: %s", what, places)
         deviation: NDArray[np.float64] = np.sqrt(self.squares / np.maximum(self.count, 1))
         return np.where(empty | constant, 1.0, deviation)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import sys
 import time
@@ -21,7 +22,7 @@ from d2tune.data.parts import Parts, load_parts
 from d2tune.data.pictures import PictureReader, raster_options
 from d2tune.data.statistics import channel_statistics, class_pixels
 from d2tune.data.training import labels_of, layout_of
-from d2tune.errors import ProjectError, RunError
+from d2tune.errors import DataError, ProjectError, RunError
 from d2tune.hardware import usable_cores
 from d2tune.modeling import weights
 from d2tune.modeling.build import ChosenWeights, choose_weights
@@ -30,6 +31,8 @@ from d2tune.modeling.device import Precision, choose_device, choose_precision
 from d2tune.project import LoadedProject, Project, flatten
 from d2tune.run_folder import RunFolder
 from d2tune.versions import versions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,8 @@ def _channels(parts: Parts, raster: RasterOptions, *, pretrained: bool, takes_an
     """How many channels the pictures have and, unless weights were made for photos as these are, their scaling.
 
     Raises:
-        DataError: A picture of the validation part has other channels than those of the training part.
+        DataError: A picture of the validation part has other channels than those of the training part, or no picture
+            to learn from holds data.
     """
     train = parts.train
     reader = PictureReader(None, raster=raster)
@@ -136,6 +140,16 @@ def _channels(parts: Parts, raster: RasterOptions, *, pretrained: bool, takes_an
         return found
     bar = tqdm(train.images, desc="measuring channels", unit="image", disable=None, leave=False)
     statistics = channel_statistics(same.open(str(image.path)) for image in bar)
+    empty = [str(train.images[number].path) for number in statistics.empty]
+    if len(empty) == len(train.images):
+        raise DataError(
+            "no picture of the training part holds data anywhere",
+            file=empty[0],
+            found=f"NaN or no-data values alone, here and in {len(empty) - 1} more" if empty[1:] else None,
+            hint="Correct data.label_images.nodata, or bring other pictures.",
+        )
+    for path in empty:
+        logger.warning("%s holds no data anywhere: nothing can be learned from it", path)
     return found | {"pixel_mean": statistics.mean, "pixel_std": statistics.std}
 
 

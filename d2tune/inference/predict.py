@@ -25,7 +25,7 @@ from d2tune.errors import DataError
 from d2tune.evaluation.loop import detect, inference_mode
 from d2tune.inference.predict_maps import find_rasters, predict_panoptic, predict_semantic
 from d2tune.modeling.from_run import LoadedRun, load_run
-from d2tune.project import load_project
+from d2tune.project import LabelImages, load_project
 from d2tune.report.contact_sheet import draw_instances
 from d2tune.run_folder import RunFolder, ensure_writable
 
@@ -147,9 +147,16 @@ def _pictured(run: str | Path) -> tuple[str, Callable[[Path], tuple[Path, list[P
     folder = RunFolder(Path(run))
     record = folder.read_record()
     task = str(record.get("task", "instance"))
-    if load_project(folder.project).project.data.format != "label_images":
+    data = load_project(folder.project).project.data
+    if data.format != "label_images":
         return task, find_pictures
-    return task, partial(find_rasters, stacked=bool(record["input"].get("stacked")))
+    return task, partial(_rasters_of, said=data.label_images, stacked=bool(record["input"].get("stacked")))
+
+
+def _rasters_of(source: Path, *, said: LabelImages, stacked: bool) -> tuple[Path, list[Path]]:
+    """As `find_rasters`; of a part of the data, with its pictures beside its label pictures, the pictures."""
+    images, labels = source / said.images, source / said.labels
+    return find_rasters(images if images.is_dir() and labels.is_dir() else source, stacked=stacked)
 
 
 def _check_task(task: str, to: str, min_score: float | None) -> None:

@@ -93,6 +93,10 @@ WORDS = {
         "A picture has another number of channels than the others of its part.",
         "Bring the missing channels, or name those to use in `data.label_images.channels`.",
     ),
+    "all_left_out": (
+        "Every pixel of a label picture is left out, so the picture teaches nothing.",
+        "Label it, move it away, or leave it out with `data.skip_bad`.",
+    ),
     "nothing_labeled": (
         "Every pixel of every label picture is left out, so there is nothing to learn.",
         "Check `data.label_images.values`, or label some pictures.",
@@ -173,10 +177,6 @@ WORDS = {
     "image_restored_from_imageData": (
         "The picture is missing and was written out of the annotation file.",
         "Nothing, or bring the original picture.",
-    ),
-    "all_left_out": (
-        "Every pixel of a label picture is left out, so the picture teaches nothing.",
-        "Label it, or move it away.",
     ),
     "ignored_label": (
         "`__ignore__`, `_background_` or a label that the project leaves out.",

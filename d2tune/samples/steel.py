@@ -125,15 +125,15 @@ def _pits(rng: np.random.Generator, surface: Grey, strip: np.ndarray) -> np.ndar
 def _cracks(rng: np.random.Generator, surface: Grey, strip: np.ndarray) -> np.ndarray:
     """Class 2: thin dark lines from edge to edge of the strip."""
     mask = np.zeros(SIZE, bool)
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(2, 5)):
         x = _place(rng, strip, 14)[0]
         top, bottom = np.sort(rng.uniform(-0.1, 1.1, 2)) if rng.random() < 0.3 else (-0.1, 1.1)
         bottom = max(bottom, top + 0.45)
         ends = np.array([[x, top * SIZE[0]], [x + rng.normal(0, 3), bottom * SIZE[0]]])
         line = curve(ends[0], ends.mean(axis=0) + np.array([rng.normal(0, 2), 0]), ends[1])
-        surface *= 1 - rng.uniform(0.7, 0.9) * stroke(line, rng.uniform(1.8, 3.0), SIZE)
+        surface *= 1 - rng.uniform(0.75, 0.95) * stroke(line, rng.uniform(2.2, 3.4), SIZE)
         surface *= 1 + 0.5 * stroke(line + np.array([2.6, 0]), 1.6, SIZE, blur_px=0.6)
-        mask |= fill([ribbon(line, 11)], SIZE) > 0.5
+        mask |= fill([ribbon(line, 12)], SIZE) > 0.5
     return mask
 
 

@@ -294,12 +294,13 @@ def test_labels_that_teach_nothing(tmp_path: Path) -> None:
     for name in ("a", "b"):
         photo(tmp_path / "images" / f"{name}.png")
         label(tmp_path / "labels" / f"{name}.png", empty if name == "a" else VALUES)
-    assert noted(read(tmp_path)) == [("warning", "all_left_out", "labels/a.png")]
+    assert noted(read(tmp_path)) == [("error", "all_left_out", "labels/a.png")]
+    assert [image.file_name for image in read(tmp_path, skip_bad=True).images] == ["images/b.png"]
     label(tmp_path / "labels" / "b.png", empty)
     assert noted(read(tmp_path)) == [
-        ("warning", "all_left_out", "labels/a.png"),
+        ("error", "all_left_out", "labels/a.png"),
         ("error", "nothing_labeled", "labels/a.png"),
-        ("warning", "all_left_out", "labels/b.png"),
+        ("error", "all_left_out", "labels/b.png"),
     ]
 
 

@@ -10,6 +10,7 @@ from PIL import Image as PilImage
 from d2tune.annotations import masks
 from d2tune.annotations.convert import convert
 from d2tune.annotations.dataset import Dataset, ReadOptions
+from d2tune.errors import DataError
 from tests.annotations.builders import SQUARE, TRIANGLE, codes, labelme_file, picture, shape
 from tests.shared_files import SHARED
 
@@ -56,6 +57,10 @@ def test_index_masks_follow_the_labels_from_0(tmp_path: Path) -> None:
 def test_colour_masks_need_a_table(tmp_path: Path) -> None:
     values = [[[255, 0, 0], [0, 0, 255], [0, 0, 0], [9, 9, 9]]]
     assert {code for _, code, _ in codes(read(tmp_path, values))} == {"unknown_label"}
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, values).raise_on_errors()
+    told = caught.value.one_line()
+    assert "(0, 0, 255) names no class; name it in class_dict.csv" in told and "Did you mean" not in told
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nroad,255,0,0\ncar,0,0,255\nvoid,9,9,9\n")
     assert read(tmp_path, values).counts() == {"car": 1, "road": 1}
     (tmp_path / "class_dict.csv").unlink()

@@ -136,3 +136,23 @@ def test_bad_masks_are_found(tmp_path: Path) -> None:
     assert codes(voc.read_masks(folder, ReadOptions())) == [("error", "image_missing", None)]
     with pytest.raises(DataError, match="folder"):
         voc.read_masks(folder / "a.png", ReadOptions())
+
+
+@pytest.mark.parametrize(
+    ("options", "drawn"),
+    [
+        ({"labels": ["road", "dog"], "background": "road"}, "dog"),
+        ({"labels": ["animal"], "rename": {"dog": "animal"}}, "animal"),
+        ({"labels": ["a", "b", *"cdefghijklmnop"]}, "l"),
+    ],
+)
+def test_indices_are_those_of_voc_beside_a_background_and_new_names(
+    tmp_path: Path, options: dict[str, Any], drawn: str
+) -> None:
+    picture(tmp_path / "JPEGImages" / "a.png")
+    pixels = np.zeros((48, 64), np.uint8)
+    pixels[10:20, 10:20] = 12
+    (tmp_path / "SegmentationClass").mkdir()
+    PilImage.fromarray(pixels).save(tmp_path / "SegmentationClass" / "a.png")
+    dataset = voc.read_masks(tmp_path, ReadOptions(**options))
+    assert not dataset.findings and {name for name, count in dataset.counts().items() if count} == {drawn}

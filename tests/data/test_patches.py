@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,3 +155,11 @@ def test_left_and_right(channels: int) -> None:
     for column in range(4):
         np.testing.assert_array_equal(turned[:, column], image[:, 3 - column])
     assert turned.dtype == np.uint8 and turned.flags.c_contiguous
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1)])
+def test_pictures_of_one_row_or_column_become_tensors(size: tuple[int, int]) -> None:
+    image, labels = np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
+    turned = [flip_left_right(image, labels), *(overhead(image, labels, np.random.default_rng(n)) for n in range(16))]
+    for moved, its_labels in turned:
+        assert torch.from_numpy(moved.transpose(2, 0, 1)).shape[1:] == torch.from_numpy(its_labels).shape

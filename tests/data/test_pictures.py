@@ -65,7 +65,7 @@ def test_grey_photos_alone_have_one_channel(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "shape", "expected"),
-    [(np.uint16, (4, 5), np.float32), (np.uint16, (60, 4, 5), np.float32), (np.uint8, (4, 4, 5), np.uint8)],
+    [(np.uint16, (4, 5), np.float32), (np.uint16, (60, 64, 70), np.float32), (np.uint8, (4, 4, 5), np.uint8)],
 )
 def test_tiffs_of_any_depth(tmp_path: Path, dtype: type, shape: tuple[int, ...], expected: type) -> None:
     stored = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)

@@ -183,10 +183,15 @@ def wrong(change: str) -> tuple[type[D2TuneError], str]:
         "left out": (DataError, "labels"),
         "size": (DataError, "scene_1"),
         "lonely": (DataError, "scene_9"),
+        "channels of val": (DataError, "val/images/scene_3.npy"),
+        "no data": (DataError, "train/images/scene_0.npy"),
+        "one class": (DataError, "data/train"),
     }[change]
 
 
-@pytest.mark.parametrize("change", ["id", "channels", "left out", "size", "lonely"])
+@pytest.mark.parametrize(
+    "change", ["id", "channels", "left out", "size", "lonely", "channels of val", "no data", "one class"]
+)
 def test_bad_label_images_are_named(tmp_path: Path, change: str) -> None:
     project = raster_project(tmp_path)
     part = tmp_path / "data" / "train"
@@ -200,6 +205,14 @@ def test_bad_label_images_are_named(tmp_path: Path, change: str) -> None:
             PilImage.fromarray(np.full((48, 56), 255, np.uint8)).save(part / "labels" / f"scene_{number}.png")
     elif change == "size":
         PilImage.fromarray(np.zeros((50, 56), np.uint8)).save(label)
+    elif change == "channels of val":
+        np.save(tmp_path / "data" / "val" / "images" / "scene_3.npy", np.zeros((48, 56, 4), np.float32))
+    elif change == "no data":
+        for picture in (part / "images").iterdir():
+            np.save(picture, np.full((48, 56, 5), np.nan, np.float32))
+    elif change == "one class":
+        for one in (part / "labels").iterdir():
+            PilImage.fromarray(np.minimum(np.asarray(PilImage.open(one)), 1) // 2).save(one)
     else:
         np.save(part / "images" / "scene_9.npy", np.zeros((48, 56, 5), np.float32))
     kind, place = wrong(change)
@@ -215,6 +228,41 @@ def test_a_picture_of_other_channels_is_left_out_of_a_prediction_and_named(tmp_p
     write_raster(tmp_path / "new", "four", 4, 0)
     with pytest.raises(DataError, match=r"four\.npy.*4 channels.*expected 5"):
         d2tune.predict(run, tmp_path / "new" / "images", out=tmp_path / "found")
+
+
+def test_a_picture_without_data_among_others_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    project = raster_project(tmp_path)
+    np.save(tmp_path / "data/train/images/scene_1.npy", np.full((48, 56, 5), np.nan, np.float32))
+    prepare(load_project(project), num_gpus=0, sample=False)
+    told = [record.getMessage() for record in caplog.records if "holds no data" in record.getMessage()]
+    assert len(told) == 1 and "train/images/scene_1.npy" in told[0]
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_picture_without_a_shape_is_named_unless_there_is_a_background(tmp_path: Path, part: str) -> None:
+    root = render_sample("street", tmp_path / "street", images=12, seed=0).folder
+    bare = sorted((root / part).glob("*.json"))[0]
+    document = json.loads(bare.read_text("utf-8"))
+    bare.write_text(json.dumps(document | {"shapes": []}), "utf-8")
+    path = tmp_path / "street.yaml"
+
+    def parts(said: str) -> Any:
+        classes = "[car, person, road, sky, building, vegetation, rest]"
+        path.write_text(f"task: semantic\ndata: {{root: {root}{said}}}\nclasses: {classes}\n")
+        return load_parts(load_project(path).project)
+
+    with pytest.raises(DataError, match=f"{document['imagePath']}: the picture has no shape.*data.background"):
+        parts("")
+    whole, without = parts(", background: rest"), parts(", skip_bad: true")
+    assert len(getattr(without, part).images) == len(getattr(whole, part).images) - 1
+
+
+@pytest.mark.parametrize("task", ["task: instance\nclasses: [a, b]", "task: panoptic\nthings: [a]\nstuff: [b]"])
+def test_label_images_tell_no_objects_apart(tmp_path: Path, task: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(f"{task}\ndata: {{root: data, format: label_images}}\n")
+    with pytest.raises(ProjectError, match="label_images is for semantic tasks"):
+        load_project(path)
 
 
 def test_a_class_that_nobody_drew_is_named_with_the_data(tmp_path: Path) -> None:
@@ -235,6 +283,7 @@ def test_a_class_that_nobody_drew_is_named_with_the_data(tmp_path: Path) -> None
         ("task: semantic\nclasses: [a]\nthings: [b]", "classes stands beside things or stuff"),
         ("task: panoptic\nthings: [a]\nstuff: [a]", "'a' is in things and in stuff"),
         ("task: instance\nstuff: [sky]", "an instance task has things alone"),
+        ("task: semantic\nmodel: {class_weights: [0, 0]}", "at least one class must have a weight above 0"),
         ("task: instance\ntrain: {patch_size: 64}", "train.patch_size is for semantic tasks"),
         ("task: instance\ntrain: {image_size: original}", "train.image_size: original is for semantic tasks"),
         ("task: instance\ntrain: {augment: overhead}", "train.augment: overhead is for semantic tasks"),

@@ -32,6 +32,18 @@ profiles:
   cpu: {model: {preset: pointrend_mobilenet_v2_fpn}}
 """
 
+SEMANTIC = """\
+task: semantic
+data: {root: membrane, format: label_images, val: 0.25,
+  label_images: {images: image, labels: label, values: {0: membrane, 255: cell}}}
+classes: [membrane, cell]
+model: {preset: unet_2015, class_weights: balanced, loss: {cross_entropy: 1, dice: 1}}
+weights: scratch
+train: {batch_size: 4, iterations: 60, image_size: original, patch_size: 64, augment: overhead, eval_every: 20,
+  precision: float32}
+detectron2: {MODEL.BRIDGE.WIDTH: 4}
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -140,30 +152,51 @@ def test_detectron2_loads_the_weights(trained: Path) -> None:
     assert all(torch.equal(value, before[key]) for key, value in run.model.state_dict().items())
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(folder: Path, trained: Path) -> None:
-    """Ctrl-C, then --resume, ends in the very weights of the run that was never stopped."""
-    words = ["--config", "journey.yaml", "--output-dir", "stopped", "train.seed=5", "SOLVER.BASE_LR=0.0002"]
+def stopped_and_resumed(words: list[str], *, at: str, iterations: int, folder: Path) -> Path:
+    """A run that Ctrl-C ended behind a line of progress, and that --resume brought to its end."""
+    words = [*words, "--output-dir", "stopped"]
     command = [sys.executable, str(TRAIN_NET), *words]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.strip().startswith("5/18"):
+            if line.strip().startswith(at):
                 process.send_signal(signal.SIGINT)
                 break
         rest = process.stdout.read()
         assert process.wait(timeout=300) == 130
     assert "--resume goes on from there" in rest
     completed = torch.load(folder / "stopped" / "checkpoints" / "last.pth", weights_only=True)["trainer"]["iteration"]
-    assert 5 <= completed < 18
+    assert int(at.split("/")[0]) <= completed < iterations
     out = succeeded(train_net(*words, "--resume", folder=folder))
     assert f"after {completed} iterations" in out
+    again = train_net(*words, "--resume", folder=folder)
+    assert again.returncode == 1 and f"the run is complete with {iterations} iterations" in again.stderr
+    return folder / "stopped"
+
+
+def assert_same_weights(run: Path, other: Path) -> None:
     whole, resumed = (
-        torch.load(folder / name / "checkpoints" / "model_final.pth", weights_only=True)["model"]
-        for name in ("run", "stopped")
+        torch.load(folder / "checkpoints" / "model_final.pth", weights_only=True)["model"] for folder in (run, other)
     )
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
-    again = train_net(*words, "--resume", folder=folder)
-    assert again.returncode == 1 and "the run is complete with 18 iterations" in again.stderr
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(folder: Path, trained: Path) -> None:
+    """Ctrl-C, then --resume, ends in the very weights of the run that was never stopped."""
+    words = ["--config", "journey.yaml", "train.seed=5", "SOLVER.BASE_LR=0.0002"]
+    assert_same_weights(trained, stopped_and_resumed(words, at="5/18", iterations=18, folder=folder))
+
+
+def test_a_semantic_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    (tmp_path / "maps.yaml").write_text(SEMANTIC, encoding="utf-8")
+    succeeded(d2tune("sample", "membrane", "--out", "membrane", "--images", 4, folder=tmp_path))
+    words = ["--config", "maps.yaml"]
+    out = succeeded(train_net(*words, "--output-dir", "run", folder=tmp_path))
+    assert out.count("iterations: mIoU") == 3 and "mask" not in out
+    other = stopped_and_resumed(words, at="7/60", iterations=60, folder=tmp_path)
+    assert_same_weights(tmp_path / "run", other)
+    scores = [json.loads((run / "evaluation.json").read_text("utf-8"))["metrics"] for run in (tmp_path / "run", other)]
+    assert scores[0] == scores[1]
 
 
 def test_from_python(folder: Path, trained: Path) -> None:
