@@ -54,17 +54,16 @@ def load_parts(project: Project, *, sample: bool = True, restore_dir: Path | Non
     refuse_shared_pictures(project)
     restore = restore_dir or data.root / ".restored"
     labels = project.class_names or None
-    train = read_part(project, data.train, labels=labels, restore_dir=restore)
+    background = None if project.task == "instance" else data.background
+    train = with_background(read_part(project, data.train, labels=labels, restore_dir=restore), background)
     labels = train.class_names
     if isinstance(data.val, float):
         if len(train.images) < 2:
             raise DataError("one image cannot be divided into training and validation", file=data.root / data.train)
         train, val = split(train, fraction=data.val, seed=data.split_seed)
     else:
-        val = read_part(project, data.val, labels=labels, restore_dir=restore)
+        val = with_background(read_part(project, data.val, labels=labels, restore_dir=restore), background)
     _check(project, train)
-    if project.task != "instance":
-        train, val = (with_background(part, data.background) for part in (train, val))
     return Parts(train, val, rendered)
 
 
@@ -224,7 +223,8 @@ def _render_sample(project: Project, *, allowed: bool) -> bool:
 
 def _check(project: Project, train: Dataset) -> None:
     source = project.data.root / project.data.train
-    if not train.instances:
+    drawn = {name: count for name, count in train.counts().items() if name != project.data.background}
+    if not any(drawn.values()):
         raise DataError(
             "no instance in the training part, so there is nothing to learn",
             file=source,

@@ -133,3 +133,18 @@ def test_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "photos" / "train").mkdir(parents=True)
     with pytest.raises(DataError, match="train"):
         load_parts(project(tmp_path, data={"root": "photos"}, classes=["a"]))
+
+
+def test_the_background_is_in_every_image_and_missing_in_no_part(
+    balloon_sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "covered.yaml"
+    path.write_text(
+        f"task: semantic\nclasses: [scene, balloon]\n"
+        f"data: {{root: {balloon_sample}, train: train, val: 0.25, background: scene}}\n"
+        "model: {preset: unet}\n"
+    )
+    parts = load_parts(load_project(path).project)
+    assert parts.train.counts()["scene"] == len(parts.train.images)
+    assert parts.val.counts()["scene"] == len(parts.val.images) > 0
+    assert "no scene" not in caplog.text
