@@ -1,4 +1,4 @@
-"""The benchmark of conversions runs; its figures are not judged here."""
+"""The benchmarks run; their figures are not judged here."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "conversion.py"
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-def benchmark(*words: object) -> str:
-    command = [sys.executable, str(SCRIPT), *(str(word) for word in words)]
+def benchmark(*words: object, script: str = "conversion.py") -> str:
+    command = [sys.executable, str(FOLDER / script), *(str(word) for word in words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -41,3 +41,14 @@ def test_memory_of_a_large_conversion_is_measured(tmp_path: Path) -> None:
     figures = json.loads(out.read_text("utf-8"))
     assert 10 < figures["peak_pss_mb"] <= figures["peak_rss_mb"]
     assert figures["processes"] == 1
+
+
+@pytest.mark.slow
+def test_a_sample_project_is_timed(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    quick = ["data.sample_images=4", "train.iterations=1", "train.patch_size=64", "detectron2.MODEL.BRIDGE.WIDTH=4"]
+    words = [word for key in quick for word in ("--override", key)]
+    shown = benchmark("membrane", *words, "--out", out, script="samples.py")
+    figures = json.loads(out.read_text("utf-8"))["membrane"]
+    assert figures["train_cpu_s"] > 0 and figures["images"] == 1 and 0 <= figures["value"] <= 100
+    assert "| `membrane` | mIoU " in shown
