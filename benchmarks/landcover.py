@@ -3,7 +3,7 @@
 ``python benchmarks/landcover.py`` writes the series as one raster of 68 channels, cuts its labels into blocks of
 ``--block`` px, trains ``benchmarks/projects/landcover_cpu.yaml`` on every second block, and prints the pixel accuracy
 on the others beside that of naming the training blocks' most frequent class everywhere. ``--seed`` chooses which half
-is trained on. The best checkpoint is chosen on the held-out blocks.
+is trained on. The weights of the last iteration are taken; settings were chosen with these held-out blocks in view.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VALUES = {1: "cultivated land", 2: "forest", 3: "grassland", 4: "shrubland", 8: 
 
 def main() -> None:
     parser = parser_for(__doc__)
-    parser.add_argument("--block", type=int, default=20, help="side of the blocks in pixels (default: 20)")
+    parser.add_argument("--block", type=int, default=10, help="side of the blocks in pixels (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="which half of the blocks is trained on (default: 0)")
     options = parser.parse_args()
     with work_folder(options.work) as work:

@@ -34,6 +34,7 @@ class SemanticBridge(nn.Module):
         size_divisibility: The network's pictures have sides of a multiple of this, at least twice it, in pixels.
         pixel_mean: Of each channel.
         pixel_std: Of each channel.
+        noise: Deviation of the normal noise that training adds to the normalised channels.
     """
 
     @configurable
@@ -45,8 +46,10 @@ class SemanticBridge(nn.Module):
         size_divisibility: int,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        noise: float = 0.0,
     ) -> None:
         super().__init__()
+        self._noise = noise
         self.network = network
         self.loss = loss
         self.size_divisibility = size_divisibility
@@ -81,6 +84,7 @@ class SemanticBridge(nn.Module):
             "size_divisibility": kind.divisibility_px,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
+            "noise": bridge.NOISE,
         }
 
     @property
@@ -130,6 +134,8 @@ class SemanticBridge(nn.Module):
         targets = labels[0].new_full((len(labels), height_px, width_px), IGNORED)
         for target, label in zip(targets, labels, strict=True):
             target[: label.shape[0], : label.shape[1]] = label
+        if self._noise:
+            batch = batch + self._noise * torch.randn_like(batch)
         losses: dict[str, Tensor] = self.loss(self.network(batch), targets.long())
         return losses
 

@@ -274,3 +274,16 @@ class TestChoices:
             assert cfg.MODEL.BRIDGE.ENCODER in ("", kind.encoder)
             assert cfg.MODEL.BRIDGE.OUTPUT_STRIDE in ((0, *kind.output_strides))
             assert math.isclose(cfg.SOLVER.BASE_LR, 0.001) and cfg.SOLVER.OPTIMIZER == "ADAMW"
+
+
+def test_noise_is_of_the_deviation_asked_for_and_in_training_alone() -> None:
+    model = bridge("unet_2015", NOISE=0.5).train()
+    seen: list[Tensor] = []
+    model.network.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0].detach().clone()))
+    (picture,) = samples((64, 64))
+    model([picture])
+    model.eval()([picture])
+    clean = (picture["image"] - 100) / 50
+    assert torch.equal(seen[1][0], clean)
+    added = seen[0][0] - clean
+    assert added.std().item() == pytest.approx(0.5, rel=0.03) and abs(added.mean().item()) < 0.02
