@@ -143,6 +143,8 @@ FILES = [
 @pytest.mark.parametrize("there_before", [False, True])
 def test_an_interrupt_leaves_what_was_there(tmp_path: Path, make: Any, there_before: bool) -> None:
     """A real SIGINT, while the model runs on the fourth window."""
+    # a shell that starts the tests in the background has them ignore it
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
     path = tmp_path / "map"
     if there_before:
         path.write_text("earlier")
@@ -160,9 +162,12 @@ def test_an_interrupt_leaves_what_was_there(tmp_path: Path, make: Any, there_bef
         def read(self, top_px: int, left_px: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
             return np.zeros((height_px, width_px, 1), np.uint8)
 
-    with pytest.raises(KeyboardInterrupt), make(path) as file:
-        for rows in predict_rows(model, Blank(), classes=2, window_px=64):
-            file.write(rows.class_ids)
+    try:
+        with pytest.raises(KeyboardInterrupt), make(path) as file:
+            for rows in predict_rows(model, Blank(), classes=2, window_px=64):
+                file.write(rows.class_ids)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
     assert len(seen) == 4
     assert [one.name for one in tmp_path.iterdir()] == (["map"] if there_before else [])
     assert not there_before or path.read_text() == "earlier"

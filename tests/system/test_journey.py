@@ -127,7 +127,7 @@ def test_predicting_on_a_folder(folder: Path, trained: Path) -> None:
     (folder / "photos" / "deep" / "a.jpg").write_bytes(source.read_bytes())
     (folder / "photos" / "broken.png").write_bytes(b"no picture")
     done = d2tune("predict", "run", "photos", "--out", "found", "--min-score", 0.01, folder=folder)
-    assert "1 images: found" in succeeded(done)
+    assert "1 image: found" in succeeded(done)
     assert "broken.png" in done.stderr
     coco = COCO(folder / "found" / "predictions.json")
     (image,) = coco.dataset["images"]
@@ -261,7 +261,7 @@ def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path:
     first.with_suffix(".json").write_text("drawn by hand", "utf-8")
     words = ["predict", "run", "unlabelled", "--to", "labelme", "--out", "unlabelled", "--min-score", 0.01]
     done = d2tune(*words, folder=folder)
-    assert " instances on 1 images: unlabelled" in succeeded(done)
+    assert " instances on 1 image: unlabelled" in succeeded(done)
     assert f"{first.name}: there is a {first.stem}.json already" in done.stderr
     assert first.with_suffix(".json").read_text("utf-8") == "drawn by hand"
     assert sorted(path.suffix for path in photos.iterdir()) == [".jpg", ".jpg", ".json", ".json"]
