@@ -117,3 +117,9 @@ def holds_rows_with(content: bytes, keys: Iterable[str]) -> bool:
         return False
     wanted = set(keys)
     return isinstance(rows, list) and all(isinstance(row, dict) and wanted <= set(row) for row in rows)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``D2TUNE_CACHE``, or ``d2tune`` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "d2tune"
+    return Path(os.environ.get("D2TUNE_CACHE", default))

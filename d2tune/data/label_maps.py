@@ -20,8 +20,7 @@ from d2tune.annotations.dataset import Dataset, Image, Instance, Rle
 from d2tune.annotations.outputs import beside
 from d2tune.annotations.semantic import paint, semantic_map, separated_map
 from d2tune.errors import DataError
-from d2tune.files import write_bytes, write_json
-from d2tune.modeling.weights import cache_folder
+from d2tune.files import cache_folder, write_bytes, write_json
 
 _VERSION = 1
 """Counts up when the same dataset is painted differently than before."""

@@ -13,17 +13,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
-from tqdm import tqdm
 
 from d2tune import files
 from d2tune.annotations import labelme
 from d2tune.annotations.dataset import Category, Dataset, Image, Instance, Rle
 from d2tune.annotations.outputs import beside, refuse_existing
-from d2tune.data.mapper import inference_sample, read_image
+from d2tune.data.mapper import inference_sample
 from d2tune.data.parts import load_parts
 from d2tune.errors import DataError
 from d2tune.evaluation.loop import detect, inference_mode
-from d2tune.inference.predict_maps import find_rasters, predict_panoptic, predict_semantic
+from d2tune.inference.predict_maps import find_rasters, predict_panoptic, predict_semantic, readable_photos
 from d2tune.modeling.from_run import LoadedRun, load_run
 from d2tune.project import LabelImages, load_project
 from d2tune.report.contact_sheet import draw_instances
@@ -120,13 +119,7 @@ def predict(
     images: list[Image] = []
     annotations: list[dict[str, Any]] = []
     with inference_mode(loaded.model):
-        for path in tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False):
-            name = path.relative_to(root).as_posix()
-            try:
-                image_rgb = read_image(str(path), "RGB")
-            except DataError as error:
-                skipped.append(error.one_line())
-                continue
+        for path, name, image_rgb in readable_photos(pictures, root, skipped):
             found = [one for one in _run(loaded, image_rgb, len(images) + 1) if one["score"] >= least]
             height_px, width_px = image_rgb.shape[:2]
             images.append(Image(len(images) + 1, name, width_px, height_px, path.absolute()))

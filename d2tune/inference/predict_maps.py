@@ -205,6 +205,19 @@ def _rows_of(
         yield rows.class_ids
 
 
+def readable_photos(
+    pictures: Sequence[Path], root: Path, skipped: list[str]
+) -> Iterator[tuple[Path, str, NDArray[np.uint8]]]:
+    """Each photo with its name below ``root`` and its pixels in RGB; why others were left out goes into ``skipped``."""
+    for path in tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False):
+        try:
+            image_rgb = read_image(str(path), "RGB")
+        except DataError as error:
+            skipped.append(error.one_line())
+            continue
+        yield path, path.relative_to(root).as_posix(), image_rgb
+
+
 def predict_panoptic(
     loaded: LoadedRun, root: Path, pictures: Sequence[Path], out: Path, *, to: str, tolerance_px: float, force: bool
 ) -> MapsFound:
@@ -233,13 +246,7 @@ def predict_panoptic(
     found: list[Segments] = []
     skipped: list[str] = []
     with inference_mode(loaded.model):
-        for path in tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False):
-            name = path.relative_to(root).as_posix()
-            try:
-                image_rgb = read_image(str(path), "RGB")
-            except DataError as error:
-                skipped.append(error.one_line())
-                continue
+        for path, name, image_rgb in readable_photos(pictures, root, skipped):
             pixels = image_rgb if cfg.INPUT.FORMAT == "RGB" else image_rgb[:, :, ::-1]
             sizes = {"short_side_px": cfg.INPUT.MIN_SIZE_TEST, "max_side_px": cfg.INPUT.MAX_SIZE_TEST}
             ((ids, infos),) = forward_segments(loaded.model, [inference_sample(pixels, **sizes)], known)

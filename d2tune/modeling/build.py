@@ -67,7 +67,7 @@ def automatic_source(project: Project) -> str | None:
     if project.model.backbone is None:
         return str(cfg.MODEL.WEIGHTS)
     library, _, name = project.model.backbone.partition("/")
-    return weights.library_source(library, name)
+    return weights.published_source(library, name)
 
 
 def build_model(

@@ -89,12 +89,6 @@ class LoadReport:
         return sum(row.total for row in self.rows)
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: ``D2TUNE_CACHE``, or ``d2tune`` in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "d2tune"
-    return Path(os.environ.get("D2TUNE_CACHE", default))
-
-
 def find(source: str, *, sha256: str | None = None) -> WeightsFile:
     """Bring ``source`` to a file on this machine, downloading it once.
 
@@ -119,7 +113,7 @@ def find(source: str, *, sha256: str | None = None) -> WeightsFile:
     return found
 
 
-def library_source(library: str, name: str) -> str | None:
+def published_source(library: str, name: str) -> str | None:
     """Where ``torchvision`` or ``timm`` keeps pretrained weights of its network ``name``; None where it has none."""
     if library == "torchvision":
         import torchvision
@@ -151,7 +145,9 @@ def _real_url(source: str) -> str:
 def _from_cache_or_web(source: str) -> WeightsFile:
     url = _real_url(source)
     parts = urllib.parse.urlsplit(url)
-    folder = cache_folder() / "weights" / (parts.hostname or "unknown") / hashlib.sha256(url.encode()).hexdigest()[:12]
+    folder = (
+        files.cache_folder() / "weights" / (parts.hostname or "unknown") / hashlib.sha256(url.encode()).hexdigest()[:12]
+    )
     path = folder / Path(parts.path).name
     note = path.with_name(path.name + ".json")
     if path.is_file():

@@ -20,7 +20,7 @@ from d2tune.annotations.dataset import Category, Dataset, Image, Instance, ReadO
 from d2tune.data import label_maps
 from d2tune.data.label_maps import LabelFiles, decode_png, encode_png, label_files, read_labels, with_background
 from d2tune.errors import DataError
-from d2tune.modeling.weights import cache_folder
+from d2tune.files import cache_folder
 from tests.annotations.builders import labelme_value, picture, shape
 
 CAR, PERSON, SKY, ROAD = 1, 2, 3, 4

@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 import d2tune
-from d2tune.samples import render_sample
-from tests.engine.test_tasks import raster_project
+from tests.engine.test_tasks import raster_project, street_project
 
 
 @pytest.mark.gpu
@@ -35,13 +34,7 @@ def test_label_maps_on_a_gpu(tmp_path: Path, precision: str) -> None:
 
 @pytest.mark.gpu
 def test_segments_on_a_gpu(tmp_path: Path) -> None:
-    root = render_sample("street", tmp_path / "street", images=5, seed=0).folder
-    project = tmp_path / "street.yaml"
-    project.write_text(
-        f"task: panoptic\ndata: {{root: {root}}}\nthings: [car, person]\nstuff: [road, sky, building, vegetation]\n"
-        "model: {preset: panoptic_fpn_mobilenet_v2}\nweights: scratch\n"
-        "train: {iterations: 3, batch_size: 2, image_size: 96, eval_every: 0}\n"
-    )
+    project, _ = street_project(tmp_path)
     result = d2tune.train(project, output_dir=tmp_path / "run", num_gpus=1)
     assert result.metrics.main.value is not None
     assert d2tune.evaluate(result.run).metrics.images == result.metrics.images

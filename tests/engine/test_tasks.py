@@ -62,6 +62,18 @@ def raster_project(tmp_path: Path, *, channels: int = 5, iterations: int = 40, s
     return path
 
 
+def street_project(tmp_path: Path) -> tuple[Path, Path]:
+    """A panoptic project of five rendered streets that trains in seconds, and its data folder."""
+    root = render_sample("street", tmp_path / "street", images=5, seed=0).folder
+    project = tmp_path / "street.yaml"
+    project.write_text(
+        f"task: panoptic\ndata: {{root: {root}}}\nthings: [car, person]\nstuff: [road, sky, building, vegetation]\n"
+        "model: {preset: panoptic_fpn_mobilenet_v2}\nweights: scratch\n"
+        "train: {iterations: 3, batch_size: 2, image_size: 96, eval_every: 0, precision: float32}\n"
+    )
+    return project, root
+
+
 def evaluation_of(folder: Path) -> dict[str, Any]:
     evaluation: dict[str, Any] = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     return evaluation
@@ -133,13 +145,7 @@ def test_polygons_and_what_no_shape_covers_become_classes(balloon_sample: Path, 
 
 @pytest.mark.slow
 def test_a_street_from_polygons_to_segments(tmp_path: Path) -> None:
-    root = render_sample("street", tmp_path / "street", images=5, seed=0).folder
-    project = tmp_path / "street.yaml"
-    project.write_text(
-        f"task: panoptic\ndata: {{root: {root}}}\nthings: [car, person]\nstuff: [road, sky, building, vegetation]\n"
-        "model: {preset: panoptic_fpn_mobilenet_v2}\nweights: scratch\n"
-        "train: {iterations: 3, batch_size: 2, image_size: 96, eval_every: 0, precision: float32}\n"
-    )
+    project, root = street_project(tmp_path)
     result = d2tune.train(project, output_dir=tmp_path / "run")
     assert result.metrics.task == "panoptic" and result.metrics.main.value is not None
     table = result.run / "predicted_segments" / "panoptic.json"

@@ -12,6 +12,7 @@ import timm
 import torch
 import torchvision
 
+from d2tune import files
 from d2tune.errors import WeightsError
 from d2tune.modeling import weights
 from d2tune.modeling.build import build_model, choose_weights
@@ -91,7 +92,7 @@ class TestFinding:
         assert find(f"{address}/{good.name}").path.is_file()
         with pytest.raises(WeightsError, match="the download is damaged"):
             find(f"{address}/net-deadbeef.pth")
-        assert not list(weights.cache_folder().rglob("net-deadbeef.pth"))
+        assert not list(files.cache_folder().rglob("net-deadbeef.pth"))
 
     def test_a_server_that_has_it_not(self, tmp_path: Path, serve: Callable[[Path], str]) -> None:
         with pytest.raises(WeightsError, match="404"):
@@ -100,7 +101,7 @@ class TestFinding:
     def test_nobody_answers(self) -> None:
         with pytest.raises(UnreachableWeightsError, match=r"cannot be reached.*put it at"):
             find("detectron2://COCO/1/model_final.pth")
-        assert not list(weights.cache_folder().rglob("*.pth"))
+        assert not list(files.cache_folder().rglob("*.pth"))
 
 
 class TestAutomatic:

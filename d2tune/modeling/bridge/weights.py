@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from d2tune.modeling.bridge.networks import architecture_named
-from d2tune.modeling.weights import LoadReport, StateDict, library_source, load_fitting, stage_names
+from d2tune.modeling.weights import LoadReport, StateDict, load_fitting, published_source, stage_names
 
 ENCODER_PARTS = ("encoder", "backbone", "features")
 """Attributes under which the networks hold their encoders."""
@@ -34,8 +34,8 @@ def automatic_source(architecture: str, encoder: str | None = None) -> str | Non
     if name is None:
         return None
     if name.startswith("tu-"):
-        return library_source("timm", name.removeprefix("tu-"))
-    if name.startswith(("resnet", "resnext", "mobilenet", "vgg")) and (url := library_source("torchvision", name)):
+        return published_source("timm", name.removeprefix("tu-"))
+    if name.startswith(("resnet", "resnext", "mobilenet", "vgg")) and (url := published_source("torchvision", name)):
         return url
     from segmentation_models_pytorch.encoders import encoders
 
