@@ -177,7 +177,7 @@ Contender = tuple[Callable[[Path, Path], object], tuple[str, ...]]
 
 def _d2tune(workers: int | None = None) -> Contender:
     from d2tune.annotations.convert import convert
-    from d2tune.annotations.dataset import ReadOptions
+    from d2tune.annotations.model.options import ReadOptions
 
     options = ReadOptions(workers=workers)
     return lambda source, out: convert(source, out=out, options=options), ("d2tune", "numpy", "pillow", "pycocotools")

@@ -30,9 +30,9 @@ import torch
 from pycocotools import mask as mask_utils
 from synthetic import synthetic_set
 
-from d2tune.evaluation.coco_files import read_coco
-from d2tune.evaluation.figures import InstanceResult, Kind
-from d2tune.evaluation.instances import Found, InstanceScorer, Truth, score_coco, score_set
+from d2tune.metrics.coco.results import InstanceResult, Kind
+from d2tune.metrics.coco.rows import read_coco
+from d2tune.metrics.coco.scorer import Found, InstanceScorer, Truth, score_coco, score_set
 
 Scores = dict[str, float]
 Timed = tuple[Scores, float, float]
@@ -238,7 +238,7 @@ def official(
     coco_class: Any, evaluation_class: Any, truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind
 ) -> Scores:
     """As Detectron2 does it: results are copied, and without their boxes where masks are scored."""
-    from d2tune.evaluation.accumulate import NAMES
+    from d2tune.metrics.coco.accumulate import NAMES
 
     rows = copy.deepcopy(results)
     if kind == "segm":
@@ -301,8 +301,8 @@ def plain_model(loaded: Any) -> Any:
 
 
 def our_loop(model: Any, cfg: Any, dataset: Any) -> Scores:
-    from d2tune.evaluation.loop import predict_dataset
-    from d2tune.evaluation.scores import score
+    from d2tune.inference.loop import predict_dataset
+    from d2tune.metrics.coco.summary import score
 
     metrics = score(dataset, predict_dataset(model, dataset, cfg, show_progress=False))
     return {"bbox AP": metrics.bbox["AP"].value or 0.0, "segm AP": metrics.segm["AP"].value or 0.0}

@@ -88,7 +88,7 @@ def measure(raster_path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Predict on a raster in this process."""
     import torch
 
-    from d2tune.annotations.rasters import open_raster
+    from d2tune.annotations.io.rasters import open_raster
     from d2tune.inference.raster_output import LabelTiff, Preview
     from d2tune.inference.sliding_window import predict_rows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from d2tune import files
-from d2tune.annotations.lists import is_list
+from d2tune.annotations.splitting.lists import is_list
 from d2tune.doctor import labelme_command
 from d2tune.errors import DataError, MachineError
 from d2tune.project import load_project

@@ -16,14 +16,14 @@ from d2tune.run_folder import latest_run
 
 if TYPE_CHECKING:
     from d2tune.annotations.convert import ConvertResult
-    from d2tune.annotations.splits import Split
+    from d2tune.annotations.splitting.splits import Split
     from d2tune.engine.train import TrainResult
     from d2tune.evaluation.compare import RunComparison
     from d2tune.evaluation.evaluate import EvaluationResult
-    from d2tune.evaluation.figures import Kind
-    from d2tune.evaluation.instances import Backend
-    from d2tune.evaluation.maps import MapsResult
+    from d2tune.evaluation.map_files import MapsResult
     from d2tune.inference.predict import PredictionResult, To
+    from d2tune.metrics.coco.results import Kind
+    from d2tune.metrics.coco.scorer import Backend
 
 
 PROJECT_KEYS = {
@@ -226,8 +226,8 @@ def _convert_project(
 ) -> list[ConvertResult]:
     """Read both parts of a project, and write them only where neither has an error."""
     from d2tune.annotations.convert import FindingsError, Stage, staged, write_findings
-    from d2tune.annotations.ledger import write_ledger
-    from d2tune.data.parts import part_source, refuse_shared_pictures
+    from d2tune.annotations.model.ledger import write_ledger
+    from d2tune.data.splits import part_source, refuse_shared_pictures
 
     project = projects.load_project(path).project
     data = project.data
@@ -280,8 +280,8 @@ def split(source: str | Path, *, out: str | Path | None = None, **options: Any) 
         DataError: The annotations or an option cannot be used, or lists of another split are there.
     """
     from d2tune.annotations.convert import read_without_errors
-    from d2tune.annotations.dataset import ReadOptions
-    from d2tune.annotations.splits import make_split, write_split
+    from d2tune.annotations.model.options import ReadOptions
+    from d2tune.annotations.splitting.splits import make_split, write_split
 
     path = Path(source)
     how, force = options.pop("how", None), options.pop("force", False)

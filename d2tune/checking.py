@@ -10,13 +10,13 @@ from typing import Any
 
 from d2tune import project as projects
 from d2tune.annotations.convert import ConvertResult, checked
-from d2tune.annotations.dataset import ReadOptions
-from d2tune.annotations.lists import read_list
-from d2tune.annotations.splits import split
-from d2tune.data.parts import part_source
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.annotations.splitting.lists import read_list
+from d2tune.annotations.splitting.splits import split
+from d2tune.data.splits import part_source
 from d2tune.errors import DataError
-from d2tune.report.check_page import refuse_foreign, write_check_page
-from d2tune.report.survey import Checked
+from d2tune.report.check_page.page import refuse_foreign, write_check_page
+from d2tune.report.check_page.survey import Checked
 
 PARTS = ("train", "val", "test")
 """The parts that a folder of lists may have, each in a file of that name with the suffix ``.txt``."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from d2tune.errors import D2TuneError, ProjectError, printable
 
 if TYPE_CHECKING:
-    from d2tune.annotations.dataset import ReadOptions
+    from d2tune.annotations.model.options import ReadOptions
     from d2tune.evaluation.evaluate import EvaluationResult
-    from d2tune.evaluation.maps import MapsResult
+    from d2tune.evaluation.map_files import MapsResult
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -140,7 +140,7 @@ def _convert(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune import api
         from d2tune.annotations.convert import FindingsError, findings_table
-        from d2tune.annotations.ledger import summary
+        from d2tune.annotations.model.ledger import summary
 
         try:
             results = api.convert(options.source, **_convert_options(options))
@@ -175,7 +175,7 @@ def _convert(commands: argparse._SubParsersAction) -> None:
 def _check(commands: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from d2tune.annotations.convert import findings_table, write_findings
-        from d2tune.annotations.ledger import summary, write_ledger
+        from d2tune.annotations.model.ledger import summary, write_ledger
         from d2tune.checking import check
 
         results = check(options.source, **_check_options(options))
@@ -250,8 +250,8 @@ def _split(commands: argparse._SubParsersAction) -> None:
 
 
 def _split_options(options: argparse.Namespace) -> dict[str, Any]:
-    from d2tune.annotations.duplicates import DEFAULT_DISTANCE
-    from d2tune.annotations.splits import SplitOptions
+    from d2tune.annotations.splitting.duplicates import DEFAULT_DISTANCE
+    from d2tune.annotations.splitting.splits import SplitOptions
 
     if options.gap_s is not None and options.group_by != "exif-time":
         raise ProjectError("--gap-s goes with --group-by exif-time", hint="Leave one out, or add the other.")
@@ -321,7 +321,7 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _read_options(options: argparse.Namespace) -> ReadOptions:
     from d2tune.annotations.convert import read_labels, read_rename
-    from d2tune.annotations.dataset import ReadOptions
+    from d2tune.annotations.model.options import ReadOptions
 
     return ReadOptions(
         labels=read_labels(options.labels) if options.labels else None,

@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 
-from d2tune.annotations.lists import read_list
+from d2tune.annotations.splitting.lists import read_list
 from d2tune.checking import check
-from d2tune.data.parts import load_parts
+from d2tune.data.splits import load_parts
 from d2tune.errors import DataError
 from d2tune.project import load_project
 from tests.shared_files import SHARED

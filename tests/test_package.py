@@ -20,7 +20,9 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert imported_by("import d2tune") == set()
 
 
-@pytest.mark.parametrize("module", ["d2tune.annotations.convert", "d2tune.project", "d2tune.report.contact_sheet"])
+@pytest.mark.parametrize(
+    "module", ["d2tune.annotations.convert", "d2tune.project", "d2tune.report.sheets.contact_sheet"]
+)
 def test_rooms_that_need_neither_torch_nor_detectron2(module: str) -> None:
     assert not imported_by(f"import {module}") & {"torch", "detectron2"}
 

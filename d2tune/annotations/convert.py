@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d2tune.annotations import coco, label_images, labelme, masks, panoptic, rle_csv, semantic, via, voc
-from d2tune.annotations.dataset import Dataset, Finding, ReadOptions
-from d2tune.annotations.images import is_image_name, walk_files
-from d2tune.annotations.jsonfile import JsonError, decode_json, decode_text, read_bytes
-from d2tune.annotations.ledger import LedgerRow, write_ledger
-from d2tune.annotations.lists import keep_listed
-from d2tune.annotations.outputs import refuse_existing
+from d2tune.annotations.formats import coco, label_images, labelme, masks, panoptic, rle_csv, semantic, via, voc
+from d2tune.annotations.io.images import is_image_name, walk_files
+from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
+from d2tune.annotations.io.outputs import refuse_existing
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.findings import Finding
+from d2tune.annotations.model.ledger import LedgerRow, write_ledger
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.annotations.splitting.lists import keep_listed
 from d2tune.errors import DataError, nearest, printable
 from d2tune.files import holds_rows_with, refuse_foreign, write_bytes, write_json
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from d2tune.annotations.dataset import Dataset, Instance
-from d2tune.annotations.semantic import VOID
+from d2tune.annotations.formats.semantic import VOID
+from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.data.label_maps import LabelFiles
 
 Layout = Literal["contiguous", "separated"]

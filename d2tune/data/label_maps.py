@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from d2tune.annotations import geometry, panoptic
-from d2tune.annotations.dataset import Dataset, Image, Instance, Rle
-from d2tune.annotations.outputs import beside
-from d2tune.annotations.semantic import paint, semantic_map, separated_map
+from d2tune.annotations.formats import panoptic
+from d2tune.annotations.formats.semantic import paint, semantic_map, separated_map
+from d2tune.annotations.geometry.masks import encode_mask
+from d2tune.annotations.io.outputs import beside
+from d2tune.annotations.model.dataset import Dataset, Image, Instance
+from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
 from d2tune.files import cache_folder, write_bytes, write_json
 
@@ -83,7 +85,7 @@ def with_background(dataset: Dataset, name: str | None) -> Dataset:
 
 def _whole(image: Image, category_id: int) -> Instance:
     """An instance that covers the image and lies under all others."""
-    raw = geometry.encode_mask(np.ones((image.height_px, image.width_px), dtype=bool))
+    raw = encode_mask(np.ones((image.height_px, image.width_px), dtype=bool))
     rle = Rle(image.height_px, image.width_px, raw["counts"].decode())
     box = (0.0, 0.0, float(image.width_px), float(image.height_px))
     return Instance(0, image.id, category_id, rle, box, float(image.width_px * image.height_px), shapes=(-1,))

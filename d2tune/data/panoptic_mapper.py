@@ -12,8 +12,8 @@ from detectron2.config import CfgNode
 from detectron2.projects.panoptic_deeplab.target_generator import PanopticDeepLabTargetGenerator
 from numpy.typing import NDArray
 
-from d2tune.annotations.panoptic import from_colours
-from d2tune.annotations.semantic import VOID
+from d2tune.annotations.formats.panoptic import from_colours
+from d2tune.annotations.formats.semantic import VOID
 from d2tune.data.label_maps import read_labels
 from d2tune.data.mapper import TrainingSamples
 from d2tune.errors import DataError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.semantic import VOID
+from d2tune.annotations.formats.semantic import VOID
 
 _TRIES = 64
 _BLOCK_VALUES = 1 << 22

@@ -12,12 +12,12 @@ import torch
 from detectron2.data import transforms as T
 from numpy.typing import NDArray
 
-from d2tune.annotations.semantic import VOID
+from d2tune.annotations.formats.semantic import VOID
 from d2tune.data import patches
 from d2tune.data.batches import SampleKey
+from d2tune.data.image_reader import PictureReader, Pixels
 from d2tune.data.label_maps import read_labels
 from d2tune.data.mapper import ColorJitter
-from d2tune.data.pictures import PictureReader, Pixels
 from d2tune.errors import DataError
 
 Labels = NDArray[np.uint8]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.semantic import VOID
+from d2tune.annotations.formats.semantic import VOID
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 
-from d2tune.annotations.dataset import Dataset
+from d2tune.annotations.model.dataset import Dataset
 from d2tune.data.catalog import Layout, detectron2_dicts
+from d2tune.data.image_reader import picture_reader
 from d2tune.data.label_maps import LabelFiles, label_files
 from d2tune.data.mapper import TrainingSamples
 from d2tune.data.panoptic_mapper import PanopticSamples, center_targets
-from d2tune.data.pictures import picture_reader
 from d2tune.data.semantic_mapper import SemanticInput, SemanticSamples
 from d2tune.project import Project
 

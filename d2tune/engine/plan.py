@@ -14,9 +14,9 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from d2tune.annotations.dataset import Dataset
+from d2tune.annotations.model.dataset import Dataset
 from d2tune.data.label_maps import label_files, read_labels
-from d2tune.data.parts import Parts
+from d2tune.data.splits import Parts
 from d2tune.data.statistics import class_pixels
 from d2tune.engine.hooks import detached, duration
 from d2tune.hardware import usable_cores

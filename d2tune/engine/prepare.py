@@ -15,11 +15,11 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from d2tune import files
-from d2tune.annotations.rasters import RasterOptions
+from d2tune.annotations.model.options import RasterOptions
 from d2tune.data.catalog import register
+from d2tune.data.image_reader import PictureReader, raster_options
 from d2tune.data.label_maps import read_labels
-from d2tune.data.parts import Parts, load_parts
-from d2tune.data.pictures import PictureReader, raster_options
+from d2tune.data.splits import Parts, load_parts
 from d2tune.data.statistics import channel_statistics, class_pixels
 from d2tune.data.training import labels_of, layout_of
 from d2tune.errors import DataError, ProjectError, RunError

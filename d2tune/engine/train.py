@@ -37,12 +37,12 @@ from d2tune.engine.prepare import Prepared, check_gpus, check_resumable, prepare
 from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
 from d2tune.engine.validation import Validation
 from d2tune.errors import RunError
-from d2tune.evaluation.map_figures import MapMetrics
-from d2tune.evaluation.report import closing_sentence, metrics_text
-from d2tune.evaluation.scores import InstanceMetrics
-from d2tune.evaluation.tasks import Metrics
+from d2tune.evaluation.evaluator import Metrics
+from d2tune.evaluation.map_metrics import MapMetrics
+from d2tune.evaluation.summaries import closing_sentence, metrics_text
 from d2tune.hardware import usable_cores
 from d2tune.logs import log_to, set_up_terminal
+from d2tune.metrics.coco.summary import InstanceMetrics
 from d2tune.modeling import checkpoint, weights
 from d2tune.modeling.build import build_model
 from d2tune.modeling.device import speed_up
@@ -50,7 +50,7 @@ from d2tune.project import LoadedProject, Project
 from d2tune.run_folder import RunFolder, ensure_writable, latest_run, new_run
 
 if TYPE_CHECKING:
-    from d2tune.tracking.wandb import WandbRun
+    from d2tune.loggers.wandb import WandbRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +313,7 @@ def _eval_period(project: Project, cfg: CfgNode) -> int:
 def _dashboards(prepared: Prepared, folder: RunFolder) -> list[WandbRun]:
     if prepared.project.tracking != "wandb":
         return []
-    from d2tune.tracking.wandb import WandbRun
+    from d2tune.loggers.wandb import WandbRun
 
     run = WandbRun(
         project=f"d2tune-{prepared.project.name}",

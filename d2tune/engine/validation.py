@@ -14,11 +14,11 @@ from torch import nn
 from d2tune import files
 from d2tune.engine.hooks import WeightAverage
 from d2tune.engine.prepare import Prepared
-from d2tune.evaluation.loop import StageTimes
-from d2tune.evaluation.tasks import Quick, Scoring, evaluator_of
+from d2tune.evaluation.evaluator import Quick, Scoring, evaluator_of
+from d2tune.inference.loop import StageTimes
+from d2tune.loggers.protocol import PictureLog
 from d2tune.modeling import checkpoint
 from d2tune.run_folder import RunFolder
-from d2tune.tracking.pictures import PictureLog
 
 
 class Validation(HookBase):

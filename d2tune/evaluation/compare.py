@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from d2tune import files
-from d2tune.annotations.coco import to_coco
+from d2tune.annotations.formats.coco import to_coco
 from d2tune.errors import DataError, RunError
-from d2tune.evaluation.bootstrap import Comparison, Weights, paired_comparisons
 from d2tune.evaluation.evaluate import dataset_of, kinds_of, read_results
-from d2tune.evaluation.figures import KIND_NAMES, KINDS, InstanceResult, Kind
-from d2tune.evaluation.instances import score_coco
-from d2tune.evaluation.map_figures import MAIN_FIGURE, MapTask
-from d2tune.evaluation.panoptic import PanopticScorer
-from d2tune.evaluation.resampling import resample
-from d2tune.evaluation.scores import REPLICATES, replicates_for
-from d2tune.evaluation.semantic import SemanticScorer
-from d2tune.evaluation.tasks import evaluator_of
+from d2tune.evaluation.evaluator import evaluator_of
+from d2tune.evaluation.map_metrics import MAIN_FIGURE, MapTask
+from d2tune.metrics.bootstrap import Comparison, Weights, paired_comparisons
+from d2tune.metrics.coco.resampling import resample
+from d2tune.metrics.coco.results import KIND_NAMES, KINDS, InstanceResult, Kind
+from d2tune.metrics.coco.scorer import score_coco
+from d2tune.metrics.coco.summary import REPLICATES, replicates_for
+from d2tune.metrics.panoptic import PanopticScorer
+from d2tune.metrics.semantic import SemanticScorer
 from d2tune.modeling.config import read_config
 from d2tune.project import load_project
 from d2tune.report.tables import format_table

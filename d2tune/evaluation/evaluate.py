@@ -12,18 +12,18 @@ from typing import Any
 
 from d2tune import files
 from d2tune.annotations.convert import read_labels
-from d2tune.annotations.dataset import Dataset
-from d2tune.annotations.lists import is_list
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.splitting.lists import is_list
 from d2tune.data.label_maps import with_background
-from d2tune.data.parts import load_parts, read_part
+from d2tune.data.splits import load_parts, read_part
 from d2tune.errors import DataError
-from d2tune.evaluation.figures import KINDS, Kind
-from d2tune.evaluation.instances import Backend
-from d2tune.evaluation.loop import StageTimes
-from d2tune.evaluation.maps import MapsResult, evaluate_panoptic, evaluate_semantic
+from d2tune.evaluation.evaluator import Metrics, Scoring, evaluator_of
+from d2tune.evaluation.map_files import MapsResult, evaluate_panoptic, evaluate_semantic
 from d2tune.evaluation.outcome import evaluate_results, write_outcome
-from d2tune.evaluation.report import closing_sentence, metrics_text
-from d2tune.evaluation.tasks import Metrics, Scoring, evaluator_of
+from d2tune.evaluation.summaries import closing_sentence, metrics_text
+from d2tune.inference.loop import StageTimes
+from d2tune.metrics.coco.results import KINDS, Kind
+from d2tune.metrics.coco.scorer import Backend
 from d2tune.modeling.from_run import load_run
 from d2tune.project import Project, load_project
 from d2tune.run_folder import RunFolder, ensure_writable

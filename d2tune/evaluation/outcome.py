@@ -12,20 +12,14 @@ import numpy as np
 
 from d2tune import files
 from d2tune.errors import DataError
-from d2tune.evaluation.accumulate import RECALLS
-from d2tune.evaluation.analysis import Analysis, analyse, size_ranges
-from d2tune.evaluation.coco_files import read_coco
-from d2tune.evaluation.figures import KIND_NAMES, KINDS, InstanceResult, Kind
-from d2tune.evaluation.instances import Backend, score_set
-from d2tune.evaluation.loop import StageTimes
-from d2tune.evaluation.scores import (
-    WANTED_PRECISION,
-    InstanceMetrics,
-    counted_result,
-    metrics_of,
-    with_intervals,
-)
-from d2tune.report import bar_plots, confusion_plot, plots
+from d2tune.inference.loop import StageTimes
+from d2tune.metrics.analysis.analysis import Analysis, analyse, size_ranges
+from d2tune.metrics.coco.accumulate import RECALLS
+from d2tune.metrics.coco.results import KIND_NAMES, KINDS, InstanceResult, Kind
+from d2tune.metrics.coco.rows import read_coco
+from d2tune.metrics.coco.scorer import Backend, score_set
+from d2tune.metrics.coco.summary import WANTED_PRECISION, InstanceMetrics, counted_result, metrics_of, with_intervals
+from d2tune.report.plots import bar_plots, confusion_plot, curve_plots
 
 SCHEMA = 2
 """Version of ``evaluation.json``; docs/evaluation.md describes it."""
@@ -123,7 +117,7 @@ def write_plots(folder: Path, outcome: Outcome) -> None:
     subtitle = f"{what} on {metrics.images} image{'' if metrics.images == 1 else 's'}"
     precision = outcome.result.kinds[kind].curves.precision
     curves = [
-        plots.Curve(
+        curve_plots.Curve(
             row.name,
             RECALLS,
             np.where(precision[0, :, number, 0, -1] < 0, np.nan, precision[0, :, number, 0, -1]),
@@ -133,14 +127,18 @@ def write_plots(folder: Path, outcome: Outcome) -> None:
         for number, row in enumerate(metrics.classes)
     ]
     if curves:
-        plots.write_precision_recall(folder / "precision_recall.png", curves, subtitle=subtitle)
+        curve_plots.write_precision_recall(folder / "precision_recall.png", curves, subtitle=subtitle)
     bins = [
-        plots.ScoreBin(one.low, one.high, one.count, one.score, None if one.precision is None else one.precision / 100)
+        curve_plots.ScoreBin(
+            one.low, one.high, one.count, one.score, None if one.precision is None else one.precision / 100
+        )
         for one in analysis.calibration.bins
     ]
     expected_error = analysis.calibration.expected_error.value
     if bins:
-        plots.write_calibration(folder / "calibration.png", bins, expected_error=expected_error, subtitle=subtitle)
+        curve_plots.write_calibration(
+            folder / "calibration.png", bins, expected_error=expected_error, subtitle=subtitle
+        )
     confusion = analysis.confusion
     confusion_plot.write_confusion(
         folder / "confusion.png", confusion.counts, confusion.labels[:-1], subtitle=f"{subtitle}, score from 0.5 on"
@@ -156,7 +154,7 @@ def write_plots(folder: Path, outcome: Outcome) -> None:
         bar_plots.write_size_ap(folder / "sizes.png", sizes, figure_name=name, subtitle=subtitle)
 
 
-def _point(point: Any) -> plots.OperatingPoint | None:
+def _point(point: Any) -> curve_plots.OperatingPoint | None:
     if point.threshold is None or not 0 <= point.threshold <= 1:
         return None
-    return plots.OperatingPoint(point.threshold, point.precision / 100, point.recall / 100)
+    return curve_plots.OperatingPoint(point.threshold, point.precision / 100, point.recall / 100)

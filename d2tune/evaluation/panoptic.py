@@ -1,314 +1,196 @@
-"""Panoptic quality: how well segments are found and outlined.
-
-Source: Kirillov, He, Girshick, Rother, Dollár, "Panoptic Segmentation", CVPR 2019, section 4.
-
-A segment of the prediction and one of the ground truth of the same class match where their IoU is above 0.5; no
-segment can match two. Pixels of the prediction that are void in the ground truth belong to no union. Unmatched
-segments of the ground truth are misses (FN), but for crowds, which match nothing and are never missed. Unmatched
-segments of the prediction are false (FP), but for those with more than half of their pixels on void or on crowds of
-their class. For each class
-
-- SQ is the mean IoU of the matches, 0 where there are segments but no match,
-- RQ is ``TP / (TP + FP / 2 + FN / 2)``,
-- PQ is ``sum of IoU / (TP + FP / 2 + FN / 2)``,
-
-all summed over the images first. The figures over all, thing (``_th``) and stuff (``_st``) classes are means over
-those classes that have a TP, FP or FN. Areas are counted in the pictures, never read from the JSON.
-"""
+"""Evaluating a panoptic model: how well it finds and outlines objects and regions."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeGuard
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
+from detectron2.config import CfgNode
 from numpy.typing import NDArray
-from torch import Tensor
 
-from d2tune.annotations.dataset import Category
-from d2tune.errors import DataError
-from d2tune.evaluation.metric import Metric, mean_defined, metric, ratio
+from d2tune import files
+from d2tune.annotations.formats.panoptic import from_colours, to_colours
+from d2tune.annotations.io.outputs import beside
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.data.catalog import detectron2_dicts
+from d2tune.data.label_maps import decode_png, encode_png, label_files, panoptic_table
+from d2tune.data.mapper import EvaluationSamples, read_image
+from d2tune.evaluation.contact_sheet import chosen_images
+from d2tune.evaluation.evaluator import Quick, Scoring
+from d2tune.evaluation.map_metrics import map_metrics
+from d2tune.evaluation.semantic import MapOutcome
+from d2tune.inference.loop import StageTimes, stream
+from d2tune.metrics.panoptic import PanopticScorer
+from d2tune.modeling.panoptic import segments
+from d2tune.report.sheets.label_overlay import segment_overlay
+from d2tune.report.sheets.label_sheet import LabelPanel, write_label_sheet
 
-logger = logging.getLogger(__name__)
+PREDICTIONS = "predicted_segments"
+"""Folder in a run's folder with ``panoptic.json`` and its PNGs, COCO's panoptic format."""
 
-Ids = Tensor | NDArray[Any]
-
-VOID_ID = 0
-"""The segment id of pixels that belong to no segment."""
-
-
-@dataclass(frozen=True, slots=True)
-class PanopticClass:
-    """What one class scored.
-
-    Attributes:
-        name: The class.
-        isthing: Whether it is countable.
-        tp: Matches.
-        fp: Segments of the prediction that match nothing.
-        fn: Segments of the ground truth that nothing matches.
-        metrics: ``PQ``, ``SQ`` and ``RQ``.
-    """
-
-    name: str
-    isthing: bool
-    tp: int
-    fp: int
-    fn: int
-    metrics: dict[str, Metric]
+Segments = tuple[bytes, list[dict[str, Any]]]
+"""A PNG whose colours number segments, and their ``segments_info`` with category ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class PanopticResult:
-    """Panoptic quality of a set of predictions.
-
-    Attributes:
-        images: How many.
-        metrics: ``PQ``, ``SQ``, ``RQ`` over all classes, the same with ``_th`` over things and with ``_st`` over stuff.
-        classes: One row for each class.
-    """
-
-    images: int
-    metrics: dict[str, Metric]
-    classes: tuple[PanopticClass, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict of the same."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class _Segments:
-    """The segments of one picture, S of them, sorted by id.
-
-    Attributes:
-        ids: ``(S,)``.
-        classes: ``(S,)``, places in the categories.
-        crowd: ``(S,)``, bool.
-    """
-
-    ids: NDArray[np.int64]
-    classes: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
-
-
-class PanopticScorer:
-    """Collects panoptic predictions and scores them.
-
-    For each image the sum of IoU and the numbers of TP, FP and FN of each class are kept: 32 bytes a class.
+class PanopticEvaluator:
+    """Evaluates panoptic models on one part of the data; see `tasks.Evaluator`.
 
     Args:
-        categories: The classes with their ids and whether they are things.
-        device: Where pixels are counted.
+        dataset: The part, its background painted.
+        cfg: The run's config.
     """
 
-    def __init__(self, categories: Sequence[Category], *, device: str | torch.device = "cpu") -> None:
-        self.categories = tuple(categories)
-        self._place = {category.id: index for index, category in enumerate(self.categories)}
-        self._device = torch.device(device)
-        self._per_image: list[NDArray[np.float64]] = []
+    def __init__(self, dataset: Dataset, cfg: CfgNode) -> None:
+        self._dataset = dataset
+        self._cfg = cfg
+        self._labels = label_files(dataset, task="panoptic")
 
-    @property
-    def images(self) -> int:
-        """How many images were added."""
-        return len(self._per_image)
-
-    def add(
+    def predict(
         self,
-        prediction: Ids,
-        predicted_segments: Sequence[Mapping[str, Any]],
-        ground_truth: Ids,
-        ground_truth_segments: Sequence[Mapping[str, Any]],
-        image: str,
-    ) -> None:
-        """Match the segments of one image.
+        model: Any,
+        *,
+        times: StageTimes | None = None,
+        batch_size: int | None = None,
+        show_progress: bool | None = None,
+    ) -> list[Segments]:
+        """The segments of each image, in order."""
+        samples = EvaluationSamples(
+            detectron2_dicts(self._dataset),
+            channel_order=self._cfg.INPUT.FORMAT,
+            short_side_px=self._cfg.INPUT.MIN_SIZE_TEST,
+            max_side_px=self._cfg.INPUT.MAX_SIZE_TEST,
+        )
+        found: list[Segments] = [(b"", [])] * len(samples)
 
-        Args:
-            prediction: Segment ids ``(H, W)``, 0 for void.
-            predicted_segments: ``segments_info``: a dict with ``id`` and ``category_id`` for each.
-            ground_truth: Segment ids ``(H, W)``, 0 for void.
-            ground_truth_segments: The same with ``iscrowd`` where it is not 0. Those without a pixel are passed over
-                with a warning.
-            image: Its name, for messages.
+        def forward(
+            model: Any, batch: Sequence[dict[str, Any]]
+        ) -> list[tuple[NDArray[np.int32], list[dict[str, Any]]]]:
+            return forward_segments(model, batch, self._dataset)
 
-        Raises:
-            DataError: The sizes differ, ids are missing or doubled, a class is unknown, or a predicted segment has
-                no pixel.
-        """
-        truth = self._segments(ground_truth_segments, image, "ground truth")
-        predicted = self._segments(predicted_segments, image, "prediction")
-        if ground_truth.ndim != 2 or tuple(prediction.shape) != tuple(ground_truth.shape):
-            raise DataError(
-                "the prediction and the ground truth have different sizes",
-                file=image,
-                found=f"a prediction of shape {tuple(prediction.shape)}",
-                expected=f"shape {tuple(ground_truth.shape)} as in the ground truth",
-            )
-        rows = self._places(ground_truth, truth, image, "ground truth")
-        columns = self._places(prediction, predicted, image, "prediction")
-        width = len(predicted.ids) + 1
-        counts = torch.bincount((rows * width + columns).flatten(), minlength=(len(truth.ids) + 1) * width)
-        shared = counts.view(-1, width).cpu().numpy()
-        _check_pixels(shared, truth, predicted, image)
-        self._per_image.append(_match(shared, truth, predicted, len(self.categories)))
+        def finish(index: int, sample: dict[str, Any], one: tuple[NDArray[np.int32], list[dict[str, Any]]]) -> None:
+            found[index] = encode_png(to_colours(one[0])), one[1]
 
-    def result(self) -> PanopticResult:
-        """The figures of all images added."""
-        sums = self._stacked().sum(axis=0)
-        figures = _class_figures(sums)
-        classes = [
-            PanopticClass(
-                category.name,
-                category.isthing,
-                tp=int(sums[1, index]),
-                fp=int(sums[2, index]),
-                fn=int(sums[3, index]),
-                metrics={
-                    name: metric(values[index], f"class {category.name!r} has no segment in ground truth or prediction")
-                    for name, values in figures.items()
-                },
-            )
-            for index, category in enumerate(self.categories)
-        ]
-        kinds = {"": "", "_th": "thing ", "_st": "stuff "}
-        metrics = {
-            name: metric(value, f"no {kinds[name[2:]]}segment in ground truth or prediction")
-            for name, value in self._means(figures).items()
-        }
-        return PanopticResult(self.images, metrics, tuple(classes))
+        stream(model, samples, forward, finish, times=times, batch_size=batch_size, show_progress=show_progress)
+        return found
 
-    def resample(self, weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """The figures of `PanopticResult.metrics` on draws of the images, NaN where undefined.
+    def quick(self, found: Sequence[Segments]) -> Quick:
+        """PQ and what belongs to it."""
+        metrics = map_metrics(self.scorer(found), intervals=False)
+        scalars = {f"panoptic/{name}": one.value for name, one in metrics.metrics.items() if one.value is not None}
+        of_classes = {row["name"]: row["metrics"]["PQ"].value for row in metrics.classes}
+        scalars |= {f"panoptic/PQ-{name}": value for name, value in of_classes.items() if value is not None}
+        figures = metrics.metrics
+        line = f"PQ {figures['PQ']} (things {figures['PQ_th']}, stuff {figures['PQ_st']})  SQ {figures['SQ']}"
+        return Quick(metrics.main.value, f"{line}  RQ {figures['RQ']}", scalars)
 
-        Args:
-            weights: ``(R, n_images)``, how often each draw took each image, in the order they were added.
+    def evaluate(self, found: Sequence[Segments], scoring: Scoring) -> MapOutcome:
+        """All figures with their intervals."""
+        with scoring.times.scoring():
+            return MapOutcome(map_metrics(self.scorer(found), intervals=True))
 
-        Returns:
-            ``(R,)`` for each figure.
-        """
-        per_image = self._stacked()
-        images, sums, classes = per_image.shape
-        drawn = (weights.astype(np.float64) @ per_image.reshape(images, -1)).reshape(-1, sums, classes)
-        return self._means(_class_figures(np.moveaxis(drawn, 1, 0)))
+    def save(self, found: Sequence[Segments], folder: Path) -> str:
+        """Write ``predicted_segments/panoptic.json`` and a PNG for each image."""
+        target = folder / PREDICTIONS
+        places = beside(self._dataset.images, target / "panoptic", ".png")
+        rows = []
+        for image, (png, infos) in zip(self._dataset.images, found, strict=True):
+            files.write_bytes(places[image.id], png)
+            name = places[image.id].relative_to(target / "panoptic").as_posix()
+            rows.append({"image_id": image.id, "file_name": name, "segments_info": infos})
+        files.write_json(target / "panoptic.json", panoptic_table(self._dataset, rows))
+        return self.digest(folder)
 
-    def _stacked(self) -> NDArray[np.float64]:
-        """Sum of IoU, TP, FP and FN: ``(n_images, 4, K)``."""
-        return np.stack(self._per_image) if self._per_image else np.zeros((0, 4, len(self.categories)))
+    def digest(self, folder: Path) -> str:
+        """A SHA-256 over ``panoptic.json`` and the PNGs."""
+        target = folder / PREDICTIONS
+        places = beside(self._dataset.images, target / "panoptic", ".png")
+        return files.sha256_files(target, [target / "panoptic.json", *places.values()])
 
-    def _means(self, figures: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-        isthing = np.array([category.isthing for category in self.categories], dtype=bool)
-        kinds = {"": np.ones_like(isthing), "_th": isthing, "_st": ~isthing}
-        return {
-            f"{name}{kind}": mean_defined(values[..., chosen])
-            for kind, chosen in kinds.items()
-            for name, values in figures.items()
-        }
+    def load(self, folder: Path) -> list[Segments]:
+        """Read them."""
+        target = folder / PREDICTIONS
+        places = beside(self._dataset.images, target / "panoptic", ".png")
+        rows = json.loads((target / "panoptic.json").read_bytes())["annotations"]
+        infos = {row["image_id"]: row["segments_info"] for row in rows}
+        return [(places[image.id].read_bytes(), infos[image.id]) for image in self._dataset.images]
 
-    def _segments(self, infos: Sequence[Mapping[str, Any]], image: str, what: str) -> _Segments:
-        rows: dict[int, tuple[int, bool]] = {}
-        for info in infos:
-            number, category_id = info.get("id"), info.get("category_id")
-            if not _is_integer(number) or number == VOID_ID or number in rows:
-                raise DataError(
-                    f"a segment of the {what} has no id of its own",
-                    file=image,
-                    found=repr(number),
-                    expected="a whole number other than 0 that no other segment of the image has",
+    def draw(self, path: Path, found: Sequence[Segments], *, title: str, subtitle: str) -> None:
+        """The photo, the segments drawn and those predicted, with a legend."""
+        panels = []
+        for at in chosen_images(len(found)):
+            image = self._dataset.images[at]
+            photo = read_image(str(image.path), "RGB")
+            ids, infos = from_colours(decode_png(found[at][0])), found[at][1]
+            panels.append(
+                LabelPanel(
+                    image_rgb=photo,
+                    title=image.file_name,
+                    truth_rgb=self._overlay(photo, self._truth(at), self._labels.infos[at]),
+                    predicted_rgb=self._overlay(photo, ids, infos),
+                    note=f"PQ {self._scored_one(at, found[at])}",
                 )
-            if not _is_integer(category_id) or category_id not in self._place:
-                raise DataError(
-                    f"segment {number} of the {what} has no class",
-                    file=image,
-                    found=f"category_id {category_id!r}",
-                    expected="one of " + ", ".join(f"{one.id} {one.name}" for one in self.categories[:20]),
-                )
-            rows[number] = (self._place[category_id], info.get("iscrowd", 0) in (1, True))
-        ids = sorted(rows)
-        return _Segments(
-            np.array(ids, dtype=np.int64),
-            np.array([rows[number][0] for number in ids], dtype=np.int64),
-            np.array([rows[number][1] for number in ids], dtype=bool),
-        )
-
-    def _places(self, picture: Ids, segments: _Segments, image: str, what: str) -> Tensor:
-        """For each pixel the place of its segment, counted from 1, or 0 for void."""
-        ids = (
-            picture.to(self._device, torch.int64)
-            if isinstance(picture, Tensor)
-            else torch.from_numpy(picture.astype(np.int64)).to(self._device)
-        )
-        known = torch.from_numpy(np.append(segments.ids, np.iinfo(np.int64).max)).to(self._device)
-        places = torch.searchsorted(known, ids)
-        void = ids == VOID_ID
-        unknown = (known[places] != ids) & ~void
-        if bool(unknown.any()):
-            raise DataError(
-                f"the picture of the {what} holds a segment that its segments_info does not list",
-                file=image,
-                found=f"segment {int(ids[unknown][0])}",
-                expected="every id but 0 in segments_info",
             )
-        return (places + 1).masked_fill(void, 0)
+        write_label_sheet(path, panels, class_names=self._dataset.class_names, title=title, subtitle=subtitle)
+
+    def _overlay(
+        self, photo: NDArray[np.uint8], ids: NDArray[np.int32], infos: Sequence[dict[str, Any]]
+    ) -> NDArray[np.uint8]:
+        return overlay_of(photo, ids, infos, self._dataset)
+
+    def _truth(self, at: int) -> NDArray[np.int32]:
+        return from_colours(decode_png(self._labels.segments[at].read_bytes()))
+
+    def _scored_one(self, at: int, found: Segments) -> str:
+        scorer = PanopticScorer(self._dataset.categories)
+        self._add(scorer, at, found)
+        return str(scorer.result().metrics["PQ"])
+
+    def scorer(self, found: Sequence[Segments]) -> PanopticScorer:
+        """A scorer with all images of the part added."""
+        scorer = PanopticScorer(self._dataset.categories)
+        for at, one in enumerate(found):
+            self._add(scorer, at, one)
+        return scorer
+
+    def _add(self, scorer: PanopticScorer, at: int, found: Segments) -> None:
+        ids, infos = from_colours(decode_png(found[0])), found[1]
+        scorer.add(ids, infos, self._truth(at), self._labels.infos[at], self._dataset.images[at].file_name)
 
 
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _check_pixels(shared: NDArray[np.int64], truth: _Segments, predicted: _Segments, image: str) -> None:
-    without = predicted.ids[shared[:, 1:].sum(axis=0) == 0]
-    if without.size:
-        raise DataError(
-            "a segment of the prediction has no pixel",
-            file=image,
-            found=f"segment {without[0]} in segments_info only",
-            expected="every segment in the picture",
-        )
-    without = truth.ids[shared[1:].sum(axis=1) == 0]
-    if without.size:
-        names = ", ".join(str(number) for number in without[:5])
-        logger.warning("%s: segments without a pixel in the ground truth are passed over: %s", image, names)
-
-
-def _match(shared: NDArray[np.int64], truth: _Segments, predicted: _Segments, n_classes: int) -> NDArray[np.float64]:
-    """Sum of IoU, TP, FP and FN of each class ``(4, K)`` on one image.
+def forward_segments(
+    model: Any, batch: Sequence[dict[str, Any]], dataset: Dataset
+) -> list[tuple[NDArray[np.int32], list[dict[str, Any]]]]:
+    """The segments of each picture of a batch, off the device: ids ``(H, W)`` and ``segments_info`` with category ids.
 
     Args:
-        shared: Pixels ``(G + 1, P + 1)`` that segments have in common; row 0 and column 0 are void.
-        truth: The G segments of the ground truth.
-        predicted: The P segments of the prediction.
-        n_classes: K.
+        model: A panoptic model of Detectron2.
+        batch: Its samples.
+        dataset: For its categories.
     """
-    common = shared[1:, 1:]
-    truth_areas, predicted_areas = shared[1:].sum(axis=1), shared[:, 1:].sum(axis=0)
-    unions = truth_areas[:, None] + predicted_areas - common - shared[0, 1:]
-    same_class = truth.classes[:, None] == predicted.classes
-    matches = same_class & ~truth.crowd[:, None] & (2 * common > unions)
-    on_crowd = (common * (same_class & truth.crowd[:, None])).sum(axis=0)
-    passed_over = 2 * (shared[0, 1:] + on_crowd) > predicted_areas
-    false = ~matches.any(axis=0) & ~passed_over
-    missed = ~matches.any(axis=1) & ~truth.crowd & (truth_areas > 0)
-    rows, columns = np.nonzero(matches)
-    of_class = truth.classes[rows]
-    return np.stack(
-        [
-            np.bincount(of_class, weights=common[rows, columns] / unions[rows, columns], minlength=n_classes),
-            np.bincount(of_class, minlength=n_classes),
-            np.bincount(predicted.classes[false], minlength=n_classes),
-            np.bincount(truth.classes[missed], minlength=n_classes),
-        ]
-    )
+    things = sum(category.isthing for category in dataset.categories)
+    found = []
+    for output in model(batch):
+        ids, infos = segments(output, things=things, stuff=len(dataset.categories) - things)
+        found.append((ids, [_info(info, ids, dataset) for info in infos]))
+    return found
 
 
-def _class_figures(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """PQ, SQ and RQ of classes ``(..., K)`` from sums ``(4, ..., K)``, NaN without any segment."""
-    iou, tp, fp, fn = sums
-    segments = tp + (fp + fn) / 2
-    return {
-        "PQ": 100 * ratio(iou, segments),
-        "SQ": np.where(segments > 0, 100 * np.nan_to_num(ratio(iou, tp)), np.nan),
-        "RQ": 100 * ratio(tp, segments),
-    }
+def _info(info: dict[str, Any], ids: NDArray[np.int32], dataset: Dataset) -> dict[str, Any]:
+    category = dataset.categories[info["category_id"]]
+    row = {"id": int(info["id"]), "category_id": category.id, "isthing": int(category.isthing)}
+    row["area"] = int((ids == info["id"]).sum())
+    return row | ({"score": round(float(info["score"]), 6)} if info.get("score") is not None else {})
+
+
+def overlay_of(
+    photo: NDArray[np.uint8], ids: NDArray[np.int32], infos: Sequence[dict[str, Any]], dataset: Dataset
+) -> NDArray[np.uint8]:
+    """Segments in the colours of their classes on a photo."""
+    rows = [
+        (info["id"], info["category_id"] - 1, dataset.categories[info["category_id"] - 1].isthing) for info in infos
+    ]
+    drawn: NDArray[np.uint8] = segment_overlay(photo, ids, rows, dataset.class_names)
+    return drawn

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from tqdm import tqdm
 
-from d2tune.annotations.dataset import Category
-from d2tune.annotations.jsonfile import JsonError, decode_json
-from d2tune.annotations.panoptic import from_colours
+from d2tune.annotations.formats.panoptic import from_colours
+from d2tune.annotations.io.json_files import JsonError, decode_json
+from d2tune.annotations.model.dataset import Category
 from d2tune.errors import DataError
-from d2tune.evaluation.panoptic import PanopticScorer
+from d2tune.metrics.panoptic import PanopticScorer
 
 
 @dataclass(frozen=True, slots=True)

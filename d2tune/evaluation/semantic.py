@@ -1,288 +1,262 @@
-"""How well label pictures agree with the ground truth: IoU, accuracy, Dice and boundary IoU over a data set.
-
-Everything follows from counts of pixels. ``TP`` of a class are the pixels that have it in both pictures, ``GT`` those
-that have it in the ground truth, ``P`` those that have it in the prediction, each summed over the images. Pixels that
-the ground truth leaves out are counted nowhere, whatever the prediction says there.
-
-- IoU is ``TP / (GT + P - TP)``, Dice ``2 TP / (GT + P)``, accuracy of a class ``TP / GT``.
-- mIoU and mDice are means over the classes that occur in the ground truth or in the prediction: a class that is only
-  predicted counts 0. mACC is the mean over the classes in the ground truth.
-- fwIoU is the mean of IoU weighted by ``GT``, pACC the share of pixels that are right.
-- Boundary IoU (Cheng et al., CVPR 2021) is the IoU of the boundaries of both masks of a class, each class on its own,
-  summed over images before dividing; boundary_mIoU is the mean over classes that have a boundary in either picture.
-  Where a class meets pixels that are left out nobody knows its contour: such an edge is no boundary.
-"""
+"""Evaluating a semantic model: how well its label pictures agree with those drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from numpy.typing import NDArray
-from torch import Tensor
 
-from d2tune.errors import DataError
-from d2tune.evaluation.boundary import boundary_width_px
-from d2tune.evaluation.metric import Metric, mean_defined, metric, ratio
+from d2tune import files
+from d2tune.annotations.formats.semantic import VOID
+from d2tune.annotations.io.outputs import beside
+from d2tune.annotations.model.dataset import Dataset, Image
+from d2tune.data.catalog import detectron2_dicts
+from d2tune.data.image_reader import PictureReader, picture_reader
+from d2tune.data.label_maps import decode_png, encode_png, label_files, read_labels
+from d2tune.data.semantic_mapper import SemanticEvaluationSamples, resized_labels
+from d2tune.evaluation.contact_sheet import chosen_images
+from d2tune.evaluation.evaluator import Quick, Scoring
+from d2tune.evaluation.map_metrics import MapMetrics, map_metrics, write_map_outcome
+from d2tune.inference.loop import StageTimes, stream
+from d2tune.inference.sliding_window import predict_rows
+from d2tune.inference.submission import dataset_of_maps
+from d2tune.metrics import bootstrap
+from d2tune.metrics.competitions import competition_score
+from d2tune.metrics.metric import Metric
+from d2tune.metrics.semantic import SemanticScorer
+from d2tune.project import Project
+from d2tune.report.sheets.label_overlay import to_rgb
+from d2tune.report.sheets.label_sheet import LabelPanel, write_label_sheet
 
-Labels = Tensor | NDArray[Any]
+PREDICTIONS = "predicted_labels"
+"""Folder of label pictures in a run's folder: the place of the class, 255 where there is none."""
+
+LabelPng = bytes
+"""A label picture ``(H, W)`` as a PNG, which takes a hundredth of its pixels' memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class SemanticClass:
-    """What one class scored.
+class MapOutcome:
+    """An evaluation of label pictures or panoptic predictions in full."""
 
-    Attributes:
-        name: The class.
-        pixels: Its pixels in the ground truth.
-        metrics: ``IoU``, ``ACC``, ``Dice`` and, where boundaries were taken, ``boundary_IoU``.
-    """
-
-    name: str
-    pixels: int
-    metrics: dict[str, Metric]
-
-
-@dataclass(frozen=True, slots=True)
-class SemanticResult:
-    """Figures of a set of label pictures.
-
-    Attributes:
-        images: How many.
-        metrics: ``mIoU``, ``fwIoU``, ``pACC``, ``mACC``, ``mDice`` and, where boundaries were taken,
-            ``boundary_mIoU``.
-        classes: One row for each class.
-        confusion: Pixels ``(K, K + 1)``, int64: rows are classes of the ground truth, columns classes of the
-            prediction, the last column those that the prediction left out.
-    """
-
-    images: int
-    metrics: dict[str, Metric]
-    classes: tuple[SemanticClass, ...]
-    confusion: NDArray[np.int64]
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict of the same."""
-        return {
-            "images": self.images,
-            "metrics": {name: asdict(one) for name, one in self.metrics.items()},
-            "classes": [asdict(row) for row in self.classes],
-            "confusion": self.confusion.tolist(),
-        }
-
-
-class SemanticScorer:
-    """Collects label pictures and scores them.
-
-    One confusion matrix is kept for all images, and for each image only the three to five sums of each class that
-    the figures need (24 to 40 bytes a class), on the device. Counts are integers, so that every device gives the same.
-
-    Args:
-        class_names: The classes; their places are the ids in the pictures.
-        ignore: The id of pixels to leave out. A prediction may hold it too: such a pixel has no class, and is wrong
-            where the ground truth has one.
-        device: Where pixels are counted.
-        boundary: Whether boundary IoU is computed.
-    """
-
-    def __init__(
-        self,
-        class_names: Sequence[str],
-        *,
-        ignore: int = 255,
-        device: str | torch.device = "cpu",
-        boundary: bool = True,
-    ) -> None:
-        if not class_names or 0 <= ignore < len(class_names):
-            raise ValueError(
-                f"{len(class_names)} classes and the id {ignore} for pixels to leave out do not go together"
-            )
-        self.class_names = tuple(class_names)
-        self._ignore = ignore
-        self._device = torch.device(device)
-        self._boundary = boundary
-        count = len(self.class_names)
-        self._confusion = torch.zeros((count, count + 1), dtype=torch.int64, device=self._device)
-        self._sums: list[Tensor] = []
+    metrics: MapMetrics
 
     @property
-    def images(self) -> int:
-        """How many images were added."""
-        return len(self._sums)
+    def headline(self) -> str:
+        """The figure that counts, by name: ``mIoU 81.3``."""
+        return self.metrics.headline
 
-    def add(self, prediction: Labels, ground_truth: Labels, image: str) -> None:
-        """Count the pixels of one image.
-
-        Args:
-            prediction: Class ids ``(H, W)``, whole numbers.
-            ground_truth: Class ids ``(H, W)``, whole numbers.
-            image: Its name, for messages.
-
-        Raises:
-            DataError: The shapes differ, or a picture holds an id that is no class.
-        """
-        predicted = self._labels(prediction, image, "prediction")
-        truth = self._labels(ground_truth, image, "ground truth")
-        if predicted.shape != truth.shape:
-            raise DataError(
-                "the prediction and the ground truth have different sizes",
-                file=image,
-                found=f"a prediction of {predicted.shape[1]} x {predicted.shape[0]} px",
-                expected=f"{truth.shape[1]} x {truth.shape[0]} px as in the ground truth",
-                hint="Resize the prediction to the size of the image.",
-            )
-        count = len(self.class_names)
-        pairs = truth * (count + 1) + predicted
-        counts = torch.bincount(pairs.flatten(), minlength=(count + 1) ** 2)
-        confusion = counts.view(count + 1, count + 1)[:-1]
-        self._confusion += confusion
-        sums = [confusion.diagonal(), confusion.sum(dim=1), confusion[:, :-1].sum(dim=0)]
-        if self._boundary:
-            sums += self._boundary_counts(predicted, truth)
-        self._sums.append(torch.stack(sums))
-
-    def result(self) -> SemanticResult:
-        """The figures of all images added."""
-        sums = self._per_image().sum(axis=0)
-        figures = _class_figures(sums)
-        classes = [
-            SemanticClass(
-                name,
-                int(sums[1, index]),
-                {figure: metric(values[index], _class_reason(figure, name)) for figure, values in figures.items()},
-            )
-            for index, name in enumerate(self.class_names)
-        ]
-        metrics = {
-            name: metric(value, "no class has a boundary" if name == "boundary_mIoU" else "no pixel has a class")
-            for name, value in _means(sums, figures).items()
-        }
-        return SemanticResult(self.images, metrics, tuple(classes), self._confusion.cpu().numpy())
-
-    def resample(self, weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """The figures of `SemanticResult.metrics` on draws of the images, NaN where undefined.
-
-        Args:
-            weights: ``(R, n_images)``, how often each draw took each image, in the order they were added.
-
-        Returns:
-            ``(R,)`` for each figure.
-        """
-        per_image = self._per_image()
-        images, sums, classes = per_image.shape
-        # sums of whole numbers below 2^53: exact in float64, and a product of matrices
-        drawn = (weights.astype(np.float64) @ per_image.reshape(images, -1)).reshape(-1, sums, classes)
-        rows = np.moveaxis(drawn, 1, 0)
-        return _means(rows, _class_figures(rows))
-
-    def _per_image(self) -> NDArray[np.float64]:
-        """``(n_images, 3 or 5, K)``."""
-        if not self._sums:
-            return np.zeros((0, 5 if self._boundary else 3, len(self.class_names)))
-        return torch.stack(self._sums).cpu().numpy().astype(np.float64)
-
-    def _labels(self, values: Labels, image: str, what: str) -> Tensor:
-        """The picture on the device, checked, with the number of classes where it leaves pixels out."""
-        kind = values.dtype.is_floating_point if isinstance(values, Tensor) else values.dtype.kind not in "iub"
-        if values.ndim != 2 or kind:
-            raise DataError(
-                f"the {what} is no label picture",
-                file=image,
-                found=f"shape {tuple(values.shape)} of {values.dtype}",
-                expected="whole numbers of shape (height, width)",
-            )
-        wide = values.dtype.itemsize > 2
-        if not isinstance(values, Tensor):
-            values = torch.from_numpy(values.astype(np.int64 if wide else np.int32))
-        labels = values.to(self._device, torch.int64 if wide else torch.int32)
-        count = len(self.class_names)
-        left_out = labels == self._ignore
-        known = labels.masked_fill(left_out, 0)
-        if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < count:
-            names = ", ".join(f"{index} {name}" for index, name in enumerate(self.class_names[:20]))
-            more = f" and {count - 20} more" if count > 20 else ""
-            raise DataError(
-                f"the {what} holds an id that is no class",
-                file=image,
-                found=str(int(known[(known < 0) | (known >= count)][0])),
-                expected=f"{names}{more}, or {self._ignore} for pixels to leave out",
-            )
-        return known.to(torch.int32).masked_fill_(left_out, count)
-
-    def _boundary_counts(self, predicted: Tensor, truth: Tensor) -> list[Tensor]:
-        """Pixels in both boundaries and in either, ``(K,)`` each."""
-        count = len(self.class_names)
-        valid = truth != count
-        of_truth, of_prediction = (_near_contour(labels, valid, count) for labels in (truth, predicted))
-
-        def pixels(labels: Tensor, chosen: Tensor) -> Tensor:
-            return torch.bincount(labels.masked_fill(~chosen, count).flatten(), minlength=count + 1)[:-1]
-
-        both = pixels(truth, of_truth & of_prediction & (truth == predicted))
-        return [both, pixels(truth, of_truth) + pixels(predicted, of_prediction) - both]
+    def write(self, folder: Path, *, bound: Mapping[str, Any], times: StageTimes | None) -> None:
+        """Write ``evaluation.json`` and ``plots``."""
+        write_map_outcome(folder, self.metrics, bound=bound, times=times)
 
 
-def _near_contour(labels: Tensor, valid: Tensor, n_classes: int) -> Tensor:
-    """Which valid pixels lie in the boundary of their class's mask, ``(H, W)`` bool, for all classes at once.
+class SemanticEvaluator:
+    """Evaluates semantic models on one part of the data; see `tasks.Evaluator`.
 
-    A pixel lies inside where its whole window holds one label: the greatest there is the least. Pixels that are not
-    valid agree with any label.
+    Args:
+        dataset: The part, its background painted.
+        cfg: The run's config.
+        project: How its pictures are read, and the competition that its data are of.
     """
-    reach = boundary_width_px(*labels.shape)
-    side = 2 * reach + 1
-    if min(labels.shape) < side:
-        return valid
-    greatest, least = labels.masked_fill(~valid, -1), labels.masked_fill(~valid, n_classes + 1)
-    for dim in (0, 1):
-        greatest = _over_window(torch.maximum, greatest, side, dim)
-        least = _over_window(torch.minimum, least, side, dim)
-    near = valid.clone()
-    near[reach:-reach, reach:-reach] &= greatest != least
-    return near
+
+    def __init__(self, dataset: Dataset, cfg: CfgNode, project: Project) -> None:
+        self._dataset = dataset
+        self._cfg = cfg
+        self._project = project
+        self._reader = picture_reader(project, cfg)
+        self._labels = label_files(dataset, task="semantic")
+
+    def predict(
+        self,
+        model: Any,
+        *,
+        times: StageTimes | None = None,
+        batch_size: int | None = None,
+        show_progress: bool | None = None,
+    ) -> list[LabelPng]:
+        """A label picture for each image, in order."""
+        return predict_labels(
+            model,
+            self._dataset,
+            self._cfg,
+            self._reader,
+            times=times,
+            batch_size=batch_size,
+            show_progress=show_progress,
+        )
+
+    def quick(self, found: Sequence[LabelPng]) -> Quick:
+        """Mean IoU and what belongs to it, without boundaries."""
+        metrics = map_metrics(self.scorer(found, boundary=False), intervals=False)
+        scalars = {f"semantic/{name}": one.value for name, one in metrics.metrics.items() if one.value is not None}
+        of_classes = {row["name"]: row["metrics"]["IoU"].value for row in metrics.classes}
+        scalars |= {f"semantic/IoU-{name}": value for name, value in of_classes.items() if value is not None}
+        figures = metrics.metrics
+        line = f"mIoU {figures['mIoU']}  pixel accuracy {figures['pACC']}  mean Dice {figures['mDice']}"
+        return Quick(metrics.main.value, line, scalars)
+
+    def evaluate(self, found: Sequence[LabelPng], scoring: Scoring) -> MapOutcome:
+        """All figures with their intervals."""
+        with scoring.times.scoring():
+            metrics = map_metrics(self.scorer(found), intervals=True)
+            preset = self._project.data.csv_preset
+            if preset is not None:
+                metrics = replace(metrics, metrics=metrics.metrics | {preset: self._competition(found, preset)})
+            return MapOutcome(metrics)
+
+    def save(self, found: Sequence[LabelPng], folder: Path) -> str:
+        """Write a PNG for each image into ``predicted_labels``, and the classes into ``categories.json`` there."""
+        save_labels(found, self._dataset.images, self._dataset.class_names, folder / PREDICTIONS)
+        return self.digest(folder)
+
+    def digest(self, folder: Path) -> str:
+        """A SHA-256 over the PNGs and their names."""
+        places = beside(self._dataset.images, folder / PREDICTIONS, ".png")
+        return files.sha256_files(folder / PREDICTIONS, [places[image.id] for image in self._dataset.images])
+
+    def load(self, folder: Path) -> list[LabelPng]:
+        """Read the PNGs."""
+        places = beside(self._dataset.images, folder / PREDICTIONS, ".png")
+        return [places[image.id].read_bytes() for image in self._dataset.images]
+
+    def draw(self, path: Path, found: Sequence[LabelPng], *, title: str, subtitle: str) -> None:
+        """The picture, the labels drawn and those predicted, with a legend."""
+        panels = []
+        for at in chosen_images(len(found)):
+            image, (predicted, truth) = self._dataset.images[at], self._both(found, at)
+            scorer = SemanticScorer(self._dataset.class_names, boundary=False)
+            scorer.add(predicted, truth, image.file_name)
+            panels.append(
+                LabelPanel(
+                    image_rgb=shown(self._reader, image),
+                    title=image.file_name,
+                    truth=truth,
+                    predicted=predicted,
+                    note=f"mIoU {scorer.result().metrics['mIoU']}",
+                )
+            )
+        write_label_sheet(path, panels, class_names=self._dataset.class_names, title=title, subtitle=subtitle)
+
+    def _competition(self, found: Sequence[LabelPng], preset: str) -> Metric:
+        """The figure by which a competition ranks, from 0 to 100, with its interval over the images."""
+        background = self._project.data.background
+        maps = (decode_png(one) for one in found)
+        predicted = dataset_of_maps(
+            self._dataset.images, maps, classes=self._dataset.class_names, background=background, preset=preset
+        )
+        result = competition_score(preset, self._dataset, predicted, background=background)
+        each = 100 * np.array(list(result.per_image.values()))
+        span = bootstrap.interval(lambda weights: weights @ each / weights.sum(axis=1), len(each))
+        return Metric(100 * result.value, low=span.low, high=span.high)
+
+    def _both(self, found: Sequence[LabelPng], at: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Prediction and ground truth of an image; pixels without data are left out of both."""
+        predicted, truth = decode_png(found[at]), read_labels(self._labels.semantic[at])
+        return predicted, np.where(predicted == VOID, np.uint8(VOID), truth)
+
+    def scorer(self, found: Sequence[LabelPng], *, boundary: bool = True) -> SemanticScorer:
+        """A scorer with all images of the part added."""
+        scorer = SemanticScorer(self._dataset.class_names, boundary=boundary)
+        for at, image in enumerate(self._dataset.images):
+            scorer.add(*self._both(found, at), image.file_name)
+        return scorer
 
 
-def _over_window(operation: Callable[[Tensor, Tensor], Tensor], values: Tensor, length: int, dim: int) -> Tensor:
-    """``operation`` over each ``length`` neighbours along ``dim``; what it covers doubles with every step."""
-    reached = 1
-    while reached < length:
-        step = min(reached, length - reached)
-        size = values.shape[dim] - step
-        values = operation(values.narrow(dim, 0, size), values.narrow(dim, step, size))
-        reached += step
-    return values
+def predict_labels(
+    model: Any,
+    dataset: Dataset,
+    cfg: CfgNode,
+    reader: PictureReader,
+    *,
+    times: StageTimes | None = None,
+    batch_size: int | None = None,
+    show_progress: bool | None = None,
+) -> list[LabelPng]:
+    """The class of every pixel of every image of ``dataset``, in order.
+
+    Args:
+        model: A semantic model.
+        dataset: Images to run on; its instances are not looked at.
+        cfg: For image size, and the size of windows where pictures are large.
+        reader: Reads the pictures.
+        times: Takes the time of each stage.
+        batch_size: Images or windows per forward pass.
+        show_progress: Whether to draw a progress bar; None draws one on a terminal.
+    """
+    times = times or StageTimes()
+    options: dict[str, Any] = {"batch_size": batch_size, "show_progress": show_progress}
+    if cfg.TEST.WINDOW_PX:
+        with times.running():
+            return [
+                encode_png(
+                    predict_windows(model, str(image.path), cfg, reader, classes=len(dataset.categories), **options)
+                )
+                for image in dataset.images
+            ]
+    samples = SemanticEvaluationSamples(
+        detectron2_dicts(dataset),
+        reader=reader,
+        short_side_px=cfg.INPUT.MIN_SIZE_TEST,
+        max_side_px=cfg.INPUT.MAX_SIZE_TEST,
+    )
+    found: list[LabelPng] = [b""] * len(samples)
+
+    def finish(index: int, sample: dict[str, Any], labels: NDArray[np.uint8]) -> None:
+        found[index] = encode_png(labels)
+
+    stream(model, samples, forward_labels, finish, times=times, **options)
+    return found
 
 
-def _class_figures(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Figures of classes ``(..., K)`` from sums ``(3 or 5, ..., K)``."""
-    right, truth, predicted = sums[:3]
-    figures = {
-        "IoU": 100 * ratio(right, truth + predicted - right),
-        "ACC": 100 * ratio(right, truth),
-        "Dice": 100 * ratio(2 * right, truth + predicted),
-    }
-    return figures | ({"boundary_IoU": 100 * ratio(sums[3], sums[4])} if len(sums) > 3 else {})
+def predict_windows(
+    model: Any, path: str | Path, cfg: CfgNode, reader: PictureReader, *, classes: int, **options: Any
+) -> NDArray[np.uint8]:
+    """The labels ``(H, W)`` of one picture, found in windows of ``cfg.TEST.WINDOW_PX``."""
+    with reader.open(path) as picture:
+        labels = np.empty((picture.height_px, picture.width_px), np.uint8)
+        for rows in predict_rows(
+            model, picture, classes=classes, window_px=cfg.TEST.WINDOW_PX, scores="probabilities", **options
+        ):
+            labels[rows.top_px : rows.top_px + len(rows.class_ids)] = rows.class_ids
+    return labels
 
 
-def _means(sums: NDArray[np.float64], figures: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    """Figures over all classes ``(...)`` from sums ``(3 or 5, ..., K)`` and the figures of classes ``(..., K)``."""
-    right, truth = sums[:2]
-    pixels = truth.sum(axis=-1)
-    means = {
-        "mIoU": mean_defined(figures["IoU"]),
-        "fwIoU": ratio((truth * np.nan_to_num(figures["IoU"])).sum(axis=-1), pixels),
-        "pACC": 100 * ratio(right.sum(axis=-1), pixels),
-        "mACC": mean_defined(figures["ACC"]),
-        "mDice": mean_defined(figures["Dice"]),
-    }
-    return means | ({"boundary_mIoU": mean_defined(figures["boundary_IoU"])} if "boundary_IoU" in figures else {})
+def forward_labels(model: Any, batch: Sequence[dict[str, Any]]) -> list[NDArray[np.uint8]]:
+    """The class of every pixel of each picture of a batch, off the device."""
+    found = [one["sem_seg"].argmax(dim=0).to(torch.uint8).cpu().numpy() for one in model(batch)]
+    return [_without_data(labels, sample) for labels, sample in zip(found, batch, strict=True)]
 
 
-def _class_reason(figure: str, name: str) -> str:
-    what, where = {
-        "ACC": ("pixel", "the ground truth"),
-        "boundary_IoU": ("boundary", "ground truth or prediction"),
-    }.get(figure, ("pixel", "ground truth or prediction"))
-    return f"class {name!r} has no {what} in {where}"
+def _without_data(labels: NDArray[np.uint8], sample: dict[str, Any]) -> NDArray[np.uint8]:
+    """The labels, 255 where no channel of what the model saw has data."""
+    image = sample["image"]
+    if not image.is_floating_point():
+        return labels
+    empty = resized_labels(image.isnan().all(dim=0).numpy().astype(np.uint8), labels.shape)
+    return np.where(empty == 1, np.uint8(VOID), labels)
+
+
+def save_labels(found: Sequence[LabelPng], images: Sequence[Image], class_names: Sequence[str], folder: Path) -> None:
+    """Write label pictures, and ``categories.json`` with what each value means."""
+    places = beside(images, folder, ".png")
+    for image, content in zip(images, found, strict=True):
+        files.write_bytes(places[image.id], content)
+    write_categories(folder, class_names)
+
+
+def write_categories(folder: Path, class_names: Sequence[str]) -> None:
+    """Write ``categories.json``: what each value of the label pictures in a folder means."""
+    files.write_json(folder / "categories.json", [{"label": at, "name": name} for at, name in enumerate(class_names)])
+
+
+def shown(reader: PictureReader, image: Image) -> NDArray[np.uint8]:
+    """A picture of any number of channels as RGB ``(H, W, 3)``, for people."""
+    rgb: NDArray[np.uint8] = to_rgb(reader.shown(reader.read(str(image.path))))
+    return rgb

@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 from d2tune import files
-from d2tune.annotations import labelme
-from d2tune.annotations.dataset import Category, Dataset, Image, Instance, Rle
-from d2tune.annotations.outputs import beside, refuse_existing
+from d2tune.annotations.formats import labelme
+from d2tune.annotations.io.outputs import beside, refuse_existing
+from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
+from d2tune.annotations.model.types import Rle
 from d2tune.data.mapper import inference_sample
-from d2tune.data.parts import load_parts
+from d2tune.data.splits import load_parts
 from d2tune.errors import DataError
-from d2tune.evaluation.loop import detect, inference_mode
+from d2tune.inference.loop import detect, inference_mode
 from d2tune.inference.predict_maps import find_rasters, predict_panoptic, predict_semantic, readable_photos
 from d2tune.modeling.from_run import LoadedRun, load_run
 from d2tune.project import LabelImages, load_project
-from d2tune.report.contact_sheet import draw_instances
+from d2tune.report.sheets.contact_sheet import draw_instances
 from d2tune.run_folder import RunFolder, ensure_writable
 
 To = Literal["auto", "coco", "labelme", "csv"]

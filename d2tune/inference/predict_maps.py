@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from d2tune import files
-from d2tune.annotations import labelme, rle_csv
-from d2tune.annotations.dataset import Category, Dataset, Image
-from d2tune.annotations.from_masks import dataset_of_masks
-from d2tune.annotations.outputs import beside
-from d2tune.annotations.panoptic import from_colours, to_colours
-from d2tune.annotations.raster_files import ARRAY_SUFFIXES
-from d2tune.annotations.rasters import is_raster_name
+from d2tune.annotations.formats import labelme, rle_csv
+from d2tune.annotations.formats.from_masks import dataset_of_masks
+from d2tune.annotations.formats.panoptic import from_colours, to_colours
+from d2tune.annotations.io.outputs import beside
+from d2tune.annotations.io.raster_files import ARRAY_SUFFIXES
+from d2tune.annotations.io.rasters import is_raster_name
+from d2tune.annotations.model.dataset import Category, Dataset, Image
+from d2tune.data.image_reader import OpenPicture, PictureReader, Pixels, picture_reader
 from d2tune.data.label_maps import decode_png, encode_png, panoptic_table
 from d2tune.data.mapper import inference_sample, read_image
-from d2tune.data.pictures import OpenPicture, PictureReader, Pixels, picture_reader
 from d2tune.data.semantic_mapper import semantic_sample
 from d2tune.errors import DataError
-from d2tune.evaluation.loop import inference_mode
-from d2tune.evaluation.panoptic_task import Segments, forward_segments, overlay_of
-from d2tune.evaluation.semantic_task import forward_labels, predict_windows, write_categories
+from d2tune.evaluation.panoptic import Segments, forward_segments, overlay_of
+from d2tune.evaluation.semantic import forward_labels, predict_windows, write_categories
+from d2tune.inference.loop import inference_mode
 from d2tune.inference.raster_output import LabelTiff, Preview
 from d2tune.inference.sliding_window import predict_rows
 from d2tune.inference.submission import dataset_of_maps, instances_of_map, write_submission
 from d2tune.modeling.from_run import LoadedRun
-from d2tune.report.label_overlay import colours, overlay, to_rgb
+from d2tune.report.sheets.label_overlay import colours, overlay, to_rgb
 
 _TIFFS = (".tif", ".tiff")
 

@@ -16,9 +16,9 @@ import tifffile
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from d2tune.annotations.rasters import Georeference
+from d2tune.annotations.io.rasters import Georeference
 from d2tune.files import atomic_write
-from d2tune.report.drawing import instance_colours
+from d2tune.report.sheets.drawing import instance_colours
 
 LEFT_OUT = 255
 """The value of pixels that have no class: no data in TIFFs, transparent in previews."""

@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from d2tune.errors import ProjectError, RunError
-from d2tune.evaluation.loop import inference_mode
+from d2tune.inference.loop import inference_mode
 
 LEFT_OUT = 255
 """The class id of pixels without data in any channel."""
@@ -33,7 +33,7 @@ SemanticModel = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 
 class Picture(Protocol):
-    """A picture that is read by windows; `d2tune.annotations.rasters.Raster` is one."""
+    """A picture that is read by windows; `d2tune.annotations.io.rasters.Raster` is one."""
 
     @property
     def height_px(self) -> int: ...

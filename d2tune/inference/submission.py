@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations import rle_csv
-from d2tune.annotations.dataset import Dataset, Image
-from d2tune.annotations.from_masks import dataset_of_masks
-from d2tune.annotations.geometry import Mask
-from d2tune.annotations.rle_csv import PRESETS
-from d2tune.annotations.semantic import VOID
+from d2tune.annotations.formats import rle_csv
+from d2tune.annotations.formats.from_masks import dataset_of_masks
+from d2tune.annotations.formats.rle_csv import PRESETS
+from d2tune.annotations.formats.semantic import VOID
+from d2tune.annotations.model.dataset import Dataset, Image
+from d2tune.annotations.model.types import Mask
 from d2tune.errors import DataError
 
 

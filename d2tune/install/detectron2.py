@@ -22,7 +22,7 @@ from typing import Any
 
 from d2tune.errors import D2TuneError, MachineError
 from d2tune.files import sha256_file
-from d2tune.install import mends
+from d2tune.install import compatibility
 
 SDIST_PROJECT = "pb1-detectron2"
 SDIST_VERSION = "0.6"
@@ -228,7 +228,7 @@ def build_wheel(source: Path, folder: Path) -> Path:
     files[f"{DIST_INFO}/METADATA"] = _metadata().encode()
     files[f"{DIST_INFO}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: d2tune\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files[f"{DIST_INFO}/LICENSE"] = (source / "LICENSE").read_bytes()
-    files[f"{DIST_INFO}/{MENDS_FILE}"] = mends.summary().encode()
+    files[f"{DIST_INFO}/{MENDS_FILE}"] = compatibility.summary().encode()
 
     record = ""
     for name, content in sorted(files.items()):
@@ -255,7 +255,7 @@ def make_wheel(folder: Path, *, sdist: Path | None = None) -> Path:
     archive = download_sdist(folder) if sdist is None else sdist
     check_sdist(archive)
     source = unpack(archive, folder / "source")
-    mends.apply(source)
+    compatibility.apply(source)
     return build_wheel(source, folder)
 
 
@@ -274,7 +274,7 @@ def install_wheel(wheel: Path) -> None:
 
 def is_kept(present: Installed) -> bool:
     """Whether an installed Detectron2 stays: any that works, unless d2tune built it from an older list of mends."""
-    return present.import_error is None and present.mends in (None, mends.summary())
+    return present.import_error is None and present.mends in (None, compatibility.summary())
 
 
 def install(*, requirement: str | None = None, sdist: Path | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from d2tune.annotations.splits import Split
+from d2tune.annotations.splitting.splits import Split
 from d2tune.errors import printable
 from d2tune.report.tables import format_table
 

@@ -10,8 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from d2tune.annotations.outputs import write_png
-from d2tune.samples.canvas import blend, blurred, develop, ellipse, fill, hsv, local_grid, smooth, to_image, value_noise
+from d2tune.annotations.io.outputs import write_png
+from d2tune.samples.rendering.canvas import (
+    blend,
+    blurred,
+    develop,
+    ellipse,
+    fill,
+    hsv,
+    local_grid,
+    smooth,
+    to_image,
+    value_noise,
+)
 
 CLASS_NAMES = ("background", "cytoplasm", "nucleus")
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from d2tune.samples.backgrounds import planks
-from d2tune.samples.canvas import (
+from d2tune.samples.rendering.backgrounds import planks
+from d2tune.samples.rendering.canvas import (
     blend,
     blurred,
     box,
@@ -29,7 +29,7 @@ from d2tune.samples.canvas import (
     to_image,
     value_noise,
 )
-from d2tune.samples.scene import Part, Scene
+from d2tune.samples.rendering.scene import Part, Scene
 
 CLASS_NAMES = ("microcontroller", "capacitor", "connector", "crystal")
 COUNT_WEIGHTS = (0.06, 0.14, 0.24, 0.24, 0.18, 0.14)

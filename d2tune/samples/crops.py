@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import tifffile
 
-from d2tune.annotations.outputs import write_png
+from d2tune.annotations.io.outputs import write_png
 from d2tune.files import write_bytes
-from d2tune.samples.canvas import value_noise
+from d2tune.samples.rendering.canvas import value_noise
 
 CLASS_NAMES = ("wheat", "barley", "rapeseed", "maize", "sugar beet", "potato", "sunflower", "alfalfa")
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from d2tune.samples.backgrounds import any_place
-from d2tune.samples.canvas import (
+from d2tune.samples.rendering.backgrounds import any_place
+from d2tune.samples.rendering.canvas import (
     blend,
     blurred,
     box,
@@ -33,7 +33,7 @@ from d2tune.samples.canvas import (
     to_image,
     value_noise,
 )
-from d2tune.samples.scene import Part, Scene
+from d2tune.samples.rendering.scene import Part, Scene
 
 CLASS_NAMES = ("face",)
 COUNT_WEIGHTS = (0.2, 0.25, 0.22, 0.15, 0.1, 0.08)

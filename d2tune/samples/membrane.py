@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d2tune.annotations.outputs import write_png
-from d2tune.samples.canvas import blurred, ellipse, fill, pixel_grid, stroke, to_image, value_noise
+from d2tune.annotations.io.outputs import write_png
+from d2tune.samples.rendering.canvas import blurred, ellipse, fill, pixel_grid, stroke, to_image, value_noise
 
 CLASS_NAMES = ("membrane", "cell")
 

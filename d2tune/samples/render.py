@@ -12,9 +12,9 @@ import numpy as np
 from d2tune.errors import DataError, nearest
 from d2tune.files import write_text
 from d2tune.samples import balloon, carvana, cells, chipset, crops, face, membrane, ships, steel, street
-from d2tune.samples.canvas import develop
-from d2tune.samples.labelme_files import write_labelme_pair
-from d2tune.samples.scene import SampleInstance
+from d2tune.samples.rendering.canvas import develop
+from d2tune.samples.rendering.labelme_files import write_labelme_pair
+from d2tune.samples.rendering.scene import SampleInstance
 
 _MODULES = {"balloon": balloon, "chipset": chipset, "face": face}
 _WRITERS = {

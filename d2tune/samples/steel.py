@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from d2tune.samples.canvas import (
+from d2tune.samples.rendering.canvas import (
     blurred,
     curve,
     develop,
@@ -20,7 +20,7 @@ from d2tune.samples.canvas import (
     to_image,
     value_noise,
 )
-from d2tune.samples.csv_sample import Drawing, Layout, hex_name, write_csv_sample
+from d2tune.samples.rendering.csv_sample import Drawing, Layout, hex_name, write_csv_sample
 
 CLASS_NAMES = ("background", "1", "2", "3", "4")
 SIZE = (64, 400)

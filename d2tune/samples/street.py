@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d2tune.samples.backgrounds import sky
-from d2tune.samples.canvas import (
+from d2tune.samples.rendering.backgrounds import sky
+from d2tune.samples.rendering.canvas import (
     Light,
     blend,
     box,
@@ -29,7 +29,7 @@ from d2tune.samples.canvas import (
     stroke,
     value_noise,
 )
-from d2tune.samples.labelme_files import write_labelme_pair
+from d2tune.samples.rendering.labelme_files import write_labelme_pair
 
 THINGS = ("car", "person")
 STUFF = ("road", "sky", "building", "vegetation")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PilImage
 
-from d2tune.annotations.dataset import Dataset
+from d2tune.annotations.model.dataset import Dataset
 
 TRIANGLE = [[10, 10], [30, 10], [10, 40]]
 SQUARE = [[5, 5], [15, 5], [15, 15], [5, 15]]

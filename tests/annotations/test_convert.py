@@ -12,7 +12,8 @@ import pytest
 
 from d2tune.annotations import convert as doors
 from d2tune.annotations.convert import FindingsError, check, convert, detect_format, read_dataset
-from d2tune.annotations.dataset import Finding, ReadOptions
+from d2tune.annotations.model.findings import Finding
+from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
 from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, picture, shape
 
@@ -173,7 +174,7 @@ def test_the_table_groups_by_code_and_counts_the_rest() -> None:
 
 def codes_in_sources() -> set[str]:
     """Every finding code that the sources name beside a level, or raise with points."""
-    text = "\n".join(path.read_text("utf-8") for path in SOURCES.glob("*.py"))
+    text = "\n".join(path.read_text("utf-8") for path in SOURCES.rglob("*.py"))
     found = set(re.findall(r'note\(\s*"(?:error|warning|info)",\s*"(\w+)"', text))
     found |= set(re.findall(r'(?:PointError\(\s*|dropped\(unit, )"(\w+)"', text))
     return found
@@ -183,7 +184,7 @@ def test_every_code_is_explained_with_its_level() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (error|warning|info) \|", (DOCS / "findings.md").read_text("utf-8"), re.M)
     assert len(rows) == len(dict(rows))
     assert set(dict(rows)) == codes_in_sources()
-    text = "\n".join(path.read_text("utf-8") for path in SOURCES.glob("*.py"))
+    text = "\n".join(path.read_text("utf-8") for path in SOURCES.rglob("*.py"))
     for level, code in re.findall(r'note\(\s*"(error|warning|info)",\s*"(\w+)"', text):
         assert dict(rows)[code] == level
 

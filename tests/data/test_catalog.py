@@ -6,7 +6,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from d2tune.annotations.convert import read_dataset
-from d2tune.annotations.dataset import Category, Dataset, Image, Instance
+from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
 from d2tune.data.catalog import register
 from d2tune.data.label_maps import label_files
 

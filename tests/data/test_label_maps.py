@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from d2tune.annotations import geometry
 from d2tune.annotations.convert import read_dataset
-from d2tune.annotations.dataset import Category, Dataset, Image, Instance, ReadOptions, Rle
+from d2tune.annotations.geometry.masks import encode_mask
+from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.annotations.model.types import Rle
 from d2tune.data import label_maps
 from d2tune.data.label_maps import LabelFiles, decode_png, encode_png, label_files, read_labels, with_background
 from d2tune.errors import DataError
@@ -212,7 +214,7 @@ def test_processes_that_paint_at_once() -> None:
 def test_what_is_half_painted_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
     names = tuple(f"{at}.jpg" for at in range(3))
     broken = drawn(*STREET, names=names)
-    bad = replace(broken.instances[-1], segmentation=Rle(9, 9, geometry.encode_mask(np.eye(9) > 0)["counts"].decode()))
+    bad = replace(broken.instances[-1], segmentation=Rle(9, 9, encode_mask(np.eye(9) > 0)["counts"].decode()))
     with pytest.raises(IndexError):
         label_files(replace(broken, instances=(*broken.instances[:-1], bad)), task="panoptic")
     assert list((cache_folder() / "labels").iterdir()) == []

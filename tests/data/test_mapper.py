@@ -8,7 +8,7 @@ from PIL import Image as PilImage
 from pycocotools import mask as mask_utils
 
 from d2tune.annotations.convert import read_dataset
-from d2tune.annotations.dataset import ReadOptions
+from d2tune.annotations.model.options import ReadOptions
 from d2tune.data.batches import SampleKey
 from d2tune.data.catalog import detectron2_dicts
 from d2tune.data.mapper import EvaluationSamples, TrainingSamples, read_image

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
-from d2tune.annotations.rasters import RasterOptions
+from d2tune.annotations.model.options import RasterOptions
 from d2tune.data.batches import SampleKey
-from d2tune.data.pictures import PictureReader
+from d2tune.data.image_reader import PictureReader
 from d2tune.data.semantic_mapper import (
     SemanticEvaluationSamples,
     SemanticInput,

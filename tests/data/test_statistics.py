@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2tune.annotations.rasters import RasterOptions, open_raster
+from d2tune.annotations.io.rasters import open_raster
+from d2tune.annotations.model.options import RasterOptions
 from d2tune.data.statistics import channel_statistics, class_pixels
 from tests.shared_files import SHARED
 

@@ -15,7 +15,7 @@ from detectron2.evaluation import SemSegEvaluator
 from PIL import Image as PilImage
 
 import d2tune
-from d2tune.data.parts import load_parts
+from d2tune.data.splits import load_parts
 from d2tune.engine.prepare import prepare
 from d2tune.errors import D2TuneError, DataError, ProjectError
 from d2tune.project import load_project

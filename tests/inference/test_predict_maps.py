@@ -18,13 +18,14 @@ import yaml
 from PIL import Image as PilImage
 
 import d2tune
-from d2tune.annotations import rle_csv
 from d2tune.annotations.convert import read_dataset
-from d2tune.annotations.dataset import Dataset, ReadOptions
-from d2tune.annotations.semantic import paint
+from d2tune.annotations.formats import rle_csv
+from d2tune.annotations.formats.semantic import paint
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.options import ReadOptions
 from d2tune.engine.prepare import prepare
 from d2tune.errors import DataError
-from d2tune.evaluation.tasks import evaluator_of
+from d2tune.evaluation.evaluator import evaluator_of
 from d2tune.inference import predict_maps
 from d2tune.inference.predict_maps import find_rasters
 from d2tune.modeling.from_run import load_run

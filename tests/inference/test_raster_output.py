@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from d2tune.annotations.rasters import Georeference, open_raster
+from d2tune.annotations.io.rasters import Georeference, open_raster
 from d2tune.inference import raster_output
 from d2tune.inference.raster_output import LabelTiff, NpyRows, Preview
 from d2tune.inference.sliding_window import predict_rows
-from d2tune.report.drawing import instance_colours
+from d2tune.report.sheets.drawing import instance_colours
 
 COLOURS = np.array([[200, 10, 0], [0, 255, 7], [1, 2, 3]], np.uint8)
 UTM = rasterio.crs.CRS.from_epsg(32633).to_wkt()

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from d2tune.annotations.rasters import open_raster
+from d2tune.annotations.io.rasters import open_raster
 from d2tune.errors import ProjectError, RunError
 from d2tune.inference import sliding_window
 from d2tune.inference.sliding_window import predict_rows

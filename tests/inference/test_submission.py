@@ -9,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from d2tune.annotations import geometry, rle_csv
 from d2tune.annotations.convert import convert
-from d2tune.annotations.dataset import Dataset, Image, ReadOptions, Rle
-from d2tune.annotations.from_masks import dataset_of_masks
+from d2tune.annotations.formats import rle_csv
+from d2tune.annotations.formats.from_masks import dataset_of_masks
+from d2tune.annotations.geometry.masks import decode_mask, rasterize, union_rles
+from d2tune.annotations.model.dataset import Dataset, Image
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
-from d2tune.evaluation.competition import competition_score
 from d2tune.inference.submission import dataset_of_maps, instances_of_map, write_submission
+from d2tune.metrics.competitions import competition_score
 from tests.annotations.builders import picture
 
 CLASSES = {
@@ -36,10 +39,10 @@ def map_of(dataset: Dataset, image: Image, parts: list[np.ndarray] | None = None
     labels = np.zeros((image.height_px, image.width_px), np.uint8)
     for one in dataset.by_image()[image.id]:
         if isinstance(one.segmentation, Rle):
-            mask = geometry.decode_mask(one.segmentation)
+            mask = decode_mask(one.segmentation)
         else:
             size = {"width_px": image.width_px, "height_px": image.height_px}
-            mask = geometry.decode_mask(geometry.union(geometry.rasterise(one.segmentation, **size)))
+            mask = decode_mask(union_rles(rasterize(one.segmentation, **size)))
         assert not labels[mask].any(), "two instances share a pixel"
         labels[mask] = one.category_id - 1
         if parts is not None:

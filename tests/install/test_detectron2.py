@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from d2tune.errors import MachineError
+from d2tune.install import compatibility
 from d2tune.install import detectron2 as installer
-from d2tune.install import mends
 from tests.install.sdist import real_sdist
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -135,7 +135,7 @@ def test_the_wheel_is_pure_python_and_named_detectron2(wheel):
         mended = archive.read("detectron2-0.6.dist-info/MENDS.txt").decode()
     assert "\nName: detectron2\nVersion: 0.6\n" in metadata
     assert "Requires-Dist: black" not in metadata
-    assert mended == mends.summary()
+    assert mended == compatibility.summary()
     assert "detectron2/model_zoo/configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml" in names
     assert {f"detectron2/projects/{name}/__init__.py" for name in installer.PROJECTS} <= names
     assert all(name.startswith(("detectron2/", "detectron2-0.6.dist-info/")) for name in names)
@@ -263,9 +263,9 @@ def test_links_are_not_unpacked(tmp_path):
     ("list_of_mends", "import_error", "kept"),
     [
         (None, None, True),  # Somebody else's, compiled or not.
-        (mends.summary(), None, True),
+        (compatibility.summary(), None, True),
         ("an older list", None, False),
-        (mends.summary(), "ImportError: broken", False),
+        (compatibility.summary(), "ImportError: broken", False),
     ],
 )
 def test_what_works_is_kept(list_of_mends, import_error, kept):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from PIL import Image as PilImage
 
-from d2tune.annotations.dataset import Category, Dataset, Image, Instance
-from d2tune.annotations.geometry import rectangle
-from d2tune.report.survey import Checked, survey
+from d2tune.annotations.geometry.polygons import rectangle_points
+from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
+from d2tune.report.check_page.survey import Checked, survey
 
 
 def make_dataset(sizes, boxes, *, classes=("a", "b"), folder=None, names=None, findings=()):
@@ -17,7 +17,7 @@ def make_dataset(sizes, boxes, *, classes=("a", "b"), folder=None, names=None, f
         for number, (name, (width, height)) in enumerate(zip(names, sizes, strict=True), start=1)
     )
     instances = tuple(
-        Instance(number, image, label, (rectangle((x, y), (x + w, y + h)),), (x, y, w, h), float(w * h))
+        Instance(number, image, label, (rectangle_points((x, y), (x + w, y + h)),), (x, y, w, h), float(w * h))
         for number, (image, label, x, y, w, h) in enumerate(sorted(boxes), start=1)
     )
     categories = tuple(Category(number, name) for number, name in enumerate(classes, start=1))

@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from d2tune.report.advice import listed, plural
-from d2tune.report.charts import Line, count_bars, heat_map, histogram, number, size_scatter
+from d2tune.report.check_page.advice import listed, plural
+from d2tune.report.check_page.charts import Line, count_bars, heat_map, histogram, number, size_scatter
 
 
 def tips(svg):

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d2tune.annotations.dataset import Finding
+from d2tune.annotations.model.findings import Finding
 from d2tune.errors import DataError
-from d2tune.report.check_page import check_page, refuse_foreign, write_check_page
-from d2tune.report.finding_words import WORDS
-from d2tune.report.pictures import choose
-from d2tune.report.survey import Checked
+from d2tune.report.check_page.finding_words import WORDS
+from d2tune.report.check_page.page import check_page, refuse_foreign, write_check_page
+from d2tune.report.check_page.pictures import choose
+from d2tune.report.check_page.survey import Checked
 from tests.report.datasets import make_dataset, saved, surveyed
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2tune.report.contact_sheet import Panel, contact_sheet, draw_instances, paired_colours, write_contact_sheet
-from d2tune.report.drawing import font, instance_colours, line_width_px, place_chips, shortened
+from d2tune.report.sheets.contact_sheet import Panel, contact_sheet, draw_instances, paired_colours, write_contact_sheet
+from d2tune.report.sheets.drawing import font, instance_colours, line_width_px, place_chips, shortened
 from tests.shared_files import SHARED
 
 
@@ -241,8 +241,8 @@ def test_arguments_that_do_not_belong_together(change, says):
 
 def test_needs_neither_torch_nor_detectron2():
     code = (
-        "import sys, d2tune.report.contact_sheet, d2tune.report.tables\n"
-        "d2tune.report.drawing.font(12)\n"
+        "import sys, d2tune.report.sheets.contact_sheet, d2tune.report.tables\n"
+        "d2tune.report.sheets.drawing.font(12)\n"
         "assert not {'torch', 'detectron2', 'matplotlib'} & set(sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

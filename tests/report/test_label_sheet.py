@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2tune.report.cards import SHEET_WIDTH_PX
-from d2tune.report.label_overlay import colour_map, colours, overlay, segment_overlay, to_rgb
-from d2tune.report.label_sheet import LabelPanel, label_sheet, write_label_sheet
+from d2tune.report.sheets.cards import SHEET_WIDTH_PX
+from d2tune.report.sheets.label_overlay import colour_map, colours, overlay, segment_overlay, to_rgb
+from d2tune.report.sheets.label_sheet import LabelPanel, label_sheet, write_label_sheet
 from tests.shared_files import SHARED
 
 LONG = tuple(f"class number {i} with a name that takes quite some room in a legend" for i in range(20))
@@ -200,6 +200,9 @@ def test_panels_that_cannot_be_shown(panels, says):
 
 
 def test_needs_neither_torch_nor_detectron2():
-    code = "import sys, d2tune.report.label_sheet\nassert not {'torch', 'detectron2', 'matplotlib'} & set(sys.modules)"
+    code = (
+        "import sys, d2tune.report.sheets.label_sheet\n"
+        "assert not {'torch', 'detectron2', 'matplotlib'} & set(sys.modules)"
+    )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -21,10 +21,10 @@ from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 from PIL import Image
 
-from d2tune.report import bar_plots, confusion_plot, plot_style, plots
-from d2tune.report.bar_plots import ERROR_WORDS, Bar, write_class_figure, write_error_types, write_size_ap
-from d2tune.report.confusion_plot import write_confusion
-from d2tune.report.plots import Curve, OperatingPoint, ScoreBin, write_calibration, write_precision_recall
+from d2tune.report.plots import bar_plots, confusion_plot, curve_plots, style
+from d2tune.report.plots.bar_plots import ERROR_WORDS, Bar, write_class_figure, write_error_types, write_size_ap
+from d2tune.report.plots.confusion_plot import write_confusion
+from d2tune.report.plots.curve_plots import Curve, OperatingPoint, ScoreBin, write_calibration, write_precision_recall
 
 RECALLS = np.linspace(0, 1, 101)
 ODD_NAMES = [
@@ -61,9 +61,9 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Figure, list[Text]]]:
         # a text of several lines is drawn without saying which text it is
         of_lines = [text for text in figure.findobj(Text) if "\n" in text.get_text()]
         seen.append((figure, [*recorder.texts.values(), *of_lines]))
-        plot_style.save_png(path, figure)
+        style.save_png(path, figure)
 
-    for module in (plots, bar_plots, confusion_plot):
+    for module in (curve_plots, bar_plots, confusion_plot):
         monkeypatch.setattr(module, "save_png", watched)
     return seen
 
@@ -204,7 +204,7 @@ def test_bytes_repeat_and_say_nothing_else(case, tmp_path):
 
 PLOT = """
 import sys
-from d2tune.report.plots import ScoreBin, write_calibration
+from d2tune.report.plots.curve_plots import ScoreBin, write_calibration
 write_calibration(sys.argv[1], [ScoreBin(0, 0.5, 3, 0.25, 0.2), ScoreBin(0.5, 1, 4, 0.75, 1.0)], expected_error=9.0)
 unwanted = {"torch", "torchvision", "detectron2", "matplotlib.pyplot", "d2tune.evaluation"} & set(sys.modules)
 sys.exit(f"imported: {unwanted}" if unwanted else 0)
@@ -373,7 +373,7 @@ def test_most_costly_error_is_named_and_dark(tmp_path, figures):
     found, axes = texts_of(figures), figures[0][0].axes[0]
     assert 'Mending "missed" would give back most: +14.2 points of AP50' in found
     assert [bar.get_width() for bar in axes.patches] == [0.0, 9.8, 0.0, 1.2, 3.4, 14.2]
-    dark = [to_rgb(bar.get_facecolor()) == to_rgb(plot_style.ACCENT) for bar in axes.patches]
+    dark = [to_rgb(bar.get_facecolor()) == to_rgb(style.ACCENT) for bar in axes.patches]
     assert dark == [False] * 5 + [True]
     assert all(any(text.startswith(meaning) for text in found) for meaning, _ in ERROR_WORDS.values())
     assert all(f"helps: {remedy}" in found for _, remedy in ERROR_WORDS.values())
@@ -412,7 +412,7 @@ VISIONS = {
 
 @pytest.mark.parametrize("vision", VISIONS)
 def test_colours_are_told_apart_by_everyone(vision):
-    seen = [simulated(to_rgb(colour), VISIONS[vision]) for colour in plot_style.LINES]
+    seen = [simulated(to_rgb(colour), VISIONS[vision]) for colour in style.LINES]
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 25
     right, wrong = confusion_plot._RIGHT, confusion_plot._WRONG
     for share in (0.4, 0.7, 1.0):
@@ -451,4 +451,4 @@ def test_what_cannot_be_drawn_is_refused(write, message, tmp_path):
     [(0, "0"), (999, "999"), (1000, "1.0k"), (1234, "1.2k"), (9999, "10k"), (999_999, "1.0M"), (3_400_000_000, "3.4G")],
 )
 def test_short_count(count, text):
-    assert plot_style.short_count(count) == text
+    assert style.short_count(count) == text

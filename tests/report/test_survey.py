@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from d2tune.annotations.dataset import Finding
-from d2tune.report.advice import advice, verdict
-from d2tune.report.survey import Checked, survey
+from d2tune.annotations.model.findings import Finding
+from d2tune.report.check_page.advice import advice, verdict
+from d2tune.report.check_page.survey import Checked, survey
 from tests.report.datasets import make_dataset, surveyed
 
 

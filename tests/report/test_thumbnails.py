@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from d2tune.annotations.dataset import Image
-from d2tune.report.thumbnails import Album, PictureError, Sketch, jpeg
+from d2tune.annotations.model.dataset import Image
+from d2tune.report.check_page.thumbnails import Album, PictureError, Sketch, jpeg
 from tests.report.datasets import saved
 
 

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from d2tune.annotations import geometry, rle_csv
-from d2tune.annotations.dataset import Dataset, ReadOptions
-from d2tune.data.parts import load_parts
+from d2tune.annotations.formats import rle_csv
+from d2tune.annotations.geometry.masks import decode_mask
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.data.splits import load_parts
 from d2tune.errors import DataError
 from d2tune.project import load_project
 from d2tune.samples import class_names, render_sample
@@ -114,7 +116,7 @@ def test_files_are_laid_out_as_the_public_ones(sample: Callable[[str], Path], ki
     for image in dataset.images:
         found = [rle_csv.united([one], public.size) for one in dataset.by_image()[image.id]]
         for one, other in zip(found, wanted[image.file_name], strict=True):
-            assert np.array_equal(geometry.decode_mask(one), other)
+            assert np.array_equal(decode_mask(one), other)
 
 
 @pytest.mark.slow
@@ -143,7 +145,7 @@ def test_masks_end_where_the_pictures_show_an_edge(sample: Callable[[str], Path]
         grey = cv2.imread(str(folder / public.train / image.file_name), cv2.IMREAD_GRAYSCALE).astype(np.float32)
         slope = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
         for one in dataset.by_image()[image.id]:
-            mask = geometry.decode_mask(rle_csv.united([one], public.size)).astype(np.uint8)
+            mask = decode_mask(rle_csv.united([one], public.size)).astype(np.uint8)
             rim = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(bool)
             at_rim.append(slope[rim].mean())
             shifted.append(slope[np.roll(rim, (-12, 12), (0, 1))].mean())

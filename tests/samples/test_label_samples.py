@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from d2tune.data.parts import load_parts
+from d2tune.data.splits import load_parts
 from d2tune.project import load_project
 from d2tune.samples import cells, class_names, crops, membrane, render_sample, street
 

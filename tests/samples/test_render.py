@@ -12,9 +12,9 @@ from pycocotools import mask as coco_mask
 
 from d2tune.errors import D2TuneError
 from d2tune.samples import render_sample
-from d2tune.samples.labelme_files import labelme_document
 from d2tune.samples.render import PHOTO_KINDS, render_picture
-from d2tune.samples.scene import SampleInstance
+from d2tune.samples.rendering.labelme_files import labelme_document
+from d2tune.samples.rendering.scene import SampleInstance
 from tests.shared_files import SHARED
 
 

@@ -1,0 +1,296 @@
+"""Pictures of any number of channels beside label pictures whose values are classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune.annotations.formats.assembly import SPECIAL_LABELS, Folders, Labels, assemble, folders_of
+from d2tune.annotations.formats.units import Draft, ImageDraft, Unit
+from d2tune.annotations.formats.voc import VOID
+from d2tune.annotations.geometry.masks import encode_mask, rle_area_px2, rle_bbox_xywh, to_rle
+from d2tune.annotations.io.images import walk_files
+from d2tune.annotations.io.rasters import is_raster_name, open_raster
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.options import LabelImageOptions, ReadOptions
+from d2tune.errors import DataError, nearest
+
+_BLOCK_VALUES = 1 << 22
+_ARRAY_HINT = "of an array with three axes, the shorter one of the first and the last is taken for the channels"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The pictures of one name and their label, each relative to its own folder.
+
+    Attributes:
+        pictures: One, unless something is wrong.
+        label: None where it is missing.
+    """
+
+    pictures: tuple[str, ...]
+    label: str | None
+
+
+def read(source: Path, options: ReadOptions) -> Dataset:
+    """Read label pictures: ``images/a.tif`` and ``labels/a.png``, or any other endings.
+
+    A picture is what `rasters.open_raster` reads: a photo, an array, a TIFF, or a folder of files that is named as its
+    label. Labels are PNG, TIFF or NumPy files with one channel of whole numbers; palettes count by their indices. A
+    value is the class that ``options.label_images.values`` names, where None leaves the pixels out; without that, it
+    is a place in ``options.labels`` and 255 is left out. A value that a TIFF says to hold no data is left out where it
+    is no class. Each class of a picture is one run-length instance.
+
+    With ``options.image_root`` the pictures lie there, and the source holds the labels.
+
+    Raises:
+        DataError: A folder is missing, the values have no names, or a name is none of the classes.
+    """
+    own = options.label_images or LabelImageOptions()
+    source = Path(source).absolute()
+    if not source.is_dir():
+        raise DataError("label images are read from a folder", file=source, expected=f"{own.images}/ and {own.labels}/")
+    folders = folders_of(source, options)
+    pictures = source / own.images if options.image_root is None else folders.root
+    for folder, key in ((pictures, "images"), (source / own.labels, "labels")):
+        if not folder.is_dir():
+            hint = f"Name it with data.label_images.{key}."
+            raise DataError(f"there is no folder of {key}", file=folder, expected="a folder", hint=hint)
+    labels = Labels(options)
+    names = _class_names(options, own, labels)
+    units, channels = [], {}
+    for pair in _with_progress(list(_pairs(pictures, source / own.labels, own))):
+        unit, count = _read_pair(pair, pictures, folders, options, own, labels)
+        units.append(unit)
+        if count is not None:
+            channels[len(units) - 1] = count
+    _note_channels(units, channels)
+    _note_all_left_out([units[place] for place in channels if units[place].image is not None])
+    return assemble(units, options, root=folders.root, names=names)
+
+
+def _class_names(options: ReadOptions, own: LabelImageOptions, labels: Labels) -> tuple[str, ...] | None:
+    """Class names in order where the values alone say them; None where ``options.labels`` does."""
+    if labels.names is None and not own.values:
+        raise DataError(
+            "the label values have no names",
+            place="data.label_images",
+            hint="Name the classes with --labels, or in the project with `classes` or data.label_images.values.",
+        )
+    drawn = [name for _, name in sorted(own.values.items()) if name is not None]
+    classes = [name for name in (labels.class_of(one.strip())[0] for one in drawn) if name is not None]
+    unknown = next((name for name in classes if labels.names is not None and name not in labels.names), None)
+    if unknown is not None:
+        near = nearest(unknown, labels.names or ())
+        raise DataError(
+            "a label value stands for a class that there is not",
+            place="data.label_images.values",
+            found=repr(unknown),
+            expected=", ".join(labels.names or ()),
+            hint=f"Did you mean {near!r}?" if near else None,
+        )
+    return tuple(dict.fromkeys(classes)) if labels.names is None else None
+
+
+def _key(name: str) -> str:
+    """A path without its ending."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _pairs(pictures: Path, label_folder: Path, own: LabelImageOptions) -> Iterator[_Pair]:
+    """Pictures and labels with the same path but for the ending, in the order of their paths."""
+    inside = label_folder.is_relative_to(pictures) and label_folder != pictures
+    prefix = label_folder.relative_to(pictures).as_posix() + "/" if inside else None
+    names = [name for name in walk_files(pictures) if is_raster_name(name)]
+    names = [name for name in names if prefix is None or not name.startswith(prefix)]
+    labels = [name for name in walk_files(label_folder) if is_raster_name(name)]
+    by_key: dict[str, tuple[list[str], list[str]]] = {}
+    for name, key in _picture_keys(names, {_key(label) for label in labels}, is_stack=bool(own.raster.stack)):
+        by_key.setdefault(key, ([], []))[0].append(name)
+    for label in labels:
+        by_key.setdefault(_key(label), ([], []))[1].append(label)
+    for _, (found, theirs) in sorted(by_key.items()):
+        yield from (_Pair(tuple(found), label) for label in theirs)
+        if not theirs:
+            yield from (_Pair((picture,), None) for picture in found)
+
+
+def _picture_keys(names: Sequence[str], labels: set[str], *, is_stack: bool) -> Iterator[tuple[str, str]]:
+    """Each picture with the path that its label has without an ending.
+
+    A folder is a picture where a label is called as it is. Where one folder is a picture or files are stacked, every
+    other folder is one too, unless labels lie in a folder of its name.
+    """
+    by_folder: dict[str, list[str]] = {}
+    for name in names:
+        by_folder.setdefault(str(PurePosixPath(name).parent), []).append(name)
+    holds_labels = {str(PurePosixPath(label).parent) for label in labels}
+    is_stack = is_stack or any(folder in labels for folder in by_folder)
+    for folder, files in by_folder.items():
+        if folder in labels or (is_stack and folder != "." and folder not in holds_labels):
+            yield folder, folder
+        else:
+            yield from ((name, _key(name)) for name in files)
+
+
+def _read_pair(
+    pair: _Pair, pictures: Path, folders: Folders, options: ReadOptions, own: LabelImageOptions, labels: Labels
+) -> tuple[Unit, int | None]:
+    """Read one picture's header and its label; gives the picture's channels where both are whole."""
+    base = pictures.relative_to(folders.root)
+    shown = (base / pair.pictures[0]).as_posix() if pair.pictures else None
+    label = None if pair.label is None else f"{own.labels}/{pair.label}"
+    unit = Unit(label or shown or "")
+    if shown is None:
+        message = f"there is no picture {pictures / _key(str(pair.label))}.*"
+        unit.note("error", "image_missing", message, hint="bring the picture, or delete the label")
+        return unit, None
+    if len(pair.pictures) > 1:
+        message = f"several pictures have this name: {', '.join(sorted(pair.pictures))}"
+        unit.note("error", "duplicate_image", message, hint="keep one of them")
+        return unit, None
+    if label is None and not options.include_unlabeled:
+        hint = "label it, move it away, or leave it out with data.skip_bad or --skip-bad"
+        unit.note("error", "label_missing", f"the picture has no label in {own.labels}", hint=hint)
+        return unit, None
+    try:
+        with open_raster(folders.root / shown, own.raster) as raster:
+            unit.image = ImageDraft(shown, raster.width_px, raster.height_px, folders.root / shown)
+            channels = raster.channels
+    except DataError as error:
+        unit.note("error", "image_unreadable", error.one_line())
+        return unit, None
+    if label is None:
+        unit.note("info", "unlabeled_image", "the picture has no label; it is a negative")
+        return unit, None
+    pixels, nodata = _label_pixels(folders.source / label, unit)
+    if pixels is None:
+        return unit, None
+    _add_classes(pixels, nodata, unit, labels, _value_names(options, own))
+    return unit, channels
+
+
+def _label_pixels(path: Path, unit: Unit) -> tuple[NDArray[Any] | None, float | None]:
+    """The values ``(H, W)`` of a label and which of them holds no data; None with the error that says why not."""
+    assert unit.image is not None
+    if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif"):
+        hint = "save the label as PNG from its source"
+        unit.note("error", "mask_undecodable", "a JPEG changes the values of a label, expected PNG", hint=hint)
+        return None, None
+    try:
+        with open_raster(path, indices=True) as raster:
+            size_px = (raster.width_px, raster.height_px)
+            problem = None
+            if raster.channels != 1:
+                problem = f"the label has {raster.channels} channels, expected one"
+            elif raster.stored_dtype.kind not in "biu":
+                problem = f"the label holds {raster.stored_dtype} values, expected whole numbers"
+            if problem is not None:
+                unit.note("error", "mask_undecodable", problem, hint="save the label as one channel of class values")
+            elif size_px != unit.image.size_px:
+                size, wanted = (f"{one[0]} x {one[1]}" for one in (size_px, unit.image.size_px))
+                is_array = unit.image.file_name.lower().endswith((".npy", ".npz"))
+                message = f"the label has {size} px, {unit.image.file_name} has {wanted}"
+                unit.note("error", "size_mismatch", message, hint=_ARRAY_HINT if is_array else None)
+            else:
+                return raster.read_stored()[..., 0], raster.nodata
+    except DataError as error:
+        unit.note("error", "mask_undecodable", error.one_line())
+    return None, None
+
+
+def _value_names(options: ReadOptions, own: LabelImageOptions) -> Mapping[int, str | None]:
+    """Class name by label value; None is left out."""
+    if own.values:
+        return own.values
+    return {VOID: None} | {
+        value: None if name in SPECIAL_LABELS else name for value, name in enumerate(options.labels or ())
+    }
+
+
+def _add_classes(
+    pixels: NDArray[Any], nodata: float | None, unit: Unit, labels: Labels, names: Mapping[int, str | None]
+) -> None:
+    """Add an instance for each class in a label, or the error that names its unknown values."""
+    counts = value_counts(pixels)
+    strangers = {value: count for value, count in counts.items() if value not in names and value != nodata}
+    if strangers:
+        listed = ", ".join(f"{value} ({count} px)" for value, count in sorted(strangers.items())[:8])
+        more = f" and {len(strangers) - 8} more" if len(strangers) > 8 else ""
+        known = ", ".join(str(value) for value in sorted(names)[:20]) + (", ..." if len(names) > 20 else "")
+        hint = "add them to the classes, or leave them out with `VALUE: null` in data.label_images.values"
+        message = f"the label holds values that are no class: {listed}{more}, expected {known}"
+        unit.note("error", "unknown_label_value", message, hint=hint)
+        unit.leave_out(sorted(strangers))
+        return
+    values: dict[str, list[int]] = {}
+    for value in sorted(counts):
+        drawn = names.get(value)
+        name = None if drawn is None else labels.read(drawn, unit, value)
+        if name is not None:
+            values.setdefault(name.label, []).append(value)
+    pixels = np.asfortranarray(pixels)  # run-length masks go down the columns
+    for label, members in values.items():
+        mask = pixels == members[0]
+        for value in members[1:]:
+            mask |= pixels == value
+        rle = encode_mask(mask)
+        box, area_px = rle_bbox_xywh(rle), rle_area_px2(rle)
+        unit.drafts.append(Draft(label, tuple(members), to_rle(rle), box, area_px))
+
+
+def value_counts(pixels: NDArray[Any]) -> dict[int, int]:
+    """How many pixels each value of a label ``(H, W)`` has, counted a few rows at a time."""
+    counts: Counter[int] = Counter()
+    rows = max(1, _BLOCK_VALUES // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        block = pixels[top : top + rows].reshape(-1)
+        if block.dtype == np.uint8:
+            numbers = np.bincount(block, minlength=256)
+            values = np.flatnonzero(numbers)
+            numbers = numbers[values]
+        else:
+            values, numbers = np.unique(block, return_counts=True)
+        counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+    return {int(value): count for value, count in counts.items()}
+
+
+def _note_channels(units: Sequence[Unit], channels: Mapping[int, int]) -> None:
+    """Pictures that differ from most others in their channels cannot go through one network."""
+    if len(set(channels.values())) < 2:
+        return
+    usual = Counter(channels.values()).most_common(1)[0][0]
+    example = next(units[place].image for place, count in channels.items() if count == usual)
+    assert example is not None
+    for place, count in channels.items():
+        if count != usual:
+            image = units[place].image
+            assert image is not None
+            message = f"{image.file_name} has {count} channels, others such as {example.file_name} have {usual}"
+            hint = "bring the missing channels, or name those to use with data.label_images.channels"
+            units[place].note("error", "channels_differ", message, hint=hint)
+
+
+def _note_all_left_out(units: Sequence[Unit]) -> None:
+    """A picture of which every pixel is left out teaches nothing; where all are so, the values may be wrong."""
+    empty = [unit for unit in units if not unit.drafts and not unit.is_bad]
+    for unit in empty:
+        message = "every pixel of the label is left out, so the picture teaches nothing"
+        hint = "label it, move it away, or leave it out with data.skip_bad or --skip-bad"
+        unit.note("error", "all_left_out", message, hint=hint)
+    if empty and len(empty) == len(units):
+        message = "every pixel of every label is left out, so there is nothing to learn or to score"
+        empty[0].note("error", "nothing_labeled", message)
+
+
+def _with_progress(pairs: Sequence[_Pair]) -> Iterable[_Pair]:
+    from tqdm import tqdm
+
+    bar: Iterable[_Pair] = tqdm(pairs, "reading labels", leave=False, unit="image", delay=2, disable=None)
+    return bar

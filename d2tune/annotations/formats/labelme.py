@@ -1,0 +1,528 @@
+"""Labelme JSON, versions 2 to 7: one file per picture."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import itertools
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from d2tune.annotations.formats.assembly import (
+    SPECIAL_LABELS,
+    Folders,
+    Labels,
+    Name,
+    Part,
+    assemble,
+    check_size,
+    folders_of,
+    instance,
+    measure,
+    unlabeled_units,
+)
+from d2tune.annotations.formats.labelme_polygons import Drawn, plain_parts
+from d2tune.annotations.formats.labelme_shapes import AREA_TYPES, decode_base64, read_shape
+from d2tune.annotations.formats.units import ImageDraft, Unit
+from d2tune.annotations.geometry import tracing
+from d2tune.annotations.geometry.masks import Patch, decode_mask
+from d2tune.annotations.io.images import Header, ImageError, Place, is_image_name, magic_suffix, read_header, walk_files
+from d2tune.annotations.io.json_files import DEPTH_LIMIT, JsonError, decode_json, is_nested_deeper, read_bytes
+from d2tune.annotations.io.outputs import beside, png_bytes, refuse_existing
+from d2tune.annotations.io.workers import ordered_map, worker_count
+from d2tune.annotations.model.dataset import Dataset, Image, Instance
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.annotations.model.types import Rle
+from d2tune.errors import DataError
+from d2tune.files import write_bytes, write_json
+from d2tune.text import describe
+
+VERSION = "6.3.0"
+"""The Labelme version whose format is written."""
+
+_VERTICES_AT_ONCE = 20_000
+
+
+def read(source: Path, options: ReadOptions) -> Dataset:
+    """Read a folder of Labelme files, or one file.
+
+    Args:
+        source: Folder, searched with all its subfolders, or JSON file.
+        options: How to read.
+
+    Returns:
+        The dataset; whatever is wrong with a file is among its findings.
+
+    Raises:
+        DataError: The source does not exist.
+    """
+    source = Path(source).absolute()
+    if not source.exists():
+        raise DataError("there is no such file or folder", file=source)
+    folders = folders_of(source, options)
+    labels = Labels(options)
+    names = (
+        [source.name]
+        if source.is_file()
+        else [name for name in walk_files(source, skip=options.restore_dir) if name.lower().endswith(".json")]
+    )
+    read_some = functools.partial(_read_files, folders=folders, labels=labels, options=options)
+    workers = worker_count(options.workers, len(names))
+    units = ordered_map(read_some, names, workers=workers, label="reading", unit="file")
+    if source.is_dir():
+        claimed = {unit.image.file_name for unit in units if unit.image is not None}
+        bad = {Path(unit.file).with_suffix("") for unit in units if unit.is_bad}
+        if bad:
+            claimed |= {name for name in walk_files(folders.root) if Path(name).with_suffix("") in bad}
+        units += unlabeled_units(folders, options, claimed)
+    return assemble(units, options, root=folders.root)
+
+
+def is_labelme(value: object) -> bool:
+    """Whether a parsed JSON file is one of Labelme's."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("shapes"), list)
+        and not ("images" in value and "annotations" in value)
+    )
+
+
+def _read_files(names: Sequence[str], *, folders: Folders, labels: Labels, options: ReadOptions) -> list[Unit]:
+    """Read JSON files into units, a few at a time because their polygons are checked together."""
+    units: list[Unit] = []
+    opened: list[tuple[Unit, list[object]]] = []
+    vertices = 0
+    for name in names:
+        unit, shapes = _open_file(name, folders, options)
+        units.append(unit)
+        opened.append((unit, shapes))
+        vertices += _vertex_count(shapes)
+        if vertices >= _VERTICES_AT_ONCE:
+            _read_shapes_of(opened, labels, options)
+            opened, vertices = [], 0
+    _read_shapes_of(opened, labels, options)
+    return units
+
+
+def _open_file(name: str, folders: Folders, options: ReadOptions) -> tuple[Unit, list[object]]:
+    """The unit of a JSON file and the shapes that are to be read into it; nothing in the file can raise."""
+    unit = Unit(name)
+    path = folders.source / name
+    try:
+        value, is_utf8 = decode_json(read_bytes(path))
+    except JsonError as error:
+        unit.note("error", "bad_json", str(error), line=error.line, column=error.column)
+        _claim_sibling(unit, path, folders)
+        return unit, []
+    except OSError as error:
+        unit.note("error", "bad_json", f"the file cannot be read ({error.strerror})")
+        return unit, []
+    if not is_utf8:
+        unit.note("warning", "not_utf8", "the file is not UTF-8; it was read as GB18030", hint="save it as UTF-8")
+    if not is_labelme(value):
+        unit.note("warning", "not_labelme", "the file is no Labelme annotation; skipped")
+        return unit, []
+    if _is_too_deep(value):
+        unit.note("error", "bad_json", f"the file cannot be kept: it is nested more than {DEPTH_LIMIT} levels deep")
+        return unit, []
+    header = _find_image(value, unit, path, folders, options)
+    size = value.get("imageWidth"), value.get("imageHeight")
+    if header is not None and check_size(unit, header, *size, what="the file"):
+        return unit, value["shapes"]
+    unit.leave_out(range(len(value["shapes"])))
+    return unit, []
+
+
+def _vertex_count(shapes: list[object]) -> int:
+    """About how many vertices some shapes have, for keeping a bound on memory."""
+    outlines = (shape.get("points") for shape in shapes if isinstance(shape, dict))
+    return sum(len(points) for points in outlines if isinstance(points, list))
+
+
+def _read_shapes_of(opened: Sequence[tuple[Unit, list[object]]], labels: Labels, options: ReadOptions) -> None:
+    """Read the shapes of several files, the plain polygons of all of them at once."""
+    filled = [(unit, unit.image, shapes) for unit, shapes in opened if unit.image is not None and shapes]
+    drawn = [
+        Drawn({index: shape.get("points") for index, shape in enumerate(shapes) if _is_polygon(shape)}, *image.size_px)
+        for _, image, shapes in filled
+    ]
+    for (unit, _, shapes), plain in zip(filled, plain_parts(drawn), strict=True):
+        _read_shapes(shapes, plain, unit, labels, options)
+
+
+def _is_too_deep(value: dict[str, Any]) -> bool:
+    """Whether anything that is written back as it is would be too much for the JSON writer."""
+    shapes = [shape for shape in value["shapes"] if isinstance(shape, dict)]
+    members = (
+        member
+        for row in (value, *shapes)
+        for key, member in row.items()
+        if key not in ("shapes", "points") and isinstance(member, (dict, list)) and member
+    )
+    unchecked = (shape.get("points") for shape in shapes if _is_passed_over(shape))
+    return any(is_nested_deeper(member, DEPTH_LIMIT) for member in itertools.chain(members, unchecked))
+
+
+def _claim_sibling(unit: Unit, path: Path, folders: Folders) -> None:
+    """Keep the picture beside a file that cannot be parsed among the images, so that the count is right."""
+    for sibling in sorted(path.parent.glob(f"{_escaped(path.stem)}.*")):
+        file_name = folders.finder.file_name(str(sibling))
+        if is_image_name(sibling.name) and file_name is not None:
+            try:
+                header = read_header(sibling)
+            except ImageError:
+                continue
+            unit.image = ImageDraft(file_name, header.width_px, header.height_px, sibling)
+            return
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _find_image(value: dict[str, Any], unit: Unit, path: Path, folders: Folders, options: ReadOptions) -> Header | None:
+    """Find and measure the picture of a file, or restore it from ``imageData``."""
+    place = folders.finder.find(value.get("imagePath"), folders=folders.search_from(path))
+    if place.path is not None and place.path.suffix.lower() == ".json":
+        place = Place(None, place.file_name, f"imagePath names {place.path.name}, which is no picture")
+    if place.path is not None or not value.get("imageData"):
+        return measure(place, unit)
+    if options.restore_dir is None:
+        hint = "the picture is in imageData; convert with an output folder to have it written there"
+        unit.note("error", "image_missing", str(place.problem), hint=hint)
+        return None
+    return _restore(value["imageData"], place, unit, options.restore_dir)
+
+
+def _restore(data: object, place: Place, unit: Unit, folder: Path) -> Header | None:
+    """Write the picture out of ``imageData`` into a folder, with the suffix that its first bytes call for."""
+    content = decode_base64(data)
+    suffix = None if content is None else magic_suffix(content)
+    try:
+        if content is None or suffix is None:
+            raise ImageError("it holds no picture")
+        header = read_header(content)
+    except ImageError as error:
+        unit.note("error", "image_missing", f"{place.problem}, and imageData cannot stand in: {error}")
+        return None
+    name = PurePosixPath(place.file_name)
+    if name.name in ("", ".."):
+        name = PurePosixPath(unit.file)
+    if name.suffix.lower() not in {suffix, ".jpeg" if suffix == ".jpg" else suffix}:
+        name = name.with_suffix(suffix)
+    target = folder / name
+    try:
+        if not target.is_file() or target.read_bytes() != content:
+            write_bytes(target, content)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "the name cannot be encoded"
+        message = f"{place.problem}, and its imageData cannot be written under that name ({reason})"
+        unit.note("error", "image_missing", message)
+        return None
+    unit.image = ImageDraft(name.as_posix(), header.width_px, header.height_px, target.absolute())
+    message = f"{place.problem}; it is written from imageData as {name}"
+    unit.note("warning", "image_restored_from_imageData", message)
+    return header
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """The parts that make up one instance."""
+
+    label: str
+    parts: list[Part]
+    iscrowd: bool = False
+    score: float | None = None
+
+
+def _read_shapes(
+    shapes: list[object], plain: Mapping[int, Part], unit: Unit, labels: Labels, options: ReadOptions
+) -> None:
+    """Read the shapes of a file, some of which are parts already, and join those of one group to one instance."""
+    groups: dict[tuple[object, ...], _Group] = {}
+    for index, shape in enumerate(shapes):
+        if not isinstance(shape, dict):
+            message = f"the shape is {describe(shape)}, expected an object"
+            unit.note("error", "bad_shape", message, shape=index)
+            continue
+        flags = shape.get("flags")
+        flags = flags if isinstance(flags, dict) else {}
+        if options.no_predictions and flags.get("prediction") is True:
+            unit.left_out[index] = "flagged as a prediction"
+            continue
+        name = _name_of(shape, unit, index, labels)
+        if name is None:
+            continue
+        group_id = _group_id(shape.get("group_id"), unit, index)
+        part = plain.get(index) or read_shape(shape, unit, index)
+        if part is None:
+            continue
+        key = _group_key(name, group_id, index)
+        group = groups.setdefault(key, _Group(name.label, []))
+        group.parts.append(part)
+        group.iscrowd |= flags.get("iscrowd") is True
+        group.score = _score(shape) if group.score is None else group.score
+    for group in groups.values():
+        nested = options.nested_groups
+        draft = instance(group.label, group.parts, unit, nested=nested, iscrowd=group.iscrowd, score=group.score)
+        if draft.area_px:
+            unit.drafts.append(draft)
+            continue
+        for index in draft.shapes:
+            unit.note("warning", "rasterizes_empty", "the holes of the group leave nothing of it; dropped", shape=index)
+
+
+def _is_polygon(shape: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(shape, dict) and shape.get("shape_type") in ("polygon", None)
+
+
+def _group_key(name: Name, group_id: int | str | None, index: int) -> tuple[object, ...]:
+    if group_id is not None:
+        return name.label, "group", group_id
+    if name.number is not None:
+        return name.label, "number", name.number
+    return name.label, "shape", index
+
+
+def _name_of(shape: dict[str, Any], unit: Unit, index: int, labels: Labels) -> Name | None:
+    """The class of a shape that has an area; None, with a finding, for all others."""
+    kind = shape.get("shape_type")
+    label = shape.get("label")
+    if kind is None or (isinstance(kind, str) and kind in AREA_TYPES):
+        return labels.read(label, unit, index)
+    if isinstance(label, str) and label.strip() in SPECIAL_LABELS:
+        return labels.read(label, unit, index)
+    message = f"a shape of type {describe(kind)} has no area; skipped"
+    unit.note("warning", "unsupported_shape_type", message, shape=index)
+    return None
+
+
+def _group_id(raw: object, unit: Unit, index: int) -> int | str | None:
+    """The group's number; other types are read leniently, with a warning."""
+    if raw is None or (isinstance(raw, int) and not isinstance(raw, bool)):
+        return raw
+    group_id = _read_group_id(raw)
+    message = f"the group_id is {describe(raw)}, expected a whole number; it is read as {group_id!r}"
+    unit.note("warning", "group_id_not_int", message, shape=index)
+    return group_id
+
+
+def _read_group_id(raw: object) -> int | str | None:
+    """The whole number that was meant, where one was, else what is there as text; None for neither."""
+    if isinstance(raw, (bool, float)):
+        return int(raw) if math.isfinite(raw) and raw == int(raw) else str(raw)
+    if not isinstance(raw, str) or not raw.strip():
+        return None
+    try:
+        return int(raw)
+    except ValueError:
+        return raw.strip()
+
+
+def _score(shape: dict[str, Any]) -> float | None:
+    score = shape.get("score")
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
+        return None
+    return float(score)
+
+
+def write(
+    dataset: Dataset,
+    out: Path,
+    *,
+    originals: Path | None = None,
+    tolerance_px: float = 1.0,
+    force: bool = False,
+) -> list[Path]:
+    """Write one Labelme file per image, strictly as Labelme itself writes them.
+
+    Outlines along the edges of pixels, as masks have them, are simplified, so that a person can edit them. Instances
+    with a score are predictions: their outlines are simplified too, the flag ``prediction`` is set, and the score
+    stands in ``description`` and in the key ``score``. Several parts share a group_id; what has holes is a mask.
+
+    Args:
+        dataset: What to write.
+        out: The folder; files keep the subfolders of their images in it, or of their original files.
+        originals: The folder that ``Image.annotation_file`` is relative to. Where such a file is Labelme's, its shapes
+            are written as they were, with every key that the file had: those that the instances came from, and those
+            that take no part in training. Only what was asked to be left out (a label renamed to nothing, predictions)
+            is.
+        tolerance_px: How far the outline of a mask or of a prediction may move.
+        force: Whether files that are there are overwritten.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DataError: A file is already there.
+    """
+    uses = Counter(image.annotation_file for image in dataset.images)
+    # A file that speaks of several pictures is not Labelme's.
+    folders = {image.id: originals if uses[image.annotation_file] == 1 else None for image in dataset.images}
+    places = _places(dataset.images, out, folders)
+    refuse_existing(places.values(), force=force)
+    groups = dataset.by_image()
+    names = {category.id: category.name for category in dataset.categories}
+    idle = _idle_shapes(dataset)
+    for image in dataset.images:
+        original = _original(image, folders[image.id])
+        drawn = original.get("shapes", [])
+        kept = idle.get(image.annotation_file or "", frozenset())
+        shapes = _shapes_of(groups[image.id], names, drawn, kept, tolerance_px)
+        write_json(places[image.id], _finite(_top_level(image, places[image.id], original, shapes)))
+    return list(places.values())
+
+
+def _places(images: Sequence[Image], out: Path, originals: Mapping[int, Path | None]) -> dict[int, Path]:
+    """The file of every image: where its original lies below the source folder, else where its picture does."""
+    places = beside(images, out, ".json")
+    mirrored = {
+        image.id: beside([replace(image, file_name=image.annotation_file)], out, ".json")[image.id]
+        for image in images
+        if image.annotation_file is not None and _original(image, originals[image.id])
+    }
+    merged = places | mirrored
+    return merged if len(set(merged.values())) == len(merged) else places
+
+
+def _idle_shapes(dataset: Dataset) -> dict[str, frozenset[int]]:
+    """The shapes of every file that take no part in training, but were not asked to be left out either."""
+    idle: dict[str, set[int]] = {}
+    for row in dataset.ledger:
+        if row.fate == "dropped" and row.shape is not None and row.codes and "ignored_label" not in row.codes:
+            idle.setdefault(row.file, set()).add(row.shape)
+    return {file: frozenset(shapes) for file, shapes in idle.items()}
+
+
+def _original(image: Image, folder: Path | None) -> dict[str, Any]:
+    """The Labelme file that an image was read from, empty where there is none."""
+    if folder is None or image.annotation_file is None:
+        return {}
+    try:
+        value, _ = decode_json(read_bytes(folder / image.annotation_file))
+    except (OSError, JsonError):
+        return {}
+    return value if is_labelme(value) else {}
+
+
+def _top_level(image: Image, path: Path, original: dict[str, Any], shapes: list[dict[str, Any]]) -> dict[str, Any]:
+    picture = image.file_name
+    if image.path is not None:
+        try:
+            picture = os.path.relpath(image.path, path.absolute().parent).replace(os.sep, "/")
+        except ValueError:  # another drive
+            picture = image.path.as_posix()
+    flags = original.get("flags")
+    return original | {
+        "version": VERSION,
+        "flags": flags if isinstance(flags, dict) else {},
+        "shapes": shapes,
+        "imagePath": picture,
+        "imageData": None,
+        "imageHeight": image.height_px,
+        "imageWidth": image.width_px,
+    }
+
+
+def _shapes_of(
+    instances: list[Instance], names: dict[int, str], originals: list[Any], idle: frozenset[int], tolerance_px: float
+) -> list[dict[str, Any]]:
+    """The shapes of one image: those of the original file in their order, then new ones.
+
+    Args:
+        instances: Those of the image.
+        names: Class names by category id.
+        originals: The shapes of the original file.
+        idle: Indices of those among them that are no part of an instance and stay.
+        tolerance_px: As for `write`.
+    """
+    taken = [raw.get("group_id") for raw in originals if isinstance(raw, dict)]
+    fresh = itertools.count(max((group_id for group_id in taken if type(group_id) is int), default=-1) + 1)
+    kept = {
+        index: raw
+        for index, raw in enumerate(originals)
+        if isinstance(raw, dict) and (index in idle or _is_passed_over(raw))
+    }
+    shapes: list[dict[str, Any]] = []
+    for one in instances:
+        label = names[one.category_id]
+        if one.shapes and all(index < len(originals) for index in one.shapes):
+            parts = [originals[index] | {"label": label} for index in one.shapes]
+            kept |= dict(zip(one.shapes, _grouped(parts, fresh), strict=True))
+        else:
+            shapes += _grouped(_new_shapes(one, label, tolerance_px), fresh)
+    return [_complete(kept[index]) for index in sorted(kept) if kept[index].get("points")] + shapes
+
+
+def _is_passed_over(raw: dict[str, Any]) -> bool:
+    """Whether a shape takes no part in training but belongs to the file: lines, points, ignored labels."""
+    kind, label = raw.get("shape_type"), raw.get("label")
+    is_area = kind is None or (isinstance(kind, str) and kind in AREA_TYPES)
+    return not is_area or (isinstance(label, str) and label.strip() in SPECIAL_LABELS)
+
+
+def _grouped(parts: list[dict[str, Any]], fresh: Iterator[int]) -> list[dict[str, Any]]:
+    """Several parts without a group get one."""
+    if len(parts) < 2 or any(type(part.get("group_id")) is int for part in parts):
+        return parts
+    group_id = next(fresh)
+    return [part | {"group_id": group_id} for part in parts]
+
+
+def _complete(raw: dict[str, Any]) -> dict[str, Any]:
+    """A shape with all keys that Labelme wants, in types that it accepts; values of those types stay as they are."""
+    shape: dict[str, Any] = {"label": "", "points": [], "group_id": None, "description": "", "mask": None} | raw
+    shape["shape_type"] = raw.get("shape_type") or "polygon"
+    shape["flags"] = _flags(raw)
+    for key in ("label", "description"):
+        if not isinstance(shape[key], str):
+            shape[key] = "" if shape[key] is None else str(shape[key])
+    if shape["group_id"] is not None and type(shape["group_id"]) is not int:
+        group_id = _read_group_id(shape["group_id"])
+        shape["group_id"] = group_id if isinstance(group_id, int) else None
+    return shape
+
+
+def _flags(raw: Mapping[str, Any]) -> dict[str, bool]:
+    """The flags of a shape; Labelme takes none but true and false."""
+    flags = raw.get("flags")
+    return {key: bool(value) for key, value in flags.items()} if isinstance(flags, dict) else {}
+
+
+def _new_shapes(one: Instance, label: str, tolerance_px: float) -> list[dict[str, Any]]:
+    """The shapes of an instance that no file holds yet."""
+    polygons, patch = one.segmentation, None
+    if isinstance(polygons, Rle):
+        size = {"width_px": polygons.width_px, "height_px": polygons.height_px}
+        patch = Patch(decode_mask(polygons), 0, 0).clipped(**size)
+        traced = tracing.mask_to_polygons(patch.mask, tolerance_px=tolerance_px)
+        polygons = tuple(part + np.array([patch.left_px, patch.top_px]) for part in traced or ())
+    elif one.score is not None or any(tracing.runs_along_pixels(part) for part in polygons):
+        polygons = tuple(tracing.simplify(part, tolerance_px=tolerance_px) for part in polygons)
+    flags: dict[str, bool] = {"iscrowd": True} if one.iscrowd else {}
+    common: dict[str, Any] = {"label": label, "flags": flags}
+    if one.score is not None:
+        flags["prediction"] = True
+        common |= {"description": f"score={one.score:.3f}", "score": round(one.score, 6)}
+    if patch is not None and not polygons and patch.mask.size:
+        corners = [[patch.left_px, patch.top_px]]
+        corners.append([patch.left_px + patch.mask.shape[1] - 1, patch.top_px + patch.mask.shape[0] - 1])
+        png = base64.b64encode(png_bytes(patch.mask.astype(np.uint8))).decode("ascii")
+        return [_complete(common | {"points": corners, "shape_type": "mask", "mask": png})]
+    return [_complete(common | {"points": part.tolist(), "shape_type": "polygon"}) for part in polygons]
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_finite(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,144 @@
+"""The polygons of a file that need no word said about them, checked and rasterised all at once.
+
+Nearly every polygon is one: finite vertices inside the picture, none twice in a row, an area, no crossing. For a dozen
+small polygons the cost of the checks is that of calling numpy, so they are made on the vertices of all of them
+together. Whatever is not plain is left to `reading.polygon_part`, which finds the words; both give equal parts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune.annotations.formats.assembly import Part
+from d2tune.annotations.geometry.masks import rasterize, rle_areas_px2
+from d2tune.annotations.geometry.polygons import LENGTH_LIMIT_PX, PointError, no_area_limit_px, winds_wrongly
+from d2tune.annotations.model.types import Points
+
+_NUMBERS = frozenset({float, int})
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The polygons of one file.
+
+    Attributes:
+        outlines: What the file says are the points, by the index of the shape.
+        width_px: Width of the image.
+        height_px: Height of the image.
+    """
+
+    outlines: Mapping[int, object]
+    width_px: int
+    height_px: int
+
+
+def plain_parts(files: Sequence[Drawn]) -> list[dict[int, Part]]:
+    """The plain ones among the polygons of several files.
+
+    Returns:
+        Parts by the index of the shape, for each file; those that are not plain are missing.
+    """
+    drawn: list[list[list[float]]] = []
+    owners: list[tuple[int, int]] = []
+    for position, file in enumerate(files):
+        for shape, raw in file.outlines.items():
+            if _is_outline(raw):
+                drawn.append(raw)
+                owners.append((position, shape))
+    parts: list[dict[int, Part]] = [{} for _ in files]
+    if not drawn:
+        return parts
+    outlines, plain, boxes = _examined(drawn, [(files[at].width_px, files[at].height_px) for at, _ in owners])
+    chosen = itertools.groupby(np.flatnonzero(plain).tolist(), key=lambda index: owners[index][0])
+    for position, indices in chosen:
+        size = {"width_px": files[position].width_px, "height_px": files[position].height_px}
+        members = list(indices)
+        rles = rasterize([outlines[index] for index in members], **size)
+        for index, rle, area_px in zip(members, rles, rle_areas_px2(rles), strict=True):
+            if area_px:
+                shape = owners[index][1]
+                parts[position][shape] = Part(shape, rle, area_px, (outlines[index],), bbox_xywh=tuple(boxes[index]))
+    return parts
+
+
+def _examined(
+    drawn: list[list[list[float]]], sizes: list[tuple[int, int]]
+) -> tuple[list[Points], NDArray[np.bool_], list[list[float]]]:
+    """The outlines, which of them are plain, and the boxes around them."""
+    points, starts, lengths = _gathered(drawn)
+    following = np.arange(1, len(points) + 1)
+    following[starts + lengths - 1] = starts
+    ends = points[following]
+    low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+    with np.errstate(all="ignore"):  # what is not finite or huge fails the comparisons
+        is_inside = ((low >= 0) & (high <= np.array(sizes))).all(axis=1)
+        same = points == ends
+        repeats = np.logical_or.reduceat(same[:, 0] & same[:, 1], starts)
+        has_area, is_round = _turns(points, ends, starts, lengths, low, high)
+        boxes = np.concatenate([low, high - low], axis=1).tolist()
+        steps = np.abs(ends - points)
+        is_short = np.add.reduceat(np.maximum(steps[:, 0], steps[:, 1]), starts) <= LENGTH_LIMIT_PX
+    plain = is_inside & ~repeats & has_area & is_short
+    stops = (starts + lengths).tolist()
+    outlines = [points[start:stop] for start, stop in zip(starts.tolist(), stops, strict=True)]
+    for index in np.flatnonzero(plain & ~is_round).tolist():
+        plain[index] = not _may_wind_wrongly(outlines[index])
+    return outlines, plain, boxes
+
+
+def _may_wind_wrongly(points: Points) -> bool:
+    try:
+        return winds_wrongly(points)
+    except PointError:
+        return True
+
+
+def _is_outline(raw: object) -> TypeGuard[list[list[float]]]:
+    """Whether something is a list of three pairs of numbers or more."""
+    return (
+        type(raw) is list
+        and len(raw) > 2
+        and set(map(type, raw)) == {list}
+        and set(map(len, raw)) == {2}
+        and _NUMBERS.issuperset(map(type, chain.from_iterable(raw)))
+    )
+
+
+def _gathered(outlines: list[list[list[float]]]) -> tuple[Points, NDArray[np.intp], NDArray[np.intp]]:
+    """All vertices ``(N, 2)``, and the first one and the number of each outline, ``(K,)``."""
+    flat = list(chain.from_iterable(chain.from_iterable(outlines)))
+    try:
+        points = np.array(flat, dtype=np.float64).reshape(-1, 2)
+    except OverflowError:  # a whole number of hundreds of digits; none of the file's outlines is then looked at here
+        points = np.full((len(flat) // 2, 2), np.nan)
+    lengths = np.array([len(outline) for outline in outlines], dtype=np.intp)
+    return points, np.cumsum(lengths) - lengths, lengths
+
+
+def _turns(
+    points: Points,
+    ends: Points,
+    starts: NDArray[np.intp],
+    lengths: NDArray[np.intp],
+    low: Points,
+    high: Points,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which outlines clearly have an area, and which go round the mean of their vertices once, ``(K,)`` both.
+
+    The sum of the cross products of neighbours, seen from any place, is twice the shoelace area.
+    """
+    mean = np.add.reduceat(points, starts) / lengths[:, None]
+    spoke, next_spoke = points - np.repeat(mean, lengths, axis=0), ends - np.repeat(mean, lengths, axis=0)
+    turn = spoke[:, 0] * next_spoke[:, 1] - spoke[:, 1] * next_spoke[:, 0]
+    sums = np.add.reduceat(turn, starts)
+    least, most = np.minimum.reduceat(turn, starts), np.maximum.reduceat(turn, starts)
+    rounds = np.add.reduceat(((spoke[:, 1] < 0) & (next_spoke[:, 1] >= 0)).astype(np.intp), starts)
+    has_area = np.abs(sums) > 4 * no_area_limit_px(*(high - low).T)
+    return has_area, ((least > 0) | (most < 0)) & (rounds == 1)

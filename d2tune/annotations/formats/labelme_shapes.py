@@ -1,0 +1,118 @@
+"""The shapes of a Labelme file that have an area, made into parts."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from d2tune.annotations.formats.assembly import Part, mask_part, polygon_part, round_part
+from d2tune.annotations.formats.units import Unit
+from d2tune.annotations.geometry.masks import Patch
+from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
+from d2tune.annotations.io.images import magic_suffix
+from d2tune.annotations.model.types import Mask, Points
+
+POINT_COUNTS = {"rectangle": 2, "circle": 2, "oriented_rectangle": 4, "mask": 2}
+"""How many points a shape of each type has; a polygon has any number."""
+
+AREA_TYPES = frozenset({"polygon", *POINT_COUNTS})
+
+_MASK_LIMIT_SAMPLES = 2**27
+
+
+def decode_base64(data: object) -> bytes | None:
+    """The bytes behind base64 text, also where it stands in a ``data:`` address; None where it is none."""
+    if not isinstance(data, str):
+        return None
+    if data.startswith("data:"):
+        data = data.partition(",")[2]
+    try:
+        return base64.b64decode(data)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def read_shape(shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
+    """Check the points of a shape that has an area and make a part of it."""
+    kind = shape.get("shape_type") or "polygon"
+    try:
+        points = check_points(shape.get("points"))
+    except PointError as error:
+        unit.note("error", error.code, str(error), shape=index)
+        return None
+    wanted = POINT_COUNTS.get(kind)
+    if wanted is not None and len(points) != wanted:
+        message = f"a {kind} has {wanted} points, this one has {len(points)}"
+        unit.note("error", "wrong_point_count", message, shape=index)
+        return None
+    return _READERS[kind](points, shape, unit, index)
+
+
+def _read_polygon(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
+    return polygon_part(points, unit, index)
+
+
+def _read_rectangle(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
+    return polygon_part(rectangle_points(*points.tolist()), unit, index, is_polygon=False)
+
+
+def _read_circle(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
+    radius_px = math.dist(*points.tolist())
+    return round_part(points[0].tolist(), radius_px, radius_px, unit, index)
+
+
+def _read_mask(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
+    data = shape.get("mask")
+    if data is None or data == "":
+        unit.note("error", "mask_missing", "the shape is a mask but holds none", shape=index)
+        return None
+    mask = _decode_png(decode_base64(data))
+    if mask is None:
+        unit.note("error", "mask_undecodable", "the mask is no PNG in base64 that can be decoded", shape=index)
+        return None
+    (x1, y1), (x2, y2) = points.tolist()
+    if all(value == int(value) for value in (x1, y1, x2, y2)):
+        wanted = (int(x2 - x1 + 1), int(y2 - y1 + 1))
+        if wanted != (mask.shape[1], mask.shape[0]):
+            found = f"{mask.shape[1]} x {mask.shape[0]}"
+            message = f"the corners call for a mask of {wanted[0]} x {wanted[1]} px, the PNG has {found}, which is used"
+            unit.note("warning", "mask_bbox_mismatch", message, shape=index)
+    return mask_part(Patch(mask, round(x1), round(y1)), unit, index)
+
+
+def _decode_png(content: bytes | None) -> Mask | None:
+    """The pixels of a mask, ``(h, w)``: whatever is not 0 belongs."""
+    from PIL import Image as PilImage
+
+    if content is None or magic_suffix(content) != ".png":
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PilImage.DecompressionBombWarning)
+            picture = PilImage.open(io.BytesIO(content))
+        with picture:
+            bands = len(picture.getbands())
+            if picture.width * picture.height * bands > _MASK_LIMIT_SAMPLES:
+                return None
+            filled: Mask = np.asarray(picture.getchannel(0) if bands > 1 else picture) != 0
+            for band in range(1, min(bands, 3)):
+                filled |= np.asarray(picture.getchannel(band)) != 0
+    except Exception:  # Pillow raises a dozen kinds for broken PNGs
+        return None
+    return filled
+
+
+_READERS: dict[str, Callable[[Points, dict[str, Any], Unit, int], Part | None]] = {
+    "polygon": _read_polygon,
+    "rectangle": _read_rectangle,
+    "oriented_rectangle": _read_polygon,
+    "circle": _read_circle,
+    "mask": _read_mask,
+}

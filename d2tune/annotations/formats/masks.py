@@ -1,0 +1,263 @@
+"""Folders of mask pictures beside folders of photos: binary, index and colour masks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune.annotations.formats.assembly import (
+    SPECIAL_LABELS,
+    Folders,
+    Labels,
+    assemble,
+    folders_of,
+    measure,
+    unlabeled_units,
+)
+from d2tune.annotations.formats.units import Unit
+from d2tune.annotations.formats.voc import VOID, add_region, is_mask_name, read_pixels
+from d2tune.annotations.io.images import Place, is_image_name, walk_files
+from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.errors import DataError
+
+MASK_FOLDERS = frozenset(
+    {
+        *("annotation", "annotations", "gt", "groundtruth", "label", "labels", "mask", "masks"),
+        *("segmentation", "segmentationclass", "semantic", "stuff"),
+    }
+)
+"""Names of folders that hold masks, in lower case."""
+
+IMAGE_FOLDERS = frozenset(["image", "images", "img", "imgs", "input", "inputs", "jpegimages", "photo", "photos", "rgb"])
+"""Names of folders that hold photos, in lower case."""
+
+_MASK_ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg", "-mask", "-label")
+_COLOUR_MAPS = ("class_dict.csv", "labelmap.txt", "label_colors.txt")
+_NUMBERS = r"(?P<r>\d{1,3})\s*[,;\s]\s*(?P<g>\d{1,3})\s*[,;\s]\s*(?P<b>\d{1,3})"
+_NAME_FIRST = re.compile(rf"\s*(?P<name>[^#\s,:;][^,:;\t]*?)\s*[,:;\s]\s*{_NUMBERS}(?!\d)")
+_NAME_LAST = re.compile(rf"\s*{_NUMBERS}\s*[,:;\s]\s*(?P<name>[^\s,:;][^,:;\t]*?)\s*$")
+_BLACK = (0, 0, 0)
+
+ColourMap = dict[tuple[int, int, int], str]
+"""Class names by colour, red before green before blue."""
+
+
+def _key(name: str) -> tuple[bool, tuple[str, ...]]:
+    """Whether a file is a mask by its name, and what it shares with its photo or mask."""
+    path = PurePosixPath(name)
+    folders = [part.lower() for part in path.parts[:-1]]
+    stem = path.stem
+    is_mask = any(folder in MASK_FOLDERS for folder in folders)
+    for ending in _MASK_ENDINGS:
+        if stem.lower().endswith(ending) and len(stem) > len(ending):
+            is_mask, stem = True, stem[: -len(ending)]
+            break
+    shared = tuple(folder for folder in folders if folder not in MASK_FOLDERS and folder not in IMAGE_FOLDERS)
+    return is_mask and is_mask_name(name), (*shared, stem)
+
+
+def pairs(names: Iterable[str]) -> dict[str, str]:
+    """Photos by mask: files whose paths differ by the folder's role or an ending such as ``_mask`` alone."""
+    keyed = [(name, *_key(name)) for name in names if is_image_name(name)]
+    photos = {key: name for name, is_mask, key in keyed if not is_mask}
+    return {name: photos[key] for name, is_mask, key in keyed if is_mask and key in photos}
+
+
+def has_masks(names: Iterable[str]) -> bool:
+    """Whether files of a folder are photos and masks in pairs."""
+    return bool(pairs(names))
+
+
+def read(source: Path, options: ReadOptions) -> Dataset:
+    """Read masks beside photos.
+
+    With ``options.class_name``, whatever is not 0 is that class. Else grey values and palette indices are places in
+    ``options.labels`` from 0 (put ``_background_`` first where 0 is background), 255 being void; without labels, 0 is
+    background and the values are the names, unless a ``categories.json`` of `semantic.write` lies with the masks.
+    Colour masks need a colour map: ``options.colour_map``, or in the source folder ``class_dict.csv`` (name,r,g,b),
+    ``labelmap.txt`` (name:r,g,b) or ``label_colors.txt`` (r g b name). With one, palette and grey masks are read by
+    their colours too. Each class of a picture is one instance, or with ``options.split_components`` each of its
+    connected parts. With ``options.image_root`` the photos lie there, and the source holds masks only.
+
+    Raises:
+        DataError: The source is no folder, or the colour map cannot be read.
+    """
+    source = Path(source).absolute()
+    if not source.is_dir():
+        raise DataError("masks are read from a folder", file=source, expected="folders of photos and of masks")
+    folders = folders_of(source, options)
+    names = list(walk_files(folders.root))
+    masks = names if folders.root == folders.source else list(walk_files(source))
+    paired = pairs(names) if masks is names else _pairs_across(masks, names)
+    colours = read_colour_map(options.colour_map) if options.colour_map else _colour_map_in(source)
+    stuff: list[str] = []
+    if options.labels is None and options.class_name is None:
+        table = next((name for name in masks if name.rsplit("/", 1)[-1] == "categories.json"), "categories.json")
+        named, stuff = _own_categories(source / table)
+        options = replace(options, labels=named)
+    units = [_read_mask(mask, photo, folders, options, colours) for mask, photo in sorted(paired.items())]
+    claimed = {*paired.values(), *(name for name in names if _key(name)[0])}
+    return assemble(units + unlabeled_units(folders, options, claimed), options, root=folders.root, stuff=stuff)
+
+
+def _pairs_across(masks: Iterable[str], photos: Iterable[str]) -> dict[str, str]:
+    """Photos of one folder by masks of another: files whose paths differ by the folder's role or an ending alone."""
+    by_key = {_key(name)[1]: name for name in photos if is_image_name(name)}
+    keyed = {name: _key(name)[1] for name in masks if is_mask_name(name)}
+    return {name: by_key[key] for name, key in keyed.items() if key in by_key}
+
+
+def _own_categories(table: Path) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The classes in the order of the grey values, and the stuff among them, as `semantic.write` leaves them."""
+    try:
+        rows = json.loads(table.read_bytes())
+        names = {int(row["label"]): str(row["name"]) for row in rows}
+        stuff = [str(row["name"]) for row in rows if not row["isthing"]]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None, []
+    is_whole = sorted(names) == list(range(len(names))) and len(set(names.values())) == len(names)
+    return (tuple(names[label] for label in sorted(names)), stuff) if names and is_whole else (None, [])
+
+
+def _read_mask(mask: str, photo: str, folders: Folders, options: ReadOptions, colours: ColourMap) -> Unit:
+    """Read one mask into a unit."""
+    unit = Unit(mask)
+    if measure(Place(folders.root / photo, photo), unit) is None:
+        return unit
+    pixels = read_pixels(folders.source / mask, unit, mode="RGB" if colours and options.class_name is None else None)
+    if pixels is None:
+        return unit
+    if pixels.ndim == 3 and pixels.shape[2] == 2:
+        pixels = pixels[..., 0]
+    if not colours and pixels.ndim == 3 and not np.any(pixels[..., :1] != pixels[..., :3]):
+        pixels = pixels[..., 0]
+    labels = Labels(options)
+    if options.class_name is not None:
+        filled = pixels != 0 if pixels.ndim == 2 else np.any(pixels[..., :3] != 0, axis=-1)
+        if filled.any():
+            add_region(filled, options.class_name, 0, unit, labels, options)
+    elif pixels.ndim == 3:
+        _read_colours(pixels[..., :3], unit, labels, options, colours)
+    else:
+        _read_values(pixels, unit, labels, options)
+    return unit
+
+
+def _read_values(pixels: NDArray[Any], unit: Unit, labels: Labels, options: ReadOptions) -> None:
+    values = np.unique(pixels).tolist()
+    if set(values) <= {0, VOID} and VOID in values and len(labels.names or ()) == 1 and labels.names:
+        add_region(pixels == VOID, labels.names[0], VOID, unit, labels, options)
+        return
+    if values in ([0, VOID], [VOID]) and options.labels is None:
+        hint = "name the class of the pixels that are set with data.class_name or --class-name"
+        unit.note("error", "no_class", "the mask holds 0 and 255 alone and names no class", hint=hint)
+        return
+    for value in values:
+        if value == VOID or (value == 0 and options.labels is None):
+            continue
+        name = _name_of(int(value), options)
+        if name not in SPECIAL_LABELS:
+            add_region(pixels == value, name, int(value), unit, labels, options)
+
+
+def _name_of(value: int, options: ReadOptions) -> str:
+    if options.labels is None:
+        return str(value)
+    return options.labels[value] if value < len(options.labels) else str(value)
+
+
+def _read_colours(
+    pixels: NDArray[np.uint8], unit: Unit, labels: Labels, options: ReadOptions, colours: ColourMap
+) -> None:
+    """Add a region for each class; a colour that is none takes the nearest, unless it fills an area of its own."""
+    table = colours if _BLACK in colours else {_BLACK: "_background_", **colours}
+    names = list(dict.fromkeys(table.values()))
+    place = {name: number for number, name in enumerate(names)}
+    known = np.array(list(table), dtype=np.int64)
+    class_of = np.array([place[name] for name in table.values()], dtype=np.int64)
+    codes = pixels.astype(np.int64) @ np.array([65536, 256, 1])
+    found, inverse = np.unique(codes, return_inverse=True)
+    strangers = np.setdiff1d(_filled_with(codes) if colours else found, known @ np.array([65536, 256, 1]))
+    for code in strangers.tolist():
+        colour = (code >> 16, (code >> 8) & 255, code & 255)
+        where = f"name it in {_COLOUR_MAPS[0]} in the source folder (name,r,g,b), or in a file for --colour-map"
+        number = int(np.searchsorted(found, code))
+        unit.note("error", "unknown_label", f"the colour {colour} names no class; {where}", shape=number)
+    if strangers.size:
+        return
+    classes = class_of[_nearest(found, known)][inverse].reshape(codes.shape)
+    for number in np.unique(classes).tolist():
+        if names[number] not in SPECIAL_LABELS and names[number].lower() not in ("background", "void"):
+            add_region(classes == number, names[number], number, unit, labels, options)
+
+
+def _filled_with(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The values that fill a block of 3 x 3 pixels somewhere ``(H, W)``, or all of a smaller picture.
+
+    Smoothed edges are mixtures one or two pixels wide, so they fill none.
+    """
+    height, width = (min(3, size) for size in codes.shape)
+    blocks = np.lib.stride_tricks.sliding_window_view(codes, (height, width))
+    same = np.ones(blocks.shape[:2], dtype=bool)
+    for row in range(height):
+        for column in range(width):
+            same &= blocks[..., row, column] == blocks[..., 0, 0]
+    filled: NDArray[np.int64] = np.unique(blocks[..., 0, 0][same])
+    return filled
+
+
+def _nearest(codes: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The row of ``known`` ``(K, 3)`` that each colour code ``(N,)`` lies nearest to; of equals the first."""
+    colours = np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], axis=1)
+    best = np.zeros(len(codes), dtype=np.intp)
+    least = np.full(len(codes), np.iinfo(np.int64).max)
+    for number, colour in enumerate(known):
+        distance = np.sum((colours - colour) ** 2, axis=1)
+        nearer = distance < least
+        best[nearer], least[nearer] = number, distance[nearer]
+    return best
+
+
+def read_colour_map(path: Path) -> ColourMap:
+    """Class names by colour from a text file with a class a line: a name and three numbers from 0 to 255.
+
+    The name stands before or behind the numbers; commas, colons, blanks and tabs separate. Other lines are headings.
+
+    Raises:
+        DataError: The file cannot be read, names no colour, or names one twice.
+    """
+    try:
+        text, _ = decode_text(read_bytes(path))
+    except (OSError, JsonError) as error:
+        raise DataError(f"the colour map cannot be read ({error})", file=path) from error
+    table: ColourMap = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = _NAME_FIRST.match(line) or _NAME_LAST.match(line)
+        if match is None:
+            continue
+        colour = (int(match["r"]), int(match["g"]), int(match["b"]))
+        if max(colour) > 255 or table.get(colour, match["name"]) != match["name"]:
+            found = f"{match['name']} {colour}"
+            expected = "three numbers up to 255, each colour once"
+            raise DataError(
+                "a colour cannot be meant", file=path, place=f"line {number}", found=found, expected=expected
+            )
+        table[colour] = match["name"]
+    if not table:
+        raise DataError("the colour map names no colour", file=path, expected="lines such as: road,128,64,128")
+    return table
+
+
+def _colour_map_in(source: Path) -> ColourMap:
+    """The first colour map that lies in a folder; an empty one where there is none."""
+    path = next((source / name for name in _COLOUR_MAPS if (source / name).is_file()), None)
+    return {} if path is None else read_colour_map(path)

@@ -1,0 +1,226 @@
+"""COCO panoptic: a colour PNG per image whose colours number segments, and a JSON that says what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune.annotations.formats import coco
+from d2tune.annotations.formats.assembly import assemble, check_size, folders_of, instance, mask_part, measure
+from d2tune.annotations.formats.semantic import paint, separated_map
+from d2tune.annotations.formats.units import Unit
+from d2tune.annotations.formats.voc import read_pixels
+from d2tune.annotations.geometry.masks import Patch, encode_mask, rle_bbox_xywh
+from d2tune.annotations.io.images import is_file, walk_files
+from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
+from d2tune.annotations.io.outputs import beside, refuse_existing, write_png
+from d2tune.annotations.model.dataset import Dataset, Instance
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.errors import DataError
+from d2tune.files import write_json
+from d2tune.text import describe
+
+
+def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
+    """Write everything that Detectron2's panoptic FPN is trained and evaluated with.
+
+    ``panoptic/*.png`` and ``panoptic.json`` are the COCO panoptic ground truth, ``stuff/*.png`` the label pictures
+    (0 for things, 1 and up for stuff, 255 for void) and ``instances.json`` the things as COCO instances.
+
+    Args:
+        dataset: What to write.
+        out: The folder.
+        force: Whether files that are there are overwritten.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DataError: A file is already there, or there are more than 255 classes.
+    """
+    segments, stuff = beside(dataset.images, out / "panoptic", ".png"), beside(dataset.images, out / "stuff", ".png")
+    tables = [out / "panoptic.json", out / "instances.json"]
+    refuse_existing([*segments.values(), *stuff.values(), *tables], force=force)
+    groups = dataset.by_image()
+    annotations = []
+    for image in dataset.images:
+        instances = groups[image.id]
+        top = paint(instances, width_px=image.width_px, height_px=image.height_px)
+        ids, infos = panoptic_map(dataset, instances, top)
+        write_png(segments[image.id], to_colours(ids))
+        write_png(stuff[image.id], separated_map(dataset, instances, top))
+        name = segments[image.id].relative_to(out / "panoptic").as_posix()
+        annotations.append({"image_id": image.id, "file_name": name, "segments_info": infos})
+    instances_table = coco.to_coco(dataset)
+    categories = [
+        {"id": category.id, "name": category.name, "isthing": int(category.isthing)} for category in dataset.categories
+    ]
+    panoptic = {"images": instances_table["images"], "annotations": annotations, "categories": categories}
+    write_json(tables[0], panoptic, indent=1)
+    coco.write(dataset, tables[1], force=force)
+    return [*segments.values(), *stuff.values(), *tables]
+
+
+def panoptic_map(
+    dataset: Dataset, instances: Sequence[Instance], top: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], list[dict[str, Any]]]:
+    """Segment ids ``(H, W)``, 0 for void, and the ``segments_info`` of an image.
+
+    Each thing is a segment; all stuff of one class is one. What is fully covered has none.
+    """
+    isthing = {category.id: category.isthing for category in dataset.categories}
+    members: dict[tuple[int, int], list[int]] = {}
+    for index, one in enumerate(instances):
+        members.setdefault((one.category_id, index if isthing[one.category_id] else -1), []).append(index)
+    ids = np.zeros(top.shape, dtype=np.int32)
+    infos: list[dict[str, Any]] = []
+    for (category_id, _), indices in members.items():
+        mask = np.isin(top, indices)
+        if not mask.any():
+            continue
+        number = len(infos) + 1
+        ids[mask] = number
+        infos.append(
+            {
+                "id": number,
+                "category_id": category_id,
+                "isthing": int(isthing[category_id]),
+                "iscrowd": int(any(instances[index].iscrowd for index in indices)),
+                "area": int(mask.sum()),
+                "bbox": [int(value) for value in rle_bbox_xywh(encode_mask(mask))],
+            }
+        )
+    return ids, infos
+
+
+def to_colours(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Segment ids ``(H, W)`` as colours ``(H, W, 3)``: id = R + 256 G + 65536 B."""
+    return np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], axis=-1).astype(np.uint8)
+
+
+def from_colours(colours: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Segment ids ``(H, W)`` from colours ``(H, W, 3)``."""
+    wide = colours.astype(np.int32)
+    ids: NDArray[np.int32] = wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]
+    return ids
+
+
+def is_panoptic(value: object) -> bool:
+    """Whether a parsed JSON file is a COCO panoptic file."""
+    rows = value.get("annotations") if isinstance(value, dict) else None
+    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and "segments_info" in rows[0]
+
+
+def read(source: Path, options: ReadOptions) -> Dataset:
+    """Read a COCO panoptic file, or the one in a folder; areas and boxes are measured in the PNGs.
+
+    The PNGs are looked for in a folder called like the JSON file, in ``panoptic`` and beside the file.
+
+    Args:
+        source: JSON file, or a folder that holds one.
+        options: How to read.
+
+    Raises:
+        DataError: The source does not exist, or holds no COCO panoptic file, or several.
+    """
+    source = Path(source).absolute()
+    path, value = _panoptic_file(source)
+    folders = folders_of(source, options)
+    unit = Unit(path.relative_to(folders.source).as_posix())
+    classes = coco.Classes(value.get("categories"), unit, options)
+    search = coco.image_folders(path, folders)
+    rows = {_key(row.get("image_id")): row for row in value["annotations"] if isinstance(row, dict)}
+    images = value.get("images")
+    units: list[Unit] = []
+    for image in images if isinstance(images, list) else []:
+        row = rows.get(_key(image.get("id"))) if isinstance(image, dict) else None
+        if row is None:
+            continue
+        image_unit = Unit(unit.file)
+        units.append(image_unit)
+        place = folders.finder.find(image.get("file_name"), folders=search)
+        header = measure(place, image_unit)
+        if header is None:
+            continue
+        what = f"the entry of {place.file_name}"
+        if check_size(image_unit, header, image.get("width"), image.get("height"), what=what):
+            _read_segments(row, path, image_unit, classes)
+    return assemble([unit, *units], options, root=folders.root, names=classes.names, stuff=classes.stuff)
+
+
+def _key(value: object) -> str:
+    """An id as something that two entries can share, whatever its type."""
+    return repr(value)
+
+
+def _panoptic_file(source: Path) -> tuple[Path, dict[str, Any]]:
+    if not source.exists():
+        raise DataError("there is no such file or folder", file=source)
+    paths = (
+        [source]
+        if source.is_file()
+        else [source / name for name in walk_files(source) if name.lower().endswith(".json")]
+    )
+    found = []
+    for path in paths:
+        try:
+            value, _ = decode_json(read_bytes(path))
+        except JsonError as error:
+            if source.is_file():
+                raise DataError(str(error), file=path) from error
+            continue
+        except OSError as error:
+            raise DataError(f"the file cannot be read ({error.strerror})", file=path) from error
+        if is_panoptic(value):
+            found.append((path, value))
+    if len(found) != 1:
+        names = ", ".join(path.name for path, _ in found[:5])
+        raise DataError(
+            "expected one COCO panoptic file", file=source, found=names or "none", hint="Name the file itself."
+        )
+    return found[0]
+
+
+def _read_segments(row: dict[str, Any], path: Path, unit: Unit, classes: coco.Classes) -> None:
+    """Cut the segments of one image out of its PNG."""
+    assert unit.image is not None
+    ids = _segment_ids(row.get("file_name"), path, unit)
+    if ids is None:
+        return
+    infos = row.get("segments_info")
+    for index, info in enumerate(infos if isinstance(infos, list) else []):
+        if not isinstance(info, dict) or type(info.get("id")) is not int or info["id"] <= 0:
+            message = f"a segment has no id above 0, which is void: found {describe(info)}"
+            unit.note("error", "bad_shape", message, shape=index)
+            continue
+        label = classes.read(info.get("category_id"), unit, index)
+        mask = ids == info["id"]
+        if label is None:
+            continue
+        if not mask.any():
+            message = f"the segment {info['id']} has no pixel in the PNG; dropped"
+            unit.note("warning", "rasterizes_empty", message, shape=index)
+            continue
+        part = mask_part(Patch(mask, 0, 0), unit, index)
+        if part is not None:
+            unit.drafts.append(instance(label, [part], unit, iscrowd=info.get("iscrowd") in (1, True)))
+
+
+def _segment_ids(name: object, path: Path, unit: Unit) -> NDArray[np.int32] | None:
+    """The segment ids ``(H, W)`` in the PNG of an image, or None with the error that says why there are none."""
+    assert unit.image is not None
+    base = str(name).replace("\\", "/")
+    if not isinstance(name, str) or ".." in PurePosixPath(base).parts or PurePosixPath(base).is_absolute():
+        unit.note("error", "mask_missing", f"the annotation names no PNG: found {describe(name)}")
+        return None
+    places = [folder / base for folder in (path.with_suffix(""), path.parent / "panoptic", path.parent)]
+    png = next((place for place in places if is_file(str(place))), None)
+    if png is None:
+        unit.note("error", "mask_missing", f"there is no PNG {places[0]}")
+        return None
+    colours = read_pixels(png, unit, mode="RGB")
+    return None if colours is None else from_colours(colours)

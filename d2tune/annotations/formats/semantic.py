@@ -1,0 +1,104 @@
+"""Instances painted on one another: semantic label pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune.annotations.geometry.masks import decode_mask, rasterize, to_raw
+from d2tune.annotations.io.outputs import beside, refuse_existing, write_png
+from d2tune.annotations.model.dataset import Dataset, Instance
+from d2tune.annotations.model.types import RawRle, Rle
+from d2tune.errors import DataError
+from d2tune.files import write_json
+
+VOID = 255
+"""The label of pixels that belong to no class; training and evaluation pass them over."""
+
+
+def paint(instances: Sequence[Instance], *, width_px: int, height_px: int) -> NDArray[np.int32]:
+    """Which instance lies on top at each pixel; later shapes lie on earlier ones.
+
+    Args:
+        instances: Those of one image.
+        width_px: Width of the image.
+        height_px: Height of the image.
+
+    Returns:
+        Array ``(H, W)`` with the index into ``instances``, or -1 where there is none.
+    """
+    layers: list[tuple[int, int, RawRle]] = []
+    for index, one in enumerate(instances):
+        layers += [(order, index, rle) for order, rle in _layers(one, index, width_px, height_px)]
+    top = np.full((height_px, width_px), -1, dtype=np.int32)
+    for _, index, rle in sorted(layers, key=lambda layer: layer[:2]):
+        top[decode_mask(rle)] = index
+    return top
+
+
+def _layers(one: Instance, index: int, width_px: int, height_px: int) -> list[tuple[int, RawRle]]:
+    """The parts of an instance with their places in the order of drawing."""
+    last = one.shapes[-1] if one.shapes else index
+    if isinstance(one.segmentation, Rle):
+        return [(order, to_raw(rle)) for order, rle in one.layers or ((last, one.segmentation),)]
+    rles = rasterize(one.segmentation, width_px=width_px, height_px=height_px)
+    orders = one.part_shapes or (last,) * len(rles)
+    return list(zip(orders, rles, strict=True))
+
+
+def semantic_map(dataset: Dataset, instances: Sequence[Instance], top: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Class labels ``(H, W)`` from a painted image: the place of the category from 0, or `VOID`."""
+    return _look_up([one.category_id - 1 for one in instances], top, VOID, dataset)
+
+
+def separated_map(dataset: Dataset, instances: Sequence[Instance], top: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Labels ``(H, W)`` as Detectron2's panoptic FPN wants them: 0 for all things, 1 and up for stuff, or `VOID`."""
+    stuff = [category.id for category in dataset.categories if not category.isthing]
+    label_of = {category_id: number for number, category_id in enumerate(stuff, start=1)}
+    return _look_up([label_of.get(one.category_id, 0) for one in instances], top, VOID, dataset)
+
+
+def _look_up(labels: Sequence[int], top: NDArray[np.int32], void: int, dataset: Dataset) -> NDArray[np.uint8]:
+    if len(dataset.categories) > VOID:
+        raise DataError(
+            "a label picture holds at most 255 classes",
+            found=str(len(dataset.categories)),
+            hint="Leave some out of the labels.",
+        )
+    table: NDArray[Any] = np.array([*labels, void], dtype=np.uint8)
+    labelled: NDArray[np.uint8] = table[top]
+    return labelled
+
+
+def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
+    """Write one grey PNG per image, and ``categories.json`` with what each grey value means.
+
+    Args:
+        dataset: What to write.
+        out: The folder; pictures keep their subfolders in it.
+        force: Whether files that are there are overwritten.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DataError: A file is already there, or there are more than 255 classes.
+    """
+    places = beside(dataset.images, out, ".png")
+    table = out / "categories.json"
+    refuse_existing([*places.values(), table], force=force)
+    groups = dataset.by_image()
+    for image in dataset.images:
+        instances = groups[image.id]
+        top = paint(instances, width_px=image.width_px, height_px=image.height_px)
+        write_png(places[image.id], semantic_map(dataset, instances, top))
+    rows = [
+        {"label": category.id - 1, "name": category.name, "isthing": int(category.isthing)}
+        for category in dataset.categories
+    ]
+    write_json(table, rows)
+    return [*places.values(), table]

@@ -1,0 +1,314 @@
+"""VGG Image Annotator: exports of version 1, and exports and projects of versions 2 and 3."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d2tune.annotations.formats.assembly import (
+    Folders,
+    Labels,
+    Part,
+    assemble,
+    folders_of,
+    instance,
+    measure,
+    polygon_part,
+    round_part,
+    unlabeled_units,
+)
+from d2tune.annotations.formats.units import Unit
+from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
+from d2tune.annotations.io.images import walk_files
+from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.errors import DataError, nearest
+from d2tune.text import describe
+
+_VIA3_KINDS = {1: "point", 2: "rect", 3: "circle", 4: "ellipse", 5: "line", 6: "polyline", 7: "polygon"}
+_COORDINATES = {
+    "rect": ("x", "y", "width", "height"),
+    "circle": ("cx", "cy", "r"),
+    "ellipse": ("cx", "cy", "rx", "ry"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One region of any version.
+
+    Attributes:
+        index: Its place among all regions of the file, from 0.
+        kind: rect, circle, ellipse, polygon, another name, or None where it lies nowhere in the picture.
+        numbers: The numbers of its kind: x, y, width, height; cx, cy, r; cx, cy, rx, ry, theta; or ``[x, y]`` pairs.
+        attributes: Region attributes by name.
+    """
+
+    index: int
+    kind: object
+    numbers: Any
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of any version with its regions."""
+
+    name: object
+    regions: tuple[Region, ...]
+
+
+def read(source: Path, options: ReadOptions) -> Dataset:
+    """Read a VIA file, or every VIA file in a folder.
+
+    Args:
+        source: Folder or JSON file; pictures lie beside the file or under ``options.image_root``.
+        options: How to read; ``class_name``, ``class_attribute`` and ``pixel_offset`` are for VIA.
+
+    Raises:
+        DataError: The source does not exist, or no region has the attribute ``class_attribute``.
+    """
+    source = Path(source).absolute()
+    if not source.exists():
+        raise DataError("there is no such file or folder", file=source)
+    folders = folders_of(source, options)
+    names = (
+        [source.name]
+        if source.is_file()
+        else [name for name in walk_files(source, skip=options.restore_dir) if name.lower().endswith(".json")]
+    )
+    units: list[Unit] = []
+    seen: set[str] = set()
+    for name in names:
+        units += _read_file(name, folders, options, seen)
+    if options.class_attribute is not None and seen and options.class_attribute not in seen:
+        near = nearest(options.class_attribute, seen)
+        raise DataError(
+            "no region has this attribute",
+            file=source,
+            found=f"class attribute {options.class_attribute!r}",
+            expected=", ".join(sorted(seen)),
+            hint=f"Did you mean {near!r}?" if near else None,
+        )
+    claimed = [unit.image.file_name for unit in units if unit.image is not None]
+    return assemble(units + unlabeled_units(folders, options, claimed), options, root=folders.root)
+
+
+def is_via(value: object) -> bool:
+    """Whether a parsed JSON file is one of VIA's."""
+    if not isinstance(value, dict):
+        return False
+    if isinstance(value.get("metadata"), dict) and isinstance(value.get("file"), dict):
+        return True
+    entries = value.get("_via_img_metadata", value)
+    if not isinstance(entries, dict) or (not entries and entries is value):
+        return False
+    return all(isinstance(entry, dict) and "filename" in entry and "regions" in entry for entry in entries.values())
+
+
+def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]) -> list[Unit]:
+    """Read one JSON file into a unit per picture; ``seen`` gathers the names of region attributes."""
+    unit = Unit(name)
+    path = folders.source / name
+    try:
+        value, is_utf8 = decode_json(read_bytes(path))
+    except JsonError as error:
+        unit.note("error", "bad_json", str(error), line=error.line, column=error.column)
+        return [unit]
+    except OSError as error:
+        unit.note("error", "bad_json", f"the file cannot be read ({error.strerror})")
+        return [unit]
+    if not is_utf8:
+        unit.note("warning", "not_utf8", "the file is not UTF-8; it was read as GB18030", hint="save it as UTF-8")
+    if not is_via(value):
+        unit.note("warning", "not_via", "the file is no VIA annotation; skipped")
+        return [unit]
+    pictures = pictures_of(value)
+    attributes = {key for picture in pictures for region in picture.regions for key in region.attributes}
+    seen |= attributes
+    attribute = options.class_attribute
+    if attribute is None and len(attributes) == 1:
+        (attribute,) = attributes
+    reader = _Reader(folders, options, Labels(options), attribute)
+    units = [reader.read_picture(picture, name, path) for picture in pictures]
+    return [unit, *units] if unit.findings else units
+
+
+def pictures_of(value: dict[str, Any]) -> list[Picture]:
+    """The pictures of a parsed VIA file with their regions as they were drawn, unchecked."""
+    return list(_pictures_3(value) if "metadata" in value else _pictures_2(value.get("_via_img_metadata", value)))
+
+
+def _pictures_2(entries: dict[str, Any]) -> Iterator[Picture]:
+    """Pictures of versions 1 and 2: regions are a dict "0", "1", ... or a list."""
+    index = 0
+    for entry in entries.values():
+        raw = entry["regions"]
+        rows = list(raw.values()) if isinstance(raw, dict) else raw if isinstance(raw, list) else []
+        regions = []
+        for row in rows:
+            regions.append(_region_2(index, row if isinstance(row, dict) else {}))
+            index += 1
+        yield Picture(entry["filename"], tuple(regions))
+
+
+def _region_2(index: int, row: dict[str, Any]) -> Region:
+    shape = row.get("shape_attributes")
+    shape = shape if isinstance(shape, dict) else {}
+    attributes = row.get("region_attributes")
+    kind = shape.get("name", "")
+    numbers: Any
+    if kind == "polygon":
+        numbers = _pairs(shape.get("all_points_x"), shape.get("all_points_y"))
+    else:
+        numbers = [shape.get(key) for key in _COORDINATES.get(kind if isinstance(kind, str) else "", ())]
+        if kind == "ellipse":
+            numbers.append(shape.get("theta", 0))
+    return Region(index, kind, numbers, attributes if isinstance(attributes, dict) else {})
+
+
+def _pairs(x: object, y: object) -> object:
+    """``[x, y]`` pairs of two lists of one length; else what cannot be read as points, for the finding."""
+    if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y):
+        return {"all_points_x": x, "all_points_y": y}
+    return [list(pair) for pair in zip(x, y, strict=True)]
+
+
+def _pictures_3(value: dict[str, Any]) -> Iterator[Picture]:
+    """Pictures of version 3: regions in ``metadata``, files through the view that each belongs to."""
+    texts = _Attributes3(value.get("attribute"))
+    view = value["view"] if isinstance(value.get("view"), dict) else {}
+    regions: dict[str, list[Region]] = {str(key): [] for key in view}
+    for index, row in enumerate(value["metadata"].values()):
+        if isinstance(row, dict):
+            regions.setdefault(str(row.get("vid")), []).append(_region_3(index, row, texts))
+    for key, found in regions.items():
+        files = view.get(key)
+        fids = files.get("fid_list") if isinstance(files, dict) else None
+        entry = value["file"].get(str(fids[0])) if isinstance(fids, list) and fids else None
+        yield Picture(entry.get("fname") if isinstance(entry, dict) else None, tuple(found))
+
+
+def _region_3(index: int, row: dict[str, Any], texts: _Attributes3) -> Region:
+    xy = row.get("xy")
+    attributes = texts.of(row.get("av"))
+    if not isinstance(xy, list) or not xy:
+        return Region(index, None, None, attributes)
+    kind = _VIA3_KINDS.get(xy[0], xy[0]) if isinstance(xy[0], int) else xy[0]
+    numbers: Any = xy[1:]
+    if kind == "polygon":
+        numbers = _pairs(numbers[0::2], numbers[1::2])
+    return Region(index, kind, numbers, attributes)
+
+
+class _Attributes3:
+    """The attribute definitions of a version 3 project, which turn option ids into text."""
+
+    def __init__(self, raw: object) -> None:
+        self._defined = {key: row for key, row in raw.items() if isinstance(row, dict)} if isinstance(raw, dict) else {}
+
+    def of(self, av: object) -> dict[str, Any]:
+        """Attribute texts by name; several chosen options become a checkbox dict as in version 2."""
+        found: dict[str, Any] = {}
+        for key, value in av.items() if isinstance(av, dict) else ():
+            row = self._defined.get(str(key), {})
+            options = row.get("options")
+            options = options if isinstance(options, dict) else {}
+            text = options.get(str(value), value)
+            if str(value) not in options and isinstance(value, str) and "," in value:
+                chosen = [part.strip() for part in value.split(",") if part.strip()]
+                if chosen and all(part in options for part in chosen):
+                    text = {str(options[part]): True for part in chosen}
+            found[str(row.get("aname", key))] = text
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Turns pictures into units."""
+
+    folders: Folders
+    options: ReadOptions
+    labels: Labels
+    attribute: str | None
+
+    def read_picture(self, picture: Picture, file: str, path: Path) -> Unit:
+        """Find and measure the picture and read its regions."""
+        unit = Unit(file)
+        place = self.folders.finder.find(picture.name, folders=self.folders.search_from(path))
+        if measure(place, unit) is None:
+            unit.leave_out(region.index for region in picture.regions)
+            return unit
+        for region in picture.regions:
+            if region.kind is None:
+                message = f"the entry lies nowhere in {picture.name}; it is no region"
+                unit.note("info", "no_spatial_extent", message, shape=region.index)
+                continue
+            if region.kind not in ("rect", "circle", "ellipse", "polygon"):
+                message = f"a region of type {describe(region.kind)} in {picture.name} has no area; skipped"
+                unit.note("warning", "unsupported_shape_type", message, shape=region.index)
+                continue
+            self._read_region(region, unit)
+        return unit
+
+    def _read_region(self, region: Region, unit: Unit) -> None:
+        label = self._class_of(region, unit)
+        name = None if label is None else self.labels.read(label, unit, region.index)
+        if name is None:
+            return
+        try:
+            part = self._part(region, unit)
+        except PointError as error:
+            unit.note("error", error.code, str(error), shape=region.index)
+            return
+        if part is not None:
+            unit.drafts.append(instance(name.label, [part], unit))
+
+    def _class_of(self, region: Region, unit: Unit) -> object:
+        """What the class attribute says, else ``class_name``; None, with an error, where there is neither."""
+        value = None if self.attribute is None else region.attributes.get(self.attribute)
+        if isinstance(value, dict):
+            chosen = [option for option, is_on in value.items() if is_on is True]
+            if len(chosen) > 1:
+                message = f"the attribute {self.attribute!r} has several options set: {', '.join(chosen)}"
+                unit.note("error", "no_class", message, shape=region.index, hint="set one option")
+                return None
+            value = chosen[0] if chosen else None
+        if value is not None and str(value).strip():
+            return value
+        if self.options.class_name is not None:
+            return self.options.class_name
+        names = ", ".join(sorted(region.attributes))
+        hint = f"name one of the attributes {names} with --class-attribute" if names else "name it with --class-name"
+        unit.note("error", "no_class", "the region has no class", shape=region.index, hint=hint)
+        return None
+
+    def _part(self, region: Region, unit: Unit) -> Part | None:
+        offset = self.options.pixel_offset
+        if region.kind == "polygon":
+            return polygon_part(check_points(region.numbers) + offset, unit, region.index)
+        numbers = _numbers(region)
+        x, y = numbers[0] + offset, numbers[1] + offset
+        if region.kind == "rect":
+            corners = rectangle_points((x, y), (x + numbers[2], y + numbers[3]))
+            return polygon_part(corners, unit, region.index, is_polygon=False)
+        radius_y = numbers[2] if region.kind == "circle" else numbers[3]
+        theta = numbers[4] if len(numbers) > 4 else 0.0
+        return round_part([x, y], numbers[2], radius_y, unit, region.index, theta_rad=math.remainder(theta, math.tau))
+
+
+def _numbers(region: Region) -> list[float]:
+    """The numbers of a rectangle, circle or ellipse, checked."""
+    wanted = {"rect": (4, 4), "circle": (3, 3), "ellipse": (4, 5)}[str(region.kind)]
+    raw = region.numbers
+    if not isinstance(raw, list) or not wanted[0] <= len(raw) <= wanted[1]:
+        message = f"a {region.kind} has {wanted[0]} numbers: found {describe(raw)}"
+        raise PointError("wrong_point_count", message)
+    padded = check_points([[value, 0] for value in raw])
+    return [float(value) for value in np.asarray(padded)[:, 0]]

@@ -1,0 +1,301 @@
+"""Pictures on disk: found inside the data root, and measured from their headers alone.
+
+Paths are handled as text here: for tens of thousands of files ``Path`` costs several times as much.
+"""
+
+# ruff: noqa: PTH100, PTH110, PTH113, PTH114, PTH118, PTH119, PTH122, PTH123
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from d2tune.annotations.io.headers import quick_size
+
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("bmp", "dib", "gif", "jfif", "jp2", "jpe", "jpeg", "jpg"),
+        *("pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"),
+    )
+)
+_ORIENTATION_TAG = 0x0112
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", ".png"),
+    (b"\xff\xd8\xff", ".jpg"),
+    (b"GIF8", ".gif"),
+    (b"BM", ".bmp"),
+    (b"II*\x00", ".tif"),
+    (b"MM\x00*", ".tif"),
+)
+
+
+class ImageError(ValueError):
+    """A file that is no picture, is cut off in its header, or claims an absurd size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a picture's header says.
+
+    Attributes:
+        width_px: Width as shown, after EXIF orientation.
+        height_px: Height as shown.
+        orientation: The EXIF orientation, 1 to 8; 1 where there is none.
+    """
+
+    width_px: int
+    height_px: int
+    orientation: int = 1
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the picture is stored lying on its side."""
+        return self.orientation >= 5
+
+
+def read_header(source: Path | bytes) -> Header:
+    """Measure a picture without decoding it.
+
+    Args:
+        source: The file, or its content.
+
+    Raises:
+        ImageError: It is no picture that Pillow knows, or it is cut off or hostile.
+    """
+    if isinstance(source, Path) and not os.path.isfile(source):
+        raise ImageError("the file is not there, or no regular file")
+    return _quick_header(source) or _full_header(source)
+
+
+def _quick_header(source: Path | bytes) -> Header | None:
+    """The header where it is a plain one, see `headers`."""
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb", buffering=0) as stream:
+            size = quick_size(stream)
+    except OSError:
+        return None
+    if size is None:
+        return None
+    width_px, height_px, orientation = size
+    return Header(height_px, width_px, orientation) if orientation >= 5 else Header(*size)
+
+
+def _full_header(source: Path | bytes) -> Header:
+    """The header as Pillow reads it."""
+    from PIL import Image as PilImage
+    from PIL import UnidentifiedImageError
+
+    stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PilImage.open(stream) as picture:
+                width_px, height_px = picture.size
+                orientation = _orientation(picture)
+                is_turned = picture.format == "TIFF"
+    except PilImage.DecompressionBombError as error:
+        raise ImageError(f"the picture claims a size that cannot be meant ({error})") from error
+    except UnidentifiedImageError as error:
+        raise ImageError("the file is empty, cut off or no picture") from error
+    except (OSError, ValueError, SyntaxError, KeyError, IndexError, EOFError, TypeError, OverflowError) as error:
+        raise ImageError(f"the picture's header cannot be read ({error})") from error
+    if width_px < 1 or height_px < 1:
+        raise ImageError(f"the picture claims to be {width_px} x {height_px} pixels")
+    if orientation >= 5 and not is_turned:
+        width_px, height_px = height_px, width_px
+    return Header(width_px, height_px, orientation)
+
+
+def _orientation(picture: Any) -> int:
+    """The EXIF orientation, without the decoding that Pillow does to find it at the end of a PNG."""
+    from PIL import Image as PilImage
+
+    try:
+        exif = PilImage.Image.getexif(picture)
+        if picture.format == "PNG" and not exif:
+            exif.load(_late_exif(picture.fp))
+        value = exif.get(_ORIENTATION_TAG, 1)
+    except Exception:  # a broken EXIF block leaves a picture that every viewer shows unturned
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _late_exif(stream: Any) -> bytes:
+    """The EXIF block of a PNG that has it behind the pixels, found by going from chunk to chunk; empty without one."""
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8:
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] == b"eXIf":
+            return bytes(stream.read(length))
+        stream.seek(length + 4, io.SEEK_CUR)
+    return b""
+
+
+def magic_suffix(content: bytes) -> str | None:
+    """The file suffix that the first bytes call for, or None where they are no picture's."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for start, suffix in _MAGIC if content.startswith(start)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture should be.
+
+    Attributes:
+        path: The file, absolute; None where there is none that may be used.
+        file_name: Path relative to the data root, with forward slashes.
+        problem: Why there is none, in words, naming the path tried; None where there is one.
+        hint: What to do about it.
+    """
+
+    path: Path | None
+    file_name: str
+    problem: str | None = None
+    hint: str | None = None
+
+
+class ImageFinder:
+    """Finds the pictures that annotation files name, and refuses those outside the data root.
+
+    Args:
+        root: The folder that ``file_name`` is relative to.
+        allow_outside: Whether pictures may lie outside of it.
+    """
+
+    def __init__(self, root: Path, *, allow_outside: bool) -> None:
+        self.root = os.path.abspath(root)
+        self._real_root = os.path.realpath(self.root)
+        self._allow_outside = allow_outside
+        self._real_folders: dict[str, str] = {}
+        self._absolute_folders: dict[Path, str] = {}
+
+    def find(self, text: object, *, folders: tuple[Path, ...]) -> Place:
+        """Find the picture called ``text``, seen from each of ``folders`` in turn.
+
+        Windows backslashes and ``..`` are understood.
+        """
+        if not isinstance(text, str) or not text.strip() or "\0" in text:
+            return Place(None, "", f"no picture is named: found {text!r:.60}")
+        name = text.replace("\\", "/")
+        tried = [os.path.normpath(os.path.join(self._absolute(folder), name)) for folder in folders]
+        if re.match(r"[A-Za-z]:/", name):
+            tried = [os.path.normpath(name)]
+        outside = None
+        for path in dict.fromkeys(tried):
+            if not is_file(path):
+                continue
+            file_name = self.file_name(path)
+            if file_name is None and not self._allow_outside:
+                outside = outside or path
+                continue
+            return Place(Path(path), file_name or _posix(os.path.relpath(path, self.root)))
+        return self._missing(name, tried[0], outside, folders[0])
+
+    def file_name(self, path: str) -> str | None:
+        """``path`` relative to the root with forward slashes, or None where it resolves to outside of it."""
+        folder, base = os.path.split(path)
+        real_folder = self._real_folders.get(folder)
+        if real_folder is None:
+            real_folder = self._real_folders[folder] = os.path.realpath(folder)
+        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(real_folder, base)
+        if not _is_below(real, self._real_root):
+            return None
+        if _is_below(path, self.root):
+            return _posix(_relative(path, self.root))
+        return _posix(_relative(real, self._real_root))
+
+    def _absolute(self, folder: Path) -> str:
+        known = self._absolute_folders.get(folder)
+        if known is None:
+            known = self._absolute_folders[folder] = os.path.abspath(folder)
+        return known
+
+    def _missing(self, name: str, tried: str, outside: str | None, folder: Path) -> Place:
+        base = PurePosixPath(name).name or "picture"
+        file_name = self._inside(tried) or self._inside(os.path.join(os.path.abspath(folder), base)) or base
+        hint = None
+        if is_file(os.path.join(folder, base)):
+            hint = f"a picture called {base} lies beside the annotation file"
+        if outside is not None:
+            message = f"the picture {outside} lies outside the data root {self.root}"
+            return Place(
+                None, file_name, message, hint or "name its folder with --image-root, or allow it with --allow-outside"
+            )
+        return Place(None, file_name, f"there is no picture {tried}", hint)
+
+    def _inside(self, path: str) -> str | None:
+        """``path`` relative to the root, by its text alone; None where that leads outside."""
+        if not _is_below(path, self.root) or ":" in os.path.basename(path):
+            return None
+        return _posix(os.path.relpath(path, self.root))
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a regular file; False also for names that no file can have."""
+    try:
+        return os.path.isfile(path)
+    except ValueError:
+        return False
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder if folder.endswith(os.sep) else folder + os.sep)
+
+
+def _relative(path: str, folder: str) -> str:
+    """A normal path below a folder, relative to it."""
+    return path[len(folder) :].lstrip(os.sep) or "."
+
+
+def _posix(path: str) -> str:
+    return path.replace(os.sep, "/") if os.sep != "/" else path
+
+
+def walk_files(root: Path, *, skip: Path | None = None) -> Iterator[str]:
+    """Every file under a folder, relative to it with forward slashes, in a fixed order.
+
+    Hidden files and folders are passed over, and so are pipes, devices and the folder ``skip``. Links to folders are
+    not followed.
+    """
+    skipped = None if skip is None else os.path.abspath(skip)
+    left = [(os.path.abspath(root), "")]
+    while left:
+        folder, below = left.pop()
+        folders = []
+        for entry in _shown(folder):
+            if _holds(entry.is_dir):
+                if not entry.is_symlink() and entry.path != skipped:
+                    folders.append((entry.path, f"{below}{entry.name}/"))
+            elif _holds(entry.is_file) or not os.path.exists(entry.path):
+                # what is there and no file is a pipe, a socket or a device, which reading would wait for
+                yield below + entry.name
+        left += reversed(folders)
+
+
+def _shown(folder: str) -> list[os.DirEntry[str]]:
+    """What a folder holds and does not hide, by name; nothing where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    try:
+        return test()
+    except OSError:
+        return False
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's suffix is that of a picture."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES

@@ -1,0 +1,186 @@
+"""The one noun of this room: a set of images, the instances drawn on them, and what was noticed on the way.
+
+Coordinates are continuous image coordinates in pixels, x to the right and y down: pixel ``i`` covers
+``[i, i + 1)``. Sizes are those of the picture as it is shown, after its EXIF orientation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from d2tune.annotations.model.findings import Finding
+from d2tune.annotations.model.ledger import LedgerRow
+from d2tune.annotations.model.types import Polygons, Rle
+from d2tune.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A class. ``id`` counts from 1; ``isthing`` is False for stuff such as sky or road."""
+
+    id: int
+    name: str
+    isthing: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture.
+
+    Attributes:
+        id: Counts from 1 in the order of ``file_name``.
+        file_name: Path relative to the image root, with forward slashes.
+        width_px: Width as shown, after EXIF orientation.
+        height_px: Height as shown.
+        path: The file to open, absolute; None where only predictions or figures are known.
+        annotation_file: The file the annotations came from, relative to the source folder.
+    """
+
+    id: int
+    file_name: str
+    width_px: int
+    height_px: int
+    path: Path | None = None
+    annotation_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Instance:
+    """One object on one image, or one region of stuff.
+
+    Attributes:
+        id: Counts from 1 over the whole dataset.
+        image_id: ``Image.id``.
+        category_id: ``Category.id``.
+        segmentation: Polygons wherever they are exact, else an RLE of the whole image.
+        bbox_xywh: ``(x, y, width, height)`` in pixels.
+        area_px: The area pycocotools gives for the mask.
+        iscrowd: True only where the annotator said so.
+        score: Confidence between 0 and 1 where the instance is a prediction.
+        shapes: Indices of the shapes in the annotation file that make it up, ascending.
+        part_shapes: The shape that each polygon of ``segmentation`` comes from; empty for an RLE.
+        difficult: True where the annotator marked the object as hard to recognise (Pascal VOC).
+        layers: Where an RLE unites several shapes, what each of them adds: its index and its pixels. Other objects
+            may have been drawn between them.
+    """
+
+    id: int
+    image_id: int
+    category_id: int
+    segmentation: Polygons | Rle
+    bbox_xywh: tuple[float, float, float, float]
+    area_px: float
+    iscrowd: bool = False
+    score: float | None = None
+    shapes: tuple[int, ...] = ()
+    part_shapes: tuple[int, ...] = ()
+    difficult: bool = False
+    layers: tuple[tuple[int, Rle], ...] = ()
+
+    def coco_segmentation(self) -> list[list[float]] | dict[str, Any]:
+        """The segmentation as COCO writes it: flat ``x, y`` lists, or a compressed RLE."""
+        if isinstance(self.segmentation, Rle):
+            return self.segmentation.to_coco()
+        return [part.reshape(-1).tolist() for part in self.segmentation]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Images, categories and instances of one folder or file, with the findings made while reading.
+
+    Attributes:
+        images: Ordered by ``file_name``; ids 1, 2, ...
+        categories: Ordered by id, from 1.
+        instances: Ordered by image, then by first shape; ids 1, 2, ...
+        findings: In the order of the files.
+        image_root: The folder that ``Image.file_name`` is relative to.
+        ledger: What became of every shape that was read, in the order of the files; ids are those of ``instances``.
+    """
+
+    images: tuple[Image, ...]
+    categories: tuple[Category, ...]
+    instances: tuple[Instance, ...]
+    findings: tuple[Finding, ...] = ()
+    image_root: Path | None = None
+    ledger: tuple[LedgerRow, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Category names in the order of their ids."""
+        return tuple(category.name for category in self.categories)
+
+    @property
+    def has_rle(self) -> bool:
+        """Whether any instance needs a run-length mask, so that the mask format must be ``bitmask``."""
+        return any(isinstance(instance.segmentation, Rle) for instance in self.instances)
+
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings of level ``error``."""
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+    def by_image(self) -> dict[int, list[Instance]]:
+        """Instances by image id; every image has a list, empty for negatives."""
+        groups: dict[int, list[Instance]] = {image.id: [] for image in self.images}
+        for instance in self.instances:
+            groups[instance.image_id].append(instance)
+        return groups
+
+    def subset(self, image_ids: Sequence[int]) -> Dataset:
+        """The images with those ids and their instances, ids counted anew from 1; categories stay, the ledger goes."""
+        wanted = set(image_ids)
+        kept = [image for image in self.images if image.id in wanted]
+        new_id = {image.id: position for position, image in enumerate(kept, start=1)}
+        instances = [one for one in self.instances if one.image_id in new_id]
+        return replace(
+            self,
+            images=tuple(replace(image, id=new_id[image.id]) for image in kept),
+            instances=tuple(
+                replace(one, id=position, image_id=new_id[one.image_id])
+                for position, one in enumerate(instances, start=1)
+            ),
+            ledger=(),
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Number of instances per class name, in category order, zeros included."""
+        seen = Counter(instance.category_id for instance in self.instances)
+        return {category.name: seen[category.id] for category in self.categories}
+
+    def size_in_words(self) -> str:
+        """``149 images, 178 instances``."""
+        counts = ((len(self.images), "image"), (len(self.instances), "instance"))
+        return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
+
+    def raise_on_errors(self) -> None:
+        """Stop where a finding is an error.
+
+        Raises:
+            DataError: Names the first error's place, and how many more there are.
+        """
+        errors = self.errors()
+        if not errors:
+            return
+        first = errors[0]
+        more = "" if len(errors) == 1 else f" (and {len(errors) - 1} more: `d2tune check` lists them all)"
+        hint = f"Did you mean {first.hint!r}?" if first.code == "unknown_label" and first.hint else None
+        raise DataError(f"{first.message} [{first.code}]{more}", file=first.place(), hint=hint)
+
+    def content_hash(self) -> str:
+        """SHA-256 over what training sees: classes, images with their sizes in bytes, and instances."""
+        digest = hashlib.sha256()
+        for category in self.categories:
+            digest.update(f"c{category.id}\t{category.name}\t{category.isthing}\n".encode("utf-8", "surrogatepass"))
+        for image in self.images:
+            size_bytes = image.path.stat().st_size if image.path is not None and image.path.is_file() else -1
+            row = f"i{image.id}\t{image.file_name}\t{image.width_px}\t{image.height_px}\t{size_bytes}\n"
+            digest.update(row.encode("utf-8", "surrogatepass"))
+        for instance in self.instances:
+            row = json.dumps([instance.image_id, instance.category_id, instance.iscrowd, instance.coco_segmentation()])
+            digest.update(row.encode())
+        return digest.hexdigest()

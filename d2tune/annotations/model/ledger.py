@@ -1,0 +1,98 @@
+"""The ledger: what became of every shape, and why."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from d2tune.files import holds_rows_with, refuse_foreign, write_bytes, write_json
+
+if TYPE_CHECKING:
+    pass
+
+Fate = Literal["kept", "clipped", "merged", "dropped"]
+FATES: tuple[Fate, ...] = get_args(Fate)
+"""What can become of a shape; one that was clipped and merged counts as merged."""
+
+COLUMNS = ("file", "shape", "line", "image", "label", "fate", "instances", "codes", "why")
+"""The columns of a ledger file."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """What became of one shape.
+
+    Attributes:
+        file: The annotation file, relative to the source folder.
+        fate: ``kept`` as drawn, ``clipped`` at the picture's edge, ``merged`` with others into one instance, or
+            ``dropped``.
+        shape: Index in the file, from 0; None where only the line is known.
+        line: Line in the file, from 1 (run-length CSV).
+        image: ``Image.file_name`` of its picture; empty where that cannot be had.
+        label: Class name as it was read; empty where it was not.
+        instances: Ids of the instances it is part of: one, or several where a mask was split.
+        partners: How many shapes those instances have in all.
+        codes: Codes of the findings about it, in order.
+        message: Why it was dropped or clipped, in words.
+    """
+
+    file: str
+    fate: Fate
+    shape: int | None = None
+    line: int | None = None
+    image: str = ""
+    label: str = ""
+    instances: tuple[int, ...] = ()
+    partners: int = 1
+    codes: tuple[str, ...] = ()
+    message: str = ""
+
+    @property
+    def why(self) -> str:
+        """The reason in words."""
+        reasons = [self.message] if self.message else []
+        if self.partners > 1:
+            reasons.append(f"one of the {self.partners} shapes of instance {self.instances[0]}")
+        if len(self.instances) > 1:
+            reasons.append(f"split into {len(self.instances)} instances")
+        return "; ".join(reasons) or "used as drawn"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict with the keys `COLUMNS`."""
+        row: dict[str, Any] = {name: getattr(self, name) for name in COLUMNS}
+        return row | {"instances": list(self.instances), "codes": list(self.codes)}
+
+
+def summary(rows: Iterable[LedgerRow]) -> str:
+    """``171 shapes: 160 kept, 6 clipped, 4 merged, 1 dropped``."""
+    counts = Counter(row.fate for row in rows)
+    total = sum(counts.values())
+    fates = ", ".join(f"{counts[fate]} {fate}" for fate in FATES if counts[fate])
+    return f"{total} shape{'' if total == 1 else 's'}" + (f": {fates}" if fates else "")
+
+
+def write_ledger(path: str | Path, rows: Iterable[LedgerRow]) -> None:
+    """Write one row a shape, atomically: as JSON where the file ends in ``.json``, else as CSV."""
+    path = Path(path)
+    refuse_foreign(path, is_own=_is_ledger)
+    if path.suffix.lower() == ".json":
+        write_json(path, [row.to_json() for row in rows])
+        return
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    table.writerow(COLUMNS)
+    for row in rows:
+        cells = row.to_json()
+        joined = {key: " ".join(str(one) for one in cells[key]) for key in ("instances", "codes")}
+        table.writerow(["" if value is None else value for value in (cells | joined).values()])
+    write_bytes(path, stream.getvalue().encode("utf-8", errors="backslashreplace"))
+
+
+def _is_ledger(content: bytes) -> bool:
+    header = content.split(b"\n", 1)[0].decode("ascii", "replace").replace('"', "").strip()
+    return header == ",".join(COLUMNS) or holds_rows_with(content, COLUMNS)

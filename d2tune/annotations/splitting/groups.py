@@ -1,0 +1,161 @@
+"""Which pictures belong together when a dataset is divided: those of one folder, one name, one burst, one motif."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from d2tune.annotations.model.dataset import Image
+from d2tune.annotations.splitting.duplicates import HASH_BITS, group_hashes, perceptual_hashes
+from d2tune.errors import DataError, nearest
+
+_KINDS = ("folder", "exif-time", "regex:PATTERN")
+_EXIF_IFD, _DATE_TIME_ORIGINAL = 0x8769, 0x9003
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Pictures sorted into groups.
+
+    Attributes:
+        groups: Image ids; each image is in exactly one group. Groups and their members go by file name.
+        notes: One line for each rule: how many groups it made, and of how many pictures it knows nothing.
+        rule_applies: Whether the rule says anything of any picture.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...]
+    rule_applies: bool = True
+
+
+def group_images(
+    images: Sequence[Image], *, group_by: str | None, gap_s: float, duplicate_distance: int | None
+) -> Grouping:
+    """Put pictures into groups by one rule, and join the groups that near-duplicates lie in.
+
+    Args:
+        images: What to group.
+        group_by: ``folder``: the folder of ``file_name``; ``regex:PATTERN``: what the pattern's first bracket, or
+            the pattern, finds anywhere in ``file_name``; ``exif-time``: photos taken in one burst; None: no rule.
+        gap_s: Seconds up to which one photo of a burst follows the other.
+        duplicate_distance: Most bits in which the hashes of near-duplicates differ; None does not look for them.
+
+    Raises:
+        DataError: The rule or its pattern cannot be meant.
+    """
+    notes = []
+    rule_applies = True
+    links: list[Sequence[int]] = []
+    if group_by is not None:
+        keys, note = _keys(images, group_by, gap_s)
+        members: dict[Hashable, list[int]] = {}
+        for image, key in zip(images, keys, strict=True):
+            members.setdefault(("alone", image.id) if key is None else ("key", key), []).append(image.id)
+        links += members.values()
+        notes.append(note)
+        rule_applies = any(key is not None for key in keys)
+    if duplicate_distance is not None:
+        hashes = perceptual_hashes(images)
+        found = group_hashes(images, hashes, max_distance=duplicate_distance)
+        links += [group.image_ids for group in found]
+        in_groups = sum(len(group.image_ids) for group in found)
+        together = f"{in_groups} images in {counted(len(found), 'group')} are kept together" if found else "none"
+        unknown = hashes.count(None)
+        told = f"; {unknown} cannot be compared (not readable, or with too little on them)" if unknown else ""
+        notes.append(f"near-duplicates, up to {duplicate_distance} of {HASH_BITS} bits apart: {together}{told}")
+    return Grouping(_joined(images, links), tuple(notes), rule_applies)
+
+
+def _joined(images: Sequence[Image], links: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """The finest groups in which every link's images are together."""
+    above = {image.id: image.id for image in images}
+
+    def top(one: int) -> int:
+        while above[one] != one:
+            above[one] = above[above[one]]
+            one = above[one]
+        return one
+
+    for first, *others in links:
+        for other in others:
+            above[top(other)] = top(first)
+    groups: dict[int, list[int]] = {}
+    for image in sorted(images, key=lambda image: image.file_name):
+        groups.setdefault(top(image.id), []).append(image.id)
+    return tuple(map(tuple, groups.values()))
+
+
+def _keys(images: Sequence[Image], group_by: str, gap_s: float) -> tuple[list[Hashable | None], str]:
+    """What each image shares with its group, None where it is alone, and a line about all of them."""
+    if group_by == "folder":
+        folders: list[Hashable | None] = [str(PurePosixPath(image.file_name).parent) for image in images]
+        return folders, f"by folder: {_count(folders, 'folder')}"
+    if group_by == "exif-time":
+        if not gap_s >= 0:
+            raise DataError("the gap within a burst cannot be meant", found=f"{gap_s} s", expected="0 s or more")
+        bursts = _bursts(images, gap_s)
+        return (
+            bursts,
+            f"by EXIF time: {_count(bursts, 'burst')}, gaps up to {gap_s:g} s{_alone(bursts, 'without the time')}",
+        )
+    kind, colon, text = group_by.partition(":")
+    if kind != "regex" or not colon:
+        like = nearest(group_by, _KINDS)
+        hint = "For example --group-by 'regex:^(board[0-9]+)_'." if kind == "regex" else None
+        hint = hint or (f"Did you mean {like!r}?" if like else None)
+        raise DataError("pictures cannot be grouped so", found=repr(group_by), expected=", ".join(_KINDS), hint=hint)
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise DataError(f"the pattern is no regular expression: {error}", found=repr(text)) from None
+    hits = [pattern.search(image.file_name) for image in images]
+    matched: list[Hashable | None] = [hit and (hit[1] if pattern.groups and hit[1] else hit[0]) for hit in hits]
+    return matched, f"by {text}: {_count(matched, 'group')}{_alone(matched, 'without a match')}"
+
+
+def counted(number: int, what: str) -> str:
+    """A number and its noun: ``1 group``, ``2 groups``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _count(keys: Sequence[Hashable | None], what: str) -> str:
+    return counted(len(set(keys) - {None}), what)
+
+
+def _alone(keys: Sequence[Hashable | None], why: str) -> str:
+    number = Counter(keys)[None]
+    return f"; {counted(number, 'image')} {why}, each a group of its own" if number else ""
+
+
+def _bursts(images: Sequence[Image], gap_s: float) -> list[Hashable | None]:
+    """The time that the burst of each image began; None where an image has no time."""
+    from tqdm import tqdm
+
+    bar = tqdm(images, "reading times", leave=False, unit="image", delay=2, disable=None)
+    times = [None if image.path is None else taken_at(image.path) for image in bar]
+    began: dict[datetime, datetime] = {}
+    last = None
+    for time in sorted({time for time in times if time is not None}):
+        follows = last is not None and (time - last).total_seconds() <= gap_s
+        began[time] = began[last] if follows and last is not None else time
+        last = time
+    return [None if time is None else began[time] for time in times]
+
+
+def taken_at(path: Path) -> datetime | None:
+    """When a photo was taken, by its EXIF field DateTimeOriginal in whole seconds; None where it does not say."""
+    from PIL import Image as PilImage
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PilImage.open(path) as picture:
+                text = picture.getexif().get_ifd(_EXIF_IFD).get(_DATE_TIME_ORIGINAL)
+        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+    except Exception:  # Pillow raises nearly anything on a hostile file; such a photo has no time
+        return None

@@ -1,0 +1,111 @@
+"""Lists of pictures: text files with one file name a line, relative to the image root, as `splits` writes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import posixpath
+from pathlib import Path
+
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.ledger import LedgerRow
+from d2tune.errors import DataError, nearest
+
+logger = logging.getLogger(__name__)
+
+
+def is_list(name: str | Path) -> bool:
+    """Whether a part's name is that of a list rather than of annotations."""
+    return Path(name).suffix.lower() == ".txt"
+
+
+def read_list(path: Path) -> dict[str, int]:
+    """The line, from 1, that each file name stands on.
+
+    Blank lines are passed over; Windows line ends, backslashes and a leading ``./`` are understood.
+
+    Raises:
+        DataError: The file cannot be read, names a picture twice, or names none.
+    """
+    try:
+        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise DataError(f"the list cannot be read ({error.strerror})", file=path) from None
+    names: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        name = line.removesuffix("\r")
+        if not name.strip():
+            continue
+        name = posixpath.normpath(name.replace("\\", "/"))
+        if name in names:
+            hint = f"It stands on line {names[name]} already."
+            raise DataError("the list names a picture twice", file=path, place=f"line {number}", found=name, hint=hint)
+        names[name] = number
+    if not names:
+        raise DataError("the list is empty", file=path, expected="one file name a line")
+    return names
+
+
+def keep_listed(dataset: Dataset, path: Path, *, skip_bad: bool = False) -> Dataset:
+    """The images of a dataset that a list names, with what is known of them; ids are counted anew.
+
+    Args:
+        dataset: What to choose from. Where it has errors, names that it lacks are not complained of: the errors say
+            why.
+        path: The list.
+        skip_bad: Pass over names that the dataset lacks, with a warning.
+
+    Raises:
+        DataError: The list cannot be read, or names a picture that the dataset has not.
+    """
+    lines = read_list(path)
+    known = {image.file_name: image for image in dataset.images}
+    unknown = [name for name in lines if name not in known]
+    if unknown and skip_bad:
+        logger.warning("%s: %d of the pictures were left out, %s first", path, len(unknown), unknown[0])
+    elif unknown and not dataset.errors():
+        like = nearest(unknown[0], known)
+        more = "" if len(unknown) == 1 else f", nor are {len(unknown) - 1} more"
+        raise DataError(
+            f"{unknown[0]} is not among the annotated pictures{more}",
+            file=path,
+            place=f"line {lines[unknown[0]]}",
+            hint=f"Did you mean {like}?" if like else f"Names are relative to {dataset.image_root}.",
+        )
+    kept = [image for name, image in known.items() if name in lines]
+    files = {image.annotation_file for image in kept}
+    others = {image.annotation_file for image in dataset.images} - files
+    return dataclasses.replace(
+        dataset.subset([image.id for image in kept]),
+        findings=tuple(finding for finding in dataset.findings if finding.file not in others),
+        ledger=_ledger(dataset, {image.id for image in kept}, others),
+    )
+
+
+def _ledger(dataset: Dataset, kept: set[int], others: set[str | None]) -> tuple[LedgerRow, ...]:
+    """The ledger's rows about the images that are kept, or about none, with the instances' new ids."""
+    instances = [one.id for one in dataset.instances if one.image_id in kept]
+    new_id = {one: number for number, one in enumerate(instances, start=1)}
+    names = {image.file_name for image in dataset.images if image.id not in kept}
+    return tuple(
+        dataclasses.replace(row, instances=tuple(new_id[one] for one in row.instances))
+        for row in dataset.ledger
+        if row.image not in names and row.file not in others
+    )
+
+
+def refuse_shared(first: Path, second: Path) -> None:
+    """Make sure that two lists have no picture in common.
+
+    Raises:
+        DataError: Names the first picture that is in both.
+    """
+    names = read_list(first)
+    for name, number in read_list(second).items():
+        if name in names:
+            raise DataError(
+                f"{name} is in {first} too, line {names[name]}",
+                file=second,
+                place=f"line {number}",
+                hint="Keep it in one of the two.",
+            )

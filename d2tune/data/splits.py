@@ -1,0 +1,256 @@
+"""The training and validation parts that a project names, read and checked."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from d2tune.annotations.convert import findings_table, read_dataset
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.options import LabelImageOptions, ReadOptions
+from d2tune.annotations.splitting.lists import is_list, refuse_shared
+from d2tune.annotations.splitting.splits import split
+from d2tune.data.image_reader import raster_options
+from d2tune.data.label_maps import with_background
+from d2tune.errors import DataError
+from d2tune.project import Project
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a project trains on and what it is evaluated on, with the same categories.
+
+    Attributes:
+        train: The training part.
+        val: The validation part.
+        rendered: Whether the data are a rendered sample, because the project's own were missing.
+    """
+
+    train: Dataset
+    val: Dataset
+    rendered: bool = False
+
+
+def load_parts(project: Project, *, sample: bool = True, restore_dir: Path | None = None) -> Parts:
+    """Read both parts of a project's data.
+
+    Args:
+        project: Its ``data`` and ``classes`` say what to read.
+        sample: Render the project's sample where its data folder is missing.
+        restore_dir: Where pictures that exist only inside the annotations are written; by default
+            ``.restored`` in the data folder.
+
+    Raises:
+        DataError: There are no data, they have errors, or there is nothing to learn from.
+    """
+    data = project.data
+    rendered = False
+    if not data.root.exists():
+        rendered = _render_sample(project, allowed=sample)
+    refuse_shared_pictures(project)
+    restore = restore_dir or data.root / ".restored"
+    labels = project.class_names or None
+    background = None if project.task == "instance" else data.background
+    train = with_background(read_part(project, data.train, labels=labels, restore_dir=restore), background)
+    labels = train.class_names
+    if isinstance(data.val, float):
+        if len(train.images) < 2:
+            raise DataError("one image cannot be divided into training and validation", file=data.root / data.train)
+        train, val = split(train, fraction=data.val, seed=data.split_seed)
+    else:
+        val = with_background(read_part(project, data.val, labels=labels, restore_dir=restore), background)
+    _check(project, train)
+    return Parts(train, val, rendered)
+
+
+def read_part(project: Project, part: str, *, labels: tuple[str, ...] | None, restore_dir: Path | None) -> Dataset:
+    """Read one part of a project's data.
+
+    Raises:
+        DataError: It is missing, has errors, or has no images.
+    """
+    data = project.data
+    source, options = part_source(project, part, labels, restore_dir=restore_dir)
+    for path in (source, options.image_list):
+        if path is not None and not path.exists():
+            hint = "Correct data.root, data.train, data.val and data.annotations in the project."
+            raise DataError("no such data", file=path, hint=hint)
+    dataset = read_dataset(source, format=data.format, options=options)
+    notable = [finding for finding in dataset.findings if finding.level != "info"]
+    if notable:
+        logger.warning("%s:\n%s", source, findings_table(notable))
+    dataset.raise_on_errors()
+    if project.task != "instance" and data.background is None:
+        dataset = _with_labels(dataset, skip_bad=data.skip_bad)
+    if not dataset.images:
+        raise DataError("no images", file=source, expected="pictures with annotations beside them")
+    # reading rasters has opened all of them
+    return dataset if data.format == "label_images" else _with_whole_pictures(dataset, skip_bad=data.skip_bad)
+
+
+def _with_labels(dataset: Dataset, *, skip_bad: bool) -> Dataset:
+    """The pictures that have a shape: where nothing says what the others show, all their pixels are left out."""
+    drawn = dataset.by_image()
+    empty = [image for image in dataset.images if not drawn[image.id]]
+    if empty and not skip_bad:
+        raise DataError(
+            "the picture has no shape, so all its pixels are left out and it teaches nothing",
+            file=empty[0].path or Path(empty[0].file_name),
+            found=f"{len(empty)} such pictures" if empty[1:] else None,
+            hint="Label it, name the class of what no shape covers with data.background, or set data.skip_bad.",
+        )
+    for image in empty:
+        logger.warning("left out: %s has no shape", image.path or image.file_name)
+    return dataset.subset([image.id for image in dataset.images if drawn[image.id]]) if empty else dataset
+
+
+def _with_whole_pictures(dataset: Dataset, *, skip_bad: bool) -> Dataset:
+    kept = []
+    for image in dataset.images:
+        try:
+            if image.path is not None:
+                check_picture(image.path)
+        except DataError as error:
+            if not skip_bad:
+                raise
+            logger.warning("left out: %s", error.one_line())
+        else:
+            kept.append(image.id)
+    return dataset if len(kept) == len(dataset.images) else dataset.subset(kept)
+
+
+_ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
+_TAIL_BYTES = 1024
+
+
+def check_picture(path: Path) -> None:
+    """Make sure that a picture can be decoded to its end, before an hour of training finds that it cannot.
+
+    A JPEG or PNG whose last bytes hold its format's end mark is taken as whole; all others are decoded.
+
+    Raises:
+        DataError: The picture is cut off or damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            ending = _ENDINGS.get(path.suffix.lower())
+            if ending is not None and ending in stream.read():
+                return
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"the image cannot be read: {error}", file=path, hint="Replace it, or remove it with its annotation file."
+        ) from None
+
+
+def refuse_shared_pictures(project: Project) -> None:
+    """Make sure that lists of the two parts have no picture in common.
+
+    Raises:
+        DataError: Names the first picture that is in both.
+    """
+    data = project.data
+    if isinstance(data.val, str) and is_list(data.train) and is_list(data.val):
+        refuse_shared(data.root / data.train, data.root / data.val)
+
+
+def part_source(
+    project: Project, part: str, labels: tuple[str, ...] | None, *, restore_dir: Path | None = None
+) -> tuple[Path, ReadOptions]:
+    """Where the annotations of a part of a project lie, and how they are to be read.
+
+    Args:
+        project: Its ``data`` section says so.
+        part: ``data.train`` or ``data.val``, or an absolute path in the place of one.
+        labels: Class names; None takes those that occur.
+        restore_dir: Where pictures that exist only inside the annotations are written.
+    """
+    data = project.data
+    drawn = None if labels is None else tuple(name for name in labels if name != data.background)
+    options = ReadOptions(
+        labels=labels,
+        background=data.background,
+        stuff=project.stuff,
+        image_root=None if data.images is None else data.root / data.images,
+        class_name=data.class_name or (drawn[0] if drawn and len(drawn) == 1 else None),
+        class_attribute=data.class_attribute,
+        rename=data.rename,
+        skip_bad=data.skip_bad,
+        no_predictions=data.predictions == "drop",
+        restore_dir=restore_dir,
+        image_list=data.root / part if is_list(part) else None,
+        preset=data.csv_preset,
+        include_unlabeled=data.format == "rle",
+        label_images=_label_image_options(project),
+    )
+    return data.root / (data.annotations if is_list(part) else part), options
+
+
+def _label_image_options(project: Project) -> LabelImageOptions | None:
+    raster = raster_options(project)
+    said = project.data.label_images
+    if raster is None:
+        return None
+    return LabelImageOptions(images=said.images, labels=said.labels, values=said.values, raster=raster)
+
+
+def _render_sample(project: Project, *, allowed: bool) -> bool:
+    from d2tune.samples import class_names, render_sample
+
+    data = project.data
+    get = f"`make data PROJECT={project.name}` fetches the public photos" if project.name == "balloon" else None
+    names = set(project.class_names) - {data.background}
+    fits = data.sample is not None and (not names or names == set(class_names(data.sample)) - {data.background})
+    if data.sample is None or not allowed or not fits:
+        hint = f"{get}." if get else "Put your annotated pictures there, or correct data.root in the project."
+        raise DataError("the data folder is missing", file=data.root, hint=hint)
+    logger.warning(
+        "%s is missing%s; rendering the %s sample there instead (%d pictures). Its scores say nothing about photos.",
+        data.root,
+        f" ({get})" if get else "",
+        data.sample,
+        data.sample_images,
+    )
+    render_sample(data.sample, data.root, images=data.sample_images, seed=0)
+    return True
+
+
+def _check(project: Project, train: Dataset) -> None:
+    source = project.data.root / project.data.train
+    drawn = {name: count for name, count in train.counts().items() if name != project.data.background}
+    if not any(drawn.values()):
+        raise DataError(
+            "no instance in the training part, so there is nothing to learn",
+            file=source,
+            found=f"{len(train.images)} images without a shape",
+            hint="Draw polygons first: `make annotate`.",
+        )
+    counts, background = train.counts(), project.data.background
+    present = [name for name, count in counts.items() if count or name == background]
+    if project.task == "semantic" and len(present) == 1:
+        raise DataError(
+            "all labelled pixels of the training part are of one class, so there is nothing to tell apart",
+            file=source,
+            found=present[0],
+            expected="two classes or more",
+            hint="Name the class of the pixels that no shape covers with data.background, or label other classes.",
+        )
+    undrawn = [name for name in counts if name not in present]
+    if undrawn and project.task == "panoptic":
+        where = "things" if undrawn[0] in project.things else "stuff"
+        raise DataError(
+            f"nobody drew a {undrawn[0]} in the training part",
+            file=source,
+            place=where,
+            found=", ".join(f"{count} {name}" for name, count in counts.items()),
+            hint=f"Draw some, or take it out of {where}.",
+        )
+    if undrawn:
+        logger.warning("nobody drew a %s in the training part: it cannot be learned", " or a ".join(undrawn))

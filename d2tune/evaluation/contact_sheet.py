@@ -1,0 +1,80 @@
+"""The contact sheet of an evaluation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+from d2tune.annotations.model.dataset import Dataset, Image, Instance
+from d2tune.annotations.model.types import Rle
+from d2tune.data.mapper import read_image
+from d2tune.inference.loop import CocoResult
+from d2tune.metrics.coco.summary import SHOWN_SCORE
+from d2tune.report.sheets.contact_sheet import Panel, write_contact_sheet
+
+MOST_PANELS = 16
+LONGEST_SIDE_PX = 1100
+"""Pictures are reduced to this before they are drawn: a panel is no larger, and sixteen photos may be."""
+
+
+def write_pictures(path: Path, dataset: Dataset, results: Sequence[CocoResult], *, title: str, subtitle: str) -> None:
+    """Draw ground truth beside prediction for up to 16 images, spread evenly over the dataset, into one PNG."""
+    chosen = chosen_images(len(dataset.images))
+    by_image: dict[int, list[CocoResult]] = defaultdict(list)
+    for result in results:
+        if result["score"] >= SHOWN_SCORE:
+            by_image[result["image_id"]].append(result)
+    truth = dataset.by_image()
+    names = {category.id: category.name for category in dataset.categories}
+    panels = [
+        _panel(image, truth[image.id], by_image[image.id], names) for image in (dataset.images[at] for at in chosen)
+    ]
+    write_contact_sheet(path, panels, title=title, subtitle=subtitle)
+
+
+def chosen_images(images: int) -> list[int]:
+    """The places of up to 16 of so many images, spread evenly."""
+    places: list[int] = np.unique(np.linspace(0, images - 1, MOST_PANELS).round().astype(int)).tolist()
+    return places
+
+
+def _panel(image: Image, truth: Sequence[Instance], results: Sequence[CocoResult], names: dict[int, str]) -> Panel:
+    picture = read_image(str(image.path), "RGB")
+    factor = min(1.0, LONGEST_SIDE_PX / max(picture.shape[:2]))
+    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
+    return Panel(
+        image_rgb=cv2.resize(picture, size, interpolation=cv2.INTER_AREA),
+        title=image.file_name,
+        truth_masks=_stack([instance_mask(one, image) for one in truth], size),
+        truth_labels=[names[one.category_id] for one in truth],
+        predicted_masks=_stack([_decode(one["segmentation"]) for one in results], size),
+        predicted_labels=[names[one["category_id"]] for one in results],
+        predicted_scores=[one["score"] for one in results],
+    )
+
+
+def instance_mask(instance: Instance, image: Image) -> NDArray[np.bool_]:
+    """The instance's pixels, ``(H, W)``."""
+    size = (image.height_px, image.width_px)
+    if isinstance(instance.segmentation, Rle):
+        return _decode(instance.segmentation.to_coco())
+    rles = mask_utils.frPyObjects([part.reshape(-1).tolist() for part in instance.segmentation], *size)
+    return mask_utils.decode(mask_utils.merge(rles)).astype(bool)
+
+
+def _decode(rle: dict[str, Any]) -> NDArray[np.bool_]:
+    return mask_utils.decode({**rle, "counts": rle["counts"].encode()}).astype(bool)
+
+
+def _stack(masks: list[NDArray[np.bool_]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The masks at ``size`` (width, height), ``(N, height, width)``."""
+    if not masks:
+        return np.zeros((0, size[1], size[0]), dtype=bool)
+    return np.stack([cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0 for mask in masks])

@@ -1,0 +1,123 @@
+"""The outcome of an evaluation: a table, a line, a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from d2tune.evaluation.map_metrics import MapMetrics
+from d2tune.metrics.coco.results import KIND_NAMES
+from d2tune.metrics.coco.summary import ClassScores, InstanceMetrics
+from d2tune.metrics.metric import with_interval
+from d2tune.report.tables import format_table
+
+
+def metrics_table(metrics: InstanceMetrics) -> str:
+    """A row for each class and, with more than one class, one for all; then the figures with their intervals."""
+    columns = [(kind, name) for kind in metrics.metrics for name in ("AP", "AP50")]
+    header = ["class", "instances", "found", "false", *(f"{KIND_NAMES[kind]} {name}" for kind, name in columns)]
+    header.append("best score from")
+    rows = [
+        [
+            row.name,
+            *(str(count) for count in (row.instances, row.found, row.false)),
+            *(str(row.metrics[kind][name]) for kind, name in columns),
+            _threshold(row),
+        ]
+        for row in metrics.classes
+    ]
+    if len(rows) > 1:
+        totals = (sum(getattr(row, name) for row in metrics.classes) for name in ("instances", "found", "false"))
+        rows.append(
+            [
+                "all",
+                *(str(total) for total in totals),
+                *(str(metrics.metrics[kind][name]) for kind, name in columns),
+                "",
+            ]
+        )
+    lines = [format_table(rows, header=header)]
+    if metrics.replicates:
+        lines += ["", *_interval_lines(metrics)]
+    return "\n".join(lines)
+
+
+def _threshold(row: ClassScores) -> str:
+    """Where F1 is highest, with precision and recall there."""
+    point = row.best_f1
+    if point.threshold is None:
+        return "-"
+    return f"{point.threshold:.2f} (precision {point.precision:.0f} %, recall {point.recall:.0f} %)"
+
+
+def _interval_lines(metrics: InstanceMetrics) -> list[str]:
+    images = f"{metrics.images} image{'' if metrics.images == 1 else 's'}"
+    rows = [
+        [f"{KIND_NAMES[kind]} {name}", with_interval(figures[name])]
+        for kind, figures in metrics.metrics.items()
+        for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+    ]
+    return [format_table(rows, header=["figure", f"value (95 % interval over {images})"])]
+
+
+def short_line(metrics: InstanceMetrics) -> str:
+    """Box and mask AP, and mask AP by size, on one line."""
+    segm = metrics.segm
+    sizes = f"small {segm['APs']}, medium {segm['APm']}, large {segm['APl']}"
+    return f"box AP {metrics.bbox['AP']}  mask AP {segm['AP']} (AP50 {segm['AP50']}; {sizes})"
+
+
+def metrics_text(metrics: InstanceMetrics | MapMetrics) -> str:
+    """A row for each class, and the figures with their intervals, of any task."""
+    return metrics.table if isinstance(metrics, MapMetrics) else metrics_table(metrics)
+
+
+def closing_sentence(
+    metrics: InstanceMetrics | MapMetrics,
+    *,
+    best_iteration: int | None,
+    pictures: Path | None,
+    kind: str = "validation",
+) -> str:
+    """One sentence a person who knows no metric can use, with the figures for those who do."""
+    images = f"{metrics.images} {kind} image".replace("  ", " ") + ("" if metrics.images == 1 else "s")
+    if isinstance(metrics, MapMetrics):
+        sentence = _map_sentence(metrics, images, best_iteration)
+    else:
+        sentence = _instance_sentence(metrics, images, best_iteration)
+    return sentence + (f"; look at {pictures}." if pictures is not None else ".")
+
+
+def _map_sentence(metrics: MapMetrics, images: str, best_iteration: int | None) -> str:
+    main = metrics.main
+    name = metrics.headline.split()[0]
+    if main.value is None:
+        return f"No {name} can be computed on the {images}: {main.reason}"
+    span = "" if main.low is None else f", 95 % interval {main.low:.1f} to {main.high:.1f}"
+    figures = [f"{metrics.headline}{span}"]
+    if best_iteration is not None:
+        figures.append(f"best at iteration {best_iteration}")
+    if metrics.task == "semantic":
+        return f"On {images} the model labels {metrics.metrics['pACC']} % of the pixels right ({'; '.join(figures)})"
+    right, false, missed = (sum(row[count] for row in metrics.classes) for count in ("tp", "fp", "fn"))
+    alarms = f"{false} false alarm{'' if false == 1 else 's'}"
+    found = f"{right} of {right + missed} objects and regions"
+    return f"On {images} the model finds {found} with {alarms} ({'; '.join(figures)})"
+
+
+def _instance_sentence(metrics: InstanceMetrics, images: str, best_iteration: int | None) -> str:
+    instances = sum(row.instances for row in metrics.classes)
+    found = sum(row.found for row in metrics.classes)
+    false = sum(row.false for row in metrics.classes)
+    what = metrics.classes[0].name if len(metrics.classes) == 1 else "object"
+    what += "" if instances == 1 else "s"
+    main = metrics.metrics[metrics.main]["AP"]
+    if main.value is None:
+        return f"No {KIND_NAMES[metrics.main]} AP can be computed on the {images}: {main.reason}"
+    alarms = f"{false} false alarm{'' if false == 1 else 's'}"
+    span = "" if main.low is None else f", 95 % interval {main.low:.1f} to {main.high:.1f}"
+    figures = [f"{KIND_NAMES[metrics.main]} AP {main}{span}"]
+    if metrics.main != "bbox" and "bbox" in metrics.metrics:
+        figures.append(f"box AP {metrics.bbox['AP']}")
+    if best_iteration is not None:
+        figures.append(f"best at iteration {best_iteration}")
+    return f"On {images} the model finds {found} of {instances} {what} with {alarms} ({'; '.join(figures)})"

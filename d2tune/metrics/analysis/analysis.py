@@ -1,0 +1,130 @@
+"""Beyond average precision: which mistakes cost what, which classes are taken for which, and how sizes matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+from d2tune.metrics.analysis.confusion import ConfusionMatrix
+from d2tune.metrics.analysis.operating_points import Calibration, calibration
+from d2tune.metrics.analysis.scored_image import ScoredImage
+from d2tune.metrics.analysis.sizes import quantile_ranges
+from d2tune.metrics.analysis.tide import TideResult, TideScorer
+from d2tune.metrics.coco.matching import COCO_AREAS, AreaRange
+from d2tune.metrics.coco.results import InstanceResult, Kind
+from d2tune.metrics.coco.rows import CocoSet
+from d2tune.metrics.coco.summary import SHOWN_SCORE, InstanceMetrics, detections_of
+from d2tune.metrics.metric import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class SizeScore:
+    """AP of the instances of one size.
+
+    Attributes:
+        name: Such as ``14-32 px``, the side of a square of the same area.
+        instances: How many there are.
+        AP: Their average precision.
+    """
+
+    name: str
+    instances: int
+    AP: Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What is behind the figures of an evaluation.
+
+    Attributes:
+        kind: What instances were compared by: their masks, or boxes where there are no masks.
+        sizes: AP by size, in quarters of the ground truth.
+        confusion: Which class is taken for which, with a background.
+        errors: What each kind of mistake costs.
+        calibration: Whether scores mean what they say.
+    """
+
+    kind: Kind
+    sizes: tuple[SizeScore, ...]
+    confusion: ConfusionMatrix
+    errors: TideResult
+    calibration: Calibration
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict of the same."""
+        return {
+            "kind": self.kind,
+            "sizes": [asdict(row) for row in self.sizes],
+            "confusion": self.confusion.to_json(),
+            "errors": self.errors.to_json(),
+            "calibration": asdict(self.calibration),
+        }
+
+
+def size_ranges(data: CocoSet) -> tuple[AreaRange, ...]:
+    """COCO's area ranges, and quarters of the ground truth by its own sizes."""
+    return COCO_AREAS + quantile_ranges([float(row["area"]) for row in data.truth if not row["iscrowd"]])
+
+
+def analyse(data: CocoSet, result: InstanceResult, metrics: InstanceMetrics) -> Analysis:
+    """Look behind the figures.
+
+    Args:
+        data: Ground truth and detections.
+        result: Their scores, with records, and with the area ranges of `size_ranges`.
+        metrics: The figures of ``result``, which carry the intervals.
+    """
+    kind = metrics.main
+    confusion = ConfusionMatrix([category.name for category in data.categories], score=SHOWN_SCORE)
+    tide = TideScorer(len(data.categories))
+    for image in scored_images(data, kind):
+        confusion.add(image)
+        tide.add(image)
+    records = result.kinds[kind].records
+    assert records is not None
+    totals = records.truth_totals().sum(axis=0)
+    sizes = tuple(
+        SizeScore(area.name, int(totals[at]), metrics.metrics[kind][f"AP {area.name}"])
+        for at, area in enumerate(result.areas)
+        if at >= len(COCO_AREAS)
+    )
+    joined = [detections_of(records, number) for number in range(records.classes)]
+    scores, right, counts = (np.concatenate(parts) for parts in zip(*joined, strict=True)) if joined else _NOTHING
+    shares = bool(np.all((scores >= 0) & (scores <= 1)))
+    agreement = calibration(scores, right, ~counts) if shares else Calibration((), _NO_SHARES)
+    return Analysis(kind, sizes, confusion, tide.result(), agreement)
+
+
+_NO_SHARES = Metric(None, "there are scores below 0 or above 1, which are no shares")
+_NOTHING: tuple[NDArray[Any], ...] = (np.zeros(0), np.zeros(0, bool), np.zeros(0, bool))
+
+
+def scored_images(data: CocoSet, kind: Kind) -> Iterator[ScoredImage]:
+    """Each image with the IoU of every instance and every detection."""
+    place = {category.id: number for number, category in enumerate(data.categories)}
+    key = "bbox" if kind == "bbox" else "rle"
+    for image_id, truth, found in data.by_image():
+        crowd = np.array([bool(row["iscrowd"]) for row in truth], dtype=bool)
+        yield ScoredImage(
+            f"image {image_id}",
+            _ious([row[key] for row in truth], [row[key] for row in found], crowd),
+            np.array([place[row["category_id"]] for row in truth], dtype=np.int64),
+            crowd,
+            np.array([place[row["category_id"]] for row in found], dtype=np.int64),
+            np.array([row["score"] for row in found], dtype=np.float64),
+        )
+
+
+def _ious(truth: Sequence[Any], found: Sequence[Any], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """``(G, D)``."""
+    if not truth or not found:
+        return np.zeros((len(truth), len(found)))
+    boxes = not isinstance(truth[0], dict)
+    sides = [np.asarray(side, dtype=np.float64) if boxes else list(side) for side in (found, truth)]
+    ious: NDArray[np.float64] = np.asarray(mask_utils.iou(*sides, crowd.astype(np.uint8).tolist())).T
+    return ious

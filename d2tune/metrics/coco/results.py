@@ -1,0 +1,117 @@
+"""What scoring instances gives: COCO's figures with a reason where there is none, class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune.annotations.model.dataset import Category
+from d2tune.metrics.coco.accumulate import Curves, Records, area_precision, figures
+from d2tune.metrics.coco.matching import COCO_AREAS, AreaRange
+from d2tune.metrics.metric import Metric, metric
+
+Kind = Literal["bbox", "segm", "boundary"]
+KINDS: tuple[Kind, ...] = ("bbox", "segm", "boundary")
+KIND_NAMES = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
+"""What figures of a kind are called: box AP, mask AP, boundary AP."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """What one class scored.
+
+    Attributes:
+        id: The class's id.
+        name: Its name.
+        instances: Its ground truth, crowds left out.
+        metrics: COCO's twelve figures, and ``AP NAME`` for each further area range.
+    """
+
+    id: int
+    name: str
+    instances: int
+    metrics: dict[str, Metric]
+
+
+@dataclass(frozen=True, slots=True)
+class KindResult:
+    """What boxes, masks or boundaries scored.
+
+    Attributes:
+        metrics: COCO's twelve figures over all classes, and ``AP NAME`` for each further area range.
+        classes: A row for each class, by id, also where there is one only.
+        curves: Precision, recall and scores as pycocotools' arrays.
+        records: What matching left, for :func:`d2tune.metrics.coco.resampling.resample`; None where another library
+            did the matching and kept it to itself.
+    """
+
+    metrics: dict[str, Metric]
+    classes: tuple[ClassRow, ...]
+    curves: Curves
+    records: Records | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceResult:
+    """The figures of a set of images.
+
+    Attributes:
+        image_ids: The images, in the order of the records' indices.
+        areas: The area ranges, COCO's four first.
+        kinds: What each kind scored.
+    """
+
+    image_ids: tuple[int, ...]
+    areas: tuple[AreaRange, ...]
+    kinds: dict[Kind, KindResult]
+
+
+def kind_result(
+    curves: Curves,
+    truth: NDArray[np.int64],
+    categories: Sequence[Category],
+    areas: Sequence[AreaRange],
+    *,
+    part: str,
+    records: Records | None,
+) -> KindResult:
+    """The tables of one kind.
+
+    Args:
+        curves: Precision and recall.
+        truth: ``(K, A)``, ground truth of each class that counts in each area range.
+        categories: The K classes.
+        areas: The A area ranges.
+        part: What the data are called: "class 'x' has no ground truth in val".
+        records: To be passed on.
+    """
+    nothing = f"there is no ground truth in {part}"
+    overall = _metrics(curves, None, _reasons(truth.sum(axis=0), areas, nothing, f"no object in {part} is"))
+    rows = []
+    for number, category in enumerate(categories):
+        nothing = f"class {category.name!r} has no ground truth in {part}"
+        reasons = _reasons(truth[number], areas, nothing, f"no {category.name!r} in {part} is")
+        metrics = _metrics(curves, number, reasons)
+        rows.append(ClassRow(category.id, category.name, int(truth[number, 0]), metrics))
+    return KindResult(overall, tuple(rows), curves, records)
+
+
+def _reasons(truth: NDArray[np.int64], areas: Sequence[AreaRange], nothing: str, none_is: str) -> dict[str, str]:
+    """Why a figure of an area range is missing, where it is: there is no object at all, or none of the size."""
+    return {area.name: f"{none_is} {area.words}" if truth[0] else nothing for area in areas}
+
+
+def _metrics(curves: Curves, category: int | None, reasons: dict[str, str]) -> dict[str, Metric]:
+    of_size = {area.name[0]: area.name for area in COCO_AREAS[1:]}
+    metrics = {
+        name: metric(100 * value, reasons[of_size.get(name[2:], "all")])
+        for name, value in figures(curves, category).items()
+    }
+    for at, (area, reason) in enumerate(reasons.items()):
+        if at >= len(COCO_AREAS):
+            metrics[f"AP {area}"] = metric(100 * area_precision(curves, at, category), reason)
+    return metrics

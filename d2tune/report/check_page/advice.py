@@ -1,0 +1,194 @@
+"""What the figures of a dataset mean for training, in plain words; nothing is said that the data do not show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from d2tune.report.check_page.charts import number
+from d2tune.report.check_page.survey import FEW_INSTANCES, SMALL_PX, Survey
+
+_DETECTIONS_PER_IMAGE = 100
+_DEFAULT_SIDE_PX = 640
+_THIN = 4.0
+_UNBALANCED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Something worth doing.
+
+    Attributes:
+        title: What there is to see, in one sentence.
+        text: What to do about it.
+        urgent: Whether training cannot begin, or its scores cannot be believed, before it is done.
+    """
+
+    title: str
+    text: str
+    urgent: bool = False
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 image``, ``2 images``, ``3 classes``, ``1,200 boxes``.
+
+    >>> plural(1, "class"), plural(0, "class"), plural(1200, "image")
+    ('1 class', '0 classes', '1,200 images')
+    """
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "ch")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
+def short(name: str, *, limit: int = 48) -> str:
+    """A name cut to what fits."""
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+
+
+def listed(names: Sequence[str], *, limit: int = 4) -> str:
+    """``a``, ``a and b``, ``a, b and c``, ``a, b, c, d and 3 more``; long names are cut."""
+    shown = [short(name) for name in names[:limit]]
+    if len(names) > limit:
+        return f"{', '.join(shown)} and {len(names) - limit} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def advice(survey: Survey, *, leaks: int = 0) -> tuple[Advice, ...]:
+    """What to do about what the data show, the urgent first.
+
+    Args:
+        survey: The figures.
+        leaks: Groups of near-duplicates that lie in more than one part.
+    """
+    found = [*_findings(survey, leaks), *_classes(survey), *_sizes(survey), *_pictures(survey)]
+    return tuple(sorted(found, key=lambda one: not one.urgent))
+
+
+def verdict(survey: Survey, *, leaks: int = 0, groups: int = 0) -> str:
+    """The whole check in a sentence or two.
+
+    Args:
+        survey: The figures.
+        leaks: Groups of near-duplicates that lie in more than one part.
+        groups: All groups of near-duplicates.
+    """
+    classes = plural(len(survey.class_names), "class")
+    first = f"{plural(len(survey.pictures), 'image')}, {plural(len(survey.labels), 'instance')} of {classes}"
+    errors, warnings = survey.level("error"), survey.level("warning")
+    told = []
+    if errors:
+        told.append(f"{plural(errors, 'error')} {'stops' if errors == 1 else 'stop'} training")
+    if leaks:
+        told.append(
+            f"{plural(leaks, 'group')} of near-duplicates {'lies' if leaks == 1 else 'lie'} in more than one part"
+        )
+    elif groups:
+        told.append(f"{plural(groups, 'group')} of near-duplicates")
+    if warnings:
+        told.append(plural(warnings, "warning"))
+    if not survey.labels and not errors:
+        told.append("there is nothing to learn from yet")
+    return f"{first}{'; ' if told else ', and nothing to mend'}{'; '.join(told)}."
+
+
+def _findings(survey: Survey, leaks: int) -> Iterator[Advice]:
+    errors = survey.level("error")
+    if errors:
+        codes = Counter(finding.code for finding in survey.findings if finding.level == "error")
+        kinds = listed([code for code, _ in codes.most_common()])
+        text = f"Mend what is listed under {kinds}, or leave the files out with --skip-bad."
+        yield Advice(f"{plural(errors, 'error')} to mend before training", text, urgent=True)
+    if leaks:
+        text = (
+            "The model is asked about pictures that it has seen, so its scores will be too good. Keep each group in "
+            "one part: d2tune split does that by itself."
+        )
+        title = f"Near-duplicates lie on both sides of a split ({plural(leaks, 'group')})"
+        yield Advice(title, text, urgent=True)
+    unlabeled = sum(finding.code == "unlabeled_image" for finding in survey.findings)
+    if unlabeled:
+        text = (
+            "A picture without an annotation file takes no part in training. If it shows nothing to be found, save an "
+            "empty annotation: it then teaches the model where not to look."
+        )
+        yield Advice(f"{plural(unlabeled, 'picture')} without an annotation", text)
+
+
+def _classes(survey: Survey) -> Iterator[Advice]:
+    rows = survey.class_rows
+    undrawn = [row.name for row in rows if not row.instances]
+    if undrawn and survey.labels:
+        text = "It cannot be learned. Draw some, or take the name out of the classes."
+        yield Advice(f"Nobody drew {listed(undrawn)}", text)
+    for part_number, part in enumerate(survey.parts):
+        missing = [row.name for row in rows if row.instances and not row.by_part[part_number]]
+        if missing and survey.labels:
+            lost = "cannot be learned" if part == "train" else "gets no score there"
+            text = f"What has no instance in {part} {lost}. Divide the pictures anew with d2tune split."
+            yield Advice(f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing from {part}", text)
+    scarce = [row.name for row in rows if 0 < row.instances < FEW_INSTANCES]
+    if scarce:
+        text = (
+            "Scores of so few objects swing by chance, and the class is learned badly. Label more pictures of "
+            f"{'it' if len(scarce) == 1 else 'these first'}."
+        )
+        yield Advice(f"{listed(scarce)} {'has' if len(scarce) == 1 else 'have'} under {FEW_INSTANCES} instances", text)
+    some = [row.instances for row in rows if row.instances >= FEW_INSTANCES]
+    if len(some) > 1 and some[0] > _UNBALANCED * some[-1]:
+        rare = next(row.name for row in reversed(rows) if row.instances >= FEW_INSTANCES)
+        common, rare = short(rows[0].name), short(rare)
+        text = f"{common} will crowd {rare} out. Label more of the rare class, or judge each class by its own AP."
+        yield Advice(f"{common} is {number(some[0] / some[-1])} times as frequent as {rare}", text)
+
+
+def _sizes(survey: Survey) -> Iterator[Advice]:
+    if not len(survey.sizes_px):
+        return
+    sides = survey.image_sizes_of_instances_px.min(axis=1)
+    shown = survey.sizes_px * np.minimum(1.0, _DEFAULT_SIDE_PX / sides)
+    small, small_shown = float(np.mean(survey.sizes_px < SMALL_PX)), float(np.mean(shown < SMALL_PX))
+    if small >= 0.5:
+        text = (
+            f"The median object is {number(float(np.median(survey.sizes_px)))} px across. Raise train.image_size above "
+            "the short side of the pictures, or cut the pictures into tiles."
+        )
+        yield Advice(f"{_percent(small)} of the objects are smaller than {SMALL_PX:.0f} px", text)
+    elif small_shown >= 0.25:
+        text = (
+            f"Training shrinks pictures to a short side of {_DEFAULT_SIDE_PX} px unless told otherwise; the median "
+            f"object is then {number(float(np.median(shown)))} px across instead of "
+            f"{number(float(np.median(survey.sizes_px)))}. Raise train.image_size."
+        )
+        title = f"{_percent(small_shown)} of the objects fall below {SMALL_PX:.0f} px when pictures are shrunk"
+        yield Advice(title, text)
+    thin = float(np.mean(np.maximum(survey.aspect_ratios, 1 / survey.aspect_ratios) > _THIN))
+    if thin >= 0.2:
+        text = (
+            "Anchors of the presets are at most twice as long as wide. Widen them: "
+            "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS=[[0.2,0.5,1.0,2.0,5.0]]."
+        )
+        yield Advice(f"{_percent(thin)} of the objects are over {_THIN:.0f} times as long as wide", text)
+
+
+def _pictures(survey: Survey) -> Iterator[Advice]:
+    most = int(survey.objects_per_image.max()) if len(survey.pictures) else 0
+    if most > _DETECTIONS_PER_IMAGE:
+        text = (
+            f"Detectron2 reports at most {_DETECTIONS_PER_IMAGE} objects for a picture. Allow more: "
+            f"TEST.DETECTIONS_PER_IMAGE={-(-most // 100) * 100 + 100}."
+        )
+        yield Advice(f"A picture has {number(most)} objects", text)
+    sides = np.sqrt(np.prod(survey.image_sizes_px, axis=1))
+    if len(sides) and sides.max() > 4 * sides.min():
+        text = (
+            "All are resized to one short side, so objects of one real size come in very different sizes in pixels. "
+            "A wider train.scale_jitter helps."
+        )
+        title = f"The largest picture is {number(float(sides.max() / sides.min()))} times as wide as the smallest"
+        yield Advice(title, text)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,205 @@
+"""Shapes as they stand in annotation files, so that those which no dataset takes in can still be looked at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from d2tune.annotations.formats import coco, labelme, rle_csv, via
+from d2tune.annotations.geometry.polygons import (
+    COORDINATE_LIMIT_PX,
+    PointError,
+    check_points,
+    ellipse_points,
+    rectangle_points,
+)
+from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
+from d2tune.annotations.model.types import Points
+
+_POINTS_DRAWN = 5000
+_FILE_LIMIT_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawShape:
+    """What a file says of one shape.
+
+    Attributes:
+        picture: The picture it was drawn on, as the file names it; None where the file does not say.
+        outlines: Closed outlines in pixels, each ``(V, 2)`` and finite.
+        lines: Open lines and single points, each ``(V, 2)`` and finite.
+        runs: Run-length text, to be drawn on the picture's own size.
+        runs_by_row: Whether the runs go along rows.
+    """
+
+    picture: str | None = None
+    outlines: tuple[Points, ...] = ()
+    lines: tuple[Points, ...] = ()
+    runs: str = field(default="", repr=False)
+    runs_by_row: bool = False
+
+
+Lazy = Callable[[], RawShape]
+
+
+def raw_shapes(path: Path) -> dict[int, Lazy]:
+    """Read an annotation file as leniently as can be; what cannot be drawn is left out, and nothing raises.
+
+    Returns:
+        The shapes by shape index, or by line where a file has lines; call one to have it made.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return {}
+    return {} if status.st_size > _FILE_LIMIT_BYTES else _read(path, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, changed_ns: int) -> dict[int, Lazy]:
+    """The shapes of a file as it was at a time; the last files are remembered."""
+    try:
+        content = read_bytes(path)
+        suffix = path.suffix.lower()
+        if suffix == ".json":
+            return dict(_json_shapes(decode_json(content)[0]))
+        if suffix == ".csv":
+            return dict(_csv_shapes(decode_text(content)[0]))
+        if suffix == ".xml" and b"<!DOCTYPE" not in content and b"<!ENTITY" not in content:
+            return dict(_xml_shapes(ElementTree.fromstring(content)))
+    except (OSError, JsonError, csv.Error, ElementTree.ParseError, ValueError, LookupError):
+        pass
+    return {}
+
+
+def runs_mask(shape: RawShape, *, width_px: int, height_px: int) -> np.ndarray:
+    """The pixels ``(H, W)`` bool of those runs that lie on the picture, however wrong the others are."""
+    words = [int(word) for word in shape.runs.split() if word.isascii() and word.isdigit() and len(word) < 19]
+    flat = np.zeros(width_px * height_px, dtype=bool)
+    for start, length in zip(words[0::2], words[1::2], strict=False):
+        flat[max(0, start - 1) : max(0, start - 1 + length)] = True
+    return flat.reshape(height_px, width_px) if shape.runs_by_row else flat.reshape(width_px, height_px).T
+
+
+def _json_shapes(value: Any) -> Iterator[tuple[int, Lazy]]:
+    if labelme.is_labelme(value):
+        picture = value.get("imagePath")
+        for index, row in enumerate(value["shapes"]):
+            if isinstance(row, dict):
+                yield index, partial(_labelme_shape, row, picture if isinstance(picture, str) else None)
+    elif coco.is_coco(value):
+        names = {row.get("id"): row.get("file_name") for row in value["images"] if _has_id(row)}
+        for index, row in enumerate(value["annotations"]):
+            if isinstance(row, dict):
+                name = names.get(row["image_id"]) if isinstance(row.get("image_id"), (int, str)) else None
+                yield index, partial(_coco_shape, row, name if isinstance(name, str) else None)
+    elif via.is_via(value):
+        for picture in via.pictures_of(value):
+            for region in picture.regions:
+                name = picture.name if isinstance(picture.name, str) else None
+                yield region.index, partial(_via_shape, region, name)
+
+
+def _has_id(row: object) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("id"), (int, str))
+
+
+def _labelme_shape(row: dict[str, Any], picture: str | None) -> RawShape:
+    points, kind = _finite(row.get("points")), row.get("shape_type") or "polygon"
+    if kind in ("rectangle", "mask") and len(points) == 2:
+        return RawShape(picture, (rectangle_points(*points.tolist()),))
+    if kind == "circle" and len(points) == 2:
+        radius_px = math.dist(*points.tolist())
+        if 0 < radius_px < COORDINATE_LIMIT_PX:
+            return RawShape(picture, (ellipse_points(points[0].tolist(), radius_px, radius_px),))
+    if kind == "points":
+        return RawShape(picture, lines=tuple(points[at : at + 1] for at in range(min(200, len(points)))))
+    return _closed_or_open(picture, points, is_closed=kind not in ("line", "linestrip", "point"))
+
+
+def _coco_shape(row: dict[str, Any], picture: str | None) -> RawShape:
+    segmentation, box = row.get("segmentation"), row.get("bbox")
+    outlines = []
+    for flat in segmentation if isinstance(segmentation, list) else ():
+        if isinstance(flat, list):
+            outlines.append(_finite([flat[at : at + 2] for at in range(0, len(flat) - 1, 2)]))
+    if not outlines and isinstance(box, list) and len(box) == 4:
+        corner, size = _finite([box[:2]]), _finite([box[2:]])
+        if len(corner) and len(size):
+            outlines.append(rectangle_points(*np.concatenate([corner, corner + size]).tolist()))
+    closed = [_closed_or_open(picture, points, is_closed=True) for points in outlines]
+    return RawShape(
+        picture,
+        tuple(points for shape in closed for points in shape.outlines),
+        tuple(points for shape in closed for points in shape.lines),
+    )
+
+
+def _via_shape(region: via.Region, picture: str | None) -> RawShape:
+    if region.kind in ("polygon", "polyline"):
+        return _closed_or_open(picture, _finite(region.numbers), is_closed=region.kind == "polygon")
+    pairs = [[value, 0] for value in region.numbers] if isinstance(region.numbers, list) else []
+    numbers = _finite(pairs)[:, 0].tolist()
+    if len(numbers) != len(pairs) or len(numbers) < 2:
+        return RawShape(picture)
+    x, y, *sizes = numbers
+    if region.kind == "rect" and len(sizes) == 2:
+        return RawShape(picture, (rectangle_points((x, y), (x + sizes[0], y + sizes[1])),))
+    if region.kind in ("circle", "ellipse") and sizes and min(sizes[:2]) > 0:
+        theta = sizes[2] if len(sizes) > 2 else 0.0
+        radius_y = sizes[1] if len(sizes) > 1 else sizes[0]
+        return RawShape(picture, (ellipse_points((x, y), sizes[0], radius_y, theta_rad=theta),))
+    return RawShape(picture, lines=(np.array([[x, y]]),))
+
+
+def _csv_shapes(text: str) -> Iterator[tuple[int, Lazy]]:
+    rows = csv.reader(io.StringIO(text, newline=""))
+    header = next(rows, [])
+    preset = rle_csv.preset_of(header)
+    if preset is None:
+        return
+    for row in rows:
+        if len(row) == len(header):
+            picture = row[0].strip()
+            if preset == "severstal" and len(header) == 2:
+                picture = picture.rpartition("_")[0] or picture
+            yield rows.line_num, partial(RawShape, picture, runs=row[-1], runs_by_row=rle_csv.PRESETS[preset].by_rows)
+
+
+def _xml_shapes(root: ElementTree.Element) -> Iterator[tuple[int, Lazy]]:
+    picture = root.findtext("filename")
+    for index, element in enumerate(root.findall("object")):
+        texts = [element.findtext(f"bndbox/{key}") or "" for key in ("xmin", "ymin", "xmax", "ymax")]
+        try:
+            left, top, right, bottom = (float(text) for text in texts)
+        except ValueError:
+            continue
+        corners = _finite([[left - 1, top - 1], [right, bottom]])
+        if len(corners) == 2:
+            yield index, partial(RawShape, picture and picture.strip(), (rectangle_points(*corners.tolist()),))
+
+
+def _closed_or_open(picture: str | None, points: Points, *, is_closed: bool) -> RawShape:
+    if is_closed and len(points) > 2:
+        return RawShape(picture, (points,))
+    return RawShape(picture, lines=(points,) if len(points) else ())
+
+
+def _finite(raw: object) -> Points:
+    """Those points of a list that are pairs of finite numbers of a sane size, ``(V, 2)``."""
+    found = []
+    for pair in raw[:_POINTS_DRAWN] if isinstance(raw, (list, tuple)) else ():
+        try:
+            found.append(check_points([pair])[0])
+        except PointError:
+            continue
+    return np.array(found, dtype=np.float64).reshape(-1, 2)

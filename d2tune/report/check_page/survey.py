@@ -1,0 +1,218 @@
+"""The figures of one or several checked datasets, as a page or a table shows them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune.annotations.model.dataset import Dataset, Image, Instance
+from d2tune.annotations.model.findings import Finding
+
+SMALL_PX, MEDIUM_PX = 32.0, 96.0
+"""COCO's borders between small, medium and large objects: the square root of the area in pixels."""
+
+FEW_INSTANCES = 20
+"""A class with fewer instances is called scarce."""
+
+_PART_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_PART_ORDER = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One source that was read.
+
+    Attributes:
+        source: The folder or file that was read.
+        dataset: What was in it.
+        findings: What was noticed, with the levels that count.
+        part: Name of the part that all its images belong to, such as ``train``; empty where none is known.
+    """
+
+    source: Path
+    dataset: Dataset
+    findings: tuple[Finding, ...]
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image with its objects.
+
+    Attributes:
+        image: The image; its id counts over all sources.
+        instances: Its objects.
+        labels: Class names of the objects, in their order.
+        part: Name of its part; empty where it has none.
+    """
+
+    image: Image
+    instances: tuple[Instance, ...]
+    labels: tuple[str, ...]
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """What there is of one class; sizes are square roots of areas, None where it has no instance.
+
+    Attributes:
+        name: The class.
+        images: Images with at least one instance.
+        instances: Instances.
+        share: Fraction of all instances.
+        by_part: Instances in each part, in the order of `Survey.parts`.
+        smallest_px: Size of the smallest instance.
+        median_px: Median size.
+        largest_px: Size of the largest instance.
+    """
+
+    name: str
+    images: int
+    instances: int
+    share: float
+    by_part: tuple[int, ...]
+    smallest_px: float | None
+    median_px: float | None
+    largest_px: float | None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything that was read, counted over all sources.
+
+    Attributes:
+        checked: The sources.
+        pictures: All images, in the order of the sources and file names.
+        class_names: All classes, those of the first source first.
+        parts: Names of the parts that are known, train before val before test.
+    """
+
+    checked: tuple[Checked, ...]
+    pictures: tuple[Picture, ...]
+    class_names: tuple[str, ...]
+    parts: tuple[str, ...]
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings of all sources."""
+        return tuple(finding for one in self.checked for finding in one.findings)
+
+    def level(self, level: str) -> int:
+        """How many findings have a level."""
+        return sum(finding.level == level for finding in self.findings)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The class of every instance."""
+        return tuple(label for picture in self.pictures for label in picture.labels)
+
+    @cached_property
+    def sizes_px(self) -> NDArray[np.float64]:
+        """Square root of the area of every instance, ``(I,)``."""
+        areas = [one.area_px for picture in self.pictures for one in picture.instances]
+        return np.sqrt(np.array(areas, dtype=np.float64))
+
+    @cached_property
+    def image_sizes_px(self) -> NDArray[np.float64]:
+        """Width and height of every image, ``(N, 2)``."""
+        sizes = [(picture.image.width_px, picture.image.height_px) for picture in self.pictures]
+        return np.array(sizes, dtype=np.float64).reshape(-1, 2)
+
+    @cached_property
+    def objects_per_image(self) -> NDArray[np.int64]:
+        """How many instances every image has, ``(N,)``."""
+        return np.array([len(picture.instances) for picture in self.pictures], dtype=np.int64)
+
+    @cached_property
+    def image_sizes_of_instances_px(self) -> NDArray[np.float64]:
+        """Width and height of the image of every instance, ``(I, 2)``."""
+        return np.repeat(self.image_sizes_px, self.objects_per_image, axis=0)
+
+    @cached_property
+    def relative_sizes(self) -> NDArray[np.float64]:
+        """Square root of the share of its image that every instance covers, from 0 to 1, ``(I,)``."""
+        ratios: NDArray[np.float64] = self.sizes_px / np.sqrt(np.prod(self.image_sizes_of_instances_px, axis=1))
+        return ratios
+
+    @cached_property
+    def boxes_xywh(self) -> NDArray[np.float64]:
+        """Boxes of all instances in pixels, ``(I, 4)``."""
+        boxes = [one.bbox_xywh for picture in self.pictures for one in picture.instances]
+        return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+    @cached_property
+    def aspect_ratios(self) -> NDArray[np.float64]:
+        """Width divided by height of every instance's box, ``(I,)``."""
+        boxes = self.boxes_xywh
+        ratios: NDArray[np.float64] = np.maximum(boxes[:, 2], 1e-3) / np.maximum(boxes[:, 3], 1e-3)
+        return ratios
+
+    @cached_property
+    def class_rows(self) -> tuple[ClassRow, ...]:
+        """One row for each class, the most frequent first."""
+        instances = Counter(self.labels)
+        images = Counter(label for picture in self.pictures for label in set(picture.labels))
+        by_part = Counter((picture.part, label) for picture in self.pictures for label in picture.labels)
+        index = {name: number for number, name in enumerate(self.class_names)}
+        numbers = np.array([index[label] for label in self.labels], dtype=np.int64)
+        order = np.argsort(numbers, kind="stable")
+        ends = np.cumsum(np.bincount(numbers, minlength=len(self.class_names)))
+        groups = np.split(self.sizes_px[order], ends[:-1]) if len(self.class_names) else []
+        rows = []
+        for name, sizes in zip(self.class_names, groups, strict=True):
+            some = len(sizes) > 0
+            rows.append(
+                ClassRow(
+                    name,
+                    images[name],
+                    instances[name],
+                    instances[name] / max(1, len(self.labels)),
+                    tuple(by_part[part, name] for part in self.parts),
+                    float(sizes.min()) if some else None,
+                    float(np.median(sizes)) if some else None,
+                    float(sizes.max()) if some else None,
+                )
+            )
+        return tuple(sorted(rows, key=lambda row: -row.instances))
+
+
+def survey(checked: Sequence[Checked], *, part_of: Mapping[str, str] | None = None) -> Survey:
+    """Gather what was read into one set of figures.
+
+    Args:
+        checked: The sources, each read once.
+        part_of: Part by ``Image.file_name``, for sources that are no part as a whole; None looks for top-level
+            folders called train, val (or valid, validation) and test.
+    """
+    pictures: list[Picture] = []
+    for one in checked:
+        groups = one.dataset.by_image()
+        names = {category.id: category.name for category in one.dataset.categories}
+        folders = _folder_parts(one.dataset.images) if part_of is None else dict(part_of)
+        for image in one.dataset.images:
+            found = tuple(groups[image.id])
+            labels = tuple(names[instance.category_id] for instance in found)
+            part = one.part or folders.get(image.file_name, "")
+            pictures.append(Picture(replace(image, id=len(pictures) + 1), found, labels, part))
+    class_names = tuple(dict.fromkeys(name for one in checked for name in one.dataset.class_names))
+    seen = {picture.part for picture in pictures} | {one.part for one in checked}
+    parts = sorted(seen - {""}, key=lambda part: (_PART_ORDER.index(part) if part in _PART_ORDER else 9, part))
+    return Survey(tuple(checked), tuple(pictures), class_names, tuple(parts))
+
+
+def _folder_parts(images: Sequence[Image]) -> dict[str, str]:
+    """Part by file name, where top-level folders have the names of at least two parts."""
+    parts = {}
+    for image in images:
+        folder, slash, _ = image.file_name.partition("/")
+        part = _PART_NAMES.get(folder.casefold())
+        if slash and part:
+            parts[image.file_name] = part
+    return parts if len(set(parts.values())) > 1 else {}

@@ -1,0 +1,142 @@
+"""One picture that shows what a model finds: up to 16 photos, ground truth beside prediction."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from d2tune.files import write_bytes
+from d2tune.report.sheets.cards import Card, Grid, draw_header, resized
+from d2tune.report.sheets.drawing import draw_instances, instance_colours
+
+__all__ = ["MAX_PANELS", "Panel", "contact_sheet", "draw_instances", "write_contact_sheet"]
+
+MAX_PANELS = 16
+"""How many panels a sheet takes."""
+
+_MATCH_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One photo with what is in it and what was found.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        title: The line above, a file's name for instance.
+        truth_masks: (T, H, W) bool.
+        truth_labels: T class names.
+        predicted_masks: (P, H, W) bool.
+        predicted_labels: P class names.
+        predicted_scores: P confidences.
+    """
+
+    image_rgb: np.ndarray
+    title: str
+    truth_masks: np.ndarray
+    truth_labels: Sequence[str]
+    predicted_masks: np.ndarray
+    predicted_labels: Sequence[str]
+    predicted_scores: Sequence[float]
+
+
+def contact_sheet(panels: Sequence[Panel], *, title: str, subtitle: str) -> np.ndarray:
+    """Draw panels as cards below a header, (H, W, 3) uint8; a prediction has the colour of the truth it meets.
+
+    Raises:
+        ValueError: No panel, more than :data:`MAX_PANELS`, or a panel whose parts do not belong together.
+    """
+    if not 1 <= len(panels) <= MAX_PANELS:
+        raise ValueError(f"a contact sheet takes 1 to {MAX_PANELS} panels, not {len(panels)}")
+    columns = 1 if len(panels) == 1 else 2 if len(panels) <= 8 else 3
+    grid = Grid([panel.image_rgb.shape[:2] for panel in panels], columns=columns, pictures=2)
+    cards = (_card(panel, grid.size(place)) for place, panel in enumerate(panels))
+    return grid.sheet(draw_header(title, subtitle), cards)
+
+
+def write_contact_sheet(path: str | Path, panels: Sequence[Panel], *, title: str, subtitle: str) -> None:
+    """Write :func:`contact_sheet` as a PNG file, atomically.
+
+    Raises:
+        ValueError: As :func:`contact_sheet`.
+        OSError: The file cannot be written.
+    """
+    png = io.BytesIO()
+    Image.fromarray(contact_sheet(panels, title=title, subtitle=subtitle)).save(png, "PNG")
+    write_bytes(path, png.getvalue())
+
+
+def paired_colours(truth_masks: np.ndarray, predicted_masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (T, 3) and (P, 3) uint8 in which each truth and the prediction that overlaps it best are alike.
+
+    Pairs are one to one, best first, from an intersection over union of 0.5; all other colours occur once.
+    """
+    ious = _mask_ious(truth_masks, predicted_masks)
+    truths, predictions = ious.shape
+    partner = np.full(predictions, -1)
+    while ious.size and ious.max() >= _MATCH_IOU:
+        truth, prediction = np.unravel_index(ious.argmax(), ious.shape)
+        partner[prediction] = truth
+        ious[truth, :] = ious[:, prediction] = -1
+    alone = partner < 0
+    partner[alone] = truths + np.arange(alone.sum())
+    colours = instance_colours(truths + int(alone.sum()))
+    return colours[:truths], colours[partner]
+
+
+def _mask_ious(truth_masks: np.ndarray, predicted_masks: np.ndarray) -> np.ndarray:
+    """Intersection over union of every pair, (T, P) float64."""
+    if not len(truth_masks) or not len(predicted_masks):
+        return np.zeros((len(truth_masks), len(predicted_masks)))
+    truth = np.asarray(truth_masks, bool).reshape(len(truth_masks), -1).astype(np.float32)
+    predicted = np.asarray(predicted_masks, bool).reshape(len(predicted_masks), -1).astype(np.float32)
+    common = (truth @ predicted.T).astype(float)
+    union = truth.sum(axis=1, dtype=float)[:, None] + predicted.sum(axis=1, dtype=float)[None, :] - common
+    ious: np.ndarray = common / np.maximum(union, 1.0)
+    return ious
+
+
+def _card(panel: Panel, size: tuple[int, int]) -> Card:
+    """One panel at ``size`` (width, height): the two pictures, and what each is."""
+
+    def fit(masks: np.ndarray) -> np.ndarray:
+        way = cv2.INTER_AREA if size[0] < panel.image_rgb.shape[1] else cv2.INTER_LINEAR
+        fitted = [cv2.resize(np.asarray(m, np.uint8) * 255, size, interpolation=way) >= 128 for m in masks]
+        return np.stack(fitted) if fitted else np.zeros((0, size[1], size[0]), bool)
+
+    photo = resized(panel.image_rgb, size)
+    truth_colours, predicted_colours = paired_colours(panel.truth_masks, panel.predicted_masks)
+    truth = draw_instances(photo, fit(panel.truth_masks), panel.truth_labels, colors=truth_colours)
+    predicted = draw_instances(
+        photo,
+        fit(panel.predicted_masks),
+        panel.predicted_labels,
+        scores=panel.predicted_scores,
+        colors=predicted_colours,
+    )
+    captions = (
+        ("ground truth", _counted(panel.truth_labels, "nothing labelled")),
+        ("prediction", _counted(panel.predicted_labels, "nothing found")),
+    )
+    return Card(panel.title, (truth, predicted), captions)
+
+
+def _counted(labels: Sequence[str], nothing: str) -> tuple[str, str]:
+    """How many of what, ``"3 balloons"`` or ``"2 crystals, 1 connector"``, and in short."""
+    counts = ", ".join(f"{n} {label if n == 1 else _plural(label)}" for label, n in Counter(labels).most_common())
+    return counts or nothing, f"{len(labels)} objects"
+
+
+def _plural(noun: str) -> str:
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return noun + "es"
+    if noun.endswith("y") and noun[-2:-1].lower() not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + "s"

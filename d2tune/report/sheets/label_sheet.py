@@ -1,0 +1,136 @@
+"""One picture that shows what a semantic or panoptic model sees: photo, ground truth and prediction, and a legend."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from d2tune.files import write_bytes
+from d2tune.report.sheets.cards import HEADER_PX, INK, MARGIN_PX, SHEET_WIDTH_PX, Card, Grid, draw_header, resized
+from d2tune.report.sheets.drawing import font, rounded, shortened
+from d2tune.report.sheets.label_overlay import LEFT_OUT, colour_map, colours, overlay
+
+MAX_PANELS = 16
+"""How many panels a sheet takes."""
+
+_LEGEND_CLASSES = 30
+_LEGEND_TOP_PX = 112
+_ROW_PX = 40
+_SWATCH_PX = 26
+_NAME_PX = 420
+_LARGE_UP_TO = 4
+_NOT_LABELLED = "not labelled"
+
+
+@dataclass(frozen=True)
+class LabelPanel:
+    """One photo with its label maps, or with ready-made pictures in their place.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        title: The line above, a file's name for instance.
+        truth: (H, W) uint8: the place of each pixel's class, 255 for none.
+        predicted: Likewise.
+        note: Stands behind "prediction", ``"mIoU 81"`` for instance.
+        truth_rgb: (h, w, 3) uint8, shown in place of ``truth`` over the photo.
+        predicted_rgb: Likewise.
+    """
+
+    image_rgb: np.ndarray
+    title: str
+    truth: np.ndarray | None = None
+    predicted: np.ndarray | None = None
+    note: str = ""
+    truth_rgb: np.ndarray | None = None
+    predicted_rgb: np.ndarray | None = None
+
+
+def label_sheet(panels: Sequence[LabelPanel], *, class_names: Sequence[str], title: str, subtitle: str) -> np.ndarray:
+    """Draw panels as cards below a header with a legend, (H, W, 3) uint8.
+
+    The legend names all classes; of more than 30 only those that a label map holds.
+
+    Raises:
+        ValueError: No panel, more than :data:`MAX_PANELS`, or a panel whose parts do not belong together.
+    """
+    if not 1 <= len(panels) <= MAX_PANELS:
+        raise ValueError(f"a label sheet takes 1 to {MAX_PANELS} panels, not {len(panels)}")
+    table = colours(class_names)
+    columns = 1 if len(panels) <= _LARGE_UP_TO else 2
+    grid = Grid([panel.image_rgb.shape[:2] for panel in panels], columns=columns, pictures=3)
+    header = _header(title, subtitle, _legend(panels, class_names, table))
+    return grid.sheet(header, (_card(panel, grid.size(place), table) for place, panel in enumerate(panels)))
+
+
+def write_label_sheet(
+    path: str | Path, panels: Sequence[LabelPanel], *, class_names: Sequence[str], title: str, subtitle: str
+) -> None:
+    """Write :func:`label_sheet` as a PNG file, atomically.
+
+    Raises:
+        ValueError: As :func:`label_sheet`.
+        OSError: The file cannot be written.
+    """
+    png = io.BytesIO()
+    sheet = label_sheet(panels, class_names=class_names, title=title, subtitle=subtitle)
+    Image.fromarray(sheet).save(png, "PNG")
+    write_bytes(path, png.getvalue())
+
+
+def _card(panel: LabelPanel, size: tuple[int, int], table: np.ndarray) -> Card:
+    photo = resized(panel.image_rgb, size)
+
+    def over(labels: np.ndarray | None, ready: np.ndarray | None) -> np.ndarray:
+        if ready is not None:
+            return resized(ready, size)
+        if labels is None:
+            raise ValueError(f"panel {panel.title!r} has neither a label map nor a picture of it")
+        if labels.shape != panel.image_rgb.shape[:2]:
+            raise ValueError(f"panel {panel.title!r} has labels {labels.shape} for a photo {panel.image_rgb.shape}")
+        return overlay(photo, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), colours=table)
+
+    pictures = (photo, over(panel.truth, panel.truth_rgb), over(panel.predicted, panel.predicted_rgb))
+    return Card(panel.title, pictures, (("photo", ()), ("ground truth", ()), ("prediction", (panel.note,))))
+
+
+def _legend(
+    panels: Sequence[LabelPanel], class_names: Sequence[str], table: np.ndarray
+) -> list[tuple[np.ndarray, str]]:
+    """A swatch, (side, side, 3) uint8, and a name for each entry."""
+    maps = [labels for panel in panels for labels in (panel.truth, panel.predicted) if labels is not None]
+    present = set(np.unique(np.concatenate([np.unique(labels) for labels in maps])).tolist()) if maps else set()
+    places = list(range(len(class_names)))
+    if maps and len(class_names) > _LEGEND_CLASSES:
+        places = [place for place in places if place in present]
+    entries = [(np.full((_SWATCH_PX, _SWATCH_PX, 3), table[place], np.uint8), class_names[place]) for place in places]
+    if LEFT_OUT in present:
+        nothing = np.full((_SWATCH_PX, _SWATCH_PX), LEFT_OUT, np.uint8)
+        entries.append((colour_map(nothing, table), _NOT_LABELLED))
+    return entries
+
+
+def _header(title: str, subtitle: str, legend: Sequence[tuple[np.ndarray, str]]) -> Image.Image:
+    """Title, subtitle and the legend in as many rows as it needs."""
+    face, gap = font(20), 14
+    spots: list[tuple[int, int]] = []
+    names = [shortened(name, face, _NAME_PX) for _, name in legend]
+    left, row = MARGIN_PX, 0
+    for name in names:
+        width = _SWATCH_PX + gap + round(face.getlength(name))
+        if left + width > SHEET_WIDTH_PX - MARGIN_PX:
+            left, row = MARGIN_PX, row + 1
+        spots.append((left, _LEGEND_TOP_PX + gap + row * _ROW_PX))
+        left += width + 3 * gap
+    height = _LEGEND_TOP_PX + (row + 1) * _ROW_PX + 2 * gap if legend else HEADER_PX
+    header = draw_header(title, subtitle, height_px=height)
+    pen, corners = ImageDraw.Draw(header), rounded((_SWATCH_PX, _SWATCH_PX), radius_px=6)
+    for (x, y), (swatch, _), name in zip(spots, legend, names, strict=True):
+        header.paste(Image.fromarray(swatch), (x, y), corners)
+        pen.text((x + _SWATCH_PX + gap, y + _SWATCH_PX // 2), name, INK, face, anchor="lm")
+    return header

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d2tune.annotations.formats import via
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.errors import DataError
+from tests.annotations.builders import codes, picture
+
+
+def region(attributes: Any = None, **shape: Any) -> dict[str, Any]:
+    return {"shape_attributes": shape, "region_attributes": {"class": "cat"} if attributes is None else attributes}
+
+
+def polygon(x: list[float], y: list[float], attributes: Any = None) -> dict[str, Any]:
+    return region(attributes, name="polygon", all_points_x=x, all_points_y=y)
+
+
+TRIANGLE = polygon([10, 30, 10, 10], [10, 10, 40, 10])
+RECT = region(name="rect", x=10, y=20, width=20, height=15)
+
+
+def entry(name: str, regions: Any) -> dict[str, Any]:
+    return {"filename": name, "size": 1, "regions": regions, "file_attributes": {}}
+
+
+def read(folder: Path, value: Any, **options: Any) -> Dataset:
+    folder.mkdir(exist_ok=True)
+    if not (folder / "a.png").exists():
+        picture(folder / "a.png")
+    (folder / "via.json").write_text(json.dumps(value), "utf-8")
+    return via.read(folder, ReadOptions(**options))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a.png1": entry("a.png", {"0": RECT, "1": TRIANGLE})},
+        {"a.png1": entry("a.png", [RECT, TRIANGLE])},
+        {"_via_settings": {}, "_via_img_metadata": {"a.png1": entry("a.png", [RECT, TRIANGLE])}},
+    ],
+)
+def test_versions_1_and_2_are_the_same(tmp_path: Path, value: Any) -> None:
+    dataset = read(tmp_path, value)
+    assert dataset.findings == ()
+    assert [one.bbox_xywh for one in dataset.instances] == [(10, 20, 20, 15), (10, 10, 20, 30)]
+    assert [one.area_px for one in dataset.instances] == [300, 300]
+    assert [len(one.segmentation[0]) for one in dataset.instances] == [4, 3]
+
+
+def test_round_regions(tmp_path: Path) -> None:
+    circle = region(name="circle", cx=32, cy=24, r=15)
+    ellipse = region(name="ellipse", cx=32, cy=24, rx=20, ry=5, theta=math.pi / 6)
+    dataset = read(tmp_path, {"a": entry("a.png", [circle, ellipse])})
+    assert dataset.instances[0].area_px == pytest.approx(math.pi * 225, rel=0.02)
+    assert dataset.instances[1].area_px == pytest.approx(math.pi * 100, rel=0.03)
+    # The extent of a turned ellipse: sqrt((a cos)^2 + (b sin)^2) to each side.
+    half = math.hypot(20 * math.cos(math.pi / 6), 5 * math.sin(math.pi / 6))
+    assert dataset.instances[1].bbox_xywh[2] == pytest.approx(2 * half, abs=0.2)
+    assert dataset.instances[1].segmentation[0][0] == pytest.approx(
+        [32 + 20 * math.cos(math.pi / 6), 24 + 20 * math.sin(math.pi / 6)], abs=0.1
+    )
+
+
+def test_regions_without_area_and_broken_ones(tmp_path: Path) -> None:
+    regions = [
+        region(name="polyline", all_points_x=[1, 2], all_points_y=[1, 2]),
+        region(name="point", cx=1, cy=2),
+        polygon([1, 2, 3], [1, 2]),
+        region(name="rect", x=1, y=2, width=None, height=3),
+        region(name="circle", cx=5, cy=5, r=0),
+        region(name="rect", x=1, y=2, width=float("inf"), height=3),
+        {"shape_attributes": None, "region_attributes": None},
+        7,
+    ]
+    assert codes(read(tmp_path, {"a": entry("a.png", regions)})) == [
+        ("warning", "unsupported_shape_type", 0),
+        ("warning", "unsupported_shape_type", 1),
+        ("error", "bad_point", 2),
+        ("error", "bad_point", 3),
+        ("warning", "zero_area", 4),
+        ("error", "non_finite_coordinate", 5),
+        ("warning", "unsupported_shape_type", 6),
+        ("warning", "unsupported_shape_type", 7),
+    ]
+
+
+def test_the_pixel_offset_moves_every_coordinate(tmp_path: Path) -> None:
+    dataset = read(tmp_path, {"a": entry("a.png", [RECT, TRIANGLE])}, pixel_offset=0.5)
+    assert [one.bbox_xywh for one in dataset.instances] == [(10.5, 20.5, 20, 15), (10.5, 10.5, 20, 30)]
+
+
+def test_where_the_class_comes_from(tmp_path: Path) -> None:
+    def names(*attributes: Any, **options: Any) -> list[Any]:
+        regions = [polygon([10, 30, 10], [10, 10, 40], one) for one in attributes]
+        dataset = read(tmp_path, {"a": entry("a.png", regions)}, **options)
+        of = {category.id: category.name for category in dataset.categories}
+        return [of[one.category_id] for one in dataset.instances] + [f.code for f in dataset.findings]
+
+    assert names({"kind": "dog"}) == ["dog"]
+    assert names({"kind": {"dog": True, "cat": False}}) == ["dog"]
+    assert names({"kind": {"dog": True, "cat": True}}) == ["no_class"]
+    assert names({"kind": "dog", "colour": "red"}) == ["no_class"]
+    assert names({"kind": "dog", "colour": "red"}, class_attribute="colour") == ["red"]
+    assert names({}, {"kind": ""}, {"kind": "dog"}, class_name="thing") == ["thing", "thing", "dog"]
+    assert names({}) == ["no_class"]
+    assert names({"kind": 3}) == ["3", "label_not_string"]
+    with pytest.raises(DataError, match=r"'colur'.*Did you mean 'colour'"):
+        names({"colour": "red"}, class_attribute="colur")
+
+
+def test_findings_count_regions_over_the_whole_file(tmp_path: Path) -> None:
+    picture(tmp_path / "b.png")
+    bad = polygon([1, 2], [1, 2])
+    dataset = read(tmp_path, {"a": entry("a.png", [RECT, TRIANGLE]), "b": entry("b.png", [RECT, bad])})
+    assert codes(dataset) == [("warning", "too_few_points", 3)]
+    assert [one.shapes for one in dataset.instances] == [(0,), (1,), (2,)]
+
+
+def test_pictures_missing_twice_or_not_spoken_of(tmp_path: Path) -> None:
+    picture(tmp_path / "b.png")
+    dataset = read(tmp_path, {"1": entry("a.png", []), "2": entry("a.png", [RECT]), "3": entry("gone.png", [RECT])})
+    assert sorted((f.level, f.code, f.file) for f in dataset.findings) == [
+        ("error", "duplicate_image", "via.json"),
+        ("error", "image_missing", "via.json"),
+        ("info", "unlabeled_image", "b.png"),
+    ]
+    skipped = read(tmp_path, {"1": entry("a.png", [RECT]), "3": entry("gone.png", [RECT])}, skip_bad=True)
+    assert skipped.errors() == () and len(skipped.images) == 1
+
+
+def version_3(*rows: dict[str, Any], attribute: Any = None, views: Any = None) -> dict[str, Any]:
+    options = {"1": {"aname": "Class", "options": {"0": "cat", "1": "dog"}}}
+    return {
+        "project": {},
+        "attribute": options if attribute is None else attribute,
+        "file": {"1": {"fid": 1, "fname": "a.png", "type": 2, "src": "a.png"}, "2": {"fid": 2, "fname": "b.png"}},
+        "view": {"1": {"fid_list": [1]}} if views is None else views,
+        "metadata": {f"1_{number}": {"vid": "1", "z": []} | row for number, row in enumerate(rows)},
+    }
+
+
+def test_version_3_shapes(tmp_path: Path) -> None:
+    cat, dog = {"av": {"1": "0"}}, {"av": {"1": "1"}}
+    dataset = read(
+        tmp_path,
+        version_3(
+            {"xy": [2, 10, 20, 20, 15], **cat},
+            {"xy": [3, 32, 24, 15], **dog},
+            {"xy": [4, 32, 24, 20, 5], **dog},
+            {"xy": [7, 10, 10, 30, 10, 10, 40], **cat},
+            {"xy": [1, 5, 5], **cat},
+            {"xy": [5, 1, 1, 9, 9], **cat},
+            {"xy": [6, 1, 1, 9, 9, 20, 3], **cat},
+            {"xy": [], **dog},
+            {"xy": [7, 10, 10, 30, 10, 10], **cat},
+            {"xy": [2, 10, 20, 20], **cat},
+        ),
+    )
+    assert codes(dataset) == [
+        *(("warning", "unsupported_shape_type", index) for index in (4, 5, 6)),
+        ("info", "no_spatial_extent", 7),
+        ("error", "bad_point", 8),
+        ("error", "wrong_point_count", 9),
+    ]
+    assert dataset.counts() == {"cat": 2, "dog": 2}
+    assert dataset.instances[0].bbox_xywh == (10, 20, 20, 15)
+    assert dataset.instances[2].area_px == pytest.approx(math.pi * 100, rel=0.03)
+
+
+def test_version_3_views_attributes_and_negatives(tmp_path: Path) -> None:
+    picture(tmp_path / "b.png")
+    attribute = {"1": {"aname": "note"}, "2": {"aname": "Class", "options": {"7": "cat", "8": "dog"}}}
+    rows = [{"vid": "9", "xy": [2, 1, 1, 9, 9], "av": {"1": "seen", "2": "8"}}]
+    value = version_3(*rows, attribute=attribute, views={"9": {"fid_list": ["2"]}, "1": {"fid_list": [1]}})
+    dataset = read(tmp_path, value, class_attribute="Class")
+    assert dataset.class_names == ("dog",)
+    assert [(image.file_name, len(dataset.by_image()[image.id])) for image in dataset.images] == [
+        ("a.png", 0),
+        ("b.png", 1),
+    ]
+
+
+def test_a_folder_may_hold_several_files_and_others(tmp_path: Path) -> None:
+    picture(tmp_path / "b.png")
+    (tmp_path / "more.json").write_text(json.dumps({"b": entry("b.png", [RECT])}), "utf-8")
+    (tmp_path / "other.json").write_text("[]", "utf-8")
+    (tmp_path / "cut.json").write_text("{", "utf-8")
+    dataset = read(tmp_path, {"a": entry("a.png", [RECT])})
+    assert [(f.file, f.code) for f in dataset.findings] == [("cut.json", "bad_json"), ("other.json", "not_via")]
+    assert len(dataset.instances) == 2

@@ -1,0 +1,129 @@
+"""Figures of label pictures and segments as tables, sentences and JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from d2tune.annotations.model.dataset import Category
+from d2tune.evaluation.map_metrics import MapMetrics, map_metrics, map_sentence, write_map_outcome
+from d2tune.inference.loop import StageTimes
+from d2tune.metrics.metric import Metric
+from d2tune.metrics.panoptic import PanopticScorer
+from d2tune.metrics.semantic import SemanticScorer
+
+CATEGORIES = (Category(1, "car"), Category(2, "tram"), Category(3, "road", False))
+
+
+def semantic(*, intervals: bool = False, boundary: bool = False) -> MapMetrics:
+    """Two images; of the class b half is found on the first and all on the second; nobody drew or found c."""
+    scorer = SemanticScorer(("a", "b", "c"), boundary=boundary)
+    truth = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [255, 0, 0, 0]], np.uint8)
+    half = np.array([[0, 0, 0, 1], [0, 0, 0, 1], [1, 0, 0, 0]], np.uint8)
+    scorer.add(half, truth, "1.png")
+    scorer.add(truth, truth, "2.png")
+    return map_metrics(scorer, intervals=intervals)
+
+
+def panoptic(*, intervals: bool = False) -> MapMetrics:
+    """Of two cars one is found with an IoU of 2/3, of the road all; one car more is found where there is none."""
+    scorer = PanopticScorer(CATEGORIES)
+    truth = np.array([[1, 1, 1, 2, 3, 3], [3, 3, 3, 3, 3, 3]])
+    found = np.array([[1, 1, 0, 0, 3, 3], [3, 3, 3, 3, 3, 4]])
+    kinds = {1: 1, 2: 1, 3: 3, 4: 1}
+    rows = [[{"id": one, "category_id": kinds[one]} for one in np.unique(ids) if one] for ids in (found, truth)]
+    scorer.add(found, rows[0], truth, rows[1], "1.png")
+    return map_metrics(scorer, intervals=intervals)
+
+
+def test_figures_of_label_pictures_by_hand() -> None:
+    metrics = semantic()
+    # a: 14 right, 2 found too much; b: 6 right, 2 missed
+    assert metrics.metrics["mIoU"].value == pytest.approx(100 * (14 / 16 + 6 / 8) / 2)
+    assert metrics.metrics["pACC"].value == pytest.approx(100 * 20 / 22)
+    assert metrics.metrics["mDice"].value == pytest.approx(100 * (28 / 30 + 12 / 14) / 2)
+    assert metrics.confusion == ((14, 0, 0, 0), (2, 6, 0, 0), (0, 0, 0, 0))
+    assert [(row["name"], row["pixels"]) for row in metrics.classes] == [("a", 14), ("b", 8), ("c", 0)]
+    assert (metrics.task, metrics.images, metrics.replicates) == ("semantic", 2, 0)
+    assert metrics.main is metrics.metrics["mIoU"] and metrics.headline == "mIoU 81.2"
+    assert metrics.classes[2]["metrics"]["IoU"].value is None and metrics.classes[2]["metrics"]["IoU"].reason
+
+
+def test_figures_of_segments_by_hand() -> None:
+    metrics = panoptic()
+    car, tram, road = metrics.classes
+    assert (car["tp"], car["fp"], car["fn"]) == (1, 1, 1)
+    assert car["metrics"]["PQ"].value == pytest.approx(100 * (2 / 3) / 2)
+    assert (tram["tp"], tram["fp"], tram["fn"]) == (0, 0, 0) and tram["metrics"]["PQ"].value is None
+    assert road["metrics"]["PQ"].value == pytest.approx(100 * 7 / 8)
+    assert metrics.main.value == pytest.approx(100 * (1 / 3 + 7 / 8) / 2)
+    assert metrics.headline == "PQ 60.4"
+
+
+def test_tables_say_what_was_found() -> None:
+    lines = semantic().table.splitlines()
+    assert lines[0].split() == ["class", "pixels", "IoU", "ACC", "Dice"]
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.split()}
+    assert rows["a"] == ["14", "87.5", "100.0", "93.3"] and rows["b"] == ["8", "75.0", "75.0", "85.7"]
+    assert rows["c"] == ["0", "-", "-", "-"]
+    assert rows["mIoU"] == ["81.2"] and rows["figure"] == ["value"]
+    table = panoptic().table
+    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.split()}
+    assert rows["car"] == ["thing", "1", "1", "1", "33.3", "66.7", "50.0"]
+    assert rows["road"] == ["stuff", "1", "0", "0", "87.5", "87.5", "100.0"]
+    assert "tram" not in rows, "nobody drew or found one"
+    assert "value (95 % interval over 2 images)" in semantic(intervals=True).table
+
+
+@pytest.mark.parametrize("intervals", [False, True])
+@pytest.mark.parametrize("task", ["semantic", "panoptic"])
+def test_json_comes_back_as_it_was(tmp_path: Path, task: str, intervals: bool) -> None:
+    metrics = semantic(intervals=intervals, boundary=True) if task == "semantic" else panoptic(intervals=intervals)
+    write_map_outcome(tmp_path, metrics, bound={"run": "r"}, times=StageTimes())
+    plain = json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
+    assert MapMetrics.from_json(plain) == metrics
+    assert (plain["task"], plain["run"], plain["schema"]) == (task, "r", 2) and plain["times"] is not None
+    plots = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert plots == ({"class_iou.png", "confusion.png"} if task == "semantic" else {"class_pq.png"})
+
+
+def test_a_figure_of_a_competition_comes_back_too() -> None:
+    metrics = semantic()
+    metrics = replace(metrics, metrics=metrics.metrics | {"carvana": Metric(99.5, low=98.0, high=100.0)})
+    plain = json.loads(json.dumps({"task": metrics.task} | metrics.to_json()))
+    assert MapMetrics.from_json(plain) == metrics and "99.5 (98.0 to 100.0)" in metrics.table
+
+
+def test_intervals_hold_the_figure() -> None:
+    metrics = semantic(intervals=True)
+    assert metrics.replicates == 1000
+    one = metrics.main
+    assert one.low is not None and one.high is not None and one.low <= one.value <= one.high
+    # both images once each, or one of them twice
+    assert one.low == pytest.approx(100 * (7 / 9 + 2 / 4) / 2) and one.high == pytest.approx(100)
+
+
+def test_nothing_to_score_gives_reasons_and_still_files(tmp_path: Path) -> None:
+    scorer = SemanticScorer(("a", "b"))
+    scorer.add(np.full((4, 4), 255, np.uint8), np.full((4, 4), 255, np.uint8), "1.png")
+    nothing = map_metrics(scorer, intervals=True)
+    empty = PanopticScorer(CATEGORIES)
+    empty.add(np.zeros((4, 4), int), [], np.zeros((4, 4), int), [], "1.png")
+    for task, metrics in (("mIoU", nothing), ("PQ", map_metrics(empty, intervals=True))):
+        assert metrics.main.value is None and metrics.main.reason
+        assert map_sentence(metrics) == f"No {task} can be computed on 1 image: {metrics.main.reason}."
+        assert f"- ({metrics.main.reason})" in metrics.table and metrics.headline == f"{task} -"
+        write_map_outcome(tmp_path / task, metrics, bound={})
+        plain = json.loads((tmp_path / task / "evaluation.json").read_text("utf-8"))
+        assert MapMetrics.from_json(plain) == metrics and plain["times"] is None
+
+
+def test_the_sentence_names_figure_images_and_interval() -> None:
+    assert map_sentence(semantic()) == "mIoU on 2 images: 81.2."
+    assert map_sentence(panoptic()) == "PQ on 1 image: 60.4."
+    one = semantic(intervals=True)
+    assert map_sentence(one) == f"mIoU on 2 images: 81.2 ({one.main.low:.1f} to {one.main.high:.1f})."

@@ -1,0 +1,153 @@
+"""Norms inside their convolutions give the same numbers, leave every tensor alone, and are themselves again after."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import pytest
+import torch
+from detectron2.layers import Conv2d as NormedConv2d
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling.backbone.resnet import BottleneckBlock
+from torch import nn
+from torch.nn import functional as F
+
+from d2tune.inference.fused import fused_norms
+from d2tune.inference.loop import inference_mode
+from d2tune.modeling.backbone import FeatureBackbone
+
+
+def with_drawn_norms(model: nn.Module) -> nn.Module:
+    """The model with norms that do something."""
+    torch.manual_seed(5)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
+            for name, low in (("weight", 0.5), ("bias", -1.0), ("running_mean", -1.0), ("running_var", 0.5)):
+                tensor = getattr(module, name)
+                if tensor is not None:
+                    tensor.data.copy_(low + torch.rand(tensor.shape))
+    return model.eval()
+
+
+def block(norm: nn.Module, *, bias: bool = False, **options: object) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3, bias=bias, **options), norm, nn.ReLU6(inplace=True))
+
+
+def normed(norm: nn.Module, activation: Callable[[torch.Tensor], torch.Tensor] | None = None) -> nn.Module:
+    return NormedConv2d(3, 4, 3, padding=1, bias=False, norm=norm, activation=activation)
+
+
+def working(model: nn.Module) -> list[nn.Module]:
+    """Modules whose work was replaced."""
+    return [module for module in model.modules() if "forward" in vars(module)]
+
+
+def test_a_folded_norm_by_hand() -> None:
+    """(3 x + 1 - 2) * 5 / 2 + 7 at a variance of 4 is 7.5 x + 4.5."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, eps=0)).eval()
+    values = {
+        "0.weight": 3.0,
+        "0.bias": 1.0,
+        "1.running_mean": 2.0,
+        "1.running_var": 4.0,
+        "1.weight": 5.0,
+        "1.bias": 7.0,
+    }
+    model.load_state_dict(
+        {name: torch.full(value.shape, values.get(name, 0)) for name, value in model.state_dict().items()}
+    )
+    x = torch.tensor([-1.0, 0.0, 2.0]).view(3, 1, 1, 1)
+    with torch.no_grad(), fused_norms(model):
+        assert model(x).flatten().tolist() == [-3.0, 4.5, 19.5]
+        assert model[1](x) is x
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: block(FrozenBatchNorm2d(4)),
+        lambda: block(nn.BatchNorm2d(4), bias=True),
+        lambda: block(nn.BatchNorm2d(4, affine=False), stride=2, padding=1),
+        lambda: normed(FrozenBatchNorm2d(4), F.relu),
+        lambda: normed(nn.BatchNorm2d(4)),
+        lambda: BottleneckBlock(3, 8, bottleneck_channels=4, norm="FrozenBN"),
+    ],
+)
+def test_the_same_numbers_from_the_same_tensors(build: Callable[[], nn.Module]) -> None:
+    model, x = with_drawn_norms(build()), torch.randn(2, 3, 15, 17)
+    before = {name: (value, value.clone()) for name, value in model.state_dict(keep_vars=True).items()}
+    with torch.no_grad():
+        expected = model(x)
+        with fused_norms(model):
+            assert working(model)
+            assert (model(x) - expected).abs().max() < 1e-5
+            during = model.state_dict(keep_vars=True)
+            assert list(during) == list(before)
+            assert all(value is before[name][0] for name, value in during.items())
+        assert not working(model) and torch.equal(model(x), expected)
+    assert all(torch.equal(*pair) for pair in before.values())
+
+
+class TwoUses(nn.Module):
+    """One convolution before two norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shared = nn.Conv2d(3, 4, 3)
+        self.one, self.other = (nn.Sequential(shared, nn.BatchNorm2d(4)) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(x) * self.other(x)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        TwoUses,
+        lambda: block(nn.BatchNorm2d(4, track_running_stats=False)),
+        lambda: block(nn.GroupNorm(2, 4)),
+        lambda: block(FrozenBatchNorm2d(4), padding=1, padding_mode="reflect"),
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)),
+        lambda: nn.Sequential(NormedConv2d(3, 4, 3, activation=F.relu), FrozenBatchNorm2d(4)),
+    ],
+)
+def test_what_cannot_be_folded_is_left_alone(build: Callable[[], nn.Module]) -> None:
+    model, x = with_drawn_norms(build()), torch.randn(2, 3, 15, 17)
+    with torch.no_grad():
+        expected = model(x)
+        with fused_norms(model):
+            assert not working(model) and torch.equal(model(x), expected)
+
+
+def test_norms_that_learn_are_left_alone() -> None:
+    model = block(nn.BatchNorm2d(4)).train()
+    with fused_norms(model):
+        assert not working(model)
+
+
+def test_training_goes_on_after_an_evaluation_that_failed() -> None:
+    model = with_drawn_norms(block(nn.BatchNorm2d(4))).train()
+    with pytest.raises(ValueError, match="broken"), inference_mode(model):
+        assert working(model)
+        raise ValueError("broken")
+    assert not working(model) and model.training
+    model(torch.randn(2, 3, 9, 9)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_an_evaluation_runs_the_compact_backbone_without_norms() -> None:
+    """All 52 norms of a MobileNetV2 up to stride 32; each is itself again afterwards."""
+    torch.manual_seed(1)
+    model = with_drawn_norms(FeatureBackbone("torchvision/mobilenet_v2", freeze_norm=True, freeze_at=2))
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = model(x)
+    norms = [module for module in model.modules() if isinstance(module, FrozenBatchNorm2d)]
+    with inference_mode(model):
+        assert all(norm(x) is x for norm in norms) and len(norms) > 50
+        found = model(x)
+    assert OrderedDict.fromkeys(found) == OrderedDict.fromkeys(expected)
+    for name, feature in expected.items():
+        assert (found[name] - feature).abs().max() < 1e-4 * feature.abs().max()
+    assert not working(model)

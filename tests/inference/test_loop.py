@@ -1,0 +1,231 @@
+"""The loop gives what Detectron2's own loop gives, whatever the batch, and takes any model that that one takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import COCOEvaluator, inference_on_dataset
+from detectron2.structures import Boxes, Instances
+from pycocotools import mask as mask_utils
+from torch import nn
+
+from d2tune.annotations.convert import read_dataset
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.data.catalog import register
+from d2tune.data.mapper import EvaluationSamples
+from d2tune.inference import loop
+from d2tune.inference.loop import StageTimes, predict_dataset, run
+from d2tune.modeling.build import build_model
+from d2tune.modeling.config import DataFacts, project_config
+from d2tune.project import Data, Model, Project
+from tests.shared_files import SHARED
+
+
+@pytest.fixture(scope="module")
+def photos() -> Dataset:
+    """Six balloon photos of four sizes."""
+    whole = read_dataset(SHARED / "data" / "balloon" / "val", options=ReadOptions(class_name="balloon"))
+    return whole.subset([image.id for image in whole.images][:6])
+
+
+@pytest.fixture(scope="module")
+def model_and_config() -> tuple[nn.Module, CfgNode]:
+    """A PointRend model whose weights were drawn, so that it finds a hundred things on every photo."""
+    facts = DataFacts(class_names=("balloon",), train_images=9, has_rle=True, train_name="t", val_name="v")
+    project = Project(name="p", data=Data(root=Path()), model=Model(preset="pointrend_mobilenet_v2_fpn"))
+    cfg = project_config(project, facts, scratch=True, device="cpu").clone()
+    cfg.defrost()
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 96, 160
+    cfg.TEST.DETECTIONS_PER_IMAGE = 20
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    torch.manual_seed(3)
+    model, _ = build_model(cfg)
+    return model.eval(), cfg
+
+
+def masks(results: Sequence[dict[str, Any]]) -> np.ndarray[Any, Any]:
+    rles = [{**one["segmentation"], "counts": one["segmentation"]["counts"].encode()} for one in results]
+    return np.stack([mask_utils.decode(rle) for rle in rles])
+
+
+@pytest.mark.slow
+def test_the_results_of_detectron2s_own_loop(photos: Dataset, model_and_config: Any, tmp_path: Path) -> None:
+    model, cfg = model_and_config
+    name = register(photos, project="loop", part="val")
+    evaluator = COCOEvaluator(name, output_dir=str(tmp_path), use_fast_impl=False)
+    samples = samples_of(photos, cfg)
+    evaluator.reset()
+    inference_on_dataset(model, [[samples[index]] for index in range(len(samples))], evaluator)
+    expected = torch.load(tmp_path / "instances_predictions.pth", weights_only=False)
+    ours = predict_dataset(model, photos, cfg)
+    for entry in expected:
+        mine = [one for one in ours if one["image_id"] == entry["image_id"]]
+        theirs = sorted(entry["instances"], key=lambda one: -one["score"])
+        assert len(mine) == len(theirs) == 20
+        assert [one["score"] for one in mine] == pytest.approx([one["score"] for one in theirs], abs=1e-6)
+        boxes = np.array([one["bbox"] for one in mine]), np.array([one["bbox"] for one in theirs])
+        assert np.abs(boxes[0] - boxes[1]).max() < 2e-3
+        different = masks(mine) != masks(theirs)
+        # the masks of an untrained model lie so near to 0.5 that the last bit of a float decides on a few pixels
+        assert different.sum(axis=(1, 2)).max() <= 5
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def samples_of(photos: Dataset, cfg: CfgNode) -> EvaluationSamples:
+    from d2tune.data.catalog import detectron2_dicts
+
+    return EvaluationSamples(
+        detectron2_dicts(photos),
+        channel_order=cfg.INPUT.FORMAT,
+        short_side_px=cfg.INPUT.MIN_SIZE_TEST,
+        max_side_px=cfg.INPUT.MAX_SIZE_TEST,
+    )
+
+
+@pytest.mark.slow
+def test_the_batch_size_changes_no_result(photos: Dataset, model_and_config: Any) -> None:
+    model, cfg = model_and_config
+    single, batched = (predict_dataset(model, photos, cfg, batch_size=size) for size in (1, 4))
+    assert [one["image_id"] for one in single] == [one["image_id"] for one in batched]
+    assert [one["image_id"] for one in single] == sorted(one["image_id"] for one in single)
+    assert [one["score"] for one in single] == pytest.approx([one["score"] for one in batched], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_samples_know_their_size_before_they_are_loaded(photos: Dataset, model_and_config: Any) -> None:
+    samples = samples_of(photos, model_and_config[1])
+    for index in range(len(samples)):
+        assert samples.input_size(index) == tuple(samples[index]["image"].shape[1:])
+
+
+class Pictures:
+    """Samples of given sizes that note when they are loaded."""
+
+    def __init__(self, sizes: Sequence[tuple[int, int]]) -> None:
+        self.sizes = sizes
+        self.loaded: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def input_size(self, index: int) -> tuple[int, int]:
+        return self.sizes[index]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        self.loaded.append(index)
+        height, width = self.sizes[index]
+        image = torch.full((3, height, width), index, dtype=torch.uint8)
+        return {"image": image, "height": height, "width": width, "image_id": index + 1}
+
+
+class WholeMasks:
+    """A model that is no nn.Module: one box with a mask on the whole picture, its score by the picture."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.threads: set[int] = set()
+
+    def __call__(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        self.batches.append([int(sample["image"][0, 0, 0]) for sample in batch])
+        self.threads.add(threading.get_ident())
+        return [{"instances": self._found(sample)} for sample in batch]
+
+    def _found(self, sample: dict[str, Any]) -> Instances:
+        height, width = sample["height"], sample["width"]
+        found = Instances((height, width))
+        found.pred_boxes = Boxes(torch.tensor([[1.0, 2.0, 5.0, 8.0], [3.0, 3.0, 3.0, 9.0]]))
+        found.scores = torch.tensor([0.25, 0.5])
+        found.pred_classes = torch.tensor([1, 0])
+        found.pred_masks = torch.zeros(2, height, width, dtype=torch.bool)
+        found.pred_masks[0, 2:8, 1:5] = True
+        return found
+
+
+def test_any_model_in_batches_of_one_size_with_results_in_order() -> None:
+    model, pictures = WholeMasks(), Pictures([(10, 12), (20, 12), (10, 12), (10, 12), (20, 12)])
+    times = StageTimes()
+    found = run(model, pictures, [7, 9], batch_size=2, times=times, show_progress=False)
+    assert model.batches == [[0, 2], [3], [1, 4]]
+    assert model.threads == {threading.get_ident()}
+    assert [[one["image_id"] for one in results] for results in found] == [[1], [2], [3], [4], [5]]
+    (only,) = found[1]
+    assert only["category_id"] == 9 and only["bbox"] == [1.0, 2.0, 4.0, 6.0] and only["score"] == 0.25
+    mask = masks([only])[0]
+    assert mask.shape == (20, 12) and mask[2:8, 1:5].all() and mask.sum() == 24
+    assert times.total_s > 0 and set(times.to_json()) == {
+        "load_s",
+        "forward_s",
+        "postprocess_s",
+        "score_s",
+        "total_s",
+    }
+
+
+@pytest.mark.parametrize(("size", "images"), [((384, 512), 4), ((544, 832), 2), ((800, 1088), 1), ((1344, 1344), 1)])
+def test_large_images_share_a_batch_with_few_on_the_cpu(size: tuple[int, int], images: int) -> None:
+    model = WholeMasks()
+    run(model, Pictures([size] * 4), [1, 2], show_progress=False)
+    assert [len(batch) for batch in model.batches] == [images] * (4 // images)
+
+
+def test_images_are_loaded_ahead_but_not_all_at_once() -> None:
+    pictures = Pictures([(8, 8)] * 40)
+    seen: list[int] = []
+
+    def model(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        time.sleep(0.01)
+        seen.append(len(pictures.loaded))
+        return WholeMasks()(batch)
+
+    run(model, pictures, [1, 2], batch_size=4, show_progress=False)
+    assert seen[0] >= 4 and seen == sorted(seen) and seen[-1] == 40
+    assert all(loaded <= 4 * (number + 2) for number, loaded in enumerate(seen))
+
+
+@pytest.mark.parametrize("where", ["load", "model", "on_image"])
+def test_what_goes_wrong_in_any_thread_reaches_the_caller(where: str) -> None:
+    class Broken(Pictures):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            if where == "load" and index == 3:
+                raise ValueError("no such picture")
+            return super().__getitem__(index)
+
+    def model(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if where == "model":
+            raise ValueError("no such layer")
+        return WholeMasks()(batch)
+
+    def on_image(index: int, results: list[dict[str, Any]]) -> None:
+        if where == "on_image" and index == 2:
+            raise ValueError("no such image")
+
+    told = {"load": "picture", "model": "layer", "on_image": "image"}[where]
+    with pytest.raises(ValueError, match=f"no such {told}"):
+        run(model, Broken([(8, 8)] * 6), [1, 2], batch_size=1, on_image=on_image, show_progress=False)
+    assert threading.active_count() < 20
+
+
+def test_no_images_and_no_detections() -> None:
+    assert run(WholeMasks(), Pictures([]), [1, 2], show_progress=False) == []
+    empty = lambda batch: [{"instances": WholeMasks()._found(batch[0])[[False, False]]}]  # noqa: E731
+    assert run(empty, Pictures([(9, 9)]), [1, 2], show_progress=False) == [[]]
+
+
+def test_a_model_keeps_its_mode(model_and_config: Any, photos: Dataset) -> None:
+    model, _ = model_and_config
+    model.train()
+    with loop.inference_mode(model):
+        assert not model.training and not torch.is_grad_enabled()
+    assert model.training
+    model.eval()

@@ -1,0 +1,189 @@
+import contextlib
+import copy
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from d2tune.annotations.formats.coco import to_coco
+from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
+from d2tune.evaluation import outcome
+from d2tune.metrics.coco import scorer
+from d2tune.metrics.coco.accumulate import NAMES
+from d2tune.metrics.coco.results import KINDS
+from d2tune.metrics.coco.rows import CocoSet, read_coco
+from d2tune.metrics.coco.scorer import score_coco, score_set
+from d2tune.metrics.coco.summary import InstanceMetrics, metrics_of, score, with_intervals
+from tests.metrics.coco.drawn_sets import drawn_set
+
+SIZE = 200
+
+
+def box_instance(number: int, image: int, category: int, x: float, y: float, w: float, h: float) -> Instance:
+    ring = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], float)
+    return Instance(number, image, category, (ring,), (x, y, w, h), w * h)
+
+
+def box_result(image: int, category: int, x: int, y: int, w: int, h: int, confidence: float) -> dict:
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[y : y + h, x : x + w] = 1
+    rle = mask_utils.encode(np.asfortranarray(mask))
+    segmentation = {"size": rle["size"], "counts": rle["counts"].decode()}
+    box = [float(x), float(y), float(w), float(h)]
+    return {"image_id": image, "category_id": category, "bbox": box, "score": confidence, "segmentation": segmentation}
+
+
+def dataset(instances: list[Instance], *, images: int = 2, classes: tuple[str, ...] = ("a",)) -> Dataset:
+    return Dataset(
+        tuple(Image(number, f"{number}.png", SIZE, SIZE, Path(f"{number}.png")) for number in range(1, images + 1)),
+        tuple(Category(number, name) for number, name in enumerate(classes, start=1)),
+        tuple(instances),
+    )
+
+
+def test_a_perfect_detector_of_two_boxes_scores_100() -> None:
+    """With ids from 0 this would be 25.2."""
+    truth = dataset([box_instance(1, 1, 1, 10, 10, 40, 40), box_instance(2, 1, 1, 100, 100, 50, 50)], images=1)
+    found = [box_result(1, 1, 10, 10, 40, 40, 0.9), box_result(1, 1, 100, 100, 50, 50, 0.8)]
+    metrics = score(truth, found)
+    assert metrics.segm["AP"].value == pytest.approx(100) and metrics.bbox["AP"].value == pytest.approx(100)
+    (row,) = metrics.classes
+    assert (row.name, row.instances, row.found, row.false) == ("a", 2, 2, 0)
+    assert row.metrics["segm"]["AP"].value == pytest.approx(100)
+
+
+def test_one_of_two_found_and_a_false_alarm_by_hand() -> None:
+    """Precision is 1 up to recall 0.5 and 0 beyond: 51 of COCO's 101 recall points."""
+    truth = dataset([box_instance(1, 1, 1, 10, 10, 40, 40), box_instance(2, 2, 1, 100, 100, 50, 50)])
+    found = [
+        box_result(1, 1, 10, 10, 40, 40, 0.9),
+        box_result(2, 1, 0, 0, 20, 20, 0.6),
+        box_result(2, 1, 0, 0, 9, 9, 0.2),
+    ]
+    metrics = score(truth, found)
+    assert metrics.segm["AP"].value == pytest.approx(100 * 51 / 101)
+    (row,) = metrics.classes
+    assert (row.found, row.false) == (1, 1)
+
+
+def test_what_cannot_be_computed_says_why() -> None:
+    truth = dataset([box_instance(1, 1, 1, 10, 10, 40, 40)], classes=("a", "b"))
+    metrics = score(truth, [box_result(1, 2, 0, 0, 10, 10, 0.9)])
+    assert metrics.classes[1].metrics["segm"]["AP"].value is None
+    assert metrics.classes[1].metrics["segm"]["AP"].reason == "class 'b' has no ground truth in the data"
+    assert (
+        metrics.segm["APl"].value is None
+        and metrics.segm["APl"].reason == "no object in the data is larger than 96 x 96 px"
+    )
+    assert metrics.segm["AP"].value == 0
+    empty = score(dataset([]), [])
+    assert empty.segm["AP"].value is None and empty.segm["AP"].reason == "there is no ground truth in the data"
+
+
+def test_no_detection_at_all_is_zero() -> None:
+    metrics = score(dataset([box_instance(1, 1, 1, 10, 10, 40, 40)]), [])
+    assert metrics.segm["AP"].value == 0 and metrics.bbox["AR100"].value == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_twelve_figures_are_pycocotools_own(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    instances, found = [], []
+    for image in range(1, 7):
+        for _ in range(draw.integers(0, 6)):
+            x, y, w, h = (int(value) for value in draw.integers(5, 95, 4))
+            category = int(draw.integers(1, 4))
+            instances.append(box_instance(len(scorer) + 1, image, category, x, y, w, h))
+            if draw.random() < 0.8:
+                jitter = draw.integers(-4, 5, 2)
+                found.append(box_result(image, category, x + jitter[0], y + jitter[1], w, h, round(draw.random(), 2)))
+        found.append(box_result(image, int(draw.integers(1, 4)), 3, 3, 30, 30, round(draw.random(), 2)))
+    truth = dataset(instances, images=6, classes=("a", "b", "c"))
+    metrics = score(truth, found)
+    for kind, mine in (("bbox", metrics.bbox), ("segm", metrics.segm)):
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO()
+            coco.dataset = to_coco(truth)
+            coco.createIndex()
+            rows = [{key: value for key, value in row.items() if kind == "bbox" or key != "bbox"} for row in found]
+            evaluation = COCOeval(coco, coco.loadRes(rows), kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        expected = dict(zip(NAMES, evaluation.stats, strict=True))
+        for name, value in expected.items():
+            assert (mine[name].value is None) == (value < 0)
+            if value >= 0:
+                assert mine[name].value == pytest.approx(100 * value, abs=1e-9)
+        mean = np.mean(
+            [
+                row.metrics["segm"]["AP"].value if kind == "segm" else row.metrics["bbox"]["AP"].value
+                for row in metrics.classes
+            ]
+        )
+        assert mean == pytest.approx(mine["AP"].value)
+
+
+def test_json_round_trip() -> None:
+    truth = dataset([box_instance(1, 1, 1, 10, 10, 40, 40)], classes=("a", "b"))
+    metrics = score(truth, [box_result(1, 1, 10, 10, 40, 40, 0.9)])
+    assert InstanceMetrics.from_json(json.loads(json.dumps(metrics.to_json()))) == metrics
+
+
+def test_thresholds_and_what_they_give_by_hand() -> None:
+    """Right at 0.9, wrong at 0.8, right at 0.7, wrong at 0.6 with three instances."""
+    truth = dataset([box_instance(number, 1, 1, 60 * number - 55, 10, 40, 40) for number in (1, 2, 3)], images=1)
+    found = [
+        box_result(1, 1, 5, 10, 40, 40, 0.9),
+        box_result(1, 1, 5, 120, 40, 40, 0.8),
+        box_result(1, 1, 65, 10, 40, 40, 0.7),
+        box_result(1, 1, 65, 120, 40, 40, 0.6),
+    ]
+    (row,) = score(truth, found).classes
+    # F1 is 2 / 4 at 0.9, 2 / 5 at 0.8, 4 / 6 at 0.7 and 4 / 7 at 0.6
+    assert (row.best_f1.threshold, row.best_f1.recall) == (0.7, pytest.approx(200 / 3))
+    assert row.best_f1.precision == pytest.approx(200 / 3) and row.best_f1.f1 == pytest.approx(200 / 3)
+    assert (row.precise.threshold, row.precise.precision, row.precise.recall) == (0.9, 100, pytest.approx(100 / 3))
+
+
+def test_intervals_hold_the_figure_and_say_how_many_draws() -> None:
+    instances = [box_instance(number, number, 1, 10, 10, 40, 40) for number in range(1, 11)]
+    truth = dataset(instances, images=10)
+    found = [box_result(number, 1, 10, 10, 40, 40, 0.9) for number in range(1, 7)]
+    result = score_coco(to_coco(truth), found, kinds=("bbox", "segm", "boundary"))
+    metrics = with_intervals(metrics_of(result), result)
+    assert metrics.replicates == 1000
+    for kind in ("bbox", "segm", "boundary"):
+        figure = metrics.metrics[kind]["AP50"]
+        assert figure.value == pytest.approx(100 * 61 / 101)  # six in ten: recalls 0.00 to 0.60
+        assert 15 < figure.low < figure.value < figure.high <= 100
+        assert metrics.classes[0].metrics[kind]["AP50"] == figure
+        assert metrics.metrics[kind]["APs"].low is None
+
+
+@pytest.mark.parametrize("backend", ["auto", "device", "pycocotools", "faster-coco-eval"])
+def test_a_set_is_read_once_and_left_as_it_is(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = drawn_set(2)
+    data = read_coco(*drawn, KINDS)
+    before = copy.deepcopy(data)
+    of_set, of_files = score_set(data, backend=backend), score_coco(*drawn, backend=backend)
+    assert data == before
+    for kind in KINDS:
+        assert of_set.kinds[kind].metrics == of_files.kinds[kind].metrics
+        assert np.array_equal(of_set.kinds[kind].curves.precision, of_files.kinds[kind].curves.precision)
+    reads = []
+
+    def counted(*arguments: object) -> CocoSet:
+        reads.append(arguments)
+        return read_coco(*arguments)
+
+    for module in (outcome, scorer):
+        monkeypatch.setattr(module, "read_coco", counted)
+    found = outcome.evaluate_results(*drawn, kinds=KINDS, backend=backend)
+    assert len(reads) == 1
+    assert found.metrics.segm["AP"].value == of_files.kinds["segm"].metrics["AP"].value
