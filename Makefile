@@ -10,7 +10,7 @@ DETECTRON2 ?=
 SDIST ?=
 # Passed on to the underlying command, for example ARGS="train.iterations=500".
 ARGS ?=
-# What `make predict` looks at: a picture or a folder; without it, the project's validation photos.
+# What `make predict` looks at: an image or a folder; without it, the project's validation photos.
 SRC ?=
 # How many tests run at once.
 JOBS ?= 2
@@ -78,13 +78,13 @@ data: $(READY)  ## fetch the project's public photos and check them
 convert: $(READY)  ## turn the project's annotations into COCO files
 	$(D2TUNE) convert $(YAML) $(ARGS)
 
-train: $(READY)  ## fine-tune, evaluate and show pictures
+train: $(READY)  ## fine-tune, evaluate and show images
 	$(PY) tools/train_net.py --config $(YAML) $(ARGS)
 
 evaluate: $(READY)  ## score the project's latest run again
 	$(D2TUNE) eval $(YAML) $(ARGS)
 
-predict: $(READY)  ## run the project's latest model on SRC=picture or folder
+predict: $(READY)  ## run the project's latest model on SRC=image or folder
 	$(D2TUNE) predict $(YAML) $(SRC) $(ARGS)
 
 demo: $(READY)  ## the whole journey on rendered photos, in under 15 minutes

@@ -65,13 +65,13 @@ def voc_model(weights: str) -> nn.Module:
 
 
 def score_video(model: nn.Module, frames: list[Path], short_side: int) -> dict[str, Any]:
-    """IoU of the car on every frame, their mean, and that of all frames taken as one picture."""
+    """IoU of the car on every frame, their mean, and that of all frames taken as one image."""
     rows, hits, either_sum, took_s = [], 0, 0, 0.0
     for frame in frames:
-        with Image.open(frame) as picture:
-            image = np.asarray(picture.convert("RGB"))
-        with Image.open(str(frame.with_suffix(".png")).replace("JPEGImages", "Annotations")) as picture:
-            truth = np.asarray(picture) > 0
+        with Image.open(frame) as photo:
+            image = np.asarray(photo.convert("RGB"))
+        with Image.open(str(frame.with_suffix(".png")).replace("JPEGImages", "Annotations")) as photo:
+            truth = np.asarray(photo) > 0
         start_s = time.perf_counter()
         found = car_mask(model, image, short_side)
         took_s += time.perf_counter() - start_s
@@ -91,7 +91,7 @@ def score_video(model: nn.Module, frames: list[Path], short_side: int) -> dict[s
 
 @torch.inference_mode()
 def car_mask(model: nn.Module, image: np.ndarray, short_side: int) -> np.ndarray:
-    """Pixels ``(H, W)`` of an RGB picture ``(H, W, 3)`` whose most probable class is the car."""
+    """Pixels ``(H, W)`` of an RGB image ``(H, W, 3)`` whose most probable class is the car."""
     height, width = image.shape[:2]
     resized = ResizeShortestEdge(short_side, 10 * short_side).get_transform(image).apply_image(image)
     pixels = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))

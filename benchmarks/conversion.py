@@ -2,7 +2,7 @@
 
 Every contender converts the same folders in a fresh process, in turn, round after round. The peers have an environment
 of their own, ``benchmarks/.venv-peers``, made on the first run: they need opencv-python, which overwrites the headless
-wheel that this project uses. ``--large N`` converts N small pictures in one go instead and watches the memory.
+wheel that this project uses. ``--large N`` converts N small images in one go instead and watches the memory.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--slow-rounds", type=int, default=3, help="rounds that supervision takes part in (default: 3)")
-    parser.add_argument("--size", default="1024x768", help="of the pictures, in pixels (default: 1024x768)")
+    parser.add_argument("--size", default="1024x768", help="of the images, in pixels (default: 1024x768)")
     parser.add_argument("--no-peers", action="store_true", help="leave labelme2coco and supervision out")
-    parser.add_argument("--large", type=int, help="convert this many small pictures in one go and watch the memory")
+    parser.add_argument("--large", type=int, help="convert this many small images in one go and watch the memory")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--run", nargs=3, metavar=("CONTENDER", "SOURCE", "OUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -80,14 +80,14 @@ def machine() -> dict[str, Any]:
 
 
 def write_input(folder: Path, images: int, size: tuple[int, int], *, embed: bool, copies_of: int) -> None:
-    """Pictures like photos and a Labelme file beside each; the same arguments give the same files.
+    """Images like photos and a Labelme file beside each; the same arguments give the same files.
 
     Args:
         folder: Where they are written.
         images: How many.
         size: Width and height in pixels.
-        embed: Whether each file holds its picture as ``imageData`` too.
-        copies_of: How many different pictures there are; they are used over and over.
+        embed: Whether each file holds its image as ``imageData`` too.
+        copies_of: How many different images there are; they are used over and over.
     """
     import numpy as np
 
@@ -97,7 +97,7 @@ def write_input(folder: Path, images: int, size: tuple[int, int], *, embed: bool
     drawn: list[bytes] = []
     for index in range(images):
         if index < copies_of:
-            drawn.append(_picture(generator, width_px, height_px))
+            drawn.append(_image(generator, width_px, height_px))
         content = drawn[index % len(drawn)]
         (folder / f"{index:05d}.jpg").write_bytes(content)
         value = {
@@ -113,7 +113,7 @@ def write_input(folder: Path, images: int, size: tuple[int, int], *, embed: bool
         (folder / f"{index:05d}.json").write_text(text, encoding="utf-8")
 
 
-def _picture(generator: numpy.random.Generator, width_px: int, height_px: int) -> bytes:
+def _image(generator: numpy.random.Generator, width_px: int, height_px: int) -> bytes:
     """A JPEG with the frequencies of a photo: coarse blotches under fine grain."""
     import numpy as np
     from PIL import Image
@@ -129,12 +129,12 @@ def _picture(generator: numpy.random.Generator, width_px: int, height_px: int) -
 
 
 def _shape(draw: numpy.random.Generator, width_px: int, height_px: int) -> dict[str, Any]:
-    """A wavy outline of 12 to 60 vertices, wholly inside the picture; every third is bent like a banana."""
+    """A wavy outline of 12 to 60 vertices, wholly inside the image; every third is bent like a banana."""
     import numpy as np
 
     count = int(draw.integers(12, 61))
     radius_px = draw.uniform(0.03, 0.2) * min(width_px, height_px)
-    centre = draw.uniform([1.3 * radius_px] * 2, [width_px - 1.3 * radius_px, height_px - 1.3 * radius_px])
+    center = draw.uniform([1.3 * radius_px] * 2, [width_px - 1.3 * radius_px, height_px - 1.3 * radius_px])
     if draw.integers(3):
         angle = np.arange(count) * (2 * np.pi / count)
         waves = [draw.uniform(0, 0.1) * np.sin(k * angle + draw.uniform(0, 6)) for k in (2, 3, 5)]
@@ -144,7 +144,7 @@ def _shape(draw: numpy.random.Generator, width_px: int, height_px: int) -> dict[
         angle = np.concatenate([there, there[::-1]]) + draw.uniform(0, 6)
         reach = radius_px * np.concatenate([np.ones(count // 2), np.full(count // 2, 0.6)])
         reach += radius_px * draw.uniform(-0.05, 0.05, len(reach))
-    points = np.stack([centre[0] + reach * np.cos(angle), centre[1] + reach * np.sin(angle)], axis=1)
+    points = np.stack([center[0] + reach * np.cos(angle), center[1] + reach * np.sin(angle)], axis=1)
     return {
         "label": LABELS[int(draw.integers(len(LABELS)))],
         "points": points.tolist(),
@@ -190,8 +190,8 @@ def _floor() -> Contender:
         out.mkdir()
         for path in sorted(source.glob("*.json")):
             json.loads(path.read_bytes())
-            with Image.open(path.with_suffix(".jpg")) as picture:
-                picture.size  # noqa: B018
+            with Image.open(path.with_suffix(".jpg")) as image:
+                image.size  # noqa: B018
 
     return convert, ("pillow",)
 
@@ -230,14 +230,14 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
 def compare(
     scratch: Path, contenders: Sequence[str], images: int, rounds: tuple[int, int], size: tuple[int, int]
 ) -> dict[str, Any]:
-    """Convert with every contender in turn, with and without embedded pictures.
+    """Convert with every contender in turn, with and without embedded images.
 
     Args:
         scratch: An empty folder.
         contenders: Whom to time.
-        images: How many pictures there are.
+        images: How many images there are.
         rounds: How often, and in how many of these rounds supervision takes part, which needs a minute or two.
-        size: Of the pictures, width and height in pixels.
+        size: Of the images, width and height in pixels.
     """
     peers = peer_python() if set(contenders) & set(PEERS) else sys.executable
     pythons = {name: peers if name in PEERS else sys.executable for name in contenders}
@@ -301,9 +301,9 @@ def summary(rows: list[dict[str, Any]], runs: dict[str, list[dict[str, Any]]]) -
 def table(case: dict[str, Any]) -> str:
     """One case as a Markdown table."""
     contenders = case["contenders"]
-    with_pictures = "with embedded pictures" if case["embedded_pictures"] else "without embedded pictures"
+    with_images = "with embedded images" if case["embedded_pictures"] else "without embedded images"
     lines = [
-        f"{case['images']} images, {case['polygons']} polygons, {with_pictures} ({case['json_mb']} MB of JSON), "
+        f"{case['images']} images, {case['polygons']} polygons, {with_images} ({case['json_mb']} MB of JSON), "
         f"median of {case['rounds']} rounds",
         "",
         "| | conversion | whole process | "
@@ -333,7 +333,7 @@ def peer_python() -> str:
 
 
 def measure_large(scratch: Path, images: int) -> dict[str, Any]:
-    """Convert many small pictures with the command, and watch the memory of the process and all its children."""
+    """Convert many small images with the command, and watch the memory of the process and all its children."""
     import psutil
 
     source, out = scratch / "input", scratch / "out"

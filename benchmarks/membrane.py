@@ -1,8 +1,8 @@
-"""Train a U-Net from scratch on 24 of the 30 membrane pictures and score it on the other 6.
+"""Train a U-Net from scratch on 24 of the 30 membrane images and score it on the other 6.
 
 ``python benchmarks/membrane.py`` draws the 6 with ``numpy.random.default_rng(--seed)``, trains
 ``benchmarks/projects/membrane_cpu.yaml`` on the rest, and prints mIoU, the mean Dice of the membranes over the 6
-pictures, and the minutes. The best checkpoint is chosen on the same 6 pictures.
+images, and the minutes. The best checkpoint is chosen on the same 6 images.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def split(source: Path, target: Path, seed: int) -> list[str]:
 
 
 def predicted(run: Path, names: list[str]) -> list[Path]:
-    """The label pictures that the run found."""
+    """The label images that the run found."""
     found = {path.name: path for path in (run / "predicted_labels").rglob("*.png")}
     return [found[name] for name in names]
 
 
 def dice(found: Path, truth: Path) -> float:
-    """Dice of the membranes of one picture (Dice 1945)."""
+    """Dice of the membranes of one image (Dice 1945)."""
     ours, theirs = (np.asarray(Image.open(path)) == MEMBRANE for path in (found, truth))
     return float(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()))
 

@@ -1,7 +1,7 @@
 """Train, evaluate and use the sample projects as their users do, and say how long it took and what they reached.
 
 ``python benchmarks/samples.py membrane cells`` renders the sample of each project into a new folder, runs
-``tools/train_net.py --config projects/NAME.yaml`` on it and ``d2tune predict`` on its validation pictures, and prints
+``tools/train_net.py --config projects/NAME.yaml`` on it and ``d2tune predict`` on its validation images, and prints
 the figure that counts with the clock and processor time of both commands. Without names it takes all semantic and
 panoptic projects. ``--out`` adds to a file of earlier figures.
 """

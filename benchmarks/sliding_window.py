@@ -115,13 +115,13 @@ def measure(raster_path: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     began, began_cpu = time.perf_counter(), time.process_time()
     with open_raster(raster_path) as raster:
-        picture: Any = Timed()
-        picture.height_px, picture.width_px = raster.height_px, raster.width_px
+        image: Any = Timed()
+        image.height_px, image.width_px = raster.height_px, raster.width_px
         size = {"height_px": raster.height_px, "width_px": raster.width_px}
         tiff_path = raster_path.with_name("classes.tif")
         with LabelTiff(tiff_path, **size) as tiff, Preview(raster_path.with_name("classes.png"), **size) as preview:
             how: dict[str, Any] = {"classes": options.classes, "window_px": options.window, "overlap": options.overlap}
-            for rows in predict_rows(model, picture, **how):
+            for rows in predict_rows(model, image, **how):
                 at = time.perf_counter()
                 tiff.write(rows.class_ids)
                 preview.write(rows.class_ids)

@@ -1,4 +1,4 @@
-"""Opening Labelme on a project's pictures, with the project's labels."""
+"""Opening Labelme on a project's images, with the project's labels."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from d2tune.project import load_project
 
 
 def annotate(project: str | Path, *, part: Literal["train", "val"] = "train") -> int:
-    """Open Labelme on one part of a project's data; JSON files are saved beside the pictures.
+    """Open Labelme on one part of a project's data; JSON files are saved beside the images.
 
     Args:
         project: The project file, which must list its classes.
-        part: Which pictures.
+        part: Which images.
 
     Returns:
         Labelme's exit status.
 
     Raises:
         MachineError: Labelme is not installed.
-        DataError: There is no folder of pictures, or the project names no classes.
+        DataError: There is no folder of images, or the project names no classes.
     """
     loaded = load_project(project).project
     if loaded.data.format == "label_images":
         raise DataError(
-            "the project reads label pictures, and Labelme draws polygons",
+            "the project reads label images, and Labelme draws polygons",
             file=project,
             place="data.format",
             found="label_images",
@@ -45,7 +45,7 @@ def annotate(project: str | Path, *, part: Literal["train", "val"] = "train") ->
         name = loaded.data.annotations
     folder = loaded.data.root / (loaded.data.images or name)
     if not folder.is_dir():
-        raise DataError("no such folder of pictures", file=folder, hint="Make it and put your photos into it.")
+        raise DataError("no such folder of images", file=folder, hint="Make it and put your photos into it.")
     if not drawn:
         raise DataError("no classes to annotate", file=project, place="classes", hint="List them: classes: [balloon].")
     command = labelme_command()
@@ -59,7 +59,7 @@ def annotate(project: str | Path, *, part: Literal["train", "val"] = "train") ->
         return subprocess.run(arguments, check=False).returncode
 
 
-def labelme_arguments(command: Path, pictures: Path, annotations: Path, labels: Path) -> list[str]:
+def labelme_arguments(command: Path, images: Path, annotations: Path, labels: Path) -> list[str]:
     """The command line that opens Labelme on a folder and takes no label but the listed ones."""
     exact = ["--labels", str(labels), "--validate-label", "exact", "--no-sort-labels"]
-    return [str(command), str(pictures), "--output", str(annotations), *exact]
+    return [str(command), str(images), "--output", str(annotations), *exact]

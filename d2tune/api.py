@@ -84,7 +84,7 @@ def train(
     sample: bool = True,
     wandb: bool = False,
 ) -> TrainResult:
-    """Fine-tune a project, evaluate it and draw pictures.
+    """Fine-tune a project, evaluate it and draw images.
 
     Args:
         project: A project file, or what ``load_project`` returned (then ``profile``, ``overrides`` and
@@ -122,7 +122,7 @@ def evaluate(
 
     Args:
         run: A run folder, or a project file, which stands for its latest run.
-        data: Folder or file of annotations, or a list of pictures; None takes the project's validation part.
+        data: Folder or file of annotations, or a list of images; None takes the project's validation part.
         weights: ``best``, ``final`` or a checkpoint file.
         out: Where the results go; None is ``evaluation`` in the run folder.
         metrics: What to score.
@@ -171,11 +171,11 @@ def predict(
     tolerance_px: float = 1.0,
     force: bool = False,
 ) -> PredictionResult:
-    """Predict on pictures; see ``inference.predict``.
+    """Predict on images; see ``inference.predict``.
 
     Args:
         run: A run folder, or a project file, which stands for its latest run.
-        source: A picture or a folder; None takes the pictures of the project's validation part.
+        source: An image or a folder; None takes the images of the project's validation part.
         out: Where the results go; None is ``predictions`` in the run folder.
         weights: ``best``, ``final`` or a checkpoint file.
         min_score: Least score of an instance, from 0 to 1; None is 0.5.
@@ -227,11 +227,11 @@ def _convert_project(
     """Read both parts of a project, and write them only where neither has an error."""
     from d2tune.annotations.convert import FindingsError, Stage, staged, write_findings
     from d2tune.annotations.model.ledger import write_ledger
-    from d2tune.data.splits import part_source, refuse_shared_pictures
+    from d2tune.data.splits import refuse_shared_images, split_source
 
     project = projects.load_project(path).project
     data = project.data
-    refuse_shared_pictures(project)
+    refuse_shared_images(project)
     stages: dict[str, Stage] = {}
     failed: list[FindingsError] = []
     with contextlib.ExitStack() as stack:
@@ -239,7 +239,7 @@ def _convert_project(
             if not isinstance(part, str):
                 continue
             labels = project.class_names or (stages["train"].dataset.class_names if "train" in stages else None)
-            annotations, options = part_source(project, part, labels)
+            annotations, options = split_source(project, part, labels)
             options = replace(options, **(overrides or {}))
             try:
                 stages[role] = stack.enter_context(
@@ -265,7 +265,7 @@ def _convert_project(
 
 
 def split(source: str | Path, *, out: str | Path | None = None, **options: Any) -> tuple[Split, Path]:
-    """Divide annotated pictures into parts and write lists of their names.
+    """Divide annotated images into parts and write lists of their names.
 
     Args:
         source: Folder or file of annotations.

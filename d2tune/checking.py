@@ -13,7 +13,7 @@ from d2tune.annotations.convert import ConvertResult, checked
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.splitting.lists import read_list
 from d2tune.annotations.splitting.splits import split
-from d2tune.data.splits import part_source
+from d2tune.data.splits import split_source
 from d2tune.errors import DataError
 from d2tune.report.check_page.page import refuse_foreign, write_check_page
 from d2tune.report.check_page.survey import Checked
@@ -40,7 +40,7 @@ def check(
         options: How to read; a project file says it itself.
         strict: Whether warnings count as errors.
         report: Where the page goes; an earlier page is replaced, a file of somebody else's is not.
-        splits: Folder of lists that say which picture is in which part; None takes ``splits`` in the source where
+        splits: Folder of lists that say which image is in which part; None takes ``splits`` in the source where
             it is there, else top-level folders called train, val and test.
         overrides: Fields of `ReadOptions` that differ from what a project file says.
 
@@ -82,7 +82,7 @@ def _check_project(
             found = [Checked(found[0].source, found[0].dataset, found[0].findings)]
             break
         labels = project.class_names or (found[0].dataset.class_names if found else None)
-        source, options = part_source(project, part, labels)
+        source, options = split_source(project, part, labels)
         options = replace(options, **overrides)
         result = stack.enter_context(checked(source, format=data.format, options=options, strict=strict))
         found.append(_named(source, result, role))
@@ -90,7 +90,7 @@ def _check_project(
 
 
 def _project_parts(path: Path, found: list[Checked]) -> dict[str, str] | None:
-    """Part by file name where the project sets a fraction of the training pictures aside."""
+    """Part by file name where the project sets a fraction of the training images aside."""
     data = projects.load_project(path).project.data
     dataset = found[0].dataset
     if not isinstance(data.val, float) or len(dataset.images) < 2:

@@ -98,10 +98,10 @@ def _sample(commands: argparse._SubParsersAction) -> None:
         print(made.summary())
         return 0
 
-    parser = _command(commands, "sample", run, "render a labelled set of photo-like pictures, offline")
+    parser = _command(commands, "sample", run, "render a labeled set of photo-like images, offline")
     parser.add_argument("kind", help="balloon, carvana, cells, chipset, crops, face, membrane, ships, steel or street")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, made if missing")
-    parser.add_argument("--images", type=int, default=80, help="pictures in all (default: 80)")
+    parser.add_argument("--images", type=int, default=80, help="images in all (default: 80)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
     parser.add_argument("--force", action="store_true", help="overwrite a folder that is not empty")
 
@@ -133,7 +133,7 @@ def _annotate(commands: argparse._SubParsersAction) -> None:
 
     parser = _command(commands, "annotate", run, "draw polygons in Labelme, with the project's labels")
     parser.add_argument("project", type=Path)
-    parser.add_argument("--part", default="train", choices=["train", "val"], help="which pictures (default: train)")
+    parser.add_argument("--part", default="train", choices=["train", "val"], help="which images (default: train)")
 
 
 def _convert(commands: argparse._SubParsersAction) -> None:
@@ -156,7 +156,7 @@ def _convert(commands: argparse._SubParsersAction) -> None:
             more = [f"and {len(result.paths) - 3} more"] if len(result.paths) > 3 else []
             print(f"{result.dataset.size_in_words()}: {printable(', '.join([*paths, *more])) or 'nothing to write'}")
             if not result.dataset.images:
-                print("warning: no annotated picture was read; is it the right folder and --format?", file=sys.stderr)
+                print("warning: no annotated image was read; is it the right folder and --format?", file=sys.stderr)
         return 0
 
     parser = _command(commands, "convert", run, "turn annotations of one format into another")
@@ -229,7 +229,7 @@ def _split(commands: argparse._SubParsersAction) -> None:
         print(f"{split_report(made)}\n\n{written_lists(made, out, options.source)}")
         return 0
 
-    parser = _command(commands, "split", run, "divide annotated pictures into parts that have the same mix of classes")
+    parser = _command(commands, "split", run, "divide annotated images into parts that have the same mix of classes")
     _reading_arguments(parser)
     parser.add_argument("--val", type=float, help="share of the images to validate on (default: 0.2)")
     parser.add_argument("--test", type=float, default=0.0, help="share to set aside for a last test (default: none)")
@@ -289,9 +289,9 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, help="file of class names, one a line, in the order of their ids")
     parser.add_argument("--rename", default="", metavar="OLD=NEW,...", help="rename labels, or merge several into one")
     parser.add_argument("--drop", default="", metavar="LABEL,...", help="leave out the shapes with these labels")
-    parser.add_argument("--image-root", type=Path, help="folder of the pictures (default: the source)")
+    parser.add_argument("--image-root", type=Path, help="folder of the images (default: the source)")
     parser.add_argument("--stuff", default="", help="names of the classes that are stuff, separated by commas")
-    parser.add_argument("--class-name", help="class of shapes that carry none (VIA, run-length CSV, mask pictures)")
+    parser.add_argument("--class-name", help="class of shapes that carry none (VIA, run-length CSV, mask images)")
     parser.add_argument("--class-attribute", help="VIA region attribute that holds the class")
     parser.add_argument(
         "--nested-groups",
@@ -307,10 +307,10 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pixel-offset", type=float, default=0.0, help="added to VIA coordinates, in pixels")
     parser.add_argument("--preset", help="run-length dialect: carvana, airbus, severstal")
-    parser.add_argument("--colour-map", type=Path, help="file of the colours in masks: name,r,g,b a line")
+    parser.add_argument("--color-map", type=Path, help="file of the colors in masks: name,r,g,b a line")
     parser.add_argument("--split-components", action="store_true", help="one instance per connected component")
-    parser.add_argument("--allow-outside", action="store_true", help="let pictures lie outside the data folder")
-    parser.add_argument("--include-unlabeled", action="store_true", help="take bare pictures as negatives")
+    parser.add_argument("--allow-outside", action="store_true", help="let images lie outside the data folder")
+    parser.add_argument("--include-unlabeled", action="store_true", help="take bare images as negatives")
     parser.add_argument("--no-predictions", action="store_true", help="leave out shapes flagged as predictions")
     parser.add_argument("--workers", type=int, help="processes that read Labelme files (default: by their number)")
     parser.add_argument("--findings", type=Path, help="write the findings to this JSON file")
@@ -333,7 +333,7 @@ def _read_options(options: argparse.Namespace) -> ReadOptions:
         instance_suffix=options.instance_suffix,
         pixel_offset=options.pixel_offset,
         preset=options.preset,
-        colour_map=options.colour_map,
+        color_map=options.color_map,
         split_components=options.split_components,
         allow_outside=options.allow_outside,
         skip_bad=options.skip_bad,
@@ -404,7 +404,7 @@ def _train(commands: argparse._SubParsersAction) -> None:
         )
         return 0
 
-    parser = _command(commands, "train", run, "fine-tune a project, evaluate it and draw pictures")
+    parser = _command(commands, "train", run, "fine-tune a project, evaluate it and draw images")
     parser.add_argument("words", nargs="*", metavar="PROJECT.yaml key=value", help="project file, then overrides")
     parser.add_argument("--config", "--config-file", help="the project file, as Detectron2 users name it")
     parser.add_argument("--profile", help="gpu, cpu or another of the project's profiles (default: the hardware's)")
@@ -462,7 +462,7 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "run_folder", type=Path, nargs="?", metavar="RUN", help="run folder, or a project file for its latest run"
     )
-    parser.add_argument("--data", type=Path, help="other annotations with the same classes, or a list of pictures")
+    parser.add_argument("--data", type=Path, help="other annotations with the same classes, or a list of images")
     parser.add_argument("--weights", default="best", help="best, final or a checkpoint file")
     parser.add_argument(
         "--predictions",
@@ -531,9 +531,9 @@ def _predict(commands: argparse._SubParsersAction) -> None:
         print(result.summary)
         return 0
 
-    parser = _command(commands, "predict", run, "predict on pictures, and draw what is found")
+    parser = _command(commands, "predict", run, "predict on images, and draw what is found")
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, or a project file for its latest run")
-    parser.add_argument("source", type=Path, nargs="?", help="picture or folder (default: the validation pictures)")
+    parser.add_argument("source", type=Path, nargs="?", help="image or folder (default: the validation images)")
     parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/predictions)")
     parser.add_argument("--weights", default="best", help="best, final or a checkpoint file")
     parser.add_argument("--min-score", type=float, help="least score of an instance (default: 0.5)")
@@ -541,7 +541,7 @@ def _predict(commands: argparse._SubParsersAction) -> None:
         "--to",
         default="auto",
         choices=["auto", "coco", "labelme", "csv"],
-        help="what is written: COCO, label maps or segments with pictures, by the task; Labelme files; or the CSV of a "
+        help="what is written: COCO, label maps or segments with images, by the task; Labelme files; or the CSV of a "
         "competition",
     )
     parser.add_argument(

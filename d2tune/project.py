@@ -25,7 +25,7 @@ PRESETS_FOLDER = Path(__file__).resolve().parent.parent / "projects" / "presets"
 
 
 Sample = Literal["balloon", "chipset", "face", "carvana", "ships", "steel", "crops", "membrane", "cells", "street"]
-"""Labelled picture sets that can be rendered."""
+"""Labelled image sets that can be rendered."""
 
 
 class _Section(BaseModel):
@@ -33,16 +33,16 @@ class _Section(BaseModel):
 
 
 class LabelImages(_Section):
-    """Pictures, of any number of channels, beside label pictures (``data.format: label_images``).
+    """Images, of any number of channels, beside label images (``data.format: label_images``).
 
-    A picture is a photo, a ``.npy`` or ``.npz`` array, a TIFF with any number of pages and bands, or a folder of such
+    An image is a photo, a ``.npy`` or ``.npz`` array, a TIFF with any number of pages and bands, or a folder of such
     files whose channels are stacked.
 
     Attributes:
-        images: Folder of the pictures within a part.
-        labels: Folder of the label pictures within a part; they have the pictures' names and any ending.
+        images: Folder of the images within a part.
+        labels: Folder of the label images within a part; they have the images' names and any ending.
         values: Class name by label value; null leaves those pixels out. Empty: values are places in the classes.
-        stack: Where pictures are folders of files: name patterns in the order of their channels; empty takes all
+        stack: Where images are folders of files: name patterns in the order of their channels; empty takes all
             files in natural order.
         channels: Places of the channels to use; empty takes all.
         nodata: Value of channels that hold no data, beside NaN.
@@ -70,17 +70,17 @@ class LabelImages(_Section):
 
 
 class Data(_Section):
-    """Where the pictures and their annotations lie.
+    """Where the images and their annotations lie.
 
     Attributes:
         root: Folder of the data; a relative path starts at the project file's folder.
-        train: Folder or file of the training part, relative to ``root``; or a list of its pictures, a ``.txt`` file
+        train: Folder or file of the training part, relative to ``root``; or a list of its images, a ``.txt`` file
             as ``d2tune split`` writes it.
         val: Likewise for the validation part, or a fraction of ``train`` to set aside (0.2 is a fifth).
-        annotations: Folder or file that lists take their pictures from, relative to ``root``.
-        images: Folder that holds the pictures where they lie apart from the annotations.
-        format: Annotation format; ``auto`` recognises it from the content.
-        label_images: How pictures and label pictures are read where ``format`` is ``label_images``.
+        annotations: Folder or file that lists take their images from, relative to ``root``.
+        images: Folder that holds the images where they lie apart from the annotations.
+        format: Annotation format; ``auto`` recognizes it from the content.
+        label_images: How images and label images are read where ``format`` is ``label_images``.
         csv_preset: Dialect of a run-length CSV: carvana, airbus or severstal.
         background: Class of the pixels that no shape covers; null leaves them out of training and scores. For label
             maps of semantic and panoptic tasks.
@@ -90,7 +90,7 @@ class Data(_Section):
         skip_bad: Train without the files that have errors instead of stopping.
         predictions: Whether shapes that Labelme files flag as predictions, and nobody has corrected, are trained on.
         sample: Sample that is rendered where ``root`` is missing, a name that ``d2tune sample`` takes.
-        sample_images: How many pictures that sample has.
+        sample_images: How many images that sample has.
         split_seed: Seed of the split where ``val`` is a fraction.
     """
 
@@ -181,16 +181,16 @@ class Train(_Section):
 
     Attributes:
         epochs: Passes over the training images; exclusive with ``iterations``.
-        iterations: Optimiser steps; exclusive with ``epochs``.
+        iterations: Optimizer steps; exclusive with ``epochs``.
         batch_size: Images per step over all GPUs.
         learning_rate: Peak learning rate; ``auto`` takes the preset's, scaled to the batch size.
         image_size: Short side in pixels at which images are evaluated; training varies around it. ``original`` leaves
-            pictures as they are, for semantic tasks.
-        patch_size: Side in pixels of the squares that a semantic task is trained on; null takes whole pictures.
+            images as they are, for semantic tasks.
+        patch_size: Side in pixels of the squares that a semantic task is trained on; null takes whole images.
         patch_balance: Share of the patches that are drawn around a pixel of a class that is drawn first, each class as
             often as any other; the rest lie anywhere.
-        augment: ``photo`` flips training images left to right and varies their colours; ``overhead`` flips and turns
-            them every way, for pictures without an up and down.
+        augment: ``photo`` flips training images left to right and varies their colors; ``overhead`` flips and turns
+            them every way, for images without an up and down.
         scale_jitter: Training draws the short side between these multiples of ``image_size``.
         precision: ``auto`` takes bfloat16 where it is faster on this machine, else float32.
         eval_every: Iterations between evaluations; ``auto`` makes about five of them, 0 only the last one.
@@ -236,7 +236,7 @@ class Project(_Section):
         name: Names the run folder; the project file's name unless given.
         task: ``instance``: one mask per object; ``semantic``: one class per pixel; ``panoptic``: both, objects of
             the things and regions of the stuff.
-        data: Where the pictures and annotations lie.
+        data: Where the images and annotations lie.
         classes: Class names in the order of their ids; empty takes the labels found in the training part.
         things: Instead of ``classes``: those whose objects are told apart. Their ids come before those of the stuff.
         stuff: Instead of ``classes``: those that are regions, such as sky and road.
@@ -300,7 +300,7 @@ class Project(_Section):
         if background is not None and background not in (self.stuff or named):
             raise ValueError(f"data.background is {background!r}, which is not among {', '.join(self.stuff or named)}")
         if self.data.format == "label_images" and self.task != "semantic":
-            raise ValueError("data.format: label_images is for semantic tasks: label pictures tell no objects apart")
+            raise ValueError("data.format: label_images is for semantic tasks: label images tell no objects apart")
         semantic_only = {"image_size": "original", "augment": "overhead"}
         said = [f"{key}: {value}" for key, value in semantic_only.items() if getattr(self.train, key) == value]
         said += [] if self.train.patch_size is None else ["patch_size"]

@@ -80,7 +80,7 @@ class RunFolder:
 
     @property
     def restored_images(self) -> Path:
-        """Pictures that existed only inside the annotations."""
+        """Images that existed only inside the annotations."""
         return self.path / "restored_images"
 
     def read_record(self) -> dict[str, Any]:

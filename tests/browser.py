@@ -81,14 +81,14 @@ class Page:
         return message
 
     def look(self, *, width_px: int, dark: bool = False) -> None:
-        """Set the width of the window and the colour scheme that the person prefers."""
+        """Set the width of the window and the color scheme that the person prefers."""
         self.call("Emulation.setDeviceMetricsOverride", width=width_px, height=900, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setScrollbarsHidden", hidden=True)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def open(self, path: Path) -> None:
-        """Open a file and wait until it is loaded and all its pictures are decoded or have failed."""
+        """Open a file and wait until it is loaded and all its images are decoded or have failed."""
         self.events.clear()
         self.call("Page.navigate", url=path.absolute().as_uri())
         self.wait_for("Page.loadEventFired")

@@ -24,7 +24,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="session")
 def balloon_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty rendered balloon pictures, 16 to train on and 4 to validate."""
+    """Twenty rendered balloon images, 16 to train on and 4 to validate."""
     return render_sample("balloon", tmp_path_factory.mktemp("sample") / "balloon", images=20, seed=0).folder
 
 

@@ -18,12 +18,12 @@ def open_in_labelme(files: list[Path], tmp_path: Path) -> list[dict[str, Any]]:
     command = labelme_command()
     assert command is not None, "Labelme is missing: make .venv-labelme/bin/labelme"
     script = Path(__file__).with_name("labelme_window.py")
-    pictures, home = tmp_path / "windows", tmp_path / "home"
-    for folder in (pictures, home):
+    images, home = tmp_path / "windows", tmp_path / "home"
+    for folder in (images, home):
         folder.mkdir(exist_ok=True)
     environment = os.environ | {"QT_QPA_PLATFORM": "offscreen", "HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
     done = subprocess.run(
-        [str(command.with_name("python")), str(script), str(pictures), *(str(file) for file in files)],
+        [str(command.with_name("python")), str(script), str(images), *(str(file) for file in files)],
         env=environment,
         capture_output=True,
         text=True,
@@ -32,7 +32,7 @@ def open_in_labelme(files: list[Path], tmp_path: Path) -> list[dict[str, Any]]:
     )
     assert done.returncode == 0, done.stderr
     for file in files:
-        with PilImage.open(pictures / f"{file.stem}.png") as window:
-            assert len(window.getcolors(1 << 24) or range(100)) > 50  # a picture is shown, not an empty window
+        with PilImage.open(images / f"{file.stem}.png") as window:
+            assert len(window.getcolors(1 << 24) or range(100)) > 50  # an image is shown, not an empty window
     found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return found

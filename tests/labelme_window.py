@@ -1,7 +1,7 @@
 """Opens Labelme files in Labelme's own window and saves them there, in place; run by Labelme's own Python.
 
-``python labelme_window.py PICTURES FILE...`` prints one JSON list with the errors shown and the shapes on the canvas
-of each file, and puts a picture of each window into the folder PICTURES.
+``python labelme_window.py IMAGES FILE...`` prints one JSON list with the errors shown and the shapes on the canvas
+of each file, and puts an image of each window into the folder IMAGES.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from labelme.app import MainWindow
 from PyQt5 import QtWidgets
 
 
-def look(window: MainWindow, file: str, pictures: Path) -> dict[str, Any]:
+def look(window: MainWindow, file: str, images: Path) -> dict[str, Any]:
     errors: list[str] = []
     MainWindow.show_error_message = lambda self, title, message: errors.append(f"{title}: {message}")
     window._load_file(file)
@@ -24,7 +24,7 @@ def look(window: MainWindow, file: str, pictures: Path) -> dict[str, Any]:
         {"label": shape.label, "shape_type": shape.shape_type, "points": len(shape.points)}
         for shape in window._canvas_widgets.canvas.shapes
     ]
-    window.grab().save(str(pictures / f"{Path(file).stem}.png"))
+    window.grab().save(str(images / f"{Path(file).stem}.png"))
     if not errors:
         window._save_label_file()
     return {"errors": errors, "shapes": shapes}

@@ -5,7 +5,7 @@ import pytest
 
 from d2tune.annotations.splitting.lists import read_list
 from d2tune.checking import check
-from d2tune.data.splits import load_parts
+from d2tune.data.splits import load_splits
 from d2tune.errors import DataError
 from d2tune.project import load_project
 from tests.shared_files import SHARED
@@ -26,7 +26,7 @@ def test_a_fraction_of_the_training_photos_is_the_part_that_training_sets_aside(
     project = tmp_path / "mine.yaml"
     project.write_text("name: mine\ndata: {root: data, val: 0.3, split_seed: 3}\n", encoding="utf-8")
     (found,) = check(project, report=tmp_path / "check.html")
-    parts = load_parts(load_project(project, hardware="cpu").project)
+    parts = load_splits(load_project(project, hardware="cpu").project)
     assert (len(found.dataset.images), found.part) == (7, "")
     rows = table(tmp_path / "check.html", 1)
     assert [row[:2] for row in rows] == [["train", str(len(parts.train.images))], ["val", str(len(parts.val.images))]]
@@ -50,7 +50,7 @@ def test_a_project_of_lists(tmp_path):
     assert [row[:2] for row in table(tmp_path / "check.html", 1)] == [["train", "4"], ["val", "2"]]
 
 
-def test_pictures_inside_of_annotation_files_are_on_the_page(tmp_path):
+def test_images_inside_of_annotation_files_are_on_the_page(tmp_path):
     source = SHARED / "data" / "labelme_zoo" / "52_v4.4.0_image_file_absent_imageData_only"
     (found,) = check(source, report=tmp_path / "check.html")
     text = (tmp_path / "check.html").read_text("utf-8")

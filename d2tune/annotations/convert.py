@@ -1,4 +1,4 @@
-"""The doors of this room: recognise a format, read it, and convert it to another."""
+"""The doors of this room: recognize a format, read it, and convert it to another."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ class ConvertResult:
 
 
 def detect_format(source: Path) -> str:
-    """Recognise the annotation format of a file or a folder from its content.
+    """Recognize the annotation format of a file or a folder from its content.
 
     Raises:
-        DataError: There is nothing there, or nothing that looks like annotations or pictures.
+        DataError: There is nothing there, or nothing that looks like annotations or images.
     """
     source = Path(source)
     if not source.exists():
@@ -106,7 +106,7 @@ def detect_format(source: Path) -> str:
 def _nothing_in(source: Path) -> DataError:
     kind = "file" if source.is_file() else "folder"
     return DataError(
-        f"the {kind} holds neither annotations nor pictures",
+        f"the {kind} holds neither annotations nor images",
         file=source,
         expected="Labelme, VIA or COCO JSON, VOC XML or masks, or run-length CSV",
         hint="Check the path.",
@@ -174,7 +174,7 @@ def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptio
 
     Args:
         source: Folder or file.
-        format: One of `READERS`, or ``auto`` to recognise it from the content.
+        format: One of `READERS`, or ``auto`` to recognize it from the content.
         options: How to read.
 
     Returns:
@@ -213,7 +213,7 @@ def checked(
 ) -> Iterator[ConvertResult]:
     """Read annotations as `convert` does and write nothing; errors are among the findings.
 
-    Pictures that exist only inside of annotation files are files until the block ends.
+    Images that exist only inside of annotation files are files until the block ends.
     """
     with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
         staged = dataclasses.replace(options or ReadOptions(), restore_dir=Path(scratch))
@@ -224,7 +224,7 @@ def checked(
 def check(
     source: str | Path, *, format: str = "auto", options: ReadOptions | None = None, strict: bool = False
 ) -> ConvertResult:
-    """What `checked` gives; pictures that exist only inside of annotation files are gone when this returns."""
+    """What `checked` gives; images that exist only inside of annotation files are gone when this returns."""
     with checked(source, format=format, options=options, strict=strict) as result:
         return result
 
@@ -252,7 +252,7 @@ def convert(
 ) -> ConvertResult:
     """Read annotations of one format and write them in another.
 
-    Pictures that exist only inside of annotation files are written to the output folder, or to
+    Images that exist only inside of annotation files are written to the output folder, or to
     ``options.restore_dir``.
 
     Args:
@@ -284,7 +284,7 @@ class Stage:
         dataset: What was read.
         source: Where from.
         options: How.
-        scratch: Where pictures are that exist only inside of annotation files.
+        scratch: Where images are that exist only inside of annotation files.
     """
 
     dataset: Dataset
@@ -357,7 +357,7 @@ def read_without_errors(
 
 
 def _keep_restored(dataset: Dataset, scratch: Path, folder: Path, *, force: bool) -> tuple[Dataset, dict[Path, Path]]:
-    """The dataset with restored pictures where they will stay, and by those places where they are now."""
+    """The dataset with restored images where they will stay, and by those places where they are now."""
     restored: dict[Path, Path] = {}
     images = []
     for image in dataset.images:

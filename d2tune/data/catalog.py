@@ -8,12 +8,12 @@ from typing import Any, Literal
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from d2tune.annotations.formats.semantic import VOID
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.data.label_maps import LabelFiles
 
 Layout = Literal["contiguous", "separated"]
-"""Whether the label pictures of a model hold places of all classes, or 0 for all things and 1 and up for the stuff."""
+"""Whether the label images of a model hold places of all classes, or 0 for all things and 1 and up for the stuff."""
 
 
 def register(
@@ -22,19 +22,19 @@ def register(
     """Register ``dataset`` and return its name, ``d2tune/<project>/<part>/<content hash>``.
 
     The name changes with the content, so no name ever stands for two contents. Registering the same content again
-    keeps the name; it then leads to where the pictures are now. The metadata have all that Detectron2's evaluators
+    keeps the name; it then leads to where the images are now. The metadata have all that Detectron2's evaluators
     ask for.
 
     Args:
         dataset: What to register.
         project: The project's name.
         part: ``train`` or ``val``.
-        labels: Label pictures, for semantic and panoptic tasks.
-        layout: What is in the label pictures that training sees.
+        labels: Label images, for semantic and panoptic tasks.
+        layout: What is in the label images that training sees.
     """
     kind, content = "", dataset.content_hash()
     if labels is not None:
-        # the label pictures depend on which shape lies on which as well
+        # the label images depend on which shape lies on which as well
         task, _, content = labels.folder.name.partition("-")
         kind = f"{layout}/{task}/"
     name = f"d2tune/{project}/{part}/{kind}{content[:12]}"
@@ -62,7 +62,7 @@ def _metadata(dataset: Dataset, labels: LabelFiles | None, layout: Layout) -> di
         metadata["stuff_classes"] = [category.name for category in dataset.categories]
         listed = stuff if labels.segments else dataset.categories
         metadata["stuff_dataset_id_to_contiguous_id"] = {category.id: category.id - 1 for category in listed}
-    metadata |= {"ignore_label": VOID, "evaluator_type": "sem_seg"}
+    metadata |= {"ignore_label": IGNORE_LABEL, "evaluator_type": "sem_seg"}
     if labels.segments:
         metadata |= {
             "evaluator_type": "coco_panoptic_seg",
@@ -84,9 +84,9 @@ def detectron2_dicts(
 
     Args:
         dataset: What to describe.
-        labels: Label pictures, for semantic and panoptic tasks: they add ``sem_seg_file_name`` and, for panoptic
+        labels: Label images, for semantic and panoptic tasks: they add ``sem_seg_file_name`` and, for panoptic
             tasks, ``pan_seg_file_name`` and ``segments_info`` with contiguous classes.
-        layout: Which label pictures ``sem_seg_file_name`` names.
+        layout: Which label images ``sem_seg_file_name`` names.
     """
     contiguous = {
         category.id: index

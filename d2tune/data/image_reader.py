@@ -1,4 +1,4 @@
-"""Reading the pictures of a project: photos, or rasters of any number of channels."""
+"""Reading the images of a project: photos, or rasters of any number of channels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Pixels = NDArray[Any]
 """``(H, W, C)``, uint8, or float32 with NaN where there is no data."""
 
 
-class OpenPicture:
+class OpenImage:
     """An open raster, read window by window with the model's number of channels; see `Raster`.
 
     Args:
         raster: What is read.
-        channels: 3 makes three channels of a grey photo; else those of the raster.
+        channels: 3 makes three channels of a gray photo; else those of the raster.
         order: ``RGB`` or ``BGR``, of photos.
     """
 
@@ -42,7 +42,7 @@ class OpenPicture:
         """Where on earth it lies, if anywhere."""
         return self._raster.georeference
 
-    def __enter__(self) -> OpenPicture:
+    def __enter__(self) -> OpenImage:
         return self
 
     def __exit__(self, *reason: object) -> None:
@@ -51,7 +51,7 @@ class OpenPicture:
     def read(
         self, top_px: int = 0, left_px: int = 0, height_px: int | None = None, width_px: int | None = None
     ) -> Pixels:
-        """A window ``(h, w, C)``, by default the whole picture."""
+        """A window ``(h, w, C)``, by default the whole image."""
         pixels = self._raster.read(top_px, left_px, height_px, width_px)
         if pixels.shape[2] != self.channels:
             return np.repeat(pixels, self.channels, axis=2)
@@ -59,48 +59,48 @@ class OpenPicture:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureReader:
-    """How pictures become arrays.
+class ImageReader:
+    """How images become arrays.
 
     Attributes:
-        channels: Channels that the model takes; None takes those of the picture.
+        channels: Channels that the model takes; None takes those of the image.
         order: ``RGB`` or ``BGR``, of photos.
-        raster: How rasters are read; None where all pictures are photos.
+        raster: How rasters are read; None where all images are photos.
     """
 
     channels: int | None = 3
     order: str = "RGB"
     raster: RasterOptions | None = None
 
-    def open(self, path: str | Path) -> OpenPicture:
-        """The picture, to be read window by window.
+    def open(self, path: str | Path) -> OpenImage:
+        """The image, to be read window by window.
 
         Raises:
             DataError: It cannot be read, or has other channels than the model takes.
         """
         raster = open_raster(Path(path), self.raster or RasterOptions())
-        is_grey_photo = self.channels == 3 and raster.channels == 1 and raster.dtype == np.uint8
-        if self.channels not in (None, raster.channels) and not is_grey_photo:
+        is_gray_photo = self.channels == 3 and raster.channels == 1 and raster.dtype == np.uint8
+        if self.channels not in (None, raster.channels) and not is_gray_photo:
             raster.close()
             raise DataError(
-                "the picture has other channels than the model was made for",
+                "the image has other channels than the model was made for",
                 file=path,
                 found=f"{raster.channels} channel{'' if raster.channels == 1 else 's'}",
                 expected=str(self.channels),
                 hint="data.label_images says which files are stacked, and which channels are used.",
             )
-        return OpenPicture(raster, self.channels or raster.channels, self.order)
+        return OpenImage(raster, self.channels or raster.channels, self.order)
 
     def read(self, path: str | Path) -> Pixels:
-        """The whole picture.
+        """The whole image.
 
         Raises:
             DataError: It cannot be read, or has other channels than the model takes.
         """
         if self.raster is None:
             return read_image(str(path), self.order)
-        with self.open(path) as picture:
-            return picture.read()
+        with self.open(path) as image:
+            return image.read()
 
     def shown(self, pixels: Pixels) -> Pixels:
         """What `read` gave, with photos as RGB."""
@@ -109,13 +109,13 @@ class PictureReader:
 
 
 def raster_options(project: Project) -> RasterOptions | None:
-    """How a project's rasters are read; None where its pictures are photos."""
+    """How a project's rasters are read; None where its images are photos."""
     if project.data.format != "label_images":
         return None
     said = project.data.label_images
     return RasterOptions(stack=said.stack, channels=said.channels, nodata=said.nodata)
 
 
-def picture_reader(project: Project, cfg: CfgNode) -> PictureReader:
-    """The reader of a run's pictures."""
-    return PictureReader(len(cfg.MODEL.PIXEL_MEAN), cfg.INPUT.FORMAT, raster_options(project))
+def image_reader(project: Project, cfg: CfgNode) -> ImageReader:
+    """The reader of a run's images."""
+    return ImageReader(len(cfg.MODEL.PIXEL_MEAN), cfg.INPUT.FORMAT, raster_options(project))

@@ -1,4 +1,4 @@
-"""Label pictures of a dataset, painted once and kept by what is in them."""
+"""Label images of a dataset, painted once and kept by what is in them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Task = Literal["semantic", "panoptic"]
 
 @dataclass(frozen=True, slots=True)
 class LabelFiles:
-    """The label pictures of a dataset, in the order of its images.
+    """The label images of a dataset, in the order of its images.
 
     Attributes:
         folder: Where they are.
-        semantic: Grey PNGs: the place of the class, 255 where there is none.
+        semantic: Gray PNGs: the place of the class, 255 where there is none.
         separated: For panoptic tasks, as Detectron2's panoptic FPN wants them: 0 for all things, 1 and up for the
             stuff, 255 where there is none.
         segments: For panoptic tasks, COCO's panoptic PNGs: id = R + 256 G + 65536 B.
@@ -92,7 +92,7 @@ def _whole(image: Image, category_id: int) -> Instance:
 
 
 def label_files(dataset: Dataset, *, task: Task) -> LabelFiles:
-    """Paint the label pictures of a dataset, later shapes on earlier ones, or find those painted before.
+    """Paint the label images of a dataset, later shapes on earlier ones, or find those painted before.
 
     They are kept in the user's cache under a hash of everything they depend on, so that a change of an annotation
     makes new ones and nothing is ever out of date.
@@ -127,7 +127,7 @@ def label_files(dataset: Dataset, *, task: Task) -> LabelFiles:
 
 
 def read_labels(path: str | Path) -> NDArray[np.uint8]:
-    """A label picture ``(H, W)``.
+    """A label image ``(H, W)``.
 
     Raises:
         DataError: The file is missing or damaged.
@@ -138,13 +138,13 @@ def read_labels(path: str | Path) -> NDArray[np.uint8]:
         kept = cache_folder() / "labels"
         folder = kept / path.relative_to(kept).parts[0] if path.is_relative_to(kept) else None
         hint = f"Remove the folder {folder}; it is painted anew." if folder else None
-        raise DataError("the label picture cannot be read", file=path, hint=hint)
+        raise DataError("the label image cannot be read", file=path, hint=hint)
     found: NDArray[np.uint8] = labels
     return found
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of grey ``(H, W)`` or RGB ``(H, W, 3)`` pixels, written fast rather than small."""
+    """A PNG of gray ``(H, W)`` or RGB ``(H, W, 3)`` pixels, written fast rather than small."""
     bgr = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
     return bytes(cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
 
@@ -173,7 +173,7 @@ def _paint_all(dataset: Dataset, folder: Path, task: Task) -> None:
             continue
         ids, infos = panoptic.panoptic_map(dataset, instances, top)
         write_bytes(separated[number], encode_png(separated_map(dataset, instances, top)))
-        write_bytes(segments[number], encode_png(panoptic.to_colours(ids)))
+        write_bytes(segments[number], encode_png(panoptic.to_colors(ids)))
         name = segments[number].relative_to(folder / "panoptic").as_posix()
         rows.append({"image_id": image.id, "file_name": name, "segments_info": infos})
     if task == "panoptic":
@@ -205,7 +205,7 @@ def _move(scratch: Path, folder: Path) -> None:
 
 
 def _content_hash(dataset: Dataset) -> str:
-    """Over everything that the pictures depend on: the content, and which shape lies on which."""
+    """Over everything that the images depend on: the content, and which shape lies on which."""
     digest = hashlib.sha256(f"{_VERSION} {dataset.content_hash()}".encode())
     for row in _layering(dataset.instances):
         digest.update(json.dumps(row).encode())

@@ -23,10 +23,10 @@ CACHE_BYTES = 1 << 30
 
 
 def read_image(path: str, channel_order: str) -> NDArray[np.uint8]:
-    """The picture as it is shown, its EXIF orientation applied, ``(H, W, 3)`` in ``RGB`` or ``BGR``.
+    """The image as it is shown, its EXIF orientation applied, ``(H, W, 3)`` in ``RGB`` or ``BGR``.
 
     Raises:
-        DataError: The file is missing or no picture.
+        DataError: The file is missing or no image.
     """
     try:
         return detection_utils.read_image(path, format=channel_order)
@@ -38,7 +38,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
     """Training images by ``SampleKey``.
 
     Each item has ``image`` ``(3, H, W)`` uint8, ``instances`` with ``gt_boxes``, ``gt_classes`` and
-    ``gt_masks`` (crowds left out), ``height``, ``width`` and ``image_id``. Pictures larger than
+    ``gt_masks`` (crowds left out), ``height``, ``width`` and ``image_id``. Images larger than
     training needs are reduced once and kept in memory up to ``CACHE_BYTES``.
 
     Args:
@@ -47,8 +47,8 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         mask_format: ``polygon`` or ``bitmask``.
         short_side_range_px: The smallest and largest short side that will be asked for.
         max_side_px: Longest side a training image may have.
-        color_jitter: Share of images whose colours are varied.
-        cache_bytes: Memory that decoded pictures may take in one process.
+        color_jitter: Share of images whose colors are varied.
+        cache_bytes: Memory that decoded images may take in one process.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
             sample |= self.label_targets(source, transforms.apply_segmentation(reduced.labels))
         return sample
 
-    def read_label_picture(self, source: dict[str, Any]) -> NDArray[np.uint8] | None:
-        """The label picture of a dataset dict, ``(H, W)`` or ``(H, W, 3)``; instance tasks have none."""
+    def read_label_image(self, source: dict[str, Any]) -> NDArray[np.uint8] | None:
+        """The label image of a dataset dict, ``(H, W)`` or ``(H, W, 3)``; instance tasks have none."""
         return None
 
     def label_targets(self, source: dict[str, Any], labels: NDArray[np.uint8]) -> dict[str, Any]:
-        """What a sample has beyond its instances, from the label picture in the size of the sample's image."""
+        """What a sample has beyond its instances, from the label image in the size of the sample's image."""
         return {}
 
     def _reduced(self, index: int) -> _Reduced:
@@ -120,7 +120,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
                 expected=f"{source['width']} x {source['height']} px",
             )
         annotations = [one for one in source["annotations"] if not one["iscrowd"]]
-        labels = self.read_label_picture(source)
+        labels = self.read_label_image(source)
         factor = self._largest_short_side_px / min(image.shape[:2])
         if factor < 0.9:
             height_px, width_px = (max(1, round(side * factor)) for side in image.shape[:2])
@@ -138,7 +138,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
 @dataclass(frozen=True, slots=True)
 class _Reduced:
-    """A picture with its annotations and its label picture, no larger than training needs them."""
+    """An image with its annotations and its label image, no larger than training needs them."""
 
     image: NDArray[np.uint8]
     annotations: list[dict[str, Any]]
@@ -227,7 +227,7 @@ class EvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def inference_sample(image: NDArray[np.uint8], *, short_side_px: int, max_side_px: int) -> dict[str, Any]:
-    """What a Detectron2 model takes: the resized ``image`` ``(3, h, w)``, and the picture's ``height`` and ``width``.
+    """What a Detectron2 model takes: the resized ``image`` ``(3, h, w)``, and the image's ``height`` and ``width``.
 
     Args:
         image: ``(H, W, 3)`` in the model's channel order.

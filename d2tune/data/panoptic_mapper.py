@@ -12,8 +12,8 @@ from detectron2.config import CfgNode
 from detectron2.projects.panoptic_deeplab.target_generator import PanopticDeepLabTargetGenerator
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.panoptic import from_colours
-from d2tune.annotations.formats.semantic import VOID
+from d2tune.annotations.formats.panoptic import from_colors
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.data.label_maps import read_labels
 from d2tune.data.mapper import TrainingSamples
 from d2tune.errors import DataError
@@ -29,7 +29,7 @@ class PanopticSamples(TrainingSamples):
     whose classes are places among the things followed by the stuff.
 
     Args:
-        dicts: Detectron2's dataset dicts with label pictures.
+        dicts: Detectron2's dataset dicts with label images.
         center_targets: Makes the targets of Panoptic-DeepLab; None for Panoptic FPN.
         how: What ``TrainingSamples`` takes.
     """
@@ -44,17 +44,17 @@ class PanopticSamples(TrainingSamples):
         super().__init__(dicts, **how)
         self._center_targets = center_targets
 
-    def read_label_picture(self, source: dict[str, Any]) -> NDArray[np.uint8]:
-        """The map of classes ``(H, W)``, or the colours ``(H, W, 3)`` that are the ids of segments.
+    def read_label_image(self, source: dict[str, Any]) -> NDArray[np.uint8]:
+        """The map of classes ``(H, W)``, or the colors ``(H, W, 3)`` that are the ids of segments.
 
         Raises:
-            DataError: The picture is damaged or of another size than the image.
+            DataError: The image is damaged or of another size than the image.
         """
         path = Path(source["sem_seg_file_name" if self._center_targets is None else "pan_seg_file_name"])
         labels = read_labels(path)
         if labels.shape[:2] != (source["height"], source["width"]):
             raise DataError(
-                "the label picture has another size than its image",
+                "the label image has another size than its image",
                 file=path,
                 found=f"{labels.shape[1]} x {labels.shape[0]} px",
                 expected=f"{source['width']} x {source['height']} px",
@@ -66,7 +66,7 @@ class PanopticSamples(TrainingSamples):
         if self._center_targets is None:
             return {"sem_seg": torch.from_numpy(labels.astype(np.int64))}
         segments = [{"iscrowd": 0} | one for one in source["segments_info"]]
-        targets = self._center_targets(from_colours(labels), segments)
+        targets = self._center_targets(from_colors(labels), segments)
         return {name: value for name, value in targets.items() if isinstance(value, torch.Tensor)}
 
 
@@ -75,7 +75,7 @@ def center_targets(cfg: CfgNode) -> PanopticDeepLabTargetGenerator | None:
     if cfg.MODEL.META_ARCHITECTURE != "ContiguousPanopticDeepLab":
         return None
     return PanopticDeepLabTargetGenerator(
-        ignore_label=VOID,
+        ignore_label=IGNORE_LABEL,
         thing_ids=range(cfg.MODEL.ROI_HEADS.NUM_CLASSES),
         sigma=cfg.INPUT.GAUSSIAN_SIGMA,
         ignore_stuff_in_offset=cfg.INPUT.IGNORE_STUFF_IN_OFFSET,

@@ -1,4 +1,4 @@
-"""Where patches are cut out of pictures, and how they are flipped and turned, for any number of channels."""
+"""Where patches are cut out of images, and how they are flipped and turned, for any number of channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.semantic import VOID
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 
 _TRIES = 64
 _BLOCK_VALUES = 1 << 22
@@ -33,13 +33,13 @@ class PatchSampler:
 
     Of each label map, the pixels of each class that occurs are counted row by row: 8 bytes a row and class, 3 MB for
     20,000 rows and 20 classes. A pixel is found from these counts and one row of the map, so a draw takes as long in a
-    large picture as in a small one.
+    large image as in a small one.
 
     Args:
         label_maps: Each ``(H, W)``: places of classes, 255 where pixels are left out. They are kept, not copied.
         patch_px: Side of a patch.
         balance: Share of the patches that are drawn around a pixel of a class that is drawn first, each class of the
-            picture as often as any other.
+            image as often as any other.
         classes: How many classes there are.
 
     Raises:
@@ -53,11 +53,11 @@ class PatchSampler:
         self._indices = [_index(labels, classes) for labels in self._maps]
 
     def draw(self, index: int, rng: np.random.Generator, *, patch_px: int | None = None) -> tuple[int, int]:
-        """Draw the place of a patch in the picture of that number.
+        """Draw the place of a patch in the image of that number.
 
-        With the probability ``balance``, a class of the picture is drawn, then one of its pixels, and the patch is put
-        anywhere around it. Else the patch lies anywhere; places without a labelled pixel are drawn again, and after 64
-        of them the patch is put around any labelled pixel. Only in a picture without labels a patch has none.
+        With the probability ``balance``, a class of the image is drawn, then one of its pixels, and the patch is put
+        anywhere around it. Else the patch lies anywhere; places without a labeled pixel are drawn again, and after 64
+        of them the patch is put around any labeled pixel. Only in an image without labels a patch has none.
 
         Args:
             index: Number of the label map.
@@ -65,7 +65,7 @@ class PatchSampler:
             patch_px: Side of this patch, where it is not the sampler's.
 
         Returns:
-            Top row and left column. The patch does not leave the picture; where that is too small, they are 0.
+            Top row and left column. The patch does not leave the image; where that is too small, they are 0.
         """
         labels, classes = self._maps[index], self._indices[index]
         side_px = self._patch_px if patch_px is None else patch_px
@@ -76,7 +76,7 @@ class PatchSampler:
             return _around(_pixel_of(labels, classes, chosen, rng), room, side_px, rng)
         for _ in range(_TRIES):
             top, left = int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))
-            if not has_labels or np.any(labels[top : top + side_px, left : left + side_px] != VOID):
+            if not has_labels or np.any(labels[top : top + side_px, left : left + side_px] != IGNORE_LABEL):
                 return top, left
         sizes = classes.until_row[:, -1]
         chosen = int(np.searchsorted(np.cumsum(sizes), rng.integers(sizes.sum()), side="right"))
@@ -92,7 +92,7 @@ def _index(labels: NDArray[np.uint8], classes: int) -> _Index:
         block += np.arange(len(block))[:, None] * 256
         per_row[top : top + rows] = np.bincount(block.reshape(-1), minlength=len(block) * 256).reshape(-1, 256)
     present = np.flatnonzero(per_row.any(axis=0))
-    present = present[present != VOID]
+    present = present[present != IGNORE_LABEL]
     if present.size and present[-1] >= classes:
         raise ValueError(f"a label map holds {present[-1]}, which is none of the {classes} classes")
     return _Index(present, np.cumsum(per_row[:, present], axis=0).T.copy())
@@ -116,7 +116,7 @@ def _around(pixel: tuple[int, int], room: tuple[int, int], side_px: int, rng: np
 
 
 def overhead(image: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Turn and mirror a picture seen from above into one of the eight symmetries of the square, drawn at random.
+    """Turn and mirror an image seen from above into one of the eight symmetries of the square, drawn at random.
 
     Args:
         image: ``(h, w, C)``.
@@ -131,6 +131,6 @@ def overhead(image: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator
 
 
 def flip_left_right(image: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mirror a picture ``(h, w, C)`` and its labels ``(h, w)`` at the vertical axis."""
+    """Mirror an image ``(h, w, C)`` and its labels ``(h, w)`` at the vertical axis."""
     # numpy calls a view of one column contiguous whatever its strides are, and torch takes no negative ones
     return image[:, ::-1].copy(), labels[:, ::-1].copy()

@@ -1,4 +1,4 @@
-"""From a dataset dict to what a semantic model takes: a picture of any number of channels, and its labels."""
+"""From a dataset dict to what a semantic model takes: an image of any number of channels, and its labels."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from detectron2.data import transforms as T
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.semantic import VOID
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.data import patches
 from d2tune.data.batches import SampleKey
-from d2tune.data.image_reader import PictureReader, Pixels
+from d2tune.data.image_reader import ImageReader, Pixels
 from d2tune.data.label_maps import read_labels
 from d2tune.data.mapper import ColorJitter
 from d2tune.errors import DataError
@@ -25,20 +25,20 @@ Labels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SemanticInput:
-    """How a semantic model sees pictures.
+    """How a semantic model sees images.
 
     Attributes:
         reader: Reads them.
-        max_side_px: Longest side of a whole picture after resizing.
-        largest_short_side_px: The largest short side that training asks for; 0 leaves pictures as they are.
-        patch_px: Side of the squares that training sees; 0 takes whole pictures.
+        max_side_px: Longest side of a whole image after resizing.
+        largest_short_side_px: The largest short side that training asks for; 0 leaves images as they are.
+        patch_px: Side of the squares that training sees; 0 takes whole images.
         patch_balance: Share of the squares that are drawn by class.
         augment: ``photo`` or ``overhead``.
-        color_jitter: Share of photos whose colours are varied.
+        color_jitter: Share of photos whose colors are varied.
         classes: How many there are.
     """
 
-    reader: PictureReader
+    reader: ImageReader
     max_side_px: int
     largest_short_side_px: int
     patch_px: int
@@ -49,16 +49,16 @@ class SemanticInput:
 
 
 class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
-    """Training pictures by ``SampleKey``.
+    """Training images by ``SampleKey``.
 
     Each item has ``image`` ``(C, h, w)``, uint8 for photos and else float32, ``sem_seg`` ``(h, w)`` int64 with 255
-    for pixels to leave out, and ``height``, ``width`` and ``image_id`` of the picture. Pictures are kept in memory
+    for pixels to leave out, and ``height``, ``width`` and ``image_id`` of the image. Images are kept in memory
     as far as ``cache_bytes`` goes; of those that do not fit only the squares that are trained on are read.
 
     Args:
         dicts: Dataset dicts with ``sem_seg_file_name``.
-        how: How pictures are seen.
-        cache_bytes: Memory that pictures may take in one process.
+        how: How images are seen.
+        cache_bytes: Memory that images may take in one process.
     """
 
     def __init__(self, dicts: Sequence[dict[str, Any]], how: SemanticInput, *, cache_bytes: int) -> None:
@@ -100,14 +100,14 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
         return image, labels
 
     def _whole(self, key: SampleKey) -> tuple[Pixels, Labels]:
-        image, labels = self._picture(key.index), self._labels_of(key.index)
+        image, labels = self._image(key.index), self._labels_of(key.index)
         if not self._how.largest_short_side_px:
             return image, labels
         size_hw = T.ResizeShortestEdge.get_output_shape(*labels.shape, key.short_side_px, self._how.max_side_px)
         return resized(image, size_hw), resized_labels(labels, size_hw)
 
     def _patch(self, key: SampleKey, draw: np.random.Generator) -> tuple[Pixels, Labels]:
-        """A square of the picture, so large that it has the wanted side after resizing; less where the picture ends."""
+        """A square of the image, so large that it has the wanted side after resizing; less where the image ends."""
         source, how = self._dicts[key.index], self._how
         own_hw = source["height"], source["width"]
         short_side_px = key.short_side_px if how.largest_short_side_px else 0
@@ -138,7 +138,7 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
             self._labels[index] = read_labels(self._dicts[index]["sem_seg_file_name"])
         return self._labels[index]
 
-    def _picture(self, index: int) -> Pixels:
+    def _image(self, index: int) -> Pixels:
         if index in self._cache:
             return self._cache[index]
         source = self._dicts[index]
@@ -156,24 +156,24 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
         source, reader = self._dicts[index], self._how.reader
         fits = source["height"] * source["width"] * (reader.channels or 1) * 4 <= self._free_bytes
         if index in self._cache or fits or reader.raster is None:
-            return self._picture(index)[top_px : top_px + height_px, left_px : left_px + width_px]
-        with reader.open(source["file_name"]) as picture:
-            check_size((picture.height_px, picture.width_px), source)
-            return picture.read(top_px, left_px, height_px, width_px)
+            return self._image(index)[top_px : top_px + height_px, left_px : left_px + width_px]
+        with reader.open(source["file_name"]) as image:
+            check_size((image.height_px, image.width_px), source)
+            return image.read(top_px, left_px, height_px, width_px)
 
 
 class SemanticEvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
-    """Pictures in order, as they are evaluated: ``image`` ``(C, h, w)``, ``height``, ``width``, ``image_id``.
+    """Images in order, as they are evaluated: ``image`` ``(C, h, w)``, ``height``, ``width``, ``image_id``.
 
     Args:
         dicts: Dataset dicts; their labels are not read.
-        reader: Reads the pictures.
-        short_side_px: Short side at inference; 0 leaves pictures as they are.
+        reader: Reads the images.
+        short_side_px: Short side at inference; 0 leaves images as they are.
         max_side_px: Longest side at inference.
     """
 
     def __init__(
-        self, dicts: Sequence[dict[str, Any]], *, reader: PictureReader, short_side_px: int, max_side_px: int
+        self, dicts: Sequence[dict[str, Any]], *, reader: ImageReader, short_side_px: int, max_side_px: int
     ) -> None:
         self._dicts = dicts
         self._reader = reader
@@ -197,7 +197,7 @@ class SemanticEvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def input_size(size_hw: tuple[int, int], *, short_side_px: int, max_side_px: int) -> tuple[int, int]:
-    """Height and width that a picture of ``size_hw`` has when the model sees it."""
+    """Height and width that an image of ``size_hw`` has when the model sees it."""
     if not short_side_px:
         return size_hw
     height_px, width_px = T.ResizeShortestEdge.get_output_shape(*size_hw, short_side_px, max_side_px)
@@ -205,11 +205,11 @@ def input_size(size_hw: tuple[int, int], *, short_side_px: int, max_side_px: int
 
 
 def semantic_sample(image: Pixels, *, short_side_px: int, max_side_px: int) -> dict[str, Any]:
-    """What a model takes: ``image`` ``(C, h, w)``, and the picture's own ``height`` and ``width``.
+    """What a model takes: ``image`` ``(C, h, w)``, and the image's own ``height`` and ``width``.
 
     Args:
         image: ``(H, W, C)``.
-        short_side_px: Wanted short side; 0 leaves the picture as it is.
+        short_side_px: Wanted short side; 0 leaves the image as it is.
         max_side_px: Largest long side.
     """
     height_px, width_px = image.shape[:2]
@@ -220,7 +220,7 @@ def semantic_sample(image: Pixels, *, short_side_px: int, max_side_px: int) -> d
 
 
 def check_size(size_hw: tuple[int, ...], source: dict[str, Any]) -> None:
-    """Make sure that a picture still has the size that its annotations were read for.
+    """Make sure that an image still has the size that its annotations were read for.
 
     Raises:
         DataError: It has another.
@@ -239,11 +239,11 @@ def without_data(image: Pixels, labels: Labels) -> Labels:
     if image.dtype == np.uint8:
         return labels
     empty = np.isnan(image).all(axis=2)
-    return np.where(empty, np.uint8(VOID), labels) if empty.any() else labels
+    return np.where(empty, np.uint8(IGNORE_LABEL), labels) if empty.any() else labels
 
 
 def resized(image: Pixels, size_hw: tuple[int, int]) -> Pixels:
-    """The picture at another size; areas are averaged where it shrinks. Any number of channels."""
+    """The image at another size; areas are averaged where it shrinks. Any number of channels."""
     if image.shape[:2] == size_hw:
         return image
     shrinks = size_hw[0] < image.shape[0]

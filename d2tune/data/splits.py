@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Splits:
     """What a project trains on and what it is evaluated on, with the same categories.
 
     Attributes:
@@ -36,13 +36,13 @@ class Parts:
     rendered: bool = False
 
 
-def load_parts(project: Project, *, sample: bool = True, restore_dir: Path | None = None) -> Parts:
+def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | None = None) -> Splits:
     """Read both parts of a project's data.
 
     Args:
         project: Its ``data`` and ``classes`` say what to read.
         sample: Render the project's sample where its data folder is missing.
-        restore_dir: Where pictures that exist only inside the annotations are written; by default
+        restore_dir: Where images that exist only inside the annotations are written; by default
             ``.restored`` in the data folder.
 
     Raises:
@@ -52,30 +52,30 @@ def load_parts(project: Project, *, sample: bool = True, restore_dir: Path | Non
     rendered = False
     if not data.root.exists():
         rendered = _render_sample(project, allowed=sample)
-    refuse_shared_pictures(project)
+    refuse_shared_images(project)
     restore = restore_dir or data.root / ".restored"
     labels = project.class_names or None
     background = None if project.task == "instance" else data.background
-    train = with_background(read_part(project, data.train, labels=labels, restore_dir=restore), background)
+    train = with_background(read_split(project, data.train, labels=labels, restore_dir=restore), background)
     labels = train.class_names
     if isinstance(data.val, float):
         if len(train.images) < 2:
             raise DataError("one image cannot be divided into training and validation", file=data.root / data.train)
         train, val = split(train, fraction=data.val, seed=data.split_seed)
     else:
-        val = with_background(read_part(project, data.val, labels=labels, restore_dir=restore), background)
+        val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore), background)
     _check(project, train)
-    return Parts(train, val, rendered)
+    return Splits(train, val, rendered)
 
 
-def read_part(project: Project, part: str, *, labels: tuple[str, ...] | None, restore_dir: Path | None) -> Dataset:
+def read_split(project: Project, part: str, *, labels: tuple[str, ...] | None, restore_dir: Path | None) -> Dataset:
     """Read one part of a project's data.
 
     Raises:
         DataError: It is missing, has errors, or has no images.
     """
     data = project.data
-    source, options = part_source(project, part, labels, restore_dir=restore_dir)
+    source, options = split_source(project, part, labels, restore_dir=restore_dir)
     for path in (source, options.image_list):
         if path is not None and not path.exists():
             hint = "Correct data.root, data.train, data.val and data.annotations in the project."
@@ -88,20 +88,20 @@ def read_part(project: Project, part: str, *, labels: tuple[str, ...] | None, re
     if project.task != "instance" and data.background is None:
         dataset = _with_labels(dataset, skip_bad=data.skip_bad)
     if not dataset.images:
-        raise DataError("no images", file=source, expected="pictures with annotations beside them")
+        raise DataError("no images", file=source, expected="images with annotations beside them")
     # reading rasters has opened all of them
-    return dataset if data.format == "label_images" else _with_whole_pictures(dataset, skip_bad=data.skip_bad)
+    return dataset if data.format == "label_images" else _with_whole_images(dataset, skip_bad=data.skip_bad)
 
 
 def _with_labels(dataset: Dataset, *, skip_bad: bool) -> Dataset:
-    """The pictures that have a shape: where nothing says what the others show, all their pixels are left out."""
+    """The images that have a shape: where nothing says what the others show, all their pixels are left out."""
     drawn = dataset.by_image()
     empty = [image for image in dataset.images if not drawn[image.id]]
     if empty and not skip_bad:
         raise DataError(
-            "the picture has no shape, so all its pixels are left out and it teaches nothing",
+            "the image has no shape, so all its pixels are left out and it teaches nothing",
             file=empty[0].path or Path(empty[0].file_name),
-            found=f"{len(empty)} such pictures" if empty[1:] else None,
+            found=f"{len(empty)} such images" if empty[1:] else None,
             hint="Label it, name the class of what no shape covers with data.background, or set data.skip_bad.",
         )
     for image in empty:
@@ -109,12 +109,12 @@ def _with_labels(dataset: Dataset, *, skip_bad: bool) -> Dataset:
     return dataset.subset([image.id for image in dataset.images if drawn[image.id]]) if empty else dataset
 
 
-def _with_whole_pictures(dataset: Dataset, *, skip_bad: bool) -> Dataset:
+def _with_whole_images(dataset: Dataset, *, skip_bad: bool) -> Dataset:
     kept = []
     for image in dataset.images:
         try:
             if image.path is not None:
-                check_picture(image.path)
+                check_image(image.path)
         except DataError as error:
             if not skip_bad:
                 raise
@@ -128,13 +128,13 @@ _ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"
 _TAIL_BYTES = 1024
 
 
-def check_picture(path: Path) -> None:
-    """Make sure that a picture can be decoded to its end, before an hour of training finds that it cannot.
+def check_image(path: Path) -> None:
+    """Make sure that an image can be decoded to its end, before an hour of training finds that it cannot.
 
     A JPEG or PNG whose last bytes hold its format's end mark is taken as whole; all others are decoded.
 
     Raises:
-        DataError: The picture is cut off or damaged.
+        DataError: The image is cut off or damaged.
     """
     try:
         with path.open("rb") as stream:
@@ -142,26 +142,26 @@ def check_picture(path: Path) -> None:
             ending = _ENDINGS.get(path.suffix.lower())
             if ending is not None and ending in stream.read():
                 return
-        with Image.open(path) as picture:
-            picture.load()
+        with Image.open(path) as image:
+            image.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
             f"the image cannot be read: {error}", file=path, hint="Replace it, or remove it with its annotation file."
         ) from None
 
 
-def refuse_shared_pictures(project: Project) -> None:
-    """Make sure that lists of the two parts have no picture in common.
+def refuse_shared_images(project: Project) -> None:
+    """Make sure that lists of the two parts have no image in common.
 
     Raises:
-        DataError: Names the first picture that is in both.
+        DataError: Names the first image that is in both.
     """
     data = project.data
     if isinstance(data.val, str) and is_list(data.train) and is_list(data.val):
         refuse_shared(data.root / data.train, data.root / data.val)
 
 
-def part_source(
+def split_source(
     project: Project, part: str, labels: tuple[str, ...] | None, *, restore_dir: Path | None = None
 ) -> tuple[Path, ReadOptions]:
     """Where the annotations of a part of a project lie, and how they are to be read.
@@ -170,7 +170,7 @@ def part_source(
         project: Its ``data`` section says so.
         part: ``data.train`` or ``data.val``, or an absolute path in the place of one.
         labels: Class names; None takes those that occur.
-        restore_dir: Where pictures that exist only inside the annotations are written.
+        restore_dir: Where images that exist only inside the annotations are written.
     """
     data = project.data
     drawn = None if labels is None else tuple(name for name in labels if name != data.background)
@@ -209,10 +209,10 @@ def _render_sample(project: Project, *, allowed: bool) -> bool:
     names = set(project.class_names) - {data.background}
     fits = data.sample is not None and (not names or names == set(class_names(data.sample)) - {data.background})
     if data.sample is None or not allowed or not fits:
-        hint = f"{get}." if get else "Put your annotated pictures there, or correct data.root in the project."
+        hint = f"{get}." if get else "Put your annotated images there, or correct data.root in the project."
         raise DataError("the data folder is missing", file=data.root, hint=hint)
     logger.warning(
-        "%s is missing%s; rendering the %s sample there instead (%d pictures). Its scores say nothing about photos.",
+        "%s is missing%s; rendering the %s sample there instead (%d images). Its scores say nothing about photos.",
         data.root,
         f" ({get})" if get else "",
         data.sample,
@@ -236,7 +236,7 @@ def _check(project: Project, train: Dataset) -> None:
     present = [name for name, count in counts.items() if count or name == background]
     if project.task == "semantic" and len(present) == 1:
         raise DataError(
-            "all labelled pixels of the training part are of one class, so there is nothing to tell apart",
+            "all labeled pixels of the training part are of one class, so there is nothing to tell apart",
             file=source,
             found=present[0],
             expected="two classes or more",

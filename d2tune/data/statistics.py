@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.semantic import VOID
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ BLOCK_VALUES = 1 << 22
 
 
 class Windows(AbstractContextManager[Any], Protocol):
-    """An open picture that is read window by window, as a `Raster` is."""
+    """An open image that is read window by window, as a `Raster` is."""
 
     height_px: int
     width_px: int
@@ -32,13 +32,13 @@ class Windows(AbstractContextManager[Any], Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChannelStatistics:
-    """What the channels of some pictures look like.
+    """What the channels of some images look like.
 
     Attributes:
         mean: Of each channel, over the pixels that hold data; 0 where none does.
         std: Of each channel, dividing by the number of pixels; 1 where the channel is constant or holds no data.
         pixels: Pixels looked at, with those that hold no data.
-        empty: Places of the pictures that hold no data anywhere.
+        empty: Places of the images that hold no data anywhere.
     """
 
     mean: tuple[float, ...]
@@ -48,20 +48,20 @@ class ChannelStatistics:
 
 
 def channel_statistics(rasters: Iterable[Windows], *, block_values: int = BLOCK_VALUES) -> ChannelStatistics:
-    """Measure the channels of some pictures, a few rows at a time.
+    """Measure the channels of some images, a few rows at a time.
 
     Blocks are merged as in Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-    variances" (1979), in float64, so that the result does not depend on how the pictures are cut. Channels that are
-    constant or hold no data are named in a warning, by their places from 0, unless no picture holds any.
+    variances" (1979), in float64, so that the result does not depend on how the images are cut. Channels that are
+    constant or hold no data are named in a warning, by their places from 0, unless no image holds any.
 
     Args:
-        rasters: Open pictures of one number of channels, closed when they are read; from a generator, one is open at
+        rasters: Open images of one number of channels, closed when they are read; from a generator, one is open at
             a time.
         block_values: How many values are read at once.
 
     Raises:
-        DataError: A picture is broken.
-        ValueError: There are no pictures, or they differ in their channels.
+        DataError: An image is broken.
+        ValueError: There are no images, or they differ in their channels.
     """
     total: _Moments | None = None
     pixels = 0
@@ -77,7 +77,7 @@ def channel_statistics(rasters: Iterable[Windows], *, block_values: int = BLOCK_
             pixels += raster.height_px * raster.width_px
             empty += [number] if total.count.sum() == values else []
     if total is None:
-        raise ValueError("there are no pictures to measure")
+        raise ValueError("there are no images to measure")
     return ChannelStatistics(tuple(total.mean.tolist()), tuple(total.deviation().tolist()), pixels, tuple(empty))
 
 
@@ -94,7 +94,7 @@ class _Moments:
     def add(self, block: NDArray[Any]) -> None:
         """Merge a block ``(N, C)`` of values, of which NaN is left out."""
         if block.shape[1] != len(self.mean):
-            raise ValueError(f"a picture has {block.shape[1]} channels, those before it {len(self.mean)}")
+            raise ValueError(f"an image has {block.shape[1]} channels, those before it {len(self.mean)}")
         for channel in range(block.shape[1]):
             values = block[:, channel].astype(np.float64)
             values = values[~np.isnan(values)]
@@ -138,7 +138,7 @@ def class_pixels(label_maps: Iterable[NDArray[np.uint8]], *, classes: int) -> tu
         rows = max(1, BLOCK_VALUES // labels.shape[1])
         for top in range(0, len(labels), rows):
             counts += np.bincount(labels[top : top + rows].reshape(-1), minlength=256)
-    strangers = [value for value in np.flatnonzero(counts).tolist() if classes <= value != VOID]
+    strangers = [value for value in np.flatnonzero(counts).tolist() if classes <= value != IGNORE_LABEL]
     if strangers:
         raise ValueError(f"label maps hold {strangers}, which are none of the {classes} classes")
     return tuple(counts[:classes].tolist())

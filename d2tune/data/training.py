@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.data.catalog import Layout, detectron2_dicts
-from d2tune.data.image_reader import picture_reader
+from d2tune.data.image_reader import image_reader
 from d2tune.data.label_maps import LabelFiles, label_files
 from d2tune.data.mapper import TrainingSamples
 from d2tune.data.panoptic_mapper import PanopticSamples, center_targets
@@ -18,12 +18,12 @@ from d2tune.project import Project
 
 
 def labels_of(dataset: Dataset, project: Project) -> LabelFiles | None:
-    """The label pictures of a part; None where the task has none."""
+    """The label images of a part; None where the task has none."""
     return None if project.task == "instance" else label_files(dataset, task=project.task)
 
 
 def layout_of(cfg: CfgNode) -> Layout:
-    """What the label pictures hold that the model of ``cfg`` is trained on."""
+    """What the label images hold that the model of ``cfg`` is trained on."""
     return "separated" if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN" else "contiguous"
 
 
@@ -35,13 +35,13 @@ def training_samples(
     Args:
         dataset: The training part, its background painted.
         cfg: The run's config.
-        project: Its task, and how its pictures are read.
-        cache_bytes: Memory that pictures may take in one process.
+        project: Its task, and how its images are read.
+        cache_bytes: Memory that images may take in one process.
     """
     dicts = detectron2_dicts(dataset, labels=labels_of(dataset, project), layout=layout_of(cfg))
     if project.task == "semantic":
         how = SemanticInput(
-            reader=picture_reader(project, cfg),
+            reader=image_reader(project, cfg),
             max_side_px=cfg.INPUT.MAX_SIZE_TRAIN,
             largest_short_side_px=cfg.INPUT.MIN_SIZE_TRAIN[1],
             patch_px=cfg.INPUT.PATCH_PX,

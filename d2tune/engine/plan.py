@@ -16,7 +16,7 @@ from torch import nn
 
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.data.label_maps import label_files, read_labels
-from d2tune.data.splits import Parts
+from d2tune.data.splits import Splits
 from d2tune.data.statistics import class_pixels
 from d2tune.engine.hooks import detached, duration
 from d2tune.hardware import usable_cores
@@ -71,7 +71,7 @@ def _peak_process_bytes() -> int:
 def describe(
     *,
     project: LoadedProject,
-    parts: Parts,
+    parts: Splits,
     cfg: CfgNode,
     chosen: ChosenWeights,
     report: LoadReport | None,
@@ -119,7 +119,7 @@ def describe(
     return "\n\n".join(blocks) + "\n"
 
 
-def _data_line(parts: Parts, task: str) -> str:
+def _data_line(parts: Splits, task: str) -> str:
     train, val = parts.train, parts.val
     sample = "; a rendered sample" if parts.rendered else ""
     if task == "semantic":
@@ -136,8 +136,8 @@ def _data_line(parts: Parts, task: str) -> str:
 def _images_line(cfg: CfgNode) -> str:
     low, high = cfg.INPUT.MIN_SIZE_TRAIN
     side_px, window_px = cfg.INPUT.PATCH_PX, cfg.TEST.WINDOW_PX
-    patches = f"squares of {side_px} px" if side_px else "whole pictures"
-    windows = f"windows of {window_px} px" if window_px else "whole pictures"
+    patches = f"squares of {side_px} px" if side_px else "whole images"
+    windows = f"windows of {window_px} px" if window_px else "whole images"
     if cfg.INPUT.ORIGINAL_SIZE:
         return f"in their own size: {patches} in training, {windows} in evaluation"
     taken = f", of which {patches}" if side_px else ""
@@ -175,7 +175,7 @@ def _device_line(cfg: CfgNode, precision: Precision, num_gpus: int) -> str:
     return f"CPU with {usable_cores()} cores, {precision}"
 
 
-def _counts_table(parts: Parts, task: str) -> str:
+def _counts_table(parts: Splits, task: str) -> str:
     if task == "semantic":
         train_share, val_share = _pixel_shares(parts.train), _pixel_shares(parts.val)
         rows = [[name, f"{share:.1f} %", f"{val_share[name]:.1f} %"] for name, share in train_share.items()]
@@ -198,5 +198,5 @@ def _loud(line: str) -> str:
 
 def _loaded_table(report: LoadReport) -> str:
     rows = [[row.part, f"{row.loaded} of {row.total}", row.why or "-"] for row in report.rows]
-    table = format_table(rows, header=["weights for", "loaded", "left as initialised"], align="lrl")
+    table = format_table(rows, header=["weights for", "loaded", "left as initialized"], align="lrl")
     return table + (f"\n{report.unused} tensors of the file have no place in this model" if report.unused else "")

@@ -17,9 +17,9 @@ from tqdm import tqdm
 from d2tune import files
 from d2tune.annotations.model.options import RasterOptions
 from d2tune.data.catalog import register
-from d2tune.data.image_reader import PictureReader, raster_options
+from d2tune.data.image_reader import ImageReader, raster_options
 from d2tune.data.label_maps import read_labels
-from d2tune.data.splits import Parts, load_parts
+from d2tune.data.splits import Splits, load_splits
 from d2tune.data.statistics import channel_statistics, class_pixels
 from d2tune.data.training import labels_of, layout_of
 from d2tune.errors import DataError, ProjectError, RunError
@@ -40,7 +40,7 @@ class Prepared:
     """Everything decided before the first step; small enough to send to every process."""
 
     loaded: LoadedProject
-    parts: Parts
+    parts: Splits
     chosen: ChosenWeights
     state: weights.StateDict | None
     cfg: CfgNode
@@ -72,7 +72,7 @@ def prepare(loaded: LoadedProject, *, num_gpus: int | None, sample: bool, resume
             found=str(project.train.batch_size),
             expected=f"a multiple of {gpus}",
         )
-    parts = load_parts(project, sample=sample)
+    parts = load_splits(project, sample=sample)
     chosen = choose_weights(project) if record is None else ChosenWeights(None, record["weights"]["line"])
     state = None if chosen.file is None else weights.read_state_dict(chosen.file.path)
     facts = _facts(project, parts, pretrained=state is not None or (record is not None and not _from_scratch(record)))
@@ -94,7 +94,7 @@ def _from_scratch(record: dict[str, Any]) -> bool:
     return bool(record["weights"]["from_scratch"])
 
 
-def _facts(project: Project, parts: Parts, *, pretrained: bool) -> DataFacts:
+def _facts(project: Project, parts: Splits, *, pretrained: bool) -> DataFacts:
     """What the config must know of the data; channels and pixels are measured where the task needs it."""
     train = parts.train
     names: dict[str, Any] = {
@@ -107,8 +107,8 @@ def _facts(project: Project, parts: Parts, *, pretrained: bool) -> DataFacts:
     labels = labels_of(train, project), labels_of(parts.val, project)
     preset = preset_config(project.model.preset)
     layout = layout_of(preset)
-    for part, dataset, label_pictures in zip(("train", "val"), (train, parts.val), labels, strict=True):
-        name = register(dataset, project=project.name, part=part, labels=label_pictures, layout=layout)
+    for part, dataset, label_images in zip(("train", "val"), (train, parts.val), labels, strict=True):
+        name = register(dataset, project=project.name, part=part, labels=label_images, layout=layout)
         names[f"{part}_name"] = name
     if project.task == "semantic" and labels[0] is not None:
         names["class_pixels"] = class_pixels(map(read_labels, labels[0].semantic), classes=len(train.categories))
@@ -118,19 +118,19 @@ def _facts(project: Project, parts: Parts, *, pretrained: bool) -> DataFacts:
     return DataFacts(**names)
 
 
-def _channels(parts: Parts, raster: RasterOptions, *, pretrained: bool, takes_any_channels: bool) -> dict[str, Any]:
-    """How many channels the pictures have and, unless weights were made for photos as these are, their scaling.
+def _channels(parts: Splits, raster: RasterOptions, *, pretrained: bool, takes_any_channels: bool) -> dict[str, Any]:
+    """How many channels the images have and, unless weights were made for photos as these are, their scaling.
 
     Raises:
-        DataError: A picture of the validation part has other channels than those of the training part, or no picture
+        DataError: An image of the validation part has other channels than those of the training part, or no image
             to learn from holds data.
     """
     train = parts.train
-    reader = PictureReader(None, raster=raster)
+    reader = ImageReader(None, raster=raster)
     with reader.open(str(train.images[0].path)) as first:
         channels, is_photo = first.channels, first.is_photo
     if is_photo and channels == 1 and not takes_any_channels:
-        channels = 3  # grey photos are shown to such a model as colour photos
+        channels = 3  # gray photos are shown to such a model as color photos
     found: dict[str, Any] = {"channels": channels}
     same = replace(reader, channels=channels)
     for image in parts.val.images:
@@ -143,10 +143,10 @@ def _channels(parts: Parts, raster: RasterOptions, *, pretrained: bool, takes_an
     empty = [str(train.images[number].path) for number in statistics.empty]
     if len(empty) == len(train.images):
         raise DataError(
-            "no picture of the training part holds data anywhere",
+            "no image of the training part holds data anywhere",
             file=empty[0],
             found=f"NaN or no-data values alone, here and in {len(empty) - 1} more" if empty[1:] else None,
-            hint="Correct data.label_images.nodata, or bring other pictures.",
+            hint="Correct data.label_images.nodata, or bring other images.",
         )
     for path in empty:
         logger.warning("%s holds no data anywhere: nothing can be learned from it", path)

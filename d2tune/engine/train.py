@@ -287,7 +287,7 @@ def _main_hooks(
     """What the first process does besides training: evaluate, save, show."""
     iterations = prepared.cfg.SOLVER.MAX_ITER
     dashboards = _dashboards(prepared, folder)
-    validation = Validation(prepared, folder, model, average=average, picture_logs=dashboards)
+    validation = Validation(prepared, folder, model, average=average, image_logs=dashboards)
     period = max(1, iterations // 40)
     files_and_dashboards: list[EventWriter] = [
         JSONWriter(str(folder.metrics)),
@@ -340,5 +340,5 @@ def read_result(folder: RunFolder) -> TrainResult:
     kind: type[InstanceMetrics] | type[MapMetrics] = InstanceMetrics if evaluation["task"] == "instance" else MapMetrics
     metrics = kind.from_json(evaluation)
     best_iteration = int(record["best"]["iteration"])
-    sentence = closing_sentence(metrics, best_iteration=best_iteration, pictures=folder.contact_sheet)
+    sentence = closing_sentence(metrics, best_iteration=best_iteration, contact_sheet=folder.contact_sheet)
     return TrainResult(folder.path, metrics, best_iteration, float(record["durations"]["training_s"]), sentence)

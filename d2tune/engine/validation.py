@@ -16,7 +16,7 @@ from d2tune.engine.hooks import WeightAverage
 from d2tune.engine.prepare import Prepared
 from d2tune.evaluation.evaluator import Quick, Scoring, evaluator_of
 from d2tune.inference.loop import StageTimes
-from d2tune.loggers.protocol import PictureLog
+from d2tune.loggers.protocol import ImageLog
 from d2tune.modeling import checkpoint
 from d2tune.run_folder import RunFolder
 
@@ -29,7 +29,7 @@ class Validation(HookBase):
         folder: Where it writes.
         model: The model in training, not wrapped.
         average: Whose averaged weights are evaluated, or None for the model's own.
-        picture_logs: Dashboards that take the contact sheet.
+        image_logs: Dashboards that take the contact sheet.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class Validation(HookBase):
         model: nn.Module,
         *,
         average: WeightAverage | None,
-        picture_logs: Sequence[PictureLog],
+        image_logs: Sequence[ImageLog],
     ) -> None:
         self._prepared = prepared
         self._folder = folder
         self._model = model
         self._average = average
-        self._picture_logs = picture_logs
+        self._image_logs = image_logs
         self._evaluator = evaluator_of(prepared.parts.val, prepared.cfg, prepared.project)
         self._found: Any = None
         self._quick: Quick | None = None
@@ -89,8 +89,8 @@ class Validation(HookBase):
             state = checkpoint.plain_state(self._model)
         checkpoint.save(self._folder.final, {"model": state, "iteration": self.trainer.completed})
         self._evaluate_best()
-        for log in self._picture_logs:
-            log.log_picture("contact_sheet", self._folder.contact_sheet)
+        for log in self._image_logs:
+            log.log_image("contact_sheet", self._folder.contact_sheet)
 
     def _evaluate_best(self) -> None:
         """Score what the best weights found with everything that takes its time, and draw it."""

@@ -96,7 +96,7 @@ class _Side:
         truth_sha256: Of the ground truth.
         truth: Of instances: a COCO instances dict.
         results: Of instances: COCO results.
-        scorer: Of label pictures or segments: with all images added.
+        scorer: Of label images or segments: with all images added.
     """
 
     name: str

@@ -21,10 +21,10 @@ from d2tune.report.sheets.contact_sheet import Panel, write_contact_sheet
 
 MOST_PANELS = 16
 LONGEST_SIDE_PX = 1100
-"""Pictures are reduced to this before they are drawn: a panel is no larger, and sixteen photos may be."""
+"""Images are reduced to this before they are drawn: a panel is no larger, and sixteen photos may be."""
 
 
-def write_pictures(path: Path, dataset: Dataset, results: Sequence[CocoResult], *, title: str, subtitle: str) -> None:
+def write_images(path: Path, dataset: Dataset, results: Sequence[CocoResult], *, title: str, subtitle: str) -> None:
     """Draw ground truth beside prediction for up to 16 images, spread evenly over the dataset, into one PNG."""
     chosen = chosen_images(len(dataset.images))
     by_image: dict[int, list[CocoResult]] = defaultdict(list)
@@ -46,11 +46,11 @@ def chosen_images(images: int) -> list[int]:
 
 
 def _panel(image: Image, truth: Sequence[Instance], results: Sequence[CocoResult], names: dict[int, str]) -> Panel:
-    picture = read_image(str(image.path), "RGB")
-    factor = min(1.0, LONGEST_SIDE_PX / max(picture.shape[:2]))
-    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
+    photo = read_image(str(image.path), "RGB")
+    factor = min(1.0, LONGEST_SIDE_PX / max(photo.shape[:2]))
+    size = (max(1, round(photo.shape[1] * factor)), max(1, round(photo.shape[0] * factor)))
     return Panel(
-        image_rgb=cv2.resize(picture, size, interpolation=cv2.INTER_AREA),
+        image_rgb=cv2.resize(photo, size, interpolation=cv2.INTER_AREA),
         title=image.file_name,
         truth_masks=_stack([instance_mask(one, image) for one in truth], size),
         truth_labels=[names[one.category_id] for one in truth],

@@ -15,7 +15,7 @@ from d2tune.annotations.convert import read_labels
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.splitting.lists import is_list
 from d2tune.data.label_maps import with_background
-from d2tune.data.splits import load_parts, read_part
+from d2tune.data.splits import load_splits, read_split
 from d2tune.errors import DataError
 from d2tune.evaluation.evaluator import Metrics, Scoring, evaluator_of
 from d2tune.evaluation.map_files import MapsResult, evaluate_panoptic, evaluate_semantic
@@ -66,7 +66,7 @@ def evaluate(
 
     Args:
         run: The run folder.
-        data: Folder or file of annotations, or a list of pictures among the project's annotations; None takes the
+        data: Folder or file of annotations, or a list of images among the project's annotations; None takes the
             project's validation part.
         weights: ``best``, ``final`` or a checkpoint file.
         out: Where the results go; None is ``evaluation`` in the run folder, with the names of other data and of other
@@ -103,15 +103,15 @@ def evaluate(
         "predictions_sha256": evaluator.save(found, target),
     }
     outcome.write(target, bound=bound, times=times)
-    pictures = target / "contact_sheet.png"
+    images = target / "contact_sheet.png"
     evaluator.draw(
-        pictures,
+        images,
         found,
         title=loaded.record["project"],
         subtitle=f"{loaded.weights.stem} on {data or 'the validation part'}, {outcome.headline}",
     )
     kind = "validation" if data is None else "other"
-    sentence = closing_sentence(outcome.metrics, best_iteration=None, pictures=pictures, kind=kind)
+    sentence = closing_sentence(outcome.metrics, best_iteration=None, contact_sheet=images, kind=kind)
     return EvaluationResult(target, outcome.metrics, sentence)
 
 
@@ -170,7 +170,7 @@ def evaluate_files(
         "predictions_sha256": files.sha256_file(predictions),
     }
     write_outcome(target, outcome, bound=bound, times=times)
-    sentence = closing_sentence(outcome.metrics, best_iteration=None, pictures=target / "plots", kind="")
+    sentence = closing_sentence(outcome.metrics, best_iteration=None, contact_sheet=target / "plots", kind="")
     return EvaluationResult(target, outcome.metrics, sentence)
 
 
@@ -237,7 +237,7 @@ def _dataset(folder: RunFolder, project: Project, record: dict[str, Any], data: 
     classes = tuple(record["classes"])
     project = project if project.class_names else project.model_copy(update={"classes": classes})
     if data is None:
-        return load_parts(project, sample=False).val
+        return load_splits(project, sample=False).val
     source = Path(data).resolve()
     if not source.exists():
         raise DataError("no such data", file=source)
@@ -246,5 +246,5 @@ def _dataset(folder: RunFolder, project: Project, record: dict[str, Any], data: 
         moved = {"root": source.parent} | ({} if same_kind else {"format": "auto", "images": None})
         project = project.model_copy(update={"data": project.data.model_copy(update=moved)})
     part = str(source) if is_list(source) else source.name
-    found = read_part(project, part, labels=classes, restore_dir=folder.restored_images)
+    found = read_split(project, part, labels=classes, restore_dir=folder.restored_images)
     return found if project.task == "instance" else with_background(found, project.data.background)

@@ -102,7 +102,7 @@ class Evaluator(Protocol[Found]):
         """Read what `save` wrote."""
 
     def draw(self, path: Path, found: Found, *, title: str, subtitle: str) -> None:
-        """Draw ground truth beside prediction for up to 16 pictures into one PNG."""
+        """Draw ground truth beside prediction for up to 16 images into one PNG."""
 
 
 def evaluator_of(dataset: Dataset, cfg: CfgNode, project: Project) -> Evaluator[Any]:
@@ -111,7 +111,7 @@ def evaluator_of(dataset: Dataset, cfg: CfgNode, project: Project) -> Evaluator[
     Args:
         dataset: The part, with its ground truth.
         cfg: The run's config.
-        project: Its task, and how its pictures are read.
+        project: Its task, and how its images are read.
     """
     if project.task == "instance":
         from d2tune.evaluation.instance import InstanceEvaluator

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from d2tune import files
 from d2tune.annotations.formats.coco import to_coco
 from d2tune.annotations.model.dataset import Dataset
-from d2tune.evaluation.contact_sheet import write_pictures
+from d2tune.evaluation.contact_sheet import write_images
 from d2tune.evaluation.evaluator import Quick, Scoring
 from d2tune.evaluation.outcome import Outcome, evaluate_results, write_outcome
 from d2tune.evaluation.summaries import short_line
@@ -113,4 +113,4 @@ class InstanceEvaluator:
 
     def draw(self, path: Path, found: Sequence[CocoResult], *, title: str, subtitle: str) -> None:
         """Instances on photos, ground truth beside prediction."""
-        write_pictures(path, self._dataset, found, title=title, subtitle=subtitle)
+        write_images(path, self._dataset, found, title=title, subtitle=subtitle)

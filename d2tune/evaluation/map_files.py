@@ -1,4 +1,4 @@
-"""Scoring label pictures and panoptic predictions of any model from files."""
+"""Scoring label images and panoptic predictions of any model from files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from d2tune.run_folder import ensure_writable
 
 @dataclass(frozen=True, slots=True)
 class MapsResult:
-    """What an evaluation of label pictures or panoptic predictions made.
+    """What an evaluation of label images or panoptic predictions made.
 
     Attributes:
         out: The folder with ``evaluation.json`` and ``plots``.
@@ -51,14 +51,14 @@ def evaluate_semantic(
     """Score a folder of label PNGs against another; files belong together by their names.
 
     Args:
-        predictions: Folder of single-channel pictures whose values are places in ``class_names``, 255 for none.
-        ground_truth: Likewise; its pictures are the ones that are scored.
+        predictions: Folder of single-channel images whose values are places in ``class_names``, 255 for none.
+        ground_truth: Likewise; its images are the ones that are scored.
         class_names: The classes.
         out: Where the results go.
         device: Where pixels are counted.
 
     Raises:
-        DataError: A picture is missing, cannot be read, or holds an id that is no class.
+        DataError: An image is missing, cannot be read, or holds an id that is no class.
     """
     began = time.perf_counter()
     if len(class_names) > 255:
@@ -138,10 +138,10 @@ def _panoptic_hash(file: PanopticFile) -> str:
 
 def _labels(path: Path) -> NDArray[Any]:
     try:
-        with PilImage.open(path) as picture:
-            labels = np.asarray(picture)
-    except Exception as error:  # Pillow raises a dozen kinds for broken pictures
-        raise DataError(f"the label picture cannot be read ({error})", file=path) from None
+        with PilImage.open(path) as image:
+            labels = np.asarray(image)
+    except Exception as error:  # Pillow raises a dozen kinds for broken images
+        raise DataError(f"the label image cannot be read ({error})", file=path) from None
     if labels.ndim != 2:
-        raise DataError("the label picture has colours", file=path, expected="one channel of class ids, mode L or P")
+        raise DataError("the label image has colors", file=path, expected="one channel of class ids, mode L or P")
     return labels

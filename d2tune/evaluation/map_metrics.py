@@ -1,4 +1,4 @@
-"""What an evaluation of label pictures or panoptic predictions found out: figures with intervals, table and plots."""
+"""What an evaluation of label images or panoptic predictions found out: figures with intervals, table and plots."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAIN_FIGURE: dict[MapTask, str] = {"semantic": "mIoU", "panoptic": "PQ"}
 
 @dataclass(frozen=True, slots=True)
 class MapMetrics:
-    """The figures of a set of label pictures or panoptic predictions.
+    """The figures of a set of label images or panoptic predictions.
 
     Attributes:
         task: ``semantic`` or ``panoptic``.
@@ -119,7 +119,7 @@ def map_metrics(scorer: SemanticScorer | PanopticScorer, *, intervals: bool) -> 
 def write_map_outcome(
     folder: Path, metrics: MapMetrics, *, bound: Mapping[str, Any], times: StageTimes | None = None
 ) -> None:
-    """Write ``evaluation.json`` and, for label pictures, the folder ``plots``.
+    """Write ``evaluation.json`` and, for label images, the folder ``plots``.
 
     Args:
         folder: Where they go.

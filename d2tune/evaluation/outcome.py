@@ -13,7 +13,7 @@ import numpy as np
 from d2tune import files
 from d2tune.errors import DataError
 from d2tune.inference.loop import StageTimes
-from d2tune.metrics.analysis.analysis import Analysis, analyse, size_ranges
+from d2tune.metrics.analysis.analysis import Analysis, analyze, size_ranges
 from d2tune.metrics.coco.accumulate import RECALLS
 from d2tune.metrics.coco.results import KIND_NAMES, KINDS, InstanceResult, Kind
 from d2tune.metrics.coco.rows import read_coco
@@ -69,7 +69,7 @@ def evaluate_results(
     result = score_set(data, kinds=kinds, backend=backend, area_ranges=ranges, part=part)
     counted = counted_result(data, kinds=kinds, ranges=ranges, backend=backend) or result
     metrics = with_intervals(metrics_of(result, counted=counted), counted)
-    analysis = analyse(data, counted, metrics)
+    analysis = analyze(data, counted, metrics)
     if times is not None:
         spent_s = time.perf_counter() - began
         times.score_s += spent_s

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from numpy.typing import NDArray
 
 from d2tune import files
-from d2tune.annotations.formats.panoptic import from_colours, to_colours
+from d2tune.annotations.formats.panoptic import from_colors, to_colors
 from d2tune.annotations.io.outputs import beside
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.data.catalog import detectron2_dicts
@@ -32,7 +32,7 @@ PREDICTIONS = "predicted_segments"
 """Folder in a run's folder with ``panoptic.json`` and its PNGs, COCO's panoptic format."""
 
 Segments = tuple[bytes, list[dict[str, Any]]]
-"""A PNG whose colours number segments, and their ``segments_info`` with category ids."""
+"""A PNG whose colors number segments, and their ``segments_info`` with category ids."""
 
 
 class PanopticEvaluator:
@@ -71,7 +71,7 @@ class PanopticEvaluator:
             return forward_segments(model, batch, self._dataset)
 
         def finish(index: int, sample: dict[str, Any], one: tuple[NDArray[np.int32], list[dict[str, Any]]]) -> None:
-            found[index] = encode_png(to_colours(one[0])), one[1]
+            found[index] = encode_png(to_colors(one[0])), one[1]
 
         stream(model, samples, forward, finish, times=times, batch_size=batch_size, show_progress=show_progress)
         return found
@@ -123,7 +123,7 @@ class PanopticEvaluator:
         for at in chosen_images(len(found)):
             image = self._dataset.images[at]
             photo = read_image(str(image.path), "RGB")
-            ids, infos = from_colours(decode_png(found[at][0])), found[at][1]
+            ids, infos = from_colors(decode_png(found[at][0])), found[at][1]
             panels.append(
                 LabelPanel(
                     image_rgb=photo,
@@ -141,7 +141,7 @@ class PanopticEvaluator:
         return overlay_of(photo, ids, infos, self._dataset)
 
     def _truth(self, at: int) -> NDArray[np.int32]:
-        return from_colours(decode_png(self._labels.segments[at].read_bytes()))
+        return from_colors(decode_png(self._labels.segments[at].read_bytes()))
 
     def _scored_one(self, at: int, found: Segments) -> str:
         scorer = PanopticScorer(self._dataset.categories)
@@ -156,14 +156,14 @@ class PanopticEvaluator:
         return scorer
 
     def _add(self, scorer: PanopticScorer, at: int, found: Segments) -> None:
-        ids, infos = from_colours(decode_png(found[0])), found[1]
+        ids, infos = from_colors(decode_png(found[0])), found[1]
         scorer.add(ids, infos, self._truth(at), self._labels.infos[at], self._dataset.images[at].file_name)
 
 
 def forward_segments(
     model: Any, batch: Sequence[dict[str, Any]], dataset: Dataset
 ) -> list[tuple[NDArray[np.int32], list[dict[str, Any]]]]:
-    """The segments of each picture of a batch, off the device: ids ``(H, W)`` and ``segments_info`` with category ids.
+    """The segments of each image of a batch, off the device: ids ``(H, W)`` and ``segments_info`` with category ids.
 
     Args:
         model: A panoptic model of Detectron2.
@@ -188,7 +188,7 @@ def _info(info: dict[str, Any], ids: NDArray[np.int32], dataset: Dataset) -> dic
 def overlay_of(
     photo: NDArray[np.uint8], ids: NDArray[np.int32], infos: Sequence[dict[str, Any]], dataset: Dataset
 ) -> NDArray[np.uint8]:
-    """Segments in the colours of their classes on a photo."""
+    """Segments in the colors of their classes on a photo."""
     rows = [
         (info["id"], info["category_id"] - 1, dataset.categories[info["category_id"] - 1].isthing) for info in infos
     ]

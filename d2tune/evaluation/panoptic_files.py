@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from tqdm import tqdm
 
-from d2tune.annotations.formats.panoptic import from_colours
+from d2tune.annotations.formats.panoptic import from_colors
 from d2tune.annotations.io.json_files import JsonError, decode_json
 from d2tune.annotations.model.dataset import Category
 from d2tune.errors import DataError
@@ -61,8 +61,8 @@ class PanopticFile:
         """
         png = self.png(image_id)
         try:
-            with PilImage.open(png) as picture:
-                return from_colours(np.asarray(picture.convert("RGB")))
+            with PilImage.open(png) as image:
+                return from_colors(np.asarray(image.convert("RGB")))
         except Exception as error:  # Pillow raises a dozen kinds for broken PNGs
             raise DataError(f"the PNG cannot be read ({error})", file=png) from error
 
@@ -119,7 +119,7 @@ def score_panoptic_files(
             f"{len(missing)} of {len(ground_truth.rows)} images have no prediction",
             file=predictions.path,
             place=f"image {missing[0]}",
-            hint="A picture without segments is predicted by an all black PNG and empty segments_info.",
+            hint="An image without segments is predicted by an all black PNG and empty segments_info.",
         )
     scorer = PanopticScorer(ground_truth.categories, device=device)
     for image_id, row in tqdm(ground_truth.rows.items(), desc="panoptic", unit="image", disable=None):

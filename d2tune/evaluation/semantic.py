@@ -1,4 +1,4 @@
-"""Evaluating a semantic model: how well its label pictures agree with those drawn."""
+"""Evaluating a semantic model: how well its label images agree with those drawn."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from detectron2.config import CfgNode
 from numpy.typing import NDArray
 
 from d2tune import files
-from d2tune.annotations.formats.semantic import VOID
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.io.outputs import beside
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.catalog import detectron2_dicts
-from d2tune.data.image_reader import PictureReader, picture_reader
+from d2tune.data.image_reader import ImageReader, image_reader
 from d2tune.data.label_maps import decode_png, encode_png, label_files, read_labels
 from d2tune.data.semantic_mapper import SemanticEvaluationSamples, resized_labels
 from d2tune.evaluation.contact_sheet import chosen_images
@@ -35,15 +35,15 @@ from d2tune.report.sheets.label_overlay import to_rgb
 from d2tune.report.sheets.label_sheet import LabelPanel, write_label_sheet
 
 PREDICTIONS = "predicted_labels"
-"""Folder of label pictures in a run's folder: the place of the class, 255 where there is none."""
+"""Folder of label images in a run's folder: the place of the class, 255 where there is none."""
 
 LabelPng = bytes
-"""A label picture ``(H, W)`` as a PNG, which takes a hundredth of its pixels' memory."""
+"""A label image ``(H, W)`` as a PNG, which takes a hundredth of its pixels' memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapOutcome:
-    """An evaluation of label pictures or panoptic predictions in full."""
+    """An evaluation of label images or panoptic predictions in full."""
 
     metrics: MapMetrics
 
@@ -63,14 +63,14 @@ class SemanticEvaluator:
     Args:
         dataset: The part, its background painted.
         cfg: The run's config.
-        project: How its pictures are read, and the competition that its data are of.
+        project: How its images are read, and the competition that its data are of.
     """
 
     def __init__(self, dataset: Dataset, cfg: CfgNode, project: Project) -> None:
         self._dataset = dataset
         self._cfg = cfg
         self._project = project
-        self._reader = picture_reader(project, cfg)
+        self._reader = image_reader(project, cfg)
         self._labels = label_files(dataset, task="semantic")
 
     def predict(
@@ -81,7 +81,7 @@ class SemanticEvaluator:
         batch_size: int | None = None,
         show_progress: bool | None = None,
     ) -> list[LabelPng]:
-        """A label picture for each image, in order."""
+        """A label image for each image, in order."""
         return predict_labels(
             model,
             self._dataset,
@@ -127,7 +127,7 @@ class SemanticEvaluator:
         return [places[image.id].read_bytes() for image in self._dataset.images]
 
     def draw(self, path: Path, found: Sequence[LabelPng], *, title: str, subtitle: str) -> None:
-        """The picture, the labels drawn and those predicted, with a legend."""
+        """The image, the labels drawn and those predicted, with a legend."""
         panels = []
         for at in chosen_images(len(found)):
             image, (predicted, truth) = self._dataset.images[at], self._both(found, at)
@@ -159,7 +159,7 @@ class SemanticEvaluator:
     def _both(self, found: Sequence[LabelPng], at: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Prediction and ground truth of an image; pixels without data are left out of both."""
         predicted, truth = decode_png(found[at]), read_labels(self._labels.semantic[at])
-        return predicted, np.where(predicted == VOID, np.uint8(VOID), truth)
+        return predicted, np.where(predicted == IGNORE_LABEL, np.uint8(IGNORE_LABEL), truth)
 
     def scorer(self, found: Sequence[LabelPng], *, boundary: bool = True) -> SemanticScorer:
         """A scorer with all images of the part added."""
@@ -173,7 +173,7 @@ def predict_labels(
     model: Any,
     dataset: Dataset,
     cfg: CfgNode,
-    reader: PictureReader,
+    reader: ImageReader,
     *,
     times: StageTimes | None = None,
     batch_size: int | None = None,
@@ -184,8 +184,8 @@ def predict_labels(
     Args:
         model: A semantic model.
         dataset: Images to run on; its instances are not looked at.
-        cfg: For image size, and the size of windows where pictures are large.
-        reader: Reads the pictures.
+        cfg: For image size, and the size of windows where images are large.
+        reader: Reads the images.
         times: Takes the time of each stage.
         batch_size: Images or windows per forward pass.
         show_progress: Whether to draw a progress bar; None draws one on a terminal.
@@ -216,20 +216,20 @@ def predict_labels(
 
 
 def predict_windows(
-    model: Any, path: str | Path, cfg: CfgNode, reader: PictureReader, *, classes: int, **options: Any
+    model: Any, path: str | Path, cfg: CfgNode, reader: ImageReader, *, classes: int, **options: Any
 ) -> NDArray[np.uint8]:
-    """The labels ``(H, W)`` of one picture, found in windows of ``cfg.TEST.WINDOW_PX``."""
-    with reader.open(path) as picture:
-        labels = np.empty((picture.height_px, picture.width_px), np.uint8)
+    """The labels ``(H, W)`` of one image, found in windows of ``cfg.TEST.WINDOW_PX``."""
+    with reader.open(path) as image:
+        labels = np.empty((image.height_px, image.width_px), np.uint8)
         for rows in predict_rows(
-            model, picture, classes=classes, window_px=cfg.TEST.WINDOW_PX, scores="probabilities", **options
+            model, image, classes=classes, window_px=cfg.TEST.WINDOW_PX, scores="probabilities", **options
         ):
             labels[rows.top_px : rows.top_px + len(rows.class_ids)] = rows.class_ids
     return labels
 
 
 def forward_labels(model: Any, batch: Sequence[dict[str, Any]]) -> list[NDArray[np.uint8]]:
-    """The class of every pixel of each picture of a batch, off the device."""
+    """The class of every pixel of each image of a batch, off the device."""
     found = [one["sem_seg"].argmax(dim=0).to(torch.uint8).cpu().numpy() for one in model(batch)]
     return [_without_data(labels, sample) for labels, sample in zip(found, batch, strict=True)]
 
@@ -240,11 +240,11 @@ def _without_data(labels: NDArray[np.uint8], sample: dict[str, Any]) -> NDArray[
     if not image.is_floating_point():
         return labels
     empty = resized_labels(image.isnan().all(dim=0).numpy().astype(np.uint8), labels.shape)
-    return np.where(empty == 1, np.uint8(VOID), labels)
+    return np.where(empty == 1, np.uint8(IGNORE_LABEL), labels)
 
 
 def save_labels(found: Sequence[LabelPng], images: Sequence[Image], class_names: Sequence[str], folder: Path) -> None:
-    """Write label pictures, and ``categories.json`` with what each value means."""
+    """Write label images, and ``categories.json`` with what each value means."""
     places = beside(images, folder, ".png")
     for image, content in zip(images, found, strict=True):
         files.write_bytes(places[image.id], content)
@@ -252,11 +252,11 @@ def save_labels(found: Sequence[LabelPng], images: Sequence[Image], class_names:
 
 
 def write_categories(folder: Path, class_names: Sequence[str]) -> None:
-    """Write ``categories.json``: what each value of the label pictures in a folder means."""
+    """Write ``categories.json``: what each value of the label images in a folder means."""
     files.write_json(folder / "categories.json", [{"label": at, "name": name} for at, name in enumerate(class_names)])
 
 
-def shown(reader: PictureReader, image: Image) -> NDArray[np.uint8]:
-    """A picture of any number of channels as RGB ``(H, W, 3)``, for people."""
+def shown(reader: ImageReader, image: Image) -> NDArray[np.uint8]:
+    """An image of any number of channels as RGB ``(H, W, 3)``, for people."""
     rgb: NDArray[np.uint8] = to_rgb(reader.shown(reader.read(str(image.path))))
     return rgb

@@ -75,7 +75,7 @@ def closing_sentence(
     metrics: InstanceMetrics | MapMetrics,
     *,
     best_iteration: int | None,
-    pictures: Path | None,
+    contact_sheet: Path | None,
     kind: str = "validation",
 ) -> str:
     """One sentence a person who knows no metric can use, with the figures for those who do."""
@@ -84,7 +84,7 @@ def closing_sentence(
         sentence = _map_sentence(metrics, images, best_iteration)
     else:
         sentence = _instance_sentence(metrics, images, best_iteration)
-    return sentence + (f"; look at {pictures}." if pictures is not None else ".")
+    return sentence + (f"; look at {contact_sheet}." if contact_sheet is not None else ".")
 
 
 def _map_sentence(metrics: MapMetrics, images: str, best_iteration: int | None) -> str:

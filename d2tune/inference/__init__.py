@@ -1,1 +1,1 @@
-"""Putting a trained model to work on pictures."""
+"""Putting a trained model to work on images."""

@@ -44,7 +44,7 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``image`` ``(3, h, w)``, the picture's own ``height`` and ``width``, and ``image_id``."""
+        """``image`` ``(3, h, w)``, the image's own ``height`` and ``width``, and ``image_id``."""
 
     def input_size(self, index: int) -> tuple[int, int]:
         """Height and width of the ``image`` of a sample, known without loading it."""
@@ -57,11 +57,11 @@ class StageTimes:
     Stages overlap, so that their sum can exceed ``total_s``.
 
     Attributes:
-        load_s: Reading and decoding pictures, and resizing them.
+        load_s: Reading and decoding images, and resizing them.
         forward_s: The network.
         postprocess_s: Pasting and encoding masks.
         score_s: Matching and metrics.
-        total_s: On the clock, from the first picture to the last figure.
+        total_s: On the clock, from the first image to the last figure.
     """
 
     load_s: float = 0.0
@@ -314,11 +314,11 @@ class _Raw:
     """What the network found on one image, off the device.
 
     Attributes:
-        boxes_xyxy: ``(N, 4)`` in pixels of the picture, float32.
+        boxes_xyxy: ``(N, 4)`` in pixels of the image, float32.
         scores: ``(N,)``.
         classes: ``(N,)`` contiguous.
-        masks: ``(N, M, M)`` probabilities over the boxes, or ``(N, H, W)`` bool on the picture, or None.
-        is_pasted: Whether the masks are on the picture already.
+        masks: ``(N, M, M)`` probabilities over the boxes, or ``(N, H, W)`` bool on the image, or None.
+        is_pasted: Whether the masks are on the image already.
     """
 
     boxes_xyxy: NDArray[np.float32]
@@ -380,7 +380,7 @@ def detect(model: Any, sample: dict[str, Any], image_id: int, category_ids: Sequ
 
     Args:
         model: A Detectron2 model in evaluation mode.
-        sample: ``image`` ``(3, h, w)`` and the picture's own ``height`` and ``width``.
+        sample: ``image`` ``(3, h, w)`` and the image's own ``height`` and ``width``.
         image_id: ``Image.id``.
         category_ids: Category id by contiguous class.
     """

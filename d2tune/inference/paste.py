@@ -46,15 +46,15 @@ def paste_rle(
 def _samples(
     start: int, stop: int, low: np.float32, high: np.float32, cells: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Where the centres of pixels ``start`` to ``stop`` lie among the cells of a mask that spans ``low`` to ``high``.
+    """Where the centers of pixels ``start`` to ``stop`` lie among the cells of a mask that spans ``low`` to ``high``.
 
     The steps are those of torch's ``grid_sample`` without aligned corners, each in single precision.
 
     Returns:
         For each pixel the cell before it, counted from the padding in front of the mask, and the weight of the next.
     """
-    centres = np.arange(start, stop, dtype=np.float32) + _HALF
-    grid = (centres - low) / (high - low) * _TWO - _ONE
+    centers = np.arange(start, stop, dtype=np.float32) + _HALF
+    grid = (centers - low) / (high - low) * _TWO - _ONE
     places = ((grid + _ONE) * np.float32(cells) - _ONE) / _TWO
     before = np.floor(places)
     weights = places - before

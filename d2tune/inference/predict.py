@@ -1,4 +1,4 @@
-"""Predicting on pictures nobody has annotated."""
+"""Predicting on images nobody has annotated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from d2tune.annotations.io.outputs import beside, refuse_existing
 from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
 from d2tune.annotations.model.types import Rle
 from d2tune.data.mapper import inference_sample
-from d2tune.data.splits import load_parts
+from d2tune.data.splits import load_splits
 from d2tune.errors import DataError
 from d2tune.inference.loop import detect, inference_mode
 from d2tune.inference.predict_maps import find_rasters, predict_panoptic, predict_semantic, readable_photos
@@ -40,10 +40,10 @@ class PredictionResult:
     """What a prediction made.
 
     Attributes:
-        out: The folder with the predictions and a picture for each image, or with the Labelme files; or the CSV file.
+        out: The folder with the predictions and an image for each image, or with the Labelme files; or the CSV file.
         images: Images predicted on.
         instances: Instances found, of the score asked for or higher; of a semantic or panoptic run the regions.
-        skipped: Pictures that were left out, with the reason.
+        skipped: Images that were left out, with the reason.
         task: Of the run.
     """
 
@@ -56,11 +56,11 @@ class PredictionResult:
     @property
     def summary(self) -> str:
         """What was found, in a line."""
-        pictures = f"{self.images} image{'' if self.images == 1 else 's'}"
+        photos = f"{self.images} image{'' if self.images == 1 else 's'}"
         if self.task == "instance":
-            return f"{self.instances} instances on {pictures}: {self.out}"
+            return f"{self.instances} instances on {photos}: {self.out}"
         regions = f"{self.instances} regions on " if self.instances else "label maps of "
-        return f"{regions}{pictures}: {self.out}"
+        return f"{regions}{photos}: {self.out}"
 
 
 def predict(
@@ -74,16 +74,16 @@ def predict(
     tolerance_px: float = 1.0,
     force: bool = False,
 ) -> PredictionResult:
-    """Predict on a picture or on every picture below a folder.
+    """Predict on an image or on every image below a folder.
 
     What a semantic and a panoptic run write says `predict_maps`. Of an instance run, this writes ``predictions.json``,
-    a COCO file with images, categories and annotations that carry a score, and a picture with the instances drawn for
-    each image. As Labelme, it writes one file for each picture, to be corrected in Labelme and trained on; a picture
+    a COCO file with images, categories and annotations that carry a score, and an image with the instances drawn for
+    each image. As Labelme, it writes one file for each image, to be corrected in Labelme and trained on; an image
     whose file is already there is left out.
 
     Args:
         run: The run folder.
-        source: A picture or a folder; None takes the pictures of the validation part.
+        source: An image or a folder; None takes the images of the validation part.
         out: Where the results go: a folder; a name that ends in ``.csv`` is the CSV file itself.
         weights: ``best``, ``final`` or a checkpoint file.
         min_score: Least score of an instance, from 0 to 1; None is 0.5.
@@ -93,34 +93,34 @@ def predict(
         force: Write Labelme files and a CSV also where there are some already.
 
     Raises:
-        DataError: There are no pictures, the CSV is there already, or all have their Labelme files.
+        DataError: There are no images, the CSV is there already, or all have their Labelme files.
         RunError: The run cannot be used, or ``out`` cannot be written.
     """
     target = Path(out)
     task, pictured = _pictured(run)
     _check_task(task, to, min_score)
     if source is not None:
-        root, pictures = pictured(Path(source))
+        root, photos = pictured(Path(source))
     if to == "csv":
         target = target if target.suffix.lower() == ".csv" else target / "submission.csv"
         refuse_existing([target], force=force)
     ensure_writable(target.parent if to == "csv" else target)
     loaded = load_run(run, weights=weights)
     if source is None:
-        root, pictures = _validation_pictures(loaded)
+        root, photos = _validation_images(loaded)
     skipped: list[str] = []
     if to == "labelme" and not force:
-        pictures, skipped = _unannotated(pictures, root, target)
+        photos, skipped = _unannotated(photos, root, target)
     if task != "instance":
         find = predict_semantic if task == "semantic" else predict_panoptic
-        maps = find(loaded, root, pictures, target, to=to, tolerance_px=tolerance_px, force=force)
+        maps = find(loaded, root, photos, target, to=to, tolerance_px=tolerance_px, force=force)
         return PredictionResult(target, maps.images, maps.regions, (*skipped, *maps.skipped), task)
     classes = loaded.record["classes"]
     least = 0.5 if min_score is None else min_score
     images: list[Image] = []
     annotations: list[dict[str, Any]] = []
     with inference_mode(loaded.model):
-        for path, name, image_rgb in readable_photos(pictures, root, skipped):
+        for path, name, image_rgb in readable_photos(photos, root, skipped):
             found = [one for one in _run(loaded, image_rgb, len(images) + 1) if one["score"] >= least]
             height_px, width_px = image_rgb.shape[:2]
             images.append(Image(len(images) + 1, name, width_px, height_px, path.absolute()))
@@ -128,7 +128,7 @@ def predict(
             if to != "labelme":
                 _draw(target / f"{name}.predicted.jpg", image_rgb, found, classes)
     if not images:
-        raise DataError("no picture could be read", file=root, found=skipped[0])
+        raise DataError("no image could be read", file=root, found=skipped[0])
     if to == "labelme":
         labelme.write(_dataset(images, annotations, classes), target, tolerance_px=tolerance_px, force=force)
     else:
@@ -137,18 +137,18 @@ def predict(
 
 
 def _pictured(run: str | Path) -> tuple[str, Callable[[Path], tuple[Path, list[Path]]]]:
-    """A run's task, and how its pictures are found."""
+    """A run's task, and how its images are found."""
     folder = RunFolder(Path(run))
     record = folder.read_record()
     task = str(record.get("task", "instance"))
     data = load_project(folder.project).project.data
     if data.format != "label_images":
-        return task, find_pictures
+        return task, find_images
     return task, partial(_rasters_of, said=data.label_images, stacked=bool(record["input"].get("stacked")))
 
 
 def _rasters_of(source: Path, *, said: LabelImages, stacked: bool) -> tuple[Path, list[Path]]:
-    """As `find_rasters`; of a part of the data, with its pictures beside its label pictures, the pictures."""
+    """As `find_rasters`; of a part of the data, with its images beside its label images, the images."""
     images, labels = source / said.images, source / said.labels
     return find_rasters(images if images.is_dir() and labels.is_dir() else source, stacked=stacked)
 
@@ -163,19 +163,19 @@ def _check_task(task: str, to: str, min_score: float | None) -> None:
         raise DataError(f"a {task} run has no scores to choose by", place="--min-score", hint="Leave it out.")
 
 
-def _unannotated(pictures: Sequence[Path], root: Path, out: Path) -> tuple[list[Path], list[str]]:
-    """The pictures without a Labelme file in ``out``, and a line for each that has one."""
-    images = [Image(number, path.relative_to(root).as_posix(), 0, 0) for number, path in enumerate(pictures)]
+def _unannotated(photos: Sequence[Path], root: Path, out: Path) -> tuple[list[Path], list[str]]:
+    """The images without a Labelme file in ``out``, and a line for each that has one."""
+    images = [Image(number, path.relative_to(root).as_posix(), 0, 0) for number, path in enumerate(photos)]
     places = beside(images, out, ".json")
     there = {number for number, place in places.items() if os.path.lexists(place)}
-    if len(there) == len(pictures):
+    if len(there) == len(photos):
         raise DataError(
-            f"every picture has its Labelme file already ({len(there)} in all)",
+            f"every image has its Labelme file already ({len(there)} in all)",
             file=places[0],
             hint="Write to another folder with --out, or overwrite them with --force.",
         )
-    lines = [f"{path}: there is a {places[number].name} already" for number, path in enumerate(pictures)]
-    left = [path for number, path in enumerate(pictures) if number not in there]
+    lines = [f"{path}: there is a {places[number].name} already" for number, path in enumerate(photos)]
+    left = [path for number, path in enumerate(photos) if number not in there]
     return left, [lines[number] for number in sorted(there)]
 
 
@@ -204,8 +204,8 @@ def _write_coco(
     files.write_json(path, content, indent=None)
 
 
-def find_pictures(source: Path) -> tuple[Path, list[Path]]:
-    """The folder that names are relative to, and the pictures in order.
+def find_images(source: Path) -> tuple[Path, list[Path]]:
+    """The folder that names are relative to, and the images in order.
 
     Raises:
         DataError: There are none.
@@ -213,22 +213,22 @@ def find_pictures(source: Path) -> tuple[Path, list[Path]]:
     if source.is_file():
         return source.parent, [source]
     if not source.is_dir():
-        raise DataError("no such picture or folder", file=source)
-    pictures = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not pictures:
-        raise DataError("no pictures", file=source, expected=f"files ending in {', '.join(SUFFIXES)}")
-    return source, pictures
+        raise DataError("no such image or folder", file=source)
+    photos = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not photos:
+        raise DataError("no images", file=source, expected=f"files ending in {', '.join(SUFFIXES)}")
+    return source, photos
 
 
-def _validation_pictures(loaded: LoadedRun) -> tuple[Path, list[Path]]:
+def _validation_images(loaded: LoadedRun) -> tuple[Path, list[Path]]:
     project = loaded.loaded.project
     if not project.class_names:
         project = project.model_copy(update={"classes": tuple(loaded.record["classes"])})
-    dataset = load_parts(project, sample=False).val
-    pictures = [image.path for image in dataset.images if image.path is not None]
+    dataset = load_splits(project, sample=False).val
+    photos = [image.path for image in dataset.images if image.path is not None]
     root = dataset.image_root or project.data.root
-    inside = all(path.is_relative_to(root) for path in pictures)
-    return (root if inside else Path(pictures[0].anchor)), pictures
+    inside = all(path.is_relative_to(root) for path in photos)
+    return (root if inside else Path(photos[0].anchor)), photos
 
 
 def _run(loaded: LoadedRun, image_rgb: NDArray[np.uint8], image_id: int) -> list[dict[str, Any]]:

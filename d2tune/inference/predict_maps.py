@@ -1,4 +1,4 @@
-"""Predicting label maps and panoptic segments on pictures nobody has annotated."""
+"""Predicting label maps and panoptic segments on images nobody has annotated."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tqdm import tqdm
 from d2tune import files
 from d2tune.annotations.formats import labelme, rle_csv
 from d2tune.annotations.formats.from_masks import dataset_of_masks
-from d2tune.annotations.formats.panoptic import from_colours, to_colours
+from d2tune.annotations.formats.panoptic import from_colors, to_colors
 from d2tune.annotations.io.outputs import beside
 from d2tune.annotations.io.raster_files import ARRAY_SUFFIXES
 from d2tune.annotations.io.rasters import is_raster_name
 from d2tune.annotations.model.dataset import Category, Dataset, Image
-from d2tune.data.image_reader import OpenPicture, PictureReader, Pixels, picture_reader
+from d2tune.data.image_reader import ImageReader, OpenImage, Pixels, image_reader
 from d2tune.data.label_maps import decode_png, encode_png, panoptic_table
 from d2tune.data.mapper import inference_sample, read_image
 from d2tune.data.semantic_mapper import semantic_sample
@@ -33,19 +33,19 @@ from d2tune.inference.raster_output import LabelTiff, Preview
 from d2tune.inference.sliding_window import predict_rows
 from d2tune.inference.submission import dataset_of_maps, instances_of_map, write_submission
 from d2tune.modeling.from_run import LoadedRun
-from d2tune.report.sheets.label_overlay import colours, overlay, to_rgb
+from d2tune.report.sheets.label_overlay import colors, overlay, to_rgb
 
 _TIFFS = (".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True)
 class MapsFound:
-    """What was found on some pictures.
+    """What was found on some images.
 
     Attributes:
-        images: Pictures predicted on.
+        images: Images predicted on.
         regions: Regions or objects found.
-        skipped: Pictures that were left out, with the reason.
+        skipped: Images that were left out, with the reason.
     """
 
     images: int
@@ -54,7 +54,7 @@ class MapsFound:
 
 
 def find_rasters(source: Path, *, stacked: bool) -> tuple[Path, list[Path]]:
-    """The folder that names are relative to, and the pictures in order: files, or folders of files to stack.
+    """The folder that names are relative to, and the images in order: files, or folders of files to stack.
 
     Raises:
         DataError: There are none.
@@ -62,10 +62,10 @@ def find_rasters(source: Path, *, stacked: bool) -> tuple[Path, list[Path]]:
     if source.is_file():
         return source.parent, [source]
     if not source.is_dir():
-        raise DataError("no such picture or folder", file=source)
+        raise DataError("no such image or folder", file=source)
     found = sorted(path for path in source.rglob("*") if path.is_file() and is_raster_name(path.name))
     if not found:
-        raise DataError("no pictures", file=source, expected="photos, TIFFs, .npy or .npz files")
+        raise DataError("no images", file=source, expected="photos, TIFFs, .npy or .npz files")
     if not stacked:
         return source, found
     folders = sorted({path.parent for path in found})
@@ -73,38 +73,38 @@ def find_rasters(source: Path, *, stacked: bool) -> tuple[Path, list[Path]]:
 
 
 def predict_semantic(
-    loaded: LoadedRun, root: Path, pictures: Sequence[Path], out: Path, *, to: str, tolerance_px: float, force: bool
+    loaded: LoadedRun, root: Path, photos: Sequence[Path], out: Path, *, to: str, tolerance_px: float, force: bool
 ) -> MapsFound:
-    """Label every pixel of some pictures.
+    """Label every pixel of some images.
 
     Rasters give ``labels/NAME.tif``, tiled and written while the windows go over them, with the raster's place on
-    earth; photos give ``labels/NAME.png``. Beside them there is a picture to look at for each.
+    earth; photos give ``labels/NAME.png``. Beside them there is an image to look at for each.
 
     Args:
         loaded: The run.
         root: The folder that names are relative to.
-        pictures: The pictures.
+        photos: The images.
         out: Where the results go.
         to: ``auto``; ``labelme`` for outlines to be corrected; ``csv`` for a competition's file.
         tolerance_px: How far the outlines in Labelme files may lie from those of the regions.
         force: Write also where there are files already.
 
     Raises:
-        DataError: No picture could be read, or the run's project names no dialect of CSV.
+        DataError: No image could be read, or the run's project names no dialect of CSV.
     """
     project = loaded.loaded.project
     preset = project.data.csv_preset
     if to == "csv" and preset is None:
         expected = f"one of {', '.join(rle_csv.PRESETS)}"
         raise DataError("the project names no dialect of CSV", place="data.csv_preset", expected=expected)
-    reader = picture_reader(project, loaded.cfg)
+    reader = image_reader(project, loaded.cfg)
     names = tuple(loaded.record["classes"])
     images: list[Image] = []
     maps: list[bytes] = []
     skipped: list[str] = []
-    places = _label_places(pictures, root, out / "labels")
+    places = _label_places(photos, root, out / "labels")
     with inference_mode(loaded.model):
-        bar = tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False)
+        bar = tqdm(photos, desc="predicting", unit="image", disable=None, leave=False)
         for path, place in zip(bar, places, strict=True):
             name = path.relative_to(root).as_posix()
             try:
@@ -122,7 +122,7 @@ def predict_semantic(
                 continue
             images.append(Image(len(images) + 1, name, width_px, height_px, path.absolute()))
     if not images:
-        raise DataError("no picture could be read", file=root, found=skipped[0])
+        raise DataError("no image could be read", file=root, found=skipped[0])
     if to == "auto":
         write_categories(out / "labels", names)
     background = project.data.background
@@ -139,7 +139,7 @@ def predict_semantic(
     return MapsFound(len(images), regions, tuple(skipped))
 
 
-def _is_raster(path: Path, reader: PictureReader) -> bool:
+def _is_raster(path: Path, reader: ImageReader) -> bool:
     is_file_of_raster = path.suffix.lower() in (*_TIFFS, *ARRAY_SUFFIXES)
     return reader.raster is not None and (path.is_dir() or is_file_of_raster)
 
@@ -148,17 +148,17 @@ def _decoded(maps: Sequence[bytes]) -> Iterator[NDArray[np.uint8]]:
     return (decode_png(one) for one in maps)
 
 
-def _label_places(pictures: Sequence[Path], root: Path, folder: Path) -> list[Path]:
-    """A PNG for each picture; those that differ by their suffix alone keep theirs before the new one."""
-    names = [path.relative_to(root).as_posix() for path in pictures]
+def _label_places(photos: Sequence[Path], root: Path, folder: Path) -> list[Path]:
+    """A PNG for each image; those that differ by their suffix alone keep theirs before the new one."""
+    names = [path.relative_to(root).as_posix() for path in photos]
     # a point in the name of a folder begins no suffix
-    named = [f"{name}.tif" if path.is_dir() else name for name, path in zip(names, pictures, strict=True)]
+    named = [f"{name}.tif" if path.is_dir() else name for name, path in zip(names, photos, strict=True)]
     places = beside([Image(number, name, 0, 0) for number, name in enumerate(named)], folder, ".png")
     return list(places.values())
 
 
-def _labels_of(loaded: LoadedRun, reader: PictureReader, path: Path, pixels: Pixels, classes: int) -> NDArray[np.uint8]:
-    """The label map of a picture that fits into memory."""
+def _labels_of(loaded: LoadedRun, reader: ImageReader, path: Path, pixels: Pixels, classes: int) -> NDArray[np.uint8]:
+    """The label map of an image that fits into memory."""
     cfg = loaded.cfg
     if cfg.TEST.WINDOW_PX and max(pixels.shape[:2]) > cfg.TEST.WINDOW_PX:
         return predict_windows(loaded.model, path, cfg, reader, classes=classes)
@@ -168,48 +168,48 @@ def _labels_of(loaded: LoadedRun, reader: PictureReader, path: Path, pixels: Pix
 
 
 def _write_photo(
-    loaded: LoadedRun, reader: PictureReader, path: Path, shown: Path, place: Path, names: Sequence[str]
+    loaded: LoadedRun, reader: ImageReader, path: Path, shown: Path, place: Path, names: Sequence[str]
 ) -> tuple[int, int]:
-    """Write the labels of a photo to ``place`` and a picture of them to ``shown``; gives its height and width."""
+    """Write the labels of a photo to ``place`` and an image of them to ``shown``; gives its height and width."""
     pixels = reader.read(path)
     labels = _labels_of(loaded, reader, path, pixels, len(names))
     files.write_bytes(place, encode_png(labels))
-    _write_jpeg(shown, overlay(to_rgb(reader.shown(pixels)), labels, colours=colours(names)))
+    _write_jpeg(shown, overlay(to_rgb(reader.shown(pixels)), labels, colors=colors(names)))
     return labels.shape[0], labels.shape[1]
 
 
 def _write_raster(
-    loaded: LoadedRun, reader: PictureReader, path: Path, out: Path, place: Path, names: Sequence[str]
+    loaded: LoadedRun, reader: ImageReader, path: Path, out: Path, place: Path, names: Sequence[str]
 ) -> tuple[int, int]:
     """Label a raster, and write rows as they are finished; gives its height and width."""
     shown = out / place.relative_to(out / "labels").with_suffix(".predicted.png")
-    with reader.open(path) as picture, ExitStack() as stack:
-        size: dict[str, Any] = {"height_px": picture.height_px, "width_px": picture.width_px, "colours": colours(names)}
-        tiff = LabelTiff(place.with_suffix(".tif"), georeference=picture.georeference, **size)
+    with reader.open(path) as photo, ExitStack() as stack:
+        size: dict[str, Any] = {"height_px": photo.height_px, "width_px": photo.width_px, "colors": colors(names)}
+        tiff = LabelTiff(place.with_suffix(".tif"), georeference=photo.georeference, **size)
         targets = stack.enter_context(tiff), stack.enter_context(Preview(shown, **size))
-        for rows in _rows_of(loaded, reader, path, picture, len(names)):
+        for rows in _rows_of(loaded, reader, path, photo, len(names)):
             for target in targets:
                 target.write(rows)
-        return picture.height_px, picture.width_px
+        return photo.height_px, photo.width_px
 
 
 def _rows_of(
-    loaded: LoadedRun, reader: PictureReader, path: Path, picture: OpenPicture, classes: int
+    loaded: LoadedRun, reader: ImageReader, path: Path, photo: OpenImage, classes: int
 ) -> Iterator[NDArray[np.uint8]]:
     """The labels of a raster from top to bottom: by windows, or at once where the model sees it resized."""
     window_px = loaded.cfg.TEST.WINDOW_PX
     if not window_px:
-        yield _labels_of(loaded, reader, path, picture.read(), classes)
+        yield _labels_of(loaded, reader, path, photo.read(), classes)
         return
-    for rows in predict_rows(loaded.model, picture, classes=classes, window_px=window_px, scores="probabilities"):
+    for rows in predict_rows(loaded.model, photo, classes=classes, window_px=window_px, scores="probabilities"):
         yield rows.class_ids
 
 
 def readable_photos(
-    pictures: Sequence[Path], root: Path, skipped: list[str]
+    photos: Sequence[Path], root: Path, skipped: list[str]
 ) -> Iterator[tuple[Path, str, NDArray[np.uint8]]]:
     """Each photo with its name below ``root`` and its pixels in RGB; why others were left out goes into ``skipped``."""
-    for path in tqdm(pictures, desc="predicting", unit="image", disable=None, leave=False):
+    for path in tqdm(photos, desc="predicting", unit="image", disable=None, leave=False):
         try:
             image_rgb = read_image(str(path), "RGB")
         except DataError as error:
@@ -219,17 +219,17 @@ def readable_photos(
 
 
 def predict_panoptic(
-    loaded: LoadedRun, root: Path, pictures: Sequence[Path], out: Path, *, to: str, tolerance_px: float, force: bool
+    loaded: LoadedRun, root: Path, photos: Sequence[Path], out: Path, *, to: str, tolerance_px: float, force: bool
 ) -> MapsFound:
     """Find the objects and regions of some photos.
 
-    This writes ``panoptic.json``, a COCO panoptic file, with its PNGs in ``panoptic``, and a picture to look at for
+    This writes ``panoptic.json``, a COCO panoptic file, with its PNGs in ``panoptic``, and an image to look at for
     each photo.
 
     Args:
         loaded: The run.
         root: The folder that names are relative to.
-        pictures: The photos.
+        photos: The photos.
         out: Where the results go.
         to: ``auto``, or ``labelme`` for outlines to be corrected.
         tolerance_px: How far the outlines in Labelme files may lie from those of the segments.
@@ -246,17 +246,17 @@ def predict_panoptic(
     found: list[Segments] = []
     skipped: list[str] = []
     with inference_mode(loaded.model):
-        for path, name, image_rgb in readable_photos(pictures, root, skipped):
+        for path, name, image_rgb in readable_photos(photos, root, skipped):
             pixels = image_rgb if cfg.INPUT.FORMAT == "RGB" else image_rgb[:, :, ::-1]
             sizes = {"short_side_px": cfg.INPUT.MIN_SIZE_TEST, "max_side_px": cfg.INPUT.MAX_SIZE_TEST}
             ((ids, infos),) = forward_segments(loaded.model, [inference_sample(pixels, **sizes)], known)
             images.append(Image(len(images) + 1, name, image_rgb.shape[1], image_rgb.shape[0], path.absolute()))
             # a PNG takes a hundredth of the memory
-            found.append((encode_png(to_colours(ids)), infos))
+            found.append((encode_png(to_colors(ids)), infos))
             if to == "auto":
                 _write_jpeg(out / f"{name}.predicted.jpg", overlay_of(image_rgb, ids, infos, known))
     if not images:
-        raise DataError("no picture could be read", file=root, found=skipped[0])
+        raise DataError("no image could be read", file=root, found=skipped[0])
     if to == "labelme":
         masks = (_masks(*one) for one in found)
         outlines = dataset_of_masks(images, masks, record["classes"])
@@ -268,7 +268,7 @@ def predict_panoptic(
 
 def _masks(png: bytes, infos: Sequence[dict[str, Any]]) -> list[tuple[int, NDArray[np.bool_]]]:
     """Place of the class and pixels ``(H, W)`` of each segment."""
-    ids = from_colours(decode_png(png))
+    ids = from_colors(decode_png(png))
     return [(info["category_id"] - 1, ids == info["id"]) for info in infos]
 
 

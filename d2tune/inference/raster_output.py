@@ -1,4 +1,4 @@
-"""Writing label maps of any size row by row: tiled TIFF, ``.npy``, and a coloured preview."""
+"""Writing label maps of any size row by row: tiled TIFF, ``.npy``, and a colored preview."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from d2tune.annotations.io.rasters import Georeference
 from d2tune.files import atomic_write
-from d2tune.report.sheets.drawing import instance_colours
+from d2tune.report.sheets.drawing import instance_colors
 
 LEFT_OUT = 255
 """The value of pixels that have no class: no data in TIFFs, transparent in previews."""
@@ -32,15 +32,15 @@ _File = TypeVar("_File", bound="_RowsFile")
 
 
 class _RowsFile(ABC):
-    """A picture that is written from top to bottom, as a context manager.
+    """An image that is written from top to bottom, as a context manager.
 
     The file appears when the block ends without an error and all rows have come; else nothing is left behind, and a
     file that was there before stays as it was.
 
     Args:
         path: The file; its folder is made if need be.
-        height_px: Of the picture.
-        width_px: Of the picture.
+        height_px: Of the image.
+        width_px: Of the image.
         dtype: Of its values.
     """
 
@@ -56,13 +56,13 @@ class _RowsFile(ABC):
         """Take the next rows ``(h, W)``.
 
         Raises:
-            ValueError: They have another type or width, or are more than the picture has.
+            ValueError: They have another type or width, or are more than the image has.
         """
         is_fitting = rows.ndim == 2 and rows.shape[1] == self.width_px and rows.dtype == self.dtype
         if not is_fitting or self._rows_px + len(rows) > self.height_px:
             raise ValueError(
                 f"{self.path}: rows {rows.shape} of {rows.dtype} at {self._rows_px}, "
-                f"for a picture {(self.height_px, self.width_px)} of {self.dtype}"
+                f"for an image {(self.height_px, self.width_px)} of {self.dtype}"
             )
         self._take(rows, self._rows_px)
         self._rows_px += len(rows)
@@ -102,10 +102,10 @@ class LabelTiff(_RowsFile):
 
     Args:
         path: The file.
-        height_px: Of the picture.
-        width_px: Of the picture.
-        colours: ``(K, 3)`` RGB, 0 to 255, of the class ids; None takes `instance_colours`. Ids above are black.
-        georeference: Where on earth the picture lies; needs rasterio, without which there is none to know.
+        height_px: Of the image.
+        width_px: Of the image.
+        colors: ``(K, 3)`` RGB, 0 to 255, of the class ids; None takes `instance_colors`. Ids above are black.
+        georeference: Where on earth the image lies; needs rasterio, without which there is none to know.
     """
 
     _tiles: IO[bytes]
@@ -116,11 +116,11 @@ class LabelTiff(_RowsFile):
         *,
         height_px: int,
         width_px: int,
-        colours: NDArray[np.uint8] | None = None,
+        colors: NDArray[np.uint8] | None = None,
         georeference: Georeference | None = None,
     ) -> None:
         super().__init__(path, height_px=height_px, width_px=width_px, dtype=np.uint8)
-        self._palette = _palette(colours)
+        self._palette = _palette(colors)
         self._extra_tags = _geo_tags(georeference) if georeference is not None else []
         self._tile_bytes: list[int] = []
         self._band = np.full((_TILE_PX, width_px), LEFT_OUT, np.uint8)
@@ -172,12 +172,12 @@ class LabelTiff(_RowsFile):
             )
 
 
-def _palette(colours: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+def _palette(colors: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     """``(256, 3)`` RGB of every value of a label map."""
     palette = np.zeros((256, 3), np.uint8)
-    palette[:LEFT_OUT] = instance_colours(LEFT_OUT) if colours is None else 0
-    if colours is not None:
-        palette[: len(colours)] = colours
+    palette[:LEFT_OUT] = instance_colors(LEFT_OUT) if colors is None else 0
+    if colors is not None:
+        palette[: len(colors)] = colors
     return palette
 
 
@@ -205,8 +205,8 @@ class NpyRows(_RowsFile):
 
     Args:
         path: The file.
-        height_px: Of the picture.
-        width_px: Of the picture.
+        height_px: Of the image.
+        width_px: Of the image.
         dtype: Of its values.
     """
 
@@ -232,9 +232,9 @@ class Preview(_RowsFile):
 
     Args:
         path: The file.
-        height_px: Of the picture.
-        width_px: Of the picture.
-        colours: As for `LabelTiff`.
+        height_px: Of the image.
+        width_px: Of the image.
+        colors: As for `LabelTiff`.
         max_side_px: Of the preview.
     """
 
@@ -244,13 +244,13 @@ class Preview(_RowsFile):
         *,
         height_px: int,
         width_px: int,
-        colours: NDArray[np.uint8] | None = None,
+        colors: NDArray[np.uint8] | None = None,
         max_side_px: int = 2000,
     ) -> None:
         super().__init__(path, height_px=height_px, width_px=width_px, dtype=np.uint8)
         reduction = max(1.0, max(height_px, width_px) / max_side_px)
         self._rows, self._columns = (_middles(side, reduction) for side in (height_px, width_px))
-        self._palette = _palette(colours)
+        self._palette = _palette(colors)
         self._pixels = np.full((len(self._rows), len(self._columns)), LEFT_OUT, np.uint8)
 
     def _take(self, rows: NDArray[Any], top_px: int) -> None:
@@ -258,10 +258,10 @@ class Preview(_RowsFile):
         self._pixels[first:end] = rows[self._rows[first:end] - top_px][:, self._columns]
 
     def _finish(self) -> None:
-        picture = Image.fromarray(self._pixels)
-        picture.putpalette(self._palette.tobytes())
+        image = Image.fromarray(self._pixels)
+        image.putpalette(self._palette.tobytes())
         with atomic_write(self.path) as stream:
-            picture.save(stream, format="PNG", transparency=LEFT_OUT)
+            image.save(stream, format="PNG", transparency=LEFT_OUT)
 
 
 def _middles(side_px: int, reduction: float) -> NDArray[np.int64]:

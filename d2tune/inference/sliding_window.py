@@ -1,4 +1,4 @@
-"""Semantic prediction on pictures of any size: overlapping windows, blended, in memory that the window bounds."""
+"""Semantic prediction on images of any size: overlapping windows, blended, in memory that the window bounds."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ SemanticModel = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 """Takes Detectron2's samples (``image`` ``(C, h, w)``, ``height``, ``width``); gives ``sem_seg`` ``(K, h, w)`` each."""
 
 
-class Picture(Protocol):
-    """A picture that is read by windows; `d2tune.annotations.io.rasters.Raster` is one."""
+class Image(Protocol):
+    """An image that is read by windows; `d2tune.annotations.io.rasters.Raster` is one."""
 
     @property
     def height_px(self) -> int: ...
@@ -46,10 +46,10 @@ class Picture(Protocol):
 
 
 class FinishedRows(NamedTuple):
-    """Rows of a picture that no window will change any more.
+    """Rows of an image that no window will change any more.
 
     Attributes:
-        top_px: The first of these rows in the picture.
+        top_px: The first of these rows in the image.
         class_ids: ``(h, W)`` contiguous class ids; 255 where no channel has data.
         confidence: ``(h, W)`` blended probability of that class, 0 where no channel has data; None if not asked for.
     """
@@ -61,7 +61,7 @@ class FinishedRows(NamedTuple):
 
 def predict_rows(
     model: SemanticModel,
-    picture: Picture,
+    image: Image,
     *,
     classes: int,
     window_px: int,
@@ -74,24 +74,24 @@ def predict_rows(
     """The class of every pixel, found in overlapping windows, as rows from top to bottom.
 
     Windows begin every ``window_px * (1 - overlap)`` pixels; the last one of each axis is moved back to end with the
-    picture. A picture smaller than a window is one window of its own size; nothing is padded.
+    image. An image smaller than a window is one window of its own size; nothing is padded.
 
     Where windows overlap, their probabilities are averaged. The weight of a window is 0 in the outer quarter of the
     overlap, where it sees too little around a pixel, rises linearly over the middle half and is 1 further in. It does
-    not fall towards the borders of the picture. So a network that looks no further than a quarter of the overlap gives
-    just what it would give on the whole picture.
+    not fall towards the borders of the image. So a network that looks no further than a quarter of the overlap gives
+    just what it would give on the whole image.
 
     Memory is bounded by the window and the batch: of the whole width there are only the finished rows, one byte a pixel
     (five with the confidence). What windows leave for those below them beyond 256 MB goes to a temporary file, of
     ``window_px * overlap * W * classes`` float32.
 
     The blending adds in one order, whatever the batch. So the maps are the same for all batch sizes where the model
-    computes each picture of a batch as it would alone. Some libraries' kernels differ in a last bit there, which shows
+    computes each image of a batch as it would alone. Some libraries' kernels differ in a last bit there, which shows
     only where two classes are equal but for that bit.
 
     Args:
         model: A module or callable; a module runs in evaluation mode. Its batches hold windows of one size.
-        picture: What to predict on.
+        image: What to predict on.
         classes: K, the number of planes of ``sem_seg``; at most 255.
         window_px: Height and width of a window.
         overlap: Share of a window that the next one covers too, from 0 to below 1.
@@ -115,16 +115,16 @@ def predict_rows(
             "a label map has class ids of one byte", place="classes", found=str(classes), expected="1 to 255"
         )
     overlap_px = min(round(overlap * window_px), window_px - 1)
-    rows = _axis(picture.height_px, window_px, overlap_px)
-    columns = _axis(picture.width_px, window_px, overlap_px)
+    rows = _axis(image.height_px, window_px, overlap_px)
+    columns = _axis(image.width_px, window_px, overlap_px)
     run = partial(_run, model, classes=classes, are_logits=scores == "logits")
-    windows = _windows(run, picture, rows, columns, batch_size or (_CUDA_BATCH if _is_on_cuda(model) else _CPU_BATCH))
+    windows = _windows(run, image, rows, columns, batch_size or (_CUDA_BATCH if _is_on_cuda(model) else _CPU_BATCH))
     return _blended(windows, rows, columns, with_confidence=with_confidence, show_progress=show_progress)
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """How windows lie along one side of the picture.
+    """How windows lie along one side of the image.
 
     Attributes:
         length_px: Of the side.
@@ -156,7 +156,7 @@ def _axis(length_px: int, window_px: int, overlap_px: int) -> _Axis:
 
 
 def _falloff(size_px: int, overlap_px: int, *, at_start: bool, at_end: bool) -> NDArray[np.float64]:
-    """``(size_px,)``: 1, and falling to 0 towards those ends that have a neighbour."""
+    """``(size_px,)``: 1, and falling to 0 towards those ends that have a neighbor."""
     outer_px = overlap_px // 4
     ramp = np.clip((np.arange(size_px) - outer_px + 0.5) / max(1, overlap_px - 2 * outer_px), 0, 1)
     flat = np.ones(size_px)
@@ -184,7 +184,7 @@ class _Scored(NamedTuple):
 
 def _windows(
     run: Callable[[list[dict[str, Any]]], list[torch.Tensor]],
-    picture: Picture,
+    image: Image,
     rows: _Axis,
     columns: _Axis,
     batch_size: int,
@@ -194,7 +194,7 @@ def _windows(
     batches = [corners[at : at + batch_size] for at in range(0, len(corners), batch_size)]
 
     def load(batch: Sequence[tuple[int, int]]) -> list[_Window]:
-        return [_load(picture.read(*corner, rows.size_px, columns.size_px)) for corner in batch]
+        return [_load(image.read(*corner, rows.size_px, columns.size_px)) for corner in batch]
 
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(load, batches[0])

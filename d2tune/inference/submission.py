@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from d2tune.annotations.formats import rle_csv
 from d2tune.annotations.formats.from_masks import dataset_of_masks
 from d2tune.annotations.formats.rle_csv import PRESETS
-from d2tune.annotations.formats.semantic import VOID
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.annotations.model.types import Mask
 from d2tune.errors import DataError
@@ -39,13 +39,13 @@ def instances_of_map(
     """
     found: list[tuple[int, Mask]] = []
     for place in np.unique(labels).tolist():
-        if place == VOID:
+        if place == IGNORE_LABEL:
             continue
         if place >= len(classes):
             raise DataError(
                 "the map holds a number that is no class",
                 found=str(place),
-                expected=f"0 to {len(classes) - 1}, or {VOID}",
+                expected=f"0 to {len(classes) - 1}, or {IGNORE_LABEL}",
             )
         if classes[place] != background:
             mask = labels == place
@@ -65,7 +65,7 @@ def dataset_of_maps(
     """Predicted label maps as the instances that a dialect has rows for.
 
     Args:
-        images: The pictures, in any order.
+        images: The images, in any order.
         maps: A map ``(H, W)`` for each of them, as in `instances_of_map`; they are taken one at a time.
         classes: All classes in the order of their ids; they become the categories, the background too.
         background: The class of pixels that show nothing.
@@ -80,9 +80,9 @@ def dataset_of_maps(
 def write_submission(
     dataset: Dataset, path: Path, *, preset: str, background: str | None = None, force: bool = False
 ) -> Path:
-    """Write a competition's CSV: every picture is listed by its base name, with blank runs where nothing was found.
+    """Write a competition's CSV: every image is listed by its base name, with blank runs where nothing was found.
 
-    ``carvana`` has a row for each picture, ``airbus`` one for each ship, ``severstal`` one for each picture and class
+    ``carvana`` has a row for each image, ``airbus`` one for each ship, ``severstal`` one for each image and class
     (``ImageId_ClassId``). `rle_csv.read` gives the same masks back.
 
     Args:
@@ -96,7 +96,7 @@ def write_submission(
         The file.
 
     Raises:
-        DataError: Two pictures have the same base name, the dialect is unknown or cannot tell several classes apart,
+        DataError: Two images have the same base name, the dialect is unknown or cannot tell several classes apart,
             or the file is already there.
     """
     by_name: dict[str, str] = {}
@@ -104,7 +104,7 @@ def write_submission(
         name = image.file_name.rsplit("/", 1)[-1]
         if name in by_name:
             raise DataError(
-                "two pictures have the same base name, and the CSV has nothing else to tell them apart",
+                "two images have the same base name, and the CSV has nothing else to tell them apart",
                 file=image.file_name,
                 found=f"also {by_name[name]}",
                 hint="Predict on one folder at a time.",

@@ -64,14 +64,14 @@ import numpy as np
 
 
 def rgb2id(color):
-    """(H, W, 3) uint8 colours to (H, W) int32 ids, or one colour to one id."""
+    """(H, W, 3) uint8 colors to (H, W) int32 ids, or one color to one id."""
     rgb = np.asarray(color).astype(np.int32)
     ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
     return ids if ids.ndim else int(ids)
 
 
 def id2rgb(ids):
-    """(H, W) ids to (H, W, 3) uint8 colours, or one id to a list of three numbers."""
+    """(H, W) ids to (H, W, 3) uint8 colors, or one id to a list of three numbers."""
     ids = np.asarray(ids).astype(np.int64)
     rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536 % 256], axis=-1)
     return rgb.astype(np.uint8) if ids.ndim else [int(value) for value in rgb]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 
-class PictureLog(Protocol):
+class ImageLog(Protocol):
     """Takes a PNG under a name."""
 
-    def log_picture(self, key: str, file: Path) -> None:
-        """Log the picture."""
+    def log_image(self, key: str, file: Path) -> None:
+        """Log the image."""

@@ -1,4 +1,4 @@
-"""A run's scalars and pictures on a Weights & Biases dashboard."""
+"""A run's scalars and images on a Weights & Biases dashboard."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class WandbRun(EventWriter):
             self._run.log(fresh, step=storage.iter + 1)
             self._written = storage.iter
 
-    def log_picture(self, key: str, file: Path) -> None:
+    def log_image(self, key: str, file: Path) -> None:
         """Log a PNG."""
         self._run.log({key: self._wandb.Image(str(file))})
 

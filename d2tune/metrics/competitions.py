@@ -1,16 +1,16 @@
 """The figures by which three Kaggle competitions ranked their submissions, from 0 to 1 as they gave them.
 
-- ``carvana`` (Carvana Image Masking Challenge): the mean over the pictures of Dice, ``2 |X n Y| / (|X| + |Y|)``, of the
+- ``carvana`` (Carvana Image Masking Challenge): the mean over the images of Dice, ``2 |X n Y| / (|X| + |Y|)``, of the
   predicted and the true pixels; 1 where both are empty.
-- ``severstal`` (Steel Defect Detection): the mean of the same Dice over all pairs of a picture and a class, so that a
+- ``severstal`` (Steel Defect Detection): the mean of the same Dice over all pairs of an image and a class, so that a
   class that is rightly not predicted counts 1.
 - ``airbus`` (Ship Detection Challenge): at each IoU threshold t of 0.5, 0.55, ..., 0.95 a predicted ship is a hit
   where its IoU with a ship is greater than t. Hits are TP, other predictions FP, ships without a hit FN, and
-  ``F2 = 5 TP / (5 TP + 4 FN + FP)``. A picture's score is the mean over the thresholds; a picture without ships scores
-  1 without predictions and 0 with any. The figure is the mean over the pictures.
+  ``F2 = 5 TP / (5 TP + 4 FN + FP)``. An image's score is the mean over the thresholds; an image without ships scores
+  1 without predictions and 0 with any. The figure is the mean over the images.
 
 In ``airbus`` an instance is a ship. `d2tune.inference.submission` makes them of a predicted map: its parts whose pixels
-touch at sides or corners (8-connectivity). Ships of one picture should not share pixels, as the competition demands;
+touch at sides or corners (8-connectivity). Ships of one image should not share pixels, as the competition demands;
 where some do, the pairs of the highest IoU are matched first, each ship once.
 """
 
@@ -40,7 +40,7 @@ class CompetitionResult:
         name: The competition: carvana, airbus or severstal.
         metric: What it counts, in words.
         value: From 0 to 1.
-        per_image: The score of each picture by its base name; their mean is ``value``.
+        per_image: The score of each image by its base name; their mean is ``value``.
     """
 
     name: str
@@ -51,7 +51,7 @@ class CompetitionResult:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """One picture's instances."""
+    """One image's instances."""
 
     size_px: tuple[int, int]
     truth: Sequence[Instance]
@@ -63,16 +63,16 @@ def competition_score(
 ) -> CompetitionResult:
     """Score predictions as a competition did.
 
-    Pictures are paired by base name and classes by name.
+    Images are paired by base name and classes by name.
 
     Args:
         name: carvana, airbus or severstal.
-        truth: The annotated pictures.
-        predicted: Predictions for the same pictures; those without any have no instances.
+        truth: The annotated images.
+        predicted: Predictions for the same images; those without any have no instances.
         background: A class that is none of the competition's; its instances do not count.
 
     Raises:
-        DataError: The competition is unknown, a picture is in one dataset alone or has two sizes, or a class is
+        DataError: The competition is unknown, an image is in one dataset alone or has two sizes, or a class is
             predicted that the truth does not have.
     """
     if name not in _METRICS:
@@ -89,14 +89,14 @@ def competition_score(
     _check(truths, predictions, predicted, {*classes, background})
     metric, score = _METRICS[name]
     per_image = {}
-    for picture, (image, of_truth) in truths.items():
-        of_prediction = predictions[picture][1]
+    for photo, (image, of_truth) in truths.items():
+        of_prediction = predictions[photo][1]
         sides = [
             [[one for one in ones if names[one.category_id] == wanted] for wanted in places]
             for ones, names in ((of_truth, _names(truth)), (of_prediction, _names(predicted)))
         ]
         pairs = [_Pair((image.width_px, image.height_px), *both) for both in zip(*sides, strict=True)]
-        per_image[picture] = score(pairs)
+        per_image[photo] = score(pairs)
     value = float(np.mean(list(per_image.values()))) if per_image else 0.0
     return CompetitionResult(name, metric, value, per_image)
 
@@ -112,7 +112,7 @@ def _by_name(dataset: Dataset) -> dict[str, tuple[Image, list[Instance]]]:
         name = image.file_name.rsplit("/", 1)[-1]
         if name in found:
             raise DataError(
-                "two pictures have the same base name, by which competitions tell them apart",
+                "two images have the same base name, by which competitions tell them apart",
                 file=image.file_name,
                 found=f"also {found[name][0].file_name}",
             )
@@ -130,16 +130,16 @@ def _check(
     if alone:
         where = "truth" if alone[0] in truths else "predictions"
         raise DataError(
-            f"the picture is in the {where} alone",
+            f"the image is in the {where} alone",
             file=alone[0],
-            found=f"{len(predictions)} predicted pictures",
+            found=f"{len(predictions)} predicted images",
             expected=f"the {len(truths)} annotated ones",
         )
     for name, (image, _) in truths.items():
         other = predictions[name][0]
         if (image.width_px, image.height_px) != (other.width_px, other.height_px):
             raise DataError(
-                "the prediction has another size than the picture",
+                "the prediction has another size than the image",
                 file=name,
                 found=f"{other.width_px} x {other.height_px} px",
                 expected=f"{image.width_px} x {image.height_px} px",
@@ -207,5 +207,5 @@ def _mean_f2(pairs: Sequence[_Pair]) -> float:
 _METRICS: dict[str, tuple[str, Callable[[Sequence[_Pair]], float]]] = {
     "carvana": ("mean Dice", _foreground_dice),
     "airbus": ("mean F2 over IoU 0.50:0.95", _mean_f2),
-    "severstal": ("mean Dice over pictures and classes", _mean_dice),
+    "severstal": ("mean Dice over images and classes", _mean_dice),
 }

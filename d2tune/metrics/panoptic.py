@@ -13,7 +13,7 @@ their class. For each class
 - PQ is ``sum of IoU / (TP + FP / 2 + FN / 2)``,
 
 all summed over the images first. The figures over all, thing (``_th``) and stuff (``_st``) classes are means over
-those classes that have a TP, FP or FN. Areas are counted in the pictures, never read from the JSON.
+those classes that have a TP, FP or FN. Areas are counted in the images, never read from the JSON.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class PanopticResult:
 
 @dataclass(frozen=True, slots=True)
 class _Segments:
-    """The segments of one picture, S of them, sorted by id.
+    """The segments of one image, S of them, sorted by id.
 
     Attributes:
         ids: ``(S,)``.
@@ -233,12 +233,12 @@ class PanopticScorer:
             np.array([rows[number][1] for number in ids], dtype=bool),
         )
 
-    def _places(self, picture: Ids, segments: _Segments, image: str, what: str) -> Tensor:
+    def _places(self, photo: Ids, segments: _Segments, image: str, what: str) -> Tensor:
         """For each pixel the place of its segment, counted from 1, or 0 for void."""
         ids = (
-            picture.to(self._device, torch.int64)
-            if isinstance(picture, Tensor)
-            else torch.from_numpy(picture.astype(np.int64)).to(self._device)
+            photo.to(self._device, torch.int64)
+            if isinstance(photo, Tensor)
+            else torch.from_numpy(photo.astype(np.int64)).to(self._device)
         )
         known = torch.from_numpy(np.append(segments.ids, np.iinfo(np.int64).max)).to(self._device)
         places = torch.searchsorted(known, ids)
@@ -246,7 +246,7 @@ class PanopticScorer:
         unknown = (known[places] != ids) & ~void
         if bool(unknown.any()):
             raise DataError(
-                f"the picture of the {what} holds a segment that its segments_info does not list",
+                f"the image of the {what} holds a segment that its segments_info does not list",
                 file=image,
                 found=f"segment {int(ids[unknown][0])}",
                 expected="every id but 0 in segments_info",
@@ -265,7 +265,7 @@ def _check_pixels(shared: NDArray[np.int64], truth: _Segments, predicted: _Segme
             "a segment of the prediction has no pixel",
             file=image,
             found=f"segment {without[0]} in segments_info only",
-            expected="every segment in the picture",
+            expected="every segment in the image",
         )
     without = truth.ids[shared[1:].sum(axis=1) == 0]
     if without.size:

@@ -1,6 +1,6 @@
-"""How well label pictures agree with the ground truth: IoU, accuracy, Dice and boundary IoU over a data set.
+"""How well label images agree with the ground truth: IoU, accuracy, Dice and boundary IoU over a data set.
 
-Everything follows from counts of pixels. ``TP`` of a class are the pixels that have it in both pictures, ``GT`` those
+Everything follows from counts of pixels. ``TP`` of a class are the pixels that have it in both images, ``GT`` those
 that have it in the ground truth, ``P`` those that have it in the prediction, each summed over the images. Pixels that
 the ground truth leaves out are counted nowhere, whatever the prediction says there.
 
@@ -9,7 +9,7 @@ the ground truth leaves out are counted nowhere, whatever the prediction says th
   predicted counts 0. mACC is the mean over the classes in the ground truth.
 - fwIoU is the mean of IoU weighted by ``GT``, pACC the share of pixels that are right.
 - Boundary IoU (Cheng et al., CVPR 2021) is the IoU of the boundaries of both masks of a class, each class on its own,
-  summed over images before dividing; boundary_mIoU is the mean over classes that have a boundary in either picture.
+  summed over images before dividing; boundary_mIoU is the mean over classes that have a boundary in either image.
   Where a class meets pixels that are left out nobody knows its contour: such an edge is no boundary.
 """
 
@@ -48,7 +48,7 @@ class SemanticClass:
 
 @dataclass(frozen=True, slots=True)
 class SemanticResult:
-    """Figures of a set of label pictures.
+    """Figures of a set of label images.
 
     Attributes:
         images: How many.
@@ -75,13 +75,13 @@ class SemanticResult:
 
 
 class SemanticScorer:
-    """Collects label pictures and scores them.
+    """Collects label images and scores them.
 
     One confusion matrix is kept for all images, and for each image only the three to five sums of each class that
     the figures need (24 to 40 bytes a class), on the device. Counts are integers, so that every device gives the same.
 
     Args:
-        class_names: The classes; their places are the ids in the pictures.
+        class_names: The classes; their places are the ids in the images.
         ignore: The id of pixels to leave out. A prediction may hold it too: such a pixel has no class, and is wrong
             where the ground truth has one.
         device: Where pixels are counted.
@@ -122,7 +122,7 @@ class SemanticScorer:
             image: Its name, for messages.
 
         Raises:
-            DataError: The shapes differ, or a picture holds an id that is no class.
+            DataError: The shapes differ, or an image holds an id that is no class.
         """
         predicted = self._labels(prediction, image, "prediction")
         truth = self._labels(ground_truth, image, "ground truth")
@@ -185,11 +185,11 @@ class SemanticScorer:
         return torch.stack(self._sums).cpu().numpy().astype(np.float64)
 
     def _labels(self, values: Labels, image: str, what: str) -> Tensor:
-        """The picture on the device, checked, with the number of classes where it leaves pixels out."""
+        """The image on the device, checked, with the number of classes where it leaves pixels out."""
         kind = values.dtype.is_floating_point if isinstance(values, Tensor) else values.dtype.kind not in "iub"
         if values.ndim != 2 or kind:
             raise DataError(
-                f"the {what} is no label picture",
+                f"the {what} is no label image",
                 file=image,
                 found=f"shape {tuple(values.shape)} of {values.dtype}",
                 expected="whole numbers of shape (height, width)",
@@ -245,7 +245,7 @@ def _near_contour(labels: Tensor, valid: Tensor, n_classes: int) -> Tensor:
 
 
 def _over_window(operation: Callable[[Tensor, Tensor], Tensor], values: Tensor, length: int, dim: int) -> Tensor:
-    """``operation`` over each ``length`` neighbours along ``dim``; what it covers doubles with every step."""
+    """``operation`` over each ``length`` neighbors along ``dim``; what it covers doubles with every step."""
     reached = 1
     while reached < length:
         step = min(reached, length - reached)

@@ -55,7 +55,7 @@ class FeatureBackbone(Backbone):
         self._out_feature_channels = {f"stride{stride}": channels[stride] for stride in STRIDES}
 
     def _measure(self) -> dict[int, int]:
-        """Channels by stride, found by one pass over an empty picture; keeps the last tap of each stride."""
+        """Channels by stride, found by one pass over an empty image; keeps the last tap of each stride."""
         height_px, width_px = 96, 160
         was_training = self.body.training
         self.body.eval()
@@ -64,7 +64,7 @@ class FeatureBackbone(Backbone):
                 outputs = self._taps(self.body, torch.zeros(1, 3, height_px, width_px))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise ProjectError(
-                f"the backbone takes no picture of {width_px} x {height_px} px: {str(error).splitlines()[0]}",
+                f"the backbone takes no image of {width_px} x {height_px} px: {str(error).splitlines()[0]}",
                 place="model.backbone",
                 hint="Take a convolutional network, or one that works at any size.",
             ) from None

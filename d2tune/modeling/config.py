@@ -21,7 +21,7 @@ from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
 from d2tune.project import PRESETS_FOLDER, Model, Project, flatten, preset_names
 
 LEAST_WINDOW_PX = 512
-"""Pictures that keep their size are predicted in windows of this side, or of that of the training patches if larger."""
+"""Images that keep their size are predicted in windows of this side, or of that of the training patches if larger."""
 
 REFERENCE_BATCH = 16
 """The batch size that a preset's ``SOLVER.BASE_LR`` is meant for."""
@@ -39,7 +39,7 @@ class DataFacts:
         val_name: Likewise for validation.
         thing_names: Of a panoptic task: the first of ``class_names``, whose objects are told apart.
         stuff_names: Of a panoptic task: the rest of ``class_names``.
-        channels: Of the pictures.
+        channels: Of the images.
         pixel_mean: Mean of each channel over the training part; None keeps the preset's own scaling.
         pixel_std: Standard deviation likewise.
         class_pixels: Pixels of each class in the training part; empty where nobody counted them.
@@ -73,9 +73,9 @@ def add_d2tune_config(cfg: CfgNode) -> None:
     cfg.INPUT.COLOR_JITTER = 0.5
     # photo or overhead
     cfg.INPUT.AUGMENT = "photo"
-    # pictures keep their size in training and evaluation
+    # images keep their size in training and evaluation
     cfg.INPUT.ORIGINAL_SIZE = False
-    # side of the squares that are trained on; 0 takes whole pictures
+    # side of the squares that are trained on; 0 takes whole images
     cfg.INPUT.PATCH_PX = 0
     # share of the patches that are drawn by class
     cfg.INPUT.PATCH_BALANCE = 0.5
@@ -84,7 +84,7 @@ def add_d2tune_config(cfg: CfgNode) -> None:
     cfg.INPUT.RASTER.STACK = []
     cfg.INPUT.RASTER.CHANNELS = []
     cfg.INPUT.RASTER.NODATA = []
-    # side of the windows that large pictures are predicted in; 0 takes whole pictures
+    # side of the windows that large images are predicted in; 0 takes whole images
     cfg.TEST.WINDOW_PX = 0
 
 
@@ -319,7 +319,7 @@ def _set_channels(cfg: CfgNode, facts: DataFacts, preset: str) -> None:
     if facts.channels != 3 and not is_bridge(cfg):
         fitting = [name for name in preset_names() if is_bridge(preset_config(name))]
         raise ProjectError(
-            f"preset {preset!r} takes pictures of 3 channels",
+            f"preset {preset!r} takes images of 3 channels",
             place="model.preset",
             found=f"{facts.channels} channel{'' if facts.channels == 1 else 's'}",
             expected=f"a preset that takes any number: {', '.join(fitting)}",
@@ -415,7 +415,7 @@ def _set_schedule(cfg: CfgNode, project: Project, facts: DataFacts, *, scratch: 
 
 
 def planned_iterations(project: Project, train_images: int) -> int:
-    """Optimiser steps: as said, or from the epochs, or enough for about 12,000 images seen and 20 epochs."""
+    """Optimizer steps: as said, or from the epochs, or enough for about 12,000 images seen and 20 epochs."""
     train = project.train
     if train.iterations is not None:
         return train.iterations

@@ -1,4 +1,4 @@
-"""DeepLab's backbone for pictures of any size, and Panoptic-DeepLab for contiguous class ids and resized pictures."""
+"""DeepLab's backbone for images of any size, and Panoptic-DeepLab for contiguous class ids and resized images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE_DIVISIBILITY_PX = 32
 
 
 class PaddedBackbone(Backbone):
-    """A backbone whose pictures are padded to a multiple of 32 px, so that strided features scale back exactly.
+    """A backbone whose images are padded to a multiple of 32 px, so that strided features scale back exactly.
 
     Args:
         bottom_up: The backbone; its weights are found under the name that an FPN gives its own.
@@ -58,8 +58,8 @@ class ContiguousPanopticDeepLab(PanopticDeepLab):
     """Detectron2's ``PanopticDeepLab`` whose class ids are places in the class names, the things before the stuff.
 
     The parent asks a registered dataset for its thing ids, which is not there when a finished run predicts; here the
-    config tells them. The parent also groups pixels in the picture's own size by offsets in the input's pixels; here
-    they are grouped in the input's size, and the result is brought to the picture's.
+    config tells them. The parent also groups pixels in the image's own size by offsets in the input's pixels; here
+    they are grouped in the input's size, and the result is brought to the image's.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -70,7 +70,7 @@ class ContiguousPanopticDeepLab(PanopticDeepLab):
         )
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Losses in training, else ``sem_seg``, ``panoptic_seg`` and ``instances`` for each picture."""
+        """Losses in training, else ``sem_seg``, ``panoptic_seg`` and ``instances`` for each image."""
         if self.training:
             return super().forward(batched_inputs)
         sizes = [tuple(one["image"].shape[-2:]) for one in batched_inputs]
@@ -85,7 +85,7 @@ class ContiguousPanopticDeepLab(PanopticDeepLab):
 
 
 def _at_size(output: dict[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
-    """The output for an input, brought to the size of its picture; the parent lists no instances where it has none."""
+    """The output for an input, brought to the size of its image; the parent lists no instances where it has none."""
     sem_seg, (ids, segments_info) = output["sem_seg"], output["panoptic_seg"]
     instances = Instances(size_hw)
     if "instances" in output:

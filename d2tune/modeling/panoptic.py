@@ -12,13 +12,13 @@ from d2tune.data.catalog import LABEL_DIVISOR
 
 
 def segments(output: Mapping[str, Any], *, things: int, stuff: int) -> tuple[NDArray[np.int32], list[dict[str, Any]]]:
-    """The segments of one picture.
+    """The segments of one image.
 
     Panoptic FPN lists its segments, things by their place among the things and stuff by its place in the semantic
     head, whose class 0 stands for all things. Panoptic-DeepLab lists none: its ids hold the class, and -1 is nothing.
 
     Args:
-        output: A model's answer for one picture, with ``panoptic_seg``.
+        output: A model's answer for one image, with ``panoptic_seg``.
         things: Number of thing classes.
         stuff: Number of stuff classes.
 

@@ -1,4 +1,4 @@
-"""Detectron2's semantic models, for pictures and label maps with gaps and for any number of classes."""
+"""Detectron2's semantic models, for images and label maps with gaps and for any number of classes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 @META_ARCH_REGISTRY.register()
 class GapSafeSemanticSegmentor(SemanticSegmentor):
-    """Detectron2's ``SemanticSegmentor``, with pictures that lack data in places, and with probabilities as scores."""
+    """Detectron2's ``SemanticSegmentor``, with images that lack data in places, and with probabilities as scores."""
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Losses in training, else ``sem_seg`` ``(K, height, width)`` for each picture, summing to 1 over the classes.
+        """Losses in training, else ``sem_seg`` ``(K, height, width)`` for each image, summing to 1 over the classes.
 
-        Channels without data (NaN) take their mean, which is 0 after normalisation.
+        Channels without data (NaN) take their mean, which is 0 after normalization.
         """
         outputs = super().forward([one | {"image": self._filled(one["image"])} for one in batched_inputs])
         return outputs if self.training else [{"sem_seg": one["sem_seg"].softmax(0)} for one in outputs]
@@ -37,10 +37,10 @@ def _zero(module: nn.Module, predictions: Tensor) -> Tensor:
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class VoidSafeSemSegFPNHead(SemSegFPNHead):
-    """Detectron2's ``SemSegFPNHead``, whose mean over no labelled pixel at all would not be a number."""
+    """Detectron2's ``SemSegFPNHead``, whose mean over no labeled pixel at all would not be a number."""
 
     def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Cross entropy of the logits ``(N, K, h, w)`` over the labelled pixels of ``(N, H, W)``."""
+        """Cross entropy of the logits ``(N, K, h, w)`` over the labeled pixels of ``(N, H, W)``."""
         if bool((targets == self.ignore_value).all()):
             return {"loss_sem_seg": _zero(self.predictor, predictions)}
         losses: dict[str, Tensor] = super().losses(predictions, targets)
@@ -49,7 +49,7 @@ class VoidSafeSemSegFPNHead(SemSegFPNHead):
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class VoidSafePointRendSemSegHead(PointRendSemSegHead):
-    """Detectron2's ``PointRendSemSegHead``, which fails on one class and where no drawn point is labelled.
+    """Detectron2's ``PointRendSemSegHead``, which fails on one class and where no drawn point is labeled.
 
     With one class no point is more uncertain than another, so the coarse head alone answers.
     """
@@ -64,7 +64,7 @@ class VoidSafePointRendSemSegHead(PointRendSemSegHead):
         logits, losses = super().forward(features, targets)
         if self.training and targets is not None:
             coarse, point = losses["loss_sem_seg"], losses["loss_sem_seg_point"]
-            no_labelled_point = torch.isnan(point) & torch.isfinite(coarse) & (targets == self.ignore_value).any()
-            if bool(no_labelled_point):
+            no_labeled_point = torch.isnan(point) & torch.isfinite(coarse) & (targets == self.ignore_value).any()
+            if bool(no_labeled_point):
                 losses["loss_sem_seg_point"] = _zero(self.point_head, coarse)
         return logits, losses

@@ -288,7 +288,7 @@ def is_rgb_resnet(state: Mapping[str, Tensor]) -> bool:
 
 
 def fit(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
-    """Load what fits by name and shape; leave the rest as initialised.
+    """Load what fits by name and shape; leave the rest as initialized.
 
     Raises:
         WeightsError: Less than half of the backbone fits, so the weights are another architecture's.

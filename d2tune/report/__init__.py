@@ -1,1 +1,1 @@
-"""What a run shows: pictures and tables."""
+"""What a run shows: images and tables."""

@@ -30,13 +30,13 @@ from d2tune.samples.rendering.scene import Part, Scene
 
 CLASS_NAMES = ("balloon",)
 COUNT_WEIGHTS = (0.2, 0.25, 0.22, 0.15, 0.1, 0.08)
-"""How likely a picture with instances shows 1, 2, ... of them."""
+"""How likely an image with instances shows 1, 2, ... of them."""
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, int], *, instances: int, first_class: str) -> Scene:
-    """A picture with up to ``instances`` balloons (at least one where one is asked for), all of ``first_class``."""
-    picture, warmth = any_place(rng, shape)
-    scene = Scene(picture, random_light(rng, warmth=warmth))
+    """An image with up to ``instances`` balloons (at least one where one is asked for), all of ``first_class``."""
+    image, warmth = any_place(rng, shape)
+    scene = Scene(image, random_light(rng, warmth=warmth))
     for _ in range(rng.choice(3, p=[0.45, 0.4, 0.15]) if instances else 2):
         _add_look_alike(rng, scene)
     sizes = np.sort(_sizes(rng, instances)) * scene.side_px
@@ -45,8 +45,8 @@ def draw(rng: np.random.Generator, shape: tuple[int, int], *, instances: int, fi
     for size_px in sizes:
         for _ in range(14):
             spot = _spot(rng, scene, size_px, near)
-            colour = hue + rng.uniform(-0.04, 0.04) if party else rng.random()
-            if _add_balloon(rng, scene, spot, size_px, colour, first_class):
+            color = hue + rng.uniform(-0.04, 0.04) if party else rng.random()
+            if _add_balloon(rng, scene, spot, size_px, color, first_class):
                 near = spot if rng.random() < 0.5 else None
                 break
     if instances and rng.random() < 0.2:
@@ -55,7 +55,7 @@ def draw(rng: np.random.Generator, shape: tuple[int, int], *, instances: int, fi
 
 
 def _sizes(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Heights as shares of the picture's shorter side: mostly large, rarely tiny, smaller where there are many."""
+    """Heights as shares of the image's shorter side: mostly large, rarely tiny, smaller where there are many."""
     sizes = rng.uniform(0.26, 0.66, count) * (1.0 - 0.05 * max(count - 1, 0))
     return np.where(rng.random(count) < 0.03, rng.uniform(0.05, 0.09, count), sizes)
 
@@ -85,10 +85,10 @@ def _add_balloon(
         return False
     _paint_string(rng, scene, to_image(np.array([[0, tip + 0.08]]), spot, unit_px, angle)[0], size_px)
     soft = blurred(placed[0], rng.choice([0.0, 0.4, 0.8]))
-    cast_shadow(scene.picture, soft, (-14 * scene.light.direction[0], 0.07 * size_px), 0.06 * size_px + 2, 0.22)
+    cast_shadow(scene.image, soft, (-14 * scene.light.direction[0], 0.07 * size_px), 0.06 * size_px + 2, 0.22)
     view, offset, soft = scene.closeup(soft, 1)
     normals = dome_normals(body - offset, spot - offset, view.shape)
-    blend(view.picture, soft, _latex(rng, view, normals, hue, fill([knot_image - offset], view.shape)))
+    blend(view.image, soft, _latex(rng, view, normals, hue, fill([knot_image - offset], view.shape)))
     return True
 
 
@@ -99,18 +99,18 @@ def _latex(rng: np.random.Generator, scene: Scene, normals: np.ndarray, hue: flo
     albedo = _printed(rng, normals, albedo) if rng.random() < 0.22 else np.broadcast_to(albedo, normals.shape)
     foil = rng.random() < 0.2
     depth = normals[..., 2:3]
-    colour = lit(normals, albedo, scene.light, wrap=0.05 if foil else 0.3)
-    colour *= 0.72 + 0.33 * depth
+    color = lit(normals, albedo, scene.light, wrap=0.05 if foil else 0.3)
+    color *= 0.72 + 0.33 * depth
     through = np.clip(-(normals[..., :2] @ scene.light.direction[:2]), 0, 1)[..., None] * (1 - depth) * (not foil)
-    colour += 0.35 * through * albedo * scene.light.colour
+    color += 0.35 * through * albedo * scene.light.color
     up = np.clip(0.5 - 0.9 * normals[..., 1:2] * depth, 0, 1)
     mirror = (0.12 + 0.88 * (1 - depth) ** 3) * (0.75 if foil else 0.32)
-    colour += mirror * (
+    color += mirror * (
         up * np.array([0.75, 0.85, 1.0], np.float32) + (1 - up) * np.array([0.1, 0.08, 0.06], np.float32)
     )
-    colour += (rng.uniform(0.06, 0.16) * glint(normals, scene.light, sharpness=14))[..., None]
-    colour += (rng.uniform(0.8, 1.5) * _window(rng, scene, normals))[..., None]
-    return colour * (1 - 0.35 * knot[..., None])
+    color += (rng.uniform(0.06, 0.16) * glint(normals, scene.light, sharpness=14))[..., None]
+    color += (rng.uniform(0.8, 1.5) * _window(rng, scene, normals))[..., None]
+    return color * (1 - 0.35 * knot[..., None])
 
 
 def _printed(rng: np.random.Generator, normals: np.ndarray, albedo: np.ndarray) -> np.ndarray:
@@ -147,7 +147,7 @@ def _paint_string(rng: np.random.Generator, scene: Scene, start: np.ndarray, siz
     end = start + np.array([rng.normal(0, 0.35), rng.uniform(0.9, 2.2)]) * size_px
     bend = (start + end) / 2 + np.array([rng.normal(0, 0.22) * size_px, 0])
     line = stroke(curve(start, bend, end), max(0.8, size_px / 110), scene.shape)
-    blend(scene.picture, 0.85 * line, linear(str(rng.choice(["#f2f2ea", "#cfc8b8", "#5d564c"]))))
+    blend(scene.image, 0.85 * line, linear(str(rng.choice(["#f2f2ea", "#cfc8b8", "#5d564c"]))))
 
 
 def _add_post(rng: np.random.Generator, scene: Scene) -> None:
@@ -164,7 +164,7 @@ def _add_post(rng: np.random.Generator, scene: Scene) -> None:
         u, _ = local_grid(scene.shape, (x + lean / 2, height / 2), thick / 2, np.arctan2(-lean, height + 40))
         round_ = np.clip(1 - u**2 * 0.8, 0.15, 1) * (0.6 + 0.5 * value_noise(rng, scene.shape, 5, octaves=3))
         tone = linear(str(rng.choice(["#6b5a48", "#7c8288", "#4c5a4a"])))
-        blend(scene.picture, placed[0], tone * (round_ * 0.8)[..., None])
+        blend(scene.image, placed[0], tone * (round_ * 0.8)[..., None])
         return
 
 
@@ -181,41 +181,41 @@ def _paint_fruit(rng: np.random.Generator, scene: Scene, spot: np.ndarray, radiu
     spot = np.array([spot[0], scene.shape[0] * rng.uniform(0.75, 0.95)])
     outline = ellipse(spot, radius, radius * rng.uniform(0.88, 0.98))
     cover = fill([outline], scene.shape)
-    cast_shadow(scene.picture, cover, (4 - 12 * scene.light.direction[0], radius * 0.25), radius * 0.2, 0.55)
+    cast_shadow(scene.image, cover, (4 - 12 * scene.light.direction[0], radius * 0.25), radius * 0.2, 0.55)
     peel = value_noise(rng, scene.shape, 2.5)
     normals = bump(dome_normals(outline, spot, scene.shape), peel, 1.2)
     hue = rng.choice([0.085, 0.02, 0.22])
     blotch = value_noise(rng, scene.shape, radius / 2, octaves=3)[..., None]
     albedo = hsv(hue, 0.85, 0.85) * (1 - 0.45 * blotch) + 0.3 * blotch * hsv(hue + 0.07, 0.8, 0.8)
-    blend(scene.picture, cover, lit(normals, albedo, scene.light))
+    blend(scene.image, cover, lit(normals, albedo, scene.light))
     top = spot - np.array([0, radius * 0.8])
     stem = stroke(
         curve(top, top - [1, radius * 0.15], top + np.array([radius * 0.12, -radius * 0.3])), radius / 9, scene.shape
     )
-    blend(scene.picture, stem, linear("#4a3520"))
+    blend(scene.image, stem, linear("#4a3520"))
     leaf = smooth([[0, 0], [0.3, -0.28], [0.75, -0.25], [0.5, 0.02]])
-    blend(scene.picture, fill([to_image(leaf, top, radius, 0.0)], scene.shape), hsv(0.3, 0.7, 0.4))
+    blend(scene.image, fill([to_image(leaf, top, radius, 0.0)], scene.shape), hsv(0.3, 0.7, 0.4))
 
 
 def _paint_lantern(rng: np.random.Generator, scene: Scene, spot: np.ndarray, radius: float) -> None:
     spot = np.array([spot[0], min(spot[1], 0.4 * scene.shape[0])])
     cover = fill([ellipse(spot, radius, radius * 0.92)], scene.shape)
     cord = stroke(np.array([[spot[0], -5], [spot[0], spot[1] - radius]]), 1.3, scene.shape)
-    blend(scene.picture, cord, linear("#1d1b19"))
+    blend(scene.image, cord, linear("#1d1b19"))
     u, v = local_grid(scene.shape, spot, radius, 0.0)
     ribs = 0.86 + 0.14 * np.abs(np.sin(np.arcsin(np.clip(v / 0.92, -1, 1)) * 11))
     glow = 0.45 + 0.75 * np.exp(-(u**2 + (v - 0.1) ** 2) / 0.45)
     paper = np.array([1.0, 0.8, 0.52], np.float32)
-    scene.picture += (0.22 * blurred(cover, radius * 0.6))[..., None] * paper
-    blend(scene.picture, cover, paper * (ribs * glow)[..., None])
+    scene.image += (0.22 * blurred(cover, radius * 0.6))[..., None] * paper
+    blend(scene.image, cover, paper * (ribs * glow)[..., None])
     caps = [ellipse((spot[0], spot[1] + s * radius * 0.9), radius * 0.3, radius * 0.07) for s in (-1, 1)]
-    blend(scene.picture, fill(caps, scene.shape), linear("#241f1a"))
+    blend(scene.image, fill(caps, scene.shape), linear("#241f1a"))
 
 
 def _paint_plate(rng: np.random.Generator, scene: Scene, spot: np.ndarray, radius: float) -> None:
     flat, tilt = rng.uniform(0.75, 1.0), rng.uniform(-0.3, 0.3)
     cover = fill([to_image(ellipse((0, 0), 1, flat), spot, radius, tilt)], scene.shape)
-    cast_shadow(scene.picture, cover, (-8 * scene.light.direction[0], 4), 4, 0.45)
+    cast_shadow(scene.image, cover, (-8 * scene.light.direction[0], 4), 4, 0.45)
     u, v = local_grid(scene.shape, spot, radius, tilt)
     out = np.hypot(u, v / flat)
     ring = np.exp(-(((out - 0.62) / 0.035) ** 2)) * (
@@ -223,14 +223,14 @@ def _paint_plate(rng: np.random.Generator, scene: Scene, spot: np.ndarray, radiu
     )
     tone = hsv(rng.random(), rng.choice([0.05, 0.5]), rng.uniform(0.7, 0.95))
     band = np.exp(-(((out - 0.86) / 0.04) ** 2))[..., None]
-    colour = tone * (0.85 + 0.1 * u - 0.35 * ring)[..., None] * (1 - 0.6 * band) + 0.6 * band * hsv(
+    color = tone * (0.85 + 0.1 * u - 0.35 * ring)[..., None] * (1 - 0.6 * band) + 0.6 * band * hsv(
         rng.random(), 0.6, 0.5
     )
-    blend(scene.picture, cover, 0.85 * colour)
+    blend(scene.image, cover, 0.85 * color)
 
 
 def _paint_sun(rng: np.random.Generator, scene: Scene, spot: np.ndarray, radius: float) -> None:
     u, v = local_grid(scene.shape, (spot[0], 0.25 * spot[1]), radius * 0.55, 0.0)
     away = np.hypot(u, v)
     disc = np.clip((1.05 - away) * 5, 0, 1) + 0.35 * np.exp(-away / 1.6) + 0.12 * np.exp(-away / 5)
-    scene.picture += disc[..., None] * np.array([1.0, 0.93, 0.75], np.float32) * rng.uniform(0.8, 1.2)
+    scene.image += disc[..., None] * np.array([1.0, 0.93, 0.75], np.float32) * rng.uniform(0.8, 1.2)

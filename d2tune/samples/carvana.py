@@ -81,13 +81,13 @@ class _Sheet:
         self.light = np.zeros((SIZE[0] * SUPERSAMPLE, SIZE[1] * SUPERSAMPLE, 3), np.float32)
         self.hit = np.zeros(self.light.shape[:2], np.uint8)
 
-    def paint(self, corners: np.ndarray, colour: np.ndarray, *, hull: bool = False) -> None:
+    def paint(self, corners: np.ndarray, color: np.ndarray, *, hull: bool = False) -> None:
         """Fill the outline through ``corners`` (N, 3), or the convex hull of them."""
         flat = self.camera.project(corners) * SUPERSAMPLE
         if hull:
             flat = cv2.convexHull(flat.astype(np.float32))[:, 0]
         places = [np.rint((flat - 0.5) * 16).astype(np.int32)]
-        cv2.fillPoly(self.light, places, [float(value) for value in colour], shift=4)
+        cv2.fillPoly(self.light, places, [float(value) for value in color], shift=4)
         cv2.fillPoly(self.hit, places, 255, shift=4)
 
 
@@ -95,7 +95,7 @@ def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
     """Write ``train/*.jpg``, ``train_masks.csv`` and ``test/*.jpg``; every sixth car is one of the test.
 
     Returns:
-        How many pictures each part has.
+        How many images each part has.
     """
     return write_csv_sample(
         folder,
@@ -112,20 +112,20 @@ def _draw(index: int, seed: int) -> Drawing:
     car = _some_car(np.random.default_rng([seed, number, *b"carvana"]))
     rng = np.random.default_rng([seed, index, *b"carvana view"])
     camera = _camera(2 * np.pi * (view + rng.normal(0, 0.06)) / VIEWS, rng)
-    picture = _studio(rng, camera, car)
+    image = _studio(rng, camera, car)
     sheet = _Sheet(camera)
     _paint_car(sheet, car)
     size = (SIZE[1], SIZE[0])
     coverage = cv2.resize(sheet.hit, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     light = cv2.resize(sheet.light, size, interpolation=cv2.INTER_AREA) / np.maximum(coverage, 1e-3)[..., None]
-    blend(picture, coverage, light)
-    return develop(rng, picture), [(0, coverage > 0.5)]
+    blend(image, coverage, light)
+    return develop(rng, image), [(0, coverage > 0.5)]
 
 
 def _some_car(rng: np.random.Generator) -> _Car:
     kind = str(rng.choice(list(_ROOFS), p=[0.34, 0.2, 0.22, 0.08, 0.08, 0.08]))
-    grey = rng.choice([0.9, 0.62, 0.3, 0.16, 0.08])
-    paint = hsv(rng.uniform(0.5, 0.7), 0.06, grey) if rng.random() < 0.65 else _coloured(rng)
+    gray = rng.choice([0.9, 0.62, 0.3, 0.16, 0.08])
+    paint = hsv(rng.uniform(0.5, 0.7), 0.06, gray) if rng.random() < 0.65 else _colored(rng)
     return _Car(
         kind,
         _LENGTHS[kind] * rng.uniform(0.96, 1.04),
@@ -138,7 +138,7 @@ def _some_car(rng: np.random.Generator) -> _Car:
     )
 
 
-def _coloured(rng: np.random.Generator) -> np.ndarray:
+def _colored(rng: np.random.Generator) -> np.ndarray:
     return hsv(
         rng.choice([0.0, 0.6, 0.58, 0.1, 0.35]) + rng.normal(0, 0.01), rng.uniform(0.6, 0.9), rng.uniform(0.3, 0.8)
     )
@@ -159,36 +159,36 @@ def _studio(rng: np.random.Generator, camera: _Camera, car: _Car) -> np.ndarray:
     x, y = pixel_grid(SIZE)
     tone = rng.uniform(0.55, 0.75)
     wall = tone * (1.0 - 0.25 * np.abs(x / SIZE[1] - rng.uniform(0.4, 0.6)))
-    picture = wall[..., None] * np.array([1.0, 1.0, 1.02], np.float32)
+    image = wall[..., None] * np.array([1.0, 1.0, 1.02], np.float32)
     far = camera.project(camera.axes[2] * [5.5, 5.5, 0])[1]
     floor = 1 / (1 + np.exp(-(y - far) / 4))
     tiles = 0.93 + 0.14 * value_noise(rng, SIZE, 40, octaves=3, stretch=3)
     shade = tone * (0.72 + 0.2 * (y - far) / SIZE[0])
-    blend(picture, floor, (shade * tiles)[..., None] * np.array([1, 0.99, 0.97], np.float32))
-    _hang_lamps(rng, picture, far)
+    blend(image, floor, (shade * tiles)[..., None] * np.array([1, 0.99, 0.97], np.float32))
+    _hang_lamps(rng, image, far)
     turn = np.linspace(0, 2 * np.pi, 90, endpoint=False)
     rims = [np.stack([r * np.cos(turn), r * np.sin(turn), 0 * turn], 1) for r in (3.3, 3.24)]
-    blend(picture, 0.5 * fill([camera.project(rims[0])], SIZE), linear("#5d5c5a"))
+    blend(image, 0.5 * fill([camera.project(rims[0])], SIZE), linear("#5d5c5a"))
     inside = fill([camera.project(rims[1])], SIZE)
-    blend(picture, inside, (0.92 * shade * tiles)[..., None] * np.ones(3, np.float32))
+    blend(image, inside, (0.92 * shade * tiles)[..., None] * np.ones(3, np.float32))
     half = car.length / 2
     print_ = np.array([[-half, -0.95, 0], [half, -0.95, 0], [half, 0.95, 0], [-half, 0.95, 0]])
     for grown, blur_px, strength in ((1.12, 6, 0.45), (0.96, 2, 0.75)):
-        picture *= 1 - strength * fill([camera.project(grown * print_)], SIZE, blur_px=blur_px)[..., None]
-    return np.ascontiguousarray(picture, np.float32)
+        image *= 1 - strength * fill([camera.project(grown * print_)], SIZE, blur_px=blur_px)[..., None]
+    return np.ascontiguousarray(image, np.float32)
 
 
-def _hang_lamps(rng: np.random.Generator, picture: np.ndarray, far: float) -> None:
+def _hang_lamps(rng: np.random.Generator, image: np.ndarray, far: float) -> None:
     for side in (-1, 1):
         if rng.random() < 0.6:
             middle = SIZE[1] * (0.5 + side * rng.uniform(0.36, 0.47))
             wide = rng.uniform(6, 14)
             stand = np.array([[middle - 1, 0], [middle + 1, 0], [middle + 1, far + 6], [middle - 1, far + 6]])
             lamp = ellipse((middle, rng.uniform(0.08, 0.3) * far), wide, 1.6 * wide)
-            blend(picture, 0.8 * fill([stand], SIZE), linear("#2b2b2d"))
-            blend(picture, fill([lamp], SIZE, blur_px=1), np.full(3, 1.1, np.float32))
+            blend(image, 0.8 * fill([stand], SIZE), linear("#2b2b2d"))
+            blend(image, fill([lamp], SIZE, blur_px=1), np.full(3, 1.1, np.float32))
     dark = fill([np.array([[0, 0], [SIZE[1], 0], [SIZE[1], 5], [0, 5]])], SIZE, blur_px=3)
-    blend(picture, 0.7 * rng.random() * dark, np.full(3, 0.03, np.float32))
+    blend(image, 0.7 * rng.random() * dark, np.full(3, 0.03, np.float32))
 
 
 def _paint_car(sheet: _Sheet, car: _Car) -> None:
@@ -263,15 +263,15 @@ def _paint_body(sheet: _Sheet, car: _Car) -> None:
         corners = np.stack([half[:-1, :-1], half[1:, :-1], half[1:, 1:], half[:-1, 1:]], 2)
         normal = -side * np.cross(corners[:, :, 1] - corners[:, :, 3], corners[:, :, 2] - corners[:, :, 0])
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
-        colour = _shade(car, normal, corners.mean(2), sheet.camera.eye, _materials(car, cabin, slope, corners))
+        color = _shade(car, normal, corners.mean(2), sheet.camera.eye, _materials(car, cabin, slope, corners))
         quads.append(corners.reshape(-1, 4, 3))
-        tones.append(np.concatenate([colour, normal], -1).reshape(-1, 6))
+        tones.append(np.concatenate([color, normal], -1).reshape(-1, 6))
     for end in (0, -1):
         outline = np.concatenate([grid[end], (grid[end] * [1, -1, 1])[::-1]])
         facing = np.array([-1.0 if end == 0 else 1.0, 0, 0.15])
-        colour = _shade(car, facing, outline.mean(0), sheet.camera.eye, np.array(0))
+        color = _shade(car, facing, outline.mean(0), sheet.camera.eye, np.array(0))
         if facing[0] * (sheet.camera.eye[0] - outline[0, 0]) > 0:
-            sheet.paint(outline, colour)
+            sheet.paint(outline, color)
     corners, tone = np.concatenate(quads), np.concatenate(tones)
     away = corners.mean(1) - sheet.camera.eye
     seen = np.flatnonzero(np.einsum("nk,nk->n", away, tone[:, 3:]) < 0)
@@ -294,7 +294,7 @@ def _materials(car: _Car, cabin: np.ndarray, slope: np.ndarray, corners: np.ndar
 
 
 def _shade(car: _Car, normal: np.ndarray, place: np.ndarray, eye: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """The light (..., 3) that surfaces send to the eye: their colour under a bright ceiling, and the room in them."""
+    """The light (..., 3) that surfaces send to the eye: their color under a bright ceiling, and the room in them."""
     view = place - eye
     view = view / np.linalg.norm(view, axis=-1, keepdims=True)
     facing = np.sum(view * normal, -1, keepdims=True)

@@ -33,7 +33,7 @@ from d2tune.samples.rendering.scene import Part, Scene
 
 CLASS_NAMES = ("microcontroller", "capacitor", "connector", "crystal")
 COUNT_WEIGHTS = (0.06, 0.14, 0.24, 0.24, 0.18, 0.14)
-"""How likely a picture with instances shows 1, 2, ... of them."""
+"""How likely an image with instances shows 1, 2, ... of them."""
 
 _SILVER = linear("#c9ccd0")
 _GOLD = linear("#d9b25a")
@@ -41,27 +41,27 @@ _INK = linear("#e9ede8")
 
 
 class _Bench:
-    """A scene with a board in it: the board's place, and where tall things lean to in the picture.
+    """A scene with a board in it: the board's place, and where tall things lean to in the image.
 
-    ``centre`` and ``half`` (half the board's sides) are pixels, ``angle`` turns the board.
+    ``center`` and ``half`` (half the board's sides) are pixels, ``angle`` turns the board.
     """
 
     def __init__(self, rng: np.random.Generator, scene: Scene) -> None:
         height, width = scene.shape
         self.scene = scene
         self.angle = rng.normal(0, 0.2)
-        self.centre = np.array([width, height]) / 2 + rng.normal(0, 0.03, 2) * (width, height)
+        self.center = np.array([width, height]) / 2 + rng.normal(0, 0.03, 2) * (width, height)
         whole = rng.random() < 0.55
         self.half = np.hypot(width, height) * np.ones(2) if whole else rng.uniform(0.4, 0.52, 2) * (width, height)
         turn = rng.uniform(0, 2 * np.pi)
         self.lean = rng.uniform(0.12, 0.4) * np.array([np.cos(turn), np.sin(turn)])
 
     def spot(self, rng: np.random.Generator, margin_px: float) -> np.ndarray:
-        """A place on the part of the board that the picture shows, ``margin_px`` from the board's edges."""
+        """A place on the part of the board that the image shows, ``margin_px`` from the board's edges."""
         height, width = self.scene.shape
         while True:
             place = rng.uniform(0.05, 0.95, 2) * (width, height)
-            if np.all(np.abs((place - self.centre) @ _turn(self.angle)) < self.half - margin_px):
+            if np.all(np.abs((place - self.center) @ _turn(self.angle)) < self.half - margin_px):
                 return place
 
     def lifted(self, base: np.ndarray, height_px: float) -> tuple[np.ndarray, np.ndarray]:
@@ -73,15 +73,15 @@ class _Bench:
     def shadow(self, coverage: np.ndarray, height_px: float) -> None:
         """The soft shadow of a body of that height on the board."""
         away = -self.scene.light.direction[:2] * height_px * 0.8
-        cast_shadow(self.scene.picture, coverage, away, 0.8 + 0.22 * height_px, 0.6)
+        cast_shadow(self.scene.image, coverage, away, 0.8 + 0.22 * height_px, 0.6)
 
-    def paint(self, polygons: Sequence[np.ndarray], colour: np.ndarray, *, opacity: float = 1.0) -> None:
-        """Fill polygons with one colour."""
-        blend(self.scene.picture, opacity * fill(polygons, self.scene.shape), colour)
+    def paint(self, polygons: Sequence[np.ndarray], color: np.ndarray, *, opacity: float = 1.0) -> None:
+        """Fill polygons with one color."""
+        blend(self.scene.image, opacity * fill(polygons, self.scene.shape), color)
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, int], *, instances: int, first_class: str) -> Scene:
-    """A board with up to ``instances`` labelled parts, the first of them a ``first_class``."""
+    """A board with up to ``instances`` labeled parts, the first of them a ``first_class``."""
     light = random_light(rng, warmth=rng.uniform(0, 0.6))
     scene = Scene(_desk(rng, shape), light)
     bench = _Bench(rng, scene)
@@ -115,13 +115,13 @@ def _desk(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 def _paint_board(rng: np.random.Generator, bench: _Bench) -> None:
     """The board itself: fibre weave under the varnish, copper areas, tracks, vias, printed frames and names."""
     scene = bench.scene
-    centre, half, width = bench.centre, bench.half, scene.shape[1]
+    center, half, width = bench.center, bench.half, scene.shape[1]
     reach = np.hypot(*scene.shape) / 2
-    outline = to_image(box(-half[0], -half[1], half[0], half[1], radius=6), centre, 1.0, bench.angle)
+    outline = to_image(box(-half[0], -half[1], half[0], half[1], radius=6), center, 1.0, bench.angle)
     cover = fill([outline], scene.shape)
     bench.shadow(cover, 7)
     varnish = hsv(*[(0.38, 0.85, 0.42), (0.6, 0.85, 0.5), (0.34, 0.8, 0.36), (0.64, 0.75, 0.42)][rng.integers(4)])
-    x, y = local_grid(scene.shape, centre, 1.0, bench.angle)
+    x, y = local_grid(scene.shape, center, 1.0, bench.angle)
     weave = 1 + 0.05 * np.sin(x * 1.9) * np.sin(y * 1.9) + 0.12 * (value_noise(rng, scene.shape, 3, octaves=2) - 0.5)
     sheen = 0.75 + 0.55 * value_noise(rng, scene.shape, width, octaves=2)
     copper = np.zeros(scene.shape, np.float32)
@@ -129,12 +129,12 @@ def _paint_board(rng: np.random.Generator, bench: _Bench) -> None:
         size, place = rng.uniform(0.15, 0.5, 2) * reach, rng.uniform(-0.8, 0.8, 2) * np.minimum(half, reach)
         copper = np.maximum(
             copper,
-            fill([to_image(box(*(place - size), *(place + size), radius=8), centre, 1.0, bench.angle)], scene.shape),
+            fill([to_image(box(*(place - size), *(place + size), radius=8), center, 1.0, bench.angle)], scene.shape),
         )
-    blend(scene.picture, cover, varnish * (weave * sheen * (1 + 0.3 * copper))[..., None])
-    tracks, vias = _tracks(rng, half, centre, bench)
+    blend(scene.image, cover, varnish * (weave * sheen * (1 + 0.3 * copper))[..., None])
+    tracks, vias = _tracks(rng, half, center, bench)
     lighter = blurred(np.minimum(tracks, cover), 0.4)
-    scene.picture *= (1 + 0.55 * lighter)[..., None]
+    scene.image *= (1 + 0.55 * lighter)[..., None]
     for spot in vias:
         bench.paint([ellipse(spot, 2.6, 2.6, points=20)], _SILVER * 0.55)
         bench.paint([ellipse(spot, 1.2, 1.2, points=16)], varnish * 0.15)
@@ -142,7 +142,7 @@ def _paint_board(rng: np.random.Generator, bench: _Bench) -> None:
 
 
 def _tracks(
-    rng: np.random.Generator, half: np.ndarray, centre: np.ndarray, bench: _Bench
+    rng: np.random.Generator, half: np.ndarray, center: np.ndarray, bench: _Bench
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """The coverage of bundles of tracks that run straight and at 45 degrees, and the vias at their ends."""
     cover, vias = np.zeros(bench.scene.shape, np.float32), []
@@ -154,11 +154,11 @@ def _tracks(
         line = start + np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
         side = np.array([-np.sin(heading), np.cos(heading)])
         for i in range(rng.integers(1, 6)):
-            placed = to_image(line + i * 2.6 * width * side, centre, 1.0, bench.angle)
+            placed = to_image(line + i * 2.6 * width * side, center, 1.0, bench.angle)
             cover = np.maximum(cover, stroke(placed, width, bench.scene.shape))
             if rng.random() < 0.35:
                 vias.append(placed[-1])
-    inside = [v for v in vias if np.all(np.abs((v - centre) @ _turn(bench.angle)) < half - 5)]
+    inside = [v for v in vias if np.all(np.abs((v - center) @ _turn(bench.angle)) < half - 5)]
     return cover, inside
 
 
@@ -176,7 +176,7 @@ def _print_names(rng: np.random.Generator, bench: _Bench, cover: np.ndarray) -> 
             a, b = rng.uniform(8, 30, 2)
             frame = to_image(box(-a, -b, a, b), spot, 1.0, bench.angle)
             ink = np.maximum(ink, stroke(np.concatenate([frame, frame[:1]]), 1.0, bench.scene.shape))
-    blend(bench.scene.picture, 0.75 * ink * cover, _INK * 0.85)
+    blend(bench.scene.image, 0.75 * ink * cover, _INK * 0.85)
 
 
 def _add_microcontroller(
@@ -227,7 +227,7 @@ def _pins(long: float, short: float, half: float, spot: np.ndarray, angle: float
 
 
 def _mark_package(
-    rng: np.random.Generator, bench: _Bench, centre: np.ndarray, half: float, angle: float, size: tuple[float, float]
+    rng: np.random.Generator, bench: _Bench, center: np.ndarray, half: float, angle: float, size: tuple[float, float]
 ) -> None:
     """The maker's lines of print and the dot at pin 1."""
     long, short = size
@@ -240,9 +240,9 @@ def _mark_package(
     if half > 26:
         for line, down in zip(lines, (-0.12, 0.18), strict=True):
             height = min(1.45 * long * half / len(line) / 0.95, 0.2 * half)
-            place = to_image(np.array([[0, down]]), centre, half, angle)[0]
-            blend(bench.scene.picture, 0.8 * text(line, place, height, angle, bench.scene.shape), print_ink)
-    dot = to_image(ellipse((-0.74 * long, 0.66 * short), 0.07, 0.07, points=24), centre, half, angle)
+            place = to_image(np.array([[0, down]]), center, half, angle)[0]
+            blend(bench.scene.image, 0.8 * text(line, place, height, angle, bench.scene.shape), print_ink)
+    dot = to_image(ellipse((-0.74 * long, 0.66 * short), 0.07, 0.07, points=24), center, half, angle)
     bench.paint([dot], linear("#08080a"))
     bench.paint([dot + 0.02 * half], linear("#4a4b50"), opacity=0.5)
 
@@ -276,7 +276,7 @@ def _add_capacitor(rng: np.random.Generator, bench: _Bench, spot: np.ndarray, si
 def _paint_can_top(
     rng: np.random.Generator,
     bench: _Bench,
-    centre: np.ndarray,
+    center: np.ndarray,
     radius: float,
     angle: float,
     sleeve: np.ndarray,
@@ -284,10 +284,10 @@ def _paint_can_top(
     bare: bool,
 ) -> None:
     shape = bench.scene.shape
-    rim = ellipse(centre, radius, radius)
+    rim = ellipse(center, radius, radius)
     bench.paint([rim], sleeve * 1.25 + 0.06)
-    disc = ellipse(centre, radius * 0.86, radius * 0.86)
-    u, v = local_grid(shape, centre, radius, angle)
+    disc = ellipse(center, radius * 0.86, radius * 0.86)
+    u, v = local_grid(shape, center, radius, angle)
     facing = u * bench.scene.light.direction[0] + v * bench.scene.light.direction[1]
     brushed = 0.92 + 0.16 * value_noise(rng, shape, 2, stretch=4)
     edge = np.exp(-(((np.hypot(u, v) - 0.8) / 0.07) ** 2))
@@ -295,15 +295,15 @@ def _paint_can_top(
     if bare:
         turn = np.linspace(-0.95, 0.95, 24)
         segment = np.stack([0.84 * np.cos(turn), 0.84 * np.sin(turn)], 1)
-        bench.paint([to_image(segment, centre, radius, angle)], linear("#1a1a1c"))
+        bench.paint([to_image(segment, center, radius, angle)], linear("#1a1a1c"))
         value = str(rng.choice(["100", "220", "47", "470"]))
-        place = to_image(np.array([[-0.25, 0]]), centre, radius, angle)[0]
-        blend(bench.scene.picture, 0.8 * text(value, place, radius * 0.42, angle, shape), linear("#202022"))
+        place = to_image(np.array([[-0.25, 0]]), center, radius, angle)[0]
+        blend(bench.scene.image, 0.8 * text(value, place, radius * 0.42, angle, shape), linear("#202022"))
         return
     for score_angle in (angle, angle + np.pi / 2):
         arm = 0.55 * radius * np.array([np.cos(score_angle), np.sin(score_angle)])
-        score = stroke(np.stack([centre - arm, centre + arm]), max(radius / 14, 0.8), shape)
-        blend(bench.scene.picture, 0.6 * score, _SILVER * 0.25)
+        score = stroke(np.stack([center - arm, center + arm]), max(radius / 14, 0.8), shape)
+        blend(bench.scene.image, 0.6 * score, _SILVER * 0.25)
 
 
 def _add_connector(rng: np.random.Generator, bench: _Bench, spot: np.ndarray, size_px: float, angle: float) -> bool:
@@ -373,13 +373,13 @@ def _paint_terminals(
         bench.paint([screw], _SILVER * (0.75 + 0.35 * (u * light[0] + v * light[1]))[..., None])
         slot = np.array([[-0.7, 0], [0.7, 0]]) * radius @ _turn(rng.uniform(0, np.pi)) + [place, 0]
         blend(
-            bench.scene.picture,
+            bench.scene.image,
             stroke(to_image(slot, middle, half, angle), max(0.2 * radius * half, 0.8), bench.scene.shape),
             _SILVER * 0.12,
         )
     for edge in (np.arange(1, count) / count) * 2 - 1:
         line = to_image(np.array([[edge, -short], [edge, short]]), middle, half, angle)
-        blend(bench.scene.picture, 0.7 * stroke(line, 1.0, bench.scene.shape), tone * 0.3)
+        blend(bench.scene.image, 0.7 * stroke(line, 1.0, bench.scene.shape), tone * 0.3)
 
 
 def _paint_shell(
@@ -439,7 +439,7 @@ def _add_crystal(rng: np.random.Generator, bench: _Bench, spot: np.ndarray, size
             angle,
             bench.scene.shape,
         )
-        blend(bench.scene.picture, 0.75 * stamp, _SILVER * 0.14)
+        blend(bench.scene.image, 0.75 * stamp, _SILVER * 0.14)
     return True
 
 
@@ -457,14 +457,14 @@ def _add_wire(rng: np.random.Generator, bench: _Bench) -> None:
             continue
         bench.shadow(placed[0], 9)
         tone = hsv(rng.choice([0.0, 0.14, 0.6, 0.33, 0.08]), 0.85, rng.uniform(0.5, 0.9))
-        blend(bench.scene.picture, placed[0], tone * 0.55)
+        blend(bench.scene.image, placed[0], tone * 0.55)
         gleam = line + bench.scene.light.direction[:2] * thick * 0.28
-        blend(bench.scene.picture, 0.7 * stroke(gleam, thick * 0.3, bench.scene.shape, blur_px=0.8), tone * 0.8 + 0.2)
+        blend(bench.scene.image, 0.7 * stroke(gleam, thick * 0.3, bench.scene.shape, blur_px=0.8), tone * 0.8 + 0.2)
         return
 
 
 def _paint_resistors(rng: np.random.Generator, bench: _Bench, count: int) -> None:
-    """Small black chips with silver ends, too small and too plain to be labelled."""
+    """Small black chips with silver ends, too small and too plain to be labeled."""
     half = rng.uniform(4.0, 6.5)
     for _ in range(count):
         spot = bench.spot(rng, 10)
@@ -495,7 +495,7 @@ def _paint_sticker(rng: np.random.Generator, bench: _Bench, spot: np.ndarray) ->
         left += bar + rng.uniform(0.03, 0.08)
     place = to_image(np.array([[0, 0.32]]), spot, half, angle)[0]
     serial = text(f"SN{rng.integers(10000, 99999)}", place, half * 0.2, angle, bench.scene.shape)
-    blend(bench.scene.picture, serial, linear("#2a2a2a"))
+    blend(bench.scene.image, serial, linear("#2a2a2a"))
 
 
 def _paint_hole(rng: np.random.Generator, bench: _Bench, spot: np.ndarray) -> None:
@@ -516,9 +516,9 @@ def _paint_led(rng: np.random.Generator, bench: _Bench, spot: np.ndarray) -> Non
     bench.shadow(cover, radius)
     hue = rng.choice([0.0, 0.33, 0.12, 0.6])
     normals = dome_normals(outline, spot, bench.scene.shape)
-    colour = lit(normals, hsv(hue, 0.85, 0.9), bench.scene.light, wrap=0.5)
-    colour += 0.9 * glint(normals, bench.scene.light, sharpness=60)[..., None]
+    color = lit(normals, hsv(hue, 0.85, 0.9), bench.scene.light, wrap=0.5)
+    color += 0.9 * glint(normals, bench.scene.light, sharpness=60)[..., None]
     if rng.random() < 0.5:
-        bench.scene.picture += (0.5 * blurred(cover, radius))[..., None] * hsv(hue, 0.8, 1.0)
-        colour = colour + 0.5 * normals[..., 2:3] * hsv(hue, 0.45, 1.0)
-    blend(bench.scene.picture, cover, colour)
+        bench.scene.image += (0.5 * blurred(cover, radius))[..., None] * hsv(hue, 0.8, 1.0)
+        color = color + 0.5 * normals[..., 2:3] * hsv(hue, 0.45, 1.0)
+    blend(bench.scene.image, cover, color)

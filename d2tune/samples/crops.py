@@ -1,6 +1,6 @@
-"""A year over farmland: for each month a TIFF of five bands, and label pictures of some of the fields.
+"""A year over farmland: for each month a TIFF of five bands, and label images of some of the fields.
 
-``images/SCENE/2020-01.tif`` to ``2020-12.tif`` are one picture of 60 channels, with blue, green, red, near and
+``images/SCENE/2020-01.tif`` to ``2020-12.tif`` are one image of 60 channels, with blue, green, red, near and
 short-wave infrared as reflectance times 10,000 and 0 under clouds. ``train/labels/SCENE.png`` and
 ``val/labels/SCENE.png`` label different fields of it: 0 for pixels of no label, 1 and up for the crops.
 """
@@ -50,10 +50,10 @@ _SCALE = 10_000
 
 
 def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
-    """Write scenes of 1800 x 1135 px, each with two label pictures: ``images`` label pictures, rounded up to pairs.
+    """Write scenes of 1800 x 1135 px, each with two label images: ``images`` label images, rounded up to pairs.
 
     Returns:
-        How many label pictures ``train`` and ``val`` have.
+        How many label images ``train`` and ``val`` have.
     """
     scenes = (images + 1) // 2
     for index in range(scenes):
@@ -181,7 +181,7 @@ def _hedges(fields: np.ndarray) -> np.ndarray:
 
 
 def label(rng: np.random.Generator, fields: np.ndarray, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Label pictures for training and validation, (H, W) uint8: disjoint fields, without their borders."""
+    """Label images for training and validation, (H, W) uint8: disjoint fields, without their borders."""
     draws = rng.random(len(crops))
     inner = cv2.erode((_hedges(fields) < 0.05).astype(np.uint8), np.ones((_HEADLAND_PX,) * 2, np.uint8))
     values = np.where(crops == _WILD, 0, crops + 1).astype(np.uint8)

@@ -37,7 +37,7 @@ from d2tune.samples.rendering.scene import Part, Scene
 
 CLASS_NAMES = ("face",)
 COUNT_WEIGHTS = (0.2, 0.25, 0.22, 0.15, 0.1, 0.08)
-"""How likely a picture with instances shows 1, 2, ... of them."""
+"""How likely an image with instances shows 1, 2, ... of them."""
 
 _SKINS = ("#f3cdb0", "#e8b48e", "#d79a6f", "#b97a50", "#8d5836", "#6b4128")
 _HAIRS = ("#1c1613", "#3a251a", "#6b4423", "#a8773c", "#c9a25e", "#8f3f1e", "#9a9a98", "#5a3a2c")
@@ -47,9 +47,9 @@ _NECK = box(-0.36, 0.5, 0.36, 1.75)
 
 @dataclass(frozen=True)
 class _Head:
-    """One head: its place, half its height in pixels, its tilt, its shape and its colours."""
+    """One head: its place, half its height in pixels, its tilt, its shape and its colors."""
 
-    centre: np.ndarray
+    center: np.ndarray
     unit_px: float
     angle: float
     width: float
@@ -59,8 +59,8 @@ class _Head:
     hair: np.ndarray
 
     def at(self, points: object) -> np.ndarray:
-        """Points of the head's own frame (x right, y down, chin near 1.1) in the picture."""
-        return to_image(np.asarray(points, float), self.centre, self.unit_px, self.angle)
+        """Points of the head's own frame (x right, y down, chin near 1.1) in the image."""
+        return to_image(np.asarray(points, float), self.center, self.unit_px, self.angle)
 
     def outline(self) -> np.ndarray:
         """The face without ears, in its own frame."""
@@ -71,9 +71,9 @@ class _Head:
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, int], *, instances: int, first_class: str) -> Scene:
-    """A picture with up to ``instances`` people (at least one where one is asked for), faces as ``first_class``."""
-    picture, warmth = any_place(rng, shape)
-    scene = Scene(picture, random_light(rng, warmth=warmth))
+    """An image with up to ``instances`` people (at least one where one is asked for), faces as ``first_class``."""
+    image, warmth = any_place(rng, shape)
+    scene = Scene(image, random_light(rng, warmth=warmth))
     for _ in range(rng.choice(3, p=[0.4, 0.4, 0.2]) if instances else 2):
         _paint_look_alike(rng, scene)
     sizes = rng.uniform(0.17, 0.33, instances) * (1 - 0.07 * max(instances - 1, 0))
@@ -90,7 +90,7 @@ def draw(rng: np.random.Generator, shape: tuple[int, int], *, instances: int, fi
 
 def _add_person(rng: np.random.Generator, scene: Scene, spot: np.ndarray, unit_px: float, label: str) -> bool:
     head = _Head(
-        centre=spot,
+        center=spot,
         unit_px=unit_px,
         angle=rng.normal(0, 0.1),
         width=rng.uniform(0.72, 0.84),
@@ -129,11 +129,11 @@ def _add_person(rng: np.random.Generator, scene: Scene, spot: np.ndarray, unit_p
 
 def _shade_under(scene: Scene, cover: np.ndarray, face: np.ndarray, unit_px: float) -> None:
     """The soft shadow that hair or a hat throws on the face below it."""
-    kept = scene.picture.copy()
+    kept = scene.image.copy()
     cast_shadow(
-        scene.picture, cover, (-0.05 * unit_px * scene.light.direction[0], 0.08 * unit_px), 0.05 * unit_px + 0.5, 0.45
+        scene.image, cover, (-0.05 * unit_px * scene.light.direction[0], 0.08 * unit_px), 0.05 * unit_px + 0.5, 0.45
     )
-    blend(scene.picture, 1 - face, kept)
+    blend(scene.image, 1 - face, kept)
 
 
 def _shoulders(rng: np.random.Generator) -> np.ndarray:
@@ -202,32 +202,32 @@ def _hat(head: _Head, kind: str) -> list[np.ndarray]:
 def _closeup(scene: Scene, head: _Head, cover: np.ndarray, margin_px: float) -> tuple[Scene, _Head, np.ndarray]:
     """The window around ``cover`` with the head moved into it."""
     view, offset, cover = scene.closeup(cover, margin_px)
-    return view, replace(head, centre=head.centre - offset), cover
+    return view, replace(head, center=head.center - offset), cover
 
 
 def _paint_body(rng: np.random.Generator, scene: Scene, head: _Head, cover: np.ndarray) -> None:
     """Clothes and neck, with the chin's shadow on them."""
     scene, head, cover = _closeup(scene, head, cover, 30)
     neck = fill([head.at(_NECK)], scene.shape)
-    cast_shadow(scene.picture, cover, (5, 5), 7, 0.3)
-    u, v = local_grid(scene.shape, head.centre, head.unit_px, head.angle)
+    cast_shadow(scene.image, cover, (5, 5), 7, 0.3)
+    u, v = local_grid(scene.shape, head.center, head.unit_px, head.angle)
     cloth = hsv(rng.random(), rng.uniform(0.1, 0.8), rng.uniform(0.25, 0.85))
     folds = value_noise(rng, scene.shape, max(head.unit_px * 0.5, 4), octaves=3)
     tone = (0.45 + 0.55 * folds) * np.clip(1.05 - 0.22 * np.abs(u - 0.5 * scene.light.direction[0]), 0.35, 1.1)
-    colour = cloth * tone[..., None]
+    color = cloth * tone[..., None]
     if rng.random() < 0.35:
         band = np.clip(4 * np.sin(v * rng.uniform(14, 24) + 0.4 * folds), 0, 1)[..., None]
-        colour = colour + band * (hsv(rng.random(), 0.3, 0.9) * tone[..., None] - colour)
-    blend(scene.picture, cover, colour)
+        color = color + band * (hsv(rng.random(), 0.3, 0.9) * tone[..., None] - color)
+    blend(scene.image, cover, color)
     collar = fill([head.at(ellipse((0, 1.45), 0.52, 0.32))], scene.shape)
     skin = np.maximum(neck * (v < 1.5), collar * cover)
     shade = 0.3 + 0.5 * np.clip((v - 1.0) / 0.6, 0, 1) - 0.25 * np.abs(u)
-    blend(scene.picture, blurred(skin, 0.5), head.skin * np.clip(shade, 0.12, 1)[..., None])
+    blend(scene.image, blurred(skin, 0.5), head.skin * np.clip(shade, 0.12, 1)[..., None])
 
 
 def _paint_hair(rng: np.random.Generator, scene: Scene, head: _Head, cover: np.ndarray, *, shade: float) -> None:
     scene, head, cover = _closeup(scene, head, cover, 1)
-    u, v = local_grid(scene.shape, head.centre, head.unit_px, head.angle)
+    u, v = local_grid(scene.shape, head.center, head.unit_px, head.angle)
     fine = max(head.unit_px / 14, 1.2)
     radial = np.arctan2(u, -(v + 0.05) + 0.6)
     strands = np.sin(radial * 70 + 6 * value_noise(rng, scene.shape, fine * 4, octaves=2))
@@ -235,24 +235,24 @@ def _paint_hair(rng: np.random.Generator, scene: Scene, head: _Head, cover: np.n
     facing = u * scene.light.direction[0] + v * scene.light.direction[1]
     away = np.hypot(u / 0.9, v + 0.1)
     band = np.exp(-(((away - 0.85 + 0.05 * strands) / 0.13) ** 2)) * np.clip(0.3 + facing, 0, 1)
-    colour = head.hair * (shade * (0.75 + 0.35 * strands + 0.35 * facing))[..., None] + (0.16 * shade * band)[..., None]
-    blend(scene.picture, cover, np.maximum(colour, 0.004))
+    color = head.hair * (shade * (0.75 + 0.35 * strands + 0.35 * facing))[..., None] + (0.16 * shade * band)[..., None]
+    blend(scene.image, cover, np.maximum(color, 0.004))
 
 
 def _paint_face(rng: np.random.Generator, scene: Scene, head: _Head, cover: np.ndarray) -> None:
     """Skin with its relief, then eyes, brows, mouth and what a person wears on a face."""
     scene, head, cover = _closeup(scene, head, cover, 0.4 * head.unit_px)
     cast_shadow(
-        scene.picture,
+        scene.image,
         cover,
         (-0.1 * head.unit_px * scene.light.direction[0], 0.14 * head.unit_px),
         0.09 * head.unit_px + 0.5,
         0.5,
     )
-    u, v = local_grid(scene.shape, head.centre, head.unit_px, head.angle)
+    u, v = local_grid(scene.shape, head.center, head.unit_px, head.angle)
     fu = u - head.yaw
     outline = head.at(head.outline() * [1.1, 1.02])
-    normals = bump(dome_normals(outline, head.centre, scene.shape), _relief(fu, v), 0.62 * head.unit_px)
+    normals = bump(dome_normals(outline, head.center, scene.shape), _relief(fu, v), 0.62 * head.unit_px)
     pores = 0.96 + 0.08 * value_noise(rng, scene.shape, max(head.unit_px / 30, 1), octaves=2)
     flush = np.zeros(scene.shape, np.float32)
     for side in (-1, 1):
@@ -261,11 +261,11 @@ def _paint_face(rng: np.random.Generator, scene: Scene, head: _Head, cover: np.n
     albedo = head.skin * pores[..., None] * (1 + (0.55 * flush)[..., None] * (warm - 1))
     if rng.random() < 0.25:
         albedo = _bearded(rng, scene, head, albedo, fu, v)
-    colour = lit(normals, albedo, scene.light, wrap=0.35) * np.array([1.03, 1.0, 0.98], np.float32)
-    colour += (0.1 * glint(normals, scene.light, sharpness=18))[..., None]
-    blend(scene.picture, cover, colour)
+    color = lit(normals, albedo, scene.light, wrap=0.35) * np.array([1.03, 1.0, 0.98], np.float32)
+    color += (0.1 * glint(normals, scene.light, sharpness=18))[..., None]
+    blend(scene.image, cover, color)
     inner_ears = [head.at(ellipse((side * head.width * 1.02, 0.06), 0.05, 0.11)) for side in (-1, 1)]
-    blend(scene.picture, 0.35 * fill(inner_ears, scene.shape, blur_px=0.6) * cover, head.skin * 0.3)
+    blend(scene.image, 0.35 * fill(inner_ears, scene.shape, blur_px=0.6) * cover, head.skin * 0.3)
     squint = rng.uniform(0.75, 1.15)
     iris = hsv(rng.choice([0.06, 0.08, 0.58, 0.35]), rng.uniform(0.4, 0.8), rng.uniform(0.25, 0.6))
     look = rng.uniform(-0.04, 0.04)
@@ -275,7 +275,7 @@ def _paint_face(rng: np.random.Generator, scene: Scene, head: _Head, cover: np.n
             curve((head.yaw + side * 0.46, -0.26), (head.yaw + side * 0.3, -0.41), (head.yaw + side * 0.15, -0.29))
         )
         blend(
-            scene.picture,
+            scene.image,
             0.85 * stroke(brow, 0.06 * head.unit_px, scene.shape, blur_px=0.02 * head.unit_px),
             head.hair * 0.6,
         )
@@ -320,18 +320,18 @@ def _paint_eye(scene: Scene, head: _Head, x: float, iris: np.ndarray, look: floa
         ]
     )
     white = fill([head.at(lids)], shape)
-    _, v = local_grid(shape, head.centre, unit, head.angle)
+    _, v = local_grid(shape, head.center, unit, head.angle)
     blend(
-        scene.picture,
+        scene.image,
         white,
         np.array([0.8, 0.78, 0.76], np.float32) * np.clip(1.0 + (v + 0.06) * 3.5, 0.45, 1)[..., None],
     )
-    for radius, colour in ((0.082, iris * 0.4), (0.07, iris), (0.036, _NOTHING)):
-        blend(scene.picture, white * fill([head.at(ellipse((x + look, -0.08), radius, radius))], shape), colour)
+    for radius, color in ((0.082, iris * 0.4), (0.07, iris), (0.036, _NOTHING)):
+        blend(scene.image, white * fill([head.at(ellipse((x + look, -0.08), radius, radius))], shape), color)
     spark = head.at(ellipse((x + look + 0.03 * np.sign(scene.light.direction[0]), -0.115), 0.02, 0.02, points=16))
-    blend(scene.picture, fill([spark], shape), np.ones(3, np.float32))
+    blend(scene.image, fill([spark], shape), np.ones(3, np.float32))
     upper = head.at(curve((x - 0.175, -0.07), (x, -0.08 - 0.23 * squint + 0.08), (x + 0.175, -0.07)))
-    blend(scene.picture, 0.85 * stroke(upper, max(0.03 * unit, 0.6), shape), head.skin * 0.08)
+    blend(scene.image, 0.85 * stroke(upper, max(0.03 * unit, 0.6), shape), head.skin * 0.08)
 
 
 def _paint_mouth(rng: np.random.Generator, scene: Scene, head: _Head) -> None:
@@ -344,13 +344,13 @@ def _paint_mouth(rng: np.random.Generator, scene: Scene, head: _Head) -> None:
     full = np.concatenate(
         [curve(left, (x, 0.47 + smile * 0.6), right), curve(right, (x, 0.68 + smile + 2.1 * gape), left)]
     )
-    blend(scene.picture, 0.8 * fill([head.at(full)], scene.shape, blur_px=0.012 * head.unit_px), lips)
+    blend(scene.image, 0.8 * fill([head.at(full)], scene.shape, blur_px=0.012 * head.unit_px), lips)
     gap = fill([head.at(np.concatenate([upper, lower]))], scene.shape)
-    blend(scene.picture, gap, linear("#3a0f10"))
+    blend(scene.image, gap, linear("#3a0f10"))
     if gape > 0.05:
         teeth = np.concatenate([upper, curve(right, (x, 0.56 + smile + 0.9 * gape), left)])
-        blend(scene.picture, 0.9 * gap * fill([head.at(teeth)], scene.shape), linear("#efe9df"))
-    blend(scene.picture, 0.7 * stroke(head.at(upper), max(0.02 * head.unit_px, 0.6), scene.shape), lips * 0.25)
+        blend(scene.image, 0.9 * gap * fill([head.at(teeth)], scene.shape), linear("#efe9df"))
+    blend(scene.image, 0.7 * stroke(head.at(upper), max(0.02 * head.unit_px, 0.6), scene.shape), lips * 0.25)
 
 
 def _paint_glasses(rng: np.random.Generator, scene: Scene, head: _Head) -> None:
@@ -360,34 +360,34 @@ def _paint_glasses(rng: np.random.Generator, scene: Scene, head: _Head) -> None:
         x = head.yaw + side * 0.31
         glass = box(x - 0.22, -0.24, x + 0.22, 0.1, radius=rng.choice([0.06, 0.165]))
         ring = head.at(np.concatenate([glass, glass[:1]]))
-        blend(scene.picture, 0.08 * fill([ring], scene.shape), np.ones(3, np.float32))
-        blend(scene.picture, stroke(ring, width, scene.shape), frame)
+        blend(scene.image, 0.08 * fill([ring], scene.shape), np.ones(3, np.float32))
+        blend(scene.image, stroke(ring, width, scene.shape), frame)
         arm = head.at([[x + side * 0.22, -0.1], [side * head.width, -0.06]])
-        blend(scene.picture, stroke(arm, width, scene.shape), frame)
+        blend(scene.image, stroke(arm, width, scene.shape), frame)
     bridge = head.at(curve((head.yaw - 0.09, -0.08), (head.yaw, -0.16), (head.yaw + 0.09, -0.08)))
-    blend(scene.picture, stroke(bridge, width, scene.shape), frame)
+    blend(scene.image, stroke(bridge, width, scene.shape), frame)
 
 
 def _paint_hat(rng: np.random.Generator, scene: Scene, head: _Head, cover: np.ndarray, kind: str) -> None:
     scene, head, cover = _closeup(scene, head, cover, 1)
-    u, v = local_grid(scene.shape, head.centre, head.unit_px, head.angle)
+    u, v = local_grid(scene.shape, head.center, head.unit_px, head.angle)
     felt = hsv(rng.random(), rng.uniform(0.3, 0.85), rng.uniform(0.3, 0.85))
     normals = dome_normals(head.at(ellipse((0, -0.6), head.width * 1.6, 1.0)), head.at([[0, -0.6]])[0], scene.shape)
     weave = 0.85 + 0.3 * value_noise(rng, scene.shape, max(head.unit_px / 25, 1.2), octaves=2)
-    colour = lit(normals, felt * weave[..., None], scene.light, wrap=0.3)
+    color = lit(normals, felt * weave[..., None], scene.light, wrap=0.3)
     if kind == "beanie":
-        colour *= (0.85 + 0.2 * np.sin(u * 60))[..., None]
-        colour = np.where((np.abs(v + 0.51) < 0.15)[..., None], colour * 0.72 + 0.03, colour)
+        color *= (0.85 + 0.2 * np.sin(u * 60))[..., None]
+        color = np.where((np.abs(v + 0.51) < 0.15)[..., None], color * 0.72 + 0.03, color)
     elif kind == "party":
         dots = np.clip(5 * (np.sin(u * 14 + v * 5) * np.sin(v * 12) - 0.25), 0, 1)[..., None]
-        colour = colour + dots * (hsv(rng.random(), 0.5, 0.95) * 0.8 - colour)
+        color = color + dots * (hsv(rng.random(), 0.5, 0.95) * 0.8 - color)
     elif kind == "brim":
         ribbon_band = np.exp(-(((v + 0.68) / 0.085) ** 6))[..., None] * (np.abs(u) < head.width + 0.16)[..., None]
-        colour = colour + ribbon_band * (felt * 0.2 - colour)
+        color = color + ribbon_band * (felt * 0.2 - color)
     else:
         seam = np.exp(-((u / 0.02) ** 2)) * (v < -0.52) + np.exp(-(((v + 0.5) / 0.025) ** 2))
-        colour = colour * (1 - 0.35 * np.clip(seam, 0, 1))[..., None] * np.where(v > -0.5, 0.8, 1.0)[..., None]
-    blend(scene.picture, cover, colour)
+        color = color * (1 - 0.35 * np.clip(seam, 0, 1))[..., None] * np.where(v > -0.5, 0.8, 1.0)[..., None]
+    blend(scene.image, cover, color)
 
 
 def _add_stem(rng: np.random.Generator, scene: Scene) -> None:
@@ -399,9 +399,9 @@ def _add_stem(rng: np.random.Generator, scene: Scene) -> None:
         placed = scene.place([Part([ribbon(line, thick)])], min_visible=0.6)
         if placed is not None:
             tone = hsv(rng.uniform(0.05, 0.35), rng.uniform(0.1, 0.6), rng.uniform(0.2, 0.6))
-            blend(scene.picture, blurred(placed[0], 0.6), tone)
+            blend(scene.image, blurred(placed[0], 0.6), tone)
             gleam = stroke(line - np.array([thick * 0.2, 0]), thick * 0.3, scene.shape, blur_px=1.2)
-            blend(scene.picture, 0.5 * gleam, tone * 1.8)
+            blend(scene.image, 0.5 * gleam, tone * 1.8)
             return
 
 
@@ -414,26 +414,26 @@ def _paint_look_alike(rng: np.random.Generator, scene: Scene) -> None:
 
 def _paint_clock(rng: np.random.Generator, scene: Scene, spot: np.ndarray, radius: float) -> None:
     cover = fill([ellipse(spot, radius, radius)], scene.shape)
-    cast_shadow(scene.picture, cover, (-10 * scene.light.direction[0], 6), 5, 0.45)
+    cast_shadow(scene.image, cover, (-10 * scene.light.direction[0], 6), 5, 0.45)
     u, v = local_grid(scene.shape, spot, radius, 0.0)
     facing = u * scene.light.direction[0] + v * scene.light.direction[1]
-    blend(scene.picture, cover, hsv(rng.random(), 0.5, rng.uniform(0.2, 0.6)) * (1 + 0.6 * facing)[..., None])
+    blend(scene.image, cover, hsv(rng.random(), 0.5, rng.uniform(0.2, 0.6)) * (1 + 0.6 * facing)[..., None])
     dial = fill([ellipse(spot, radius * 0.88, radius * 0.88)], scene.shape)
-    blend(scene.picture, dial, linear("#efece2") * (0.78 + 0.12 * facing)[..., None])
+    blend(scene.image, dial, linear("#efece2") * (0.78 + 0.12 * facing)[..., None])
     for hour in range(1, 13):
         a = hour * np.pi / 6
         place = spot + 0.7 * radius * np.array([np.sin(a), -np.cos(a)])
-        blend(scene.picture, text(str(hour), place, radius * 0.17, 0.0, scene.shape), linear("#222226"))
+        blend(scene.image, text(str(hour), place, radius * 0.17, 0.0, scene.shape), linear("#222226"))
     for reach, width in ((0.42, 0.07), (0.62, 0.045)):
         a = rng.uniform(0, 2 * np.pi)
         hand = np.stack([spot, spot + reach * radius * np.array([np.sin(a), -np.cos(a)])])
-        blend(scene.picture, stroke(hand, max(width * radius, 0.8), scene.shape), linear("#18181a"))
+        blend(scene.image, stroke(hand, max(width * radius, 0.8), scene.shape), linear("#18181a"))
 
 
 def _paint_ball(rng: np.random.Generator, scene: Scene, spot: np.ndarray, radius: float) -> None:
     outline = ellipse(spot, radius, radius)
     cover = fill([outline], scene.shape)
-    cast_shadow(scene.picture, cover, (-10 * scene.light.direction[0], radius * 0.3), radius * 0.25, 0.45)
+    cast_shadow(scene.image, cover, (-10 * scene.light.direction[0], radius * 0.3), radius * 0.25, 0.45)
     normals = dome_normals(outline, spot, scene.shape)
     tilt = rng.uniform(0, np.pi)
     across = normals[..., 0] * np.cos(tilt) + normals[..., 1] * np.sin(tilt)
@@ -441,18 +441,18 @@ def _paint_ball(rng: np.random.Generator, scene: Scene, spot: np.ndarray, radius
     sector = np.floor(
         (np.arctan2(along, np.maximum(normals[..., 2], 1e-3) + 0.4 * across) + np.pi) * 6 / (2 * np.pi) * 2
     )
-    colours = np.stack([hsv(rng.random(), 0.75, 0.85), linear("#e9e9e4"), hsv(rng.random(), 0.75, 0.75)])
-    albedo = colours[sector.astype(int) % 3]
+    colors = np.stack([hsv(rng.random(), 0.75, 0.85), linear("#e9e9e4"), hsv(rng.random(), 0.75, 0.75)])
+    albedo = colors[sector.astype(int) % 3]
     shine = 0.4 * glint(normals, scene.light, sharpness=30)[..., None]
-    blend(scene.picture, cover, lit(normals, albedo, scene.light) + shine)
+    blend(scene.image, cover, lit(normals, albedo, scene.light) + shine)
 
 
 def _paint_plate(rng: np.random.Generator, scene: Scene, spot: np.ndarray, radius: float) -> None:
     cover = fill([ellipse(spot, radius, radius)], scene.shape)
-    cast_shadow(scene.picture, cover, (-8 * scene.light.direction[0], 4), 4, 0.4)
+    cast_shadow(scene.image, cover, (-8 * scene.light.direction[0], 4), 4, 0.4)
     u, v = local_grid(scene.shape, spot, radius, 0.0)
     out, facing = np.hypot(u, v), u * scene.light.direction[0] + v * scene.light.direction[1]
     well = np.exp(-(((out - 0.62) / 0.04) ** 2)) * facing
     band = np.exp(-(((out - 0.85) / 0.05) ** 2))[..., None]
     tone = linear("#e4e6ea") * (0.8 - 0.5 * well + 0.1 * facing)[..., None]
-    blend(scene.picture, cover, tone + band * (hsv(rng.random(), 0.7, 0.5) - tone))
+    blend(scene.image, cover, tone + band * (hsv(rng.random(), 0.7, 0.5) - tone))

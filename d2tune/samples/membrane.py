@@ -1,6 +1,6 @@
-"""Cell membranes as an electron microscope shows them: grey pictures beside label pictures of 0 and 255.
+"""Cell membranes as an electron microscope shows them: gray images beside label images of 0 and 255.
 
-The folders are those in which the pictures of the ISBI 2012 challenge are handed around: ``train/image/0.png`` beside
+The folders are those in which the images of the ISBI 2012 challenge are handed around: ``train/image/0.png`` beside
 ``train/label/0.png``, 0 for membranes and 255 for the cells between them.
 """
 
@@ -20,20 +20,20 @@ _SIDE_PX = 256
 
 
 def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
-    """Write ``images`` pictures of 256 x 256 px and their label pictures below ``folder``.
+    """Write ``images`` images of 256 x 256 px and their label images below ``folder``.
 
     Returns:
-        How many pictures each part has; all are in ``train``, from which a project sets some aside.
+        How many images each part has; all are in ``train``, from which a project sets some aside.
     """
     for index in range(images):
-        grey, labels = draw(np.random.default_rng([seed, index, *b"membrane"]))
-        write_png(folder / "train" / "image" / f"{index}.png", grey)
+        gray, labels = draw(np.random.default_rng([seed, index, *b"membrane"]))
+        write_png(folder / "train" / "image" / f"{index}.png", gray)
         write_png(folder / "train" / "label" / f"{index}.png", labels)
     return {"train": images}
 
 
 def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A picture, (H, W) uint8, and its labels, (H, W) uint8 of 0 and 255."""
+    """An image, (H, W) uint8, and its labels, (H, W) uint8 of 0 and 255."""
     shape = (_SIDE_PX, _SIDE_PX)
     depth_px = _depths(rng, shape)
     half_px = rng.uniform(1.2, 1.7) + 1.6 * value_noise(rng, shape, 40) ** 2
@@ -48,8 +48,8 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     tone = tone + blurred(wall, 0.8) * faded * (rng.uniform(0.2, 0.28) - tone)
     grain = rng.standard_normal(shape, dtype=np.float32)
     tone = blurred(tone, 0.7) + 0.06 * (0.6 * grain + 0.8 * blurred(grain, 0.9))
-    grey = np.rint(255 * np.clip(tone, 0, 1)).astype(np.uint8)
-    return grey, np.where(wall > 0.5, 0, 255).astype(np.uint8)
+    gray = np.rint(255 * np.clip(tone, 0, 1)).astype(np.uint8)
+    return gray, np.where(wall > 0.5, 0, 255).astype(np.uint8)
 
 
 def _depths(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -74,10 +74,10 @@ def _depths(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 def _paint_mitochondrion(rng: np.random.Generator, tone: np.ndarray, inside: np.ndarray) -> None:
     """A dark body with folds and a rim of its own, which is no membrane of a cell."""
-    centre, size_px, angle = rng.uniform(0, _SIDE_PX, 2), rng.uniform(9, 22), rng.uniform(0, np.pi)
-    if inside[int(centre[1]), int(centre[0])] < 0.9:
+    center, size_px, angle = rng.uniform(0, _SIDE_PX, 2), rng.uniform(9, 22), rng.uniform(0, np.pi)
+    if inside[int(center[1]), int(center[0])] < 0.9:
         return
-    outline = to_image(ellipse((0, 0), 1.0, rng.uniform(0.55, 0.85)), centre, size_px, angle)
+    outline = to_image(ellipse((0, 0), 1.0, rng.uniform(0.55, 0.85)), center, size_px, angle)
     body = blurred(fill([outline], tone.shape), 0.8) * inside
     x, y = pixel_grid(tone.shape)
     folds = 0.5 + 0.5 * np.sin((x * np.cos(angle) + y * np.sin(angle)) * 1.1 + 5 * value_noise(rng, tone.shape, 12))
@@ -88,7 +88,7 @@ def _paint_mitochondrion(rng: np.random.Generator, tone: np.ndarray, inside: np.
 
 def _paint_vesicle(rng: np.random.Generator, tone: np.ndarray, inside: np.ndarray) -> None:
     """A small ring."""
-    centre, radius_px = rng.uniform(0, _SIDE_PX, 2), rng.uniform(1.8, 3.2)
-    ring = ellipse(centre, radius_px, radius_px, points=24)
+    center, radius_px = rng.uniform(0, _SIDE_PX, 2), rng.uniform(1.8, 3.2)
+    ring = ellipse(center, radius_px, radius_px, points=24)
     line = stroke(np.concatenate([ring, ring[:1]]), 0.9, tone.shape, blur_px=0.4) * inside
     tone += 0.7 * line * (0.4 - tone)

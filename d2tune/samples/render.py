@@ -1,4 +1,4 @@
-"""Render a labelled picture set into a folder, as if somebody had taken photos and outlined things in Labelme."""
+"""Render a labeled image set into a folder, as if somebody had taken photos and outlined things in Labelme."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _WRITERS = {
     "street": street,
 }
 PHOTO_KINDS = tuple(_MODULES)
-"""The picture sets that are written as photos beside Labelme files."""
+"""The image sets that are written as photos beside Labelme files."""
 KINDS = (*PHOTO_KINDS, *_WRITERS)
-"""The picture sets that :func:`render_sample` knows; those that are no photo sets have the layout of public data."""
+"""The image sets that :func:`render_sample` knows; those that are no photo sets have the layout of public data."""
 
 _SIZES = ((384, 288), (384, 288), (400, 300), (384, 256), (360, 288), (320, 320), (288, 384))
 _NEGATIVE_EVERY, _NEGATIVE_AT = 16, 11
@@ -54,26 +54,26 @@ class SampleResult:
 
 
 @dataclass(frozen=True)
-class SamplePicture:
-    """One rendered picture: ``image_rgb`` (H, W, 3) uint8 and its annotated objects, back to front."""
+class SampleImage:
+    """One rendered image: ``image_rgb`` (H, W, 3) uint8 and its annotated objects, back to front."""
 
     image_rgb: np.ndarray
     instances: tuple[SampleInstance, ...]
 
 
 def render_sample(kind: str, out: str | Path, *, images: int = 60, seed: int = 0, force: bool = False) -> SampleResult:
-    """Render ``images`` labelled pictures into ``out``; the same kind and seed give the same bytes.
+    """Render ``images`` labeled images into ``out``; the same kind and seed give the same bytes.
 
-    Photo sets have ``train/``, ``val/`` and ``labels.txt``, every picture a JPEG beside its Labelme JSON. Picture
-    number i does not depend on ``images``. Numbers 2, 7, 12, ... go to ``val`` (with two pictures, the second), one in
+    Photo sets have ``train/``, ``val/`` and ``labels.txt``, every image a JPEG beside its Labelme JSON. Image
+    number i does not depend on ``images``. Numbers 2, 7, 12, ... go to ``val`` (with two images, the second), one in
     sixteen shows none of the classes. All other sets have the layout of the public data that they stand in for.
 
     Args:
         kind: One of :data:`KINDS`.
         out: The folder to write, made if missing.
-        images: How many pictures, at least 2.
-        seed: Chooses the pictures; 0 or more.
-        force: Write into a folder that is not empty: pictures of an earlier sample go, other files stay.
+        images: How many images, at least 2.
+        seed: Chooses the images; 0 or more.
+        force: Write into a folder that is not empty: images of an earlier sample go, other files stay.
 
     Raises:
         DataError: An unknown kind, too few images, a negative seed, or ``out`` is a file or not empty.
@@ -90,12 +90,12 @@ def render_sample(kind: str, out: str | Path, *, images: int = 60, seed: int = 0
             if _OUR_NAME.fullmatch(old.name):
                 old.unlink()
     for index in range(images):
-        picture = render_picture(kind, index, seed=seed)
+        image = render_image(kind, index, seed=seed)
         part = "val" if index % _VAL_EVERY == _VAL_AT or (images == 2 and index == 1) else "train"
-        objects = [(one.label, one.polygons) for one in picture.instances]
-        write_labelme_pair(folder / part / f"{kind}_{index:04d}.jpg", picture.image_rgb, objects)
+        objects = [(one.label, one.polygons) for one in image.instances]
+        write_labelme_pair(folder / part / f"{kind}_{index:04d}.jpg", image.image_rgb, objects)
         counts[part][0] += 1
-        counts[part][1] += len(picture.instances)
+        counts[part][1] += len(image.instances)
     write_text(folder / "labels.txt", "".join(f"{name}\n" for name in class_names(kind)))
     return SampleResult(
         folder=folder,
@@ -110,8 +110,8 @@ def class_names(kind: str) -> tuple[str, ...]:
     return tuple({**_MODULES, **_WRITERS}[kind].CLASS_NAMES)
 
 
-def render_picture(kind: str, index: int, *, seed: int = 0) -> SamplePicture:
-    """Picture number ``index`` of a set, with the renderer's own masks and the outlines that are written."""
+def render_image(kind: str, index: int, *, seed: int = 0) -> SampleImage:
+    """Image number ``index`` of a set, with the renderer's own masks and the outlines that are written."""
     module = _MODULES[kind]
     rng = np.random.default_rng([seed, index, *kind.encode()])
     width, height = _SIZES[rng.integers(len(_SIZES))]
@@ -120,7 +120,7 @@ def render_picture(kind: str, index: int, *, seed: int = 0) -> SamplePicture:
         wanted = 0
     first_class = module.CLASS_NAMES[index % len(module.CLASS_NAMES)]
     scene = module.draw(rng, (height, width), instances=wanted, first_class=first_class)
-    return SamplePicture(develop(rng, scene.picture), scene.instances())
+    return SampleImage(develop(rng, scene.image), scene.instances())
 
 
 def _check(kind: str, folder: Path, *, images: int, seed: int, force: bool) -> None:
@@ -134,7 +134,7 @@ def _check(kind: str, folder: Path, *, images: int, seed: int, force: bool) -> N
         )
     if images < 2:
         raise DataError(
-            "a sample needs a picture to train on and one to validate on",
+            "a sample needs an image to train on and one to validate on",
             found=str(images),
             expected="2 or more images",
         )

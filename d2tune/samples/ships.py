@@ -23,7 +23,7 @@ from d2tune.samples.rendering.csv_sample import Drawing, Layout, hex_name, write
 
 CLASS_NAMES = ("background", "ship")
 SIDE_PX = 256
-"""Side of a picture, a third of Airbus's."""
+"""Side of an image, a third of Airbus's."""
 
 _SHAPE = (SIDE_PX, SIDE_PX)
 _LAYOUT = Layout("airbus", "train_ship_segmentations_v2.csv", "train_v2", "test_v2", ("ship",))
@@ -38,7 +38,7 @@ def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
     """Write ``train_v2/*.jpg``, ``train_ship_segmentations_v2.csv`` and ``test_v2/*.jpg``, each tenth one of the test.
 
     Returns:
-        How many pictures each part has.
+        How many images each part has.
     """
     return write_csv_sample(
         folder,
@@ -52,9 +52,9 @@ def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
 
 def _draw(index: int, seed: int) -> Drawing:
     rng = np.random.default_rng([seed, index, *b"ships"])
-    picture = _sea(rng)
-    land = _coast(rng, picture) if rng.random() < 0.4 else np.zeros(_SHAPE, np.float32)
-    cloud = _add_clouds(rng, picture) if rng.random() < 0.35 else np.zeros(_SHAPE, np.float32)
+    image = _sea(rng)
+    land = _coast(rng, image) if rng.random() < 0.4 else np.zeros(_SHAPE, np.float32)
+    cloud = _add_clouds(rng, image) if rng.random() < 0.35 else np.zeros(_SHAPE, np.float32)
     water = (1 - land) * (1 - cloud)
     taken = cv2.dilate((water < 0.9).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     masks: list[tuple[int, np.ndarray]] = []
@@ -67,33 +67,33 @@ def _draw(index: int, seed: int) -> Drawing:
         cover = fill([hull], _SHAPE)
         mask = cover > 0.5
         if mask.sum() >= _LEAST_PX and not (cv2.dilate(cover, np.ones((5, 5))) > 0.05)[taken].any():
-            _paint_ship(rng, picture, water, hull, length, angle)
+            _paint_ship(rng, image, water, hull, length, angle)
             masks.append((0, mask))
             taken |= cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-    return develop(rng, picture), masks
+    return develop(rng, image), masks
 
 
 def _sea(rng: np.random.Generator) -> np.ndarray:
     """Water with waves that run one way, foam here and there, sometimes the sun's glitter."""
     depth = value_noise(rng, _SHAPE, 170, octaves=3)
     water = hsv(rng.uniform(0.47, 0.6), rng.uniform(0.35, 0.75), rng.uniform(0.22, 0.48))
-    picture = water * (0.75 + 0.5 * depth)[..., None]
+    image = water * (0.75 + 0.5 * depth)[..., None]
     waves = value_noise(rng, _SHAPE, rng.uniform(2.5, 6), octaves=3, stretch=rng.uniform(1.5, 4))
     turn = cv2.getRotationMatrix2D((SIDE_PX / 2, SIDE_PX / 2), rng.uniform(0, 180), 1.42)
     waves = cv2.warpAffine(waves, turn, _SHAPE, borderMode=cv2.BORDER_REFLECT)
     strength = rng.uniform(0.1, 0.55)
-    picture *= (1 - strength / 2 + strength * waves)[..., None]
+    image *= (1 - strength / 2 + strength * waves)[..., None]
     if rng.random() < 0.3:
         caps = np.clip((waves - rng.uniform(0.72, 0.8)) * 9, 0, 1) * (value_noise(rng, _SHAPE, 30) > 0.55)
-        blend(picture, (0.5 * caps).astype(np.float32), np.full(3, 0.5, np.float32))
+        blend(image, (0.5 * caps).astype(np.float32), np.full(3, 0.5, np.float32))
     if rng.random() < 0.15:
         x, y = pixel_grid(_SHAPE)
         along = (x * np.cos(turn[0, 1]) + y) / SIDE_PX
-        picture += (0.18 * np.exp(-(((along - rng.uniform(0.2, 1.2)) / 0.4) ** 2)))[..., None] * np.float32(1)
-    return np.ascontiguousarray(picture, np.float32)
+        image += (0.18 * np.exp(-(((along - rng.uniform(0.2, 1.2)) / 0.4) ** 2)))[..., None] * np.float32(1)
+    return np.ascontiguousarray(image, np.float32)
 
 
-def _coast(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def _coast(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Paint land along one side, natural or built up with piers; where it lies, (H, W)."""
     x, y = pixel_grid(_SHAPE)
     angle = rng.uniform(0, 2 * np.pi)
@@ -105,18 +105,18 @@ def _coast(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     else:
         land = np.clip((inland + 0.9 * (value_noise(rng, _SHAPE, 70, octaves=5) - 0.5)) * 40, 0, 1).astype(np.float32)
         shallow = blurred(land, 7) * (1 - land)
-        blend(picture, 0.5 * shallow, hsv(0.47, 0.4, 0.55))
+        blend(image, 0.5 * shallow, hsv(0.47, 0.4, 0.55))
         surf = np.clip(blurred(land, 1.6) * 4, 0, 1) * (1 - land) * value_noise(rng, _SHAPE, 9, octaves=2)
-        blend(picture, 0.8 * surf, np.full(3, 0.6, np.float32))
+        blend(image, 0.8 * surf, np.full(3, 0.6, np.float32))
     patches = value_noise(rng, _SHAPE, 26, octaves=4)[..., None]
     ground = hsv(rng.uniform(0.08, 0.14), 0.25, 0.55) * (1 - patches) + hsv(rng.uniform(0.2, 0.33), 0.5, 0.32) * patches
     blend(
-        picture,
+        image,
         land,
         (1.3 * ground * (0.6 + 0.8 * value_noise(rng, _SHAPE, 4, octaves=2))[..., None]).astype(np.float32),
     )
     if rng.random() < 0.6:
-        _add_houses(rng, picture, land, angle)
+        _add_houses(rng, image, land, angle)
     return land
 
 
@@ -130,24 +130,24 @@ def _add_pier(rng: np.random.Generator, land: np.ndarray, angle: float) -> None:
         np.maximum(land, fill([outline], _SHAPE), out=land)
 
 
-def _add_houses(rng: np.random.Generator, picture: np.ndarray, land: np.ndarray, angle: float) -> None:
+def _add_houses(rng: np.random.Generator, image: np.ndarray, land: np.ndarray, angle: float) -> None:
     for _ in range(rng.integers(10, 60)):
         spot = rng.uniform(4, SIDE_PX - 4, 2)
         if land[int(spot[1]), int(spot[0])] < 0.99:
             continue
         size = rng.uniform(3, 11, 2)
         roof = fill([to_image(box(-size[0], -size[1], size[0], size[1]) / 2, spot, 1.0, angle)], _SHAPE) * (land > 0.9)
-        cast_shadow(picture, roof, (2 * _SUN[0], 2 * _SUN[1]), 0.5, 0.5)
-        blend(picture, roof, hsv(rng.choice([0.03, 0.1, 0.6]), rng.uniform(0, 0.4), rng.uniform(0.4, 0.95)))
+        cast_shadow(image, roof, (2 * _SUN[0], 2 * _SUN[1]), 0.5, 0.5)
+        blend(image, roof, hsv(rng.choice([0.03, 0.1, 0.6]), rng.uniform(0, 0.4), rng.uniform(0.4, 0.95)))
 
 
-def _add_clouds(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def _add_clouds(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Paint clouds and their shadows; how thick they are, (H, W)."""
     veil = np.clip((value_noise(rng, _SHAPE, 60, octaves=4) - rng.uniform(0.55, 0.68)) * 5, 0, 1)
     shifted = np.roll(veil, (14, 10), (0, 1))
-    picture *= 1 - 0.4 * blurred(shifted, 2)[..., None]
+    image *= 1 - 0.4 * blurred(shifted, 2)[..., None]
     cloud: np.ndarray = (rng.uniform(0.6, 0.95) * blurred(veil, 1.0)).astype(np.float32)
-    blend(picture, cloud, np.full(3, 0.85, np.float32))
+    blend(image, cloud, np.full(3, 0.85, np.float32))
     return cloud
 
 
@@ -172,29 +172,29 @@ def _some_hull(rng: np.random.Generator, heading: float) -> tuple[np.ndarray, fl
 
 
 def _paint_ship(
-    rng: np.random.Generator, picture: np.ndarray, water: np.ndarray, hull: np.ndarray, length: float, angle: float
+    rng: np.random.Generator, image: np.ndarray, water: np.ndarray, hull: np.ndarray, length: float, angle: float
 ) -> None:
     cover = fill([hull], _SHAPE)
     if rng.random() < 0.55:
-        blend(picture, water * _wake(rng, hull, length, angle), np.full(3, 0.6, np.float32))
-    cast_shadow(picture, cover, (0.05 * length * _SUN[0], 0.05 * length * _SUN[1]), 0.8, 0.45)
+        blend(image, water * _wake(rng, hull, length, angle), np.full(3, 0.6, np.float32))
+    cast_shadow(image, cover, (0.05 * length * _SUN[0], 0.05 * length * _SUN[1]), 0.8, 0.45)
     middle = hull.mean(axis=0)
-    grey = rng.uniform(0.45, 0.95)
+    gray = rng.uniform(0.45, 0.95)
     hue, depth = rng.choice([0.02, 0.58, 0.1]), rng.choice([0.08, 0.55], p=[0.7, 0.3])
-    blend(picture, cover, 1.1 * hsv(hue, depth, grey))
+    blend(image, cover, 1.1 * hsv(hue, depth, gray))
     wide = 2 * np.abs(hull - middle).max() if length < 15 else length * 0.2
     inner = middle + 0.82 * (hull - middle)
     if length > 18:
-        blend(picture, 0.6 * fill([inner], _SHAPE), 1.05 * hsv(rng.random(), depth, rng.uniform(0.25, 0.8)))
+        blend(image, 0.6 * fill([inner], _SHAPE), 1.05 * hsv(rng.random(), depth, rng.uniform(0.25, 0.8)))
     if length > 30 and rng.random() < 0.7:
         for place in np.arange(-0.22, 0.32, rng.uniform(0.07, 0.13)):
             cargo = box(place - 0.035, -0.055, place + 0.035, 0.055)
             tone = hsv(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.3, 0.9))
-            blend(picture, 0.9 * fill([to_image(cargo, middle, length, angle)], _SHAPE), tone)
+            blend(image, 0.9 * fill([to_image(cargo, middle, length, angle)], _SHAPE), tone)
     house = to_image(box(-0.42, -0.32 * wide / length, -0.3, 0.32 * wide / length), middle, length, angle)
     roof = fill([house], _SHAPE) * (cover > 0.4)
-    cast_shadow(picture, roof * 1.0, (0.04 * length * _SUN[0], 0.04 * length * _SUN[1]), 0.5, 0.35)
-    blend(picture, roof, np.full(3, 1.0, np.float32))
+    cast_shadow(image, roof * 1.0, (0.04 * length * _SUN[0], 0.04 * length * _SUN[1]), 0.5, 0.35)
+    blend(image, roof, np.full(3, 1.0, np.float32))
 
 
 def _wake(rng: np.random.Generator, hull: np.ndarray, length: float, angle: float) -> np.ndarray:

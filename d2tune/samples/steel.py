@@ -31,17 +31,17 @@ _TEST_EVERY, _TEST_AT = 10, 9
 _WHOLE_SHARE = 0.52
 _SECOND_SHARE = 0.2
 
-Grey = np.ndarray
+Gray = np.ndarray
 """Reflected light (H, W) float32."""
 
 
 def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
-    """Write ``train_images/*.jpg``, ``train.csv`` and ``test_images/*.jpg``, each tenth picture one of the test.
+    """Write ``train_images/*.jpg``, ``train.csv`` and ``test_images/*.jpg``, each tenth image one of the test.
 
-    As in the public file, ``train.csv`` lists only pictures with a defect.
+    As in the public file, ``train.csv`` lists only images with a defect.
 
     Returns:
-        How many pictures each part has.
+        How many images each part has.
     """
     return write_csv_sample(
         folder,
@@ -68,16 +68,16 @@ def _draw(index: int, seed: int) -> Drawing:
             mask = _DEFECTS[kind](rng, surface, strip) & free
             if mask.sum() > 20:
                 masks.append((kind, mask))
-    picture = np.repeat(surface[..., None], 3, axis=2)
-    return _grey(develop(rng, np.ascontiguousarray(picture, np.float32))), masks
+    image = np.repeat(surface[..., None], 3, axis=2)
+    return _gray(develop(rng, np.ascontiguousarray(image, np.float32))), masks
 
 
-def _grey(image_rgb: np.ndarray) -> np.ndarray:
-    """As the line camera has it: no colour."""
+def _gray(image_rgb: np.ndarray) -> np.ndarray:
+    """As the line camera has it: no color."""
     return np.repeat(image_rgb[..., 1:2], 3, axis=2)
 
 
-def _surface(rng: np.random.Generator) -> tuple[Grey, np.ndarray]:
+def _surface(rng: np.random.Generator) -> tuple[Gray, np.ndarray]:
     """Rolled steel with bands and grain across, and where the strip lies, (H, W) bool: its end may be in sight."""
     x, y = pixel_grid(SIZE)
     tone = rng.uniform(0.06, 0.22)
@@ -102,27 +102,27 @@ def _place(rng: np.random.Generator, strip: np.ndarray, margin_px: float) -> np.
     return np.array([rng.uniform(low, max(high, low + 1)), rng.uniform(0.2, 0.8) * SIZE[0]])
 
 
-def _blob(rng: np.random.Generator, centre: np.ndarray, radius_x: float, radius_y: float) -> np.ndarray:
-    outline = ellipse(centre, radius_x, radius_y, points=9)
-    return smooth(centre + (outline - centre) * rng.uniform(0.7, 1.2, (9, 1)))
+def _blob(rng: np.random.Generator, center: np.ndarray, radius_x: float, radius_y: float) -> np.ndarray:
+    outline = ellipse(center, radius_x, radius_y, points=9)
+    return smooth(center + (outline - center) * rng.uniform(0.7, 1.2, (9, 1)))
 
 
-def _pits(rng: np.random.Generator, surface: Grey, strip: np.ndarray) -> np.ndarray:
+def _pits(rng: np.random.Generator, surface: Gray, strip: np.ndarray) -> np.ndarray:
     """Class 1: small dark pits in loose groups; an annotator outlines each group."""
     mask = np.zeros(SIZE, bool)
     for _ in range(rng.integers(2, 5)):
-        centre = _place(rng, strip, 20)
+        center = _place(rng, strip, 20)
         wide, high = rng.uniform(10, 24), rng.uniform(8, 17)
-        region = fill([_blob(rng, centre, wide, high)], SIZE) > 0.5
+        region = fill([_blob(rng, center, wide, high)], SIZE) > 0.5
         for _ in range(int(wide * high / 9)):
-            spot = centre + rng.normal(0, 0.45, 2) * [wide, high]
+            spot = center + rng.normal(0, 0.45, 2) * [wide, high]
             pit = fill([ellipse(spot, rng.uniform(0.8, 1.6), rng.uniform(1.0, 2.6), points=12)], SIZE)
             surface *= 1 - rng.uniform(0.6, 0.9) * pit
         mask |= region
     return mask
 
 
-def _cracks(rng: np.random.Generator, surface: Grey, strip: np.ndarray) -> np.ndarray:
+def _cracks(rng: np.random.Generator, surface: Gray, strip: np.ndarray) -> np.ndarray:
     """Class 2: thin dark lines from edge to edge of the strip."""
     mask = np.zeros(SIZE, bool)
     for _ in range(rng.integers(2, 5)):
@@ -137,23 +137,23 @@ def _cracks(rng: np.random.Generator, surface: Grey, strip: np.ndarray) -> np.nd
     return mask
 
 
-def _scratches(rng: np.random.Generator, surface: Grey, strip: np.ndarray) -> np.ndarray:
+def _scratches(rng: np.random.Generator, surface: Gray, strip: np.ndarray) -> np.ndarray:
     """Class 3: bright scrapes along the direction of rolling, in bundles."""
     mask = np.zeros(SIZE, bool)
     for _ in range(rng.integers(1, 4)):
         long, high, lean = rng.uniform(20, 60), rng.uniform(4, 10), rng.normal(0, 0.12)
-        centre = _place(rng, strip, long * 0.6)
+        center = _place(rng, strip, long * 0.6)
         for _ in range(rng.integers(4, 11)):
             start, end = np.sort(rng.uniform(-1, 1, 2)) * long
             across = rng.normal(0, 0.45) * high
-            line = to_image(np.array([[start, across], [end, across + rng.normal(0, 1)]]), centre, 1.0, lean)
+            line = to_image(np.array([[start, across], [end, across + rng.normal(0, 1)]]), center, 1.0, lean)
             scrape = stroke(line, rng.uniform(0.6, 1.6), SIZE, blur_px=0.4)
             surface += rng.uniform(0.15, 0.5) * scrape * (0.4 + value_noise(rng, SIZE, 4, octaves=2))
-        mask |= fill([to_image(_blob(rng, np.zeros(2), long, high), centre, 1.0, lean)], SIZE) > 0.5
+        mask |= fill([to_image(_blob(rng, np.zeros(2), long, high), center, 1.0, lean)], SIZE) > 0.5
     return mask
 
 
-def _scales(rng: np.random.Generator, surface: Grey, strip: np.ndarray) -> np.ndarray:
+def _scales(rng: np.random.Generator, surface: Gray, strip: np.ndarray) -> np.ndarray:
     """Class 4: rough patches where scale was rolled in, dark and bright flakes side by side."""
     mask = np.zeros(SIZE, bool)
     for _ in range(rng.integers(1, 3)):
@@ -166,7 +166,7 @@ def _scales(rng: np.random.Generator, surface: Grey, strip: np.ndarray) -> np.nd
     return mask
 
 
-_DEFECTS: tuple[Callable[[np.random.Generator, Grey, np.ndarray], np.ndarray], ...] = (
+_DEFECTS: tuple[Callable[[np.random.Generator, Gray, np.ndarray], np.ndarray], ...] = (
     _pits,
     _cracks,
     _scratches,

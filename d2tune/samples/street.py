@@ -53,15 +53,15 @@ _CAR_FRONT = (
 
 @dataclass
 class _Street:
-    """A picture in linear light, and the outlines drawn so far: label and polygon."""
+    """An image in linear light, and the outlines drawn so far: label and polygon."""
 
-    picture: np.ndarray
+    image: np.ndarray
     light: Light
     horizon_px: float
     outlines: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
     def draw(self, label: str, polygon: np.ndarray) -> np.ndarray:
-        """Note the outline of what lies in the picture, and return its coverage."""
+        """Note the outline of what lies in the image, and return its coverage."""
         inside = np.clip(polygon, 0, (_WIDTH_PX, _HEIGHT_PX))
         if cv2.contourArea(inside.astype(np.float32)) >= _SMALLEST_PX:
             self.outlines.append((label, inside))
@@ -72,7 +72,7 @@ def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
     """Write ``images`` photos of 384 x 256 px beside their Labelme files; a fifth is for validation.
 
     Returns:
-        How many pictures ``train`` and ``val`` have.
+        How many images ``train`` and ``val`` have.
     """
     counts = {"train": 0, "val": 0}
     for index in range(images):
@@ -96,7 +96,7 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[str, np.ndarr
     for depth in spots:
         add = _add_car if rng.random() < 0.55 else _add_person
         add(rng, street, depth)
-    return develop(rng, street.picture), street.outlines
+    return develop(rng, street.image), street.outlines
 
 
 def _add_houses(rng: np.random.Generator, street: _Street) -> None:
@@ -119,7 +119,7 @@ def _add_house(rng: np.random.Generator, street: _Street, left: float, right: fl
     cover = street.draw("building", wall)
     tone = hsv(rng.choice([0.03, 0.07, 0.1, 0.6, 0.0]), rng.uniform(0.08, 0.5), rng.uniform(0.4, 0.85))
     rough = 0.85 + 0.2 * value_noise(rng, _SHAPE, 3, octaves=2) + 0.1 * value_noise(rng, _SHAPE, 60)
-    blend(street.picture, cover, (tone * (0.75 * rough)[..., None]).astype(np.float32))
+    blend(street.image, cover, (tone * (0.75 * rough)[..., None]).astype(np.float32))
     step_x, step_y = rng.uniform(15, 24), rng.uniform(18, 27)
     panes = [
         box(x, y, x + 0.5 * step_x, y + 0.6 * step_y)
@@ -131,7 +131,7 @@ def _add_house(rng: np.random.Generator, street: _Street, left: float, right: fl
             hsv(0.58, rng.uniform(0.1, 0.4), rng.uniform(0.2, 0.6))
             * (0.7 + 0.5 * value_noise(rng, _SHAPE, 30))[..., None]
         )
-        blend(street.picture, 0.9 * fill(panes, _SHAPE) * cover, glass.astype(np.float32))
+        blend(street.image, 0.9 * fill(panes, _SHAPE) * cover, glass.astype(np.float32))
 
 
 def _add_trees(rng: np.random.Generator, street: _Street) -> None:
@@ -140,7 +140,7 @@ def _add_trees(rng: np.random.Generator, street: _Street) -> None:
         foot = np.array([rng.uniform(0, _WIDTH_PX), street.horizon_px + 9])
         middle = foot - np.array([0, rng.uniform(1.0, 1.5) * radius])
         trunk = fill([box(foot[0] - 3, middle[1], foot[0] + 3, foot[1])], _SHAPE)
-        blend(street.picture, trunk, linear("#3c2e22"))
+        blend(street.image, trunk, linear("#3c2e22"))
         turn = np.linspace(0, 2 * np.pi, 22, endpoint=False)
         reach = radius * rng.uniform(0.82, 1.12, len(turn))
         crown = smooth(middle + reach[:, None] * np.stack([np.cos(turn), 0.95 * np.sin(turn)], 1), rounds=2)
@@ -160,7 +160,7 @@ def _paint_leaves(rng: np.random.Generator, street: _Street, cover: np.ndarray) 
     clumps = 0.55 * value_noise(rng, _SHAPE, 4, octaves=2) + 0.45 * value_noise(rng, _SHAPE, 16, octaves=2)
     hue = rng.uniform(0.2, 0.34)
     leaves = hsv(hue, 0.75, 0.62) * (0.1 + 1.5 * clumps**2)[..., None]
-    blend(street.picture, cover, leaves.astype(np.float32))
+    blend(street.image, cover, leaves.astype(np.float32))
 
 
 def _add_ground(rng: np.random.Generator, street: _Street) -> None:
@@ -170,7 +170,7 @@ def _add_ground(rng: np.random.Generator, street: _Street) -> None:
     paving = hsv(rng.uniform(0.06, 0.14), rng.uniform(0.05, 0.2), rng.uniform(0.6, 0.78))
     rough = 0.8 + 0.25 * value_noise(rng, _SHAPE, 2.5, octaves=2, stretch=2)
     ground = fill([box(-5, street.horizon_px + 8, _WIDTH_PX + 5, _HEIGHT_PX + 5)], _SHAPE)
-    blend(street.picture, ground, (paving * (0.8 * rough)[..., None]).astype(np.float32))
+    blend(street.image, ground, (paving * (0.8 * rough)[..., None]).astype(np.float32))
     far, near = street.horizon_px + rng.uniform(11, 18), _HEIGHT_PX - rng.uniform(0, 16)
     lean = rng.uniform(-60, 60)
     road = np.array(
@@ -179,11 +179,11 @@ def _add_ground(rng: np.random.Generator, street: _Street) -> None:
     cover = street.draw("road", road)
     asphalt = hsv(rng.uniform(0.55, 0.7), rng.uniform(0.02, 0.1), rng.uniform(0.26, 0.42))
     grain = 0.75 + 0.3 * value_noise(rng, _SHAPE, 2) + 0.2 * value_noise(rng, _SHAPE, 50, octaves=2, stretch=4)
-    blend(street.picture, cover, (asphalt * (grain * (0.85 + 0.3 * depth))[..., None]).astype(np.float32))
+    blend(street.image, cover, (asphalt * (grain * (0.85 + 0.3 * depth))[..., None]).astype(np.float32))
     middle = (far + near) / 2
     for x in np.arange(rng.uniform(-40, 0), _WIDTH_PX, 62):
         dash = np.array([[x, middle], [x + 34, middle], [x + 33, middle + 3.2], [x - 1, middle + 3.2]])
-        blend(street.picture, 0.8 * fill([dash], _SHAPE), linear("#d8d5c8"))
+        blend(street.image, 0.8 * fill([dash], _SHAPE), linear("#d8d5c8"))
 
 
 def _place(rng: np.random.Generator, street: _Street, depth: float) -> tuple[np.ndarray, float]:
@@ -203,15 +203,15 @@ def _add_car(rng: np.random.Generator, street: _Street, depth: float) -> None:
 
     outline = smooth(list(at(_CAR_SIDE if side else _CAR_FRONT)), rounds=2)
     shadow = fill([ellipse(foot, scale[0] * (1.0 if side else 0.55), scale[1] * 0.1)], _SHAPE)
-    cast_shadow(street.picture, shadow, (2, 1), 2.0, 0.7)
+    cast_shadow(street.image, shadow, (2, 1), 2.0, 0.7)
     cover = street.draw("car", outline)
     _, y = pixel_grid(_SHAPE)
     shade = np.clip(1.12 - 0.5 * (y - foot[1] + scale[1]) / scale[1], 0.45, 1.1)
-    grey = rng.random() < 0.35
+    gray = rng.random() < 0.35
     paint = hsv(
-        rng.choice([0.0, 0.02, 0.1, 0.3, 0.58, 0.62]), 0.05 if grey else rng.uniform(0.6, 0.95), rng.uniform(0.35, 0.9)
+        rng.choice([0.0, 0.02, 0.1, 0.3, 0.58, 0.62]), 0.05 if gray else rng.uniform(0.6, 0.95), rng.uniform(0.35, 0.9)
     )
-    blend(street.picture, cover, (paint * shade[..., None]).astype(np.float32))
+    blend(street.image, cover, (paint * shade[..., None]).astype(np.float32))
     dark, glass = linear("#141518"), hsv(0.56, 0.25, rng.uniform(0.22, 0.5))
     if side:
         panes = [
@@ -226,10 +226,10 @@ def _add_car(rng: np.random.Generator, street: _Street, depth: float) -> None:
         wheels = [at([[x - 0.08, -0.12], [x + 0.08, -0.12], [x + 0.08, 0.0], [x - 0.08, 0.0]]) for x in (-0.4, 0.4)]
         hubs = [at([[-0.26, -0.3], [0.26, -0.3], [0.26, -0.2], [-0.26, -0.2]])]
         lamps = [ellipse(at((x, -0.42)), 0.07 * scale[0], 0.05 * scale[0]) for x in (-0.4, 0.4)]
-    blend(street.picture, fill([at(pane) for pane in panes], _SHAPE) * cover, glass)
-    blend(street.picture, fill(wheels, _SHAPE) * cover, dark)
-    blend(street.picture, fill(hubs, _SHAPE) * cover, linear("#8a8d92") if side else dark)
-    blend(street.picture, fill(lamps, _SHAPE) * cover, linear("#fff4d8") if rng.random() < 0.5 else linear("#b01818"))
+    blend(street.image, fill([at(pane) for pane in panes], _SHAPE) * cover, glass)
+    blend(street.image, fill(wheels, _SHAPE) * cover, dark)
+    blend(street.image, fill(hubs, _SHAPE) * cover, linear("#8a8d92") if side else dark)
+    blend(street.image, fill(lamps, _SHAPE) * cover, linear("#fff4d8") if rng.random() < 0.5 else linear("#b01818"))
 
 
 def _add_person(rng: np.random.Generator, street: _Street, depth: float) -> None:
@@ -254,7 +254,7 @@ def _add_person(rng: np.random.Generator, street: _Street, depth: float) -> None
     left = [(-x, y) for x, y in right[::-1]]
     outline = smooth(list(foot + np.array(right + left) * (wide, tall)), rounds=2)
     shadow = fill([ellipse(foot, 0.3 * wide, 0.04 * tall)], _SHAPE)
-    cast_shadow(street.picture, shadow, (3, 1), 2.0, 0.6)
+    cast_shadow(street.image, shadow, (3, 1), 2.0, 0.6)
     cover = street.draw("person", outline)
     _, y = pixel_grid(_SHAPE)
     up = (foot[1] - y) / tall
@@ -264,6 +264,6 @@ def _add_person(rng: np.random.Generator, street: _Street, depth: float) -> None
     skin = hsv(rng.uniform(0.04, 0.08), rng.uniform(0.3, 0.6), rng.uniform(0.4, 0.9))
     clothes = np.where((up > 0.44)[..., None], coat, trousers)
     body = np.where((up > 0.845)[..., None], skin, clothes).astype(np.float32)
-    blend(street.picture, cover, body)
+    blend(street.image, cover, body)
     hair = stroke(foot + np.array([[-0.05, -0.965], [0.05, -0.965]]) * (wide, tall), 0.05 * tall, _SHAPE)
-    blend(street.picture, hair * cover, hsv(rng.uniform(0.04, 0.1), 0.5, rng.uniform(0.05, 0.45)))
+    blend(street.image, hair * cover, hsv(rng.uniform(0.04, 0.1), 0.5, rng.uniform(0.05, 0.45)))

@@ -17,7 +17,7 @@ TRIANGLE = [[10, 10], [30, 10], [10, 40]]
 SQUARE = [[5, 5], [15, 5], [15, 15], [5, 15]]
 
 
-def picture(path: Path, width_px: int = 64, height_px: int = 48, *, orientation: int | None = None) -> Path:
+def photo(path: Path, width_px: int = 64, height_px: int = 48, *, orientation: int | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = PilImage.new("RGB", (width_px, height_px), (90, 120, 30))
     if orientation is None:
@@ -60,11 +60,11 @@ def labelme_value(*shapes: Any, image: str = "a.png", size: tuple[int, int] = (6
 
 
 def labelme_file(path: Path, *shapes: Any, draw: bool = True, **more: Any) -> Path:
-    """A Labelme file with its picture beside it."""
+    """A Labelme file with its image beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = more.setdefault("image", path.with_suffix(".png").name)
     if draw:
-        picture(path.parent / image, *more.get("size", (64, 48)))
+        photo(path.parent / image, *more.get("size", (64, 48)))
     path.write_text(json.dumps(labelme_value(*shapes, **more)), "utf-8")
     return path
 

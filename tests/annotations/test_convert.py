@@ -15,7 +15,7 @@ from d2tune.annotations.convert import FindingsError, check, convert, detect_for
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
-from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, picture, shape
+from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, photo, shape
 
 SOURCES = Path(doors.__file__).parent
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -42,7 +42,7 @@ def files(folder: Path) -> list[str]:
         ({"a.png": ""}, "labelme"),
     ],
 )
-def test_formats_are_recognised_from_the_content(tmp_path: Path, names: dict[str, Any], wanted: str) -> None:
+def test_formats_are_recognized_from_the_content(tmp_path: Path, names: dict[str, Any], wanted: str) -> None:
     for name, content in names.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
@@ -53,7 +53,7 @@ def test_formats_are_recognised_from_the_content(tmp_path: Path, names: dict[str
 
 
 def test_nothing_to_read_is_said_plainly(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds neither annotations nor pictures.*Labelme, VIA or COCO") as caught:
+    with pytest.raises(DataError, match=r"holds neither annotations nor images.*Labelme, VIA or COCO") as caught:
         read_dataset(tmp_path)
     assert str(tmp_path) in str(caught.value)
     with pytest.raises(DataError, match="no such file or folder"):
@@ -91,7 +91,7 @@ def test_errors_write_nothing_but_the_findings(tmp_path: Path) -> None:
 
 def test_strict_makes_errors_of_warnings(tmp_path: Path) -> None:
     labelme_file(tmp_path / "a.json", shape([[-5, 1], [9, 1], [9, 9]]))
-    picture(tmp_path / "b.png")
+    photo(tmp_path / "b.png")
     assert [f.level for f in check(tmp_path).findings] == ["warning", "info"]
     assert [f.level for f in check(tmp_path, strict=True).findings] == ["error", "info"]
     with pytest.raises(FindingsError, match="clipped"):
@@ -99,8 +99,8 @@ def test_strict_makes_errors_of_warnings(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_restored_pictures_go_to_the_output_and_only_when_all_is_well(tmp_path: Path) -> None:
-    data = base64.b64encode(picture(tmp_path / "photo.png").read_bytes()).decode()
+def test_restored_images_go_to_the_output_and_only_when_all_is_well(tmp_path: Path) -> None:
+    data = base64.b64encode(photo(tmp_path / "photo.png").read_bytes()).decode()
     source = tmp_path / "src"
     labelme_file(source / "a.json", shape(SQUARE), draw=False, imageData=data)
     before = files(source)
@@ -139,8 +139,8 @@ def test_coco_to_labelme_to_coco(tmp_path: Path) -> None:
     convert(tmp_path / "src" / "coco.json", to="labelme", out=tmp_path / "lab", tolerance_px=0.0)
     again = read_dataset(tmp_path / "lab", options=ReadOptions(image_root=tmp_path / "src"))
     assert again.findings == ()
-    assert [(one.area_px, one.bbox_xywh, one.iscrowd) for one in again.instances] == [
-        (one.area_px, one.bbox_xywh, one.iscrowd) for one in first.instances
+    assert [(one.area_px2, one.bbox_xywh, one.iscrowd) for one in again.instances] == [
+        (one.area_px2, one.bbox_xywh, one.iscrowd) for one in first.instances
     ]
     assert again.instances[0].coco_segmentation() == first.instances[0].coco_segmentation()
 

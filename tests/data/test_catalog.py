@@ -37,14 +37,14 @@ CATEGORIES = (Category(1, "car"), Category(2, "person"), Category(3, "sky", Fals
 
 
 def street(folder: Path, *, car_order: int = 0, person_order: int = 1) -> Dataset:
-    """A car, a person before it, and sky, on a picture of 8 x 6 px in ``folder``."""
+    """A car, a person before it, and sky, on an image of 8 x 6 px in ``folder``."""
     image = Image(1, "a.jpg", 8, 6, folder / "a.jpg")
 
     def box(number: int, category_id: int, left: int, right: int, order: int) -> Instance:
         outline = np.array([[left, 0], [right, 0], [right, 6], [left, 6]], float)
         bbox = float(left), 0.0, float(right - left), 6.0
-        area_px = 6.0 * (right - left)
-        return Instance(number, 1, category_id, (outline,), bbox, area_px, shapes=(order,), part_shapes=(order,))
+        area_px2 = 6.0 * (right - left)
+        return Instance(number, 1, category_id, (outline,), bbox, area_px2, shapes=(order,), part_shapes=(order,))
 
     instances = (box(1, 1, 0, 4, car_order), box(2, 2, 2, 5, person_order), box(3, 3, 6, 8, 2))
     return Dataset((image,), CATEGORIES, instances)
@@ -75,7 +75,7 @@ def test_labels_of_things_and_stuff_are_described_as_each_model_wants_them(tmp_p
         assert [(one["category_id"], one["area"]) for one in row["segments_info"]] == [(0, 12), (1, 18), (2, 12)]
 
 
-def test_label_pictures_of_a_semantic_task_have_all_classes(tmp_path: Path) -> None:
+def test_label_images_of_a_semantic_task_have_all_classes(tmp_path: Path) -> None:
     dataset = street(tmp_path)
     labels = label_files(dataset, task="semantic")
     name = register(dataset, project="p", part="val", labels=labels)

@@ -1,4 +1,4 @@
-"""Reading a project's pictures, photos and rasters."""
+"""Reading a project's images, photos and rasters."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ import tifffile
 from PIL import Image as PilImage
 
 from d2tune.annotations.model.options import RasterOptions
-from d2tune.data.image_reader import PictureReader, raster_options
+from d2tune.data.image_reader import ImageReader, raster_options
 from d2tune.errors import DataError
 from d2tune.project import load_project
 
-COLOURED = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+COLORED = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 RASTERS = RasterOptions()
 
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    PilImage.fromarray(COLOURED).save(tmp_path / "photo.png")
+    PilImage.fromarray(COLORED).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
 
 
 @pytest.mark.parametrize("raster", [None, RASTERS])
 def test_photos_come_in_the_order_asked_for_whole_and_by_windows(photo: Path, raster: RasterOptions | None) -> None:
-    for order, expected in (("RGB", COLOURED), ("BGR", COLOURED[:, :, ::-1])):
-        reader = PictureReader(3, order, raster)
+    for order, expected in (("RGB", COLORED), ("BGR", COLORED[:, :, ::-1])):
+        reader = ImageReader(3, order, raster)
         pixels = reader.read(photo)
         assert pixels.dtype == np.uint8 and np.array_equal(pixels, expected)
-        assert np.array_equal(reader.shown(pixels), COLOURED)
-        with reader.open(photo) as picture:
-            assert (picture.height_px, picture.width_px, picture.channels, picture.is_photo) == (5, 7, 3, True)
-            assert np.array_equal(picture.read(1, 2, 3, 4), expected[1:4, 2:6])
+        assert np.array_equal(reader.shown(pixels), COLORED)
+        with reader.open(photo) as image:
+            assert (image.height_px, image.width_px, image.channels, image.is_photo) == (5, 7, 3, True)
+            assert np.array_equal(image.read(1, 2, 3, 4), expected[1:4, 2:6])
 
 
 def test_channels_of_rasters_keep_their_order(tmp_path: Path) -> None:
     stored = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
     np.save(tmp_path / "a.npy", stored)
-    reader = PictureReader(3, "BGR", RASTERS)
+    reader = ImageReader(3, "BGR", RASTERS)
     pixels = reader.read(tmp_path / "a.npy")
     assert np.array_equal(pixels, stored) and np.array_equal(reader.shown(pixels), stored)
 
 
 @pytest.mark.parametrize("raster", [None, RASTERS])
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
-def test_grey_photos_beside_coloured_ones_get_three_channels(
+def test_gray_photos_beside_colored_ones_get_three_channels(
     tmp_path: Path, raster: RasterOptions | None, order: str
 ) -> None:
-    PilImage.fromarray(COLOURED[:, :, 0]).save(tmp_path / "grey.png")
-    reader = PictureReader(3, order, raster)
-    expected = np.repeat(COLOURED[:, :, :1], 3, axis=2)
-    assert np.array_equal(reader.read(tmp_path / "grey.png"), expected)
-    with reader.open(tmp_path / "grey.png") as picture:
-        assert np.array_equal(picture.read(2, 3, 2, 2), expected[2:4, 3:5])
+    PilImage.fromarray(COLORED[:, :, 0]).save(tmp_path / "gray.png")
+    reader = ImageReader(3, order, raster)
+    expected = np.repeat(COLORED[:, :, :1], 3, axis=2)
+    assert np.array_equal(reader.read(tmp_path / "gray.png"), expected)
+    with reader.open(tmp_path / "gray.png") as image:
+        assert np.array_equal(image.read(2, 3, 2, 2), expected[2:4, 3:5])
 
 
-def test_grey_photos_alone_have_one_channel(tmp_path: Path) -> None:
-    PilImage.fromarray(COLOURED[:, :, 0]).save(tmp_path / "grey.png")
+def test_gray_photos_alone_have_one_channel(tmp_path: Path) -> None:
+    PilImage.fromarray(COLORED[:, :, 0]).save(tmp_path / "gray.png")
     for channels in (1, None):
-        assert np.array_equal(PictureReader(channels, "RGB", RASTERS).read(tmp_path / "grey.png"), COLOURED[:, :, :1])
+        assert np.array_equal(ImageReader(channels, "RGB", RASTERS).read(tmp_path / "gray.png"), COLORED[:, :, :1])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_tiffs_of_any_depth(tmp_path: Path, dtype: type, shape: tuple[int, ...],
     stored = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack")
     planes = stored if stored.ndim == 3 else stored[None]
-    pixels = PictureReader(len(planes), "BGR", RASTERS).read(tmp_path / "a.tif")
+    pixels = ImageReader(len(planes), "BGR", RASTERS).read(tmp_path / "a.tif")
     assert pixels.dtype == expected and np.array_equal(pixels, planes.transpose(1, 2, 0))
 
 
@@ -84,7 +84,7 @@ def test_other_channels_are_refused_with_file_and_both_counts(
 ) -> None:
     np.save(tmp_path / "scene.npy", np.zeros((4, 5, found), np.float32))
     with pytest.raises(DataError, match=rf"scene\.npy.*found {says}") as caught:
-        PictureReader(channels, "RGB", RASTERS).read(tmp_path / "scene.npy")
+        ImageReader(channels, "RGB", RASTERS).read(tmp_path / "scene.npy")
     assert "\n" not in caught.value.one_line()
 
 
@@ -92,9 +92,9 @@ def test_other_channels_are_refused_with_file_and_both_counts(
 @pytest.mark.parametrize("raster", [None, RASTERS])
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, raster: RasterOptions | None) -> None:
     if name.startswith("text"):
-        (tmp_path / name).write_text("no picture")
+        (tmp_path / name).write_text("no image")
     with pytest.raises(DataError, match=name.replace(".", r"\.")):
-        PictureReader(3, "RGB", raster).read(tmp_path / name)
+        ImageReader(3, "RGB", raster).read(tmp_path / name)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -116,10 +116,10 @@ def test_turned_photos_are_read_as_they_are_shown(tmp_path: Path, orientation: i
         8: pixels.transpose(1, 0, 2)[::-1],
     }[orientation]
     for raster in (None, RASTERS):
-        read = PictureReader(3, "RGB", raster).read(tmp_path / "a.jpg")
+        read = ImageReader(3, "RGB", raster).read(tmp_path / "a.jpg")
         assert read.shape == upright.shape and np.abs(read.astype(int) - upright).max() < 4
-    with PictureReader(3).open(tmp_path / "a.jpg") as picture:
-        assert (picture.height_px, picture.width_px) == upright.shape[:2]
+    with ImageReader(3).open(tmp_path / "a.jpg") as image:
+        assert (image.height_px, image.width_px) == upright.shape[:2]
 
 
 def test_the_project_says_how_rasters_are_read(tmp_path: Path) -> None:

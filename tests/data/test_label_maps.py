@@ -1,4 +1,4 @@
-"""Label pictures: what they show, how they are kept, and that nothing half-made is ever used."""
+"""Label images: what they show, how they are kept, and that nothing half-made is ever used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from d2tune.data import label_maps
 from d2tune.data.label_maps import LabelFiles, decode_png, encode_png, label_files, read_labels, with_background
 from d2tune.errors import DataError
 from d2tune.files import cache_folder
-from tests.annotations.builders import labelme_value, picture, shape
+from tests.annotations.builders import image, labelme_value, shape
 
 CAR, PERSON, SKY, ROAD = 1, 2, 3, 4
 CATEGORIES = (
@@ -40,7 +40,7 @@ def box(left: int, top: int, right: int, bottom: int) -> tuple[np.ndarray]:
 
 
 def drawn(*shapes: tuple[int, tuple[int, int, int, int]], names: tuple[str, ...] = ("a.jpg",)) -> Dataset:
-    """Pictures of 8 x 6 px with the same boxes on each, in the order of drawing."""
+    """Images of 8 x 6 px with the same boxes on each, in the order of drawing."""
     images = tuple(Image(number, name, WIDTH_PX, HEIGHT_PX) for number, name in enumerate(names, start=1))
     instances = [
         Instance(0, image.id, category, box(*sides), (0.0, 0.0, 1.0, 1.0), 1.0, shapes=(at,), part_shapes=(at,))
@@ -50,7 +50,7 @@ def drawn(*shapes: tuple[int, tuple[int, int, int, int]], names: tuple[str, ...]
     return Dataset(images, CATEGORIES, tuple(replace(one, id=at) for at, one in enumerate(instances, start=1)))
 
 
-def grey(path: Path) -> np.ndarray:
+def gray(path: Path) -> np.ndarray:
     with PilImage.open(path) as image:
         assert image.mode == "L"
         return np.asarray(image)
@@ -80,20 +80,20 @@ def test_later_shapes_lie_on_earlier_ones() -> None:
     under = label_files(drawn((SKY, (0, 0, 8, 6)), (CAR, (2, 1, 5, 4))), task="semantic")
     above = label_files(drawn((CAR, (2, 1, 5, 4)), (SKY, (0, 0, 8, 6))), task="semantic")
     expected = np.full((HEIGHT_PX, WIDTH_PX), 2)
-    assert np.array_equal(grey(above.semantic[0]), expected)
+    assert np.array_equal(gray(above.semantic[0]), expected)
     expected[1:4, 2:5] = 0
-    assert np.array_equal(grey(under.semantic[0]), expected)
+    assert np.array_equal(gray(under.semantic[0]), expected)
     assert under.separated == under.segments == under.infos == ()
 
 
 def test_a_street_as_labels_and_as_segments() -> None:
     found = label_files(drawn(*STREET), task="panoptic")
-    assert np.array_equal(grey(found.semantic[0]), SHOWN)
-    assert np.array_equal(grey(found.separated[0]), np.select([SHOWN == 2, SHOWN == 0], [1, 0], 255))
+    assert np.array_equal(gray(found.semantic[0]), SHOWN)
+    assert np.array_equal(gray(found.separated[0]), np.select([SHOWN == 2, SHOWN == 0], [1, 0], 255))
     with PilImage.open(found.segments[0]) as image:
         assert image.mode == "RGB"
-        colours = np.asarray(image).astype(int)
-    ids = colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
+        colors = np.asarray(image).astype(int)
+    ids = colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]
     second = np.zeros_like(SHOWN, dtype=bool)
     second[2:4, 3:6] = True
     rows = {row["id"]: row for row in found.infos[0]}
@@ -125,16 +125,16 @@ def test_more_segments_than_one_byte_counts_keep_their_numbers() -> None:
     dataset = drawn(*boxes)
     dataset = replace(dataset, images=(Image(1, "a.jpg", 20, 15),))
     found = label_files(dataset, task="panoptic")
-    colours = np.asarray(PilImage.open(found.segments[0])).astype(int)
-    assert np.array_equal(colours[..., 0] + 256 * colours[..., 1], np.arange(1, 301).reshape(15, 20))
+    colors = np.asarray(PilImage.open(found.segments[0])).astype(int)
+    assert np.array_equal(colors[..., 0] + 256 * colors[..., 1], np.arange(1, 301).reshape(15, 20))
 
 
 def test_the_background_lies_under_everything() -> None:
     found = label_files(with_background(drawn(*STREET), "road"), task="semantic")
-    assert np.array_equal(grey(found.semantic[0]), np.where(SHOWN == 255, 3, SHOWN))
+    assert np.array_equal(gray(found.semantic[0]), np.where(SHOWN == 255, 3, SHOWN))
     empty = with_background(drawn(names=("a.jpg", "b.jpg")), "road")
     assert [one.id for one in empty.instances] == [1, 2]
-    assert all((grey(path) == 3).all() for path in label_files(empty, task="semantic").semantic)
+    assert all((gray(path) == 3).all() for path in label_files(empty, task="semantic").semantic)
     assert with_background(empty, None) is empty
     with pytest.raises(DataError, match=r"data\.background.*'moon'"):
         with_background(empty, "moon")
@@ -170,7 +170,7 @@ def test_which_shape_lies_on_which_makes_new_ones_even_for_equal_objects() -> No
 
     between, after = layered((1, 2)), layered((2, 1))
     assert between.content_hash() == after.content_hash()
-    maps = [grey(label_files(one, task="semantic").semantic[0]) for one in (between, after)]
+    maps = [gray(label_files(one, task="semantic").semantic[0]) for one in (between, after)]
     assert [int((one == 1).sum()) for one in maps] == [4, 8]
     assert (maps[0][2:4, 2:4] == 1).all() and (maps[1][2:4, 2:6] == 1).all()
 
@@ -184,8 +184,8 @@ def test_names_with_any_suffix_and_equal_names_in_two_folders() -> None:
     )
     found = label_files(replace(dataset, instances=instances), task="panoptic")
     assert len(set(found.semantic)) == len(set(found.segments)) == 5
-    assert [int((grey(path) == 0).sum()) for path in found.semantic] == [1, 2, 3, 4, 5]
-    assert [int((grey(path) == 0).sum()) for path in found.separated] == [1, 2, 3, 4, 5]
+    assert [int((gray(path) == 0).sum()) for path in found.semantic] == [1, 2, 3, 4, 5]
+    assert [int((gray(path) == 0).sum()) for path in found.separated] == [1, 2, 3, 4, 5]
     assert [infos[0]["area"] for infos in found.infos] == [1, 2, 3, 4, 5]
     assert all(path.suffix == ".png" and path.is_relative_to(found.folder) for path in found.semantic)
 
@@ -222,7 +222,7 @@ def test_what_is_half_painted_is_never_used(monkeypatch: pytest.MonkeyPatch) -> 
     (left / "labels" / "semantic").mkdir(parents=True)
     (left / "labels" / "semantic" / "0.png").write_bytes(b"half")
     found = label_files(broken, task="panoptic")
-    assert all(np.array_equal(grey(path), SHOWN) for path in found.semantic)
+    assert all(np.array_equal(gray(path), SHOWN) for path in found.semantic)
 
 
 def test_others_may_read_what_one_has_painted() -> None:
@@ -245,7 +245,7 @@ def test_a_process_that_was_faster_is_no_harm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut off"])
-def test_a_lost_label_picture_is_named_with_the_folder_to_remove(damage: str) -> None:
+def test_a_lost_label_image_is_named_with_the_folder_to_remove(damage: str) -> None:
     found = label_files(drawn(*STREET, names=("deep/er/a.jpg",)), task="semantic")
     path = found.semantic[0]
     if damage == "missing":
@@ -256,8 +256,8 @@ def test_a_lost_label_picture_is_named_with_the_folder_to_remove(damage: str) ->
         read_labels(str(path))
 
 
-def test_a_lost_picture_elsewhere_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"mine\.png: the label picture cannot be read$"):
+def test_a_lost_image_elsewhere_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mine\.png: the label image cannot be read$"):
         read_labels(tmp_path / "mine.png")
 
 
@@ -266,7 +266,7 @@ def test_more_classes_than_a_byte_holds_are_refused() -> None:
     with pytest.raises(DataError, match="at most 255 classes; found 256"):
         label_files(replace(drawn((256, (0, 0, 2, 2))), categories=many), task="semantic")
     most = label_files(replace(drawn((255, (0, 0, 2, 2))), categories=many[:255]), task="semantic")
-    assert set(np.unique(grey(most.semantic[0]))) == {254, 255}
+    assert set(np.unique(gray(most.semantic[0]))) == {254, 255}
 
 
 @pytest.mark.parametrize("size", [(5, 7), (5, 7, 3), (1, 1), (1, 1, 3)])
@@ -276,7 +276,7 @@ def test_pngs_come_back_as_they_were(size: tuple[int, ...]) -> None:
 
 
 def test_labelme_polygons_of_a_turned_photo_are_painted_as_it_is_shown(tmp_path: Path) -> None:
-    picture(tmp_path / "a.jpg", 64, 48, orientation=6)
+    image(tmp_path / "a.jpg", 64, 48, orientation=6)
     value = labelme_value(
         shape([[2, 3], [40, 3], [40, 60], [2, 60]], "road"), shape([[10, 10], [20, 10], [20, 30], [10, 30]], "car")
     )
@@ -288,4 +288,4 @@ def test_labelme_polygons_of_a_turned_photo_are_painted_as_it_is_shown(tmp_path:
     expected = np.full((64, 48), 255)
     expected[3:60, 2:40] = 1
     expected[10:30, 10:20] = 0
-    assert np.array_equal(grey(found.semantic[0]), expected)
+    assert np.array_equal(gray(found.semantic[0]), expected)

@@ -16,8 +16,8 @@ from d2tune.errors import DataError
 from tests.shared_files import SHARED
 
 
-def picture(folder: Path, *, annotations: list[dict]) -> dict:
-    """A 200 x 100 picture, black but for a white rectangle from (40, 20) to (120, 60)."""
+def image(folder: Path, *, annotations: list[dict]) -> dict:
+    """A 200 x 100 image, black but for a white rectangle from (40, 20) to (120, 60)."""
     pixels = np.zeros((100, 200, 3), np.uint8)
     pixels[20:60, 40:120] = 255
     path = folder / "a.png"
@@ -54,7 +54,7 @@ def samples(dicts: list[dict], *, largest: int = 100, mask_format: str = "bitmas
 def test_masks_and_boxes_lie_on_the_object(
     tmp_path: Path, annotation: dict, largest: int, short_side: int, seed: int
 ) -> None:
-    data = samples([picture(tmp_path, annotations=[annotation])], largest=largest)
+    data = samples([image(tmp_path, annotations=[annotation])], largest=largest)
     item = data[SampleKey(0, short_side, seed)]
     white = item["image"][0].numpy() > 127
     mask = item["instances"].gt_masks.tensor[0].numpy()
@@ -68,7 +68,7 @@ def test_masks_and_boxes_lie_on_the_object(
 
 
 def test_both_flips_occur_and_follow_the_seed(tmp_path: Path) -> None:
-    data = samples([picture(tmp_path, annotations=[polygon_annotation()])])
+    data = samples([image(tmp_path, annotations=[polygon_annotation()])])
     left = [float(data[SampleKey(0, 100, seed)]["instances"].gt_boxes.tensor[0, 0]) for seed in range(30)]
     assert set(left) == {40.0, 80.0}
     assert left == [float(data[SampleKey(0, 100, seed)]["instances"].gt_boxes.tensor[0, 0]) for seed in range(30)]
@@ -76,27 +76,27 @@ def test_both_flips_occur_and_follow_the_seed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mask_format", ["bitmask", "polygon"])
 def test_an_image_without_instances_keeps_its_fields(tmp_path: Path, mask_format: str) -> None:
-    item = samples([picture(tmp_path, annotations=[])], mask_format=mask_format)[SampleKey(0, 50, 0)]
+    item = samples([image(tmp_path, annotations=[])], mask_format=mask_format)[SampleKey(0, 50, 0)]
     assert len(item["instances"]) == 0
     assert item["instances"].has("gt_masks") and item["instances"].gt_boxes.tensor.shape == (0, 4)
 
 
 def test_crowds_are_left_out(tmp_path: Path) -> None:
     crowd = polygon_annotation() | {"iscrowd": 1}
-    item = samples([picture(tmp_path, annotations=[crowd, polygon_annotation()])])[SampleKey(0, 50, 0)]
+    item = samples([image(tmp_path, annotations=[crowd, polygon_annotation()])])[SampleKey(0, 50, 0)]
     assert len(item["instances"]) == 1
 
 
-def test_a_changed_picture_is_noticed(tmp_path: Path) -> None:
-    source = picture(tmp_path, annotations=[])
+def test_a_changed_image_is_noticed(tmp_path: Path) -> None:
+    source = image(tmp_path, annotations=[])
     cv2.imwrite(source["file_name"], np.zeros((50, 50, 3), np.uint8))
     with pytest.raises(DataError, match=r"changed its size.*found 50 x 50 px; expected 200 x 100 px"):
         samples([source])[SampleKey(0, 50, 0)]
 
 
-def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.jpg"
-    path.write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    path.write_bytes(b"\xff\xd8\xff\xe0 not an image")
     with pytest.raises(DataError, match=r"broken\.jpg.*cannot be read"):
         read_image(str(path), "RGB")
 
@@ -109,8 +109,8 @@ def test_exif_rotated_photo_and_its_polygons_agree() -> None:
     assert tuple(item["image"].shape) == (3, 64, 48)
 
 
-def test_evaluation_samples_keep_the_pictures_own_size(tmp_path: Path) -> None:
-    source = picture(tmp_path, annotations=[])
+def test_evaluation_samples_keep_the_images_own_size(tmp_path: Path) -> None:
+    source = image(tmp_path, annotations=[])
     item = EvaluationSamples([source], channel_order="RGB", short_side_px=50, max_side_px=80)[0]
     assert tuple(item["image"].shape) == (3, 40, 80)
     assert (item["height"], item["width"]) == (100, 200)
@@ -130,5 +130,5 @@ def test_real_balloon_masks_have_the_polygons_areas() -> None:
     side = min(source["height"], source["width"])
     item = samples([source], largest=side)[SampleKey(0, side, 1)]
     areas = item["instances"].gt_masks.tensor.sum((1, 2)).to(torch.float64)
-    expected = [one.area_px for one in dataset.by_image()[source["image_id"]]]
+    expected = [one.area_px2 for one in dataset.by_image()[source["image_id"]]]
     assert np.allclose(areas.numpy(), expected, rtol=0.02)

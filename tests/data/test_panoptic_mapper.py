@@ -11,8 +11,8 @@ from d2tune.errors import DataError
 from d2tune.modeling.config import preset_config
 
 HEIGHT_PX, WIDTH_PX = 90, 140
-VOID, SKY, ROAD, LEFT_CAR, RIGHT_CAR = range(5)
-COLOURS = np.array([[0, 0, 0], [40, 80, 250], [90, 90, 90], [250, 30, 30], [30, 250, 30]], np.uint8)
+IGNORE_LABEL, SKY, ROAD, LEFT_CAR, RIGHT_CAR = range(5)
+COLORS = np.array([[0, 0, 0], [40, 80, 250], [90, 90, 90], [250, 30, 30], [30, 250, 30]], np.uint8)
 SEPARATED = np.array([255, 1, 2, 0, 0], np.uint8)
 """Label of each region for Panoptic FPN: 0 for all things, 1 and up for the stuff."""
 CONTIGUOUS = np.array([255, 1, 2, 0, 0])
@@ -26,21 +26,21 @@ def regions() -> np.ndarray:
     drawn[:40] = SKY
     drawn[50:70, 20:50] = LEFT_CAR
     drawn[45:75, 50:100] = RIGHT_CAR
-    drawn[85:] = VOID
+    drawn[85:] = IGNORE_LABEL
     return drawn
 
 
 def street(folder: Path, drawn: np.ndarray | None = None) -> dict:
-    """The dataset dict of a picture whose colours tell its regions."""
+    """The dataset dict of an image whose colors tell its regions."""
     drawn = regions() if drawn is None else drawn
     ids = SEGMENT_IDS[drawn]
-    pictures = {
-        "file_name": COLOURS[drawn],
+    images = {
+        "file_name": COLORS[drawn],
         "sem_seg_file_name": SEPARATED[drawn],
         "pan_seg_file_name": np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8),
     }
-    paths = {name: folder / f"{name}.png" for name in pictures}
-    for name, pixels in pictures.items():
+    paths = {name: folder / f"{name}.png" for name in images}
+    for name, pixels in images.items():
         Image.fromarray(pixels).save(paths[name])
     there = np.unique(drawn).tolist()
     return {name: str(path) for name, path in paths.items()} | {
@@ -51,7 +51,7 @@ def street(folder: Path, drawn: np.ndarray | None = None) -> dict:
         "segments_info": [
             {"id": int(SEGMENT_IDS[one]), "category_id": int(CONTIGUOUS[one]), "isthing": int(CONTIGUOUS[one] == 0)}
             for one in there
-            if one != VOID
+            if one != IGNORE_LABEL
         ],
     }
 
@@ -78,14 +78,14 @@ def samples(source: dict, *, preset: str, largest: int = 90) -> PanopticSamples:
 
 
 def seen(image: np.ndarray) -> np.ndarray:
-    """The region of each pixel by its colour ``(3, h, w)``, -1 where resizing has mixed colours."""
-    distance = np.abs(image.transpose(1, 2, 0)[:, :, None].astype(int) - COLOURS.astype(int)).sum(axis=3)
+    """The region of each pixel by its color ``(3, h, w)``, -1 where resizing has mixed colors."""
+    distance = np.abs(image.transpose(1, 2, 0)[:, :, None].astype(int) - COLORS.astype(int)).sum(axis=3)
     return np.where(distance.min(axis=2) < 12, distance.argmin(axis=2), -1)
 
 
 @pytest.mark.parametrize(("largest", "short_side"), [(90, 90), (90, 61), (50, 47), (140, 137)])
 @pytest.mark.parametrize("preset", ["panoptic_fpn_r50", "panoptic_deeplab_r50"])
-def test_labels_and_masks_lie_on_what_the_picture_shows(
+def test_labels_and_masks_lie_on_what_the_image_shows(
     tmp_path: Path, preset: str, largest: int, short_side: int
 ) -> None:
     data = samples(street(tmp_path), preset=preset, largest=largest)
@@ -107,7 +107,7 @@ def test_labels_and_masks_lie_on_what_the_picture_shows(
     assert sides == {True, False}, "both ways round"
 
 
-def test_offsets_lead_from_each_pixel_of_an_object_to_its_centre(tmp_path: Path) -> None:
+def test_offsets_lead_from_each_pixel_of_an_object_to_its_center(tmp_path: Path) -> None:
     data = samples(street(tmp_path), preset="panoptic_deeplab_r50")
     for seed in range(4):
         item = data[SampleKey(0, 72, seed)]
@@ -116,20 +116,20 @@ def test_offsets_lead_from_each_pixel_of_an_object_to_its_centre(tmp_path: Path)
         for mask in item["instances"].gt_masks.tensor.numpy():
             rows, columns = np.nonzero(mask & (item["sem_seg"].numpy() == 0))
             aims = np.stack([rows + offset[0][rows, columns], columns + offset[1][rows, columns]])
-            centre = np.array([[rows.mean()], [columns.mean()]])
-            assert np.median(np.abs(aims - centre)) < 1.0
-            peak = center[tuple(np.rint(centre[:, 0]).astype(int))]
+            center = np.array([[rows.mean()], [columns.mean()]])
+            assert np.median(np.abs(aims - center)) < 1.0
+            peak = center[tuple(np.rint(center[:, 0]).astype(int))]
             assert peak > 0.95
             on_objects |= mask
         is_car = item["sem_seg"].numpy() == 0
-        assert (item["offset_weights"].numpy()[0] == is_car).all(), "stuff has no centre"
+        assert (item["offset_weights"].numpy()[0] == is_car).all(), "stuff has no center"
         assert (item["center_weights"].numpy()[0] == (item["sem_seg"].numpy() != 255)).all()
         assert (on_objects == is_car).mean() > 0.99
         assert set(np.unique(item["sem_seg_weights"])) == {1.0, 3.0}, "small objects count more"
 
 
 @pytest.mark.parametrize("preset", ["panoptic_fpn_r50", "panoptic_deeplab_r50"])
-def test_a_picture_of_stuff_alone(tmp_path: Path, preset: str) -> None:
+def test_a_image_of_stuff_alone(tmp_path: Path, preset: str) -> None:
     drawn = np.full((HEIGHT_PX, WIDTH_PX), SKY)
     item = samples(street(tmp_path, drawn), preset=preset)[SampleKey(0, 60, 0)]
     assert len(item["instances"]) == 0 and tuple(item["instances"].gt_masks.tensor.shape) == (0, 60, 93)
@@ -138,13 +138,13 @@ def test_a_picture_of_stuff_alone(tmp_path: Path, preset: str) -> None:
         assert not item["center"].any() and not item["offset_weights"].any()
 
 
-def test_a_picture_that_nobody_drew_on_is_void(tmp_path: Path) -> None:
-    drawn = np.full((HEIGHT_PX, WIDTH_PX), VOID)
+def test_a_image_that_nobody_drew_on_is_void(tmp_path: Path) -> None:
+    drawn = np.full((HEIGHT_PX, WIDTH_PX), IGNORE_LABEL)
     item = samples(street(tmp_path, drawn), preset="panoptic_deeplab_r50")[SampleKey(0, 60, 0)]
     assert (item["sem_seg"] == 255).all() and not item["center_weights"].any()
 
 
-def test_the_second_look_at_a_picture_is_as_the_first(tmp_path: Path) -> None:
+def test_the_second_look_at_a_image_is_as_the_first(tmp_path: Path) -> None:
     data = samples(street(tmp_path), preset="panoptic_deeplab_r50", largest=50)
     first, again, other = (data[SampleKey(0, 47, seed)] for seed in (3, 3, 4))
     for name in ("image", "sem_seg", "center", "offset"):
@@ -152,7 +152,7 @@ def test_the_second_look_at_a_picture_is_as_the_first(tmp_path: Path) -> None:
     assert other["image"].shape == first["image"].shape
 
 
-def test_a_label_picture_of_another_size_is_named(tmp_path: Path) -> None:
+def test_a_label_image_of_another_size_is_named(tmp_path: Path) -> None:
     source = street(tmp_path)
     Image.fromarray(np.zeros((5, 7), np.uint8)).save(source["sem_seg_file_name"])
     with pytest.raises(DataError, match=r"sem_seg_file_name\.png.*another size.*7 x 5 px.*140 x 90 px"):

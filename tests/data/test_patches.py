@@ -27,7 +27,7 @@ def rare_map(height: int = 40, width: int = 50) -> Any:
     return labels
 
 
-def test_every_class_of_the_picture_is_drawn_as_often() -> None:
+def test_every_class_of_the_image_is_drawn_as_often() -> None:
     labels = rare_map()
     draw = np.random.default_rng(0)
     one = sampler(labels, patch_px=4)
@@ -95,7 +95,7 @@ def test_the_same_seed_draws_the_same_places() -> None:
     assert [one.draw(0, first) for _ in range(50)] == [one.draw(0, second) for _ in range(50)]
 
 
-def test_each_picture_has_its_own_classes() -> None:
+def test_each_image_has_its_own_classes() -> None:
     left, right = np.full((10, 10), 255), np.full((10, 10), 255)
     left[0, 0], right[9, 9] = 0, 2
     one = sampler(left, right, patch_px=2)
@@ -158,7 +158,7 @@ def test_left_and_right(channels: int) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1)])
-def test_pictures_of_one_row_or_column_become_tensors(size: tuple[int, int]) -> None:
+def test_images_of_one_row_or_column_become_tensors(size: tuple[int, int]) -> None:
     image, labels = np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
     turned = [flip_left_right(image, labels), *(overhead(image, labels, np.random.default_rng(n)) for n in range(16))]
     for moved, its_labels in turned:

@@ -1,4 +1,4 @@
-"""What a semantic model sees: pictures whose values tell the label of each pixel, however they are cut and turned."""
+"""What a semantic model sees: images whose values tell the label of each pixel, however they are cut and turned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image as PilImage
 
 from d2tune.annotations.model.options import RasterOptions
 from d2tune.data.batches import SampleKey
-from d2tune.data.image_reader import PictureReader
+from d2tune.data.image_reader import ImageReader
 from d2tune.data.semantic_mapper import (
     SemanticEvaluationSamples,
     SemanticInput,
@@ -71,7 +71,7 @@ def samples(
     order: str = "RGB",
 ) -> SemanticSamples:
     how = SemanticInput(
-        reader=PictureReader(channels, order, RasterOptions()),
+        reader=ImageReader(channels, order, RasterOptions()),
         max_side_px=max_side_px,
         largest_short_side_px=largest,
         patch_px=patch_px,
@@ -103,7 +103,7 @@ def assert_aligned(item: dict[str, Any], *, clear_share: float = 0.6) -> None:
     [(1, np.uint8), (3, np.uint8), (4, np.uint8), (1, np.uint16), (3, np.float32), (4, np.float32), (60, np.float32)],
 )
 @pytest.mark.parametrize("how", ["whole", "patch", "resized", "resized patch"])
-def test_picture_and_labels_stay_together(tmp_path: Path, augment: str, channels: int, dtype: Any, how: str) -> None:
+def test_image_and_labels_stay_together(tmp_path: Path, augment: str, channels: int, dtype: Any, how: str) -> None:
     labels = blocks((75, 101))
     source = source_of(tmp_path, labels, pixels_of(labels, channels, dtype))
     data = samples(
@@ -142,7 +142,7 @@ def test_all_eight_ways_round_and_only_two_of_photos(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size_hw", [(17, 90), (90, 17), (9, 11)])
 @pytest.mark.parametrize("augment", ["photo", "overhead"])
-def test_pictures_smaller_than_the_patch_come_whole(tmp_path: Path, size_hw: tuple[int, int], augment: str) -> None:
+def test_images_smaller_than_the_patch_come_whole(tmp_path: Path, size_hw: tuple[int, int], augment: str) -> None:
     labels = blocks(size_hw)
     data = samples(source_of(tmp_path, labels, pixels_of(labels, 5, np.float32)), patch_px=32, augment=augment)
     for seed in range(8):
@@ -153,8 +153,8 @@ def test_pictures_smaller_than_the_patch_come_whole(tmp_path: Path, size_hw: tup
 
 
 @pytest.mark.parametrize("short_side_px", [13, 50, 64, 75, 76, 131, 240])
-def test_patches_of_resized_pictures_have_their_side_and_scale(tmp_path: Path, short_side_px: int) -> None:
-    """Neighbours in the patch are as far apart in the picture as the scale says."""
+def test_patches_of_resized_images_have_their_side_and_scale(tmp_path: Path, short_side_px: int) -> None:
+    """Neighbors in the patch are as far apart in the image as the scale says."""
     rows, columns = np.indices((75, 175))
     pixels = np.stack([rows, columns], axis=-1).astype(np.float32)
     data = samples(
@@ -173,8 +173,8 @@ def test_patches_of_resized_pictures_have_their_side_and_scale(tmp_path: Path, s
         assert step == pytest.approx((75 / short_side_px,) * 2, rel=0.09)
 
 
-def test_patches_of_long_pictures_have_the_scale_of_the_evaluation(tmp_path: Path) -> None:
-    """Where the longest side decides on the size, a patch is reduced as the whole picture is."""
+def test_patches_of_long_images_have_the_scale_of_the_evaluation(tmp_path: Path) -> None:
+    """Where the longest side decides on the size, a patch is reduced as the whole image is."""
     columns = np.tile(np.arange(640, dtype=np.float32), (64, 1))[:, :, None]
     source = source_of(tmp_path, np.zeros((64, 640), np.uint8), columns)
     assert input_size((64, 640), short_side_px=64, max_side_px=160) == (16, 160)
@@ -257,7 +257,7 @@ def test_a_key_says_all_that_is_drawn(tmp_path: Path, patch_px: int) -> None:
     assert len({item["image"].numpy().tobytes() for item in items}) > 5
 
 
-def test_colours_vary_and_labels_do_not(tmp_path: Path) -> None:
+def test_colors_vary_and_labels_do_not(tmp_path: Path) -> None:
     labels = blocks((32, 48))
     source = source_of(tmp_path, labels, pixels_of(labels, 3, np.uint8), "a.png")
     plain, varied = (samples(source, channels=3, jitter=jitter) for jitter in (0.0, 1.0))
@@ -267,11 +267,11 @@ def test_colours_vary_and_labels_do_not(tmp_path: Path) -> None:
         assert two["image"].dtype == torch.uint8
 
 
-def test_grey_photos_beside_coloured_ones(tmp_path: Path) -> None:
+def test_gray_photos_beside_colored_ones(tmp_path: Path) -> None:
     labels = blocks((40, 56))
-    coloured = source_of(tmp_path, labels, pixels_of(labels, 3, np.uint8), "c.png")
-    grey = source_of(tmp_path, labels, pixels_of(labels, 1, np.uint8), "g.png")
-    for channels, sources in ((3, (coloured, grey)), (1, (grey,))):
+    colored = source_of(tmp_path, labels, pixels_of(labels, 3, np.uint8), "c.png")
+    gray = source_of(tmp_path, labels, pixels_of(labels, 1, np.uint8), "g.png")
+    for channels, sources in ((3, (colored, gray)), (1, (gray,))):
         data = samples(*sources, channels=channels, patch_px=24)
         for index in range(len(sources)):
             item = data[SampleKey(index, 40, 3)]
@@ -281,22 +281,22 @@ def test_grey_photos_beside_coloured_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("patch_px", [0, 16])
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
-def test_a_picture_that_has_changed_its_size_is_named(tmp_path: Path, patch_px: int, cache_bytes: int) -> None:
+def test_a_image_that_has_changed_its_size_is_named(tmp_path: Path, patch_px: int, cache_bytes: int) -> None:
     labels = blocks((40, 56))
     source = source_of(tmp_path, labels, pixels_of(labels[:30], 5, np.float32))
     with pytest.raises(DataError, match=r"a\.npy: .*changed its size.*found 56 x 30 px; expected 56 x 40 px"):
         samples(source, patch_px=patch_px, cache_bytes=cache_bytes)[SampleKey(0, 40, 0)]
-    reader = PictureReader(5, "RGB", RasterOptions())
+    reader = ImageReader(5, "RGB", RasterOptions())
     with pytest.raises(DataError, match=r"a\.npy: .*changed its size"):
         SemanticEvaluationSamples([source], reader=reader, short_side_px=0, max_side_px=0)[0]
 
 
 @pytest.mark.parametrize(("short_side_px", "expected"), [(0, (41, 83)), (20, (20, 40)), (60, (49, 100))])
-def test_evaluation_sees_the_whole_picture(tmp_path: Path, short_side_px: int, expected: tuple[int, int]) -> None:
+def test_evaluation_sees_the_whole_image(tmp_path: Path, short_side_px: int, expected: tuple[int, int]) -> None:
     labels = blocks((41, 83))
     pixels = pixels_of(labels, 4, np.float32)
     source = source_of(tmp_path, labels, pixels)
-    reader = PictureReader(4, "RGB", RasterOptions())
+    reader = ImageReader(4, "RGB", RasterOptions())
     data = SemanticEvaluationSamples([source], reader=reader, short_side_px=short_side_px, max_side_px=100)
     item = data[0]
     assert len(data) == 1 and data.input_size(0) == tuple(item["image"].shape[1:]) == expected

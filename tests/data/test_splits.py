@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from d2tune.data.splits import load_parts
+from d2tune.data.splits import load_splits
 from d2tune.errors import DataError
 from d2tune.project import Project, load_project
 from tests.annotations.builders import labelme_value, shape
@@ -20,7 +20,7 @@ def project(folder: Path, **keys: object) -> Project:
 
 
 def test_balloon_photos_in_via_format(tmp_path: Path) -> None:
-    parts = load_parts(project(tmp_path, data={"root": str(SHARED / "data/balloon")}, classes=["balloon"]))
+    parts = load_splits(project(tmp_path, data={"root": str(SHARED / "data/balloon")}, classes=["balloon"]))
     assert (len(parts.train.images), len(parts.train.instances)) == (61, 255)
     assert (len(parts.val.images), len(parts.val.instances)) == (13, 50)
     assert min(one.id for one in parts.train.instances) == 1
@@ -29,8 +29,8 @@ def test_balloon_photos_in_via_format(tmp_path: Path) -> None:
 
 def test_microcontroller_photos_with_a_split_of_their_own(tmp_path: Path) -> None:
     data = {"root": str(SHARED / "data/microcontrollers"), "val": 0.2, "split_seed": 3}
-    parts = load_parts(project(tmp_path, data=data))
-    again = load_parts(project(tmp_path, data=data))
+    parts = load_splits(project(tmp_path, data=data))
+    again = load_splits(project(tmp_path, data=data))
     assert len(parts.train.images) + len(parts.val.images) == 142
     assert 27 <= len(parts.val.images) <= 29
     assert parts.train.class_names == ("Arduino_Nano", "ESP8266", "Heltec_ESP32_Lora", "Raspberry_Pi_3")
@@ -49,19 +49,19 @@ def test_parts_that_are_lists(tmp_path: Path) -> None:
         (tmp_path / f"{name}.txt").write_text("".join(f"{one}\n" for one in listed), "utf-8")
     root = SHARED / "data/microcontrollers"
     data = {"root": str(root), "train": str(tmp_path / "learn.txt"), "val": str(tmp_path / "judge.txt")}
-    parts = load_parts(project(tmp_path, data=data))
+    parts = load_splits(project(tmp_path, data=data))
     assert [image.file_name for image in parts.train.images] == names[:9]
     assert [image.file_name for image in parts.val.images] == names[9:12]
     assert parts.train.class_names == parts.val.class_names and len(parts.train.class_names) == 4
-    with_fraction = load_parts(project(tmp_path, data=data | {"val": 0.34}))
+    with_fraction = load_splits(project(tmp_path, data=data | {"val": 0.34}))
     assert len(with_fraction.val.images) in (3, 4)
     assert (
         sorted(one.file_name for part in (with_fraction.train, with_fraction.val) for one in part.images) == names[:9]
     )
     with pytest.raises(DataError, match=r"both.txt: line 1: train/IMG_\w+.jpg is in .*learn.txt too, line 9"):
-        load_parts(project(tmp_path, data=data | {"val": str(tmp_path / "both.txt")}))
+        load_splits(project(tmp_path, data=data | {"val": str(tmp_path / "both.txt")}))
     with pytest.raises(DataError, match=r"elsewhere: no such data.*data\.annotations"):
-        load_parts(project(tmp_path, data=data | {"annotations": "elsewhere"}))
+        load_splits(project(tmp_path, data=data | {"annotations": "elsewhere"}))
 
 
 def test_near_duplicates_are_not_divided(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_near_duplicates_are_not_divided(tmp_path: Path) -> None:
         shutil.copy(photo, tmp_path / "photos")
         write_square(tmp_path / "photos" / f"{photo.stem}.json", photo.name, (800, 600))
     data = {"root": ".", "train": "photos", "val": 0.2}
-    parts = load_parts(project(tmp_path, data=data | {"split_seed": 1}))
+    parts = load_splits(project(tmp_path, data=data | {"split_seed": 1}))
     frames = Counter(
         part for part in ("train", "val") for one in getattr(parts, part).images if "IMG" not in one.file_name
     )
@@ -91,7 +91,7 @@ def test_labelme_zoo_folder_by_folder(tmp_path: Path) -> None:
     read = refused = 0
     for folder in sorted((SHARED / "data/labelme_zoo").iterdir()):
         try:
-            parts = load_parts(
+            parts = load_splits(
                 project(tmp_path, data={"root": str(folder.parent), "train": folder.name, "val": folder.name}),
                 restore_dir=tmp_path / "restored",
             )
@@ -107,32 +107,32 @@ def test_labelme_zoo_folder_by_folder(tmp_path: Path) -> None:
 def test_missing_data_names_what_to_do(tmp_path: Path) -> None:
     wanted = project(tmp_path, name="balloon", data={"root": "none", "sample": "balloon"}, classes=["balloon"])
     with pytest.raises(DataError, match="make data PROJECT=balloon"):
-        load_parts(wanted, sample=False)
+        load_splits(wanted, sample=False)
     assert not (tmp_path / "none").exists()
 
 
 def test_missing_data_are_rendered_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = {"root": "none", "sample": "balloon", "sample_images": 4}
-    parts = load_parts(project(tmp_path, name="balloon", data=data, classes=["balloon"]))
+    parts = load_splits(project(tmp_path, name="balloon", data=data, classes=["balloon"]))
     assert parts.rendered and len(parts.train.images) == 3
     assert "rendering the balloon sample" in caplog.text and "make data PROJECT=balloon" in caplog.text
 
 
 def test_a_label_outside_the_list_names_the_nearest(balloon_sample: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"shape 0.*unknown_label.*Did you mean 'baloon'"):
-        load_parts(project(tmp_path, data={"root": str(balloon_sample)}, classes=["baloon"]))
+        load_splits(project(tmp_path, data={"root": str(balloon_sample)}, classes=["baloon"]))
 
 
 def test_nothing_drawn_in_the_training_part(balloon_sample: Path, tmp_path: Path) -> None:
     renamed = {"root": str(balloon_sample), "rename": {"balloon": None}}
     with pytest.raises(DataError, match="no instance in the training part"):
-        load_parts(project(tmp_path, data=renamed, classes=["balloon"]))
+        load_splits(project(tmp_path, data=renamed, classes=["balloon"]))
 
 
 def test_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "photos" / "train").mkdir(parents=True)
     with pytest.raises(DataError, match="train"):
-        load_parts(project(tmp_path, data={"root": "photos"}, classes=["a"]))
+        load_splits(project(tmp_path, data={"root": "photos"}, classes=["a"]))
 
 
 def test_the_background_is_in_every_image_and_missing_in_no_part(
@@ -144,7 +144,7 @@ def test_the_background_is_in_every_image_and_missing_in_no_part(
         f"data: {{root: {balloon_sample}, train: train, val: 0.25, background: scene}}\n"
         "model: {preset: unet}\n"
     )
-    parts = load_parts(load_project(path).project)
+    parts = load_splits(load_project(path).project)
     assert parts.train.counts()["scene"] == len(parts.train.images)
     assert parts.val.counts()["scene"] == len(parts.val.images) > 0
     assert "no scene" not in caplog.text

@@ -55,14 +55,14 @@ def test_channels_that_cannot_be_scaled(tmp_path: Path, caplog: pytest.LogCaptur
     ]
 
 
-def test_pictures_without_any_data_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_without_any_data_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     full, empty = np.arange(40.0).reshape(5, 4, 2), np.full((5, 4, 2), np.nan)
     found = channel_statistics(rasters(tmp_path, [empty, full, empty]), block_values=6)
     assert found.empty == (0, 2) and found.mean == pytest.approx((19, 20)) and not caplog.records
     assert channel_statistics(rasters(tmp_path, [empty])).empty == (0,) and not caplog.records
 
 
-def test_8_bit_pictures_and_no_data(tmp_path: Path) -> None:
+def test_8_bit_images_and_no_data(tmp_path: Path) -> None:
     pixels = np.array([[0, 10], [20, 255]], np.uint8)
     assert channel_statistics(rasters(tmp_path, [pixels])).mean == (71.25,)
     found = channel_statistics(rasters(tmp_path, [pixels], nodata=255))
@@ -78,10 +78,10 @@ def test_the_land_cover_series() -> None:
     assert len(found.mean) == 68
 
 
-def test_pictures_that_do_not_belong_together(tmp_path: Path) -> None:
+def test_images_that_do_not_belong_together(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 channels, those before it 3"):
         channel_statistics(rasters(tmp_path, [np.zeros((9, 9, 3)), np.zeros((9, 9, 2))]))
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         channel_statistics([])
 
 

@@ -15,7 +15,7 @@ from detectron2.evaluation import SemSegEvaluator
 from PIL import Image as PilImage
 
 import d2tune
-from d2tune.data.splits import load_parts
+from d2tune.data.splits import load_splits
 from d2tune.engine.prepare import prepare
 from d2tune.errors import D2TuneError, DataError, ProjectError
 from d2tune.project import load_project
@@ -34,7 +34,7 @@ detectron2: {{MODEL.BRIDGE.WIDTH: 4}}
 
 
 def write_raster(folder: Path, name: str, channels: int, seed: int, *, stacked: bool = False) -> None:
-    """A picture of noise whose first channel is 3 higher where the label is 1; a corner has no data, one no label."""
+    """An image of noise whose first channel is 3 higher where the label is 1; a corner has no data, one no label."""
     draw = np.random.default_rng(seed)
     labels = np.zeros((48, 56), np.uint8)
     top, left = draw.integers(4, 20, size=2)
@@ -92,9 +92,9 @@ def test_rasters_of_five_channels_from_labels_to_predictions(tmp_path: Path) -> 
     assert record["input"]["pixel_std"] == pytest.approx(np.nanstd(pixels, axis=0), abs=1e-6)
     evaluation = evaluation_of(result.run)
     truth = np.asarray(PilImage.open(tmp_path / "data/val/labels/scene_3.png"))
-    with PilImage.open(result.run / "predicted_labels/images/scene_3.png") as picture:
-        assert picture.mode == "L"
-        found = np.asarray(picture)
+    with PilImage.open(result.run / "predicted_labels/images/scene_3.png") as image:
+        assert image.mode == "L"
+        found = np.asarray(image)
     assert (found[-6:, -6:] == 255).all() and set(np.unique(found)) == {0, 1, 255}
     counted = (truth != 255) & (found != 255)
     right = (found == truth) & counted
@@ -111,7 +111,7 @@ def test_rasters_of_five_channels_from_labels_to_predictions(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_folders_of_files_are_one_picture_and_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+def test_folders_of_files_are_one_image_and_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     project = raster_project(tmp_path, channels=12, iterations=4, stacked=True)
     straight = d2tune.train(project, output_dir=tmp_path / "first")
     d2tune.train(project, output_dir=tmp_path / "second")
@@ -133,7 +133,7 @@ def test_polygons_and_what_no_shape_covers_become_classes(balloon_sample: Path, 
     )
     result = d2tune.train(project, output_dir=tmp_path / "run")
     evaluation = evaluation_of(result.run)
-    val = load_parts(load_project(project).project).val
+    val = load_splits(load_project(project).project).val
     pixels = sum(image.height_px * image.width_px for image in val.images)
     assert [row["name"] for row in evaluation["classes"]] == ["scene", "balloon"]
     assert sum(row["pixels"] for row in evaluation["classes"]) == pixels
@@ -214,8 +214,8 @@ def test_bad_label_images_are_named(tmp_path: Path, change: str) -> None:
     elif change == "channels of val":
         np.save(tmp_path / "data" / "val" / "images" / "scene_3.npy", np.zeros((48, 56, 4), np.float32))
     elif change == "no data":
-        for picture in (part / "images").iterdir():
-            np.save(picture, np.full((48, 56, 5), np.nan, np.float32))
+        for image in (part / "images").iterdir():
+            np.save(image, np.full((48, 56, 5), np.nan, np.float32))
     elif change == "one class":
         for one in (part / "labels").iterdir():
             PilImage.fromarray(np.minimum(np.asarray(PilImage.open(one)), 1) // 2).save(one)
@@ -229,14 +229,14 @@ def test_bad_label_images_are_named(tmp_path: Path, change: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_picture_of_other_channels_is_left_out_of_a_prediction_and_named(tmp_path: Path) -> None:
+def test_a_image_of_other_channels_is_left_out_of_a_prediction_and_named(tmp_path: Path) -> None:
     run = d2tune.train(raster_project(tmp_path, iterations=1), output_dir=tmp_path / "run").run
     write_raster(tmp_path / "new", "four", 4, 0)
     with pytest.raises(DataError, match=r"four\.npy.*4 channels.*expected 5"):
         d2tune.predict(run, tmp_path / "new" / "images", out=tmp_path / "found")
 
 
-def test_a_picture_without_data_among_others_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_image_without_data_among_others_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     project = raster_project(tmp_path)
     np.save(tmp_path / "data/train/images/scene_1.npy", np.full((48, 56, 5), np.nan, np.float32))
     prepare(load_project(project), num_gpus=0, sample=False)
@@ -245,7 +245,7 @@ def test_a_picture_without_data_among_others_is_named(tmp_path: Path, caplog: py
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_a_picture_without_a_shape_is_named_unless_there_is_a_background(tmp_path: Path, part: str) -> None:
+def test_a_image_without_a_shape_is_named_unless_there_is_a_background(tmp_path: Path, part: str) -> None:
     root = render_sample("street", tmp_path / "street", images=12, seed=0).folder
     bare = sorted((root / part).glob("*.json"))[0]
     document = json.loads(bare.read_text("utf-8"))
@@ -255,9 +255,9 @@ def test_a_picture_without_a_shape_is_named_unless_there_is_a_background(tmp_pat
     def parts(said: str) -> Any:
         classes = "[car, person, road, sky, building, vegetation, rest]"
         path.write_text(f"task: semantic\ndata: {{root: {root}{said}}}\nclasses: {classes}\n")
-        return load_parts(load_project(path).project)
+        return load_splits(load_project(path).project)
 
-    with pytest.raises(DataError, match=f"{document['imagePath']}: the picture has no shape.*data.background"):
+    with pytest.raises(DataError, match=f"{document['imagePath']}: the image has no shape.*data.background"):
         parts("")
     whole, without = parts(", background: rest"), parts(", skip_bad: true")
     assert len(getattr(without, part).images) == len(getattr(whole, part).images) - 1

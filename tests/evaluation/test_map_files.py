@@ -1,4 +1,4 @@
-"""Label pictures and panoptic predictions are scored from files; once by the real command."""
+"""Label images and panoptic predictions are scored from files; once by the real command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.system.commands import d2tune, succeeded
 
 
 def label_folders(folder: Path) -> None:
-    """Two pictures of 10 x 10 px: the left half is class 0, of which the prediction takes one column for class 1."""
+    """Two images of 10 x 10 px: the left half is class 0, of which the prediction takes one column for class 1."""
     for side in ("found", "truth"):
         (folder / side / "deep").mkdir(parents=True)
         for name in ("a.png", "deep/b.png"):
@@ -31,13 +31,13 @@ WORDS = ["eval", "--predictions", "found", "--ground-truth", "truth", "--labels"
 
 
 @pytest.mark.slow
-def test_folders_of_label_pictures(tmp_path: Path) -> None:
+def test_folders_of_label_images(tmp_path: Path) -> None:
     label_folders(tmp_path)
     out = succeeded(d2tune(*WORDS, folder=tmp_path))
     assert out.rstrip().splitlines()[-1].startswith("mIoU on 2 images: 81.7")
     evaluation = json.loads((tmp_path / "scored" / "evaluation.json").read_text())
     figures = evaluation["metrics"]["semantic"]
-    # the first row is ignored; of 90 pixels a picture, 36 of 45 of grass are right, and road has 45 of 54
+    # the first row is ignored; of 90 pixels an image, 36 of 45 of grass are right, and road has 45 of 54
     assert figures["mIoU"]["value"] == pytest.approx(50 * (36 / 45 + 45 / 54))
     assert figures["pACC"]["value"] == pytest.approx(90) and figures["mIoU"]["low"] == pytest.approx(81.667, abs=1e-3)
     assert evaluation["classes"][2]["metrics"]["IoU"]["value"] is None
@@ -55,7 +55,7 @@ def refusal(folder: Path, *, labels: str | None = "labels.txt", out: str = "scor
     return line
 
 
-def test_what_is_wrong_with_label_pictures_is_said_in_one_line(tmp_path: Path) -> None:
+def test_what_is_wrong_with_label_images_is_said_in_one_line(tmp_path: Path) -> None:
     label_folders(tmp_path)
     assert "label PNGs name no classes" in refusal(tmp_path, labels=None)
     (tmp_path / "labels.txt").write_text("grass\nroad\n")

@@ -1,4 +1,4 @@
-"""Figures of label pictures and segments as tables, sentences and JSON."""
+"""Figures of label images and segments as tables, sentences and JSON."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def panoptic(*, intervals: bool = False) -> MapMetrics:
     return map_metrics(scorer, intervals=intervals)
 
 
-def test_figures_of_label_pictures_by_hand() -> None:
+def test_figures_of_label_images_by_hand() -> None:
     metrics = semantic()
     # a: 14 right, 2 found too much; b: 6 right, 2 missed
     assert metrics.metrics["mIoU"].value == pytest.approx(100 * (14 / 16 + 6 / 8) / 2)

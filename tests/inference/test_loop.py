@@ -109,7 +109,7 @@ def test_samples_know_their_size_before_they_are_loaded(photos: Dataset, model_a
         assert samples.input_size(index) == tuple(samples[index]["image"].shape[1:])
 
 
-class Pictures:
+class Images:
     """Samples of given sizes that note when they are loaded."""
 
     def __init__(self, sizes: Sequence[tuple[int, int]]) -> None:
@@ -130,7 +130,7 @@ class Pictures:
 
 
 class WholeMasks:
-    """A model that is no nn.Module: one box with a mask on the whole picture, its score by the picture."""
+    """A model that is no nn.Module: one box with a mask on the whole image, its score by the image."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -153,9 +153,9 @@ class WholeMasks:
 
 
 def test_any_model_in_batches_of_one_size_with_results_in_order() -> None:
-    model, pictures = WholeMasks(), Pictures([(10, 12), (20, 12), (10, 12), (10, 12), (20, 12)])
+    model, images = WholeMasks(), Images([(10, 12), (20, 12), (10, 12), (10, 12), (20, 12)])
     times = StageTimes()
-    found = run(model, pictures, [7, 9], batch_size=2, times=times, show_progress=False)
+    found = run(model, images, [7, 9], batch_size=2, times=times, show_progress=False)
     assert model.batches == [[0, 2], [3], [1, 4]]
     assert model.threads == {threading.get_ident()}
     assert [[one["image_id"] for one in results] for results in found] == [[1], [2], [3], [4], [5]]
@@ -175,30 +175,30 @@ def test_any_model_in_batches_of_one_size_with_results_in_order() -> None:
 @pytest.mark.parametrize(("size", "images"), [((384, 512), 4), ((544, 832), 2), ((800, 1088), 1), ((1344, 1344), 1)])
 def test_large_images_share_a_batch_with_few_on_the_cpu(size: tuple[int, int], images: int) -> None:
     model = WholeMasks()
-    run(model, Pictures([size] * 4), [1, 2], show_progress=False)
+    run(model, Images([size] * 4), [1, 2], show_progress=False)
     assert [len(batch) for batch in model.batches] == [images] * (4 // images)
 
 
 def test_images_are_loaded_ahead_but_not_all_at_once() -> None:
-    pictures = Pictures([(8, 8)] * 40)
+    images = Images([(8, 8)] * 40)
     seen: list[int] = []
 
     def model(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         time.sleep(0.01)
-        seen.append(len(pictures.loaded))
+        seen.append(len(images.loaded))
         return WholeMasks()(batch)
 
-    run(model, pictures, [1, 2], batch_size=4, show_progress=False)
+    run(model, images, [1, 2], batch_size=4, show_progress=False)
     assert seen[0] >= 4 and seen == sorted(seen) and seen[-1] == 40
     assert all(loaded <= 4 * (number + 2) for number, loaded in enumerate(seen))
 
 
 @pytest.mark.parametrize("where", ["load", "model", "on_image"])
 def test_what_goes_wrong_in_any_thread_reaches_the_caller(where: str) -> None:
-    class Broken(Pictures):
+    class Broken(Images):
         def __getitem__(self, index: int) -> dict[str, Any]:
             if where == "load" and index == 3:
-                raise ValueError("no such picture")
+                raise ValueError("no such image")
             return super().__getitem__(index)
 
     def model(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -210,16 +210,16 @@ def test_what_goes_wrong_in_any_thread_reaches_the_caller(where: str) -> None:
         if where == "on_image" and index == 2:
             raise ValueError("no such image")
 
-    told = {"load": "picture", "model": "layer", "on_image": "image"}[where]
+    told = {"load": "image", "model": "layer", "on_image": "image"}[where]
     with pytest.raises(ValueError, match=f"no such {told}"):
         run(model, Broken([(8, 8)] * 6), [1, 2], batch_size=1, on_image=on_image, show_progress=False)
     assert threading.active_count() < 20
 
 
 def test_no_images_and_no_detections() -> None:
-    assert run(WholeMasks(), Pictures([]), [1, 2], show_progress=False) == []
+    assert run(WholeMasks(), Images([]), [1, 2], show_progress=False) == []
     empty = lambda batch: [{"instances": WholeMasks()._found(batch[0])[[False, False]]}]  # noqa: E731
-    assert run(empty, Pictures([(9, 9)]), [1, 2], show_progress=False) == [[]]
+    assert run(empty, Images([(9, 9)]), [1, 2], show_progress=False) == [[]]
 
 
 def test_a_model_keeps_its_mode(model_and_config: Any, photos: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""What semantic and panoptic runs write about pictures that nobody has annotated."""
+"""What semantic and panoptic runs write about images that nobody has annotated."""
 
 from __future__ import annotations
 
@@ -133,14 +133,14 @@ def changed_run(run: Path, folder: Path, *, config: dict[str, Any] | None = None
     return folder
 
 
-def grey(path: Path) -> np.ndarray:
+def gray(path: Path) -> np.ndarray:
     with PilImage.open(path) as image:
         assert image.mode == "L"
         return np.asarray(image)
 
 
 def maps_of(dataset: Dataset) -> dict[str, np.ndarray]:
-    """What instances of class 1 cover, by picture."""
+    """What instances of class 1 cover, by image."""
     groups = dataset.by_image()
     return {
         image.file_name: paint(groups[image.id], width_px=image.width_px, height_px=image.height_px) >= 0
@@ -154,7 +154,7 @@ def test_photos_of_any_name_and_folder(photo_run: Path, tmp_path: Path) -> None:
     for seed, name in enumerate(names):
         save_photo(tmp_path / "in" / name, seed)
     (tmp_path / "in" / "torn.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:200])
-    (tmp_path / "in" / "words.txt").write_text("no picture")
+    (tmp_path / "in" / "words.txt").write_text("no image")
     (tmp_path / "out" / "labels").mkdir(parents=True)
     (tmp_path / "out" / "labels" / "mine.txt").write_text("mine")
     found = d2tune.predict(photo_run, tmp_path / "in", out=tmp_path / "out")
@@ -166,19 +166,19 @@ def test_photos_of_any_name_and_folder(photo_run: Path, tmp_path: Path) -> None:
     shown = {f"{name}.predicted.jpg" for name in names}
     assert written == {f"labels/{name}" for name in maps} | shown | {"labels/categories.json", "labels/mine.txt"}
     for name, seed in maps.items():
-        labels = grey(tmp_path / "out" / "labels" / name)
+        labels = gray(tmp_path / "out" / "labels" / name)
         assert (labels == bright_box(seed)).mean() > 0.9
     table = json.loads((tmp_path / "out/labels/categories.json").read_text("utf-8"))
     assert table == [{"label": 0, "name": "background"}, {"label": 1, "name": "1"}]
     with PilImage.open(tmp_path / "out" / "a.png.predicted.jpg") as image:
         assert image.size == (WIDTH_PX, HEIGHT_PX)
-    # one picture instead of the folder, over what is there
+    # one image instead of the folder, over what is there
     (tmp_path / "one").mkdir()
     alone = d2tune.predict(photo_run, tmp_path / "in" / "a.jpg", out=tmp_path / "one")
     assert alone.images == 1
-    assert np.array_equal(grey(tmp_path / "one/labels/a.png"), grey(tmp_path / "out/labels/a.jpg.png"))
+    assert np.array_equal(gray(tmp_path / "one/labels/a.png"), gray(tmp_path / "out/labels/a.jpg.png"))
     # nothing that can be read
-    with pytest.raises(DataError, match=r"no picture could be read.*torn\.png"):
+    with pytest.raises(DataError, match=r"no image could be read.*torn\.png"):
         d2tune.predict(photo_run, tmp_path / "in" / "torn.png", out=tmp_path / "none")
 
 
@@ -187,16 +187,16 @@ def test_the_validation_part_gives_what_the_evaluation_saw(photo_run: Path, rast
     d2tune.predict(photo_run, None, out=tmp_path / "photos")
     (mine,) = (tmp_path / "photos" / "labels").rglob("*.png")
     (theirs,) = (photo_run / "predicted_labels").rglob("*.png")
-    assert np.array_equal(grey(mine), grey(theirs))
+    assert np.array_equal(gray(mine), gray(theirs))
     d2tune.predict(raster_run, None, out=tmp_path / "rasters")
     (mine,) = (tmp_path / "rasters" / "labels").rglob("*.tif")
     (theirs,) = (raster_run / "predicted_labels").rglob("*.png")
-    assert np.array_equal(tifffile.imread(mine), grey(theirs))
-    assert (grey(theirs)[-5:, -7:] == 255).all() and (grey(theirs)[:-5] != 255).all()
+    assert np.array_equal(tifffile.imread(mine), gray(theirs))
+    assert (gray(theirs)[-5:, -7:] == 255).all() and (gray(theirs)[:-5] != 255).all()
 
 
 @pytest.mark.slow
-def test_label_pictures_beside_the_pictures_are_no_pictures(raster_run: Path, tmp_path: Path) -> None:
+def test_label_images_beside_the_images_are_no_images(raster_run: Path, tmp_path: Path) -> None:
     part = load_project(RunFolder(raster_run).project).project.data.root / "train"
     found = d2tune.predict(raster_run, part, out=tmp_path / "out")
     assert (found.images, found.skipped) == (4, ())
@@ -218,7 +218,7 @@ def test_outlines_lie_on_the_regions(photo_run: Path, tmp_path: Path) -> None:
         assert set(labels) == {"1"} and found.instances >= 2
         drawn = maps_of(read_dataset(out, options=ReadOptions(labels=CLASSES, image_root=tmp_path / "in")))
         for name, mask in drawn.items():
-            region = grey((tmp_path / "maps" / "labels" / name).with_suffix(".png")) == 1
+            region = gray((tmp_path / "maps" / "labels" / name).with_suffix(".png")) == 1
             edge = sum(cv2.distanceTransform(one.astype(np.uint8), cv2.DIST_L2, 5) for one in (region, ~region))
             differs = mask != region
             assert not differs.any() if tolerance_px == 0 else edge[differs].max(initial=0) <= tolerance_px + 1
@@ -252,7 +252,7 @@ def test_csv_of_each_dialect_reads_back(photo_run: Path, tmp_path: Path, preset:
     masks = maps_of(rle_csv.read(found.out, options))
     assert set(masks) == {"a.png", "b.jpg", "none.png"}
     for name, mask in masks.items():
-        assert np.array_equal(mask, grey((tmp_path / "maps/labels" / name).with_suffix(".png")) == 1)
+        assert np.array_equal(mask, gray((tmp_path / "maps/labels" / name).with_suffix(".png")) == 1)
     before = named.out.read_bytes()
     with pytest.raises(DataError, match=r"mine\.csv: the file is already there.*--force"):
         d2tune.predict(run, tmp_path / "in", out=named.out, to="csv")
@@ -293,7 +293,7 @@ def test_rasters_keep_their_place_on_earth(raster_run: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_folders_are_one_picture_each(raster_run: Path, tmp_path: Path) -> None:
+def test_folders_are_one_image_each(raster_run: Path, tmp_path: Path) -> None:
     """Their names may hold a point, and they may stand for themselves."""
     run = changed_run(raster_run, tmp_path / "run")
     record = json.loads((run / "record.json").read_text("utf-8"))
@@ -338,7 +338,7 @@ def test_rasters_are_predicted_as_they_are_evaluated(raster_run: Path, tmp_path:
     d2tune.predict(run, None, out=tmp_path / "out")
     (mine,) = (tmp_path / "out" / "labels").rglob("*.tif")
     labels = tifffile.imread(mine)
-    assert np.array_equal(labels, grey(theirs)) and (labels[-5:, -7:] == 255).all()
+    assert np.array_equal(labels, gray(theirs)) and (labels[-5:, -7:] == 255).all()
     theirs.write_bytes(theirs.read_bytes() + b"x")
     assert evaluator.digest(tmp_path / "kept") != digest
     theirs.unlink()
@@ -381,7 +381,7 @@ def test_what_a_task_does_not_write_is_refused_before_anything_is_done(photo_run
     nameless = changed_run(photo_run, tmp_path / "nameless", csv_preset=None)
     with pytest.raises(DataError, match=r"data\.csv_preset: the project names no dialect of CSV.*carvana"):
         d2tune.predict(nameless, source, out=tmp_path / "out", to="csv")
-    for place, says in (("gone", "no such picture or folder"), ("empty", "no pictures")):
+    for place, says in (("gone", "no such image or folder"), ("empty", "no images")):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(DataError, match=says):
             d2tune.predict(photo_run, tmp_path / place, out=tmp_path / "out")
@@ -421,10 +421,10 @@ def test_segments_of_photos(photo_run: Path, tmp_path: Path) -> None:
     assert [one["file_name"] for one in table["annotations"]] == ["a.jpg.png", "a.png.png", "sub/b.png"]
     segments = 0
     for image, row in zip(table["images"], table["annotations"], strict=True):
-        with PilImage.open(tmp_path / "out" / "panoptic" / row["file_name"]) as picture:
-            assert picture.mode == "RGB" and picture.size == (image["width"], image["height"])
-            colours = np.asarray(picture).astype(int)
-        ids = colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
+        with PilImage.open(tmp_path / "out" / "panoptic" / row["file_name"]) as photo:
+            assert photo.mode == "RGB" and photo.size == (image["width"], image["height"])
+            colors = np.asarray(photo).astype(int)
+        ids = colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]
         areas = {info["id"]: info["area"] for info in row["segments_info"]}
         assert areas == {one: int((ids == one).sum()) for one in np.unique(ids).tolist() if one}
         assert (tmp_path / "out" / f"{image['file_name']}.predicted.jpg").is_file()

@@ -19,9 +19,9 @@ from d2tune.annotations.io.rasters import Georeference, open_raster
 from d2tune.inference import raster_output
 from d2tune.inference.raster_output import LabelTiff, NpyRows, Preview
 from d2tune.inference.sliding_window import predict_rows
-from d2tune.report.sheets.drawing import instance_colours
+from d2tune.report.sheets.drawing import instance_colors
 
-COLOURS = np.array([[200, 10, 0], [0, 255, 7], [1, 2, 3]], np.uint8)
+COLORS = np.array([[200, 10, 0], [0, 255, 7], [1, 2, 3]], np.uint8)
 UTM = rasterio.crs.CRS.from_epsg(32633).to_wkt()
 PLACE = Georeference(UTM, (10.0, 0.0, 399960.0, 0.0, -10.0, 5200020.0))
 TURNED = Georeference(UTM, (8.0, 6.0, 399960.0, 6.0, -8.0, 5200020.0))
@@ -48,7 +48,7 @@ def write(writer: Any, values: NDArray[Any], step_px: int = 100) -> None:
 def test_a_label_tiff_reads_back(tmp_path: Path, size: tuple[int, int], step_px: int) -> None:
     values = labels(*size)
     path = tmp_path / "new" / "map.tif"
-    write(LabelTiff(path, height_px=size[0], width_px=size[1], colours=COLOURS), values, step_px)
+    write(LabelTiff(path, height_px=size[0], width_px=size[1], colors=COLORS), values, step_px)
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
         np.testing.assert_array_equal(page.asarray(), values)
@@ -62,16 +62,16 @@ def test_a_label_tiff_reads_back(tmp_path: Path, size: tuple[int, int], step_px:
     with rasterio.open(path) as dataset:
         np.testing.assert_array_equal(dataset.read(1), values)
         assert dataset.nodata == 255
-        assert [dataset.colormap(1)[value][:3] for value in (0, 1, 2, 3)] == [*map(tuple, COLOURS.tolist()), (0, 0, 0)]
+        assert [dataset.colormap(1)[value][:3] for value in (0, 1, 2, 3)] == [*map(tuple, COLORS.tolist()), (0, 0, 0)]
         assert dataset.crs is None
     assert [one.name for one in path.parent.iterdir()] == ["map.tif"]
 
 
-def test_classes_without_colours_get_those_of_the_contact_sheets(tmp_path: Path) -> None:
+def test_classes_without_colors_get_those_of_the_contact_sheets(tmp_path: Path) -> None:
     write(LabelTiff(tmp_path / "map.tif", height_px=4, width_px=4), labels(4, 4))
     with rasterio.open(tmp_path / "map.tif") as dataset:
         shown = [dataset.colormap(1)[value][:3] for value in range(30)]
-    assert shown == [tuple(colour) for colour in instance_colours(30).tolist()]
+    assert shown == [tuple(color) for color in instance_colors(30).tolist()]
 
 
 @pytest.mark.parametrize("place", [PLACE, TURNED, Georeference(None, PLACE.transform)])
@@ -116,10 +116,10 @@ def test_npy_rows_are_what_numpy_saves(tmp_path: Path, dtype: Any) -> None:
 
 def test_a_small_preview_shows_every_pixel(tmp_path: Path) -> None:
     values = labels(50, 80)
-    write(Preview(tmp_path / "map.png", height_px=50, width_px=80, colours=COLOURS), values, 9)
+    write(Preview(tmp_path / "map.png", height_px=50, width_px=80, colors=COLORS), values, 9)
     shown = np.asarray(Image.open(tmp_path / "map.png").convert("RGBA"))
     has_class = values != 255
-    np.testing.assert_array_equal(shown[has_class][:, :3], COLOURS[values[has_class]])
+    np.testing.assert_array_equal(shown[has_class][:, :3], COLORS[values[has_class]])
     np.testing.assert_array_equal(shown[..., 3] == 255, has_class)
 
 
@@ -177,7 +177,7 @@ def test_an_interrupt_leaves_what_was_there(tmp_path: Path, make: Any, there_bef
 def test_rows_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "map"
     for rows in (labels(601, 20), labels(10, 21), labels(10, 20).astype(np.int64)):
-        with pytest.raises(ValueError, match=r"for a picture \(600, 20\) of uint8"):
+        with pytest.raises(ValueError, match=r"for an image \(600, 20\) of uint8"):
             write(make(path), rows, 10_000)
     with pytest.raises(ValueError, match="10 rows came of 600"):
         write(make(path), labels(10, 20))

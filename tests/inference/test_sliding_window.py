@@ -1,4 +1,4 @@
-"""Windows: every pixel as on the whole picture, blended by hand, whatever the batch."""
+"""Windows: every pixel as on the whole image, blended by hand, whatever the batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "sliding_window
 
 
 @dataclass
-class ArrayPicture:
+class ArrayImage:
     """Pixels ``(H, W, C)`` in memory; remembers which windows were read."""
 
     pixels: NDArray[Any]
@@ -42,7 +42,7 @@ class ArrayPicture:
     def read(self, top_px: int, left_px: int, height_px: int, width_px: int) -> NDArray[Any]:
         self.reads.append((top_px, left_px, height_px, width_px))
         window = self.pixels[top_px : top_px + height_px, left_px : left_px + width_px]
-        assert window.shape[:2] == (height_px, width_px), "a window beyond the picture"
+        assert window.shape[:2] == (height_px, width_px), "a window beyond the image"
         return window
 
 
@@ -70,13 +70,13 @@ class Local(nn.Module):
         return [{"sem_seg": scores} for scores in self.dropout(self.convolution(images))]
 
 
-def whole(model: Any, picture: ArrayPicture, **options: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+def whole(model: Any, photo: ArrayImage, **options: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
     """All rows put together, after checking that they come one after another."""
-    blocks = list(predict_rows(model, picture, **options))
+    blocks = list(predict_rows(model, photo, **options))
     tops = np.cumsum([0, *(len(block.class_ids) for block in blocks)])
     assert [block.top_px for block in blocks] == tops[:-1].tolist()
     class_ids = np.concatenate([block.class_ids for block in blocks])
-    assert class_ids.shape == picture.pixels.shape[:2]
+    assert class_ids.shape == photo.pixels.shape[:2]
     assert class_ids.dtype == np.uint8
     if blocks[0].confidence is None:
         return class_ids, None
@@ -87,10 +87,10 @@ def whole(model: Any, picture: ArrayPicture, **options: Any) -> tuple[NDArray[np
 @pytest.mark.parametrize("size", [(32, 32), (33, 31), (100, 75), (7, 90), (90, 1), (1, 1), (31, 32), (57, 129)])
 @pytest.mark.parametrize("scores", ["logits", "probabilities"])
 def test_a_function_of_the_pixel_is_found_on_every_pixel(size: tuple[int, int], overlap: float, scores: str) -> None:
-    picture = ArrayPicture(numbers(*size))
-    class_ids, _ = whole(brightest, picture, classes=3, window_px=32, overlap=overlap, scores=scores)
-    np.testing.assert_array_equal(class_ids, picture.pixels.argmax(axis=2))
-    assert {read[2:] for read in picture.reads} == {(min(32, size[0]), min(32, size[1]))}
+    photo = ArrayImage(numbers(*size))
+    class_ids, _ = whole(brightest, photo, classes=3, window_px=32, overlap=overlap, scores=scores)
+    np.testing.assert_array_equal(class_ids, photo.pixels.argmax(axis=2))
+    assert {read[2:] for read in photo.reads} == {(min(32, size[0]), min(32, size[1]))}
 
 
 @pytest.mark.parametrize("size", [(70, 101), (64, 64), (65, 63), (20, 130)])
@@ -98,21 +98,21 @@ def test_a_function_of_the_pixel_is_found_on_every_pixel(size: tuple[int, int], 
 def test_a_network_that_looks_no_further_than_a_quarter_of_the_overlap_sees_no_window(
     size: tuple[int, int], overlap: float
 ) -> None:
-    picture = ArrayPicture(numbers(*size))
+    photo = ArrayImage(numbers(*size))
     model = Local().eval()
     with torch.no_grad():
-        scores = model([{"image": torch.from_numpy(picture.pixels.transpose(2, 0, 1).copy())}])[0]["sem_seg"]
-    found, _ = whole(model, picture, classes=4, window_px=32, overlap=overlap, scores="probabilities")
+        scores = model([{"image": torch.from_numpy(photo.pixels.transpose(2, 0, 1).copy())}])[0]["sem_seg"]
+    found, _ = whole(model, photo, classes=4, window_px=32, overlap=overlap, scores="probabilities")
     np.testing.assert_array_equal(found, scores.argmax(dim=0).numpy())
-    _, confidence = whole(model, picture, classes=4, window_px=32, overlap=overlap, with_confidence=True)
+    _, confidence = whole(model, photo, classes=4, window_px=32, overlap=overlap, with_confidence=True)
     np.testing.assert_allclose(confidence, scores.softmax(dim=0).amax(dim=0).numpy(), atol=1e-6)
 
 
 def test_without_overlap_the_borders_of_windows_show() -> None:
-    picture = ArrayPicture(numbers(64, 64))
+    photo = ArrayImage(numbers(64, 64))
     model = Local()
-    apart, _ = whole(model, picture, classes=4, window_px=32, overlap=0, scores="probabilities")
-    alone, _ = whole(model, picture, classes=4, window_px=64, scores="probabilities")
+    apart, _ = whole(model, photo, classes=4, window_px=32, overlap=0, scores="probabilities")
+    alone, _ = whole(model, photo, classes=4, window_px=64, scores="probabilities")
     rows, columns = np.nonzero(apart != alone)
     assert len(rows) > 10
     assert np.all(np.isin(rows, (30, 31, 32, 33)) | np.isin(columns, (30, 31, 32, 33)))
@@ -130,7 +130,7 @@ def test_blending_by_hand() -> None:
     for pixels in (across, across.transpose(1, 0, 2)):
         class_ids, confidence = whole(
             by_first_pixel,
-            ArrayPicture(pixels),
+            ArrayImage(pixels),
             classes=2,
             window_px=4,
             overlap=0.5,
@@ -144,7 +144,7 @@ def test_blending_by_hand() -> None:
 @pytest.mark.parametrize(("size", "overlap"), [((50, 61), 0.25), ((41, 90), 0.5), ((39, 33), 0.8), ((20, 47), 0)])
 def test_blending_equals_a_plain_average_on_a_whole_canvas(size: tuple[int, int], overlap: float) -> None:
     """Weights written out pixel by pixel, float64, in another order, for scores that depend on the window."""
-    picture = ArrayPicture(numbers(*size, channels=1))
+    photo = ArrayImage(numbers(*size, channels=1))
 
     def uneven(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         images = [sample["image"].double() / 255 for sample in samples]
@@ -153,7 +153,7 @@ def test_blending_equals_a_plain_average_on_a_whole_canvas(size: tuple[int, int]
         ]
         return [{"sem_seg": plane} for plane in planes]
 
-    _, confidence = whole(uneven, picture, classes=3, window_px=20, overlap=overlap, with_confidence=True)
+    _, confidence = whole(uneven, photo, classes=3, window_px=20, overlap=overlap, with_confidence=True)
     shared_px = round(20 * overlap)
     core_px = shared_px - 2 * (shared_px // 4)
 
@@ -163,8 +163,8 @@ def test_blending_equals_a_plain_average_on_a_whole_canvas(size: tuple[int, int]
         return min([1.0, *(max(0.0, share) for share in shares)])
 
     sums, weights = np.zeros((3, *size)), np.zeros(size)
-    for top, left, height, width in set(picture.reads):
-        window = torch.from_numpy(picture.pixels[top : top + height, left : left + width].transpose(2, 0, 1).copy())
+    for top, left, height, width in set(photo.reads):
+        window = torch.from_numpy(photo.pixels[top : top + height, left : left + width].transpose(2, 0, 1).copy())
         scores = uneven([{"image": window}])[0]["sem_seg"].softmax(dim=0).numpy()
         rows = [weight(at, top, size[0]) for at in range(top, top + height)]
         columns = [weight(at, left, size[1]) for at in range(left, left + width)]
@@ -174,28 +174,28 @@ def test_blending_equals_a_plain_average_on_a_whole_canvas(size: tuple[int, int]
     np.testing.assert_allclose(confidence, (sums / weights).max(axis=0), atol=2e-6)
 
 
-def test_windows_cover_the_picture_and_the_last_ones_end_with_it() -> None:
-    picture = ArrayPicture(numbers(50, 101))
-    whole(brightest, picture, classes=3, window_px=40, overlap=0.25)
-    assert picture.reads == [(top, left, 40, 40) for top in (0, 10) for left in (0, 30, 60, 61)]
+def test_windows_cover_the_image_and_the_last_ones_end_with_it() -> None:
+    photo = ArrayImage(numbers(50, 101))
+    whole(brightest, photo, classes=3, window_px=40, overlap=0.25)
+    assert photo.reads == [(top, left, 40, 40) for top in (0, 10) for left in (0, 30, 60, 61)]
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 7, 1000])
 def test_the_batch_changes_nothing(batch_size: int) -> None:
-    picture = ArrayPicture(numbers(100, 140))
+    photo = ArrayImage(numbers(100, 140))
     options: dict[str, Any] = {"classes": 4, "window_px": 32, "overlap": 0.3, "with_confidence": True}
-    one = whole(Local(), picture, batch_size=1, **options)
-    several = whole(Local(), picture, batch_size=batch_size, **options)
+    one = whole(Local(), photo, batch_size=1, **options)
+    several = whole(Local(), photo, batch_size=batch_size, **options)
     np.testing.assert_array_equal(one[0], several[0])
     np.testing.assert_array_equal(one[1], several[1])
 
 
 def test_sums_that_wait_in_files_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = ArrayPicture(numbers(70, 200))
+    photo = ArrayImage(numbers(70, 200))
     options: dict[str, Any] = {"classes": 4, "window_px": 32, "overlap": 0.5, "with_confidence": True}
-    in_memory = whole(Local(), picture, **options)
+    in_memory = whole(Local(), photo, **options)
     monkeypatch.setattr(sliding_window, "_CARRY_IN_MEMORY_BYTES", 1000)
-    in_files = whole(Local(), picture, **options)
+    in_files = whole(Local(), photo, **options)
     np.testing.assert_array_equal(in_memory[0], in_files[0])
     np.testing.assert_array_equal(in_memory[1], in_files[1])
 
@@ -214,40 +214,40 @@ def test_pixels_without_data_are_left_out_and_empty_windows_not_run() -> None:
         run.extend(not bool(sample["image"].isnan().all()) for sample in samples)
         return brightest(samples)
 
-    picture = ArrayPicture(pixels)
+    photo = ArrayImage(pixels)
     class_ids, confidence = whole(
-        counting, picture, classes=3, window_px=32, overlap=0.5, with_confidence=True, batch_size=4
+        counting, photo, classes=3, window_px=32, overlap=0.5, with_confidence=True, batch_size=4
     )
     np.testing.assert_array_equal(class_ids, expected)
     assert np.all((confidence == 0) == (expected == 255))
     assert all(run)
-    empty = [read for read in picture.reads if np.isnan(pixels[read[0] : read[0] + 32, read[1] : read[1] + 32]).all()]
-    assert len(run) == len(picture.reads) - len(empty) < len(picture.reads)
+    empty = [read for read in photo.reads if np.isnan(pixels[read[0] : read[0] + 32, read[1] : read[1] + 32]).all()]
+    assert len(run) == len(photo.reads) - len(empty) < len(photo.reads)
 
 
-def test_a_picture_without_any_data_is_left_out_whole() -> None:
-    class_ids, _ = whole(brightest, ArrayPicture(np.full((50, 50, 3), np.nan, np.float32)), classes=3, window_px=32)
+def test_a_image_without_any_data_is_left_out_whole() -> None:
+    class_ids, _ = whole(brightest, ArrayImage(np.full((50, 50, 3), np.nan, np.float32)), classes=3, window_px=32)
     assert np.all(class_ids == 255)
 
 
 def test_the_model_is_run_as_in_evaluation_and_left_as_it_was() -> None:
     model = Local().train()
-    picture = ArrayPicture(numbers(70, 70))
-    blocks = predict_rows(model, picture, classes=4, window_px=32, scores="probabilities")
+    photo = ArrayImage(numbers(70, 70))
+    blocks = predict_rows(model, photo, classes=4, window_px=32, scores="probabilities")
     first = next(blocks)
     assert model.training
     assert torch.is_grad_enabled()
-    again = next(iter(predict_rows(model, picture, classes=4, window_px=32, scores="probabilities")))
+    again = next(iter(predict_rows(model, photo, classes=4, window_px=32, scores="probabilities")))
     np.testing.assert_array_equal(first.class_ids, again.class_ids)
     blocks.close()
 
 
 def test_stopping_early_reads_no_further() -> None:
-    picture = ArrayPicture(numbers(1000, 40))
-    blocks = predict_rows(brightest, picture, classes=3, window_px=40, overlap=0)
+    photo = ArrayImage(numbers(1000, 40))
+    blocks = predict_rows(brightest, photo, classes=3, window_px=40, overlap=0)
     next(blocks)
     blocks.close()
-    assert len(picture.reads) <= 3
+    assert len(photo.reads) <= 3
 
 
 @pytest.mark.parametrize(
@@ -262,20 +262,20 @@ def test_stopping_early_reads_no_further() -> None:
 )
 def test_what_cannot_be_meant_is_refused_at_once(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ProjectError) as caught:
-        predict_rows(brightest, ArrayPicture(numbers(9, 9)), **{"classes": 3, "window_px": 32} | options)
+        predict_rows(brightest, ArrayImage(numbers(9, 9)), **{"classes": 3, "window_px": 32} | options)
     assert str(caught.value).startswith(words)
 
 
 def test_other_scores_than_expected_are_refused() -> None:
     with pytest.raises(RunError, match="found 3 x 9 x 9; expected 5 x 9 x 9"):
-        whole(brightest, ArrayPicture(numbers(9, 9)), classes=5, window_px=32)
+        whole(brightest, ArrayImage(numbers(9, 9)), classes=5, window_px=32)
 
 
 def test_progress_counts_windows(capsys: pytest.CaptureFixture[str]) -> None:
-    picture = ArrayPicture(numbers(50, 101))
-    whole(brightest, picture, classes=3, window_px=40, show_progress=True)
+    photo = ArrayImage(numbers(50, 101))
+    whole(brightest, photo, classes=3, window_px=40, show_progress=True)
     assert "0/8 [00:00<?, ?window/s]" in capsys.readouterr().err
-    whole(brightest, picture, classes=3, window_px=40)
+    whole(brightest, photo, classes=3, window_px=40)
     assert capsys.readouterr().err == ""
 
 

@@ -19,7 +19,7 @@ from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
 from d2tune.inference.submission import dataset_of_maps, instances_of_map, write_submission
 from d2tune.metrics.competitions import competition_score
-from tests.annotations.builders import picture
+from tests.annotations.builders import photo
 
 CLASSES = {
     "carvana": ("background", "car"),
@@ -75,7 +75,7 @@ def some_maps(preset: str, seed: int) -> dict[str, np.ndarray]:
 def test_a_submission_reads_back_to_the_same_masks(tmp_path: Path, preset: str) -> None:
     maps = some_maps(preset, seed=3)
     for name, one in maps.items():
-        picture(tmp_path / "photos" / "test" / name, one.shape[1], one.shape[0])
+        photo(tmp_path / "photos" / "test" / name, one.shape[1], one.shape[0])
     path = write_submission(predictions(preset, maps), tmp_path / "out", preset=preset, background="background")
     assert path == tmp_path / "out" / "submission.csv"
     again = rle_csv.read(path, options_of(preset, tmp_path / "photos"))
@@ -91,7 +91,7 @@ def test_a_submission_reads_back_to_the_same_masks(tmp_path: Path, preset: str) 
 def test_the_converter_reads_a_submission_and_writes_it_again(tmp_path: Path, preset: str) -> None:
     maps = some_maps(preset, seed=4)
     for name, one in maps.items():
-        picture(tmp_path / "photos" / name, one.shape[1], one.shape[0])
+        photo(tmp_path / "photos" / name, one.shape[1], one.shape[0])
     written = predictions(preset, maps)
     path = write_submission(written, tmp_path / "mine.csv", preset=preset, background="background")
     options = options_of(preset, tmp_path / "photos")
@@ -149,9 +149,9 @@ def test_parts_add_up_to_the_map(labels: np.ndarray) -> None:
         assert np.array_equal(again, labels)
 
 
-def test_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_images_of_one_name_are_refused(tmp_path: Path) -> None:
     maps = {"x/a.jpg": np.zeros((3, 4), np.uint8), "y/a.jpg": np.zeros((3, 4), np.uint8)}
-    with pytest.raises(DataError, match=r"y/a\.jpg: two pictures have the same base name.*found also x/a\.jpg"):
+    with pytest.raises(DataError, match=r"y/a\.jpg: two images have the same base name.*found also x/a\.jpg"):
         write_submission(predictions("airbus", maps), tmp_path / "out.csv", preset="airbus")
 
 

@@ -82,18 +82,18 @@ def test_an_addition_never_replaces_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("rgb", "segment"), [((1, 2, 3), 1 + 2 * 256 + 3 * 65536), ((255, 0, 0), 255), ((0, 1, 0), 256)]
 )
-def test_panoptic_ids_of_one_colour(rgb, segment):
+def test_panoptic_ids_of_one_color(rgb, segment):
     names: dict = {}
     exec(compatibility.PANOPTIC_IDS_PY, names)
     assert names["rgb2id"](rgb) == segment
     assert names["id2rgb"](segment) == list(rgb)
 
 
-def test_panoptic_ids_of_a_picture():
+def test_panoptic_ids_of_a_image():
     names: dict = {}
     exec(compatibility.PANOPTIC_IDS_PY, names)
     ids = np.array([[0, 7], [70_000, 2**24 - 1]])
-    colours = names["id2rgb"](ids)
-    assert colours.dtype == np.uint8
-    assert colours[1, 0].tolist() == [112, 17, 1]
-    assert names["rgb2id"](colours).tolist() == ids.tolist()
+    colors = names["id2rgb"](ids)
+    assert colors.dtype == np.uint8
+    assert colors[1, 0].tolist() == [112, 17, 1]
+    assert names["rgb2id"](colors).tolist() == ids.tolist()

@@ -24,12 +24,12 @@ def box(left: int, top: int, width: int, height: int, place: int = 0) -> tuple[i
     return place, mask
 
 
-def dataset(pictures: dict[str, Found], classes: tuple[str, ...] = ("ship",)) -> Dataset:
-    images = [Image(number, name, WIDTH, HEIGHT) for number, name in enumerate(pictures, start=1)]
-    return dataset_of_masks(images, list(pictures.values()), classes)
+def dataset(photos: dict[str, Found], classes: tuple[str, ...] = ("ship",)) -> Dataset:
+    images = [Image(number, name, WIDTH, HEIGHT) for number, name in enumerate(photos, start=1)]
+    return dataset_of_masks(images, list(photos.values()), classes)
 
 
-def test_carvana_is_the_mean_dice_of_the_pictures() -> None:
+def test_carvana_is_the_mean_dice_of_the_images() -> None:
     truth = dataset({"a.jpg": [box(0, 0, 4, 2)], "b.jpg": [box(0, 0, 2, 2)], "c.jpg": [], "d.jpg": []}, ("car",))
     # a: 4 of 8 and 8 pixels shared; b: nothing found; c: rightly nothing; d: something where there is nothing
     predicted = dataset({"a.jpg": [box(2, 0, 4, 2)], "b.jpg": [], "c.jpg": [], "d.jpg": [box(0, 0, 1, 1)]}, ("car",))
@@ -38,7 +38,7 @@ def test_carvana_is_the_mean_dice_of_the_pictures() -> None:
     assert (result.name, result.metric, result.value) == ("carvana", "mean Dice", 0.375)
 
 
-def test_severstal_counts_every_class_of_every_picture() -> None:
+def test_severstal_counts_every_class_of_every_image() -> None:
     classes = ("background", "1", "2", "3", "4")
     truth = dataset({"a.jpg": [box(0, 0, 4, 2, 1), box(0, 4, 4, 1, 3)], "b.jpg": []}, classes)
     # a: class 1 half right, class 2 wrongly found, class 3 wholly right, class 4 rightly absent; b: all absent
@@ -77,7 +77,7 @@ def test_airbus_wants_more_than_the_threshold() -> None:
     ("there", "found", "score"),
     [([], [], 1.0), ([], [box(0, 0, 2, 2)], 0.0), ([box(0, 0, 2, 2)], [], 0.0), ([box(0, 0, 2, 2)],) * 2 + (1.0,)],
 )
-def test_airbus_on_pictures_with_nothing_in_them(there: Found, found: Found, score: float) -> None:
+def test_airbus_on_images_with_nothing_in_them(there: Found, found: Found, score: float) -> None:
     assert competition_score("airbus", dataset({"a.jpg": there}), dataset({"a.jpg": found})).value == score
 
 
@@ -88,7 +88,7 @@ def test_each_ship_is_hit_once_and_by_one_prediction() -> None:
 
 
 def ships_of(labels: np.ndarray) -> list[set[tuple[int, int]]]:
-    """Sets of pixels that touch at sides or corners, by walking from neighbour to neighbour."""
+    """Sets of pixels that touch at sides or corners, by walking from neighbor to neighbor."""
     left = {(y, x) for y, x in np.argwhere(labels == 1).tolist()}
     ships = []
     while left:
@@ -126,13 +126,13 @@ def dice_by_loops(truth: np.ndarray, predicted: np.ndarray, place: int) -> Fract
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))
-def test_every_figure_is_that_of_plain_loops(seed: int, pictures: int) -> None:
+def test_every_figure_is_that_of_plain_loops(seed: int, photos: int) -> None:
     rng = np.random.default_rng(seed)
-    images = [Image(number, f"{number}.jpg", WIDTH, HEIGHT) for number in range(pictures)]
+    images = [Image(number, f"{number}.jpg", WIDTH, HEIGHT) for number in range(photos)]
     for name, classes in {"carvana": 2, "airbus": 2, "severstal": 5}.items():
-        blocks = rng.integers(0, classes, (pictures, HEIGHT // 2, WIDTH // 2)).astype(np.uint8)
+        blocks = rng.integers(0, classes, (photos, HEIGHT // 2, WIDTH // 2)).astype(np.uint8)
         truth = blocks.repeat(2, axis=1).repeat(2, axis=2)
-        truth[rng.random(pictures) < 0.3] = 0
+        truth[rng.random(photos) < 0.3] = 0
         predicted = np.where(rng.random(truth.shape) < 0.15, rng.integers(0, classes, truth.shape), truth)
         names = ["none", *map(str, range(1, classes))]
         sides = [
@@ -148,11 +148,11 @@ def test_every_figure_is_that_of_plain_loops(seed: int, pictures: int) -> None:
                 for pair in zip(truth, predicted, strict=True)
             ]
         result = competition_score(name, *sides, background="none")
-        assert result.value == pytest.approx(float(sum(scores, Fraction(0)) / pictures), abs=1e-12)
+        assert result.value == pytest.approx(float(sum(scores, Fraction(0)) / photos), abs=1e-12)
         assert list(result.per_image.values()) == pytest.approx([float(score) for score in scores], abs=1e-12)
 
 
-def test_pictures_are_paired_by_base_name() -> None:
+def test_images_are_paired_by_base_name() -> None:
     truth = dataset({"train/a.jpg": [box(0, 0, 4, 2)], "train/b.jpg": []})
     predicted = dataset({"b.jpg": [], "a.jpg": [box(0, 0, 4, 2)]})
     assert competition_score("airbus", truth, predicted).per_image == {"a.jpg": 1.0, "b.jpg": 1.0}
@@ -162,11 +162,11 @@ def test_what_cannot_be_compared_is_named() -> None:
     truth = dataset({"a.jpg": [], "b.jpg": []})
     with pytest.raises(DataError, match=r"found 'airbuss'.*Did you mean 'airbus'"):
         competition_score("airbuss", truth, truth)
-    with pytest.raises(DataError, match=r"b\.jpg: the picture is in the truth alone"):
+    with pytest.raises(DataError, match=r"b\.jpg: the image is in the truth alone"):
         competition_score("airbus", truth, dataset({"a.jpg": []}))
-    with pytest.raises(DataError, match=r"c\.jpg: the picture is in the predictions alone"):
+    with pytest.raises(DataError, match=r"c\.jpg: the image is in the predictions alone"):
         competition_score("airbus", truth, dataset({"a.jpg": [], "b.jpg": [], "c.jpg": []}))
-    with pytest.raises(DataError, match=r"x/a\.jpg: two pictures have the same base name.*found also a\.jpg"):
+    with pytest.raises(DataError, match=r"x/a\.jpg: two images have the same base name.*found also a\.jpg"):
         competition_score("airbus", truth, dataset({"a.jpg": [], "x/a.jpg": []}))
     with pytest.raises(DataError, match=r"found 'boat'; expected ship"):
         competition_score("airbus", truth, dataset({"a.jpg": [box(0, 0, 1, 1)], "b.jpg": []}, ("boat",)))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from d2tune.annotations.formats.panoptic import to_colours
+from d2tune.annotations.formats.panoptic import to_colors
 from d2tune.annotations.model.dataset import Category
 from d2tune.errors import DataError
 from d2tune.evaluation.panoptic_files import PanopticFile, read_panoptic, score_panoptic_files
@@ -40,8 +40,8 @@ def reference(images: list[tuple[Side, Side]], categories: tuple[Category, ...])
     tables = {category.id: {"iou": 0.0, "tp": 0, "fp": 0, "fn": 0} for category in categories}
     for (prediction, predicted), (truth, segments) in images:
 
-        def pixels(picture: np.ndarray, number: int) -> set[tuple[int, int]]:
-            return set(zip(*(axis.tolist() for axis in np.nonzero(picture == number)), strict=True))
+        def pixels(image: np.ndarray, number: int) -> set[tuple[int, int]]:
+            return set(zip(*(axis.tolist() for axis in np.nonzero(image == number)), strict=True))
 
         void = pixels(truth, 0)
         found = {info["id"]: pixels(prediction, info["id"]) for info in predicted}
@@ -90,14 +90,14 @@ def reference(images: list[tuple[Side, Side]], categories: tuple[Category, ...])
     return figures
 
 
-def random_side(draw: np.random.Generator, picture: np.ndarray, *, crowds: bool) -> Side:
-    """Segments for all ids of a picture but 0; stuff of one class is one segment, crowds of one class may be two."""
-    picture = picture.copy()
+def random_side(draw: np.random.Generator, image: np.ndarray, *, crowds: bool) -> Side:
+    """Segments for all ids of an image but 0; stuff of one class is one segment, crowds of one class may be two."""
+    image = image.copy()
     infos, stuff = [], {}
-    for number in np.unique(picture[picture != 0]).tolist():
+    for number in np.unique(image[image != 0]).tolist():
         category = CATEGORIES[draw.integers(len(CATEGORIES))]
         if not category.isthing and category.id in stuff:
-            picture[picture == number] = stuff[category.id]
+            image[image == number] = stuff[category.id]
             continue
         if not category.isthing:
             stuff[category.id] = number
@@ -105,15 +105,15 @@ def random_side(draw: np.random.Generator, picture: np.ndarray, *, crowds: bool)
         if crowds and category.isthing and draw.random() < 0.3:
             infos[-1]["iscrowd"] = 1
     draw.shuffle(infos)
-    return picture, infos
+    return image, infos
 
 
 def random_pair(draw: np.random.Generator) -> tuple[Side, Side]:
-    picture = np.zeros((24, 30), np.int64)
+    image = np.zeros((24, 30), np.int64)
     for number in draw.choice(256**3 - 1, 9, replace=False) + 1:
         y, x = draw.integers(0, 20, 2)
-        picture[y : y + draw.integers(2, 14), x : x + draw.integers(2, 14)] = number
-    truth, segments = random_side(draw, picture, crowds=True)
+        image[y : y + draw.integers(2, 14), x : x + draw.integers(2, 14)] = number
+    truth, segments = random_side(draw, image, crowds=True)
     # the prediction renumbers the segments, moves them a little, and gets some classes wrong
     numbers = {info["id"]: 1000 + index for index, info in enumerate(segments)}
     prediction = np.zeros_like(truth)
@@ -147,7 +147,7 @@ def test_maps_that_have_nothing_to_do_with_each_other_score_as_sets_of_pixels_do
 
 
 def strip(*lengths: tuple[int, int]) -> np.ndarray:
-    """A picture one pixel high: pairs of id and length."""
+    """An image one pixel high: pairs of id and length."""
     return np.repeat([number for number, _ in lengths], [length for _, length in lengths])[None]
 
 
@@ -228,7 +228,7 @@ def test_the_ground_truth_scores_100_against_itself(sample: PanopticFile) -> Non
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_disturbed_real_pictures_score_as_sets_of_pixels_do(sample: PanopticFile, seed: int) -> None:
+def test_disturbed_real_images_score_as_sets_of_pixels_do(sample: PanopticFile, seed: int) -> None:
     draw = np.random.default_rng(seed)
     things = [category.id for category in sample.categories if category.isthing]
     images = []
@@ -249,10 +249,10 @@ def test_disturbed_real_pictures_score_as_sets_of_pixels_do(sample: PanopticFile
 def write_panoptic(folder: Path, name: str, images: list[Side], **more: object) -> Path:
     """A COCO panoptic JSON with its PNGs, as any other tool would write it."""
     rows = []
-    for number, (picture, infos) in enumerate(images):
+    for number, (image, infos) in enumerate(images):
         png = folder / name / f"{number}.png"
         png.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(to_colours(picture)).save(png)
+        Image.fromarray(to_colors(image)).save(png)
         rows.append({"image_id": number, "file_name": png.name, "segments_info": infos})
     categories = [{"id": one.id, "name": one.name, "isthing": int(one.isthing)} for one in CATEGORIES]
     path = folder / f"{name}.json"
@@ -342,7 +342,7 @@ def test_predictions_without_an_image_or_its_png_are_named(tmp_path: Path) -> No
     (tmp_path / "truth" / "1.png").unlink()
     with pytest.raises(DataError, match=r"1\.png: there is no such PNG"):
         score_panoptic_files(truth, truth)
-    (tmp_path / "truth" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "truth" / "1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="the PNG cannot be read"):
         score_panoptic_files(truth, truth)
     with pytest.raises(DataError, match="the ground truth lists no categories"):

@@ -9,24 +9,24 @@ from d2tune.errors import DataError
 from d2tune.metrics.overlap.boundary import mask_boundary
 from d2tune.metrics.semantic import SemanticResult, SemanticScorer
 
-VOID = 255
+IGNORE_LABEL = 255
 NAMES = ("sky", "road", "tree", "car")
 
 
 def blobs(draw: np.random.Generator, classes: int, *, height: int = 23, width: int = 31) -> np.ndarray:
-    """A label picture of rectangles on one another, with left-out pixels."""
-    picture = np.full((height, width), draw.integers(classes), np.int64)
+    """A label image of rectangles on one another, with left-out pixels."""
+    image = np.full((height, width), draw.integers(classes), np.int64)
     for _ in range(12):
         y, x = draw.integers(height), draw.integers(width)
-        picture[y : y + draw.integers(3, 14), x : x + draw.integers(3, 14)] = draw.choice([*range(classes), VOID])
-    return picture
+        image[y : y + draw.integers(3, 14), x : x + draw.integers(3, 14)] = draw.choice([*range(classes), IGNORE_LABEL])
+    return image
 
 
 def damaged(draw: np.random.Generator, truth: np.ndarray, classes: int) -> np.ndarray:
     """A prediction that agrees with most of the ground truth and says something where that is left out."""
     shifted = np.roll(truth, draw.integers(-2, 3, size=2), axis=(0, 1))
     noise = draw.integers(classes, size=truth.shape)
-    return np.where((shifted == VOID) | (draw.random(truth.shape) < 0.1), noise, shifted)
+    return np.where((shifted == IGNORE_LABEL) | (draw.random(truth.shape) < 0.1), noise, shifted)
 
 
 def pairs(seed: int, *, classes: int = 4, images: int = 5) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -55,10 +55,10 @@ def loop_reference(images: list[tuple[np.ndarray, np.ndarray]], classes: int) ->
     right, truth_count, predicted_count = ([0.0] * classes for _ in range(3))
     for prediction, truth in images:
         for p, t in zip(prediction.ravel().tolist(), truth.ravel().tolist(), strict=True):
-            if t == VOID:
+            if t == IGNORE_LABEL:
                 continue
             truth_count[t] += 1
-            if p != VOID:
+            if p != IGNORE_LABEL:
                 predicted_count[p] += 1
             right[t] += p == t
     ious, dices, accuracies, weighted = [], [], [], 0.0
@@ -95,13 +95,13 @@ def boundary_reference(images: list[tuple[np.ndarray, np.ndarray]], category: in
                 for u in range(x - d, x + d + 1):
                     if not (0 <= v < labels.shape[0] and 0 <= u < labels.shape[1]):
                         return True
-                    if truth[v, u] != VOID and labels[v, u] != category:
+                    if truth[v, u] != IGNORE_LABEL and labels[v, u] != category:
                         return True
             return False
 
         for y in range(height):
             for x in range(width):
-                if truth[y, x] != VOID:
+                if truth[y, x] != IGNORE_LABEL:
                     t, p = near_its_contour(truth, y, x), near_its_contour(prediction, y, x)
                     both += t and p
                     either += t or p
@@ -109,7 +109,7 @@ def boundary_reference(images: list[tuple[np.ndarray, np.ndarray]], category: in
 
 
 def test_a_case_computed_by_hand() -> None:
-    truth = np.array([[0, 0, 0, 1], [0, 1, 1, VOID]])
+    truth = np.array([[0, 0, 0, 1], [0, 1, 1, IGNORE_LABEL]])
     prediction = np.array([[0, 0, 1, 1], [0, 1, 0, 1]])
     result = score([(prediction, truth)], ("a", "b"), boundary=False).result()
     # a: 3 right, 4 true, 4 predicted; b: 2 right, 3 true, 3 predicted
@@ -125,7 +125,7 @@ def test_a_case_computed_by_hand() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_the_figures_are_those_of_a_loop_over_pixels(seed: int) -> None:
     images = pairs(seed)
-    images[0][0][:3] = VOID  # a prediction may leave pixels out
+    images[0][0][:3] = IGNORE_LABEL  # a prediction may leave pixels out
     result = score(images, (*NAMES, "never there"), boundary=False).result()
     assert values(result) == pytest.approx(loop_reference(images, 5), abs=1e-9)
 
@@ -136,7 +136,7 @@ def test_the_figures_are_those_of_torchmetrics_where_the_definition_is_the_same(
     result = score(images, (*NAMES, "never there"), boundary=False).result()
     p = torch.cat([torch.from_numpy(prediction).flatten() for prediction, _ in images])
     t = torch.cat([torch.from_numpy(truth).flatten() for _, truth in images])
-    options = {"num_classes": 5, "ignore_index": VOID}
+    options = {"num_classes": 5, "ignore_index": IGNORE_LABEL}
     references = {
         "mIoU": MulticlassJaccardIndex(average="macro", **options),
         "fwIoU": MulticlassJaccardIndex(average="weighted", **options),
@@ -144,7 +144,7 @@ def test_the_figures_are_those_of_torchmetrics_where_the_definition_is_the_same(
         "mACC": MulticlassAccuracy(average="macro", **options),  # the same where every predicted class has pixels
         "mDice": MulticlassF1Score(average="macro", **options),
     }
-    assert set(np.unique(t[t != VOID])) == set(range(4))
+    assert set(np.unique(t[t != IGNORE_LABEL])) == set(range(4))
     for name, reference in references.items():
         assert result.metrics[name].value == pytest.approx(100 * float(reference(p, t)), abs=1e-4), name
     per_class = 100 * MulticlassJaccardIndex(average="none", **options)(p, t)
@@ -168,7 +168,7 @@ def test_a_class_that_is_nowhere_has_no_figure_and_one_only_predicted_counts_not
 
 
 def test_without_any_pixel_there_is_no_figure_but_a_reason() -> None:
-    nothing = np.full((4, 5), VOID)
+    nothing = np.full((4, 5), IGNORE_LABEL)
     for scorer in (score([]), score([(np.zeros((4, 5), int), nothing)])):
         result = scorer.result()
         assert all(one.value is None and one.reason for one in result.metrics.values())
@@ -203,7 +203,8 @@ def test_renumbering_the_classes_changes_no_class() -> None:
     images = pairs(3)
     order = np.array([2, 3, 1, 0])
     renumbered = [
-        tuple(np.where(picture == VOID, VOID, order[np.minimum(picture, 3)]) for picture in pair) for pair in images
+        tuple(np.where(image == IGNORE_LABEL, IGNORE_LABEL, order[np.minimum(image, 3)]) for image in pair)
+        for pair in images
     ]
     plain, other = score(images).result(), score(renumbered).result()
     for index in range(4):
@@ -213,12 +214,12 @@ def test_renumbering_the_classes_changes_no_class() -> None:
 def test_what_is_predicted_on_left_out_pixels_matters_nowhere() -> None:
     draw = np.random.default_rng(0)
     images = pairs(4)
-    other = [(np.where(truth == VOID, draw.integers(4, size=truth.shape), p), truth) for p, truth in images]
+    other = [(np.where(truth == IGNORE_LABEL, draw.integers(4, size=truth.shape), p), truth) for p, truth in images]
     assert score(images).result().to_json() == score(other).result().to_json()
 
 
 def test_a_perfect_prediction_has_100_everywhere_also_beside_left_out_pixels() -> None:
-    images = [(np.where(truth == VOID, 0, truth), truth) for _, truth in pairs(5)]
+    images = [(np.where(truth == IGNORE_LABEL, 0, truth), truth) for _, truth in pairs(5)]
     result = score(images).result()
     assert set(values(result).values()) == {100.0}
     assert all(one.value == 100.0 for row in result.classes for one in row.metrics.values())
@@ -231,9 +232,9 @@ def test_the_boundaries_of_all_classes_at_once_are_those_of_each_mask(size: tupl
     truth[0, 0] = 0
     prediction = damaged(draw, truth, 4)
     result = score([(prediction, truth)]).result()
-    left_out = truth == VOID
+    left_out = truth == IGNORE_LABEL
     for category, row in enumerate(result.classes):
-        masks = np.stack([(picture == category) | left_out for picture in (truth, prediction)])
+        masks = np.stack([(image == category) | left_out for image in (truth, prediction)])
         t, p = mask_boundary(masks) & ~left_out
         expected = 100 * (t & p).sum() / (t | p).sum() if (t | p).any() else None
         assert row.metrics["boundary_IoU"].value == pytest.approx(expected)
@@ -264,7 +265,7 @@ def test_resampling_is_adding_an_image_so_many_times() -> None:
 
 
 def test_a_draw_without_any_class_is_undefined() -> None:
-    nothing = np.full((4, 5), VOID)
+    nothing = np.full((4, 5), IGNORE_LABEL)
     scorer = score([(np.zeros((4, 5), int), nothing), (np.zeros((4, 5), int), np.zeros((4, 5), int))])
     drawn = scorer.resample(np.array([[2, 0], [1, 1]]))
     assert all(np.isnan(figure[0]) and figure[1] == 100 for figure in drawn.values())
@@ -279,9 +280,9 @@ def test_a_draw_without_any_class_is_undefined() -> None:
         (np.full((3, 4), 2**32), np.zeros((3, 4), int), ["a.png", "prediction", "found 4294967296"]),
         (np.full((3, 4), 2**32 - 1, np.uint32), np.zeros((3, 4), int), ["a.png", "prediction", "found 4294967295"]),
         (np.zeros((3, 5), int), np.zeros((3, 4), int), ["a.png", "different sizes", "5 x 3 px", "4 x 3 px"]),
-        (np.zeros((1, 3, 4), int), np.zeros((3, 4), int), ["a.png", "no label picture", "(1, 3, 4)"]),
-        (np.zeros((3, 4)), np.zeros((3, 4), int), ["a.png", "no label picture", "float64"]),
-        (torch.zeros(3, 4), np.zeros((3, 4), int), ["a.png", "no label picture", "torch.float32"]),
+        (np.zeros((1, 3, 4), int), np.zeros((3, 4), int), ["a.png", "no label image", "(1, 3, 4)"]),
+        (np.zeros((3, 4)), np.zeros((3, 4), int), ["a.png", "no label image", "float64"]),
+        (torch.zeros(3, 4), np.zeros((3, 4), int), ["a.png", "no label image", "torch.float32"]),
     ],
 )
 def test_what_cannot_be_scored_is_named(prediction: np.ndarray, truth: np.ndarray, parts: list[str]) -> None:
@@ -297,7 +298,7 @@ def test_the_id_to_leave_out_is_no_class() -> None:
 
 def test_pixels_to_leave_out_may_have_any_id() -> None:
     images = pairs(7)
-    other = [tuple(np.where(picture == VOID, -1, picture) for picture in pair) for pair in images]
+    other = [tuple(np.where(image == IGNORE_LABEL, -1, image) for image in pair) for pair in images]
     assert score(other, ignore=-1).result().to_json() == score(images).result().to_json()
     with pytest.raises(DataError, match="found 255"):
         score([(np.full((3, 4), 255, np.uint8), np.zeros((3, 4), np.uint8))], ignore=-1)

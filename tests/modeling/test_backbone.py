@@ -75,7 +75,7 @@ def test_frozen_norms_of_timm_keep_their_activations(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("timm/swin_tiny_patch4_window7_224", "takes no picture|no features of stride|gives no feature maps"),
+        ("timm/swin_tiny_patch4_window7_224", "takes no image|no features of stride|gives no feature maps"),
         ("torchvision/resnet19", "Did you mean 'torchvision/resnet1[58]'"),
         ("timm/resnet18x", "Did you mean 'timm/resnet18"),
         ("torchvision/vit_b_16", "has no stages"),

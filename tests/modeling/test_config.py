@@ -202,11 +202,11 @@ def test_many_channels_bring_their_own_scaling() -> None:
     facts_of_rasters = {"channels": 5, "pixel_mean": (1, 2, 3, 4, 5), "pixel_std": (0.5, 1, 1, 1, 2)}
     cfg = map_config("unet", facts=facts_of_rasters)
     assert cfg.MODEL.PIXEL_MEAN == [1.0, 2.0, 3.0, 4.0, 5.0] and cfg.MODEL.PIXEL_STD == [0.5, 1.0, 1.0, 1.0, 2.0]
-    with pytest.raises(ProjectError, match=r"'semantic_fpn_r50' takes pictures of 3 channels; found 5 channels.*unet"):
+    with pytest.raises(ProjectError, match=r"'semantic_fpn_r50' takes images of 3 channels; found 5 channels.*unet"):
         map_config("semantic_fpn_r50", facts=facts_of_rasters)
 
 
-def test_pictures_of_their_own_size_in_patches() -> None:
+def test_images_of_their_own_size_in_patches() -> None:
     rasters = Data(root=Path(), format="label_images", label_images=LabelImages(stack=("a*", "b*"), nodata=-1.0))
     train = Train(image_size="original", patch_size=96, patch_balance=0.25, augment="overhead")
     cfg = map_config("semantic_fpn_r50", data=rasters, train=train)
@@ -225,7 +225,7 @@ def test_pictures_of_their_own_size_in_patches() -> None:
         (Train(image_size=128, patch_size=96), "label_images", 0),
     ],
 )
-def test_pictures_of_their_own_size_are_predicted_in_windows(
+def test_images_of_their_own_size_are_predicted_in_windows(
     train: Train, data_format: Literal["label_images", "labelme"], window_px: int
 ) -> None:
     data = Data(root=Path(), format=data_format)

@@ -72,7 +72,7 @@ def model_of(cfg: CfgNode) -> nn.Module:
     return build_model(cfg)[0]
 
 
-def picture(height_px: int, width_px: int, *, seed: int = 0) -> dict[str, Any]:
+def image(height_px: int, width_px: int, *, seed: int = 0) -> dict[str, Any]:
     pixels = np.random.default_rng(seed).integers(256, size=(3, height_px, width_px), dtype=np.uint8)
     return {"image": torch.from_numpy(pixels), "height": height_px, "width": width_px}
 
@@ -81,7 +81,7 @@ def semantic_sample(height_px: int, width_px: int, *, classes: int, void: bool =
     """Stripes of all classes and of 255, or 255 alone."""
     stripes = torch.arange(height_px).div(8, rounding_mode="floor") % (classes + 1)
     labels = torch.where(stripes == classes, 255, stripes)[:, None].repeat(1, width_px)
-    return picture(height_px, width_px) | {"sem_seg": torch.full_like(labels, 255) if void else labels}
+    return image(height_px, width_px) | {"sem_seg": torch.full_like(labels, 255) if void else labels}
 
 
 def panoptic_sample(cfg: CfgNode, height_px: int, width_px: int, *, objects: int, void: bool = False) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def panoptic_sample(cfg: CfgNode, height_px: int, width_px: int, *, objects: int
     masks = torch.zeros(objects, height_px, width_px, dtype=torch.bool)
     for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
         mask[top:bottom, left:right] = True
-    sample = picture(height_px, width_px)
+    sample = image(height_px, width_px)
     generator: PanopticDeepLabTargetGenerator | None = center_targets(cfg)
     if generator is not None:
         ids = (masks.numpy() * np.arange(2, objects + 2)[:, None, None]).sum(0) + (0 if void else 1) * (
@@ -133,8 +133,8 @@ def check_semantic(cfg: CfgNode, *, classes: int) -> None:
     samples = [semantic_sample(64, 91, classes=classes), semantic_sample(77, 65, classes=classes)]
     losses = step(model, samples)
     assert all(np.isfinite(list(losses.values())))
-    resized = picture(65, 71) | {"height": 131, "width": 140}
-    first, second = answer(model, resized, picture(64, 96))
+    resized = image(65, 71) | {"height": 131, "width": 140}
+    first, second = answer(model, resized, image(64, 96))
     assert first["sem_seg"].shape == (classes, 131, 140) and second["sem_seg"].shape == (classes, 64, 96)
     assert torch.allclose(first["sem_seg"].sum(0), torch.ones(131, 140), atol=1e-4)
 
@@ -143,7 +143,7 @@ def check_panoptic(cfg: CfgNode, *, things: int, stuff: int) -> None:
     model = model_of(cfg)
     losses = step(model, [panoptic_sample(cfg, 64, 91, objects=2), panoptic_sample(cfg, 77, 65, objects=1)])
     assert all(np.isfinite(list(losses.values())))
-    (output,) = answer(model, picture(65, 71) | {"height": 131, "width": 140})
+    (output,) = answer(model, image(65, 71) | {"height": 131, "width": 140})
     channels = stuff + 1 if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN" else things + stuff
     assert output["sem_seg"].shape == (channels, 131, 140)
     assert output["instances"].image_size == (131, 140)
@@ -182,14 +182,14 @@ def test_deeplab_of_any_number_of_classes(classes: int) -> None:
 
 
 @pytest.mark.parametrize("preset", SEMANTIC)
-def test_a_batch_without_one_labelled_pixel_teaches_nothing(preset: str) -> None:
+def test_a_batch_without_one_labeled_pixel_teaches_nothing(preset: str) -> None:
     model = model_of(config(preset))
     losses = step(model, [semantic_sample(64, 64, classes=4, void=True)])
     assert set(losses.values()) == {0.0}
 
 
-def test_a_picture_with_hardly_a_labelled_pixel() -> None:
-    """PointRend draws 2048 points, none of which need be a labelled one."""
+def test_a_image_with_hardly_a_labeled_pixel() -> None:
+    """PointRend draws 2048 points, none of which need be a labeled one."""
     sample = semantic_sample(256, 256, classes=4, void=True)
     sample["sem_seg"][3, 3] = 1
     assert all(np.isfinite(list(step(model_of(config("pointrend_semantic_r50")), [sample]).values())))
@@ -198,7 +198,7 @@ def test_a_picture_with_hardly_a_labelled_pixel() -> None:
 @pytest.mark.parametrize("objects", [0, 2])
 @pytest.mark.parametrize("void", [False, True])
 @pytest.mark.parametrize("preset", PANOPTIC)
-def test_pictures_without_objects_or_without_stuff(preset: str, objects: int, void: bool) -> None:
+def test_images_without_objects_or_without_stuff(preset: str, objects: int, void: bool) -> None:
     cfg = config(preset, things=2, stuff=2)
     losses = step(model_of(cfg), [panoptic_sample(cfg, 64, 80, objects=objects, void=void)])
     assert all(np.isfinite(list(losses.values())))
@@ -217,9 +217,9 @@ def test_panoptic_deeplab_without_objects_or_without_stuff(objects: int, void: b
     assert (losses["loss_offset"] == 0) == (objects == 0)
 
 
-def test_pictures_with_gaps_are_as_if_the_gaps_had_the_mean() -> None:
+def test_images_with_gaps_are_as_if_the_gaps_had_the_mean() -> None:
     model = model_of(config("semantic_fpn_mobilenet_v2"))
-    gaps = picture(64, 64)["image"].float()
+    gaps = image(64, 64)["image"].float()
     filled = gaps.clone()
     gaps[:, 10:30, 5:50] = torch.nan
     filled[:, 10:30, 5:50] = model.pixel_mean
@@ -236,7 +236,7 @@ def test_a_checkpoint_brings_the_same_answers_back(preset: str, tmp_path: Path) 
     model, other = model_of(cfg), build_model(cfg)[0]
     checkpoint.save(tmp_path / "c.pth", {"model": checkpoint.plain_state(model)})
     checkpoint.load_weights(other, tmp_path / "c.pth")
-    sample = picture(66, 70)
+    sample = image(66, 70)
     (first,), (again,), (loaded,) = answer(model, sample), answer(model, sample), answer(other, sample)
     assert torch.equal(first["sem_seg"], again["sem_seg"])
     assert torch.equal(first["sem_seg"], loaded["sem_seg"])
@@ -246,7 +246,7 @@ def test_a_checkpoint_brings_the_same_answers_back(preset: str, tmp_path: Path) 
 @pytest.mark.parametrize("preset", [*SEMANTIC, "panoptic_fpn_mobilenet_v2"])
 def test_bfloat16_answers_about_the_same_in_float32(preset: str) -> None:
     cfg = config(preset, things=2, stuff=2)
-    sample = picture(64, 96)
+    sample = image(64, 96)
     exact = answer(model_of(cfg), sample)[0]["sem_seg"].softmax(0)
     fast_model = speed_up(model_of(cfg), device="cpu", precision="bfloat16")
     fast = answer(fast_model, sample)[0]["sem_seg"]
@@ -267,7 +267,7 @@ class TestPanopticDeepLab:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("size", [(96, 128), (192, 256), (240, 200)], ids=["input", "twice", "another"])
-    def test_two_objects_on_stuff_in_the_size_of_the_picture(self, model: nn.Module, size: tuple[int, int]) -> None:
+    def test_two_objects_on_stuff_in_the_size_of_the_image(self, model: nn.Module, size: tuple[int, int]) -> None:
         drawn = np.full((96, 128), 1)
         drawn[20:60, 10:50], drawn[30:80, 70:120] = 2, 3
         infos = [{"id": 1, "category_id": 2}, {"id": 2, "category_id": 0}, {"id": 3, "category_id": 1}]
@@ -277,7 +277,7 @@ class TestPanopticDeepLab:
         scores = nn.functional.one_hot(targets["sem_seg"], 3).permute(2, 0, 1)[None].float() * 9
         model.sem_seg_head.forward = lambda *_: (scores, {})
         model.ins_embed_head.forward = lambda *_: (targets["center"][None, None], targets["offset"][None], {}, {})
-        (output,) = answer(model, picture(96, 128) | {"height": size[0], "width": size[1]})
+        (output,) = answer(model, image(96, 128) | {"height": size[0], "width": size[1]})
         ids, listed = segments(output, things=2, stuff=1)
         assert ids.shape == size
         assert sorted(one["category_id"] for one in listed) == [0, 1, 2]

@@ -38,21 +38,21 @@ def test_lines_stand_where_their_value_is_and_only_on_the_axis():
 
 
 def test_bars_of_whole_numbers():
-    assert tips(count_bars(np.array([0, 2, 2]), x_label="objects", things="pictures")) == [
-        "0 objects: 1 pictures (33.3 %)",
-        "2 objects: 2 pictures (66.7 %)",
+    assert tips(count_bars(np.array([0, 2, 2]), x_label="objects", things="images")) == [
+        "0 objects: 1 images (33.3 %)",
+        "2 objects: 2 images (66.7 %)",
     ]
-    wide = tips(count_bars(np.array([0, 3, 250]), x_label="objects", things="pictures"))
-    assert wide == ["0 to 10 objects: 2 pictures (66.7 %)", "242 to 252 objects: 1 pictures (33.3 %)"]
+    wide = tips(count_bars(np.array([0, 3, 250]), x_label="objects", things="images"))
+    assert wide == ["0 to 10 objects: 2 images (66.7 %)", "242 to 252 objects: 1 images (33.3 %)"]
 
 
 def test_scatter_and_heat_map():
     assert tips(size_scatter(np.array([[800.0, 600], [800, 600], [20, 30]]))) == [
-        "800 x 600 px: 2 pictures",
-        "20 x 30 px: 1 picture",
+        "800 x 600 px: 2 images",
+        "20 x 30 px: 1 image",
     ]
     svg = str(heat_map(np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])))
-    assert tips(svg) == ["1 object centres", "2 object centres"]
+    assert tips(svg) == ["1 object centers", "2 object centers"]
     assert re.findall(r'class="heat" x="([\d.]+)" y="([\d.]+)"', svg) == [("14.0", "14.0"), ("428.0", "201.5")]
 
 

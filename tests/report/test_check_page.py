@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from d2tune.report.check_page.photos import choose
 
 from d2tune.annotations.model.findings import Finding
 from d2tune.errors import DataError
 from d2tune.report.check_page.finding_words import WORDS
 from d2tune.report.check_page.page import check_page, refuse_foreign, write_check_page
-from d2tune.report.check_page.pictures import choose
 from d2tune.report.check_page.survey import Checked
 from tests.report.datasets import make_dataset, saved, surveyed
 
@@ -43,12 +43,12 @@ def test_what_comes_from_files_is_escaped():
     )
 
 
-def test_every_picture_is_missing_and_the_page_is_there():
+def test_every_photo_is_missing_and_the_page_is_there():
     page = plain(make_dataset([(64, 64)] * 3, [(2, 1, 0, 0, 9, 9)]))
-    assert page.count("The picture has no file.") == 3
+    assert page.count("The image has no file.") == 3
 
 
-def test_two_hundred_classes_and_many_pictures_make_a_bounded_page(tmp_path):
+def test_two_hundred_classes_and_many_photos_make_a_bounded_page(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
     saved(tmp_path / "a.jpg", noise, quality=95)
     classes = [f"class {number}" for number in range(200)]
@@ -67,11 +67,11 @@ def test_the_sheet_shows_every_class_and_some_negatives():
     boxes = [(number, 1, 0, 0, 9, 9) for number in range(1, 400)] + [(number, 2, 0, 0, 9, 9) for number in (5, 77)]
     figures = surveyed([(64, 64)] * 500, boxes)
     chosen = choose(figures)
-    assert len(chosen) == 60 and len({picture.image.id for picture in chosen}) == 60
-    assert sum("b" in picture.labels for picture in chosen) == 2
-    assert sum(not picture.instances for picture in chosen) >= 6
-    assert [picture.image.id for picture in choose(figures)] == [picture.image.id for picture in chosen]
-    assert [picture.image.id for picture in choose(figures, seed=1)] != [picture.image.id for picture in chosen]
+    assert len(chosen) == 60 and len({photo.image.id for photo in chosen}) == 60
+    assert sum("b" in photo.labels for photo in chosen) == 2
+    assert sum(not photo.instances for photo in chosen) >= 6
+    assert [photo.image.id for photo in choose(figures)] == [photo.image.id for photo in chosen]
+    assert [photo.image.id for photo in choose(figures, seed=1)] != [photo.image.id for photo in chosen]
 
 
 def test_only_a_page_of_this_kind_is_replaced(tmp_path):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2tune.report.sheets.contact_sheet import Panel, contact_sheet, draw_instances, paired_colours, write_contact_sheet
-from d2tune.report.sheets.drawing import font, instance_colours, line_width_px, place_chips, shortened
+from d2tune.report.sheets.contact_sheet import Panel, contact_sheet, draw_instances, paired_colors, write_contact_sheet
+from d2tune.report.sheets.drawing import font, instance_colors, line_width_px, place_chips, shortened
 from tests.shared_files import SHARED
 
 
@@ -21,13 +21,13 @@ def balloons(count: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
     for entry in list(json.loads((folder / "via_region_data.json").read_text()).values())[:count]:
         with Image.open(folder / entry["filename"]) as photo:
             scale = 400 / photo.width
-            picture = np.array(photo.convert("RGB").resize((400, round(photo.height * scale))))
-        masks = np.zeros((len(entry["regions"]), *picture.shape[:2]), np.uint8)
+            photo = np.array(photo.convert("RGB").resize((400, round(photo.height * scale))))
+        masks = np.zeros((len(entry["regions"]), *photo.shape[:2]), np.uint8)
         for mask, region in zip(masks, entry["regions"].values(), strict=True):
             outline = region["shape_attributes"]
             points = np.stack([outline["all_points_x"], outline["all_points_y"]], axis=1) * scale
             cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
-        found.append((entry["filename"], picture, masks.astype(bool)))
+        found.append((entry["filename"], photo, masks.astype(bool)))
     return found
 
 
@@ -35,9 +35,9 @@ def shaken(masks: np.ndarray, by_px: int = 3) -> np.ndarray:
     return np.roll(masks, (by_px, by_px), axis=(1, 2))
 
 
-def panel(name: str, picture: np.ndarray, truth: np.ndarray, predicted: np.ndarray, label: str = "balloon") -> Panel:
+def panel(name: str, photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray, label: str = "balloon") -> Panel:
     scores = np.linspace(0.99, 0.55, len(predicted))
-    return Panel(picture, name, truth, [label] * len(truth), predicted, [label] * len(predicted), scores)
+    return Panel(photo, name, truth, [label] * len(truth), predicted, [label] * len(predicted), scores)
 
 
 def blank(height: int, width: int, count: int = 0) -> Panel:
@@ -47,51 +47,51 @@ def blank(height: int, width: int, count: int = 0) -> Panel:
     return panel(f"{width}x{height}.jpg", np.full((height, width, 3), 128, np.uint8), masks, masks)
 
 
-def disk(shape: tuple[int, int], centre: tuple[int, int], radius: int) -> np.ndarray:
+def disk(shape: tuple[int, int], center: tuple[int, int], radius: int) -> np.ndarray:
     y, x = np.mgrid[: shape[0], : shape[1]]
-    return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2
+    return (x - center[0]) ** 2 + (y - center[1]) ** 2 <= radius**2
 
 
-def close_to(picture: np.ndarray, colour: np.ndarray, by: int = 12) -> np.ndarray:
-    return (np.abs(picture.astype(int) - colour.astype(int)) <= by).all(axis=2)
+def close_to(photo: np.ndarray, color: np.ndarray, by: int = 12) -> np.ndarray:
+    return (np.abs(photo.astype(int) - color.astype(int)) <= by).all(axis=2)
 
 
 def test_outline_is_on_the_contour_and_nowhere_else():
-    grey = np.full((300, 400, 3), 128, np.uint8)
+    gray = np.full((300, 400, 3), 128, np.uint8)
     mask = disk((300, 400), (200, 170), 80)
-    colour = np.array([0, 176, 255], np.uint8)
-    drawn = draw_instances(grey, mask[None], [""], colors=[colour])
+    color = np.array([0, 176, 255], np.uint8)
+    drawn = draw_instances(gray, mask[None], [""], colors=[color])
     y, x = np.mgrid[:300, :400]
     from_rim = np.hypot(x - 200, y - 170) - 80
     half = line_width_px((300, 400)) / 2
-    assert close_to(drawn, colour)[np.abs(from_rim - 0.25) < half - 0.8].all()
-    assert not close_to(drawn, colour, by=40)[np.abs(from_rim) > half + 2.5].any()
+    assert close_to(drawn, color)[np.abs(from_rim - 0.25) < half - 0.8].all()
+    assert not close_to(drawn, color, by=40)[np.abs(from_rim) > half + 2.5].any()
     assert (drawn[from_rim > half + 4] == 128).all()
-    assert (grey == 128).all()
+    assert (gray == 128).all()
     inside = drawn[from_rim < -half - 4].astype(int)
-    assert np.abs(inside - (128 + 0.26 * (colour.astype(int) - 128))).max() <= 1
+    assert np.abs(inside - (128 + 0.26 * (color.astype(int) - 128))).max() <= 1
     levels = len(np.unique(drawn[np.abs(from_rim) < half + 3].reshape(-1, 3), axis=0))
     assert levels > 20, "an antialiased edge has many shades"
 
 
 def test_outlines_lie_on_real_contours():
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    for _, picture, masks in balloons(3):
-        colours = instance_colours(len(masks))
-        alone = [draw_instances(picture, mask[None], [""], colors=[c]) for mask, c in zip(masks, colours, strict=True)]
-        for mask, colour, drawn in zip(masks, colours, alone, strict=True):
+    for _, photo, masks in balloons(3):
+        colors = instance_colors(len(masks))
+        alone = [draw_instances(photo, mask[None], [""], colors=[c]) for mask, c in zip(masks, colors, strict=True)]
+        for mask, color, drawn in zip(masks, colors, alone, strict=True):
             rim = mask & ~cv2.erode(mask.astype(np.uint8), cross).astype(bool)
             rim[[0, -1]] = rim[:, [0, -1]] = False
-            assert close_to(drawn, colour, by=60)[rim].mean() > 0.7
+            assert close_to(drawn, color, by=60)[rim].mean() > 0.7
             near = cv2.dilate(mask.astype(np.uint8), np.ones((13, 13))).astype(bool)
-            assert (drawn[~near] == picture[~near]).all()
+            assert (drawn[~near] == photo[~near]).all()
 
 
 def test_no_instance_leaves_the_photo_alone():
-    _, picture, _ = balloons(1)[0]
-    drawn = draw_instances(picture, np.zeros((0, *picture.shape[:2]), bool), [])
-    assert drawn is not picture and (drawn == picture).all()
-    assert (draw_instances(picture, np.zeros((1, *picture.shape[:2]), bool), ["balloon"]) == picture).all()
+    _, photo, _ = balloons(1)[0]
+    drawn = draw_instances(photo, np.zeros((0, *photo.shape[:2]), bool), [])
+    assert drawn is not photo and (drawn == photo).all()
+    assert (draw_instances(photo, np.zeros((1, *photo.shape[:2]), bool), ["balloon"]) == photo).all()
 
 
 @pytest.mark.parametrize("shape", [(120, 160), (288, 384), (900, 600)])
@@ -102,7 +102,7 @@ def test_chips_stay_inside_and_apart(shape, count):
     masks = [disk(shape, (x, y), 0.06 * min(shape) + 2) for x, y in spots]
     masks = [mask for mask in masks if mask.any()]
     texts = ["microcontroller 0.97"] * len(masks)
-    chips = place_chips(masks, texts, instance_colours(len(masks)), shape)
+    chips = place_chips(masks, texts, instance_colors(len(masks)), shape)
     assert len(chips) == len(masks) or (count == 40 and len(chips) > 5)
     for i, ((left, top, right, bottom), _, _, size_px) in enumerate(chips):
         assert 0 <= left < right <= shape[1] and 0 <= top < bottom <= shape[0] and size_px >= 8
@@ -114,7 +114,7 @@ def test_chips_keep_off_small_objects_and_near_their_own():
     shape = (400, 600)
     masks = [disk(shape, (x, y), 15) for x, y in ((100, 100), (300, 30), (590, 395), (300, 200))]
     for mask, (rect, *_) in zip(
-        masks, place_chips(masks, ["balloon 0.90"] * 4, instance_colours(4), shape), strict=True
+        masks, place_chips(masks, ["balloon 0.90"] * 4, instance_colors(4), shape), strict=True
     ):
         left, top, right, bottom = rect
         assert not any(other[top:bottom, left:right].any() for other in masks)
@@ -122,27 +122,27 @@ def test_chips_keep_off_small_objects_and_near_their_own():
         assert reach[top:bottom, left:right].any()
 
 
-def test_a_chip_says_class_and_score_in_its_colour():
-    grey = np.full((300, 400, 3), 128, np.uint8)
+def test_a_chip_says_class_and_score_in_its_color():
+    gray = np.full((300, 400, 3), 128, np.uint8)
     mask = disk((300, 400), (200, 170), 60)
-    colour = np.array([255, 196, 0], np.uint8)
-    with_score = draw_instances(grey, mask[None], ["balloon"], scores=[0.934], colors=[colour])
-    (rect, text, _, size_px), *_ = place_chips([mask], ["balloon 0.93"], colour[None], (300, 400))
+    color = np.array([255, 196, 0], np.uint8)
+    with_score = draw_instances(gray, mask[None], ["balloon"], scores=[0.934], colors=[color])
+    (rect, text, _, size_px), *_ = place_chips([mask], ["balloon 0.93"], color[None], (300, 400))
     assert text == "balloon 0.93" and rect[2] - rect[0] > font(size_px, bold=True).getlength(text)
     chip = with_score[rect[1] : rect[3], rect[0] : rect[2]]
-    assert close_to(chip, colour).mean() > 0.45
+    assert close_to(chip, color).mean() > 0.45
     assert (chip.max(axis=2) < 60).mean() > 0.03, "dark letters on a bright chip"
-    other = draw_instances(grey, mask[None], ["balloon"], scores=[0.95], colors=[colour])
+    other = draw_instances(gray, mask[None], ["balloon"], scores=[0.95], colors=[color])
     changed = np.argwhere((with_score != other).any(axis=2))
     assert len(changed) and (changed >= (rect[1], rect[0])).all() and (changed < (rect[3], rect[2])).all()
 
 
-def test_lines_and_letters_grow_with_the_picture():
+def test_lines_and_letters_grow_with_the_photo():
     assert line_width_px((1200, 1600)) > 2 * line_width_px((300, 400))
     sizes = []
     for shape in ((300, 400), (900, 1200)):
         mask = disk(shape, (shape[1] // 2, shape[0] // 2), shape[0] // 5)
-        sizes.append(place_chips([mask], ["balloon"], instance_colours(1), shape)[0][3])
+        sizes.append(place_chips([mask], ["balloon"], instance_colors(1), shape)[0][3])
     assert sizes[1] >= 2 * sizes[0]
 
 
@@ -154,15 +154,15 @@ def test_long_text_is_cut_in_the_middle():
     assert shortened("a.jpg", face, 2) == ""
 
 
-def test_colours_are_many_and_apart():
-    colours = instance_colours(60)
-    assert len(np.unique(colours, axis=0)) == 60
-    assert (instance_colours(5) == colours[:5]).all()
-    gaps = np.linalg.norm(colours[:12, None].astype(float) - colours[None, :12], axis=2)
+def test_colors_are_many_and_apart():
+    colors = instance_colors(60)
+    assert len(np.unique(colors, axis=0)) == 60
+    assert (instance_colors(5) == colors[:5]).all()
+    gaps = np.linalg.norm(colors[:12, None].astype(float) - colors[None, :12], axis=2)
     assert gaps[~np.eye(12, dtype=bool)].min() > 60
 
 
-def test_a_prediction_has_the_colour_of_the_truth_it_meets():
+def test_a_prediction_has_the_color_of_the_truth_it_meets():
     def square(left: int, width: int = 20) -> np.ndarray:
         mask = np.zeros((40, 120), bool)
         mask[10:30, left : left + width] = True
@@ -170,13 +170,13 @@ def test_a_prediction_has_the_colour_of_the_truth_it_meets():
 
     truth = np.stack([square(0), square(30), square(60)])
     predicted = np.stack([square(62), square(90), square(4), square(0), square(42)])
-    first, second = paired_colours(truth, predicted)
-    assert (first == instance_colours(3)).all()
-    pairs = [[i for i in range(3) if (first[i] == colour).all()] for colour in second]
+    first, second = paired_colors(truth, predicted)
+    assert (first == instance_colors(3)).all()
+    pairs = [[i for i in range(3) if (first[i] == color).all()] for color in second]
     assert pairs == [[2], [], [], [0], []], "0.67 and 1.0 on one truth: the better takes it; 0.25 is no match"
     assert len(np.unique(np.concatenate([first, second]), axis=0)) == 3 + 3
     nothing = np.zeros((0, 40, 120), bool)
-    assert paired_colours(nothing, truth)[1].shape == (3, 3) and paired_colours(truth, nothing)[1].shape == (0, 3)
+    assert paired_colors(nothing, truth)[1].shape == (3, 3) and paired_colors(truth, nothing)[1].shape == (0, 3)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8, 9, 16])
@@ -194,21 +194,21 @@ def test_sheet_has_even_margins_and_fits_the_page(count):
     assert len(starts) == columns and starts[0] == 40
 
 
-def test_pictures_stand_side_by_side_in_one_size_with_their_instances():
-    name, picture, masks = balloons(2)[1]
-    sheet = contact_sheet([panel(name, picture, masks, shaken(masks, 1)[1:])], title="balloon", subtitle="")
-    without = contact_sheet([panel(name, picture, masks[:0], masks[:0])], title="balloon", subtitle="")
+def test_photos_stand_side_by_side_in_one_size_with_their_instances():
+    name, photo, masks = balloons(2)[1]
+    sheet = contact_sheet([panel(name, photo, masks, shaken(masks, 1)[1:])], title="balloon", subtitle="")
+    without = contact_sheet([panel(name, photo, masks[:0], masks[:0])], title="balloon", subtitle="")
     assert sheet.shape == without.shape
     changed = (sheet != without).any(axis=2)
     middle = sheet.shape[1] // 2
     for half, first in ((changed[:, :middle], 0), (changed[:, middle:], 1)):
         drawn = sheet[:, :middle] if first == 0 else sheet[:, middle:]
-        for i, colour in enumerate(instance_colours(len(masks))):
-            assert (close_to(drawn, colour) & half).any() == (i >= first)
+        for i, color in enumerate(instance_colors(len(masks))):
+            assert (close_to(drawn, color) & half).any() == (i >= first)
 
 
 def test_real_photos_make_a_png(tmp_path):
-    panels = [panel(name, picture, masks, shaken(masks)) for name, picture, masks in balloons(4)]
+    panels = [panel(name, photo, masks, shaken(masks)) for name, photo, masks in balloons(4)]
     path = tmp_path / "new" / "contact_sheet.png"
     write_contact_sheet(path, panels, title="balloon", subtitle="4 photos · mask AP 55.5")
     with Image.open(path) as png:

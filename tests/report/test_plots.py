@@ -171,10 +171,10 @@ SLOW = {"confusion, 25", "confusion, 80", "iou, 80"}
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES])
 def test_text_lies_inside_the_page_and_on_no_other_text(case, tmp_path, figures):
     CASES[case](tmp_path / "plot.png")
-    with Image.open(tmp_path / "plot.png") as picture:
-        assert picture.width <= 2000
-        assert min(picture.info["dpi"]) >= 150
-        assert picture.getextrema() != ((255, 255),) * 3
+    with Image.open(tmp_path / "plot.png") as photo:
+        assert photo.width <= 2000
+        assert min(photo.info["dpi"]) >= 150
+        assert photo.getextrema() != ((255, 255),) * 3
     figure, texts = figures[0]
     renderer = RendererAgg(figure.bbox.width, figure.bbox.height, figure.dpi)
     places = [(text, text.get_window_extent(renderer)) for text in texts]
@@ -273,7 +273,7 @@ def test_curve_is_drawn_to_scale_with_its_point(tmp_path, figures):
     assert f"Precision and recall at IoU 0.5: AP50 {one.AP50:.1f}" in texts_of(figures)
 
 
-def test_named_classes_differ_in_more_than_colour(tmp_path, figures):
+def test_named_classes_differ_in_more_than_color(tmp_path, figures):
     write_precision_recall(tmp_path / "plot.png", [curve(f"c{n}", n / 10) for n in range(10)])
     lines = figures[0][0].axes[0].lines
     marks = [(line.get_color(), line.get_marker()) for line in lines if line.get_marker() not in ("None", "")]
@@ -317,15 +317,15 @@ def test_confusion_shows_counts_and_shares_of_rows(tmp_path, figures):
     assert "30 of 40 instances found with the right class, 0 missed, 7 false" in " ".join(texts_of(figures))
     cells = {text.get_text(): text for text in texts if text.axes is figure.axes[0]}
     assert set(cells) == {"30", "10", "7"}
-    picture = np.array(Image.open(tmp_path / "plot.png").convert("RGB"))
+    photo = np.array(Image.open(tmp_path / "plot.png").convert("RGB"))
 
-    def colour_beside(text: str) -> np.ndarray:
+    def color_beside(text: str) -> np.ndarray:
         x, y = cells[text].get_transform().transform(cells[text].get_position())
-        return picture[round(picture.shape[0] - y) + 50, round(x)]
+        return photo[round(photo.shape[0] - y) + 50, round(x)]
 
-    for text, colours, share in (("30", confusion_plot._RIGHT, 0.75), ("10", confusion_plot._WRONG, 0.25)):
-        np.testing.assert_allclose(colour_beside(text), 255 * np.array(colours(share)[:3]), atol=2)
-    np.testing.assert_allclose(colour_beside("7"), 255 * np.array(confusion_plot._WRONG(1.0)[:3]), atol=2)
+    for text, colors, share in (("30", confusion_plot._RIGHT, 0.75), ("10", confusion_plot._WRONG, 0.25)):
+        np.testing.assert_allclose(color_beside(text), 255 * np.array(colors(share)[:3]), atol=2)
+    np.testing.assert_allclose(color_beside("7"), 255 * np.array(confusion_plot._WRONG(1.0)[:3]), atol=2)
 
 
 @pytest.mark.slow
@@ -386,9 +386,9 @@ def test_errors_without_value_say_why(tmp_path, figures):
     assert "AP50 that mending each kind of mistake would give back" in found
 
 
-def simulated(colour: tuple[float, float, float], matrix: np.ndarray) -> np.ndarray:
-    """How a colour looks to others, in CIELAB."""
-    linear = np.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour])
+def simulated(color: tuple[float, float, float], matrix: np.ndarray) -> np.ndarray:
+    """How a color looks to others, in CIELAB."""
+    linear = np.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color])
     linear = np.clip(matrix @ linear, 0, 1)
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     f = [t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in to_xyz @ linear / (0.9505, 1, 1.089)]
@@ -411,12 +411,12 @@ VISIONS = {
 
 
 @pytest.mark.parametrize("vision", VISIONS)
-def test_colours_are_told_apart_by_everyone(vision):
-    seen = [simulated(to_rgb(colour), VISIONS[vision]) for colour in style.LINES]
+def test_colors_are_told_apart_by_everyone(vision):
+    seen = [simulated(to_rgb(color), VISIONS[vision]) for color in style.LINES]
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 25
     right, wrong = confusion_plot._RIGHT, confusion_plot._WRONG
     for share in (0.4, 0.7, 1.0):
-        a, b = (simulated(colours(share)[:3], VISIONS[vision]) for colours in (right, wrong))
+        a, b = (simulated(colors(share)[:3], VISIONS[vision]) for colors in (right, wrong))
         assert np.linalg.norm(a - b) > 15
 
 

@@ -38,7 +38,7 @@ def test_a_class_without_instances_has_no_sizes():
 )
 def test_parts(names, part_of, expected):
     figures = surveyed([(9, 9)] * 3, [(2, 1, 0, 0, 3, 3)], names=names, part_of=part_of)
-    assert [picture.part for picture in figures.pictures] == expected
+    assert [photo.part for photo in figures.photos] == expected
     assert list(figures.parts) == [part for part in ("train", "val", "test") if part in expected]
     assert sum(figures.class_rows[0].by_part) == (1 if expected[1] else 0)
 
@@ -48,7 +48,7 @@ def test_two_sources_are_counted_as_one():
     two = make_dataset([(9, 9), (8, 8)], [(1, 1, 0, 0, 3, 3)], classes=("b", "c"))
     figures = survey([Checked(Path("x"), one, (), "train"), Checked(Path("y"), two, (), "val")])
     assert figures.class_names == ("a", "b", "c")
-    assert [picture.image.id for picture in figures.pictures] == [1, 2, 3]
+    assert [photo.image.id for photo in figures.photos] == [1, 2, 3]
     assert {row.name: row.by_part for row in figures.class_rows} == {"a": (1, 0), "b": (0, 1), "c": (0, 0)}
 
 
@@ -71,17 +71,17 @@ MANY = [(1, 1, 0, 0, 200, 200)] * 30
         (
             ([(4000, 3000)], [(1, 1, 0, 0, 100, 100)] * 30),
             {"classes": ("a",)},
-            ["100 % of the objects fall below 32 px when pictures are shrunk"],
+            ["100 % of the objects fall below 32 px when images are shrunk"],
         ),
         (([(640, 640)], MANY), {}, ["Nobody drew b"]),
         (([(640, 640)], [*MANY, (1, 2, 0, 0, 200, 200)]), {}, ["b has under 20 instances"]),
         (
             ([(640, 640)], MANY * 21 + [(1, 2, 0, 0, 200, 200)] * 30),
             {},
-            ["a is 21 times as frequent as b", "A picture has"],
+            ["a is 21 times as frequent as b", "An image has"],
         ),
         (([(640, 640)], [(1, 1, 0, 0, 400, 50)] * 30), {"classes": ("a",)}, ["100 % of the objects are over 4 times"]),
-        (([(640, 640), (3000, 3000)], MANY), {"classes": ("a",)}, ["The largest picture is 4.69 times as wide"]),
+        (([(640, 640), (3000, 3000)], MANY), {"classes": ("a",)}, ["The largest image is 4.69 times as wide"]),
         (
             ([(640, 640)], MANY),
             {"classes": ("a",), "leaks": 2},

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image as PilImage
 
 from d2tune.annotations.model.dataset import Image
-from d2tune.report.check_page.thumbnails import Album, PictureError, Sketch, jpeg
+from d2tune.report.check_page.thumbnails import Album, PhotoError, Sketch, jpeg
 from tests.report.datasets import saved
 
 
@@ -16,7 +16,7 @@ def opened(image, view, *, scale=1.0):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_shown_after_their_exif_orientation(tmp_path, orientation):
+def test_photos_are_shown_after_their_exif_orientation(tmp_path, orientation):
     upright = np.zeros((40, 80, 3), np.uint8)
     upright[:20, :40] = (255, 0, 0)
     upright[20:, 40:] = (0, 0, 255)
@@ -47,7 +47,7 @@ def test_a_reduced_view_shows_the_same_place(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("mode", ["I;16", "F", "LA", "P", "CMYK", "1"])
-def test_every_kind_of_picture_can_be_shown(tmp_path, mode):
+def test_every_kind_of_photo_can_be_shown(tmp_path, mode):
     ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
     if mode == "I;16":
         path = saved(tmp_path / "a.png", ramp.astype(np.uint16) * 3)
@@ -58,12 +58,12 @@ def test_every_kind_of_picture_can_be_shown(tmp_path, mode):
     assert shown[:, -8:].mean() - shown[:, :8].mean() > 100, "what is darker must be seen to be darker"
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
-def test_a_picture_that_cannot_be_opened_says_so(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+def test_a_photo_that_cannot_be_opened_says_so(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(PictureError, match="cannot be opened"):
+    with pytest.raises(PhotoError, match="cannot be opened"):
         jpeg(Image(1, "a.png", 9, 9, tmp_path / "a.png"), (0, 0, 9, 9), scale=1)
-    with pytest.raises(PictureError, match="has no file"):
+    with pytest.raises(PhotoError, match="has no file"):
         jpeg(Image(1, "a.png", 9, 9), (0, 0, 9, 9), scale=1)
 
 

@@ -19,7 +19,7 @@ from d2tune.annotations.formats import rle_csv
 from d2tune.annotations.geometry.masks import decode_mask
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
-from d2tune.data.splits import load_parts
+from d2tune.data.splits import load_splits
 from d2tune.errors import DataError
 from d2tune.project import load_project
 from d2tune.samples import class_names, render_sample
@@ -59,7 +59,7 @@ PUBLIC = {
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A sample of 40 pictures of a kind, rendered once."""
+    """A sample of 40 images of a kind, rendered once."""
     folder = tmp_path_factory.mktemp("samples")
 
     def rendered(kind: str) -> Path:
@@ -122,12 +122,12 @@ def test_files_are_laid_out_as_the_public_ones(sample: Callable[[str], Path], ki
 @pytest.mark.slow
 def test_what_the_samples_show(sample: Callable[[str], Path]) -> None:
     cars = read("carvana", sample("carvana"))
-    shares = np.array([one.area_px for one in cars.instances]) / (320 * 214)
+    shares = np.array([one.area_px2 for one in cars.instances]) / (320 * 214)
     assert len(cars.instances) == len(cars.images) == 40 and 0.08 < shares.min() < shares.max() < 0.45
     ships = read("ships", sample("ships"))
     counts = [len(ones) for ones in ships.by_image().values()]
     assert 0.2 < np.mean(np.array(counts) == 0) < 0.7 and max(counts) >= 3
-    assert min(one.area_px for one in ships.instances) >= 12
+    assert min(one.area_px2 for one in ships.instances) >= 12
     steel = read("steel", sample("steel"), include_unlabeled=True)
     counts = [len(ones) for ones in steel.by_image().values()]
     assert 0.3 < np.mean(np.array(counts) == 0) < 0.75 and min(steel.counts().values()) >= 2
@@ -136,14 +136,14 @@ def test_what_the_samples_show(sample: Callable[[str], Path]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["carvana", "ships"])
-def test_masks_end_where_the_pictures_show_an_edge(sample: Callable[[str], Path], kind: str) -> None:
-    """Along a mask's rim the picture changes more than elsewhere, and less one mask's width away."""
+def test_masks_end_where_the_images_show_an_edge(sample: Callable[[str], Path], kind: str) -> None:
+    """Along a mask's rim the image changes more than elsewhere, and less one mask's width away."""
     public, folder = PUBLIC[kind], sample(kind)
     dataset = read(kind, folder)
     at_rim, shifted = [], []
     for image in dataset.images:
-        grey = cv2.imread(str(folder / public.train / image.file_name), cv2.IMREAD_GRAYSCALE).astype(np.float32)
-        slope = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+        gray = cv2.imread(str(folder / public.train / image.file_name), cv2.IMREAD_GRAYSCALE).astype(np.float32)
+        slope = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
         for one in dataset.by_image()[image.id]:
             mask = decode_mask(rle_csv.united([one], public.size)).astype(np.uint8)
             rim = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(bool)
@@ -153,13 +153,13 @@ def test_masks_end_where_the_pictures_show_an_edge(sample: Callable[[str], Path]
 
 
 @pytest.mark.parametrize("kind", PUBLIC)
-def test_the_seed_chooses_the_pictures_and_their_number_changes_none(tmp_path: Path, kind: str) -> None:
+def test_the_seed_chooses_the_images_and_their_number_changes_none(tmp_path: Path, kind: str) -> None:
     for name, images, seed in (("a", 3, 5), ("b", 3, 5), ("more", 5, 5), ("other", 3, 6)):
         render_sample(kind, tmp_path / name, images=images, seed=seed)
     first, again, more, other = (hashes(tmp_path / name) for name in ("a", "b", "more", "other"))
     assert first == again and len(first) == 4
-    pictures = {name for name in first if name.endswith(".jpg")}
-    assert {name: more[name] for name in pictures} == {name: first[name] for name in pictures}
+    photos = {name for name in first if name.endswith(".jpg")}
+    assert {name: more[name] for name in photos} == {name: first[name] for name in photos}
     assert first.keys() == other.keys() and not set(first.values()) & set(other.values())
 
 
@@ -191,14 +191,14 @@ def test_the_project_reads_its_sample(tmp_path: Path, kind: str) -> None:
     loaded = load_project(
         PROJECTS / f"{kind}.yaml", overrides={"data.root": str(tmp_path / "data"), "data.sample_images": 24}
     )
-    parts = load_parts(loaded.project)
+    parts = load_splits(loaded.project)
     listed = len(list((tmp_path / "data" / PUBLIC[kind].train).iterdir()))
     assert parts.rendered and len(parts.train.images) + len(parts.val.images) == listed
     assert parts.train.class_names == parts.val.class_names == class_names(kind)
 
 
 @pytest.mark.parametrize("kind", PUBLIC)
-def test_a_csv_that_names_a_missing_picture(tmp_path: Path, kind: str) -> None:
+def test_a_csv_that_names_a_missing_image(tmp_path: Path, kind: str) -> None:
     public = PUBLIC[kind]
     render_sample(kind, tmp_path / "data", images=8)
     rows = (tmp_path / "data" / public.table).read_text().splitlines()
@@ -208,4 +208,4 @@ def test_a_csv_that_names_a_missing_picture(tmp_path: Path, kind: str) -> None:
     loaded = load_project(PROJECTS / f"{kind}.yaml", overrides={"data.root": str(tmp_path / "data")})
     place = rf"{re.escape(public.table)}: line {line}: .*{re.escape(gone)}.*\[image_missing\]"
     with pytest.raises(DataError, match=place):
-        load_parts(loaded.project)
+        load_splits(loaded.project)

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from d2tune.data.splits import load_parts
+from d2tune.data.splits import load_splits
 from d2tune.project import load_project
 from d2tune.samples import cells, class_names, crops, membrane, render_sample, street
 
@@ -23,7 +23,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["membrane", "cells", "street"])
-def test_the_seed_chooses_the_pictures_and_their_number_changes_none(tmp_path, kind):
+def test_the_seed_chooses_the_images_and_their_number_changes_none(tmp_path, kind):
     render_sample(kind, tmp_path / "a", images=3, seed=4)
     cv2.setNumThreads(1)
     render_sample(kind, tmp_path / "b", images=4, seed=4)
@@ -38,21 +38,21 @@ def test_the_seed_chooses_the_pictures_and_their_number_changes_none(tmp_path, k
 @pytest.mark.parametrize(
     ("draw", "values", "least"), [(membrane.draw, (0, 255), 0.1), (cells.draw, (0, 128, 255), 0.01)]
 )
-def test_every_picture_shows_every_class_and_label_edges_are_edges_of_the_picture(draw, values, least):
+def test_every_image_shows_every_class_and_label_edges_are_edges_of_the_image(draw, values, least):
     for index in range(3):
-        picture, labels = draw(np.random.default_rng([7, index]))
-        assert picture.dtype == labels.dtype == np.uint8 and picture.shape[:2] == labels.shape
+        image, labels = draw(np.random.default_rng([7, index]))
+        assert image.dtype == labels.dtype == np.uint8 and image.shape[:2] == labels.shape
         assert set(np.unique(labels)) == set(values)
         assert min((labels == value).mean() for value in values) > least
-        grey = cv2.GaussianBlur(picture.reshape(*labels.shape, -1).mean(axis=2), (0, 0), 1.0)
-        slope = np.hypot(cv2.Sobel(grey, cv2.CV_64F, 1, 0), cv2.Sobel(grey, cv2.CV_64F, 0, 1))
+        gray = cv2.GaussianBlur(image.reshape(*labels.shape, -1).mean(axis=2), (0, 0), 1.0)
+        slope = np.hypot(cv2.Sobel(gray, cv2.CV_64F, 1, 0), cv2.Sobel(gray, cv2.CV_64F, 0, 1))
         edge = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
         assert slope[edge].mean() > 1.8 * slope[~edge].mean()
 
 
 def test_membranes_are_the_dark_class():
-    picture, labels = membrane.draw(np.random.default_rng(1))
-    assert picture[labels == 0].mean() < picture[labels == 255].mean() - 25
+    image, labels = membrane.draw(np.random.default_rng(1))
+    assert image[labels == 0].mean() < image[labels == 255].mean() - 25
 
 
 def test_street_outlines_overlap_and_the_last_one_lies_on_top(tmp_path):
@@ -118,7 +118,7 @@ def test_a_year_of_farmland(farmland):
 
 @pytest.mark.slow
 def test_the_crops_project_reads_its_scene_from_beside_the_parts(farmland):
-    parts = load_parts(load_project(PROJECTS / "crops.yaml", overrides={"data.root": str(farmland)}).project)
+    parts = load_splits(load_project(PROJECTS / "crops.yaml", overrides={"data.root": str(farmland)}).project)
     assert [len(part.images) for part in (parts.train, parts.val)] == [1, 1]
     assert parts.train.class_names == crops.CLASS_NAMES and min(parts.val.counts().values()) == 1
     assert parts.train.images[0].path.resolve() == parts.val.images[0].path.resolve()
@@ -127,7 +127,7 @@ def test_the_crops_project_reads_its_scene_from_beside_the_parts(farmland):
 @pytest.mark.parametrize(("kind", "counts"), [("membrane", (8, 2)), ("cells", (8, 2)), ("street", (8, 2))])
 def test_the_project_reads_its_sample(tmp_path, kind, counts):
     overrides = {"data.root": str(tmp_path / "data"), "data.sample_images": 10}
-    parts = load_parts(load_project(PROJECTS / f"{kind}.yaml", overrides=overrides).project)
+    parts = load_splits(load_project(PROJECTS / f"{kind}.yaml", overrides=overrides).project)
     assert parts.rendered and (len(parts.train.images), len(parts.val.images)) == counts
     assert set(parts.train.class_names) == set(class_names(kind))
     assert min(parts.train.counts().values()) > 0 and not parts.train.findings

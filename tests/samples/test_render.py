@@ -12,14 +12,14 @@ from pycocotools import mask as coco_mask
 
 from d2tune.errors import D2TuneError
 from d2tune.samples import render_sample
-from d2tune.samples.render import PHOTO_KINDS, render_picture
+from d2tune.samples.render import PHOTO_KINDS, render_image
 from d2tune.samples.rendering.labelme_files import labelme_document
 from d2tune.samples.rendering.scene import SampleInstance
 from tests.shared_files import SHARED
 
 
 def filled(instance: SampleInstance, shape: tuple[int, int]) -> np.ndarray:
-    """The outlines as pycocotools fills them: an independent rasteriser."""
+    """The outlines as pycocotools fills them: an independent rasterizer."""
     flat = [polygon.ravel().tolist() for polygon in instance.polygons]
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, *shape))).astype(bool)
 
@@ -36,12 +36,12 @@ def hashes(folder: Path) -> dict[str, str]:
 def test_outlines_follow_what_is_seen(kind):
     labels, sides = set(), []
     for index in range(5, 12):
-        picture = render_picture(kind, index, seed=5)
-        height, width = picture.image_rgb.shape[:2]
-        assert len(picture.instances) <= 6
-        assert bool(picture.instances) == (index != 11)
+        image = render_image(kind, index, seed=5)
+        height, width = image.image_rgb.shape[:2]
+        assert len(image.instances) <= 6
+        assert bool(image.instances) == (index != 11)
         seen = np.zeros((height, width), int)
-        for instance in picture.instances:
+        for instance in image.instances:
             labels.add(instance.label)
             seen += instance.mask
             again = filled(instance, (height, width))
@@ -56,29 +56,29 @@ def test_outlines_follow_what_is_seen(kind):
 
 
 @pytest.mark.parametrize("kind", PHOTO_KINDS)
-def test_pictures_look_like_photos(kind):
-    """Noise everywhere, no flat colour, neither black nor burnt out, objects that stand out from what is around."""
+def test_images_look_like_photos(kind):
+    """Noise everywhere, no flat color, neither black nor burnt out, objects that stand out from what is around."""
     for index in (0, 3):
-        picture = render_picture(kind, index, seed=1).image_rgb
-        grey = picture.mean(axis=2)
-        assert 35 < grey.mean() < 215 and grey.std() > 18
-        assert np.mean(grey > 253) < 0.1 and np.mean(grey < 2) < 0.1
-        tiles = grey[: grey.shape[0] // 16 * 16, : grey.shape[1] // 16 * 16]
-        tiles = tiles.reshape(grey.shape[0] // 16, 16, -1, 16).std(axis=(1, 3))
+        image = render_image(kind, index, seed=1).image_rgb
+        gray = image.mean(axis=2)
+        assert 35 < gray.mean() < 215 and gray.std() > 18
+        assert np.mean(gray > 253) < 0.1 and np.mean(gray < 2) < 0.1
+        tiles = gray[: gray.shape[0] // 16 * 16, : gray.shape[1] // 16 * 16]
+        tiles = tiles.reshape(gray.shape[0] // 16, 16, -1, 16).std(axis=(1, 3))
         assert np.mean(tiles > 0.4) > 0.97
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 5000
+        assert len(np.unique(image.reshape(-1, 3), axis=0)) > 5000
 
 
 def test_an_object_behind_a_post_is_one_instance_in_pieces():
     pieces = [
         (index, instance)
         for index in range(9, 12)
-        for instance in render_picture("balloon", index, seed=0).instances
+        for instance in render_image("balloon", index, seed=0).instances
         if len(instance.polygons) > 1
     ]
     assert pieces
     index, split = pieces[0]
-    whole = render_picture("balloon", index, seed=0)
+    whole = render_image("balloon", index, seed=0)
     shapes = labelme_document(
         "a.jpg", whole.image_rgb.shape[:2], [(one.label, one.polygons) for one in whole.instances]
     )["shapes"]
@@ -145,7 +145,7 @@ def test_same_seed_same_bytes_whatever_the_threads(tmp_path):
     more = hashes(tmp_path / "more")
     assert more["train/balloon_0000.jpg"] == first["balloon/train/balloon_0000.jpg"]
     assert more["train/balloon_0001.json"] == first["balloon/val/balloon_0001.json"]
-    assert not np.array_equal(render_picture("balloon", 0, seed=10).image_rgb, render_picture("balloon", 0).image_rgb)
+    assert not np.array_equal(render_image("balloon", 0, seed=10).image_rgb, render_image("balloon", 0).image_rgb)
 
 
 def test_force_replaces_an_earlier_sample_and_nothing_else(tmp_path):

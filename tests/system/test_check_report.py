@@ -50,7 +50,7 @@ def broken_data(folder: Path) -> Path:
 
 
 def look_through(page: Page, report: Path) -> None:
-    """What must hold for every page at every width and in both colour schemes."""
+    """What must hold for every page at every width and in both color schemes."""
     for width_px, dark in ((1280, False), (1280, True), (400, False)):
         page.look(width_px=width_px, dark=dark)
         page.open(report)
@@ -69,7 +69,7 @@ def look_through(page: Page, report: Path) -> None:
         shown = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
         assert shown.shape == (900, width_px, 3)
         assert len(np.unique(shown @ np.array([1 << 16, 1 << 8, 1]))) > 50, "the screenshot is blank"
-        assert (shown[5, 5].mean() < 60) == dark, "the ground does not follow the colour scheme"
+        assert (shown[5, 5].mean() < 60) == dark, "the ground does not follow the color scheme"
 
 
 def text(page: Page, selector: str) -> str:
@@ -98,10 +98,10 @@ def test_real_photos(page: Page, tmp_path: Path) -> None:
 
 
 def test_outlines_lie_on_their_objects(page: Page, tmp_path: Path) -> None:
-    """A white square on black: the outline's box in the browser is the square's place in the picture."""
-    picture = np.zeros((300, 400, 3), np.uint8)
-    picture[60:120, 200:320] = 255
-    Image.fromarray(picture).save(tmp_path / "a.png")
+    """A white square on black: the outline's box in the browser is the square's place in the image."""
+    image = np.zeros((300, 400, 3), np.uint8)
+    image[60:120, 200:320] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
     shape = {"label": "box", "points": [[200, 60], [320, 120]], "shape_type": "rectangle"}
     content = {"version": "5.5.0", "flags": {}, "shapes": [shape], "imagePath": "a.png", "imageData": None}
     (tmp_path / "a.json").write_text(json.dumps(content | {"imageWidth": 400, "imageHeight": 300}))
@@ -132,7 +132,7 @@ def test_both_parts_of_a_project_and_a_leak_between_them(page: Page, tmp_path: P
     assert all(sorted(names[:2]) == ["train", "val"] for names in pills) and len(pills) == 13
 
 
-def test_lists_say_which_part_a_picture_is_in(page: Page, tmp_path: Path) -> None:
+def test_lists_say_which_part_a_image_is_in(page: Page, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(SHARED / "data" / "microcontrollers" / "test", data)
     names = sorted(path.name for path in data.glob("*.jpg"))

@@ -125,7 +125,7 @@ def test_predicting_on_a_folder(folder: Path, trained: Path) -> None:
     (folder / "photos" / "deep").mkdir(parents=True, exist_ok=True)
     source = next((folder / "data" / "val").glob("*.jpg"))
     (folder / "photos" / "deep" / "a.jpg").write_bytes(source.read_bytes())
-    (folder / "photos" / "broken.png").write_bytes(b"no picture")
+    (folder / "photos" / "broken.png").write_bytes(b"no image")
     done = d2tune("predict", "run", "photos", "--out", "found", "--min-score", 0.01, folder=folder)
     assert "1 image: found" in succeeded(done)
     assert "broken.png" in done.stderr
@@ -245,7 +245,7 @@ def test_two_runs_in_one_process_are_the_same(folder: Path) -> None:
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
-def test_predicting_without_a_source_takes_the_validation_pictures(folder: Path, trained: Path) -> None:
+def test_predicting_without_a_source_takes_the_validation_images(folder: Path, trained: Path) -> None:
     succeeded(d2tune("predict", "run", "--out", "found_val", folder=folder))
     images = json.loads((folder / "found_val" / "predictions.json").read_text(encoding="utf-8"))["images"]
     assert {image["file_name"] for image in images} == {path.name for path in (folder / "data" / "val").glob("*.jpg")}
@@ -253,15 +253,15 @@ def test_predicting_without_a_source_takes_the_validation_pictures(folder: Path,
 
 def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path: Path) -> None:
     """Pre-labelling: a human's file stays, all others are written, Labelme opens them, and training can tell them."""
-    photos = folder / "unlabelled"
+    photos = folder / "unlabeled"
     photos.mkdir(exist_ok=True)
     for source in sorted((folder / "data" / "val").glob("*.jpg"))[:2]:
         (photos / source.name).write_bytes(source.read_bytes())
     first, second = sorted(photos.glob("*.jpg"))
     first.with_suffix(".json").write_text("drawn by hand", "utf-8")
-    words = ["predict", "run", "unlabelled", "--to", "labelme", "--out", "unlabelled", "--min-score", 0.01]
+    words = ["predict", "run", "unlabeled", "--to", "labelme", "--out", "unlabeled", "--min-score", 0.01]
     done = d2tune(*words, folder=folder)
-    assert " instances on 1 image: unlabelled" in succeeded(done)
+    assert " instances on 1 image: unlabeled" in succeeded(done)
     assert f"{first.name}: there is a {first.stem}.json already" in done.stderr
     assert first.with_suffix(".json").read_text("utf-8") == "drawn by hand"
     assert sorted(path.suffix for path in photos.iterdir()) == [".jpg", ".jpg", ".json", ".json"]
@@ -270,12 +270,12 @@ def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path:
     assert value["imagePath"] == second.name and value["shapes"]
     assert all(shape["flags"] == {"prediction": True} and 0 < shape["score"] <= 1 for shape in value["shapes"])
     line = refused(d2tune(*words, folder=folder))
-    assert "every picture has its Labelme file already (2 in all)" in line and "--force" in line
+    assert "every image has its Labelme file already (2 in all)" in line and "--force" in line
     first.with_suffix(".json").unlink()
     (seen,) = open_in_labelme([file], tmp_path)
     assert seen["errors"] == [] and len(seen["shapes"]) == len(value["shapes"])
-    succeeded(d2tune("convert", "unlabelled", "--out", "pre.json", folder=folder))
-    succeeded(d2tune("convert", "unlabelled", "--out", "none.json", "--no-predictions", folder=folder))
+    succeeded(d2tune("convert", "unlabeled", "--out", "pre.json", folder=folder))
+    succeeded(d2tune("convert", "unlabeled", "--out", "none.json", "--no-predictions", folder=folder))
     assert COCO(folder / "pre.json").dataset["annotations"]
     assert not json.loads((folder / "none.json").read_text("utf-8"))["annotations"]
 

@@ -115,7 +115,7 @@ def test_classes_are_merged_renamed_and_dropped(boards: Path, tmp_path: Path) ->
         assert len(coco["images"]) == len(list(boards.glob("*.jpg")))
 
 
-def test_other_formats_and_embedded_pictures(tmp_path: Path) -> None:
+def test_other_formats_and_embedded_images(tmp_path: Path) -> None:
     source = SHARED / "data/balloon/train/via_region_data.json"
     out = succeeded(d2tune("split", source, "--class-name", "balloon", "--out", "lists", folder=tmp_path))
     assert "61 images, 255 instances, 61 groups" in out

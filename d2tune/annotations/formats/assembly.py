@@ -126,7 +126,7 @@ class Part:
     Attributes:
         shape: Index in the annotation file.
         rle: Its pixels, on the whole image.
-        area_px: How many there are.
+        area_px2: How many there are.
         polygons: Its outlines on the image; empty where only the pixels say what it is.
         is_mask: Whether it was given as pixels.
         bbox_xywh: The box around the polygons, where it is known already.
@@ -134,7 +134,7 @@ class Part:
 
     shape: int
     rle: RawRle
-    area_px: float
+    area_px2: float
     polygons: Polygons
     is_mask: bool = False
     bbox_xywh: tuple[float, float, float, float] | None = None
@@ -143,7 +143,7 @@ class Part:
 def polygon_part(
     points: Points, unit: Unit, shape: int, *, is_polygon: bool = True, extent: Points | None = None
 ) -> Part | None:
-    """Check, clip and rasterise an outline.
+    """Check, clip and rasterize an outline.
 
     Args:
         points: Checked vertices, shape ``(V, 2)``.
@@ -183,14 +183,14 @@ def _polygon_part(points: Points, unit: Unit, shape: int, *, is_polygon: bool, e
     if is_polygon and self_intersects(points):
         message = "the outline crosses itself; it is filled by the even-odd rule"
         unit.note("warning", "self_intersection", message, shape=shape)
-    area_px = rle_area_px2(rle)
-    if not area_px:
+    area_px2 = rle_area_px2(rle)
+    if not area_px2:
         return dropped(unit, "rasterizes_empty", "the shape is too small to cover a pixel; dropped", shape)
-    return Part(shape, rle, area_px, polygons)
+    return Part(shape, rle, area_px2, polygons)
 
 
 def round_part(
-    centre: list[float], radius_x_px: float, radius_y_px: float, unit: Unit, index: int, *, theta_rad: float = 0.0
+    center: list[float], radius_x_px: float, radius_y_px: float, unit: Unit, index: int, *, theta_rad: float = 0.0
 ) -> Part | None:
     """A circle or an ellipse as a part; see `geometry.ellipse`."""
     if min(radius_x_px, radius_y_px) <= 0:
@@ -199,8 +199,8 @@ def round_part(
     reach = np.array(
         [math.hypot(radius_x_px * cos, radius_y_px * sin), math.hypot(radius_x_px * sin, radius_y_px * cos)]
     )
-    outline = ellipse_points(centre, radius_x_px, radius_y_px, theta_rad=theta_rad)
-    return polygon_part(outline, unit, index, is_polygon=False, extent=np.array([centre - reach, centre + reach]))
+    outline = ellipse_points(center, radius_x_px, radius_y_px, theta_rad=theta_rad)
+    return polygon_part(outline, unit, index, is_polygon=False, extent=np.array([center - reach, center + reach]))
 
 
 def dropped(unit: Unit, code: str, message: str, shape: int) -> Part | None:
@@ -258,19 +258,19 @@ def instance(
     shapes = tuple(sorted(part.shape for part in parts))
     cut_out = nested == "hole" and any(depths)
     rle = _punched(parts, depths) if cut_out else union_rles([part.rle for part in parts])
-    area_px = parts[0].area_px if len(parts) == 1 else rle_area_px2(rle)
+    area_px2 = parts[0].area_px2 if len(parts) == 1 else rle_area_px2(rle)
     needs_pixels = iscrowd or cut_out or any(not part.polygons for part in parts)
     if needs_pixels or (len(parts) > 1 and any(part.is_mask for part in parts)):
         box = rle_bbox_xywh(rle)
         layers = _layers(parts, depths, rle if cut_out else None)
-        return Draft(name, shapes, to_rle(rle), box, area_px, iscrowd, score, difficult=difficult, layers=layers)
+        return Draft(name, shapes, to_rle(rle), box, area_px2, iscrowd, score, difficult=difficult, layers=layers)
     polygons = tuple(polygon for part in parts for polygon in part.polygons)
     return Draft(
         name,
         shapes,
         polygons,
         polygons_bbox_xywh(polygons),
-        area_px,
+        area_px2,
         iscrowd,
         score,
         tuple(part.shape for part in parts for _ in part.polygons),
@@ -283,7 +283,7 @@ def _lone(name: str, part: Part, score: float | None, difficult: bool) -> Draft:
     box = part.bbox_xywh or polygons_bbox_xywh(part.polygons)
     alone = (part.shape,)
     shapes = alone if len(part.polygons) == 1 else alone * len(part.polygons)
-    return Draft(name, alone, part.polygons, box, part.area_px, False, score, shapes, difficult)
+    return Draft(name, alone, part.polygons, box, part.area_px2, False, score, shapes, difficult)
 
 
 def _layers(
@@ -302,7 +302,7 @@ def _layers(
 def _nesting(parts: Sequence[Part], unit: Unit) -> list[list[int]]:
     """For each part, the shapes of those parts that it lies inside of; of two equal parts the later lies inside."""
     try:
-        around = nesting([part.rle for part in parts], [part.area_px for part in parts])
+        around = nesting([part.rle for part in parts], [part.area_px2 for part in parts])
     except CrowdedGroupError as error:
         hint = "give separate objects group numbers of their own"
         unit.note("error", "group_too_large", str(error), shape=parts[0].shape, hint=hint)
@@ -324,7 +324,7 @@ def _punched(parts: Sequence[Part], depths: Sequence[Sequence[int]]) -> RawRle:
 
 
 def measure(place: Place, unit: Unit, *, shape: int | None = None, line: int | None = None) -> Header | None:
-    """Read the header of a picture that was looked for and make it the unit's image.
+    """Read the header of an image that was looked for and make it the unit's image.
 
     Returns:
         The header, or None with the error that says why there is none.
@@ -342,7 +342,7 @@ def measure(place: Place, unit: Unit, *, shape: int | None = None, line: int | N
 
 
 def check_size(unit: Unit, header: Header, width_px: object, height_px: object, *, what: str) -> bool:
-    """Compare the size that an annotation file states with the picture's; without a stated size all is well."""
+    """Compare the size that an annotation file states with the image's; without a stated size all is well."""
     sizes = [_whole(width_px), _whole(height_px)]
     stated = (sizes[0], sizes[1])
     if not all(stated) or stated == (header.width_px, header.height_px):
@@ -350,13 +350,13 @@ def check_size(unit: Unit, header: Header, width_px: object, height_px: object, 
     shown = f"{header.width_px} x {header.height_px}"
     if header.swapped and stated == (header.height_px, header.width_px):
         message = (
-            f"{what} says {stated[0]} x {stated[1]} px, the picture is shown as {shown}: its EXIF orientation "
-            f"{header.orientation} turns it, and the shapes were drawn on the unturned picture"
+            f"{what} says {stated[0]} x {stated[1]} px, the image is shown as {shown}: its EXIF orientation "
+            f"{header.orientation} turns it, and the shapes were drawn on the unturned image"
         )
-        unit.note("error", "size_swapped_exif", message, hint="annotate the picture as it is shown")
+        unit.note("error", "size_swapped_exif", message, hint="annotate the image as it is shown")
     else:
-        message = f"{what} says {stated[0]} x {stated[1]} px, the picture has {shown}"
-        unit.note("error", "size_mismatch", message, hint="find the picture that was annotated")
+        message = f"{what} says {stated[0]} x {stated[1]} px, the image has {shown}"
+        unit.note("error", "size_mismatch", message, hint="find the image that was annotated")
     return False
 
 
@@ -377,8 +377,8 @@ class Folders:
 
     Attributes:
         source: The folder that annotation files are named relative to, absolute.
-        root: The folder that pictures are named relative to, absolute.
-        finder: Finds pictures.
+        root: The folder that images are named relative to, absolute.
+        finder: Finds images.
     """
 
     source: Path
@@ -386,7 +386,7 @@ class Folders:
     finder: ImageFinder
 
     def search_from(self, annotation: Path) -> tuple[Path, ...]:
-        """The folders to look for a picture in: that of the annotation file, then the image root."""
+        """The folders to look for an image in: that of the annotation file, then the image root."""
         return tuple(dict.fromkeys((annotation.parent, self.root)))
 
 
@@ -396,16 +396,16 @@ def folders_of(source: Path, options: ReadOptions) -> Folders:
     folder = source if source.is_dir() else source.parent
     root = folder if options.image_root is None else Path(options.image_root).absolute()
     if not root.is_dir():
-        raise DataError("the image root is no folder", file=root, hint="Name the folder that holds the pictures.")
+        raise DataError("the image root is no folder", file=root, hint="Name the folder that holds the images.")
     return Folders(folder, root, ImageFinder(root, allow_outside=options.allow_outside))
 
 
 def unlabeled_units(folders: Folders, options: ReadOptions, claimed: Iterable[str]) -> list[Unit]:
-    """A unit for every picture under the image root that no annotation file speaks of.
+    """A unit for every image under the image root that no annotation file speaks of.
 
     Args:
         folders: Where to look.
-        options: ``include_unlabeled`` makes the pictures negatives; else they are only named.
+        options: ``include_unlabeled`` makes the images negatives; else they are only named.
         claimed: File names that are spoken of, relative to the image root.
     """
     known = set(claimed)
@@ -416,9 +416,9 @@ def unlabeled_units(folders: Folders, options: ReadOptions, claimed: Iterable[st
         unit = Unit(name)
         if options.include_unlabeled:
             measure(Place(folders.root / name, name), unit)
-            unit.note("info", "unlabeled_image", "the picture has no annotation; it is a negative")
+            unit.note("info", "unlabeled_image", "the image has no annotation; it is a negative")
         else:
-            unit.note("info", "unlabeled_image", "the picture has no annotation; it is left out")
+            unit.note("info", "unlabeled_image", "the image has no annotation; it is left out")
         units.append(unit)
     return units
 
@@ -436,7 +436,7 @@ def assemble(
     Args:
         units: In the order of the files.
         options: How to read.
-        root: The folder that pictures are named relative to.
+        root: The folder that images are named relative to.
         names: Class names in order; None takes those of ``options.labels``, else the sorted ones that occur.
         stuff: Classes that the file itself calls stuff.
 
@@ -476,7 +476,7 @@ def _number(draft: Draft, instance_id: int, image_id: int, category_id: int) -> 
         category_id=category_id,
         segmentation=draft.segmentation,
         bbox_xywh=draft.bbox_xywh,
-        area_px=draft.area_px,
+        area_px2=draft.area_px2,
         iscrowd=draft.iscrowd,
         score=draft.score,
         shapes=draft.shapes,
@@ -487,14 +487,14 @@ def _number(draft: Draft, instance_id: int, image_id: int, category_id: int) -> 
 
 
 def _note_duplicates(units: Sequence[Unit]) -> None:
-    """Two units for one picture would make it two images with half the objects each."""
+    """Two units for one image would make it two images with half the objects each."""
     first: dict[str, Unit] = {}
     for unit in units:
         if unit.image is None:
             continue
         other = first.setdefault(unit.image.file_name, unit)
         if other is not unit:
-            message = f"the picture {unit.image.file_name} was already annotated in {other.file}"
+            message = f"the image {unit.image.file_name} was already annotated in {other.file}"
             unit.note("error", "duplicate_image", message, also=(other.file,), hint="keep one of the two")
             unit.image = None
 

@@ -1,4 +1,4 @@
-"""COCO instances JSON: one file for a whole set of pictures."""
+"""COCO instances JSON: one file for a whole set of images."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _bunch(some: Sequence[Instance], first: int) -> tuple[list[dict[str, Any]], 
             "image_id": one.image_id,
             "category_id": one.category_id,
             "iscrowd": int(one.iscrowd),
-            "area": int(one.area_px) if one.area_px == int(one.area_px) else one.area_px,
+            "area": int(one.area_px2) if one.area_px2 == int(one.area_px2) else one.area_px2,
             "bbox": box,
             "segmentation": segmentation.to_coco()
             if isinstance(segmentation, Rle)
@@ -102,7 +102,7 @@ def _bunch(some: Sequence[Instance], first: int) -> tuple[list[dict[str, Any]], 
         if one.difficult:
             row["difficult"] = 1
         rows.append(row)
-        is_usual = is_usual and one.score is None and not isinstance(segmentation, Rle) and one.area_px >= 1
+        is_usual = is_usual and one.score is None and not isinstance(segmentation, Rle) and one.area_px2 >= 1
     return rows, is_usual
 
 
@@ -188,7 +188,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     Categories keep the order of their ids and are numbered from 1; images and annotations are numbered anew.
 
     Args:
-        source: JSON file, or a folder that holds one; pictures are looked for beside it, in ``images`` beside it or
+        source: JSON file, or a folder that holds one; images are looked for beside it, in ``images`` beside it or
             in its parent, and under ``options.image_root``.
         options: How to read.
 
@@ -215,7 +215,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
 
 
 def image_folders(path: Path, folders: Folders) -> tuple[Path, ...]:
-    """Where pictures of a COCO file may lie: beside it, under the image root, in ``images`` or in its parent."""
+    """Where images of a COCO file may lie: beside it, under the image root, in ``images`` or in its parent."""
     near = (path.parent / "images", path.parent.parent / "images", path.parent.parent)
     return (*folders.search_from(path), *near)
 
@@ -251,7 +251,7 @@ def from_coco(value: Mapping[str, Any], path: Path, unit: Unit, folders: Folders
         value: The dict, with the lists ``images``, ``annotations`` and ``categories``.
         path: Where it came from.
         unit: Takes the findings that belong to no image.
-        folders: Where pictures are looked for.
+        folders: Where images are looked for.
         options: How to read.
     """
     classes = Classes(value.get("categories"), unit, options)

@@ -21,13 +21,13 @@ def dataset_of_masks(
     """A dataset with an instance for each mask, its segmentation a run-length mask.
 
     Args:
-        images: The pictures; they are put in the order of their file names and numbered from 1.
-        masks: For each picture, as many as there are: place of the class in ``class_names`` and pixels ``(H, W)``;
+        images: The images; they are put in the order of their file names and numbered from 1.
+        masks: For each image, as many as there are: place of the class in ``class_names`` and pixels ``(H, W)``;
             empty masks are left out.
         class_names: The classes in the order of their ids.
         image_root: The folder that file names are relative to.
     """
-    # masks are encoded as they come, so that only those of one picture are in memory
+    # masks are encoded as they come, so that only those of one image are in memory
     encoded = [
         (image, [(place, encode_mask(mask)) for place, mask in found])
         for image, found in zip(images, masks, strict=True)
@@ -36,11 +36,11 @@ def dataset_of_masks(
     instances: list[Instance] = []
     for image_id, (_, found) in enumerate(encoded, start=1):
         for place, raw in found:
-            area_px = rle_area_px2(raw)
-            if area_px:
+            area_px2 = rle_area_px2(raw)
+            if area_px2:
                 box = rle_bbox_xywh(raw)
                 ids = len(instances) + 1, image_id, place + 1
-                instances.append(Instance(*ids, to_rle(raw), box, area_px))
+                instances.append(Instance(*ids, to_rle(raw), box, area_px2))
     return Dataset(
         images=tuple(replace(image, id=number) for number, (image, _) in enumerate(encoded, start=1)),
         categories=tuple(Category(number, name) for number, name in enumerate(class_names, start=1)),

@@ -1,4 +1,4 @@
-"""Pictures of any number of channels beside label pictures whose values are classes."""
+"""Images of any number of channels beside label images whose values are classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from d2tune.annotations.formats.assembly import SPECIAL_LABELS, Folders, Labels, assemble, folders_of
 from d2tune.annotations.formats.units import Draft, ImageDraft, Unit
-from d2tune.annotations.formats.voc import VOID
+from d2tune.annotations.formats.voc import IGNORE_LABEL
 from d2tune.annotations.geometry.masks import encode_mask, rle_area_px2, rle_bbox_xywh, to_rle
 from d2tune.annotations.io.images import walk_files
 from d2tune.annotations.io.rasters import is_raster_name, open_raster
@@ -27,27 +27,27 @@ _ARRAY_HINT = "of an array with three axes, the shorter one of the first and the
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """The pictures of one name and their label, each relative to its own folder.
+    """The images of one name and their label, each relative to its own folder.
 
     Attributes:
-        pictures: One, unless something is wrong.
+        images: One, unless something is wrong.
         label: None where it is missing.
     """
 
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     label: str | None
 
 
 def read(source: Path, options: ReadOptions) -> Dataset:
-    """Read label pictures: ``images/a.tif`` and ``labels/a.png``, or any other endings.
+    """Read label images: ``images/a.tif`` and ``labels/a.png``, or any other endings.
 
-    A picture is what `rasters.open_raster` reads: a photo, an array, a TIFF, or a folder of files that is named as its
+    An image is what `rasters.open_raster` reads: a photo, an array, a TIFF, or a folder of files that is named as its
     label. Labels are PNG, TIFF or NumPy files with one channel of whole numbers; palettes count by their indices. A
     value is the class that ``options.label_images.values`` names, where None leaves the pixels out; without that, it
     is a place in ``options.labels`` and 255 is left out. A value that a TIFF says to hold no data is left out where it
-    is no class. Each class of a picture is one run-length instance.
+    is no class. Each class of an image is one run-length instance.
 
-    With ``options.image_root`` the pictures lie there, and the source holds the labels.
+    With ``options.image_root`` the images lie there, and the source holds the labels.
 
     Raises:
         DataError: A folder is missing, the values have no names, or a name is none of the classes.
@@ -57,16 +57,16 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     if not source.is_dir():
         raise DataError("label images are read from a folder", file=source, expected=f"{own.images}/ and {own.labels}/")
     folders = folders_of(source, options)
-    pictures = source / own.images if options.image_root is None else folders.root
-    for folder, key in ((pictures, "images"), (source / own.labels, "labels")):
+    images = source / own.images if options.image_root is None else folders.root
+    for folder, key in ((images, "images"), (source / own.labels, "labels")):
         if not folder.is_dir():
             hint = f"Name it with data.label_images.{key}."
             raise DataError(f"there is no folder of {key}", file=folder, expected="a folder", hint=hint)
     labels = Labels(options)
     names = _class_names(options, own, labels)
     units, channels = [], {}
-    for pair in _with_progress(list(_pairs(pictures, source / own.labels, own))):
-        unit, count = _read_pair(pair, pictures, folders, options, own, labels)
+    for pair in _with_progress(list(_pairs(images, source / own.labels, own))):
+        unit, count = _read_pair(pair, images, folders, options, own, labels)
         units.append(unit)
         if count is not None:
             channels[len(units) - 1] = count
@@ -103,28 +103,28 @@ def _key(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def _pairs(pictures: Path, label_folder: Path, own: LabelImageOptions) -> Iterator[_Pair]:
-    """Pictures and labels with the same path but for the ending, in the order of their paths."""
-    inside = label_folder.is_relative_to(pictures) and label_folder != pictures
-    prefix = label_folder.relative_to(pictures).as_posix() + "/" if inside else None
-    names = [name for name in walk_files(pictures) if is_raster_name(name)]
+def _pairs(images: Path, label_folder: Path, own: LabelImageOptions) -> Iterator[_Pair]:
+    """Images and labels with the same path but for the ending, in the order of their paths."""
+    inside = label_folder.is_relative_to(images) and label_folder != images
+    prefix = label_folder.relative_to(images).as_posix() + "/" if inside else None
+    names = [name for name in walk_files(images) if is_raster_name(name)]
     names = [name for name in names if prefix is None or not name.startswith(prefix)]
     labels = [name for name in walk_files(label_folder) if is_raster_name(name)]
     by_key: dict[str, tuple[list[str], list[str]]] = {}
-    for name, key in _picture_keys(names, {_key(label) for label in labels}, is_stack=bool(own.raster.stack)):
+    for name, key in _image_keys(names, {_key(label) for label in labels}, is_stack=bool(own.raster.stack)):
         by_key.setdefault(key, ([], []))[0].append(name)
     for label in labels:
         by_key.setdefault(_key(label), ([], []))[1].append(label)
     for _, (found, theirs) in sorted(by_key.items()):
         yield from (_Pair(tuple(found), label) for label in theirs)
         if not theirs:
-            yield from (_Pair((picture,), None) for picture in found)
+            yield from (_Pair((image,), None) for image in found)
 
 
-def _picture_keys(names: Sequence[str], labels: set[str], *, is_stack: bool) -> Iterator[tuple[str, str]]:
-    """Each picture with the path that its label has without an ending.
+def _image_keys(names: Sequence[str], labels: set[str], *, is_stack: bool) -> Iterator[tuple[str, str]]:
+    """Each image with the path that its label has without an ending.
 
-    A folder is a picture where a label is called as it is. Where one folder is a picture or files are stacked, every
+    A folder is an image where a label is called as it is. Where one folder is an image or files are stacked, every
     other folder is one too, unless labels lie in a folder of its name.
     """
     by_folder: dict[str, list[str]] = {}
@@ -140,24 +140,24 @@ def _picture_keys(names: Sequence[str], labels: set[str], *, is_stack: bool) -> 
 
 
 def _read_pair(
-    pair: _Pair, pictures: Path, folders: Folders, options: ReadOptions, own: LabelImageOptions, labels: Labels
+    pair: _Pair, images: Path, folders: Folders, options: ReadOptions, own: LabelImageOptions, labels: Labels
 ) -> tuple[Unit, int | None]:
-    """Read one picture's header and its label; gives the picture's channels where both are whole."""
-    base = pictures.relative_to(folders.root)
-    shown = (base / pair.pictures[0]).as_posix() if pair.pictures else None
+    """Read one image's header and its label; gives the image's channels where both are whole."""
+    base = images.relative_to(folders.root)
+    shown = (base / pair.images[0]).as_posix() if pair.images else None
     label = None if pair.label is None else f"{own.labels}/{pair.label}"
     unit = Unit(label or shown or "")
     if shown is None:
-        message = f"there is no picture {pictures / _key(str(pair.label))}.*"
-        unit.note("error", "image_missing", message, hint="bring the picture, or delete the label")
+        message = f"there is no image {images / _key(str(pair.label))}.*"
+        unit.note("error", "image_missing", message, hint="bring the image, or delete the label")
         return unit, None
-    if len(pair.pictures) > 1:
-        message = f"several pictures have this name: {', '.join(sorted(pair.pictures))}"
+    if len(pair.images) > 1:
+        message = f"several images have this name: {', '.join(sorted(pair.images))}"
         unit.note("error", "duplicate_image", message, hint="keep one of them")
         return unit, None
     if label is None and not options.include_unlabeled:
         hint = "label it, move it away, or leave it out with data.skip_bad or --skip-bad"
-        unit.note("error", "label_missing", f"the picture has no label in {own.labels}", hint=hint)
+        unit.note("error", "label_missing", f"the image has no label in {own.labels}", hint=hint)
         return unit, None
     try:
         with open_raster(folders.root / shown, own.raster) as raster:
@@ -167,7 +167,7 @@ def _read_pair(
         unit.note("error", "image_unreadable", error.one_line())
         return unit, None
     if label is None:
-        unit.note("info", "unlabeled_image", "the picture has no label; it is a negative")
+        unit.note("info", "unlabeled_image", "the image has no label; it is a negative")
         return unit, None
     pixels, nodata = _label_pixels(folders.source / label, unit)
     if pixels is None:
@@ -209,7 +209,7 @@ def _value_names(options: ReadOptions, own: LabelImageOptions) -> Mapping[int, s
     """Class name by label value; None is left out."""
     if own.values:
         return own.values
-    return {VOID: None} | {
+    return {IGNORE_LABEL: None} | {
         value: None if name in SPECIAL_LABELS else name for value, name in enumerate(options.labels or ())
     }
 
@@ -241,8 +241,8 @@ def _add_classes(
         for value in members[1:]:
             mask |= pixels == value
         rle = encode_mask(mask)
-        box, area_px = rle_bbox_xywh(rle), rle_area_px2(rle)
-        unit.drafts.append(Draft(label, tuple(members), to_rle(rle), box, area_px))
+        box, area_px2 = rle_bbox_xywh(rle), rle_area_px2(rle)
+        unit.drafts.append(Draft(label, tuple(members), to_rle(rle), box, area_px2))
 
 
 def value_counts(pixels: NDArray[Any]) -> dict[int, int]:
@@ -262,7 +262,7 @@ def value_counts(pixels: NDArray[Any]) -> dict[int, int]:
 
 
 def _note_channels(units: Sequence[Unit], channels: Mapping[int, int]) -> None:
-    """Pictures that differ from most others in their channels cannot go through one network."""
+    """Images that differ from most others in their channels cannot go through one network."""
     if len(set(channels.values())) < 2:
         return
     usual = Counter(channels.values()).most_common(1)[0][0]
@@ -278,10 +278,10 @@ def _note_channels(units: Sequence[Unit], channels: Mapping[int, int]) -> None:
 
 
 def _note_all_left_out(units: Sequence[Unit]) -> None:
-    """A picture of which every pixel is left out teaches nothing; where all are so, the values may be wrong."""
+    """An image of which every pixel is left out teaches nothing; where all are so, the values may be wrong."""
     empty = [unit for unit in units if not unit.drafts and not unit.is_bad]
     for unit in empty:
-        message = "every pixel of the label is left out, so the picture teaches nothing"
+        message = "every pixel of the label is left out, so the image teaches nothing"
         hint = "label it, move it away, or leave it out with data.skip_bad or --skip-bad"
         unit.note("error", "all_left_out", message, hint=hint)
     if empty and len(empty) == len(units):

@@ -1,4 +1,4 @@
-"""Labelme JSON, versions 2 to 7: one file per picture."""
+"""Labelme JSON, versions 2 to 7: one file per image."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _is_too_deep(value: dict[str, Any]) -> bool:
 
 
 def _claim_sibling(unit: Unit, path: Path, folders: Folders) -> None:
-    """Keep the picture beside a file that cannot be parsed among the images, so that the count is right."""
+    """Keep the image beside a file that cannot be parsed among the images, so that the count is right."""
     for sibling in sorted(path.parent.glob(f"{_escaped(path.stem)}.*")):
         file_name = folders.finder.file_name(str(sibling))
         if is_image_name(sibling.name) and file_name is not None:
@@ -188,26 +188,26 @@ def _escaped(name: str) -> str:
 
 
 def _find_image(value: dict[str, Any], unit: Unit, path: Path, folders: Folders, options: ReadOptions) -> Header | None:
-    """Find and measure the picture of a file, or restore it from ``imageData``."""
+    """Find and measure the image of a file, or restore it from ``imageData``."""
     place = folders.finder.find(value.get("imagePath"), folders=folders.search_from(path))
     if place.path is not None and place.path.suffix.lower() == ".json":
-        place = Place(None, place.file_name, f"imagePath names {place.path.name}, which is no picture")
+        place = Place(None, place.file_name, f"imagePath names {place.path.name}, which is no image")
     if place.path is not None or not value.get("imageData"):
         return measure(place, unit)
     if options.restore_dir is None:
-        hint = "the picture is in imageData; convert with an output folder to have it written there"
+        hint = "the image is in imageData; convert with an output folder to have it written there"
         unit.note("error", "image_missing", str(place.problem), hint=hint)
         return None
     return _restore(value["imageData"], place, unit, options.restore_dir)
 
 
 def _restore(data: object, place: Place, unit: Unit, folder: Path) -> Header | None:
-    """Write the picture out of ``imageData`` into a folder, with the suffix that its first bytes call for."""
+    """Write the image out of ``imageData`` into a folder, with the suffix that its first bytes call for."""
     content = decode_base64(data)
     suffix = None if content is None else magic_suffix(content)
     try:
         if content is None or suffix is None:
-            raise ImageError("it holds no picture")
+            raise ImageError("it holds no image")
         header = read_header(content)
     except ImageError as error:
         unit.note("error", "image_missing", f"{place.problem}, and imageData cannot stand in: {error}")
@@ -272,7 +272,7 @@ def _read_shapes(
     for group in groups.values():
         nested = options.nested_groups
         draft = instance(group.label, group.parts, unit, nested=nested, iscrowd=group.iscrowd, score=group.score)
-        if draft.area_px:
+        if draft.area_px2:
             unit.drafts.append(draft)
             continue
         for index in draft.shapes:
@@ -364,7 +364,7 @@ def write(
         DataError: A file is already there.
     """
     uses = Counter(image.annotation_file for image in dataset.images)
-    # A file that speaks of several pictures is not Labelme's.
+    # A file that speaks of several images is not Labelme's.
     folders = {image.id: originals if uses[image.annotation_file] == 1 else None for image in dataset.images}
     places = _places(dataset.images, out, folders)
     refuse_existing(places.values(), force=force)
@@ -381,7 +381,7 @@ def write(
 
 
 def _places(images: Sequence[Image], out: Path, originals: Mapping[int, Path | None]) -> dict[int, Path]:
-    """The file of every image: where its original lies below the source folder, else where its picture does."""
+    """The file of every image: where its original lies below the source folder, else where its image does."""
     places = beside(images, out, ".json")
     mirrored = {
         image.id: beside([replace(image, file_name=image.annotation_file)], out, ".json")[image.id]
@@ -413,18 +413,18 @@ def _original(image: Image, folder: Path | None) -> dict[str, Any]:
 
 
 def _top_level(image: Image, path: Path, original: dict[str, Any], shapes: list[dict[str, Any]]) -> dict[str, Any]:
-    picture = image.file_name
+    photo = image.file_name
     if image.path is not None:
         try:
-            picture = os.path.relpath(image.path, path.absolute().parent).replace(os.sep, "/")
+            photo = os.path.relpath(image.path, path.absolute().parent).replace(os.sep, "/")
         except ValueError:  # another drive
-            picture = image.path.as_posix()
+            photo = image.path.as_posix()
     flags = original.get("flags")
     return original | {
         "version": VERSION,
         "flags": flags if isinstance(flags, dict) else {},
         "shapes": shapes,
-        "imagePath": picture,
+        "imagePath": photo,
         "imageData": None,
         "imageHeight": image.height_px,
         "imageWidth": image.width_px,

@@ -1,6 +1,6 @@
-"""The polygons of a file that need no word said about them, checked and rasterised all at once.
+"""The polygons of a file that need no word said about them, checked and rasterized all at once.
 
-Nearly every polygon is one: finite vertices inside the picture, none twice in a row, an area, no crossing. For a dozen
+Nearly every polygon is one: finite vertices inside the image, none twice in a row, an area, no crossing. For a dozen
 small polygons the cost of the checks is that of calling numpy, so they are made on the vertices of all of them
 together. Whatever is not plain is left to `reading.polygon_part`, which finds the words; both give equal parts.
 """
@@ -61,10 +61,10 @@ def plain_parts(files: Sequence[Drawn]) -> list[dict[int, Part]]:
         size = {"width_px": files[position].width_px, "height_px": files[position].height_px}
         members = list(indices)
         rles = rasterize([outlines[index] for index in members], **size)
-        for index, rle, area_px in zip(members, rles, rle_areas_px2(rles), strict=True):
-            if area_px:
+        for index, rle, area_px2 in zip(members, rles, rle_areas_px2(rles), strict=True):
+            if area_px2:
                 shape = owners[index][1]
-                parts[position][shape] = Part(shape, rle, area_px, (outlines[index],), bbox_xywh=tuple(boxes[index]))
+                parts[position][shape] = Part(shape, rle, area_px2, (outlines[index],), bbox_xywh=tuple(boxes[index]))
     return parts
 
 
@@ -132,7 +132,7 @@ def _turns(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which outlines clearly have an area, and which go round the mean of their vertices once, ``(K,)`` both.
 
-    The sum of the cross products of neighbours, seen from any place, is twice the shoelace area.
+    The sum of the cross products of neighbors, seen from any place, is twice the shoelace area.
     """
     mean = np.add.reduceat(points, starts) / lengths[:, None]
     spoke, next_spoke = points - np.repeat(mean, lengths, axis=0), ends - np.repeat(mean, lengths, axis=0)

@@ -96,14 +96,14 @@ def _decode_png(content: bytes | None) -> Mask | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PilImage.DecompressionBombWarning)
-            picture = PilImage.open(io.BytesIO(content))
-        with picture:
-            bands = len(picture.getbands())
-            if picture.width * picture.height * bands > _MASK_LIMIT_SAMPLES:
+            image = PilImage.open(io.BytesIO(content))
+        with image:
+            bands = len(image.getbands())
+            if image.width * image.height * bands > _MASK_LIMIT_SAMPLES:
                 return None
-            filled: Mask = np.asarray(picture.getchannel(0) if bands > 1 else picture) != 0
+            filled: Mask = np.asarray(image.getchannel(0) if bands > 1 else image) != 0
             for band in range(1, min(bands, 3)):
-                filled |= np.asarray(picture.getchannel(band)) != 0
+                filled |= np.asarray(image.getchannel(band)) != 0
     except Exception:  # Pillow raises a dozen kinds for broken PNGs
         return None
     return filled

@@ -1,4 +1,4 @@
-"""Folders of mask pictures beside folders of photos: binary, index and colour masks."""
+"""Folders of mask images beside folders of photos: binary, index and color masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from d2tune.annotations.formats.assembly import (
     unlabeled_units,
 )
 from d2tune.annotations.formats.units import Unit
-from d2tune.annotations.formats.voc import VOID, add_region, is_mask_name, read_pixels
+from d2tune.annotations.formats.voc import IGNORE_LABEL, add_region, is_mask_name, read_pixels
 from d2tune.annotations.io.images import Place, is_image_name, walk_files
 from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
 from d2tune.annotations.model.dataset import Dataset
@@ -41,14 +41,14 @@ IMAGE_FOLDERS = frozenset(["image", "images", "img", "imgs", "input", "inputs", 
 """Names of folders that hold photos, in lower case."""
 
 _MASK_ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg", "-mask", "-label")
-_COLOUR_MAPS = ("class_dict.csv", "labelmap.txt", "label_colors.txt")
+_COLOR_MAPS = ("class_dict.csv", "labelmap.txt", "label_colors.txt")
 _NUMBERS = r"(?P<r>\d{1,3})\s*[,;\s]\s*(?P<g>\d{1,3})\s*[,;\s]\s*(?P<b>\d{1,3})"
 _NAME_FIRST = re.compile(rf"\s*(?P<name>[^#\s,:;][^,:;\t]*?)\s*[,:;\s]\s*{_NUMBERS}(?!\d)")
 _NAME_LAST = re.compile(rf"\s*{_NUMBERS}\s*[,:;\s]\s*(?P<name>[^\s,:;][^,:;\t]*?)\s*$")
 _BLACK = (0, 0, 0)
 
-ColourMap = dict[tuple[int, int, int], str]
-"""Class names by colour, red before green before blue."""
+ColorMap = dict[tuple[int, int, int], str]
+"""Class names by color, red before green before blue."""
 
 
 def _key(name: str) -> tuple[bool, tuple[str, ...]]:
@@ -80,16 +80,16 @@ def has_masks(names: Iterable[str]) -> bool:
 def read(source: Path, options: ReadOptions) -> Dataset:
     """Read masks beside photos.
 
-    With ``options.class_name``, whatever is not 0 is that class. Else grey values and palette indices are places in
+    With ``options.class_name``, whatever is not 0 is that class. Else gray values and palette indices are places in
     ``options.labels`` from 0 (put ``_background_`` first where 0 is background), 255 being void; without labels, 0 is
     background and the values are the names, unless a ``categories.json`` of `semantic.write` lies with the masks.
-    Colour masks need a colour map: ``options.colour_map``, or in the source folder ``class_dict.csv`` (name,r,g,b),
-    ``labelmap.txt`` (name:r,g,b) or ``label_colors.txt`` (r g b name). With one, palette and grey masks are read by
-    their colours too. Each class of a picture is one instance, or with ``options.split_components`` each of its
+    Color masks need a color map: ``options.color_map``, or in the source folder ``class_dict.csv`` (name,r,g,b),
+    ``labelmap.txt`` (name:r,g,b) or ``label_colors.txt`` (r g b name). With one, palette and gray masks are read by
+    their colors too. Each class of an image is one instance, or with ``options.split_components`` each of its
     connected parts. With ``options.image_root`` the photos lie there, and the source holds masks only.
 
     Raises:
-        DataError: The source is no folder, or the colour map cannot be read.
+        DataError: The source is no folder, or the color map cannot be read.
     """
     source = Path(source).absolute()
     if not source.is_dir():
@@ -98,13 +98,13 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     names = list(walk_files(folders.root))
     masks = names if folders.root == folders.source else list(walk_files(source))
     paired = pairs(names) if masks is names else _pairs_across(masks, names)
-    colours = read_colour_map(options.colour_map) if options.colour_map else _colour_map_in(source)
+    colors = read_color_map(options.color_map) if options.color_map else _color_map_in(source)
     stuff: list[str] = []
     if options.labels is None and options.class_name is None:
         table = next((name for name in masks if name.rsplit("/", 1)[-1] == "categories.json"), "categories.json")
         named, stuff = _own_categories(source / table)
         options = replace(options, labels=named)
-    units = [_read_mask(mask, photo, folders, options, colours) for mask, photo in sorted(paired.items())]
+    units = [_read_mask(mask, photo, folders, options, colors) for mask, photo in sorted(paired.items())]
     claimed = {*paired.values(), *(name for name in names if _key(name)[0])}
     return assemble(units + unlabeled_units(folders, options, claimed), options, root=folders.root, stuff=stuff)
 
@@ -117,7 +117,7 @@ def _pairs_across(masks: Iterable[str], photos: Iterable[str]) -> dict[str, str]
 
 
 def _own_categories(table: Path) -> tuple[tuple[str, ...] | None, list[str]]:
-    """The classes in the order of the grey values, and the stuff among them, as `semantic.write` leaves them."""
+    """The classes in the order of the gray values, and the stuff among them, as `semantic.write` leaves them."""
     try:
         rows = json.loads(table.read_bytes())
         names = {int(row["label"]): str(row["name"]) for row in rows}
@@ -128,17 +128,17 @@ def _own_categories(table: Path) -> tuple[tuple[str, ...] | None, list[str]]:
     return (tuple(names[label] for label in sorted(names)), stuff) if names and is_whole else (None, [])
 
 
-def _read_mask(mask: str, photo: str, folders: Folders, options: ReadOptions, colours: ColourMap) -> Unit:
+def _read_mask(mask: str, photo: str, folders: Folders, options: ReadOptions, colors: ColorMap) -> Unit:
     """Read one mask into a unit."""
     unit = Unit(mask)
     if measure(Place(folders.root / photo, photo), unit) is None:
         return unit
-    pixels = read_pixels(folders.source / mask, unit, mode="RGB" if colours and options.class_name is None else None)
+    pixels = read_pixels(folders.source / mask, unit, mode="RGB" if colors and options.class_name is None else None)
     if pixels is None:
         return unit
     if pixels.ndim == 3 and pixels.shape[2] == 2:
         pixels = pixels[..., 0]
-    if not colours and pixels.ndim == 3 and not np.any(pixels[..., :1] != pixels[..., :3]):
+    if not colors and pixels.ndim == 3 and not np.any(pixels[..., :1] != pixels[..., :3]):
         pixels = pixels[..., 0]
     labels = Labels(options)
     if options.class_name is not None:
@@ -146,7 +146,7 @@ def _read_mask(mask: str, photo: str, folders: Folders, options: ReadOptions, co
         if filled.any():
             add_region(filled, options.class_name, 0, unit, labels, options)
     elif pixels.ndim == 3:
-        _read_colours(pixels[..., :3], unit, labels, options, colours)
+        _read_colors(pixels[..., :3], unit, labels, options, colors)
     else:
         _read_values(pixels, unit, labels, options)
     return unit
@@ -154,15 +154,15 @@ def _read_mask(mask: str, photo: str, folders: Folders, options: ReadOptions, co
 
 def _read_values(pixels: NDArray[Any], unit: Unit, labels: Labels, options: ReadOptions) -> None:
     values = np.unique(pixels).tolist()
-    if set(values) <= {0, VOID} and VOID in values and len(labels.names or ()) == 1 and labels.names:
-        add_region(pixels == VOID, labels.names[0], VOID, unit, labels, options)
+    if set(values) <= {0, IGNORE_LABEL} and IGNORE_LABEL in values and len(labels.names or ()) == 1 and labels.names:
+        add_region(pixels == IGNORE_LABEL, labels.names[0], IGNORE_LABEL, unit, labels, options)
         return
-    if values in ([0, VOID], [VOID]) and options.labels is None:
+    if values in ([0, IGNORE_LABEL], [IGNORE_LABEL]) and options.labels is None:
         hint = "name the class of the pixels that are set with data.class_name or --class-name"
         unit.note("error", "no_class", "the mask holds 0 and 255 alone and names no class", hint=hint)
         return
     for value in values:
-        if value == VOID or (value == 0 and options.labels is None):
+        if value == IGNORE_LABEL or (value == 0 and options.labels is None):
             continue
         name = _name_of(int(value), options)
         if name not in SPECIAL_LABELS:
@@ -175,23 +175,21 @@ def _name_of(value: int, options: ReadOptions) -> str:
     return options.labels[value] if value < len(options.labels) else str(value)
 
 
-def _read_colours(
-    pixels: NDArray[np.uint8], unit: Unit, labels: Labels, options: ReadOptions, colours: ColourMap
-) -> None:
-    """Add a region for each class; a colour that is none takes the nearest, unless it fills an area of its own."""
-    table = colours if _BLACK in colours else {_BLACK: "_background_", **colours}
+def _read_colors(pixels: NDArray[np.uint8], unit: Unit, labels: Labels, options: ReadOptions, colors: ColorMap) -> None:
+    """Add a region for each class; a color that is none takes the nearest, unless it fills an area of its own."""
+    table = colors if _BLACK in colors else {_BLACK: "_background_", **colors}
     names = list(dict.fromkeys(table.values()))
     place = {name: number for number, name in enumerate(names)}
     known = np.array(list(table), dtype=np.int64)
     class_of = np.array([place[name] for name in table.values()], dtype=np.int64)
     codes = pixels.astype(np.int64) @ np.array([65536, 256, 1])
     found, inverse = np.unique(codes, return_inverse=True)
-    strangers = np.setdiff1d(_filled_with(codes) if colours else found, known @ np.array([65536, 256, 1]))
+    strangers = np.setdiff1d(_filled_with(codes) if colors else found, known @ np.array([65536, 256, 1]))
     for code in strangers.tolist():
-        colour = (code >> 16, (code >> 8) & 255, code & 255)
-        where = f"name it in {_COLOUR_MAPS[0]} in the source folder (name,r,g,b), or in a file for --colour-map"
+        color = (code >> 16, (code >> 8) & 255, code & 255)
+        where = f"name it in {_COLOR_MAPS[0]} in the source folder (name,r,g,b), or in a file for --color-map"
         number = int(np.searchsorted(found, code))
-        unit.note("error", "unknown_label", f"the colour {colour} names no class; {where}", shape=number)
+        unit.note("error", "unknown_label", f"the color {color} names no class; {where}", shape=number)
     if strangers.size:
         return
     classes = class_of[_nearest(found, known)][inverse].reshape(codes.shape)
@@ -201,7 +199,7 @@ def _read_colours(
 
 
 def _filled_with(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The values that fill a block of 3 x 3 pixels somewhere ``(H, W)``, or all of a smaller picture.
+    """The values that fill a block of 3 x 3 pixels somewhere ``(H, W)``, or all of a smaller image.
 
     Smoothed edges are mixtures one or two pixels wide, so they fill none.
     """
@@ -216,48 +214,48 @@ def _filled_with(codes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _nearest(codes: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The row of ``known`` ``(K, 3)`` that each colour code ``(N,)`` lies nearest to; of equals the first."""
-    colours = np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], axis=1)
+    """The row of ``known`` ``(K, 3)`` that each color code ``(N,)`` lies nearest to; of equals the first."""
+    colors = np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], axis=1)
     best = np.zeros(len(codes), dtype=np.intp)
     least = np.full(len(codes), np.iinfo(np.int64).max)
-    for number, colour in enumerate(known):
-        distance = np.sum((colours - colour) ** 2, axis=1)
+    for number, color in enumerate(known):
+        distance = np.sum((colors - color) ** 2, axis=1)
         nearer = distance < least
         best[nearer], least[nearer] = number, distance[nearer]
     return best
 
 
-def read_colour_map(path: Path) -> ColourMap:
-    """Class names by colour from a text file with a class a line: a name and three numbers from 0 to 255.
+def read_color_map(path: Path) -> ColorMap:
+    """Class names by color from a text file with a class a line: a name and three numbers from 0 to 255.
 
     The name stands before or behind the numbers; commas, colons, blanks and tabs separate. Other lines are headings.
 
     Raises:
-        DataError: The file cannot be read, names no colour, or names one twice.
+        DataError: The file cannot be read, names no color, or names one twice.
     """
     try:
         text, _ = decode_text(read_bytes(path))
     except (OSError, JsonError) as error:
-        raise DataError(f"the colour map cannot be read ({error})", file=path) from error
-    table: ColourMap = {}
+        raise DataError(f"the color map cannot be read ({error})", file=path) from error
+    table: ColorMap = {}
     for number, line in enumerate(text.splitlines(), start=1):
         match = _NAME_FIRST.match(line) or _NAME_LAST.match(line)
         if match is None:
             continue
-        colour = (int(match["r"]), int(match["g"]), int(match["b"]))
-        if max(colour) > 255 or table.get(colour, match["name"]) != match["name"]:
-            found = f"{match['name']} {colour}"
-            expected = "three numbers up to 255, each colour once"
+        color = (int(match["r"]), int(match["g"]), int(match["b"]))
+        if max(color) > 255 or table.get(color, match["name"]) != match["name"]:
+            found = f"{match['name']} {color}"
+            expected = "three numbers up to 255, each color once"
             raise DataError(
-                "a colour cannot be meant", file=path, place=f"line {number}", found=found, expected=expected
+                "a color cannot be meant", file=path, place=f"line {number}", found=found, expected=expected
             )
-        table[colour] = match["name"]
+        table[color] = match["name"]
     if not table:
-        raise DataError("the colour map names no colour", file=path, expected="lines such as: road,128,64,128")
+        raise DataError("the color map names no color", file=path, expected="lines such as: road,128,64,128")
     return table
 
 
-def _colour_map_in(source: Path) -> ColourMap:
-    """The first colour map that lies in a folder; an empty one where there is none."""
-    path = next((source / name for name in _COLOUR_MAPS if (source / name).is_file()), None)
-    return {} if path is None else read_colour_map(path)
+def _color_map_in(source: Path) -> ColorMap:
+    """The first color map that lies in a folder; an empty one where there is none."""
+    path = next((source / name for name in _COLOR_MAPS if (source / name).is_file()), None)
+    return {} if path is None else read_color_map(path)

@@ -1,4 +1,4 @@
-"""COCO panoptic: a colour PNG per image whose colours number segments, and a JSON that says what they are."""
+"""COCO panoptic: a color PNG per image whose colors number segments, and a JSON that says what they are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from d2tune.text import describe
 def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
     """Write everything that Detectron2's panoptic FPN is trained and evaluated with.
 
-    ``panoptic/*.png`` and ``panoptic.json`` are the COCO panoptic ground truth, ``stuff/*.png`` the label pictures
+    ``panoptic/*.png`` and ``panoptic.json`` are the COCO panoptic ground truth, ``stuff/*.png`` the label images
     (0 for things, 1 and up for stuff, 255 for void) and ``instances.json`` the things as COCO instances.
 
     Args:
@@ -51,7 +51,7 @@ def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
         instances = groups[image.id]
         top = paint(instances, width_px=image.width_px, height_px=image.height_px)
         ids, infos = panoptic_map(dataset, instances, top)
-        write_png(segments[image.id], to_colours(ids))
+        write_png(segments[image.id], to_colors(ids))
         write_png(stuff[image.id], separated_map(dataset, instances, top))
         name = segments[image.id].relative_to(out / "panoptic").as_posix()
         annotations.append({"image_id": image.id, "file_name": name, "segments_info": infos})
@@ -97,14 +97,14 @@ def panoptic_map(
     return ids, infos
 
 
-def to_colours(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Segment ids ``(H, W)`` as colours ``(H, W, 3)``: id = R + 256 G + 65536 B."""
+def to_colors(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Segment ids ``(H, W)`` as colors ``(H, W, 3)``: id = R + 256 G + 65536 B."""
     return np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], axis=-1).astype(np.uint8)
 
 
-def from_colours(colours: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Segment ids ``(H, W)`` from colours ``(H, W, 3)``."""
-    wide = colours.astype(np.int32)
+def from_colors(colors: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Segment ids ``(H, W)`` from colors ``(H, W, 3)``."""
+    wide = colors.astype(np.int32)
     ids: NDArray[np.int32] = wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]
     return ids
 
@@ -222,5 +222,5 @@ def _segment_ids(name: object, path: Path, unit: Unit) -> NDArray[np.int32] | No
     if png is None:
         unit.note("error", "mask_missing", f"there is no PNG {places[0]}")
         return None
-    colours = read_pixels(png, unit, mode="RGB")
-    return None if colours is None else from_colours(colours)
+    colors = read_pixels(png, unit, mode="RGB")
+    return None if colors is None else from_colors(colors)

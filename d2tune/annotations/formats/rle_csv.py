@@ -74,7 +74,7 @@ class RunError(ValueError):
 
 
 def preset_of(header: Sequence[str]) -> str | None:
-    """The dialect that has these columns, for recognising the format."""
+    """The dialect that has these columns, for recognizing the format."""
     columns = tuple(name.strip() for name in header)
     return next((name for name, preset in PRESETS.items() if columns in preset.headers), None)
 
@@ -136,7 +136,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     """Read a run-length CSV file, or all of a folder that have the dialect's columns.
 
     Args:
-        source: Folder or CSV file; pictures lie beside it or under ``options.image_root``, also in subfolders.
+        source: Folder or CSV file; images lie beside it or under ``options.image_root``, also in subfolders.
         options: How to read; ``preset`` is needed, and ``class_name`` where the dialect has no classes.
 
     Raises:
@@ -154,7 +154,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     names = (
         [source.name] if source.is_file() else [name for name in walk_files(source) if name.lower().endswith(".csv")]
     )
-    by_name = _pictures_by_name(folders.root)
+    by_name = _images_by_name(folders.root)
     units: list[Unit] = []
     for name in names:
         units += _File(name, folders, options, preset, by_name).read()
@@ -177,8 +177,8 @@ def _preset(name: str | None, file: Path | None) -> Preset:
     return PRESETS[name]
 
 
-def _pictures_by_name(root: Path) -> dict[str, list[str]]:
-    """Pictures under a folder by base name, because competitions unpack them into folders of their own."""
+def _images_by_name(root: Path) -> dict[str, list[str]]:
+    """Images under a folder by base name, because competitions unpack them into folders of their own."""
     by_name: dict[str, list[str]] = {}
     for name in walk_files(root):
         if is_image_name(name):
@@ -238,30 +238,30 @@ class _File:
             message = f"the line has {len(row)} columns, expected {len(header)}"
             whole.note("error", "bad_rle", message, line=line)
             return
-        picture, label, runs = self._cells(row, header)
-        unit = units.get(picture)
+        image, label, runs = self._cells(row, header)
+        unit = units.get(image)
         if unit is None:
-            unit = units[picture] = Unit(self.name)
-            measure(self._find(picture), unit, line=line)
+            unit = units[image] = Unit(self.name)
+            measure(self._find(image), unit, line=line)
         if label is None:
-            unit.note("error", "bad_rle", f"{picture!r} does not end in an underscore and a class", line=line)
+            unit.note("error", "bad_rle", f"{image!r} does not end in an underscore and a class", line=line)
         elif unit.image is None:
             unit.leave_out([index])
         elif runs.strip():
             self._read_runs(index, label, runs, line, unit, labels)
 
     def _cells(self, row: list[str], header: tuple[str, ...]) -> tuple[str, str | None, str]:
-        """Picture, class and runs of a row; the class is None where it should be there and is not."""
+        """Image, class and runs of a row; the class is None where it should be there and is not."""
         if not self.preset.has_classes:
             return row[0].strip(), self.options.class_name, row[1]
         if len(header) == 3:
             return row[0].strip(), row[1], row[2]
-        picture, _, label = row[0].strip().rpartition("_")
-        return (picture, label, row[1]) if picture and label else (row[0].strip(), None, row[1])
+        image, _, label = row[0].strip().rpartition("_")
+        return (image, label, row[1]) if image and label else (row[0].strip(), None, row[1])
 
-    def _find(self, picture: str) -> Place:
-        place = self.folders.finder.find(picture, folders=self.folders.search_from(self.folders.source / self.name))
-        elsewhere = self.by_name.get(picture, [])
+    def _find(self, image: str) -> Place:
+        place = self.folders.finder.find(image, folders=self.folders.search_from(self.folders.source / self.name))
+        elsewhere = self.by_name.get(image, [])
         if place.path is None and len(elsewhere) == 1:
             return Place(self.folders.root / elsewhere[0], elsewhere[0])
         return place
@@ -326,8 +326,8 @@ def write(
     for image in dataset.images:
         size = (image.width_px, image.height_px)
         rows += _rows(image.file_name, groups[image.id], size, dataset, dialect, header)
-    pictures = {_base_name(image.file_name) for image in dataset.images}
-    content = None if like is None else _as_it_was(like, dialect, rows, pictures)
+    images = {_base_name(image.file_name) for image in dataset.images}
+    content = None if like is None else _as_it_was(like, dialect, rows, images)
     if content is None:
         stream = io.StringIO()
         # the writer quotes a line feed by itself, but not a carriage return
@@ -339,33 +339,33 @@ def write(
     return [path]
 
 
-def _as_it_was(like: Path, dialect: Preset, rows: Sequence[Sequence[str]], pictures: set[str]) -> bytes | None:
-    """The content of ``like`` where it says the same of the same pictures as ``rows``, else None."""
+def _as_it_was(like: Path, dialect: Preset, rows: Sequence[Sequence[str]], images: set[str]) -> bytes | None:
+    """The content of ``like`` where it says the same of the same images as ``rows``, else None."""
     try:
         content = read_bytes(like)
         lines = list(csv.reader(io.StringIO(decode_text(content)[0], newline="")))
         if not lines or tuple(cell.strip() for cell in lines[0]) not in dialect.headers:
             return None
         regions, named = _said(lines[1:], dialect)
-        return content if named == pictures and regions == _said(rows, dialect)[0] else None
+        return content if named == images and regions == _said(rows, dialect)[0] else None
     except (OSError, JsonError, csv.Error, RunError):
         return None
 
 
 def _said(rows: Iterable[Sequence[str]], dialect: Preset) -> tuple[Counter[tuple[str, str, bytes]], set[str]]:
-    """How often each picture, class and set of pixels occurs, and which pictures are named."""
+    """How often each image, class and set of pixels occurs, and which images are named."""
     regions: Counter[tuple[str, str, bytes]] = Counter()
-    pictures: set[str] = set()
+    images: set[str] = set()
     for row in rows:
         if not any(cell.strip() for cell in row):
             continue
         name, label = row[0].strip(), row[1].strip() if len(row) == 3 else ""
         if dialect.has_classes and len(row) == 2:
             name, _, label = name.rpartition("_")
-        pictures.add(_base_name(name))
+        images.add(_base_name(name))
         if row[-1].strip():
             regions[_base_name(name), label, _joined(row[-1])] += 1
-    return regions, pictures
+    return regions, images
 
 
 def _base_name(name: str) -> str:

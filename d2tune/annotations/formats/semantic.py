@@ -1,4 +1,4 @@
-"""Instances painted on one another: semantic label pictures."""
+"""Instances painted on one another: semantic label images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from d2tune.annotations.model.types import RawRle, Rle
 from d2tune.errors import DataError
 from d2tune.files import write_json
 
-VOID = 255
+IGNORE_LABEL = 255
 """The label of pixels that belong to no class; training and evaluation pass them over."""
 
 
@@ -51,35 +51,35 @@ def _layers(one: Instance, index: int, width_px: int, height_px: int) -> list[tu
 
 
 def semantic_map(dataset: Dataset, instances: Sequence[Instance], top: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Class labels ``(H, W)`` from a painted image: the place of the category from 0, or `VOID`."""
-    return _look_up([one.category_id - 1 for one in instances], top, VOID, dataset)
+    """Class labels ``(H, W)`` from a painted image: the place of the category from 0, or `IGNORE_LABEL`."""
+    return _look_up([one.category_id - 1 for one in instances], top, IGNORE_LABEL, dataset)
 
 
 def separated_map(dataset: Dataset, instances: Sequence[Instance], top: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Labels ``(H, W)`` as Detectron2's panoptic FPN wants them: 0 for all things, 1 and up for stuff, or `VOID`."""
+    """Labels ``(H, W)`` as Detectron2's panoptic FPN wants them: 0 for things, 1 and up for stuff, or `IGNORE_LABEL`."""
     stuff = [category.id for category in dataset.categories if not category.isthing]
     label_of = {category_id: number for number, category_id in enumerate(stuff, start=1)}
-    return _look_up([label_of.get(one.category_id, 0) for one in instances], top, VOID, dataset)
+    return _look_up([label_of.get(one.category_id, 0) for one in instances], top, IGNORE_LABEL, dataset)
 
 
 def _look_up(labels: Sequence[int], top: NDArray[np.int32], void: int, dataset: Dataset) -> NDArray[np.uint8]:
-    if len(dataset.categories) > VOID:
+    if len(dataset.categories) > IGNORE_LABEL:
         raise DataError(
-            "a label picture holds at most 255 classes",
+            "a label image holds at most 255 classes",
             found=str(len(dataset.categories)),
             hint="Leave some out of the labels.",
         )
     table: NDArray[Any] = np.array([*labels, void], dtype=np.uint8)
-    labelled: NDArray[np.uint8] = table[top]
-    return labelled
+    labeled: NDArray[np.uint8] = table[top]
+    return labeled
 
 
 def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
-    """Write one grey PNG per image, and ``categories.json`` with what each grey value means.
+    """Write one gray PNG per image, and ``categories.json`` with what each gray value means.
 
     Args:
         dataset: What to write.
-        out: The folder; pictures keep their subfolders in it.
+        out: The folder; images keep their subfolders in it.
         force: Whether files that are there are overwritten.
 
     Returns:

@@ -20,7 +20,7 @@ class Draft:
     shapes: tuple[int, ...]
     segmentation: Polygons | Rle
     bbox_xywh: tuple[float, float, float, float]
-    area_px: float
+    area_px2: float
     iscrowd: bool = False
     score: float | None = None
     part_shapes: tuple[int, ...] = ()
@@ -30,7 +30,7 @@ class Draft:
 
 @dataclass(slots=True, eq=False)
 class ImageDraft:
-    """A picture before it has its id."""
+    """An image before it has its id."""
 
     file_name: str
     width_px: int
@@ -49,7 +49,7 @@ class Unit:
 
     Attributes:
         file: The annotation file, relative to the source folder.
-        image: The picture, None where it cannot be had.
+        image: The image, None where it cannot be had.
         labels: Class names of the regions seen, with the first shape that has each.
         drafts: The instances, in the order of their first shapes.
         findings: What was noticed.

@@ -45,7 +45,7 @@ class Region:
 
     Attributes:
         index: Its place among all regions of the file, from 0.
-        kind: rect, circle, ellipse, polygon, another name, or None where it lies nowhere in the picture.
+        kind: rect, circle, ellipse, polygon, another name, or None where it lies nowhere in the image.
         numbers: The numbers of its kind: x, y, width, height; cx, cy, r; cx, cy, rx, ry, theta; or ``[x, y]`` pairs.
         attributes: Region attributes by name.
     """
@@ -57,8 +57,8 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture of any version with its regions."""
+class Image:
+    """One image of any version with its regions."""
 
     name: object
     regions: tuple[Region, ...]
@@ -68,7 +68,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     """Read a VIA file, or every VIA file in a folder.
 
     Args:
-        source: Folder or JSON file; pictures lie beside the file or under ``options.image_root``.
+        source: Folder or JSON file; images lie beside the file or under ``options.image_root``.
         options: How to read; ``class_name``, ``class_attribute`` and ``pixel_offset`` are for VIA.
 
     Raises:
@@ -113,7 +113,7 @@ def is_via(value: object) -> bool:
 
 
 def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]) -> list[Unit]:
-    """Read one JSON file into a unit per picture; ``seen`` gathers the names of region attributes."""
+    """Read one JSON file into a unit per image; ``seen`` gathers the names of region attributes."""
     unit = Unit(name)
     path = folders.source / name
     try:
@@ -129,24 +129,24 @@ def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]
     if not is_via(value):
         unit.note("warning", "not_via", "the file is no VIA annotation; skipped")
         return [unit]
-    pictures = pictures_of(value)
-    attributes = {key for picture in pictures for region in picture.regions for key in region.attributes}
+    images = images_of(value)
+    attributes = {key for image in images for region in image.regions for key in region.attributes}
     seen |= attributes
     attribute = options.class_attribute
     if attribute is None and len(attributes) == 1:
         (attribute,) = attributes
     reader = _Reader(folders, options, Labels(options), attribute)
-    units = [reader.read_picture(picture, name, path) for picture in pictures]
+    units = [reader.read_image(image, name, path) for image in images]
     return [unit, *units] if unit.findings else units
 
 
-def pictures_of(value: dict[str, Any]) -> list[Picture]:
-    """The pictures of a parsed VIA file with their regions as they were drawn, unchecked."""
-    return list(_pictures_3(value) if "metadata" in value else _pictures_2(value.get("_via_img_metadata", value)))
+def images_of(value: dict[str, Any]) -> list[Image]:
+    """The images of a parsed VIA file with their regions as they were drawn, unchecked."""
+    return list(_images_3(value) if "metadata" in value else _images_2(value.get("_via_img_metadata", value)))
 
 
-def _pictures_2(entries: dict[str, Any]) -> Iterator[Picture]:
-    """Pictures of versions 1 and 2: regions are a dict "0", "1", ... or a list."""
+def _images_2(entries: dict[str, Any]) -> Iterator[Image]:
+    """Images of versions 1 and 2: regions are a dict "0", "1", ... or a list."""
     index = 0
     for entry in entries.values():
         raw = entry["regions"]
@@ -155,7 +155,7 @@ def _pictures_2(entries: dict[str, Any]) -> Iterator[Picture]:
         for row in rows:
             regions.append(_region_2(index, row if isinstance(row, dict) else {}))
             index += 1
-        yield Picture(entry["filename"], tuple(regions))
+        yield Image(entry["filename"], tuple(regions))
 
 
 def _region_2(index: int, row: dict[str, Any]) -> Region:
@@ -180,8 +180,8 @@ def _pairs(x: object, y: object) -> object:
     return [list(pair) for pair in zip(x, y, strict=True)]
 
 
-def _pictures_3(value: dict[str, Any]) -> Iterator[Picture]:
-    """Pictures of version 3: regions in ``metadata``, files through the view that each belongs to."""
+def _images_3(value: dict[str, Any]) -> Iterator[Image]:
+    """Images of version 3: regions in ``metadata``, files through the view that each belongs to."""
     texts = _Attributes3(value.get("attribute"))
     view = value["view"] if isinstance(value.get("view"), dict) else {}
     regions: dict[str, list[Region]] = {str(key): [] for key in view}
@@ -192,7 +192,7 @@ def _pictures_3(value: dict[str, Any]) -> Iterator[Picture]:
         files = view.get(key)
         fids = files.get("fid_list") if isinstance(files, dict) else None
         entry = value["file"].get(str(fids[0])) if isinstance(fids, list) and fids else None
-        yield Picture(entry.get("fname") if isinstance(entry, dict) else None, tuple(found))
+        yield Image(entry.get("fname") if isinstance(entry, dict) else None, tuple(found))
 
 
 def _region_3(index: int, row: dict[str, Any], texts: _Attributes3) -> Region:
@@ -231,27 +231,27 @@ class _Attributes3:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Turns pictures into units."""
+    """Turns images into units."""
 
     folders: Folders
     options: ReadOptions
     labels: Labels
     attribute: str | None
 
-    def read_picture(self, picture: Picture, file: str, path: Path) -> Unit:
-        """Find and measure the picture and read its regions."""
+    def read_image(self, image: Image, file: str, path: Path) -> Unit:
+        """Find and measure the image and read its regions."""
         unit = Unit(file)
-        place = self.folders.finder.find(picture.name, folders=self.folders.search_from(path))
+        place = self.folders.finder.find(image.name, folders=self.folders.search_from(path))
         if measure(place, unit) is None:
-            unit.leave_out(region.index for region in picture.regions)
+            unit.leave_out(region.index for region in image.regions)
             return unit
-        for region in picture.regions:
+        for region in image.regions:
             if region.kind is None:
-                message = f"the entry lies nowhere in {picture.name}; it is no region"
+                message = f"the entry lies nowhere in {image.name}; it is no region"
                 unit.note("info", "no_spatial_extent", message, shape=region.index)
                 continue
             if region.kind not in ("rect", "circle", "ellipse", "polygon"):
-                message = f"a region of type {describe(region.kind)} in {picture.name} has no area; skipped"
+                message = f"a region of type {describe(region.kind)} in {image.name} has no area; skipped"
                 unit.note("warning", "unsupported_shape_type", message, shape=region.index)
                 continue
             self._read_region(region, unit)

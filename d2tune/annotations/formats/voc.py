@@ -41,7 +41,7 @@ CLASS_NAMES = [
 ]
 """The twenty classes of VOC; class masks number them from 1."""
 
-VOID = 255
+IGNORE_LABEL = 255
 """The index of pixels that belong to nothing, such as the outlines of objects."""
 
 _CLASS_FOLDER, _OBJECT_FOLDER = "SegmentationClass", "SegmentationObject"
@@ -69,7 +69,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
 
 
 def _unlabeled(folders: Folders, options: ReadOptions, units: Sequence[Unit]) -> list[Unit]:
-    """Pictures without annotation; the masks are no pictures."""
+    """Images without annotation; the masks are no images."""
     claimed = [unit.image.file_name for unit in units if unit.image is not None]
     claimed += [name for name in walk_files(folders.root) if _folder_in(name) is not None]
     return unlabeled_units(folders, options, claimed)
@@ -113,26 +113,26 @@ def _read_xml(name: str, folders: Folders, labels: Labels) -> Unit:
 
 
 def _find(name: str | None, path: Path, folders: Folders) -> Place:
-    """The picture by its name, else by the name of the XML file."""
-    search = picture_folders(path, folders)
+    """The image by its name, else by the name of the XML file."""
+    search = image_folders(path, folders)
     place = folders.finder.find(name.strip(), folders=search) if name and name.strip() else None
     if place is not None and (place.path is not None or PurePosixPath(place.file_name).suffix):
         return place
     return (
         find_by_stem(path.stem, search, folders.finder)
         or place
-        or Place(None, "", f"the file names no picture, and none is called {path.stem}")
+        or Place(None, "", f"the file names no image, and none is called {path.stem}")
     )
 
 
-def picture_folders(path: Path, folders: Folders) -> tuple[Path, ...]:
-    """Where the pictures of a VOC file lie: in JPEGImages or images beside its folder, or near the file."""
+def image_folders(path: Path, folders: Folders) -> tuple[Path, ...]:
+    """Where the images of a VOC file lie: in JPEGImages or images beside its folder, or near the file."""
     above = path.parent.parent
     return (folders.root / "JPEGImages", folders.root, path.parent, above / "JPEGImages", above / "images", above)
 
 
 def find_by_stem(stem: str, search: Iterable[Path], finder: ImageFinder) -> Place | None:
-    """The first picture called ``stem`` with any suffix."""
+    """The first image called ``stem`` with any suffix."""
     for folder in dict.fromkeys(search):
         if folder.is_dir():
             for suffix in (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp"):
@@ -173,9 +173,9 @@ def has_masks(names: Iterable[str]) -> bool:
 def read_masks(source: Path, options: ReadOptions) -> Dataset:
     """Read VOC masks: ``SegmentationClass/*.png`` and, for single objects, ``SegmentationObject/*.png``.
 
-    The PNGs are palette pictures whose indices count: VOC's classes from 1, or the place in ``options.labels`` from
+    The PNGs are palette images whose indices count: VOC's classes from 1, or the place in ``options.labels`` from
     1 where those are no classes of VOC and none of VOC's is renamed; 0 is background and 255 void. Without an object
-    mask, each class of a picture is one instance, or with ``options.split_components`` each of its connected parts.
+    mask, each class of an image is one instance, or with ``options.split_components`` each of its connected parts.
 
     Raises:
         DataError: The source is no folder.
@@ -190,7 +190,7 @@ def read_masks(source: Path, options: ReadOptions) -> Dataset:
 
 
 def _read_mask(name: str, folders: Folders, options: ReadOptions) -> Unit:
-    """Read the class mask and object mask of one picture into a unit."""
+    """Read the class mask and object mask of one image into a unit."""
     unit = Unit(name)
     path = folders.source / name
     parts = PurePosixPath(name).parts
@@ -198,7 +198,7 @@ def _read_mask(name: str, folders: Folders, options: ReadOptions) -> Unit:
     top = folders.source.joinpath(*parts[:at])
     search = (top / "JPEGImages", top / "images", top, folders.root)
     place = find_by_stem(path.stem, search, folders.finder)
-    if measure(place or Place(None, "", f"there is no picture {search[0] / path.stem}.*"), unit) is None:
+    if measure(place or Place(None, "", f"there is no image {search[0] / path.stem}.*"), unit) is None:
         return unit
     classes = read_indices(path, unit)
     if classes is None:
@@ -210,7 +210,7 @@ def _read_mask(name: str, folders: Folders, options: ReadOptions) -> Unit:
         if objects is not None:
             _read_objects(objects, classes, unit, labels, options)
         return unit
-    for value in np.unique(classes[(classes != 0) & (classes != VOID)]).tolist():
+    for value in np.unique(classes[(classes != 0) & (classes != IGNORE_LABEL)]).tolist():
         add_region(classes == value, _class_name(value, options), value, unit, labels, options)
     return unit
 
@@ -219,10 +219,10 @@ def _read_objects(
     objects: NDArray[Any], classes: NDArray[Any], unit: Unit, labels: Labels, options: ReadOptions
 ) -> None:
     """Each object index is one instance; its class is the one that most of its pixels have."""
-    for value in np.unique(objects[(objects != 0) & (objects != VOID)]).tolist():
+    for value in np.unique(objects[(objects != 0) & (objects != IGNORE_LABEL)]).tolist():
         mask = objects == value
         below = classes[mask]
-        below = below[(below != 0) & (below != VOID)]
+        below = below[(below != 0) & (below != IGNORE_LABEL)]
         if not below.size:
             message = f"object {value} lies on no class in {_CLASS_FOLDER}"
             unit.note("error", "unknown_label", message, shape=value)
@@ -252,10 +252,10 @@ def add_region(mask: Mask, label: str, shape: int, unit: Unit, labels: Labels, o
 
 
 def read_indices(path: Path, unit: Unit) -> NDArray[Any] | None:
-    """The values ``(H, W)`` of a grey or palette picture of the unit's size; None with the error that says why not."""
+    """The values ``(H, W)`` of a gray or palette image of the unit's size; None with the error that says why not."""
     pixels = read_pixels(path, unit)
     if pixels is not None and pixels.ndim != 2:
-        unit.note("error", "mask_undecodable", f"{path} is a colour picture, expected palette or grey values")
+        unit.note("error", "mask_undecodable", f"{path} is a color image, expected palette or gray values")
         return None
     return pixels
 
@@ -264,7 +264,7 @@ def read_pixels(path: Path, unit: Unit, *, mode: str | None = None) -> NDArray[A
     """The values of a mask, ``(H, W)`` or ``(H, W, C)``, which must have the size of the unit's image.
 
     Args:
-        path: The picture; its size is checked before it is decoded.
+        path: The image; its size is checked before it is decoded.
         unit: Takes the error that says why there is none.
         mode: Pillow's mode to convert to; None keeps what is stored, palettes as their indices.
     """
@@ -275,20 +275,20 @@ def read_pixels(path: Path, unit: Unit, *, mode: str | None = None) -> NDArray[A
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            picture = PilImage.open(path)
-        with picture:
-            if picture.size != wanted:
-                found = f"{picture.width} x {picture.height}"
-                message = f"{path.name} has {found} px, the picture {wanted[0]} x {wanted[1]}"
+            image = PilImage.open(path)
+        with image:
+            if image.size != wanted:
+                found = f"{image.width} x {image.height}"
+                message = f"{path.name} has {found} px, the image {wanted[0]} x {wanted[1]}"
                 unit.note("error", "size_mismatch", message)
                 return None
-            pixels = np.asarray(picture.convert(mode) if mode else picture)
-    except Exception as error:  # Pillow raises a dozen kinds for broken pictures
+            pixels = np.asarray(image.convert(mode) if mode else image)
+    except Exception as error:  # Pillow raises a dozen kinds for broken images
         unit.note("error", "mask_undecodable", f"{path} cannot be read ({error})")
         return None
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
 
 
 def is_mask_name(name: str) -> bool:
-    """Whether a file can be a mask picture."""
+    """Whether a file can be a mask image."""
     return is_image_name(name) and not name.lower().endswith((".jpg", ".jpeg"))

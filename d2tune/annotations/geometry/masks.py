@@ -25,9 +25,9 @@ def rasterize(polygons: Sequence[Points], *, width_px: int, height_px: int) -> l
     """
     if not polygons:
         return []
-    many_vertices = LENGTH_LIMIT_PX / max(width_px, height_px)  # no edge is longer than the picture
+    many_vertices = LENGTH_LIMIT_PX / max(width_px, height_px)  # no edge is longer than the image
     if any(len(part) > many_vertices and outline_length_px(part) > LENGTH_LIMIT_PX for part in polygons):
-        raise PointError("outline_too_complex", f"it is longer than {LENGTH_LIMIT_PX:,} px on the picture")
+        raise PointError("outline_too_complex", f"it is longer than {LENGTH_LIMIT_PX:,} px on the image")
     rles: list[RawRle] = coco_mask.frPyObjects([part.reshape(-1) for part in polygons], height_px, width_px)
     return rles
 

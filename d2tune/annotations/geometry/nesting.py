@@ -45,7 +45,7 @@ def nesting(rles: Sequence[RawRle], areas_px: Sequence[float]) -> list[list[int]
         cells[tuple(key)].append(index)
     grids = sorted({key[:2] for key in cells})
     areas = np.asarray(areas_px)
-    pairs = neighbours = 0
+    pairs = neighbors = 0
     for inner, ((x, y), (level_x, level_y)) in enumerate(zip(low.tolist(), levels.tolist(), strict=True)):
         near: list[int] = []
         for grid_x, grid_y in grids:
@@ -59,9 +59,9 @@ def nesting(rles: Sequence[RawRle], areas_px: Sequence[float]) -> list[list[int]
         is_larger = (areas[outer] > areas[inner]) | ((areas[outer] == areas[inner]) & (outer < inner))
         fits = is_larger & (low[outer] <= low[inner]).all(axis=1) & (high[outer] >= high[inner]).all(axis=1)
         outer = outer[fits]
-        neighbours += len(near)
+        neighbors += len(near)
         pairs += len(outer)
-        if pairs > PAIRS_LIMIT or neighbours > NEIGHBOURS_LIMIT:
+        if pairs > PAIRS_LIMIT or neighbors > NEIGHBOURS_LIMIT:
             raise CrowdedGroupError(f"the group has {len(rles)} parts, too many of them on top of one another")
         if len(outer):
             # with "crowd", the overlap is divided by the area of the inner part alone

@@ -1,4 +1,4 @@
-"""Polygons and masks: checked, clipped, rasterised, and traced back.
+"""Polygons and masks: checked, clipped, rasterized, and traced back.
 
 Coordinates are continuous pixels: pixel ``i`` covers ``[i, i + 1)``, so the image is the rectangle from ``(0, 0)``
 to ``(width_px, height_px)``. A polygon is filled by the even-odd rule. Nothing reaches pycocotools that was not
@@ -21,10 +21,10 @@ COORDINATE_LIMIT_PX = 1e12
 """Beyond this a coordinate is a mistake, not a place; up to here clipping is exact enough."""
 
 LENGTH_LIMIT_PX = 4_000_000
-"""Longer outlines are not rasterised: pycocotools takes 80 bytes a pixel of length, and crashes on very long ones."""
+"""Longer outlines are not rasterized: pycocotools takes 80 bytes a pixel of length, and crashes on very long ones."""
 
 PARTS_LIMIT = 10_000
-"""So often may an outline come in over one border of the picture."""
+"""So often may an outline come in over one border of the image."""
 
 MEETINGS_LIMIT = 20_000_000
 """So many pairs of edges of an outline are looked at for crossings."""
@@ -83,7 +83,7 @@ def _refuse_far(flat: Sequence[float]) -> None:
             message = f"point {index // 2} holds {value}, which is no number"
             raise PointError("non_finite_coordinate", message)
         if abs(value) > COORDINATE_LIMIT_PX:
-            message = f"point {index // 2} lies beyond {COORDINATE_LIMIT_PX:.0e} px, which no picture has"
+            message = f"point {index // 2} lies beyond {COORDINATE_LIMIT_PX:.0e} px, which no image has"
             raise PointError("bad_point", message)
 
 
@@ -103,7 +103,7 @@ def _following(points: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([points[1:], points[:1]])
 
 
-def signed_area_px(points: Points) -> float:
+def signed_area_px2(points: Points) -> float:
     """The shoelace area of a polygon ``(V, 2)``, positive where it turns from x to y."""
     x, y = points[:, 0] - points[0, 0], points[:, 1] - points[0, 1]
     return float(0.5 * (np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])))
@@ -115,10 +115,10 @@ def has_no_area(points: Points) -> bool:
         return True
     width_px, height_px = points.max(axis=0) - points.min(axis=0)
     limit = no_area_limit_px(float(width_px), float(height_px))
-    if abs(signed_area_px(points)) > limit:
+    if abs(signed_area_px2(points)) > limit:
         return False
     crossing, _ = _meetings(points)
-    return not crossing and _even_odd_area_px(points) <= limit
+    return not crossing and _even_odd_area_px2(points) <= limit
 
 
 def no_area_limit_px(width_px: Any, height_px: Any) -> Any:
@@ -139,8 +139,8 @@ def winds_wrongly(points: Points) -> bool:
     crossing, touching = _meetings(points)
     if crossing or not touching:
         return crossing
-    signed = abs(signed_area_px(points))
-    return abs(_even_odd_area_px(points) - signed) > 1e-6 * (1 + signed)
+    signed = abs(signed_area_px2(points))
+    return abs(_even_odd_area_px2(points) - signed) > 1e-6 * (1 + signed)
 
 
 def _is_star_shaped(points: Points) -> bool:
@@ -155,7 +155,7 @@ def _is_star_shaped(points: Points) -> bool:
 
 
 def _meetings(points: Points) -> tuple[bool, bool]:
-    """Whether two edges cross inside both, and whether two edges that are not neighbours touch."""
+    """Whether two edges cross inside both, and whether two edges that are not neighbors touch."""
     count = len(points)
     if count < 4:
         return False, False
@@ -164,7 +164,7 @@ def _meetings(points: Points) -> tuple[bool, bool]:
     if count <= _FEW_EDGES:
         shared = (low[:, None, 0] <= high[None, :, 0]) & (low[:, None, 1] <= high[None, :, 1])
         a, b = np.nonzero(shared & shared.T & _LATER_EDGES[:count, :count])
-        if len(a) < 2:  # the last edge and the first, which are neighbours
+        if len(a) < 2:  # the last edge and the first, which are neighbors
             return False, False
         extent = high.max(axis=0) - low.min(axis=0)
         return _pairs_meet(points, ends, a, b, 1e-12 * max(float(extent.max()), 1.0) ** 2)
@@ -199,7 +199,7 @@ def _meetings(points: Points) -> tuple[bool, bool]:
 def _pairs_meet(
     points: Points, ends: Points, a: NDArray[np.intp], b: NDArray[np.intp], scale: float
 ) -> tuple[bool, bool]:
-    """Whether any edge pairs ``(a, b)``, both ``(K,)``, cross, and whether any touch that are not neighbours."""
+    """Whether any edge pairs ``(a, b)``, both ``(K,)``, cross, and whether any touch that are not neighbors."""
     gap = np.abs(a - b)
     apart = (gap > 1) & (gap < len(points) - 1)
     a, b = a[apart], b[apart]
@@ -226,7 +226,7 @@ def _signs(values: NDArray[np.float64], scale: float) -> NDArray[np.int8]:
     return (values > scale).astype(np.int8) - (values < -scale).astype(np.int8)
 
 
-def _even_odd_area_px(points: Points) -> float:
+def _even_odd_area_px2(points: Points) -> float:
     """The exact even-odd area of a polygon whose edges do not cross: the sum of trapezoids between vertex heights."""
     ends = _following(points)
     level, rank = np.unique(points[:, 1], return_inverse=True)
@@ -340,14 +340,14 @@ def _cut_apart(points: Points, axis: int, border_px: float, inward: float) -> li
     if not len(entries):
         return []
     if len(entries) > PARTS_LIMIT:
-        raise PointError("outline_too_complex", f"it goes over the border of the picture {len(entries):,} times")
+        raise PointError("outline_too_complex", f"it goes over the border of the image {len(entries):,} times")
     exits = np.roll(exits, -int(np.searchsorted(exits, entries[0], side="right")))
     chains = []
     for entry, leave in zip(entries.tolist(), exits.tolist(), strict=True):
         steps = np.arange(entry + 1, (leave if leave > entry else leave + count) + 1) % count
         chains.append(np.concatenate([met[entry : entry + 1], points[steps], met[leave : leave + 1]]))
     tips = np.array([tip for chain in chains for tip in (chain[0], chain[-1])])
-    inner = np.array([neighbour for chain in chains for neighbour in (chain[1], chain[-2])])
+    inner = np.array([neighbor for chain in chains for neighbor in (chain[1], chain[-2])])
     step = inner - tips
     lean = step[:, 1 - axis] / np.abs(step[:, axis])
     order = np.lexsort((lean, tips[:, 1 - axis]))
@@ -381,7 +381,7 @@ def rectangle_points(first: Sequence[float], second: Sequence[float]) -> Points:
 def round_vertex_count(radius_px: float) -> int:
     """Vertices for a circle: the outline stays within 0.1 px of it; at least 24, a multiple of 4.
 
-    Circles larger than any picture get no more vertices than one of a million pixels.
+    Circles larger than any image get no more vertices than one of a million pixels.
 
     The gap between a circle and a chord over the angle ``2 a`` is ``r (1 - cos a)``, so ``a = acos(1 - 0.1 / r)``.
     """
@@ -391,7 +391,7 @@ def round_vertex_count(radius_px: float) -> int:
 
 
 def ellipse_points(
-    centre: Sequence[float], radius_x_px: float, radius_y_px: float, *, theta_rad: float = 0.0
+    center: Sequence[float], radius_x_px: float, radius_y_px: float, *, theta_rad: float = 0.0
 ) -> Points:
     """A polygon ``(V, 2)`` with the area of the ellipse; ``theta_rad`` turns it from x towards y.
 
@@ -403,7 +403,7 @@ def ellipse_points(
     quarter = np.arange(count) * (2 * math.pi / count)
     x, y = scale * radius_x_px * np.cos(quarter), scale * radius_y_px * np.sin(quarter)
     cos, sin = math.cos(theta_rad), math.sin(theta_rad)
-    return np.stack([centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos], axis=1)
+    return np.stack([center[0] + x * cos - y * sin, center[1] + x * sin + y * cos], axis=1)
 
 
 def outline_length_px(points: Points) -> float:

@@ -1,6 +1,6 @@
 """The headers of plain JPEG and PNG files, read without Pillow.
 
-Pillow takes a fifth of a millisecond to open a picture, most of it for what a header is not asked for. What is read
+Pillow takes a fifth of a millisecond to open an image, most of it for what a header is not asked for. What is read
 here is only what both read alike; for anything else, broken or merely unusual, the answer is None and Pillow decides.
 """
 
@@ -26,7 +26,7 @@ _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 
 
 def quick_size(stream: BinaryIO) -> Size | None:
-    """Measure a picture from the start of a file, or from the heads of a PNG's chunks.
+    """Measure an image from the start of a file, or from the heads of a PNG's chunks.
 
     Args:
         stream: The file, at its beginning.
@@ -119,9 +119,9 @@ def _exif_orientation(block: bytes) -> int | None:
 
 
 def _png_size(content: bytes, stream: BinaryIO) -> Size | None:
-    """Check the chunks before the pixels, and that nothing behind them turns the picture (PNG, section 5)."""
-    width_px, height_px, bits, colour = struct.unpack_from(">IIBB", content, 16)
-    if content[8:16] != b"\0\0\0\rIHDR" or bits not in _PNG_BITS.get(colour, ()) or content[26:29] != b"\0\0\0":
+    """Check the chunks before the pixels, and that nothing behind them turns the image (PNG, section 5)."""
+    width_px, height_px, bits, color = struct.unpack_from(">IIBB", content, 16)
+    if content[8:16] != b"\0\0\0\rIHDR" or bits not in _PNG_BITS.get(color, ()) or content[26:29] != b"\0\0\0":
         return None
     at, name = 8, b""
     while name != b"IDAT":

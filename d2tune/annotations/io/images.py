@@ -1,4 +1,4 @@
-"""Pictures on disk: found inside the data root, and measured from their headers alone.
+"""Images on disk: found inside the data root, and measured from their headers alone.
 
 Paths are handled as text here: for tens of thousands of files ``Path`` costs several times as much.
 """
@@ -37,12 +37,12 @@ _MAGIC = (
 
 
 class ImageError(ValueError):
-    """A file that is no picture, is cut off in its header, or claims an absurd size."""
+    """A file that is no image, is cut off in its header, or claims an absurd size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a picture's header says.
+    """What an image's header says.
 
     Attributes:
         width_px: Width as shown, after EXIF orientation.
@@ -56,18 +56,18 @@ class Header:
 
     @property
     def swapped(self) -> bool:
-        """Whether the picture is stored lying on its side."""
+        """Whether the image is stored lying on its side."""
         return self.orientation >= 5
 
 
 def read_header(source: Path | bytes) -> Header:
-    """Measure a picture without decoding it.
+    """Measure an image without decoding it.
 
     Args:
         source: The file, or its content.
 
     Raises:
-        ImageError: It is no picture that Pillow knows, or it is cut off or hostile.
+        ImageError: It is no image that Pillow knows, or it is cut off or hostile.
     """
     if isinstance(source, Path) and not os.path.isfile(source):
         raise ImageError("the file is not there, or no regular file")
@@ -96,33 +96,33 @@ def _full_header(source: Path | bytes) -> Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PilImage.open(stream) as picture:
-                width_px, height_px = picture.size
-                orientation = _orientation(picture)
-                is_turned = picture.format == "TIFF"
+            with PilImage.open(stream) as image:
+                width_px, height_px = image.size
+                orientation = _orientation(image)
+                is_turned = image.format == "TIFF"
     except PilImage.DecompressionBombError as error:
-        raise ImageError(f"the picture claims a size that cannot be meant ({error})") from error
+        raise ImageError(f"the image claims a size that cannot be meant ({error})") from error
     except UnidentifiedImageError as error:
-        raise ImageError("the file is empty, cut off or no picture") from error
+        raise ImageError("the file is empty, cut off or no image") from error
     except (OSError, ValueError, SyntaxError, KeyError, IndexError, EOFError, TypeError, OverflowError) as error:
-        raise ImageError(f"the picture's header cannot be read ({error})") from error
+        raise ImageError(f"the image's header cannot be read ({error})") from error
     if width_px < 1 or height_px < 1:
-        raise ImageError(f"the picture claims to be {width_px} x {height_px} pixels")
+        raise ImageError(f"the image claims to be {width_px} x {height_px} pixels")
     if orientation >= 5 and not is_turned:
         width_px, height_px = height_px, width_px
     return Header(width_px, height_px, orientation)
 
 
-def _orientation(picture: Any) -> int:
+def _orientation(image: Any) -> int:
     """The EXIF orientation, without the decoding that Pillow does to find it at the end of a PNG."""
     from PIL import Image as PilImage
 
     try:
-        exif = PilImage.Image.getexif(picture)
-        if picture.format == "PNG" and not exif:
-            exif.load(_late_exif(picture.fp))
+        exif = PilImage.Image.getexif(image)
+        if image.format == "PNG" and not exif:
+            exif.load(_late_exif(image.fp))
         value = exif.get(_ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block leaves a picture that every viewer shows unturned
+    except Exception:  # a broken EXIF block leaves an image that every viewer shows unturned
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -139,7 +139,7 @@ def _late_exif(stream: Any) -> bytes:
 
 
 def magic_suffix(content: bytes) -> str | None:
-    """The file suffix that the first bytes call for, or None where they are no picture's."""
+    """The file suffix that the first bytes call for, or None where they are no image's."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return ".webp"
     return next((suffix for start, suffix in _MAGIC if content.startswith(start)), None)
@@ -147,7 +147,7 @@ def magic_suffix(content: bytes) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a picture should be.
+    """Where an image should be.
 
     Attributes:
         path: The file, absolute; None where there is none that may be used.
@@ -163,11 +163,11 @@ class Place:
 
 
 class ImageFinder:
-    """Finds the pictures that annotation files name, and refuses those outside the data root.
+    """Finds the images that annotation files name, and refuses those outside the data root.
 
     Args:
         root: The folder that ``file_name`` is relative to.
-        allow_outside: Whether pictures may lie outside of it.
+        allow_outside: Whether images may lie outside of it.
     """
 
     def __init__(self, root: Path, *, allow_outside: bool) -> None:
@@ -178,12 +178,12 @@ class ImageFinder:
         self._absolute_folders: dict[Path, str] = {}
 
     def find(self, text: object, *, folders: tuple[Path, ...]) -> Place:
-        """Find the picture called ``text``, seen from each of ``folders`` in turn.
+        """Find the image called ``text``, seen from each of ``folders`` in turn.
 
         Windows backslashes and ``..`` are understood.
         """
         if not isinstance(text, str) or not text.strip() or "\0" in text:
-            return Place(None, "", f"no picture is named: found {text!r:.60}")
+            return Place(None, "", f"no image is named: found {text!r:.60}")
         name = text.replace("\\", "/")
         tried = [os.path.normpath(os.path.join(self._absolute(folder), name)) for folder in folders]
         if re.match(r"[A-Za-z]:/", name):
@@ -219,17 +219,17 @@ class ImageFinder:
         return known
 
     def _missing(self, name: str, tried: str, outside: str | None, folder: Path) -> Place:
-        base = PurePosixPath(name).name or "picture"
+        base = PurePosixPath(name).name or "image"
         file_name = self._inside(tried) or self._inside(os.path.join(os.path.abspath(folder), base)) or base
         hint = None
         if is_file(os.path.join(folder, base)):
-            hint = f"a picture called {base} lies beside the annotation file"
+            hint = f"an image called {base} lies beside the annotation file"
         if outside is not None:
-            message = f"the picture {outside} lies outside the data root {self.root}"
+            message = f"the image {outside} lies outside the data root {self.root}"
             return Place(
                 None, file_name, message, hint or "name its folder with --image-root, or allow it with --allow-outside"
             )
-        return Place(None, file_name, f"there is no picture {tried}", hint)
+        return Place(None, file_name, f"there is no image {tried}", hint)
 
     def _inside(self, path: str) -> str | None:
         """``path`` relative to the root, by its text alone; None where that leads outside."""
@@ -297,5 +297,5 @@ def _holds(test: Callable[[], bool]) -> bool:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's suffix is that of a picture."""
+    """Whether a file's suffix is that of an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES

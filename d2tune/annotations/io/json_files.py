@@ -19,7 +19,7 @@ DEPTH_LIMIT = 100
 
 _DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONGEST_EXACT = b"0" * 19
-_EMBEDDED_PICTURE = re.compile(rb'"imageData"\s*:\s*"')
+_EMBEDDED_IMAGE = re.compile(rb'"imageData"\s*:\s*"')
 
 
 class JsonError(ValueError):
@@ -110,8 +110,8 @@ def decode_json(content: bytes) -> tuple[Any, bool]:
 
 def _may_hold_long_numbers(content: bytes) -> bool:
     """Whether there are so many digits in a row that orjson might make a rounded number of a whole one."""
-    if picture := _EMBEDDED_PICTURE.search(content):
-        content = content[: picture.end()] + content[content.find(b'"', picture.end()) :]
+    if image := _EMBEDDED_IMAGE.search(content):
+        content = content[: image.end()] + content[content.find(b'"', image.end()) :]
     return _LONGEST_EXACT in content.translate(_DIGITS_AS_ZEROS)
 
 

@@ -20,7 +20,7 @@ from d2tune.files import write_bytes
 def beside(images: Sequence[Image], folder: Path, suffix: str) -> dict[int, Path]:
     """A file for every image id: its name below ``folder`` with another suffix.
 
-    Where two pictures differ by their suffix alone, both keep theirs before the new one.
+    Where two images differ by their suffix alone, both keep theirs before the new one.
     """
     stems = [str(PurePosixPath(image.file_name).with_suffix("")) for image in images]
     uses = Counter(stems)
@@ -49,7 +49,7 @@ def refuse_existing(paths: Iterable[Path], *, force: bool) -> None:
 
 
 def png_bytes(pixels: NDArray[Any]) -> bytes:
-    """A PNG of grey values ``(H, W)`` or colours ``(H, W, 3)``, both uint8."""
+    """A PNG of gray values ``(H, W)`` or colors ``(H, W, 3)``, both uint8."""
     from PIL import Image as PilImage
 
     stream = io.BytesIO()

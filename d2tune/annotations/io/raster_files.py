@@ -36,7 +36,7 @@ _GDAL_NODATA_TAG = 42113
 _ORIENTATION_TAG = 274
 _WHITE_IS_ZERO, _PALETTE, _CMYK, _YCBCR, _CIELAB = 0, 3, 5, 6, 8
 _BUILT_IN_COMPRESSIONS = frozenset({1, 8, 32773, 32946, 34925})
-_DEEP_COLOUR = ((16, 2), (16, 4), (16, 6))
+_DEEP_COLOR = ((16, 2), (16, 4), (16, 6))
 
 
 class Pixels(Protocol):
@@ -156,7 +156,7 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # each library raises a dozen kinds for broken files
         raise DataError(
-            f"the picture cannot be read ({error or type(error).__name__})",
+            f"the image cannot be read ({error or type(error).__name__})",
             file=path,
             expected="a whole photo, TIFF, .npy or .npz file with 2 to 4 axes",
             hint="Replace the file, or save it again.",
@@ -168,13 +168,13 @@ def open_arrays(path: Path, *, indices: bool) -> list[StoredArray]:
 
     Args:
         path: A photo, a TIFF, or a NumPy file.
-        indices: Keep the indices of palettes in the place of their colours.
+        indices: Keep the indices of palettes in the place of their colors.
 
     Raises:
-        DataError: It is missing, broken, or holds something that is no picture.
+        DataError: It is missing, broken, or holds something that is no image.
     """
     if not path.is_file():
-        raise DataError("there is no such picture", file=path, hint="Check the path.")
+        raise DataError("there is no such image", file=path, hint="Check the path.")
     suffix = path.suffix.lower()
     with reading(path):
         if suffix in ARRAY_SUFFIXES:
@@ -210,14 +210,14 @@ def _open_numpy(path: Path) -> StoredArray:
                     file=path,
                     found=", ".join(names) or "none",
                     expected="a single array, or one called arr_0",
-                    hint="Save the picture's array in a file of its own.",
+                    hint="Save the image's array in a file of its own.",
                 )
             content = content["arr_0" if "arr_0" in names else names[0]]
     return StoredArray(content, layout_of(content.shape))
 
 
 class _Photo:
-    """A picture that Pillow reads, decoded whole when the first window of it is asked for."""
+    """An image that Pillow reads, decoded whole when the first window of it is asked for."""
 
     def __init__(self, path: Path, *, indices: bool) -> None:
         from PIL import Image as PilImage
@@ -225,10 +225,10 @@ class _Photo:
         header = read_header(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PilImage.open(path) as picture:
-                mode = picture.mode
+            with PilImage.open(path) as image:
+                mode = image.mode
         self._path = path
-        self._is_deep = _is_deep_colour(path)
+        self._is_deep = _is_deep_color(path)
         self._mode = None if mode.startswith("I") or mode in ("F", "L") or indices else "RGB"
         if mode in ("1", "LA", "La") and not indices:
             self._mode = "L"
@@ -254,10 +254,10 @@ class _Photo:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PilImage.open(self._path) as picture:
-                picture.load()
-                ImageOps.exif_transpose(picture, in_place=True)
-                return np.asarray(picture.convert(self._mode) if self._mode else picture).astype(self.dtype)
+            with PilImage.open(self._path) as image:
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return np.asarray(image.convert(self._mode) if self._mode else image).astype(self.dtype)
 
     def _decoded_deep(self) -> NDArray[Any]:
         """A PNG of 16 bits and several channels, which Pillow would reduce to 8 bits; alpha is dropped."""
@@ -274,10 +274,10 @@ def _open_photo(path: Path, *, indices: bool) -> StoredArray:
     return StoredArray(pixels, Layout(0, 1, (2,)))
 
 
-def _is_deep_colour(path: Path) -> bool:
+def _is_deep_color(path: Path) -> bool:
     with path.open("rb") as stream:
         start = stream.read(26)
-    return start.startswith(b"\x89PNG\r\n\x1a\n") and len(start) == 26 and (start[24], start[25]) in _DEEP_COLOUR
+    return start.startswith(b"\x89PNG\r\n\x1a\n") and len(start) == 26 and (start[24], start[25]) in _DEEP_COLOR
 
 
 def _open_tiff(path: Path, *, indices: bool) -> list[StoredArray]:
@@ -294,16 +294,16 @@ def _open_tiff(path: Path, *, indices: bool) -> list[StoredArray]:
         is_lone = len(series) == 1 and len(series[0].pages) == 1
         tag = page.tags.get(_ORIENTATION_TAG)
         is_turned = tag is not None and tag.value in range(2, 9)
-        is_grey_or_colour = page.samplesperpixel in (1, 3)
-        is_colour = is_turned or page.photometric in (_WHITE_IS_ZERO, _PALETTE, _CMYK, _CIELAB)
-        if is_lone and is_colour and not indices and page.dtype in (np.uint8, np.bool_):
+        is_gray_or_color = page.samplesperpixel in (1, 3)
+        is_color = is_turned or page.photometric in (_WHITE_IS_ZERO, _PALETTE, _CMYK, _CIELAB)
+        if is_lone and is_color and not indices and page.dtype in (np.uint8, np.bool_):
             return [_open_photo(path, indices=False)]
         if is_turned:
             raise ValueError(f"it is stored turned, orientation {tag.value}, and must be saved upright")
         if page.photometric == _YCBCR or not _decodes(page):
             if is_lone and _is_installed("rasterio"):
                 return [_open_with_rasterio(path)]
-            if is_lone and is_grey_or_colour:
+            if is_lone and is_gray_or_color:
                 return [_open_photo(path, indices=indices)]
             raise ValueError(
                 f"its compression {page.compression.name} needs `pip install "
@@ -335,7 +335,7 @@ def _decodes(page: Any) -> bool:
 
 
 def _open_series(path: Path, tiff: Any, series: Any) -> StoredArray:
-    """One picture of a TIFF; all its pages and bands are channels, pages slowest.
+    """One image of a TIFF; all its pages and bands are channels, pages slowest.
 
     Where tifffile wrote a plain array, and the file does not say what its axes are, they are told as those of an
     array.

@@ -1,9 +1,9 @@
-"""Pictures of any number of channels, read window by window.
+"""Images of any number of channels, read window by window.
 
-A picture is a photo, a ``.npy`` or ``.npz`` array, a TIFF with any number of pages and bands, or a folder of such
+An image is a photo, a ``.npy`` or ``.npz`` array, a TIFF with any number of pages and bands, or a folder of such
 files whose channels are stacked. How channels are told from rows and columns stands in `raster_files.layout_of`.
 
-- Photos have 1 channel where they are grey (8 or 16 bits) and 3 where they are coloured: red, green, blue. Their EXIF
+- Photos have 1 channel where they are gray (8 or 16 bits) and 3 where they are colored: red, green, blue. Their EXIF
   orientation is applied, their alpha dropped, and palettes are resolved.
 - All bands and pages of a TIFF are channels, the fourth of four as well, which many programs mark as alpha when it is
   near infrared. Overviews and mask pages are passed over.
@@ -43,7 +43,7 @@ _GEO_DRIVERS = {
 
 @dataclass(frozen=True, slots=True)
 class Georeference:
-    """Where on earth a picture lies.
+    """Where on earth an image lies.
 
     Attributes:
         crs: Coordinate reference system as WKT text; None where only the transform is known.
@@ -62,7 +62,7 @@ class _Member:
         path: The file.
         array: Its values.
         channels: The channels that are used.
-        places: Where they go in the picture.
+        places: Where they go in the image.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class _Member:
 
 
 class Raster:
-    """A picture of any number of channels that windows are read from; a context manager.
+    """An image of any number of channels that windows are read from; a context manager.
 
     Args:
         path: The file or folder.
@@ -100,7 +100,7 @@ class Raster:
         for other_path, other in files:
             if other.size_px != first.size_px:
                 raise DataError(
-                    f"the files of one picture differ in size: {first_path.name} and {other_path.name}",
+                    f"the files of one image differ in size: {first_path.name} and {other_path.name}",
                     file=path,
                     found=f"{_size(first)} and {_size(other)} px",
                     expected="one size",
@@ -132,7 +132,7 @@ class Raster:
 
     @cached_property
     def georeference(self) -> Georeference | None:
-        """Where the picture lies, as far as rasterio is there and can tell; of a folder, its first file that can."""
+        """Where the image lies, as far as rasterio is there and can tell; of a folder, its first file that can."""
         found = (_georeference_of(path) for path in self._paths if path.suffix.lower() in _GEO_DRIVERS)
         return next((one for one in found if one is not None), None)
 
@@ -160,7 +160,7 @@ class Raster:
 
         Raises:
             DataError: The file is broken.
-            ValueError: The window reaches beyond the picture.
+            ValueError: The window reaches beyond the image.
         """
         rows, columns = self._window(top_px, left_px, height_px, width_px)
         out = np.empty((rows.stop - rows.start, columns.stop - columns.start, self.channels), dtype=self.dtype)
@@ -186,31 +186,31 @@ class Raster:
         right_px = self.width_px if width_px is None else left_px + width_px
         if not (0 <= top_px < bottom_px <= self.height_px and 0 <= left_px < right_px <= self.width_px):
             raise ValueError(
-                f"rows {top_px} to {bottom_px} and columns {left_px} to {right_px} are no window of a picture of "
+                f"rows {top_px} to {bottom_px} and columns {left_px} to {right_px} are no window of an image of "
                 f"{self.height_px} x {self.width_px} px"
             )
         return slice(top_px, bottom_px), slice(left_px, right_px)
 
 
 def open_raster(path: Path, options: RasterOptions | None = None, *, indices: bool = False) -> Raster:
-    """Open a picture; nothing but its header is read, but for ``.npz`` arrays.
+    """Open an image; nothing but its header is read, but for ``.npz`` arrays.
 
     Args:
         path: A file, or a folder whose files are stacked.
         options: How to read it.
-        indices: Keep the indices of palettes in the place of their colours, as label pictures need.
+        indices: Keep the indices of palettes in the place of their colors, as label images need.
 
     Raises:
-        DataError: There is no such picture, it is broken or holds something else, patterns do not match one file
+        DataError: There is no such image, it is broken or holds something else, patterns do not match one file
             each, files of a folder differ in size, or a channel is asked for that there is not.
     """
     options = options or RasterOptions()
     paths = _stacked(path, options.stack) if path.is_dir() else [path]
     if options.stack and not path.is_dir():
         raise DataError(
-            "the picture is one file, and `stack` orders the files of a folder",
+            "the image is one file, and `stack` orders the files of a folder",
             file=path,
-            hint="Leave `stack` out, or make the picture a folder.",
+            hint="Leave `stack` out, or make the image a folder.",
         )
     files: list[tuple[Path, StoredArray]] = []
     try:
@@ -243,7 +243,7 @@ def files_of(folder: Path) -> list[str]:
 def _stacked(folder: Path, patterns: Sequence[str]) -> list[Path]:
     names = files_of(folder)
     if not names:
-        raise DataError("the folder holds no file of a picture", file=folder, expected="photos, TIFFs, .npy or .npz")
+        raise DataError("the folder holds no file of an image", file=folder, expected="photos, TIFFs, .npy or .npz")
     if not patterns:
         return [folder / name for name in names]
     chosen = []
@@ -269,7 +269,7 @@ def _members(path: Path, files: Sequence[tuple[Path, StoredArray]], channels: Se
     beyond = next((channel for channel in wanted if not 0 <= channel < total), None)
     if beyond is not None:
         raise DataError(
-            "a channel is asked for that the picture does not have",
+            "a channel is asked for that the image does not have",
             file=path,
             place="channels",
             found=str(beyond),

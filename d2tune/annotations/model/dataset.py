@@ -1,7 +1,7 @@
 """The one noun of this room: a set of images, the instances drawn on them, and what was noticed on the way.
 
 Coordinates are continuous image coordinates in pixels, x to the right and y down: pixel ``i`` covers
-``[i, i + 1)``. Sizes are those of the picture as it is shown, after its EXIF orientation.
+``[i, i + 1)``. Sizes are those of the image as it is shown, after its EXIF orientation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture.
+    """An image.
 
     Attributes:
         id: Counts from 1 in the order of ``file_name``.
@@ -60,12 +60,12 @@ class Instance:
         category_id: ``Category.id``.
         segmentation: Polygons wherever they are exact, else an RLE of the whole image.
         bbox_xywh: ``(x, y, width, height)`` in pixels.
-        area_px: The area pycocotools gives for the mask.
+        area_px2: The area pycocotools gives for the mask.
         iscrowd: True only where the annotator said so.
         score: Confidence between 0 and 1 where the instance is a prediction.
         shapes: Indices of the shapes in the annotation file that make it up, ascending.
         part_shapes: The shape that each polygon of ``segmentation`` comes from; empty for an RLE.
-        difficult: True where the annotator marked the object as hard to recognise (Pascal VOC).
+        difficult: True where the annotator marked the object as hard to recognize (Pascal VOC).
         layers: Where an RLE unites several shapes, what each of them adds: its index and its pixels. Other objects
             may have been drawn between them.
     """
@@ -75,7 +75,7 @@ class Instance:
     category_id: int
     segmentation: Polygons | Rle
     bbox_xywh: tuple[float, float, float, float]
-    area_px: float
+    area_px2: float
     iscrowd: bool = False
     score: float | None = None
     shapes: tuple[int, ...] = ()

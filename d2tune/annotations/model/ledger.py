@@ -29,11 +29,11 @@ class LedgerRow:
 
     Attributes:
         file: The annotation file, relative to the source folder.
-        fate: ``kept`` as drawn, ``clipped`` at the picture's edge, ``merged`` with others into one instance, or
+        fate: ``kept`` as drawn, ``clipped`` at the image's edge, ``merged`` with others into one instance, or
             ``dropped``.
         shape: Index in the file, from 0; None where only the line is known.
         line: Line in the file, from 1 (run-length CSV).
-        image: ``Image.file_name`` of its picture; empty where that cannot be had.
+        image: ``Image.file_name`` of its image; empty where that cannot be had.
         label: Class name as it was read; empty where it was not.
         instances: Ids of the instances it is part of: one, or several where a mask was split.
         partners: How many shapes those instances have in all.

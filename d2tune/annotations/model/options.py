@@ -10,10 +10,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class RasterOptions:
-    """How pictures of many channels are read.
+    """How images of many channels are read.
 
     Attributes:
-        stack: Where pictures are folders of files: name patterns in the order of their channels, each matching one
+        stack: Where images are folders of files: name patterns in the order of their channels, each matching one
             file; empty takes all files in natural order.
         channels: Places of the channels to use, from 0; empty takes all.
         nodata: Value of channels that hold no data, beside NaN and the value that a TIFF names itself.
@@ -26,13 +26,13 @@ class RasterOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelImageOptions:
-    """How pictures and label pictures lie beside one another, see `label_images`.
+    """How images and label images lie beside one another, see `label_images`.
 
     Attributes:
-        images: Folder of the pictures within the source.
-        labels: Folder of the label pictures within the source.
+        images: Folder of the images within the source.
+        labels: Folder of the label images within the source.
         values: Class name by label value; None leaves those pixels out. Empty: values are places in the classes.
-        raster: How pictures of many channels are read.
+        raster: How images of many channels are read.
     """
 
     images: str = "images"
@@ -48,7 +48,7 @@ class ReadOptions:
     Attributes:
         labels: Class names in order of their ids; None takes the sorted labels that occur.
         background: The one of the labels that stands for the pixels that no shape covers; VOC's indices pass it over.
-        image_root: Folder that holds the pictures; None means the source folder.
+        image_root: Folder that holds the images; None means the source folder.
         stuff: Names of the classes that are stuff; all others are things.
         class_name: Class of shapes that carry none (VIA).
         class_attribute: VIA region attribute that holds the class.
@@ -56,16 +56,16 @@ class ReadOptions:
         instance_suffix: ``strip`` reads ``person-1`` as an instance of ``person``.
         pixel_offset: Added to every VIA coordinate, in pixels.
         preset: Name of a run-length CSV dialect: carvana, airbus, severstal.
-        colour_map: File that says which colour of a mask is which class; None looks for one in the source folder.
+        color_map: File that says which color of a mask is which class; None looks for one in the source folder.
         split_components: One instance per connected component (run-length CSV and mask images).
-        allow_outside: Whether a picture's path may leave the data root.
-        restore_dir: Where pictures that exist only as ``imageData`` are written; None refuses them.
+        allow_outside: Whether an image's path may leave the data root.
+        restore_dir: Where images that exist only as ``imageData`` are written; None refuses them.
         skip_bad: Leave out files with errors instead of reporting errors; the findings become warnings.
         no_predictions: Leave out shapes whose flag ``prediction`` is true.
         rename: New class names by the label drawn; None as the new name leaves the label out.
-        image_list: File that lists the pictures to keep, see `lists`; None keeps all.
-        include_unlabeled: Whether pictures without an annotation are negatives, rather than left out.
-        label_images: Where pictures and label pictures lie and what their values mean; None takes the defaults.
+        image_list: File that lists the images to keep, see `lists`; None keeps all.
+        include_unlabeled: Whether images without an annotation are negatives, rather than left out.
+        label_images: Where images and label images lie and what their values mean; None takes the defaults.
         workers: Processes that read Labelme files; None takes more than one where there is enough to read. The result
             is the same with any number.
     """
@@ -80,7 +80,7 @@ class ReadOptions:
     instance_suffix: Literal["keep", "strip"] = "keep"
     pixel_offset: float = 0.0
     preset: str | None = None
-    colour_map: Path | None = None
+    color_map: Path | None = None
     split_components: bool = False
     allow_outside: bool = False
     restore_dir: Path | None = None

@@ -1,6 +1,6 @@
-"""Near-duplicate pictures: copies that were resized, compressed again or brightened, and frames of one burst.
+"""Near-duplicate images: copies that were resized, compressed again or brightened, and frames of one burst.
 
-A picture's hash is the signs of its lowest 255 spatial frequencies, so two copies differ in few bits and two photos
+An image's hash is the signs of its lowest 255 spatial frequencies, so two copies differ in few bits and two photos
 in about half of them. OpenCV has the cosine transform that this takes. The library for such hashes, imagehash, would
 bring SciPy and PyWavelets, takes no account of EXIF orientation and decodes large JPEGs at full size.
 """
@@ -29,14 +29,14 @@ DEFAULT_DISTANCE = 40
 Measured on 74 photos of balloons and 149 of circuit boards, which are much alike, but no two of them the same: those
 differ in 83 bits or more. Copies compressed to JPEG quality 30, halved, doubled, or shrunk to 256 px differ in at most
 11 bits, copies brightened or darkened by up to 30 % in at most 28, and copies cropped by 1 % on all sides in at most
-29. Neighbouring frames of a driving car, filmed by a camera that follows it, differ in 15 to 31 bits and so count as
+29. Neighboring frames of a driving car, filmed by a camera that follows it, differ in 15 to 31 bits and so count as
 near-duplicates; copies cropped by 3 %, with up to 67 bits, mostly do not.
 """
 
 _SIDE_PX = 64
 _FREQUENCIES = 16
 _NOISE = 1.0
-"""What compression does to a frequency, in grey levels; frequencies below this carry no detail."""
+"""What compression does to a frequency, in gray levels; frequencies below this carry no detail."""
 
 _MAX_DECODED_PX = 100_000_000
 _ROWS = 512
@@ -44,7 +44,7 @@ _ROWS = 512
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Pictures that are near-duplicates of one another, directly or by way of others of the group.
+    """Images that are near-duplicates of one another, directly or by way of others of the group.
 
     Attributes:
         image_ids: `Image.id` of each, ascending; two or more.
@@ -57,57 +57,57 @@ class DuplicateGroup:
 
 
 def perceptual_hash(path: Path) -> int | None:
-    """The signs of a picture's lowest spatial frequencies, as shown after EXIF orientation, in grey.
+    """The signs of an image's lowest spatial frequencies, as shown after EXIF orientation, in gray.
 
-    The picture is averaged to 64 x 64 px; of its orthonormal two-dimensional discrete cosine transform (type II), the
+    The image is averaged to 64 x 64 px; of its orthonormal two-dimensional discrete cosine transform (type II), the
     16 x 16 lowest coefficients without the first, which is the brightness, give a bit each: whether the
-    coefficient is above 1 grey level. JPEGs are decoded at a fraction of their size.
+    coefficient is above 1 gray level. JPEGs are decoded at a fraction of their size.
 
     Args:
-        path: The picture.
+        path: The image.
 
     Returns:
         `HASH_BITS` bits; None where the file cannot be decoded, is too large to be (100 megapixels), or shows too
-        little to be told from others: half of the coefficients must be 1 grey level or more.
+        little to be told from others: half of the coefficients must be 1 gray level or more.
     """
     import cv2
 
-    grey = _grey(path)
-    if grey is None:
+    gray = _gray(path)
+    if gray is None:
         return None
-    coefficients = cv2.dct(grey)[:_FREQUENCIES, :_FREQUENCIES].ravel()[1:]
+    coefficients = cv2.dct(gray)[:_FREQUENCIES, :_FREQUENCIES].ravel()[1:]
     if np.count_nonzero(np.abs(coefficients) >= _NOISE) < HASH_BITS / 2:
         return None
     return int.from_bytes(np.packbits(coefficients > _NOISE).tobytes(), "big")
 
 
-def _grey(path: Path) -> NDArray[np.float32] | None:
-    """The picture as shown, in grey levels from 0 to 255, averaged to ``(64, 64)``; None where it cannot be had."""
+def _gray(path: Path) -> NDArray[np.float32] | None:
+    """The image as shown, in gray levels from 0 to 255, averaged to ``(64, 64)``; None where it cannot be had."""
     from PIL import Image as PilImage
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PilImage.open(path) as picture:
-                picture.draft("L", (4 * _SIDE_PX, 4 * _SIDE_PX))
-                if picture.width * picture.height > _MAX_DECODED_PX:
+            with PilImage.open(path) as image:
+                image.draft("L", (4 * _SIDE_PX, 4 * _SIDE_PX))
+                if image.width * image.height > _MAX_DECODED_PX:
                     return None
-                picture.load()
-                return np.asarray(_turned(_small(picture)), dtype=np.float32)
+                image.load()
+                return np.asarray(_turned(_small(image)), dtype=np.float32)
     except Exception:  # a hostile file can make Pillow raise nearly anything; it has no hash, whatever is wrong with it
         return None
 
 
-def _small(picture: Any) -> Any:
+def _small(image: Any) -> Any:
     from PIL import Image as PilImage
 
     size = (_SIDE_PX, _SIDE_PX)
-    if not picture.mode.startswith(("I", "F")):
-        return picture.convert("L").resize(size, PilImage.Resampling.BOX)
-    values = np.nan_to_num(np.asarray(picture, dtype=np.float32), posinf=0.0, neginf=0.0)
+    if not image.mode.startswith(("I", "F")):
+        return image.convert("L").resize(size, PilImage.Resampling.BOX)
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     scaled = PilImage.fromarray((values - low) * (255 / max(high - low, 1e-30)))
-    scaled.info = picture.info
+    scaled.info = image.info
     return scaled.resize(size, PilImage.Resampling.BOX)
 
 
@@ -116,7 +116,7 @@ def _turned(small: Any) -> Any:
 
     try:
         return ImageOps.exif_transpose(small)
-    except Exception:  # as in `images`, a broken EXIF block leaves a picture that every viewer shows unturned
+    except Exception:  # as in `images`, a broken EXIF block leaves an image that every viewer shows unturned
         return small
 
 
@@ -142,7 +142,7 @@ def perceptual_hashes(images: Sequence[Image], *, progress: bool = True) -> list
 def duplicate_groups(
     images: Sequence[Image], *, max_distance: int = DEFAULT_DISTANCE, progress: bool = True
 ) -> list[DuplicateGroup]:
-    """Find the groups of near-duplicate pictures.
+    """Find the groups of near-duplicate images.
 
     Args:
         images: What to compare, each with each.
@@ -150,7 +150,7 @@ def duplicate_groups(
         progress: Show a bar on a terminal when it takes over two seconds.
 
     Returns:
-        Groups of two or more, by their first image id. Pictures without a hash are in none.
+        Groups of two or more, by their first image id. Images without a hash are in none.
     """
     return group_hashes(images, perceptual_hashes(images, progress=progress), max_distance=max_distance)
 

@@ -1,4 +1,4 @@
-"""Which pictures belong together when a dataset is divided: those of one folder, one name, one burst, one motif."""
+"""Which images belong together when a dataset is divided: those of one folder, one name, one burst, one motif."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _EXIF_IFD, _DATE_TIME_ORIGINAL = 0x8769, 0x9003
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """Pictures sorted into groups.
+    """Images sorted into groups.
 
     Attributes:
         groups: Image ids; each image is in exactly one group. Groups and their members go by file name.
-        notes: One line for each rule: how many groups it made, and of how many pictures it knows nothing.
-        rule_applies: Whether the rule says anything of any picture.
+        notes: One line for each rule: how many groups it made, and of how many images it knows nothing.
+        rule_applies: Whether the rule says anything of any image.
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -36,7 +36,7 @@ class Grouping:
 def group_images(
     images: Sequence[Image], *, group_by: str | None, gap_s: float, duplicate_distance: int | None
 ) -> Grouping:
-    """Put pictures into groups by one rule, and join the groups that near-duplicates lie in.
+    """Put images into groups by one rule, and join the groups that near-duplicates lie in.
 
     Args:
         images: What to group.
@@ -108,7 +108,7 @@ def _keys(images: Sequence[Image], group_by: str, gap_s: float) -> tuple[list[Ha
         like = nearest(group_by, _KINDS)
         hint = "For example --group-by 'regex:^(board[0-9]+)_'." if kind == "regex" else None
         hint = hint or (f"Did you mean {like!r}?" if like else None)
-        raise DataError("pictures cannot be grouped so", found=repr(group_by), expected=", ".join(_KINDS), hint=hint)
+        raise DataError("images cannot be grouped so", found=repr(group_by), expected=", ".join(_KINDS), hint=hint)
     try:
         pattern = re.compile(text)
     except re.error as error:
@@ -154,8 +154,8 @@ def taken_at(path: Path) -> datetime | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PilImage.open(path) as picture:
-                text = picture.getexif().get_ifd(_EXIF_IFD).get(_DATE_TIME_ORIGINAL)
+            with PilImage.open(path) as image:
+                text = image.getexif().get_ifd(_EXIF_IFD).get(_DATE_TIME_ORIGINAL)
         return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
     except Exception:  # Pillow raises nearly anything on a hostile file; such a photo has no time
         return None

@@ -1,4 +1,4 @@
-"""Lists of pictures: text files with one file name a line, relative to the image root, as `splits` writes them."""
+"""Lists of images: text files with one file name a line, relative to the image root, as `splits` writes them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_list(path: Path) -> dict[str, int]:
     Blank lines are passed over; Windows line ends, backslashes and a leading ``./`` are understood.
 
     Raises:
-        DataError: The file cannot be read, names a picture twice, or names none.
+        DataError: The file cannot be read, names an image twice, or names none.
     """
     try:
         text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
@@ -39,7 +39,7 @@ def read_list(path: Path) -> dict[str, int]:
         name = posixpath.normpath(name.replace("\\", "/"))
         if name in names:
             hint = f"It stands on line {names[name]} already."
-            raise DataError("the list names a picture twice", file=path, place=f"line {number}", found=name, hint=hint)
+            raise DataError("the list names an image twice", file=path, place=f"line {number}", found=name, hint=hint)
         names[name] = number
     if not names:
         raise DataError("the list is empty", file=path, expected="one file name a line")
@@ -56,18 +56,18 @@ def keep_listed(dataset: Dataset, path: Path, *, skip_bad: bool = False) -> Data
         skip_bad: Pass over names that the dataset lacks, with a warning.
 
     Raises:
-        DataError: The list cannot be read, or names a picture that the dataset has not.
+        DataError: The list cannot be read, or names an image that the dataset has not.
     """
     lines = read_list(path)
     known = {image.file_name: image for image in dataset.images}
     unknown = [name for name in lines if name not in known]
     if unknown and skip_bad:
-        logger.warning("%s: %d of the pictures were left out, %s first", path, len(unknown), unknown[0])
+        logger.warning("%s: %d of the images were left out, %s first", path, len(unknown), unknown[0])
     elif unknown and not dataset.errors():
         like = nearest(unknown[0], known)
         more = "" if len(unknown) == 1 else f", nor are {len(unknown) - 1} more"
         raise DataError(
-            f"{unknown[0]} is not among the annotated pictures{more}",
+            f"{unknown[0]} is not among the annotated images{more}",
             file=path,
             place=f"line {lines[unknown[0]]}",
             hint=f"Did you mean {like}?" if like else f"Names are relative to {dataset.image_root}.",
@@ -95,10 +95,10 @@ def _ledger(dataset: Dataset, kept: set[int], others: set[str | None]) -> tuple[
 
 
 def refuse_shared(first: Path, second: Path) -> None:
-    """Make sure that two lists have no picture in common.
+    """Make sure that two lists have no image in common.
 
     Raises:
-        DataError: Names the first picture that is in both.
+        DataError: Names the first image that is in both.
     """
     names = read_list(first)
     for name, number in read_list(second).items():

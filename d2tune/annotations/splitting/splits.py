@@ -134,7 +134,7 @@ class Split:
 def make_split(dataset: Dataset, options: SplitOptions | None = None) -> Split:
     """Divide a dataset.
 
-    The result depends on the file names, the classes of the instances, the options, and on the pictures as far as
+    The result depends on the file names, the classes of the instances, the options, and on the images as far as
     near-duplicates and times are looked for; not on any order.
 
     Args:
@@ -164,7 +164,7 @@ def make_split(dataset: Dataset, options: SplitOptions | None = None) -> Split:
         name: tuple(sorted(one for group, at in zip(made.groups, place, strict=True) if at == number for one in group))
         for number, name in enumerate(shares)
     }
-    told = f"--group-by {options.group_by} says nothing of any picture, so it keeps none together"
+    told = f"--group-by {options.group_by} says nothing of any image, so it keeps none together"
     warnings = [
         *([] if made.rule_applies else [told]),
         *_missing(dataset, counts, place, list(shares)),
@@ -185,7 +185,7 @@ def split(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dat
         What is left, and what was set aside; ids are counted anew in each.
 
     Raises:
-        DataError: All pictures are near-duplicates of one another.
+        DataError: All images are near-duplicates of one another.
     """
     made = make_split(dataset, SplitOptions(val=fraction, seed=seed))
     logger.info("%s", "; ".join(made.notes))

@@ -71,7 +71,7 @@ def size_ranges(data: CocoSet) -> tuple[AreaRange, ...]:
     return COCO_AREAS + quantile_ranges([float(row["area"]) for row in data.truth if not row["iscrowd"]])
 
 
-def analyse(data: CocoSet, result: InstanceResult, metrics: InstanceMetrics) -> Analysis:
+def analyze(data: CocoSet, result: InstanceResult, metrics: InstanceMetrics) -> Analysis:
     """Look behind the figures.
 
     Args:

@@ -30,7 +30,7 @@ from d2tune.metrics.metric import Metric
 Figures = dict[str, Metric]
 
 SHOWN_SCORE = 0.5
-"""Detections from this score on are counted in the closing sentence and drawn in pictures."""
+"""Detections from this score on are counted in the closing sentence and drawn in images."""
 
 WANTED_PRECISION = 90.0
 """Precision whose threshold is given for each class, from 0 to 100."""

@@ -83,14 +83,14 @@ def within(masks: Tensor, width_px: int) -> Tensor:
     if min(masks.shape[-2:]) < side:
         return masks.clone()
     boundaries = masks.clone()
-    # all pixels of the square are set: this holds for its centre alone, so the result is smaller by d on each edge
+    # all pixels of the square are set: this holds for its center alone, so the result is smaller by d on each edge
     inner = _all_in_window(_all_in_window(masks, side, 1), side, 2)
     boundaries[:, width_px:-width_px, width_px:-width_px] &= ~inner
     return boundaries
 
 
 def _all_in_window(masks: Tensor, length: int, dim: int) -> Tensor:
-    """Whether ``length`` neighbours along ``dim`` are all set, for each place where so many fit in.
+    """Whether ``length`` neighbors along ``dim`` are all set, for each place where so many fit in.
 
     The window doubles with every step, so that a wide one costs only a few.
     """

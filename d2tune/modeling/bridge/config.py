@@ -22,6 +22,6 @@ def add_bridge_config(cfg: CfgNode) -> None:
     cfg.MODEL.BRIDGE.LOSS = [["cross_entropy", 1.0]]
     # one weight for each class; empty counts all the same
     cfg.MODEL.BRIDGE.CLASS_WEIGHTS = []
-    # deviation of the noise that training adds to the normalised channels, against learning places by heart
+    # deviation of the noise that training adds to the normalized channels, against learning places by heart
     cfg.MODEL.BRIDGE.NOISE = 0.0
     cfg.MODEL.BRIDGE.NUM_CLASSES = 2

@@ -19,11 +19,11 @@ class DeepLabV3MobileNetV2(nn.Module):
 
     ``features`` are the first 18 of torchvision's ``mobilenet_v2`` with the last stride turned into dilation, so that
     the output stride is 16. The original pads as TensorFlow does and lays the corners of its coarse logits on the
-    corners of the picture. Both come out the same in PyTorch where sides are 16 k + 1 px, so pictures are mirrored at
+    corners of the image. Both come out the same in PyTorch where sides are 16 k + 1 px, so images are mirrored at
     their right and lower edges to such a size.
 
     Args:
-        in_channels: Channels of the pictures.
+        in_channels: Channels of the images.
         classes: Channels of the logits.
     """
 
@@ -44,7 +44,7 @@ class DeepLabV3MobileNetV2(nn.Module):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, K, h, w)`` of pictures ``(N, C, h, w)``."""
+        """Logits ``(N, K, h, w)`` of images ``(N, C, h, w)``."""
         height_px, width_px = x.shape[-2:]
         x = mirror_pad(x, height_px=_aligned_px(height_px), width_px=_aligned_px(width_px))
         features = self.features(x)

@@ -27,7 +27,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None =
         class_weights: ``(K,)``; None counts all classes the same.
 
     Returns:
-        A scalar; 0 where no pixel is labelled.
+        A scalar; 0 where no pixel is labeled.
     """
     return focal(logits, labels, class_weights, focus=0.0)
 
@@ -45,7 +45,7 @@ def focal(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, *
         focus: Gamma; 0 gives cross entropy.
 
     Returns:
-        A scalar, the weighted mean over the labelled pixels; 0 where there is none.
+        A scalar, the weighted mean over the labeled pixels; 0 where there is none.
     """
     surprise = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
     weight = (labels != IGNORED).to(surprise.dtype)
@@ -59,7 +59,7 @@ def focal(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, *
 def dice(logits: Tensor, labels: Tensor) -> Tensor:
     """One minus the soft Dice coefficient ``2 sum(p g) / (sum p + sum g)``, the mean over the classes present.
 
-    Sums run over the labelled pixels of the whole batch. The coefficient is that of Milletari et al. (V-Net, 3DV 2016)
+    Sums run over the labeled pixels of the whole batch. The coefficient is that of Milletari et al. (V-Net, 3DV 2016)
     with plain instead of squared sums below the line, as in Sudre et al., DLMIA 2017.
 
     Args:
@@ -67,11 +67,11 @@ def dice(logits: Tensor, labels: Tensor) -> Tensor:
         labels: ``(N, h, w)`` int64, 255 = left out.
 
     Returns:
-        A scalar between 0 and 1; 0 where no pixel is labelled.
+        A scalar between 0 and 1; 0 where no pixel is labeled.
     """
-    labelled = (labels != IGNORED).unsqueeze(1)
-    scores = logits.softmax(1) * labelled
-    truth = F.one_hot(labels.masked_fill(labels == IGNORED, 0), logits.shape[1]).movedim(-1, 1) * labelled
+    labeled = (labels != IGNORED).unsqueeze(1)
+    scores = logits.softmax(1) * labeled
+    truth = F.one_hot(labels.masked_fill(labels == IGNORED, 0), logits.shape[1]).movedim(-1, 1) * labeled
     over_pixels = (0, 2, 3)
     true_sum = truth.sum(over_pixels)
     present = true_sum > 0
@@ -84,7 +84,7 @@ def lovasz(logits: Tensor, labels: Tensor) -> Tensor:
     """The Lovasz-softmax loss: a convex extension of ``1 - IoU``, the mean over the classes present.
 
     Equation 11 and algorithm 1 of Berman et al., CVPR 2018 (arXiv:1705.08790): a class's errors, sorted from the
-    largest, are weighted by how much each of them, added to the ones before it, lowers the class's IoU. All labelled
+    largest, are weighted by how much each of them, added to the ones before it, lowers the class's IoU. All labeled
     pixels of the batch are taken together.
 
     Args:
@@ -92,7 +92,7 @@ def lovasz(logits: Tensor, labels: Tensor) -> Tensor:
         labels: ``(N, h, w)`` int64, 255 = left out.
 
     Returns:
-        A scalar between 0 and 1; 0 where no pixel is labelled.
+        A scalar between 0 and 1; 0 where no pixel is labeled.
     """
     keep = labels != IGNORED
     scores = logits.softmax(1).movedim(1, -1)[keep]

@@ -21,20 +21,20 @@ from d2tune.modeling.bridge.padding import mirror_pad
 
 @META_ARCH_REGISTRY.register()
 class SemanticBridge(nn.Module):
-    """Runs any network from pictures to logits on Detectron2's lists of dicts.
+    """Runs any network from images to logits on Detectron2's lists of dicts.
 
-    Pictures are normalised, values that are no number become 0, and their right and lower edges are mirrored up to a
-    size that the network takes. In training all pictures of a batch are brought to one size, and what was added is
-    left out of the loss. In evaluation each picture is padded to its own size alone, and only those of one size share
-    a pass, so that a result does not depend on the other pictures of its batch.
+    Images are normalized, values that are no number become 0, and their right and lower edges are mirrored up to a
+    size that the network takes. In training all images of a batch are brought to one size, and what was added is
+    left out of the loss. In evaluation each image is padded to its own size alone, and only those of one size share
+    a pass, so that a result does not depend on the other images of its batch.
 
     Args:
         network: From ``(N, C, h, w)`` to logits ``(N, K, h, w)``.
         loss: Takes logits and labels ``(N, h, w)`` and gives losses by name.
-        size_divisibility: The network's pictures have sides of a multiple of this, at least twice it, in pixels.
+        size_divisibility: The network's images have sides of a multiple of this, at least twice it, in pixels.
         pixel_mean: Of each channel.
         pixel_std: Of each channel.
-        noise: Deviation of the normal noise that training adds to the normalised channels.
+        noise: Deviation of the normal noise that training adds to the normalized channels.
     """
 
     @configurable
@@ -96,27 +96,27 @@ class SemanticBridge(nn.Module):
         """Losses in training, class probabilities in evaluation.
 
         Args:
-            batched_inputs: For each picture ``image`` ``(C, h, w)``, uint8 or float, NaN where there is no data;
-                ``height`` and ``width`` of the original picture; for training ``sem_seg`` ``(h, w)``, 255 = left out.
+            batched_inputs: For each image ``image`` ``(C, h, w)``, uint8 or float, NaN where there is no data;
+                ``height`` and ``width`` of the original image; for training ``sem_seg`` ``(h, w)``, 255 = left out.
 
         Returns:
-            In training the weighted losses by name. In evaluation one dict for each picture, whose ``sem_seg``
+            In training the weighted losses by name. In evaluation one dict for each image, whose ``sem_seg``
             ``(K, height, width)`` holds float32 probabilities: the logits, resized bilinearly to the original size,
             after a softmax over the classes.
 
         Raises:
-            DataError: A picture has not as many channels as the model.
+            DataError: An image has not as many channels as the model.
         """
-        images = [self._normalised(sample) for sample in batched_inputs]
+        images = [self._normalized(sample) for sample in batched_inputs]
         if self.training:
             return self._losses(images, [sample["sem_seg"].to(self.device) for sample in batched_inputs])
         return self._probabilities(images, batched_inputs)
 
-    def _normalised(self, sample: dict[str, Any]) -> Tensor:
+    def _normalized(self, sample: dict[str, Any]) -> Tensor:
         image: Tensor = sample["image"]
         if len(image) != len(self.pixel_mean):
             raise DataError(
-                "the picture has not as many channels as the model",
+                "the image has not as many channels as the model",
                 file=sample.get("file_name"),
                 found=f"{len(image)} channels",
                 expected=str(len(self.pixel_mean)),

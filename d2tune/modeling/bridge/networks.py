@@ -31,7 +31,7 @@ class Architecture:
         encoders: All that can be named; None: whatever segmentation-models-pytorch has.
         encoder_part: The network's attribute that holds the encoder.
         output_strides: To choose from, its own first.
-        divisibility_px: Pictures must have sides that are multiples of this.
+        divisibility_px: Images must have sides that are multiples of this.
     """
 
     build: Callable[..., nn.Module]
@@ -71,7 +71,7 @@ class TorchvisionNetwork(nn.Module):
     Args:
         head: ``fcn`` or ``deeplab_v3``.
         encoder: ``resnet50``, ``resnet101`` or ``mobilenet_v3_large``.
-        in_channels: Channels of the pictures.
+        in_channels: Channels of the images.
         classes: Channels of the logits.
         output_stride: 8 or 16.
     """
@@ -89,7 +89,7 @@ class TorchvisionNetwork(nn.Module):
             self.classifier = DeepLabHead(channels, classes, ATROUS_RATES[output_stride])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, K, h, w)`` of pictures ``(N, C, h, w)``."""
+        """Logits ``(N, K, h, w)`` of images ``(N, C, h, w)``."""
         coarse = self.classifier(self.backbone(x)["out"])
         return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -202,7 +202,7 @@ def build_network(
     Args:
         architecture: A name of ``ARCHITECTURES``.
         encoder: None takes the architecture's own.
-        in_channels: Channels of the pictures.
+        in_channels: Channels of the images.
         classes: Channels of the logits.
         output_stride: 8 or 16, of an architecture that has the choice; None takes its own.
         padding: ``same`` or ``valid``, of ``unet_2015``.
@@ -283,7 +283,7 @@ def _unknown(what: str, name: str, known: Iterable[str], place: str, of: str = "
 class SteadyBatchNorm2d(nn.BatchNorm2d):
     """Batch norm that takes its running statistics where a channel has one value, which has no deviation.
 
-    This happens in training after DeepLab's image pooling, and in the last stage of a tiny picture, with one picture
+    This happens in training after DeepLab's image pooling, and in the last stage of a tiny image, with one image
     in the batch. The weights and names are those of ``nn.BatchNorm2d``.
     """
 

@@ -1,4 +1,4 @@
-"""Padding by mirroring, for pictures of any size."""
+"""Padding by mirroring, for images of any size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def mirror_pad(x: Tensor, *, height_px: int, width_px: int, top_px: int = 0, left_px: int = 0) -> Tensor:
-    """Continue a picture beyond its edges by its mirror image, as often as it takes.
+    """Continue an image beyond its edges by its mirror image, as often as it takes.
 
     The edge pixels are not repeated, as in ``numpy.pad(mode="reflect")``.
 
@@ -15,8 +15,8 @@ def mirror_pad(x: Tensor, *, height_px: int, width_px: int, top_px: int = 0, lef
         x: ``(..., h, w)``.
         height_px: Height of the result.
         width_px: Width of the result.
-        top_px: Rows above the picture; those below fill up the height.
-        left_px: Columns left of the picture.
+        top_px: Rows above the image; those below fill up the height.
+        left_px: Columns left of the image.
 
     Returns:
         ``(..., height_px, width_px)``; ``x`` itself where nothing is to add.

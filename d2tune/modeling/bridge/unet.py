@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from d2tune.modeling.bridge.padding import mirror_pad
 
 LEVELS = 4
-"""How often the contracting path halves the picture."""
+"""How often the contracting path halves the image."""
 
 VALID_MARGIN_PX = 92
 """What unpadded convolutions take off each side: 572 px come out as 388."""
@@ -45,10 +45,10 @@ class UNet2015(nn.Module):
     path. Batch norm after each convolution is newer than the paper and makes training from scratch far steadier.
 
     Args:
-        in_channels: Channels of the pictures.
+        in_channels: Channels of the images.
         classes: Channels of the logits.
         padding: ``same`` keeps sizes, which must be multiples of 16; ``valid`` leaves convolutions unpadded, and the
-            picture is mirrored at its edges so that the logits cover all of it (the paper's overlap-tile strategy).
+            image is mirrored at its edges so that the logits cover all of it (the paper's overlap-tile strategy).
         norm: Whether batch norms follow the convolutions.
         width: Channels of the first level, 64 in the paper; each level below has twice as many.
     """
@@ -76,10 +76,10 @@ class UNet2015(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(before, after, 2, stride=2) for before, after in pairs)
         self.merge = nn.ModuleList(_double(before, after, padding, norm) for before, after in pairs)
         self.head = nn.Conv2d(width, classes, 1)
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, K, h, w)`` of pictures ``(N, C, h, w)``."""
+        """Logits ``(N, K, h, w)`` of images ``(N, C, h, w)``."""
         if self.padding == "same":
             return self.convolve(x)
         height_px, width_px = x.shape[-2:]
@@ -102,7 +102,7 @@ class UNet2015(nn.Module):
             skips.append(x)
         for up, merge, skip in zip(self.up, self.merge, reversed(skips[:-1]), strict=True):
             x = up(x)
-            x = merge(torch.cat([_centre(skip, x), x], 1))
+            x = merge(torch.cat([_center(skip, x), x], 1))
         logits: Tensor = self.head(x)
         return logits
 
@@ -117,14 +117,14 @@ def _double(before: int, after: int, padding: str, norm: bool) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
-def _centre(skip: Tensor, like: Tensor) -> Tensor:
+def _center(skip: Tensor, like: Tensor) -> Tensor:
     """The middle of ``skip``, as large as ``like``."""
     top_px = (skip.shape[-2] - like.shape[-2]) // 2
     left_px = (skip.shape[-1] - like.shape[-1]) // 2

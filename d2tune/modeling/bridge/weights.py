@@ -46,10 +46,10 @@ def automatic_source(architecture: str, encoder: str | None = None) -> str | Non
 
 
 def fit_bridge(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
-    """Load what fits by name and shape into a ``SemanticBridge``; leave the rest as initialised.
+    """Load what fits by name and shape into a ``SemanticBridge``; leave the rest as initialized.
 
     A pretrained first convolution of 3 channels is widened to the model's N: each of the N takes the sum over red,
-    green and blue divided by N, so that a picture with the same value in all channels gives the same response.
+    green and blue divided by N, so that an image with the same value in all channels gives the same response.
 
     Args:
         model: A ``SemanticBridge``.

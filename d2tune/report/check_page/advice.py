@@ -62,7 +62,7 @@ def advice(survey: Survey, *, leaks: int = 0) -> tuple[Advice, ...]:
         survey: The figures.
         leaks: Groups of near-duplicates that lie in more than one part.
     """
-    found = [*_findings(survey, leaks), *_classes(survey), *_sizes(survey), *_pictures(survey)]
+    found = [*_findings(survey, leaks), *_classes(survey), *_sizes(survey), *_photos(survey)]
     return tuple(sorted(found, key=lambda one: not one.urgent))
 
 
@@ -75,7 +75,7 @@ def verdict(survey: Survey, *, leaks: int = 0, groups: int = 0) -> str:
         groups: All groups of near-duplicates.
     """
     classes = plural(len(survey.class_names), "class")
-    first = f"{plural(len(survey.pictures), 'image')}, {plural(len(survey.labels), 'instance')} of {classes}"
+    first = f"{plural(len(survey.photos), 'image')}, {plural(len(survey.labels), 'instance')} of {classes}"
     errors, warnings = survey.level("error"), survey.level("warning")
     told = []
     if errors:
@@ -102,7 +102,7 @@ def _findings(survey: Survey, leaks: int) -> Iterator[Advice]:
         yield Advice(f"{plural(errors, 'error')} to mend before training", text, urgent=True)
     if leaks:
         text = (
-            "The model is asked about pictures that it has seen, so its scores will be too good. Keep each group in "
+            "The model is asked about images that it has seen, so its scores will be too good. Keep each group in "
             "one part: d2tune split does that by itself."
         )
         title = f"Near-duplicates lie on both sides of a split ({plural(leaks, 'group')})"
@@ -110,10 +110,10 @@ def _findings(survey: Survey, leaks: int) -> Iterator[Advice]:
     unlabeled = sum(finding.code == "unlabeled_image" for finding in survey.findings)
     if unlabeled:
         text = (
-            "A picture without an annotation file takes no part in training. If it shows nothing to be found, save an "
+            "An image without an annotation file takes no part in training. If it shows nothing to be found, save an "
             "empty annotation: it then teaches the model where not to look."
         )
-        yield Advice(f"{plural(unlabeled, 'picture')} without an annotation", text)
+        yield Advice(f"{plural(unlabeled, 'photo')} without an annotation", text)
 
 
 def _classes(survey: Survey) -> Iterator[Advice]:
@@ -126,12 +126,12 @@ def _classes(survey: Survey) -> Iterator[Advice]:
         missing = [row.name for row in rows if row.instances and not row.by_part[part_number]]
         if missing and survey.labels:
             lost = "cannot be learned" if part == "train" else "gets no score there"
-            text = f"What has no instance in {part} {lost}. Divide the pictures anew with d2tune split."
+            text = f"What has no instance in {part} {lost}. Divide the images anew with d2tune split."
             yield Advice(f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing from {part}", text)
     scarce = [row.name for row in rows if 0 < row.instances < FEW_INSTANCES]
     if scarce:
         text = (
-            "Scores of so few objects swing by chance, and the class is learned badly. Label more pictures of "
+            "Scores of so few objects swing by chance, and the class is learned badly. Label more images of "
             f"{'it' if len(scarce) == 1 else 'these first'}."
         )
         yield Advice(f"{listed(scarce)} {'has' if len(scarce) == 1 else 'have'} under {FEW_INSTANCES} instances", text)
@@ -152,16 +152,16 @@ def _sizes(survey: Survey) -> Iterator[Advice]:
     if small >= 0.5:
         text = (
             f"The median object is {number(float(np.median(survey.sizes_px)))} px across. Raise train.image_size above "
-            "the short side of the pictures, or cut the pictures into tiles."
+            "the short side of the images, or cut the images into tiles."
         )
         yield Advice(f"{_percent(small)} of the objects are smaller than {SMALL_PX:.0f} px", text)
     elif small_shown >= 0.25:
         text = (
-            f"Training shrinks pictures to a short side of {_DEFAULT_SIDE_PX} px unless told otherwise; the median "
+            f"Training shrinks images to a short side of {_DEFAULT_SIDE_PX} px unless told otherwise; the median "
             f"object is then {number(float(np.median(shown)))} px across instead of "
             f"{number(float(np.median(survey.sizes_px)))}. Raise train.image_size."
         )
-        title = f"{_percent(small_shown)} of the objects fall below {SMALL_PX:.0f} px when pictures are shrunk"
+        title = f"{_percent(small_shown)} of the objects fall below {SMALL_PX:.0f} px when images are shrunk"
         yield Advice(title, text)
     thin = float(np.mean(np.maximum(survey.aspect_ratios, 1 / survey.aspect_ratios) > _THIN))
     if thin >= 0.2:
@@ -172,21 +172,21 @@ def _sizes(survey: Survey) -> Iterator[Advice]:
         yield Advice(f"{_percent(thin)} of the objects are over {_THIN:.0f} times as long as wide", text)
 
 
-def _pictures(survey: Survey) -> Iterator[Advice]:
-    most = int(survey.objects_per_image.max()) if len(survey.pictures) else 0
+def _photos(survey: Survey) -> Iterator[Advice]:
+    most = int(survey.objects_per_image.max()) if len(survey.photos) else 0
     if most > _DETECTIONS_PER_IMAGE:
         text = (
-            f"Detectron2 reports at most {_DETECTIONS_PER_IMAGE} objects for a picture. Allow more: "
+            f"Detectron2 reports at most {_DETECTIONS_PER_IMAGE} objects for an image. Allow more: "
             f"TEST.DETECTIONS_PER_IMAGE={-(-most // 100) * 100 + 100}."
         )
-        yield Advice(f"A picture has {number(most)} objects", text)
+        yield Advice(f"An image has {number(most)} objects", text)
     sides = np.sqrt(np.prod(survey.image_sizes_px, axis=1))
     if len(sides) and sides.max() > 4 * sides.min():
         text = (
             "All are resized to one short side, so objects of one real size come in very different sizes in pixels. "
             "A wider train.scale_jitter helps."
         )
-        title = f"The largest picture is {number(float(sides.max() / sides.min()))} times as wide as the smallest"
+        title = f"The largest image is {number(float(sides.max() / sides.min()))} times as wide as the smallest"
         yield Advice(title, text)
 
 

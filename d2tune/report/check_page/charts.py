@@ -1,4 +1,4 @@
-"""Charts as inline SVG: labelled axes, a tooltip on every mark, colours from the page's style sheet."""
+"""Charts as inline SVG: labeled axes, a tooltip on every mark, colors from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def count_bars(values: NDArray[np.int64], *, x_label: str, things: str) -> Marku
 
 
 def size_scatter(sizes_px: NDArray[np.float64]) -> Markup:
-    """Widths and heights of pictures; a dot's area grows with how many there are.
+    """Widths and heights of images; a dot's area grows with how many there are.
 
     Args:
         sizes_px: Width and height, ``(N, 2)``, at least one row.
@@ -131,18 +131,18 @@ def size_scatter(sizes_px: NDArray[np.float64]) -> Markup:
     for (width, height), count in counts.most_common(400):
         x, y = _LEFT + width / top_x * _PLOT_WIDTH, _y(height / top_y)
         radius = 3.0 + 9.0 * math.sqrt(count / largest) if largest > 1 else 4.0
-        tip = f"{width} x {height} px: {number(count)} {'picture' if count == 1 else 'pictures'}"
+        tip = f"{width} x {height} px: {number(count)} {'photo' if count == 1 else 'photos'}"
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{tip}</title></circle>')
     parts.append(f'<text class="axis" x="{_LEFT - 38}" y="12">height (px)</text>')
-    return _chart(parts, "width (px)", "Widths and heights of pictures")
+    return _chart(parts, "width (px)", "Widths and heights of images")
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A row of `ranges`: a name, its colour, and the least, middle and largest value."""
+    """A row of `ranges`: a name, its color, and the least, middle and largest value."""
 
     name: str
-    colour: str
+    color: str
     low: float
     middle: float
     high: float
@@ -175,19 +175,19 @@ def ranges(rows: Sequence[Range], *, x_label: str, unit: str = "") -> Markup:
         name = row.name if len(row.name) <= 18 else f"{row.name[:17]}…"
         tip = f"{row.name[:200]}: {number(row.low)} to {number(row.high)}{unit}, median {number(row.middle)}{unit}"
         parts.append(
-            f'<g style="--c: {row.colour}"><title>{escape(printable(tip))}</title>'
+            f'<g style="--c: {row.color}"><title>{escape(printable(tip))}</title>'
             f'<text class="tick end" x="{left - 10}" y="{y + 4:.1f}">{escape(printable(name))}</text>'
             f'<line class="range" x1="{x(row.low):.1f}" x2="{max(x(row.high), x(row.low) + 1):.1f}" '
             f'y1="{y:.1f}" y2="{y:.1f}"/><circle class="median" cx="{x(row.middle):.1f}" cy="{y:.1f}" r="5"/></g>'
         )
-    return _chart(parts, f"{x_label}, logarithmic", f"Ranges: {x_label}", centre=left + width / 2)
+    return _chart(parts, f"{x_label}, logarithmic", f"Ranges: {x_label}", center=left + width / 2)
 
 
 def heat_map(points: NDArray[np.float64], *, columns: int = 24, rows: int = 16) -> Markup:
-    """Where in their pictures objects lie.
+    """Where in their images objects lie.
 
     Args:
-        points: Centres, x and y as fractions of width and height, ``(P, 2)``, at least one row.
+        points: Centers, x and y as fractions of width and height, ``(P, 2)``, at least one row.
         columns: Cells across.
         rows: Cells down.
     """
@@ -201,10 +201,10 @@ def heat_map(points: NDArray[np.float64], *, columns: int = 24, rows: int = 16) 
         opacity = 0.15 + 0.85 * math.sqrt(count / counts.max())
         parts.append(
             f'<rect class="heat" x="{14 + column * width:.1f}" y="{14 + row * height:.1f}" width="{width:.1f}" '
-            f'height="{height:.1f}" opacity="{opacity:.2f}"><title>{number(count)} object centres</title></rect>'
+            f'height="{height:.1f}" opacity="{opacity:.2f}"><title>{number(count)} object centers</title></rect>'
         )
-    caption = '<text class="axis middle" x="230" y="230">centres of objects, all pictures scaled to one frame</text>'
-    return _svg([*parts, caption], "Where objects lie in their pictures")
+    caption = '<text class="axis middle" x="230" y="230">centers of objects, all images scaled to one frame</text>'
+    return _svg([*parts, caption], "Where objects lie in their images")
 
 
 def _svg(parts: Sequence[str], name: str) -> Markup:
@@ -214,8 +214,8 @@ def _svg(parts: Sequence[str], name: str) -> Markup:
     )
 
 
-def _chart(parts: Sequence[str], x_label: str, name: str, *, centre: float = _LEFT + _PLOT_WIDTH / 2) -> Markup:
-    return _svg([*parts, f'<text class="axis middle" x="{centre}" y="{_HEIGHT - 8}">{escape(x_label)}</text>'], name)
+def _chart(parts: Sequence[str], x_label: str, name: str, *, center: float = _LEFT + _PLOT_WIDTH / 2) -> Markup:
+    return _svg([*parts, f'<text class="axis middle" x="{center}" y="{_HEIGHT - 8}">{escape(x_label)}</text>'], name)
 
 
 def _y(share: float) -> float:

@@ -1,4 +1,4 @@
-"""What a finding is about, to look at: the offending shape in its picture, or the lines of the file."""
+"""What a finding is about, to look at: the offending shape in its image, or the lines of the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from d2tune.annotations.model.dataset import Image, Instance
 from d2tune.annotations.model.findings import Finding
 from d2tune.report.check_page.raw_shapes import RawShape, raw_shapes, runs_mask
 from d2tune.report.check_page.survey import Checked
-from d2tune.report.check_page.thumbnails import Album, Frame, PictureError, Sketch, View, around, sketch_of
+from d2tune.report.check_page.thumbnails import Album, Frame, PhotoError, Sketch, View, around, sketch_of
 
 _SIDE_PX = 320
 _ASPECT = 4 / 3
@@ -47,7 +47,7 @@ class Exhibit:
 
     Attributes:
         finding: The finding.
-        frame: The shape in its picture; None where there is no picture or no room.
+        frame: The shape in its image; None where there is no image or no room.
         lines: The lines of the file around the place; empty where there is none.
         note: Why there is nothing to see, or what to know of what is seen.
     """
@@ -121,16 +121,16 @@ class Exhibits:
         outlines += [(sketch, _CULPRIT, title, "culprit") for sketch in culprits]
         try:
             frame = self._album.frame(image, view, side_px=_SIDE_PX, outlines=outlines)
-        except PictureError as error:
-            return Exhibit(finding, lines=lines, note=f"The picture {error}.")
+        except PhotoError as error:
+            return Exhibit(finding, lines=lines, note=f"The image {error}.")
         return Exhibit(finding, frame, lines, "The shape lies too far outside to be seen here." if is_far else "")
 
     def _image_of(self, finding: Finding, raw: RawShape | None, path: Path) -> Image | None:
-        """The picture of a finding: from the dataset, else by the name that the file gives."""
+        """The image of a finding: from the dataset, else by the name that the file gives."""
         if finding.code in ("image_missing", "image_unreadable"):
             return None
         known = self._images.get(finding.file, [])
-        name = raw.picture if raw is not None else None
+        name = raw.photo if raw is not None else None
         if len(known) > 1 or (known and name):
             base = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
             named = [image for image in known if image.file_name.rsplit("/", 1)[-1] == base]
@@ -162,12 +162,12 @@ def _sketch(raw: RawShape, image: Image) -> Sketch:
 def view_of(image: Image, extent: View | None, *, aspect: float = _ASPECT) -> tuple[View, bool]:
     """A view of a fixed aspect ratio around a shape, and whether the shape lies too far outside to be in it.
 
-    The view stays on the picture unless the shape leaves it; a shape that lies outside is shown together with the
-    picture, so that one sees where it went.
+    The view stays on the image unless the shape leaves it; a shape that lies outside is shown together with the
+    image, so that one sees where it went.
 
     Args:
-        image: The picture.
-        extent: The box around the shape; None shows the whole picture.
+        image: The image.
+        extent: The box around the shape; None shows the whole image.
         aspect: Width of the view divided by its height.
     """
     whole = (0.0, 0.0, float(image.width_px), float(image.height_px))

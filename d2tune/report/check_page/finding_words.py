@@ -4,7 +4,7 @@ WORDS = {
     "bad_json": (
         "The file is no JSON: cut off, empty, or wrong at the line and column given; or it cannot be read, has "
         "more than 2 GB, or is nested more than 100 levels deep.",
-        "Restore it from a backup, or delete it and annotate the picture again.",
+        "Restore it from a backup, or delete it and annotate the image again.",
     ),
     "bad_xml": (
         "The file is no XML, or declares a document type.",
@@ -15,7 +15,7 @@ WORDS = {
         "Look at the entry named and mend or delete it.",
     ),
     "bad_point": (
-        "Points are not pairs of numbers, or lie farther out than any picture reaches.",
+        "Points are not pairs of numbers, or lie farther out than any image reaches.",
         "Draw the shape again.",
     ),
     "non_finite_coordinate": (
@@ -23,7 +23,7 @@ WORDS = {
         "Draw the shape again.",
     ),
     "outline_too_complex": (
-        "An outline is longer than four million pixels on the picture, comes in over one border of it more than "
+        "An outline is longer than four million pixels on the image, comes in over one border of it more than "
         "10,000 times, or has edges that pass one another so often (20 million pairs, as with a million points in "
         "a spiral) that they cannot be checked.",
         "Draw the shape again, or simplify it.",
@@ -42,9 +42,9 @@ WORDS = {
         "Draw it again, or bring the file.",
     ),
     "mask_undecodable": (
-        "A mask is no PNG, cannot be decoded, has more than 89 million pixels (in colour: 134 million values), or "
-        "has colours where values are expected.",
-        "Save it again as a palette or grey PNG.",
+        "A mask is no PNG, cannot be decoded, has more than 89 million pixels (in color: 134 million values), or "
+        "has colors where values are expected.",
+        "Save it again as a palette or gray PNG.",
     ),
     "bad_rle": (
         "Run-length text that cannot be meant: an odd count, a zero, a run beyond the image, two that overlap, or "
@@ -52,25 +52,24 @@ WORDS = {
         "Mend the line named, or choose another `--preset`.",
     ),
     "image_missing": (
-        "The picture is not at the path named, or lies outside the data root, and `imageData` holds none.",
+        "The image is not at the path named, or lies outside the data root, and `imageData` holds none.",
         "Move it, name its folder with `--image-root`, or allow other folders with `--allow-outside`.",
     ),
     "image_unreadable": (
-        "The picture is empty, cut off, no picture, or claims a size that cannot be meant.",
-        "Replace the picture.",
+        "The image is empty, cut off, no image, or claims a size that cannot be meant.",
+        "Replace the image.",
     ),
     "size_mismatch": (
-        "The annotation file states another size than the picture has, so it was made for another picture or "
-        "another copy.",
-        "Find the picture that was annotated.",
+        "The annotation file states another size than the image has, so it was made for another image or another copy.",
+        "Find the image that was annotated.",
     ),
     "size_swapped_exif": (
-        "The stated size is that of the picture before its EXIF orientation turns it; the shapes would lie beside "
+        "The stated size is that of the image before its EXIF orientation turns it; the shapes would lie beside "
         "their objects.",
-        "Annotate the picture as it is shown.",
+        "Annotate the image as it is shown.",
     ),
     "duplicate_image": (
-        "Two annotation files, or two entries, are about one picture.",
+        "Two annotation files, or two entries, are about one image.",
         "Keep one of them.",
     ),
     "unknown_label": (
@@ -82,31 +81,31 @@ WORDS = {
         "Name it with `--class-name`, or the attribute that holds it with `--class-attribute`.",
     ),
     "label_missing": (
-        "A picture has no label picture of its name.",
+        "An image has no label image of its name.",
         "Label it, move it away, or take it as it is with `--include-unlabeled`.",
     ),
     "unknown_label_value": (
-        "A label picture holds values that stand for no class; the message says which, and how many pixels have them.",
+        "A label image holds values that stand for no class; the message says which, and how many pixels have them.",
         "Add them to the classes, or leave them out with `null` in `data.label_images.values`.",
     ),
     "channels_differ": (
-        "A picture has another number of channels than the others of its part.",
+        "An image has another number of channels than the others of its part.",
         "Bring the missing channels, or name those to use in `data.label_images.channels`.",
     ),
     "all_left_out": (
-        "Every pixel of a label picture is left out, so the picture teaches nothing.",
+        "Every pixel of a label image is left out, so the image teaches nothing.",
         "Label it, move it away, or leave it out with `data.skip_bad`.",
     ),
     "nothing_labeled": (
-        "Every pixel of every label picture is left out, so there is nothing to learn.",
-        "Check `data.label_images.values`, or label some pictures.",
+        "Every pixel of every label image is left out, so there is nothing to learn.",
+        "Check `data.label_images.values`, or label some images.",
     ),
     "clipped": (
-        "A shape sticks out of the picture and was cut at its border.",
-        "Nothing, if the object goes on beyond the picture.",
+        "A shape sticks out of the image and was cut at its border.",
+        "Nothing, if the object goes on beyond the image.",
     ),
     "outside_image": (
-        "A shape lies outside the picture and was dropped.",
+        "A shape lies outside the image and was dropped.",
         "Delete it.",
     ),
     "too_few_points": (
@@ -119,7 +118,7 @@ WORDS = {
     ),
     "rasterizes_empty": (
         "A shape covers no pixel, or the holes of its group leave nothing of it, and was dropped.",
-        "Delete it, or use pictures of a higher resolution.",
+        "Delete it, or use images of a higher resolution.",
     ),
     "self_intersection": (
         "An outline crosses itself; what it goes round an even number of times is not part of the object.",
@@ -175,19 +174,19 @@ WORDS = {
         "Correct it.",
     ),
     "image_restored_from_imageData": (
-        "The picture is missing and was written out of the annotation file.",
-        "Nothing, or bring the original picture.",
+        "The image is missing and was written out of the annotation file.",
+        "Nothing, or bring the original image.",
     ),
     "ignored_label": (
         "`__ignore__`, `_background_` or a label that the project leaves out.",
         "Nothing.",
     ),
     "unlabeled_image": (
-        "A picture has no annotation and is left out, or is a negative where that was asked for.",
+        "An image has no annotation and is left out, or is a negative where that was asked for.",
         "Annotate it, or save an empty annotation to make it a negative.",
     ),
     "no_spatial_extent": (
-        "A VIA entry has a class but lies nowhere in the picture.",
+        "A VIA entry has a class but lies nowhere in the image.",
         "Nothing.",
     ),
 }

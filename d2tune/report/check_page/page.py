@@ -1,6 +1,6 @@
 """The page of a check: one HTML file that shows what is in a dataset and what is wrong with it.
 
-Everything that comes from files is escaped, pictures are embedded, and nothing is loaded from elsewhere.
+Everything that comes from files is escaped, images are embedded, and nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from d2tune.report.check_page.advice import advice, listed, plural, short, verdi
 from d2tune.report.check_page.charts import Line, Range, count_bars, heat_map, histogram, number, ranges, size_scatter
 from d2tune.report.check_page.exhibits import Exhibit, Exhibits, view_of
 from d2tune.report.check_page.finding_words import WORDS
-from d2tune.report.check_page.pictures import SheetTile, contact_tiles
+from d2tune.report.check_page.photos import SheetTile, contact_tiles
 from d2tune.report.check_page.survey import FEW_INSTANCES, MEDIUM_PX, SMALL_PX, Checked, Survey, survey
-from d2tune.report.check_page.thumbnails import Album, Frame, PictureError
-from d2tune.report.sheets.drawing import instance_colours
+from d2tune.report.check_page.thumbnails import Album, Frame, PhotoError
+from d2tune.report.sheets.drawing import instance_colors
 
 GENERATOR = "d2tune check"
 """What the page's first lines name as its maker, by which it is known again."""
@@ -63,7 +63,7 @@ class PartRow:
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """A group of near-duplicates, with a frame, a name and a part for each picture that is shown."""
+    """A group of near-duplicates, with a frame, a name and a part for each image that is shown."""
 
     title: str
     words: str
@@ -122,7 +122,7 @@ def write_check_page(
 ) -> None:
     """Write the page, atomically; an earlier page is replaced.
 
-    The pictures must still be there: those that were restored from annotation files live only as long as
+    The images must still be there: those that were restored from annotation files live only as long as
     `annotations.convert.checked`.
 
     Args:
@@ -147,18 +147,18 @@ def check_page(checked: Sequence[Checked], *, title: str, part_of: Mapping[str, 
     from d2tune.versions import versions
 
     figures = survey(checked, part_of=part_of)
-    groups = duplicate_groups([picture.image for picture in figures.pictures])
+    groups = duplicate_groups([photo.image for photo in figures.photos])
     leaks = [group for group in groups if len(_parts_of(group, figures)) > 1]
-    shades = instance_colours(len(figures.class_names)).tolist()
-    colours = {
+    shades = instance_colors(len(figures.class_names)).tolist()
+    colors = {
         name: f"#{red:02x}{green:02x}{blue:02x}"
         for name, (red, green, blue) in zip(figures.class_names, shades, strict=True)
     }
     by_code = _by_code(checked)
     total = sum(min(EXHIBITS_PER_CODE, len(members)) for members in by_code.values()) + 60
-    with tqdm(total=total, desc="drawing", unit="picture", leave=False, delay=2, disable=None) as bar:
+    with tqdm(total=total, desc="drawing", unit="image", leave=False, delay=2, disable=None) as bar:
         finding_groups = _finding_groups(checked, by_code, bar)
-        tiles = contact_tiles(figures, colours, Album(_ROOM_BYTES["sheet"]), bar)
+        tiles = contact_tiles(figures, colors, Album(_ROOM_BYTES["sheet"]), bar)
     twins = _twins(groups, leaks, figures)
     context = {
         "generator": GENERATOR,
@@ -170,7 +170,7 @@ def check_page(checked: Sequence[Checked], *, title: str, part_of: Mapping[str, 
         "advice": advice(figures, leaks=len(leaks)),
         "parts": figures.parts,
         "part_rows": _part_rows(figures),
-        "colours": colours,
+        "colors": colors,
         "few": FEW_INSTANCES,
         "number": number,
         "short": short,
@@ -182,7 +182,7 @@ def check_page(checked: Sequence[Checked], *, title: str, part_of: Mapping[str, 
         "finding_words": _finding_words(figures),
     }
     context |= (
-        _head(figures, leaks) | _class_parts(figures) | _chart_parts(figures, colours) | _sheet_parts(figures, tiles)
+        _head(figures, leaks) | _class_parts(figures) | _chart_parts(figures, colors) | _sheet_parts(figures, tiles)
     )
     context["sections"] = _sections(context)
     return _render(context)
@@ -215,7 +215,7 @@ def ticked(text: str) -> Markup:
 
 
 def _parts_of(group: DuplicateGroup, figures: Survey) -> set[str]:
-    return {figures.pictures[number - 1].part for number in group.image_ids} - {""}
+    return {figures.photos[number - 1].part for number in group.image_ids} - {""}
 
 
 def _head(figures: Survey, leaks: Sequence[DuplicateGroup]) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def _head(figures: Survey, leaks: Sequence[DuplicateGroup]) -> dict[str, Any]:
         status, words = "error", "Not ready to train"
     shapes = [row.fate for one in figures.checked for row in one.dataset.ledger]
     tiles = [
-        (len(figures.pictures), "images", ""),
+        (len(figures.photos), "images", ""),
         (int(np.count_nonzero(figures.objects_per_image == 0)), "images without objects", ""),
         (len(figures.labels), "instances", ""),
         (len(figures.class_names), "classes", ""),
@@ -258,7 +258,7 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("advice", "What to do", context["advice"]),
         ("classes", "Classes", True),
         ("objects", "Objects", context["object_charts"]),
-        ("pictures", "Pictures", context["picture_charts"]),
+        ("images", "Images", context["image_charts"]),
         ("duplicates", "Near-duplicates", True),
         ("findings", "Findings", True),
         ("sheet", "Contact sheet", context["sheet"]),
@@ -284,22 +284,22 @@ def _part_rows(figures: Survey) -> list[PartRow]:
         return []
     rows = []
     for part in (*figures.parts, ""):
-        counts = [len(picture.instances) for picture in figures.pictures if picture.part == part]
+        counts = [len(photo.instances) for photo in figures.photos if photo.part == part]
         if counts or part:
             name = part or "in no part"
             rows.append(PartRow(name, len(counts), counts.count(0), sum(counts), sum(counts) / max(1, len(counts))))
     return rows
 
 
-def _chart_parts(figures: Survey, colours: Mapping[str, str]) -> dict[str, Any]:
+def _chart_parts(figures: Survey, colors: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "object_charts": _object_charts(figures, colours) if figures.labels else [],
-        "picture_charts": _picture_charts(figures) if figures.pictures else [],
-        "picture_words": _picture_words(figures),
+        "object_charts": _object_charts(figures, colors) if figures.labels else [],
+        "image_charts": _photo_charts(figures) if figures.photos else [],
+        "image_words": _photo_words(figures),
     }
 
 
-def _object_charts(figures: Survey, colours: Mapping[str, str]) -> list[Chart]:
+def _object_charts(figures: Survey, colors: Mapping[str, str]) -> list[Chart]:
     sizes, relative = figures.sizes_px, 100 * figures.relative_sizes
     small, large = float(np.mean(sizes < SMALL_PX)), float(np.mean(sizes >= MEDIUM_PX))
     boxes, frames = figures.boxes_xywh, figures.image_sizes_of_instances_px
@@ -319,20 +319,20 @@ def _object_charts(figures: Survey, colours: Mapping[str, str]) -> list[Chart]:
             f"{_percent(large)} large (96 px and up). The median is {number(float(np.median(sizes)))} px.",
         ),
         Chart(
-            "Size relative to the picture",
+            "Size relative to the image",
             histogram(
                 relative,
-                x_label="square root of the share of the picture (%)",
+                x_label="square root of the share of the image (%)",
                 things="objects",
                 unit=" %",
             ),
-            f"The median object is a square of {number(float(np.median(relative)))} % of the picture's side.",
+            f"The median object is a square of {number(float(np.median(relative)))} % of the image's side.",
         ),
         Chart(
-            "Objects in a picture",
-            count_bars(counts, x_label="objects in a picture", things="pictures"),
+            "Objects in an image",
+            count_bars(counts, x_label="objects in an image", things="images"),
             f"{number(float(counts.mean()))} on average, {int(counts.max()):,} at most; "
-            f"{plural(int(np.count_nonzero(counts == 0)), 'picture')} without any.",
+            f"{plural(int(np.count_nonzero(counts == 0)), 'photo')} without any.",
         ),
         Chart(
             "Shape of objects",
@@ -343,7 +343,7 @@ def _object_charts(figures: Survey, colours: Mapping[str, str]) -> list[Chart]:
         ),
         Chart(
             "Size of each class",
-            ranges(_ranges(figures, colours), x_label="square root of the area (px)", unit=" px"),
+            ranges(_ranges(figures, colors), x_label="square root of the area (px)", unit=" px"),
             f"From the smallest to the largest, with a dot at the median"
             f"{f'; the {_RANGES} most frequent classes' if len(figures.class_names) > _RANGES else ''}.",
         ),
@@ -355,15 +355,15 @@ def _object_charts(figures: Survey, colours: Mapping[str, str]) -> list[Chart]:
     ]
 
 
-def _ranges(figures: Survey, colours: Mapping[str, str]) -> list[Range]:
+def _ranges(figures: Survey, colors: Mapping[str, str]) -> list[Range]:
     return [
-        Range(row.name, colours[row.name], row.smallest_px, row.median_px, row.largest_px)
+        Range(row.name, colors[row.name], row.smallest_px, row.median_px, row.largest_px)
         for row in figures.class_rows[:_RANGES]
         if row.smallest_px is not None and row.median_px is not None and row.largest_px is not None
     ]
 
 
-def _picture_charts(figures: Survey) -> list[Chart]:
+def _photo_charts(figures: Survey) -> list[Chart]:
     sizes = figures.image_sizes_px
     different, counts = np.unique(sizes, axis=0, return_counts=True)
     width, height = different[counts.argmax()].astype(int).tolist()
@@ -374,18 +374,18 @@ def _picture_charts(figures: Survey) -> list[Chart]:
             "Sizes",
             size_scatter(sizes),
             f"{plural(len(different), 'size')}; the commonest is {width} x {height} px "
-            f"({plural(int(counts.max()), 'picture')}).",
+            f"({plural(int(counts.max()), 'photo')}).",
         ),
         Chart(
             "Aspect ratios",
-            histogram(ratios, x_label="width / height", things="pictures", lines=(Line(1.0, "square"),)),
+            histogram(ratios, x_label="width / height", things="images", lines=(Line(1.0, "square"),)),
             f"{_percent(lying)} landscape, {_percent(square)} square, {_percent(1 - lying - square)} portrait.",
         ),
     ]
 
 
-def _picture_words(figures: Survey) -> str:
-    if not figures.pictures:
+def _photo_words(figures: Survey) -> str:
+    if not figures.photos:
         return ""
     low, high = figures.image_sizes_px.min(axis=0).astype(int), figures.image_sizes_px.max(axis=0).astype(int)
     if (low == high).all():
@@ -406,20 +406,20 @@ def _duplicate_words(groups: Sequence[DuplicateGroup], leaks: Sequence[Duplicate
         if figures.parts
         else "No parts are known: name text lists with --splits, or check a project file."
     )
-    if len(figures.pictures) < 2:
-        return "There are no two pictures to compare."
+    if len(figures.photos) < 2:
+        return "There are no two images to compare."
     if not groups:
-        return f"No two pictures look alike. {apart}"
+        return f"No two images look alike. {apart}"
     held = sum(len(group.image_ids) for group in groups)
     across = f"{plural(len(leaks), 'group')} across parts, which make scores too good. " if leaks else ""
-    return f"{plural(len(groups), 'group')} of pictures that look alike, {held:,} pictures in all. {across}{apart}"
+    return f"{plural(len(groups), 'group')} of images that look alike, {held:,} images in all. {across}{apart}"
 
 
 def _twins(groups: Sequence[DuplicateGroup], leaks: Sequence[DuplicateGroup], figures: Survey) -> list[Twins]:
     album, shown = Album(_ROOM_BYTES["duplicates"]), []
     rest = [group for group in groups if group not in leaks]
     for group in [*leaks, *rest][:_GROUPS_SHOWN]:
-        members = [figures.pictures[number - 1] for number in group.image_ids]
+        members = [figures.photos[number - 1] for number in group.image_ids]
         if group in leaks:
             members = _alternating(members)
         frames = []
@@ -429,11 +429,11 @@ def _twins(groups: Sequence[DuplicateGroup], leaks: Sequence[DuplicateGroup], fi
                 try:
                     view, _ = view_of(member.image, None)
                     frame = album.frame(member.image, view, side_px=220)
-                except PictureError:
+                except PhotoError:
                     frame = None
             frames.append((frame, member.image.file_name, member.part))
         parts = sorted(_parts_of(group, figures), key=figures.parts.index)
-        title = plural(len(members), "picture") + (f" in {listed(parts)}" if parts else "")
+        title = plural(len(members), "image") + (f" in {listed(parts)}" if parts else "")
         words = "alike to the last detail"
         if group.largest_distance:
             words = f"at most {group.largest_distance} of {HASH_BITS} bits of their hashes differ"
@@ -442,7 +442,7 @@ def _twins(groups: Sequence[DuplicateGroup], leaks: Sequence[DuplicateGroup], fi
 
 
 def _alternating(members: Sequence[Any]) -> list[Any]:
-    """Pictures of different parts by turns, so that the first few show the leak."""
+    """Images of different parts by turns, so that the first few show the leak."""
     by_part: dict[str, list[Any]] = {}
     for member in members:
         by_part.setdefault(member.part, []).append(member)
@@ -495,12 +495,12 @@ def _shown(exhibit: Exhibit, part: str) -> ShownExhibit:
 
 
 def _sheet_parts(figures: Survey, tiles: Sequence[SheetTile]) -> dict[str, Any]:
-    seen = {label for picture in figures.pictures for label in picture.labels}
+    seen = {label for photo in figures.photos for label in photo.labels}
     names = [row.name for row in figures.class_rows if row.name in seen]
-    left_out = len(figures.pictures) - len(tiles)
-    words = f"All {plural(len(tiles), 'picture')}." if len(tiles) > 1 else "The one picture."
+    left_out = len(figures.photos) - len(tiles)
+    words = f"All {plural(len(tiles), 'photo')}." if len(tiles) > 1 else "The one image."
     if left_out:
-        words = f"{len(tiles)} pictures, chosen so that every class has its turn, and {left_out:,} more not shown."
+        words = f"{len(tiles)} images, chosen so that every class has its turn, and {left_out:,} more not shown."
     return {
         "sheet": tiles,
         "sheet_words": f"{words} Rest the pointer on an outline to see what it is.",

@@ -34,14 +34,14 @@ class RawShape:
     """What a file says of one shape.
 
     Attributes:
-        picture: The picture it was drawn on, as the file names it; None where the file does not say.
+        image: The image it was drawn on, as the file names it; None where the file does not say.
         outlines: Closed outlines in pixels, each ``(V, 2)`` and finite.
         lines: Open lines and single points, each ``(V, 2)`` and finite.
-        runs: Run-length text, to be drawn on the picture's own size.
+        runs: Run-length text, to be drawn on the image's own size.
         runs_by_row: Whether the runs go along rows.
     """
 
-    picture: str | None = None
+    photo: str | None = None
     outlines: tuple[Points, ...] = ()
     lines: tuple[Points, ...] = ()
     runs: str = field(default="", repr=False)
@@ -82,7 +82,7 @@ def _read(path: Path, changed_ns: int) -> dict[int, Lazy]:
 
 
 def runs_mask(shape: RawShape, *, width_px: int, height_px: int) -> np.ndarray:
-    """The pixels ``(H, W)`` bool of those runs that lie on the picture, however wrong the others are."""
+    """The pixels ``(H, W)`` bool of those runs that lie on the image, however wrong the others are."""
     words = [int(word) for word in shape.runs.split() if word.isascii() and word.isdigit() and len(word) < 19]
     flat = np.zeros(width_px * height_px, dtype=bool)
     for start, length in zip(words[0::2], words[1::2], strict=False):
@@ -92,10 +92,10 @@ def runs_mask(shape: RawShape, *, width_px: int, height_px: int) -> np.ndarray:
 
 def _json_shapes(value: Any) -> Iterator[tuple[int, Lazy]]:
     if labelme.is_labelme(value):
-        picture = value.get("imagePath")
+        photo = value.get("imagePath")
         for index, row in enumerate(value["shapes"]):
             if isinstance(row, dict):
-                yield index, partial(_labelme_shape, row, picture if isinstance(picture, str) else None)
+                yield index, partial(_labelme_shape, row, photo if isinstance(photo, str) else None)
     elif coco.is_coco(value):
         names = {row.get("id"): row.get("file_name") for row in value["images"] if _has_id(row)}
         for index, row in enumerate(value["annotations"]):
@@ -103,9 +103,9 @@ def _json_shapes(value: Any) -> Iterator[tuple[int, Lazy]]:
                 name = names.get(row["image_id"]) if isinstance(row.get("image_id"), (int, str)) else None
                 yield index, partial(_coco_shape, row, name if isinstance(name, str) else None)
     elif via.is_via(value):
-        for picture in via.pictures_of(value):
-            for region in picture.regions:
-                name = picture.name if isinstance(picture.name, str) else None
+        for photo in via.images_of(value):
+            for region in photo.regions:
+                name = photo.name if isinstance(photo.name, str) else None
                 yield region.index, partial(_via_shape, region, name)
 
 
@@ -113,20 +113,20 @@ def _has_id(row: object) -> bool:
     return isinstance(row, dict) and isinstance(row.get("id"), (int, str))
 
 
-def _labelme_shape(row: dict[str, Any], picture: str | None) -> RawShape:
+def _labelme_shape(row: dict[str, Any], photo: str | None) -> RawShape:
     points, kind = _finite(row.get("points")), row.get("shape_type") or "polygon"
     if kind in ("rectangle", "mask") and len(points) == 2:
-        return RawShape(picture, (rectangle_points(*points.tolist()),))
+        return RawShape(photo, (rectangle_points(*points.tolist()),))
     if kind == "circle" and len(points) == 2:
         radius_px = math.dist(*points.tolist())
         if 0 < radius_px < COORDINATE_LIMIT_PX:
-            return RawShape(picture, (ellipse_points(points[0].tolist(), radius_px, radius_px),))
+            return RawShape(photo, (ellipse_points(points[0].tolist(), radius_px, radius_px),))
     if kind == "points":
-        return RawShape(picture, lines=tuple(points[at : at + 1] for at in range(min(200, len(points)))))
-    return _closed_or_open(picture, points, is_closed=kind not in ("line", "linestrip", "point"))
+        return RawShape(photo, lines=tuple(points[at : at + 1] for at in range(min(200, len(points)))))
+    return _closed_or_open(photo, points, is_closed=kind not in ("line", "linestrip", "point"))
 
 
-def _coco_shape(row: dict[str, Any], picture: str | None) -> RawShape:
+def _coco_shape(row: dict[str, Any], photo: str | None) -> RawShape:
     segmentation, box = row.get("segmentation"), row.get("bbox")
     outlines = []
     for flat in segmentation if isinstance(segmentation, list) else ():
@@ -136,29 +136,29 @@ def _coco_shape(row: dict[str, Any], picture: str | None) -> RawShape:
         corner, size = _finite([box[:2]]), _finite([box[2:]])
         if len(corner) and len(size):
             outlines.append(rectangle_points(*np.concatenate([corner, corner + size]).tolist()))
-    closed = [_closed_or_open(picture, points, is_closed=True) for points in outlines]
+    closed = [_closed_or_open(photo, points, is_closed=True) for points in outlines]
     return RawShape(
-        picture,
+        photo,
         tuple(points for shape in closed for points in shape.outlines),
         tuple(points for shape in closed for points in shape.lines),
     )
 
 
-def _via_shape(region: via.Region, picture: str | None) -> RawShape:
+def _via_shape(region: via.Region, photo: str | None) -> RawShape:
     if region.kind in ("polygon", "polyline"):
-        return _closed_or_open(picture, _finite(region.numbers), is_closed=region.kind == "polygon")
+        return _closed_or_open(photo, _finite(region.numbers), is_closed=region.kind == "polygon")
     pairs = [[value, 0] for value in region.numbers] if isinstance(region.numbers, list) else []
     numbers = _finite(pairs)[:, 0].tolist()
     if len(numbers) != len(pairs) or len(numbers) < 2:
-        return RawShape(picture)
+        return RawShape(photo)
     x, y, *sizes = numbers
     if region.kind == "rect" and len(sizes) == 2:
-        return RawShape(picture, (rectangle_points((x, y), (x + sizes[0], y + sizes[1])),))
+        return RawShape(photo, (rectangle_points((x, y), (x + sizes[0], y + sizes[1])),))
     if region.kind in ("circle", "ellipse") and sizes and min(sizes[:2]) > 0:
         theta = sizes[2] if len(sizes) > 2 else 0.0
         radius_y = sizes[1] if len(sizes) > 1 else sizes[0]
-        return RawShape(picture, (ellipse_points((x, y), sizes[0], radius_y, theta_rad=theta),))
-    return RawShape(picture, lines=(np.array([[x, y]]),))
+        return RawShape(photo, (ellipse_points((x, y), sizes[0], radius_y, theta_rad=theta),))
+    return RawShape(photo, lines=(np.array([[x, y]]),))
 
 
 def _csv_shapes(text: str) -> Iterator[tuple[int, Lazy]]:
@@ -169,14 +169,14 @@ def _csv_shapes(text: str) -> Iterator[tuple[int, Lazy]]:
         return
     for row in rows:
         if len(row) == len(header):
-            picture = row[0].strip()
+            photo = row[0].strip()
             if preset == "severstal" and len(header) == 2:
-                picture = picture.rpartition("_")[0] or picture
-            yield rows.line_num, partial(RawShape, picture, runs=row[-1], runs_by_row=rle_csv.PRESETS[preset].by_rows)
+                photo = photo.rpartition("_")[0] or photo
+            yield rows.line_num, partial(RawShape, photo, runs=row[-1], runs_by_row=rle_csv.PRESETS[preset].by_rows)
 
 
 def _xml_shapes(root: ElementTree.Element) -> Iterator[tuple[int, Lazy]]:
-    picture = root.findtext("filename")
+    photo = root.findtext("filename")
     for index, element in enumerate(root.findall("object")):
         texts = [element.findtext(f"bndbox/{key}") or "" for key in ("xmin", "ymin", "xmax", "ymax")]
         try:
@@ -185,13 +185,13 @@ def _xml_shapes(root: ElementTree.Element) -> Iterator[tuple[int, Lazy]]:
             continue
         corners = _finite([[left - 1, top - 1], [right, bottom]])
         if len(corners) == 2:
-            yield index, partial(RawShape, picture and picture.strip(), (rectangle_points(*corners.tolist()),))
+            yield index, partial(RawShape, photo and photo.strip(), (rectangle_points(*corners.tolist()),))
 
 
-def _closed_or_open(picture: str | None, points: Points, *, is_closed: bool) -> RawShape:
+def _closed_or_open(photo: str | None, points: Points, *, is_closed: bool) -> RawShape:
     if is_closed and len(points) > 2:
-        return RawShape(picture, (points,))
-    return RawShape(picture, lines=(points,) if len(points) else ())
+        return RawShape(photo, (points,))
+    return RawShape(photo, lines=(points,) if len(points) else ())
 
 
 def _finite(raw: object) -> Points:

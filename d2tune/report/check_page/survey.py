@@ -42,7 +42,7 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Photo:
     """An image with its objects.
 
     Attributes:
@@ -89,13 +89,13 @@ class Survey:
 
     Attributes:
         checked: The sources.
-        pictures: All images, in the order of the sources and file names.
+        images: All images, in the order of the sources and file names.
         class_names: All classes, those of the first source first.
         parts: Names of the parts that are known, train before val before test.
     """
 
     checked: tuple[Checked, ...]
-    pictures: tuple[Picture, ...]
+    photos: tuple[Photo, ...]
     class_names: tuple[str, ...]
     parts: tuple[str, ...]
 
@@ -111,24 +111,24 @@ class Survey:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The class of every instance."""
-        return tuple(label for picture in self.pictures for label in picture.labels)
+        return tuple(label for photo in self.photos for label in photo.labels)
 
     @cached_property
     def sizes_px(self) -> NDArray[np.float64]:
         """Square root of the area of every instance, ``(I,)``."""
-        areas = [one.area_px for picture in self.pictures for one in picture.instances]
+        areas = [one.area_px2 for photo in self.photos for one in photo.instances]
         return np.sqrt(np.array(areas, dtype=np.float64))
 
     @cached_property
     def image_sizes_px(self) -> NDArray[np.float64]:
         """Width and height of every image, ``(N, 2)``."""
-        sizes = [(picture.image.width_px, picture.image.height_px) for picture in self.pictures]
+        sizes = [(photo.image.width_px, photo.image.height_px) for photo in self.photos]
         return np.array(sizes, dtype=np.float64).reshape(-1, 2)
 
     @cached_property
     def objects_per_image(self) -> NDArray[np.int64]:
         """How many instances every image has, ``(N,)``."""
-        return np.array([len(picture.instances) for picture in self.pictures], dtype=np.int64)
+        return np.array([len(photo.instances) for photo in self.photos], dtype=np.int64)
 
     @cached_property
     def image_sizes_of_instances_px(self) -> NDArray[np.float64]:
@@ -144,7 +144,7 @@ class Survey:
     @cached_property
     def boxes_xywh(self) -> NDArray[np.float64]:
         """Boxes of all instances in pixels, ``(I, 4)``."""
-        boxes = [one.bbox_xywh for picture in self.pictures for one in picture.instances]
+        boxes = [one.bbox_xywh for photo in self.photos for one in photo.instances]
         return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
     @cached_property
@@ -158,8 +158,8 @@ class Survey:
     def class_rows(self) -> tuple[ClassRow, ...]:
         """One row for each class, the most frequent first."""
         instances = Counter(self.labels)
-        images = Counter(label for picture in self.pictures for label in set(picture.labels))
-        by_part = Counter((picture.part, label) for picture in self.pictures for label in picture.labels)
+        images = Counter(label for photo in self.photos for label in set(photo.labels))
+        by_part = Counter((photo.part, label) for photo in self.photos for label in photo.labels)
         index = {name: number for number, name in enumerate(self.class_names)}
         numbers = np.array([index[label] for label in self.labels], dtype=np.int64)
         order = np.argsort(numbers, kind="stable")
@@ -191,7 +191,7 @@ def survey(checked: Sequence[Checked], *, part_of: Mapping[str, str] | None = No
         part_of: Part by ``Image.file_name``, for sources that are no part as a whole; None looks for top-level
             folders called train, val (or valid, validation) and test.
     """
-    pictures: list[Picture] = []
+    photos: list[Photo] = []
     for one in checked:
         groups = one.dataset.by_image()
         names = {category.id: category.name for category in one.dataset.categories}
@@ -200,11 +200,11 @@ def survey(checked: Sequence[Checked], *, part_of: Mapping[str, str] | None = No
             found = tuple(groups[image.id])
             labels = tuple(names[instance.category_id] for instance in found)
             part = one.part or folders.get(image.file_name, "")
-            pictures.append(Picture(replace(image, id=len(pictures) + 1), found, labels, part))
+            photos.append(Photo(replace(image, id=len(photos) + 1), found, labels, part))
     class_names = tuple(dict.fromkeys(name for one in checked for name in one.dataset.class_names))
-    seen = {picture.part for picture in pictures} | {one.part for one in checked}
+    seen = {photo.part for photo in photos} | {one.part for one in checked}
     parts = sorted(seen - {""}, key=lambda part: (_PART_ORDER.index(part) if part in _PART_ORDER else 9, part))
-    return Survey(tuple(checked), tuple(pictures), class_names, tuple(parts))
+    return Survey(tuple(checked), tuple(photos), class_names, tuple(parts))
 
 
 def _folder_parts(images: Sequence[Image]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Small views of pictures for a page: a JPEG as a data URI, and outlines over it as SVG paths."""
+"""Small views of images for a page: a JPEG as a data URI, and outlines over it as SVG paths."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from d2tune.annotations.model.dataset import Image, Instance
 from d2tune.annotations.model.types import Rle
 
 View = tuple[float, float, float, float]
-"""Left, top, right, bottom of what is shown, in pixels of the picture; it may reach beyond the picture."""
+"""Left, top, right, bottom of what is shown, in pixels of the image; it may reach beyond the image."""
 
 _PIXELS_DECODED = 120_000_000
 _POINTS_PER_OUTLINE = 4000
@@ -33,29 +33,29 @@ _LEAST_SEEN_PX = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A path over a picture.
+    """A path over an image.
 
     Attributes:
         path: SVG path data in the coordinates of `Frame.width` and `Frame.height`.
-        colour: A CSS colour.
+        color: A CSS color.
         title: Shown where the pointer rests.
         kind: ``object``, ``culprit`` or ``other``, and ``open`` where nothing is enclosed: how it is drawn.
     """
 
     path: str
-    colour: str
+    color: str
     title: str
     kind: str = "object"
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A view of a picture.
+    """A view of an image.
 
     Attributes:
         width: Width of the view in its own units.
         height: Height of the view.
-        uri: The part of the picture that is seen, as a data URI; empty where the view shows none of it.
+        uri: The part of the image that is seen, as a data URI; empty where the view shows none of it.
         placed: Left, top, width and height of that part, in percent of the view.
         outlines: What is drawn over it.
         alt: What it shows, for those who do not see it.
@@ -69,15 +69,15 @@ class Frame:
     alt: str
 
 
-class PictureError(ValueError):
-    """A picture that cannot be shown; the message says why, in words that follow its name."""
+class PhotoError(ValueError):
+    """An image that cannot be shown; the message says why, in words that follow its name."""
 
 
 class Album:
     """Makes frames until they have used up a number of bytes, so that a page has a bounded size.
 
     Args:
-        limit_bytes: Room for all pictures and outlines together, as they stand in the page.
+        limit_bytes: Room for all images and outlines together, as they stand in the page.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -91,16 +91,16 @@ class Album:
     def frame(
         self, image: Image, view: View, *, side_px: int, outlines: Sequence[tuple[Sketch, str, str, str]] = ()
     ) -> Frame:
-        """Show a part of a picture.
+        """Show a part of an image.
 
         Args:
-            image: The picture.
+            image: The image.
             view: What to show of it.
             side_px: The longer side of the view, in pixels.
-            outlines: What to draw, with a CSS colour, a title and a kind each.
+            outlines: What to draw, with a CSS color, a title and a kind each.
 
         Raises:
-            PictureError: The picture cannot be opened.
+            ImageError: The image cannot be opened.
         """
         left, top, right, bottom = view
         scale = side_px / max(right - left, bottom - top)
@@ -117,8 +117,8 @@ class Album:
                 (seen[3] - seen[1]) * down,
             )
         drawn = [
-            Outline(path, colour, title, kind + suffix)
-            for sketch, colour, title, kind in outlines
+            Outline(path, color, title, kind + suffix)
+            for sketch, color, title, kind in outlines
             for path, suffix in zip(_paths(sketch, view, scale), ("", " open"), strict=True)
         ]
         self._left_bytes -= len(uri) + sum(len(outline.path) + _MARKUP_BYTES for outline in drawn)
@@ -134,12 +134,12 @@ class Album:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sketch:
-    """What an outline is made of, in pixels of the picture.
+    """What an outline is made of, in pixels of the image.
 
     Attributes:
         closed: Closed outlines, each ``(V, 2)``.
         lines: Open lines and single points, each ``(V, 2)``.
-        mask: Pixels of the whole picture, ``(H, W)`` bool.
+        mask: Pixels of the whole image, ``(H, W)`` bool.
     """
 
     closed: tuple[NDArray[np.float64], ...] = ()
@@ -171,63 +171,63 @@ def around(boxes: Iterable[Sequence[float]]) -> View | None:
 
 
 def jpeg(image: Image, seen: View, *, scale: float) -> bytes:
-    """A part of a picture as it is shown, after its EXIF orientation, as a JPEG file.
+    """A part of an image as it is shown, after its EXIF orientation, as a JPEG file.
 
     Args:
-        image: The picture.
-        seen: The part, inside the picture.
-        scale: Pixels of the file for one of the picture.
+        image: The image.
+        seen: The part, inside the image.
+        scale: Pixels of the file for one of the image.
 
     Raises:
-        PictureError: The picture cannot be opened.
+        ImageError: The image cannot be opened.
     """
     if image.path is None:
-        raise PictureError("has no file")
+        raise PhotoError("has no file")
     reduction = max(1, min(8, 2 ** int(math.log2(1 / scale)))) if scale < 1 else 1
     try:
-        picture = _decoded(image.path, reduction, image.path.stat().st_mtime_ns)
+        photo = _decoded(image.path, reduction, image.path.stat().st_mtime_ns)
     except OSError as error:
-        raise PictureError(f"cannot be opened ({error.strerror})") from error
-    across, down = picture.width / image.width_px, picture.height / image.height_px
+        raise PhotoError(f"cannot be opened ({error.strerror})") from error
+    across, down = photo.width / image.width_px, photo.height / image.height_px
     box = (seen[0] * across, seen[1] * down, seen[2] * across, seen[3] * down)
     size = (max(1, round((seen[2] - seen[0]) * scale)), max(1, round((seen[3] - seen[1]) * scale)))
     way = PilImage.Resampling.NEAREST if scale > 3 else PilImage.Resampling.LANCZOS
     stream = io.BytesIO()
-    picture.resize(size, way, box=box).save(stream, "JPEG", quality=78, optimize=True)
+    photo.resize(size, way, box=box).save(stream, "JPEG", quality=78, optimize=True)
     return stream.getvalue()
 
 
 @lru_cache(maxsize=1)
 def _decoded(path: Path, reduction: int, changed_ns: int) -> PilImage.Image:
-    """The picture upright, mode RGB, as it was at a time; JPEG files are decoded at a fraction of their size."""
+    """The image upright, mode RGB, as it was at a time; JPEG files are decoded at a fraction of their size."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PilImage.open(path) as picture:
+            with PilImage.open(path) as photo:
                 if reduction > 1:
-                    picture.draft(None, (picture.width // reduction, picture.height // reduction))
-                if picture.width * picture.height > _PIXELS_DECODED:
-                    raise PictureError("is too large to be shown")
-                picture.load()
-                return _rgb(ImageOps.exif_transpose(picture))
-    except PictureError:
+                    photo.draft(None, (photo.width // reduction, photo.height // reduction))
+                if photo.width * photo.height > _PIXELS_DECODED:
+                    raise PhotoError("is too large to be shown")
+                photo.load()
+                return _rgb(ImageOps.exif_transpose(photo))
+    except PhotoError:
         raise
     except Exception as error:  # decoders raise whatever comes to them on damaged files
-        raise PictureError(f"cannot be opened ({error})") from error
+        raise PhotoError(f"cannot be opened ({error})") from error
 
 
-def _rgb(picture: PilImage.Image) -> PilImage.Image:
-    """Any mode as RGB: deep grey is stretched to what the eye sees, transparency lies on grey."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+def _rgb(photo: PilImage.Image) -> PilImage.Image:
+    """Any mode as RGB: deep gray is stretched to what the eye sees, transparency lies on gray."""
+    if photo.mode.startswith("I") or photo.mode == "F":
+        values = np.nan_to_num(np.asarray(photo, dtype=np.float64))
         low, high = np.percentile(values, (0.5, 99.5))
         stretched = np.clip((values - low) / max(high - low, 1e-9) * 255, 0, 255)
         return PilImage.fromarray(stretched.astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        layered = picture.convert("RGBA")
+    if photo.mode in ("RGBA", "LA", "PA") or "transparency" in photo.info:
+        layered = photo.convert("RGBA")
         ground = PilImage.new("RGBA", layered.size, (128, 128, 128, 255))
         return PilImage.alpha_composite(ground, layered).convert("RGB")
-    return picture.convert("RGB")
+    return photo.convert("RGB")
 
 
 def _paths(sketch: Sketch, view: View, scale: float) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from d2tune.report.plots.style import (
     ACCENT,
     BAR,
-    GREY,
+    GRAY,
     INK,
     MARGIN_IN,
     Page,
@@ -35,7 +35,7 @@ ERROR_WORDS = {
     ),
     "both": ("wrong class and too far off", "more training images, and more varied ones"),
     "duplicate": ("an instance found a second time", "a lower threshold of non-maximum suppression"),
-    "background": ("a detection where nothing is labelled", "adding forgotten labels, more images without instances"),
+    "background": ("a detection where nothing is labeled", "adding forgotten labels, more images without instances"),
     "missed": ("an instance that nothing was found for", "more examples like it; larger input images if it is small"),
 }
 """TIDE's kinds of mistakes in TIDE's order, with what each means and what helps against it."""
@@ -79,7 +79,7 @@ class _Row:
     span: tuple[float, float] | None
     words: str
     reason: str
-    colour: str = BAR
+    color: str = BAR
 
 
 def write_error_types(path: str | Path, errors: Mapping[str, Bar], *, AP50: float | None, subtitle: str = "") -> None:
@@ -212,10 +212,10 @@ def _bar_page(rows: Sequence[_Row], *, title: str, subtitle: str, x_label: str, 
         middle_in = top_in + (position + 0.5) * pitch_in
         _write_name(page, (MARGIN_IN, left_in - _GAP_IN), middle_in, name, row.notes, name_pt)
         page.text(_WIDTH_IN - MARGIN_IN - span_in, middle_in, row.words, size=name_pt, ha="right")
-        page.text(_WIDTH_IN - MARGIN_IN, middle_in, span, size=_NOTE_PT, colour=GREY, ha="right")
+        page.text(_WIDTH_IN - MARGIN_IN, middle_in, span, size=_NOTE_PT, color=GRAY, ha="right")
         if row.value is None:
             reason = fitted(row.reason, left_in + wide_in - zero_in - 0.12, min(name_pt, _NOTE_PT))
-            words = page.text(zero_in + 0.08, middle_in, reason, size=min(name_pt, _NOTE_PT), colour=GREY)
+            words = page.text(zero_in + 0.08, middle_in, reason, size=min(name_pt, _NOTE_PT), color=GRAY)
             words.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.0})
     if any(spans):
         x_label += "; black lines: 95 % interval"
@@ -237,13 +237,13 @@ def _write_name(
     page.text(x_in, y_in, name, size=name_pt, bold=bool(notes), ha=ha)
     y_in += (line_in(name_pt) + line_in(_NOTE_PT)) / 2
     for number, note in enumerate(notes):
-        page.text(x_in, y_in + number * line_in(_NOTE_PT), note, size=_NOTE_PT, colour=GREY, ha=ha)
+        page.text(x_in, y_in + number * line_in(_NOTE_PT), note, size=_NOTE_PT, color=GRAY, ha=ha)
 
 
 def _draw_bars(axes: Axes, rows: Sequence[_Row], limits: tuple[float, float], *, thickness: float) -> None:
     for position, row in enumerate(rows):
         if row.value is not None:
-            axes.barh(position, row.value, height=thickness, color=row.colour)
+            axes.barh(position, row.value, height=thickness, color=row.color)
         if row.span is not None:
             look: dict[str, Any] = {"color": INK, "linewidth": 1.2, "solid_capstyle": "butt", "clip_on": False}
             axes.plot(row.span, (position, position), **look)
@@ -256,7 +256,7 @@ def _draw_bars(axes: Axes, rows: Sequence[_Row], limits: tuple[float, float], *,
     axes.grid(axis="x")
     axes.tick_params(axis="x", length=0)
     axes.spines[["bottom", "left"]].set_visible(False)
-    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.axvline(0, color=GRAY, linewidth=0.8)
 
 
 def _why(bar: Bar) -> str:

@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture."""
+"""The confusion matrix as an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from d2tune.report.plots.style import (
     EMPTY,
-    GREY,
+    GRAY,
     INK,
     MARGIN_IN,
     Page,
@@ -41,7 +41,7 @@ _WRONG = LinearSegmentedColormap.from_list("wrong", ("#fdefe4", "#f7b98c", "#d96
 def write_confusion(
     path: str | Path, counts: NDArray[np.integer[Any]], class_names: Sequence[str], *, subtitle: str = ""
 ) -> None:
-    """What each true class was taken for: counts, with colours by their share of the row, teal right and orange wrong.
+    """What each true class was taken for: counts, with colors by their share of the row, teal right and orange wrong.
 
     Cells without a number are 0; there are no numbers at all where cells are too small for them.
 
@@ -92,8 +92,8 @@ def _confusion(counts: NDArray[np.integer[Any]], class_names: Sequence[str], sub
             page.text(left_in - 0.08, place_in, name, size=label_pt, ha="right")
             _column_name(page, (left_in + place_in, side_in + 0.08), name, label_pt, turn)
     last_in = side_in - pitch_in / 2
-    page.text(left_in - 0.08, last_in, _FALSE_ALARM, size=label_pt, ha="right", colour=GREY)
-    _column_name(page, (left_in + last_in, side_in + 0.08), _MISSED, label_pt, turn, colour=GREY)
+    page.text(left_in - 0.08, last_in, _FALSE_ALARM, size=label_pt, ha="right", color=GRAY)
+    _column_name(page, (left_in + last_in, side_in + 0.08), _MISSED, label_pt, turn, color=GRAY)
     page.text(MARGIN_IN + 0.1, side_in / 2, "ground truth", size=_LABEL_PT, rotation=90, ha="center", va="center")
     middle_in = left_in + side_in / 2
     page.text(middle_in, side_in + below_in + 0.2, "predicted as", size=_LABEL_PT, ha="center")
@@ -109,15 +109,15 @@ def _label_size(class_names: Sequence[str], pitch_in: float) -> float:
 
 
 def _column_name(
-    page: Page, place_in: tuple[float, float], name: str, size: float, turn: int, *, colour: str = INK
+    page: Page, place_in: tuple[float, float], name: str, size: float, turn: int, *, color: str = INK
 ) -> None:
-    words = page.text(*place_in, name, size=size, colour=colour, rotation=turn, va="top")
+    words = page.text(*place_in, name, size=size, color=color, rotation=turn, va="top")
     words.set_horizontalalignment("center" if turn in (0, 90) else "right")
     words.set_rotation_mode("default" if turn in (0, 90) else "anchor")
 
 
 def _draw_cells(axes: Axes, counts: NDArray[np.integer[Any]], pitch_in: float) -> None:
-    """Coloured cells, background apart from the classes."""
+    """Colored cells, background apart from the classes."""
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.where(counts > 0, counts / np.maximum(totals, 1), np.nan)
     edges = np.append(np.arange(len(counts)), [len(counts) - 1 + _GAP_CELLS, len(counts) + _GAP_CELLS])
@@ -126,9 +126,9 @@ def _draw_cells(axes: Axes, counts: NDArray[np.integer[Any]], pitch_in: float) -
         axes.add_patch(Rectangle((x, y), wide, high, color=EMPTY, linewidth=0))
     gap_pt = 0.8 if pitch_in > 0.12 else 0.0
     is_right = np.eye(len(counts), dtype=bool)
-    for colours, cells in ((_RIGHT, np.where(is_right, shares, np.nan)), (_WRONG, np.where(is_right, np.nan, shares))):
+    for colors, cells in ((_RIGHT, np.where(is_right, shares, np.nan)), (_WRONG, np.where(is_right, np.nan, shares))):
         spread = np.insert(np.insert(cells, -1, np.nan, axis=0), -1, np.nan, axis=1)
-        axes.pcolormesh(edges, edges, spread, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=gap_pt)
+        axes.pcolormesh(edges, edges, spread, cmap=colors, vmin=0, vmax=1, edgecolors="white", linewidth=gap_pt)
     axes.set_xlim(0, edges[-1])
     axes.set_ylim(edges[-1], 0)
     axes.set_axis_off()
@@ -145,10 +145,10 @@ def _write_numbers(axes: Axes, counts: NDArray[np.integer[Any]], shares: NDArray
         size = _size_that_fits(texts, pitch_in)
     if size < _LEAST_PT:
         return
-    centres = np.append(np.arange(len(counts) - 1), len(counts) - 1 + _GAP_CELLS) + 0.5
+    centers = np.append(np.arange(len(counts) - 1), len(counts) - 1 + _GAP_CELLS) + 0.5
     for (row, column), text in zip(places, texts, strict=True):
         ink = "white" if shares[row, column] > _DARK_FROM else INK
-        axes.text(centres[column], centres[row], text, size=size, color=ink, ha="center", va="center_baseline")
+        axes.text(centers[column], centers[row], text, size=size, color=ink, ha="center", va="center_baseline")
 
 
 def _size_that_fits(texts: Sequence[str], pitch_in: float) -> float:
@@ -158,7 +158,7 @@ def _size_that_fits(texts: Sequence[str], pitch_in: float) -> float:
 
 
 def _draw_scale(page: Page, middle_in: float, y_in: float) -> None:
-    """What the colours mean: share of the row, from 0 to 100 %, right and wrong."""
+    """What the colors mean: share of the row, from 0 to 100 %, right and wrong."""
     parts = (
         ("share of the row:  0 %", None),
         ("", _RIGHT),
@@ -167,15 +167,15 @@ def _draw_scale(page: Page, middle_in: float, y_in: float) -> None:
         ("100 % wrong", None),
     )
     bar_in, gap_in = 0.8, 0.07
-    wide_in = sum(gap_in + (bar_in if colours else width_in(words, _NOTE_PT)) for words, colours in parts) - gap_in
+    wide_in = sum(gap_in + (bar_in if colors else width_in(words, _NOTE_PT)) for words, colors in parts) - gap_in
     left_in = max(MARGIN_IN, min(middle_in - wide_in / 2, page.width_in - MARGIN_IN - wide_in))
-    for words, colours in parts:
-        if colours is None:
-            page.text(left_in, y_in, words, size=_NOTE_PT, colour=GREY)
+    for words, colors in parts:
+        if colors is None:
+            page.text(left_in, y_in, words, size=_NOTE_PT, color=GRAY)
             left_in += width_in(words, _NOTE_PT) + gap_in
         else:
             axes = page.axes(left_in, y_in - 0.07, bar_in, 0.14)
-            axes.imshow(np.linspace(0, 1, 300)[None], cmap=colours, aspect="auto")
+            axes.imshow(np.linspace(0, 1, 300)[None], cmap=colors, aspect="auto")
             axes.set_axis_off()
             left_in += bar_in + gap_in
 

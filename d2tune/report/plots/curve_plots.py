@@ -21,7 +21,7 @@ from d2tune.report.plots.style import (
     ACCENT,
     BAR,
     DPI,
-    GREY,
+    GRAY,
     LINES,
     MARGIN_IN,
     Page,
@@ -36,7 +36,7 @@ from d2tune.report.plots.style import (
 )
 
 MOST_NAMED = 10
-"""Up to so many classes have a colour and a place in the legend of `write_precision_recall`."""
+"""Up to so many classes have a color and a place in the legend of `write_precision_recall`."""
 
 _RECALLS = np.linspace(0, 1, 101)
 _MARKERS = "osD^vD^vos"
@@ -102,7 +102,7 @@ class ScoreBin:
 def write_precision_recall(path: str | Path, curves: Sequence[Curve], *, subtitle: str = "") -> None:
     """Curves of precision over recall at IoU 0.5 with the operating point of each class.
 
-    Up to `MOST_NAMED` classes have their colour; of more, all are thin and grey, with their mean in front.
+    Up to `MOST_NAMED` classes have their color; of more, all are thin and gray, with their mean in front.
 
     Args:
         path: The PNG file.
@@ -212,7 +212,7 @@ def _drawn_part(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 def _draw_one(axes: Axes, curve: Curve) -> None:
     recall, precision = _drawn_part(curve)
     if not len(recall):
-        axes.text(0.5, 0.5, _NO_CURVE, ha="center", color=GREY, size=_LEGEND_PT)
+        axes.text(0.5, 0.5, _NO_CURVE, ha="center", color=GRAY, size=_LEGEND_PT)
     axes.plot(recall, precision, color=ACCENT, linewidth=2.2)
     axes.fill_between(recall, precision, color=ACCENT, alpha=0.08, linewidth=0)
     point = curve.point
@@ -263,7 +263,7 @@ def _draw_named(page: Page, axes: Axes, curves: Sequence[Curve], legend: tuple[f
         figure = "no AP50" if value is None else f"AP50 {value:.1f}"
         note = f"{figure}{_point_note(curve.point)}" if len(recall) else _NO_CURVE
         note = fitted(note, room_in - 0.45, _NOTE_PT)
-        page.text(x_in + 0.45, y_in + line_in(_NOTE_PT) * 1.05, note, size=_NOTE_PT, colour=GREY)
+        page.text(x_in + 0.45, y_in + line_in(_NOTE_PT) * 1.05, note, size=_NOTE_PT, color=GRAY)
         y_in += 0.425
 
 
@@ -299,7 +299,7 @@ def _list_weakest(page: Page, curves: Sequence[Curve], place_in: tuple[float, fl
         page.text(x_in, y_in, "weakest classes by AP50", size=_LEGEND_PT, bold=True)
     for value, number in known[:_WEAKEST]:
         y_in += 0.22
-        page.text(x_in + 0.35, y_in, f"{value:.1f}", size=_LEGEND_PT, colour=GREY, ha="right")
+        page.text(x_in + 0.35, y_in, f"{value:.1f}", size=_LEGEND_PT, color=GRAY, ha="right")
         page.text(x_in + 0.45, y_in, names[number], size=_LEGEND_PT)
 
 
@@ -333,14 +333,14 @@ def _calibration(bins: Sequence[ScoreBin], expected_error: float | None, subtitl
     note = fitted(
         "orange: distance between the share that is right and the mean score", width - 2 * MARGIN_IN, _NOTE_PT
     )
-    page.text(left_in + side_in / 2, side_in + low_in + 0.85, note, size=_NOTE_PT, colour=GREY, ha="center")
+    page.text(left_in + side_in / 2, side_in + low_in + 0.85, note, size=_NOTE_PT, color=GRAY, ha="center")
     return page.figure
 
 
 def _draw_reliability(axes: Axes, bins: Sequence[ScoreBin]) -> None:
     axes.xaxis.set_major_formatter("")
-    axes.plot((0, 1), (0, 1), color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-    words: dict[str, Any] = {"color": GREY, "size": _NOTE_PT, "va": "center"}
+    axes.plot((0, 1), (0, 1), color=GRAY, linewidth=1, linestyle=(0, (4, 3)))
+    words: dict[str, Any] = {"color": GRAY, "size": _NOTE_PT, "va": "center"}
     axes.text(0.03, 0.95, "scores too low", ha="left", **words)
     axes.text(0.97, 0.05, "scores too high", ha="right", **words)
     filled = [(part, part.confidence, part.precision) for part in bins if part.count and part.precision is not None]
@@ -351,7 +351,7 @@ def _draw_reliability(axes: Axes, bins: Sequence[ScoreBin]) -> None:
             axes.plot((confidence, confidence), (precision, confidence), color=LINES[1], linewidth=1.6)
             axes.plot(confidence, precision, "o", color=ACCENT, markersize=7, markeredgecolor="white", clip_on=False)
     if not filled:
-        axes.text(0.5, 0.5, "no detection", color=GREY, size=_LEGEND_PT, ha="center", backgroundcolor="white")
+        axes.text(0.5, 0.5, "no detection", color=GRAY, size=_LEGEND_PT, ha="center", backgroundcolor="white")
 
 
 def _draw_score_counts(axes: Axes, bins: Sequence[ScoreBin]) -> None:
@@ -365,7 +365,7 @@ def _draw_score_counts(axes: Axes, bins: Sequence[ScoreBin]) -> None:
         for part, text in zip(bins, texts, strict=True):
             axes.annotate(
                 text, ((part.low + part.high) / 2, part.count), (0, 2), textcoords="offset points",
-                ha="center", va="bottom", size=_COUNT_PT, color=GREY,
+                ha="center", va="bottom", size=_COUNT_PT, color=GRAY,
             )  # fmt: skip
     axes.set_xlim(-0.015, 1.015)
     axes.set_ylim(0, 1.22 * max(most, 1))

@@ -1,4 +1,4 @@
-"""What all plots share: a page with a header, fonts and colours, text that stays on the page, files that repeat."""
+"""What all plots share: a page with a header, fonts and colors, text that stays on the page, files that repeat."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from d2tune.report.sheets.drawing import shortened
 
 DPI = 200
 
-INK, GREY, GRID, EMPTY = "#1c1e24", "#5f636b", "#e3e5e9", "#f4f5f7"
+INK, GRAY, GRID, EMPTY = "#1c1e24", "#5f636b", "#e3e5e9", "#f4f5f7"
 ACCENT, BAR = "#0b6e75", "#6fb5ba"
 LINES = ("#0b6e75", "#d55e00", "#56b4e9", "#6a3d9a", "#1c1e24")
-"""Colours of lines, far apart for every colour vision."""
+"""Colors of lines, far apart for every color vision."""
 
 MARGIN_IN = 0.28
 _TITLE_PT, _SUBTITLE_PT = 12.5, 9.0
@@ -45,7 +45,7 @@ _FURTHER_FACES = (
 _RULES = {
     "text.parse_math": False,
     "text.color": INK,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.labelcolor": INK,
     "axes.labelsize": 9,
     "axes.linewidth": 0.8,
@@ -54,8 +54,8 @@ _RULES = {
     "axes.spines.right": False,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "xtick.labelsize": 8.5,
@@ -105,15 +105,15 @@ class Page:
         titles = wrapped(title, room_in, _TITLE_PT, bold=True)
         subtitles = wrapped(subtitle, room_in, _SUBTITLE_PT)
         heads = [(line, _TITLE_PT, True, INK) for line in titles]
-        heads += [(line, _SUBTITLE_PT, False, GREY) for line in subtitles]
+        heads += [(line, _SUBTITLE_PT, False, GRAY) for line in subtitles]
         header_in = MARGIN_IN + sum(line_in(size) for _, size, _, _ in heads) + 0.16
         self.width_in = width_in
         self._height_in = header_in + body_in
         self._header_in = header_in
         self.figure = Figure(figsize=(width_in, self._height_in), dpi=DPI, facecolor="white")
         top_in = MARGIN_IN - header_in
-        for line, size, bold, colour in heads:
-            self.text(MARGIN_IN, top_in, line, size=size, bold=bold, colour=colour, va="top")
+        for line, size, bold, color in heads:
+            self.text(MARGIN_IN, top_in, line, size=size, bold=bold, color=color, va="top")
             top_in += line_in(size)
 
     def axes(self, left_in: float, top_in: float, wide_in: float, high_in: float) -> Axes:
@@ -133,7 +133,7 @@ class Page:
         words: str,
         *,
         size: float = 9.0,
-        colour: str = INK,
+        color: str = INK,
         bold: bool = False,
         ha: str = "left",
         va: str = "center_baseline",
@@ -142,7 +142,7 @@ class Page:
         """Write one line; the caller sees to it that it fits."""
         weight = "bold" if bold else "normal"
         return self.figure.text(
-            *self.at(x_in, y_in), words, size=size, color=colour, weight=weight, ha=ha, va=va, rotation=rotation
+            *self.at(x_in, y_in), words, size=size, color=color, weight=weight, ha=ha, va=va, rotation=rotation
         )
 
 

@@ -1,4 +1,4 @@
-"""Sheets of cards: a header, and below it cards with a title and pictures side by side, each with a caption."""
+"""Sheets of cards: a header, and below it cards with a title and images side by side, each with a caption."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from d2tune.report.sheets.drawing import font, rounded, shortened
 SHEET_WIDTH_PX = 2240
 MARGIN_PX = 40
 HEADER_PX = 128
-PAGE, CARD, INK, GREY = (238, 240, 243), (255, 255, 255), (28, 30, 36), (104, 110, 122)
+PAGE, CARD, INK, GRAY = (238, 240, 243), (255, 255, 255), (28, 30, 36), (104, 110, 122)
 
 _GAP_PX = 24
 _PAD_PX = 18
@@ -27,34 +27,34 @@ class Card:
     """What a card shows.
 
     Args:
-        title: The line above the pictures.
-        pictures: (h, w, 3) uint8 each, in the size that :meth:`Grid.size` gives.
-        captions: What each picture is, and what more there is to say: the first wording that fits, else the last cut.
+        title: The line above the images.
+        images: (h, w, 3) uint8 each, in the size that :meth:`Grid.size` gives.
+        captions: What each image is, and what more there is to say: the first wording that fits, else the last cut.
     """
 
     title: str
-    pictures: Sequence[np.ndarray]
+    images: Sequence[np.ndarray]
     captions: Sequence[tuple[str, Sequence[str]]]
 
 
 class Grid:
-    """Where cards go on a sheet, and how large their pictures are.
+    """Where cards go on a sheet, and how large their images are.
 
     Args:
         shapes: Height and width of the photo of each card.
         columns: Cards beside each other.
-        pictures: Pictures beside each other in a card.
+        images: Images beside each other in a card.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, int]], *, columns: int, pictures: int) -> None:
+    def __init__(self, shapes: Sequence[tuple[int, int]], *, columns: int, images: int) -> None:
         self._shapes, self._columns = shapes, columns
         self._card_width = (SHEET_WIDTH_PX - 2 * MARGIN_PX - (columns - 1) * _GAP_PX) // columns
-        width = (self._card_width - (pictures + 1) * _PAD_PX) // pictures
+        width = (self._card_width - (images + 1) * _PAD_PX) // images
         # so high that the middle one of all shapes, if not extreme, fills its box
         self._box = width, round(width * float(np.clip(np.median([high / wide for high, wide in shapes]), 0.6, 0.95)))
 
     def size(self, place: int) -> tuple[int, int]:
-        """Width and height at which the pictures of a card are shown: as large as fits."""
+        """Width and height at which the images of a card are shown: as large as fits."""
         height, width = self._shapes[place]
         scale = min(self._box[0] / width, self._box[1] / height)
         return max(1, round(width * scale)), max(1, round(height * scale))
@@ -84,18 +84,18 @@ class Grid:
         pen.text((_PAD_PX, _TITLE_BAND_PX // 2 + 2), title, INK, heading, anchor="lm")
         room = card_size[1] - _TITLE_BAND_PX - _CAPTION_BAND_PX - _PAD_PX
         indent = (self._box[0] - size[0]) // 2
-        for i, (picture, (name, details)) in enumerate(zip(content.pictures, content.captions, strict=True)):
+        for i, (image, (name, details)) in enumerate(zip(content.images, content.captions, strict=True)):
             left, top = _PAD_PX + i * (self._box[0] + _PAD_PX) + indent, _TITLE_BAND_PX + (room - size[1]) // 2
-            card.paste(Image.fromarray(picture), (left, top), rounded(size, radius_px=6))
+            card.paste(Image.fromarray(image), (left, top), rounded(size, radius_px=6))
             place = left, top + size[1] + _CAPTION_BAND_PX // 2 + 2
             _write_caption(pen, place, self._box[0] - indent, name, details)
         return card
 
 
-def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A photo at ``size`` (width, height), (h, w, 3) uint8."""
-    shrinks = size[0] < picture.shape[1]
-    result: np.ndarray = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    shrinks = size[0] < image.shape[1]
+    result: np.ndarray = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     return result
 
 
@@ -105,7 +105,7 @@ def draw_header(title: str, subtitle: str, *, height_px: int = HEADER_PX) -> Ima
     pen, room = ImageDraw.Draw(header), SHEET_WIDTH_PX - 2 * MARGIN_PX
     large, small = font(38, bold=True), font(22)
     pen.text((MARGIN_PX, 50), shortened(title, large, room), INK, large, anchor="lm")
-    pen.text((MARGIN_PX, 94), shortened(subtitle, small, room), GREY, small, anchor="lm")
+    pen.text((MARGIN_PX, 94), shortened(subtitle, small, room), GRAY, small, anchor="lm")
     return header
 
 
@@ -118,4 +118,4 @@ def _write_caption(
     texts = [f" · {text}" for text in details if text]
     what = next((text for text in texts if plain.getlength(text) <= room), texts[-1] if texts else "")
     pen.text(place, name, INK, bold, anchor="lm")
-    pen.text((place[0] + start, place[1]), shortened(what, plain, room), GREY, plain, anchor="lm")
+    pen.text((place[0] + start, place[1]), shortened(what, plain, room), GRAY, plain, anchor="lm")

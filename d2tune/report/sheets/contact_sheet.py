@@ -1,4 +1,4 @@
-"""One picture that shows what a model finds: up to 16 photos, ground truth beside prediction."""
+"""One image that shows what a model finds: up to 16 photos, ground truth beside prediction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from d2tune.files import write_bytes
 from d2tune.report.sheets.cards import Card, Grid, draw_header, resized
-from d2tune.report.sheets.drawing import draw_instances, instance_colours
+from d2tune.report.sheets.drawing import draw_instances, instance_colors
 
 __all__ = ["MAX_PANELS", "Panel", "contact_sheet", "draw_instances", "write_contact_sheet"]
 
@@ -48,7 +48,7 @@ class Panel:
 
 
 def contact_sheet(panels: Sequence[Panel], *, title: str, subtitle: str) -> np.ndarray:
-    """Draw panels as cards below a header, (H, W, 3) uint8; a prediction has the colour of the truth it meets.
+    """Draw panels as cards below a header, (H, W, 3) uint8; a prediction has the color of the truth it meets.
 
     Raises:
         ValueError: No panel, more than :data:`MAX_PANELS`, or a panel whose parts do not belong together.
@@ -56,7 +56,7 @@ def contact_sheet(panels: Sequence[Panel], *, title: str, subtitle: str) -> np.n
     if not 1 <= len(panels) <= MAX_PANELS:
         raise ValueError(f"a contact sheet takes 1 to {MAX_PANELS} panels, not {len(panels)}")
     columns = 1 if len(panels) == 1 else 2 if len(panels) <= 8 else 3
-    grid = Grid([panel.image_rgb.shape[:2] for panel in panels], columns=columns, pictures=2)
+    grid = Grid([panel.image_rgb.shape[:2] for panel in panels], columns=columns, images=2)
     cards = (_card(panel, grid.size(place)) for place, panel in enumerate(panels))
     return grid.sheet(draw_header(title, subtitle), cards)
 
@@ -73,10 +73,10 @@ def write_contact_sheet(path: str | Path, panels: Sequence[Panel], *, title: str
     write_bytes(path, png.getvalue())
 
 
-def paired_colours(truth_masks: np.ndarray, predicted_masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (T, 3) and (P, 3) uint8 in which each truth and the prediction that overlaps it best are alike.
+def paired_colors(truth_masks: np.ndarray, predicted_masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colors (T, 3) and (P, 3) uint8 in which each truth and the prediction that overlaps it best are alike.
 
-    Pairs are one to one, best first, from an intersection over union of 0.5; all other colours occur once.
+    Pairs are one to one, best first, from an intersection over union of 0.5; all other colors occur once.
     """
     ious = _mask_ious(truth_masks, predicted_masks)
     truths, predictions = ious.shape
@@ -87,8 +87,8 @@ def paired_colours(truth_masks: np.ndarray, predicted_masks: np.ndarray) -> tupl
         ious[truth, :] = ious[:, prediction] = -1
     alone = partner < 0
     partner[alone] = truths + np.arange(alone.sum())
-    colours = instance_colours(truths + int(alone.sum()))
-    return colours[:truths], colours[partner]
+    colors = instance_colors(truths + int(alone.sum()))
+    return colors[:truths], colors[partner]
 
 
 def _mask_ious(truth_masks: np.ndarray, predicted_masks: np.ndarray) -> np.ndarray:
@@ -104,7 +104,7 @@ def _mask_ious(truth_masks: np.ndarray, predicted_masks: np.ndarray) -> np.ndarr
 
 
 def _card(panel: Panel, size: tuple[int, int]) -> Card:
-    """One panel at ``size`` (width, height): the two pictures, and what each is."""
+    """One panel at ``size`` (width, height): the two images, and what each is."""
 
     def fit(masks: np.ndarray) -> np.ndarray:
         way = cv2.INTER_AREA if size[0] < panel.image_rgb.shape[1] else cv2.INTER_LINEAR
@@ -112,17 +112,17 @@ def _card(panel: Panel, size: tuple[int, int]) -> Card:
         return np.stack(fitted) if fitted else np.zeros((0, size[1], size[0]), bool)
 
     photo = resized(panel.image_rgb, size)
-    truth_colours, predicted_colours = paired_colours(panel.truth_masks, panel.predicted_masks)
-    truth = draw_instances(photo, fit(panel.truth_masks), panel.truth_labels, colors=truth_colours)
+    truth_colors, predicted_colors = paired_colors(panel.truth_masks, panel.predicted_masks)
+    truth = draw_instances(photo, fit(panel.truth_masks), panel.truth_labels, colors=truth_colors)
     predicted = draw_instances(
         photo,
         fit(panel.predicted_masks),
         panel.predicted_labels,
         scores=panel.predicted_scores,
-        colors=predicted_colours,
+        colors=predicted_colors,
     )
     captions = (
-        ("ground truth", _counted(panel.truth_labels, "nothing labelled")),
+        ("ground truth", _counted(panel.truth_labels, "nothing labeled")),
         ("prediction", _counted(panel.predicted_labels, "nothing found")),
     )
     return Card(panel.title, (truth, predicted), captions)

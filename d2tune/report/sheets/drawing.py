@@ -23,7 +23,7 @@ _PALETTE = (
     (0, 214, 201), (255, 105, 200), (160, 210, 0), (84, 110, 255), (214, 130, 70), (120, 220, 140),
 )  # fmt: skip
 LETTER_SHARE = 0.034
-"""How high the letters of chips are at most, as a share of the root of the picture's area."""
+"""How high the letters of chips are at most, as a share of the root of the image's area."""
 
 _FILL_OPACITY = 0.26
 _CASING_OPACITY = 0.45
@@ -35,18 +35,18 @@ class Face(Protocol):
     def getlength(self, text: str, /) -> float: ...
 
 
-def instance_colours(count: int) -> np.ndarray:
-    """``count`` colours that the eye tells apart, (count, 3) uint8 RGB; the first ones never change with ``count``."""
-    colours = list(_PALETTE[:count])
-    for i in range(len(colours), count):
+def instance_colors(count: int) -> np.ndarray:
+    """``count`` colors that the eye tells apart, (count, 3) uint8 RGB; the first ones never change with ``count``."""
+    colors = list(_PALETTE[:count])
+    for i in range(len(colors), count):
         hue, value = (0.08 + i * 0.61803) % 1.0, (1.0, 0.78)[i % 2]
         red, green, blue = colorsys.hsv_to_rgb(hue, (0.85, 0.6)[i // 2 % 2], value)
-        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return np.array(colours, np.uint8).reshape(count, 3)
+        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return np.array(colors, np.uint8).reshape(count, 3)
 
 
 def line_width_px(shape: tuple[int, int]) -> float:
-    """How wide outlines are drawn in a picture of ``shape`` (height, width)."""
+    """How wide outlines are drawn in an image of ``shape`` (height, width)."""
     return max(2.0, 0.0044 * float(np.sqrt(shape[0] * shape[1])))
 
 
@@ -60,7 +60,7 @@ def draw_instances(
 ) -> np.ndarray:
     """Draw instances over a photo.
 
-    Lines and letters grow with the picture. Chips never overlap and never leave the picture; where there is no
+    Lines and letters grow with the image. Chips never overlap and never leave the image; where there is no
     room for all, those of the smallest instances are left out.
 
     Args:
@@ -68,7 +68,7 @@ def draw_instances(
         masks: (N, H, W) bool.
         labels: N class names.
         scores: N confidences, written with two decimals; None writes the class alone.
-        colors: (N, 3) RGB, 0 to 255; None takes :func:`instance_colours`.
+        colors: (N, 3) RGB, 0 to 255; None takes :func:`instance_colors`.
 
     Returns:
         (H, W, 3) uint8.
@@ -84,7 +84,7 @@ def draw_instances(
         raise ValueError(f"masks are {masks.shape}, but there are {count} labels and the image is {image_rgb.shape}")
     if scores is not None and len(scores) != count:
         raise ValueError(f"{len(scores)} scores for {count} labels")
-    palette = instance_colours(count) if colors is None else np.asarray(colors, np.uint8).reshape(-1, 3)
+    palette = instance_colors(count) if colors is None else np.asarray(colors, np.uint8).reshape(-1, 3)
     if len(palette) != count:
         raise ValueError(f"{len(palette)} colors for {count} labels")
     canvas = image_rgb.astype(np.float32)
@@ -106,7 +106,7 @@ def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise MachineError("pictures need the font that comes with matplotlib", hint="Run: pip install matplotlib")
+        raise MachineError("images need the font that comes with matplotlib", hint="Run: pip install matplotlib")
     folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
     return ImageFont.truetype(str(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size_px)
 
@@ -123,8 +123,8 @@ def shortened(words: str, face: Face, room_px: float) -> str:
     return ""
 
 
-def _draw_mask(canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray, width_px: float) -> None:
-    """Fill and outline one mask on a float picture, in place."""
+def _draw_mask(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray, width_px: float) -> None:
+    """Fill and outline one mask on a float image, in place."""
     if not mask.any():
         return
     margin = int(np.ceil(width_px)) + 3
@@ -144,7 +144,7 @@ def _draw_mask(canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray, width_p
         slice(columns.start - left + margin, columns.stop - left + margin),
     )
     part = canvas[rows, columns]
-    for opacity, tone in ((_FILL_OPACITY * padded, colour), (casing, np.zeros(3, np.float32)), (line, colour)):
+    for opacity, tone in ((_FILL_OPACITY * padded, color), (casing, np.zeros(3, np.float32)), (line, color)):
         part += opacity[crop][..., None].astype(np.float32) * (tone - part)
 
 
@@ -152,29 +152,29 @@ def draw_chips(
     drawn: np.ndarray,
     masks: Sequence[np.ndarray],
     texts: Sequence[str],
-    colours: np.ndarray,
+    colors: np.ndarray,
     *,
     largest_share: float = LETTER_SHARE,
 ) -> np.ndarray:
-    """The picture with a chip for each mask, (H, W, 3) uint8; see :func:`place_chips`."""
+    """The image with a chip for each mask, (H, W, 3) uint8; see :func:`place_chips`."""
     height, width = drawn.shape[:2]
     sheet = Image.fromarray(drawn)
-    for chip, text, colour, size_px in place_chips(masks, texts, colours, (height, width), largest_share=largest_share):
-        _paint_chip(sheet, chip, text, colour, font(size_px, bold=True))
+    for chip, text, color, size_px in place_chips(masks, texts, colors, (height, width), largest_share=largest_share):
+        _paint_chip(sheet, chip, text, color, font(size_px, bold=True))
     return np.array(sheet)
 
 
 def place_chips(
     masks: Sequence[np.ndarray],
     texts: Sequence[str],
-    colours: np.ndarray,
+    colors: np.ndarray,
     shape: tuple[int, int],
     *,
     largest_share: float = LETTER_SHARE,
 ) -> list[tuple[Rect, str, tuple[int, int, int], int]]:
-    """Where each label goes: its rectangle, the text that fits, its colour and the size of its letters in pixels.
+    """Where each label goes: its rectangle, the text that fits, its color and the size of its letters in pixels.
 
-    Letters are at most ``largest_share`` of the picture's side (the root of its area) high. They shrink until all
+    Letters are at most ``largest_share`` of the image's side (the root of its area) high. They shrink until all
     chips find room beside or on their instances; at the smallest size, instances for which there is none get no chip.
     """
     boxes = [cv2.boundingRect(mask.astype(np.uint8)) for mask in masks]
@@ -184,12 +184,12 @@ def place_chips(
     for size_px in sorted({largest, max(largest * 4 // 5, 8), max(largest * 3 // 5, 8)}, reverse=True):
         chips, face = [], font(size_px, bold=True)
         pad_x, pad_y = round(0.38 * size_px), round(0.2 * size_px)
-        for box, text, colour in zip(boxes, texts, colours, strict=True):
+        for box, text, color in zip(boxes, texts, colors, strict=True):
             words = shortened(text, face, shape[1] - 2 * pad_x - 2)
             size = (round(face.getlength(words)) + 2 * pad_x, sum(face.getmetrics()) + 2 * pad_y)
             place = _free_place(box, size, [chip[0] for chip in chips], cover) if words and box[2] else None
             if place is not None:
-                chips.append((place, words, (int(colour[0]), int(colour[1]), int(colour[2])), size_px))
+                chips.append((place, words, (int(color[0]), int(color[1]), int(color[2])), size_px))
         if len(chips) == len(texts):
             break
     return chips
@@ -237,11 +237,11 @@ def _overlap(a: Rect, b: Rect) -> bool:
 
 
 def _paint_chip(
-    sheet: Image.Image, rect: Rect, text: str, colour: tuple[int, int, int], face: ImageFont.FreeTypeFont
+    sheet: Image.Image, rect: Rect, text: str, color: tuple[int, int, int], face: ImageFont.FreeTypeFont
 ) -> None:
     left, top, right, bottom = rect
-    sheet.paste(colour, (left, top), rounded((right - left, bottom - top), radius_px=(bottom - top) // 4))
-    bright = (0.2126, 0.7152, 0.0722) @ (np.array(colour) / 255) ** 2.2
+    sheet.paste(color, (left, top), rounded((right - left, bottom - top), radius_px=(bottom - top) // 4))
+    bright = (0.2126, 0.7152, 0.0722) @ (np.array(color) / 255) ** 2.2
     ink = (20, 20, 24) if bright > 0.22 else (255, 255, 255)
     ImageDraw.Draw(sheet).text(((left + right) / 2, (top + bottom) / 2), text, fill=ink, font=face, anchor="mm")
 

@@ -1,4 +1,4 @@
-"""Label maps as pictures: class colours over a photo, maps of their own, and segments of a panoptic result."""
+"""Label maps as images: class colors over a photo, maps of their own, and segments of a panoptic result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from d2tune.report.sheets.drawing import draw_chips, instance_colours
+from d2tune.report.sheets.drawing import draw_chips, instance_colors
 
 LEFT_OUT = 255
 """The label of pixels that have none."""
@@ -25,10 +25,10 @@ _STRETCH_PERCENT = (2.0, 98.0)
 _MEASURED_PIXELS = 250_000
 
 
-def colours(class_names: Sequence[str]) -> np.ndarray:
-    """A colour for each class, (K, 3) uint8 RGB: far apart, and a quiet grey for a class named background.
+def colors(class_names: Sequence[str]) -> np.ndarray:
+    """A color for each class, (K, 3) uint8 RGB: far apart, and a quiet gray for a class named background.
 
-    The colour of a class depends on the classes before it alone.
+    The color of a class depends on the classes before it alone.
     """
     table = np.empty((len(class_names), 3), np.uint8)
     quiet = np.array([name.strip().casefold() in _BACKGROUNDS for name in class_names], bool)
@@ -38,15 +38,15 @@ def colours(class_names: Sequence[str]) -> np.ndarray:
 
 
 def overlay(
-    image_rgb: np.ndarray, labels: np.ndarray, *, colours: np.ndarray, alpha: float = _FILL_OPACITY
+    image_rgb: np.ndarray, labels: np.ndarray, *, colors: np.ndarray, alpha: float = _FILL_OPACITY
 ) -> np.ndarray:
-    """Class colours over a photo, with thin contours; pixels that are left out are hatched.
+    """Class colors over a photo, with thin contours; pixels that are left out are hatched.
 
     Args:
         image_rgb: (H, W, 3) uint8; it is not changed.
         labels: (H, W) uint8: the place of each pixel's class, 255 for none.
-        colours: (K, 3) uint8.
-        alpha: Opacity of the colours between contours, 0 to 1.
+        colors: (K, 3) uint8.
+        alpha: Opacity of the colors between contours, 0 to 1.
 
     Returns:
         (H, W, 3) uint8.
@@ -56,22 +56,22 @@ def overlay(
     """
     if image_rgb.shape != (*labels.shape, 3) or image_rgb.dtype != np.uint8:
         raise ValueError(f"a photo {image_rgb.shape} {image_rgb.dtype} does not go with labels {labels.shape}")
-    return _painted(image_rgb, _places(labels, len(colours)), colours, alpha)
+    return _painted(image_rgb, _places(labels, len(colors)), colors, alpha)
 
 
-def colour_map(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """A label map in the colours of its classes, (H, W, 3) uint8; pixels that are left out are hatched grey.
+def color_map(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """A label map in the colors of its classes, (H, W, 3) uint8; pixels that are left out are hatched gray.
 
     Args:
         labels: (H, W) uint8: the place of each pixel's class, 255 for none.
-        colours: (K, 3) uint8.
+        colors: (K, 3) uint8.
 
     Raises:
         ValueError: A label is neither a class nor 255.
     """
-    places = _places(labels, len(colours))
+    places = _places(labels, len(colors))
     paper = np.full((*labels.shape, 3), 205, np.uint8)
-    drawn = np.concatenate([colours, paper[:1, 0]])[places]
+    drawn = np.concatenate([colors, paper[:1, 0]])[places]
     return _hatched(drawn.astype(np.float32), places < 0)
 
 
@@ -81,7 +81,7 @@ def segment_overlay(
     segments: Iterable[tuple[int, int, bool]],
     class_names: Sequence[str],
 ) -> np.ndarray:
-    """A panoptic result over its photo: stuff in the colours of its classes, each thing in a shade of its own.
+    """A panoptic result over its photo: stuff in the colors of its classes, each thing in a shade of its own.
 
     Things carry their class on a chip as long as there is room; regions of stuff are told by the legend.
 
@@ -99,7 +99,7 @@ def segment_overlay(
     """
     if image_rgb.shape != (*ids.shape, 3) or image_rgb.dtype != np.uint8:
         raise ValueError(f"a photo {image_rgb.shape} {image_rgb.dtype} does not go with segments {ids.shape}")
-    table, segments = colours(class_names), list(segments)
+    table, segments = colors(class_names), list(segments)
     places = np.full(ids.shape, -1, np.int32)
     tones = np.empty((len(segments), 3), np.uint8)
     things, seen = [], [0] * len(class_names)
@@ -116,24 +116,24 @@ def segment_overlay(
     return draw_chips(drawn, masks, texts, np.array(chips, np.uint8).reshape(-1, 3), largest_share=0.026)
 
 
-def to_rgb(picture: np.ndarray) -> np.ndarray:
+def to_rgb(image: np.ndarray) -> np.ndarray:
     """What to show of a raster with any number of channels, (H, W, 3) uint8.
 
-    One or two channels give grey, their mean; three or four their first three as red, green and blue; more the means
+    One or two channels give gray, their mean; three or four their first three as red, green and blue; more the means
     of their first, middle and last third, so that a series shows when it changes. All but 8-bit photos are stretched
-    so that the dimmest and brightest 2 % of a colour saturate. Pixels without data (NaN) are dark.
+    so that the dimmest and brightest 2 % of a color saturate. Pixels without data (NaN) are dark.
 
     Args:
-        picture: (H, W, C) of any type.
+        image: (H, W, C) of any type.
 
     Raises:
         ValueError: The array is not (H, W, C) with at least one channel.
     """
-    if picture.ndim != 3 or not picture.shape[2]:
-        raise ValueError(f"a picture must be (H, W, C), not {picture.shape}")
-    channels = picture.shape[2]
-    if picture.dtype == np.uint8 and channels in (1, 3, 4):
-        return np.ascontiguousarray(np.repeat(picture, 3, axis=2) if channels == 1 else picture[..., :3])
+    if image.ndim != 3 or not image.shape[2]:
+        raise ValueError(f"an image must be (H, W, C), not {image.shape}")
+    channels = image.shape[2]
+    if image.dtype == np.uint8 and channels in (1, 3, 4):
+        return np.ascontiguousarray(np.repeat(image, 3, axis=2) if channels == 1 else image[..., :3])
     if channels in (3, 4):
         groups = [slice(i, i + 1) for i in range(3)]
     elif channels < 3:
@@ -141,7 +141,7 @@ def to_rgb(picture: np.ndarray) -> np.ndarray:
     else:
         ends = [round(i * channels / 3) for i in range(4)]
         groups = [slice(start, end) for start, end in pairwise(ends)]
-    shown = [_stretched(picture[..., group]) for group in groups]
+    shown = [_stretched(image[..., group]) for group in groups]
     return np.stack(shown if len(shown) == 3 else shown * 3, axis=2)
 
 
@@ -170,7 +170,7 @@ def _places(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _painted(image_rgb: np.ndarray, places: np.ndarray, table: np.ndarray, alpha: float) -> np.ndarray:
-    """The photo under the colours (N, 3) of ``places`` (H, W), -1 for none, with contours of full colour."""
+    """The photo under the colors (N, 3) of ``places`` (H, W), -1 for none, with contours of full color."""
     rows = np.concatenate([table.astype(np.float32), np.zeros((1, 3), np.float32)])
     opacity = np.append(np.full(len(table), alpha, np.float32), np.float32(0))[places]
     opacity[_contours(places) & (places >= 0)] = 1.0
@@ -180,7 +180,7 @@ def _painted(image_rgb: np.ndarray, places: np.ndarray, table: np.ndarray, alpha
 
 
 def _contours(places: np.ndarray) -> np.ndarray:
-    """Where a pixel's neighbourhood, as wide as a thin line in a picture of this size, holds another region."""
+    """Where a pixel's neighborhood, as wide as a thin line in an image of this size, holds another region."""
     edge = np.zeros(places.shape, np.uint8)
     across, down = places[:, 1:] != places[:, :-1], places[1:] != places[:-1]
     edge[:, 1:] |= across
@@ -204,9 +204,9 @@ def _hatched(canvas: np.ndarray, where: np.ndarray) -> np.ndarray:
     return result
 
 
-def _shade(colour: np.ndarray, turn: int) -> np.ndarray:
-    """One of five shades of a colour, the first the colour itself."""
-    hue, saturation, value = colorsys.rgb_to_hsv(*(float(part) / 255 for part in colour))
+def _shade(color: np.ndarray, turn: int) -> np.ndarray:
+    """One of five shades of a color, the first the color itself."""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(float(part) / 255 for part in color))
     by_hue, by_saturation, by_value = _SHADES[turn % len(_SHADES)]
     rgb = colorsys.hsv_to_rgb((hue + by_hue) % 1, saturation * by_saturation, value * by_value)
     return np.rint(255 * np.array(rgb)).astype(np.uint8)
@@ -214,21 +214,21 @@ def _shade(colour: np.ndarray, turn: int) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _far_apart(count: int) -> np.ndarray:
-    """The colours of instances, and then each time the one farthest from all before it as CIE Lab sees them."""
-    first = instance_colours(12)
+    """The colors of instances, and then each time the one farthest from all before it as CIE Lab sees them."""
+    first = instance_colors(12)
     steps = [(h / 36, s, v) for h in range(36) for s in (0.4, 0.65, 1.0) for v in (0.4, 0.55, 0.7, 0.85, 1.0)]
     pool = np.rint(255 * np.array([colorsys.hsv_to_rgb(*step) for step in steps])).astype(np.uint8)
     chosen = list(first[:count])
-    gaps = np.min([_differences(pool, colour) for colour in first], axis=0)
+    gaps = np.min([_differences(pool, color) for color in first], axis=0)
     while len(chosen) < count:
         chosen.append(pool[gaps.argmax()])
         gaps = np.minimum(gaps, _differences(pool, chosen[-1]))
     return np.array(chosen, np.uint8).reshape(count, 3)
 
 
-def _differences(pool: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Distance of each colour, (N, 3), from one, in CIE Lab (CIE 1976)."""
-    both = np.concatenate([pool, colour[None]])[None].astype(np.float32) / 255
+def _differences(pool: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """Distance of each color, (N, 3), from one, in CIE Lab (CIE 1976)."""
+    both = np.concatenate([pool, color[None]])[None].astype(np.float32) / 255
     lab = cv2.cvtColor(both, cv2.COLOR_RGB2LAB)[0]
     result: np.ndarray = np.linalg.norm(lab[:-1] - lab[-1], axis=1)
     return result

@@ -1,4 +1,4 @@
-"""One picture that shows what a semantic or panoptic model sees: photo, ground truth and prediction, and a legend."""
+"""One image that shows what a semantic or panoptic model sees: photo, ground truth and prediction, and a legend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from d2tune.files import write_bytes
 from d2tune.report.sheets.cards import HEADER_PX, INK, MARGIN_PX, SHEET_WIDTH_PX, Card, Grid, draw_header, resized
 from d2tune.report.sheets.drawing import font, rounded, shortened
-from d2tune.report.sheets.label_overlay import LEFT_OUT, colour_map, colours, overlay
+from d2tune.report.sheets.label_overlay import LEFT_OUT, color_map, colors, overlay
 
 MAX_PANELS = 16
 """How many panels a sheet takes."""
@@ -25,12 +25,12 @@ _ROW_PX = 40
 _SWATCH_PX = 26
 _NAME_PX = 420
 _LARGE_UP_TO = 4
-_NOT_LABELLED = "not labelled"
+_NOT_LABELLED = "not labeled"
 
 
 @dataclass(frozen=True)
 class LabelPanel:
-    """One photo with its label maps, or with ready-made pictures in their place.
+    """One photo with its label maps, or with ready-made images in their place.
 
     Args:
         image_rgb: (H, W, 3) uint8.
@@ -61,9 +61,9 @@ def label_sheet(panels: Sequence[LabelPanel], *, class_names: Sequence[str], tit
     """
     if not 1 <= len(panels) <= MAX_PANELS:
         raise ValueError(f"a label sheet takes 1 to {MAX_PANELS} panels, not {len(panels)}")
-    table = colours(class_names)
+    table = colors(class_names)
     columns = 1 if len(panels) <= _LARGE_UP_TO else 2
-    grid = Grid([panel.image_rgb.shape[:2] for panel in panels], columns=columns, pictures=3)
+    grid = Grid([panel.image_rgb.shape[:2] for panel in panels], columns=columns, images=3)
     header = _header(title, subtitle, _legend(panels, class_names, table))
     return grid.sheet(header, (_card(panel, grid.size(place), table) for place, panel in enumerate(panels)))
 
@@ -90,13 +90,13 @@ def _card(panel: LabelPanel, size: tuple[int, int], table: np.ndarray) -> Card:
         if ready is not None:
             return resized(ready, size)
         if labels is None:
-            raise ValueError(f"panel {panel.title!r} has neither a label map nor a picture of it")
+            raise ValueError(f"panel {panel.title!r} has neither a label map nor an image of it")
         if labels.shape != panel.image_rgb.shape[:2]:
             raise ValueError(f"panel {panel.title!r} has labels {labels.shape} for a photo {panel.image_rgb.shape}")
-        return overlay(photo, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), colours=table)
+        return overlay(photo, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), colors=table)
 
-    pictures = (photo, over(panel.truth, panel.truth_rgb), over(panel.predicted, panel.predicted_rgb))
-    return Card(panel.title, pictures, (("photo", ()), ("ground truth", ()), ("prediction", (panel.note,))))
+    images = (photo, over(panel.truth, panel.truth_rgb), over(panel.predicted, panel.predicted_rgb))
+    return Card(panel.title, images, (("photo", ()), ("ground truth", ()), ("prediction", (panel.note,))))
 
 
 def _legend(
@@ -111,7 +111,7 @@ def _legend(
     entries = [(np.full((_SWATCH_PX, _SWATCH_PX, 3), table[place], np.uint8), class_names[place]) for place in places]
     if LEFT_OUT in present:
         nothing = np.full((_SWATCH_PX, _SWATCH_PX), LEFT_OUT, np.uint8)
-        entries.append((colour_map(nothing, table), _NOT_LABELLED))
+        entries.append((color_map(nothing, table), _NOT_LABELLED))
     return entries
 
 

@@ -26,17 +26,17 @@ def sky(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     down = y / shape[0]
     zenith = hsv(rng.uniform(0.56, 0.62), rng.uniform(0.55, 0.85), rng.uniform(0.6, 0.85))
     horizon = hsv(rng.uniform(0.53, 0.6), rng.uniform(0.1, 0.3), rng.uniform(0.85, 0.97))
-    picture = _mix(zenith, horizon, down**0.8)
+    image = _mix(zenith, horizon, down**0.8)
     cloud = value_noise(rng, shape, shape[0] / 2.5, octaves=5, stretch=1.8)
     wisps = _step(cloud, rng.uniform(0.42, 0.52), 0.75)
     relief = value_noise(rng, shape, shape[0] / 6, octaves=4, stretch=1.5)
-    blend(picture, 0.85 * wisps, (0.62 + 0.35 * relief)[..., None] * np.array([1, 1, 1.02], np.float32))
+    blend(image, 0.85 * wisps, (0.62 + 0.35 * relief)[..., None] * np.array([1, 1, 1.02], np.float32))
     if rng.random() < 0.6:
         edge = shape[0] * rng.uniform(0.72, 0.92)
         crowns = edge - shape[0] * 0.16 * value_noise(rng, shape, shape[1] / 7, octaves=5)
         leaves = value_noise(rng, shape, 9, octaves=3)[..., None] * hsv(rng.uniform(0.22, 0.33), 0.6, 0.5)
-        blend(picture, blurred(_step(y - crowns, -2, 2), rng.uniform(0.8, 2.5)), 0.25 * leaves + 0.01)
-    return picture
+        blend(image, blurred(_step(y - crowns, -2, 2), rng.uniform(0.8, 2.5)), 0.25 * leaves + 0.01)
+    return image
 
 
 def park(rng: np.random.Generator, shape: Shape) -> np.ndarray:
@@ -47,44 +47,44 @@ def park(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     trees = _mix(hsv(hue + 0.06, 0.75, 0.16), hsv(hue, 0.6, 0.62), value_noise(rng, shape, 60, octaves=4) ** 1.6)
     gaps = _step(value_noise(rng, shape, 45, octaves=3), 0.6, 0.85) * _step(edge - y, 0, shape[0] * 0.4)
     blend(trees, gaps, hsv(0.17, 0.12, 0.95))
-    picture = blurred(trees, rng.uniform(3, 7))
+    image = blurred(trees, rng.uniform(3, 7))
     for _ in range(rng.integers(0, 4)):
         x = rng.uniform(0, shape[1])
         trunk = fill([box(x, 0, x + rng.uniform(6, 22), edge + 3)], shape, blur_px=rng.uniform(2, 4))
-        blend(picture, 0.8 * trunk, linear("#3a2c22"))
+        blend(image, 0.8 * trunk, linear("#3a2c22"))
     blades = 0.6 * value_noise(rng, shape, 4, octaves=2, stretch=0.6) + 0.4 * value_noise(rng, shape, 70, octaves=3)
     lawn = _mix(hsv(hue + 0.02, 0.8, 0.3), hsv(hue - 0.02, 0.7, 0.78), blades**1.4)
     depth = np.clip((y - edge) / (shape[0] - edge), 0, 1)
     near = _step(depth, 0.1, 0.8)
     lawn = lawn * near[..., None] + blurred(lawn, 2.5) * (1 - near[..., None])
-    blend(picture, _step(y - edge, -3, 5), lawn * (0.75 + 0.35 * depth[..., None]))
-    return picture
+    blend(image, _step(y - edge, -3, 5), lawn * (0.75 + 0.35 * depth[..., None]))
+    return image
 
 
 def wall(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """A plastered wall with uneven light, sometimes curtains, a picture frame or a wooden top before it."""
+    """A plastered wall with uneven light, sometimes curtains, an image frame or a wooden top before it."""
     x, y = pixel_grid(shape)
     base = hsv(rng.uniform(0, 1), rng.uniform(0.04, 0.3), rng.uniform(0.55, 0.92))
-    angle, centre = rng.uniform(-0.6, 0.6), rng.uniform(0.1, 0.9)
-    along = (x / shape[1] - centre) * np.cos(angle) + (y / shape[0] - 0.3) * np.sin(angle)
+    angle, center = rng.uniform(-0.6, 0.6), rng.uniform(0.1, 0.9)
+    along = (x / shape[1] - center) * np.cos(angle) + (y / shape[0] - 0.3) * np.sin(angle)
     lamp = 0.5 + 0.6 * np.exp(-((along / rng.uniform(0.3, 0.7)) ** 2))
     rough = 0.9 + 0.12 * value_noise(rng, shape, 3, octaves=2) + 0.1 * value_noise(rng, shape, 90, octaves=3)
-    picture = (base * (lamp * rough)[..., None]).astype(np.float32)
+    image = (base * (lamp * rough)[..., None]).astype(np.float32)
     if rng.random() < 0.45:
-        _hang_curtain(rng, picture, x, shape)
+        _hang_curtain(rng, image, x, shape)
     if rng.random() < 0.4:
-        _hang_frame(rng, picture, shape)
-    picture = blurred(picture, rng.uniform(0.5, 2.0))
+        _hang_frame(rng, image, shape)
+    image = blurred(image, rng.uniform(0.5, 2.0))
     if rng.random() < 0.5:
         top = shape[0] * rng.uniform(0.72, 0.88)
         table = planks(rng, shape) * 0.9
         front = _step(y - top, -1.5, 1.5)
-        blend(picture, 0.35 * np.exp(-(((y - top) / 14) ** 2)) * (1 - front), np.zeros(3, np.float32))
-        blend(picture, front, blurred(table, 0.8))
-    return picture
+        blend(image, 0.35 * np.exp(-(((y - top) / 14) ** 2)) * (1 - front), np.zeros(3, np.float32))
+        blend(image, front, blurred(table, 0.8))
+    return image
 
 
-def _hang_curtain(rng: np.random.Generator, picture: np.ndarray, x: np.ndarray, shape: Shape) -> None:
+def _hang_curtain(rng: np.random.Generator, image: np.ndarray, x: np.ndarray, shape: Shape) -> None:
     folds = np.zeros(shape, np.float32)
     for _ in range(4):
         sway = value_noise(rng, shape, shape[0] / 2) * 1.5
@@ -92,19 +92,19 @@ def _hang_curtain(rng: np.random.Generator, picture: np.ndarray, x: np.ndarray, 
     cloth = hsv(rng.uniform(0, 1), rng.uniform(0.15, 0.55), rng.uniform(0.45, 0.8))
     edge = shape[1] * rng.uniform(0.2, 0.45)
     side = _step(edge - x + 4 * folds, -2, 2) if rng.random() < 0.5 else _step(x - shape[1] + edge + 4 * folds, -2, 2)
-    blend(picture, side, cloth * np.clip(0.75 + 0.14 * folds, 0.2, 1.3)[..., None])
+    blend(image, side, cloth * np.clip(0.75 + 0.14 * folds, 0.2, 1.3)[..., None])
 
 
-def _hang_frame(rng: np.random.Generator, picture: np.ndarray, shape: Shape) -> None:
+def _hang_frame(rng: np.random.Generator, image: np.ndarray, shape: Shape) -> None:
     width, height = rng.uniform(0.15, 0.35, 2) * min(shape)
     left, top = rng.uniform(0, shape[1] - width), rng.uniform(0.02, 0.35) * shape[0]
     outer, inner = (
         fill([box(left + m, top + m, left + width - m, top + height - m)], shape) for m in (0.0, width * 0.09)
     )
-    blend(picture, 0.4 * blurred(outer, 5), np.zeros(3, np.float32))
-    blend(picture, outer, hsv(rng.uniform(0.05, 0.12), 0.5, rng.uniform(0.15, 0.7)))
+    blend(image, 0.4 * blurred(outer, 5), np.zeros(3, np.float32))
+    blend(image, outer, hsv(rng.uniform(0.05, 0.12), 0.5, rng.uniform(0.15, 0.7)))
     scene = _mix(hsv(rng.random(), 0.5, 0.3), hsv(rng.random(), 0.35, 0.85), value_noise(rng, shape, 25, octaves=4))
-    blend(picture, inner, scene)
+    blend(image, inner, scene)
 
 
 def bricks(rng: np.random.Generator, shape: Shape) -> np.ndarray:
@@ -122,10 +122,10 @@ def bricks(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     joint = 1 - _step(edge, 0.8, 2.2)
     clay = hsv(rng.uniform(0.0, 0.07), rng.uniform(0.35, 0.65), rng.uniform(0.45, 0.75))
     grit = 0.65 + 0.7 * value_noise(rng, shape, 5, octaves=3)
-    picture = (clay * (palette * grit)[..., None]).astype(np.float32)
-    blend(picture, joint, hsv(0.1, 0.1, 0.55) * grit[..., None])
+    image = (clay * (palette * grit)[..., None]).astype(np.float32)
+    blend(image, joint, hsv(0.1, 0.1, 0.55) * grit[..., None])
     shade = 0.6 + 0.6 * value_noise(rng, shape, shape[1] / 1.5, octaves=2)
-    return blurred(picture * shade[..., None], rng.uniform(0.6, 2.2))
+    return blurred(image * shade[..., None], rng.uniform(0.6, 2.2))
 
 
 def planks(rng: np.random.Generator, shape: Shape) -> np.ndarray:
@@ -145,15 +145,15 @@ def planks(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 def night(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """A street after dark, its lamps out of focus."""
-    picture = _mix(hsv(0.62, 0.5, 0.12), hsv(0.08, 0.5, 0.38), value_noise(rng, shape, 120, octaves=3))
+    image = _mix(hsv(0.62, 0.5, 0.12), hsv(0.08, 0.5, 0.38), value_noise(rng, shape, 120, octaves=3))
     for _ in range(rng.integers(14, 34)):
         radius = rng.uniform(3, 13)
         spot = ellipse((rng.uniform(0, shape[1]), shape[0] * rng.uniform(0.05, 0.8)), radius, radius)
         disc = fill([spot], shape)
         ring = np.clip(disc - 0.35 * blurred(disc, radius / 2.5), 0, 1)
         hue = rng.choice([0.08, 0.11, 0.0, 0.55, 0.33], p=[0.4, 0.25, 0.15, 0.12, 0.08])
-        picture += (rng.uniform(0.08, 0.4) * blurred(ring, 0.8))[..., None] * hsv(hue, rng.uniform(0.3, 0.8), 1.0)
-    return blurred(picture, 0.8)
+        image += (rng.uniform(0.08, 0.4) * blurred(ring, 0.8))[..., None] * hsv(hue, rng.uniform(0.3, 0.8), 1.0)
+    return blurred(image, 0.8)
 
 
 def any_place(rng: np.random.Generator, shape: Shape) -> tuple[np.ndarray, float]:

@@ -1,6 +1,6 @@
 """Drawing in linear light: noise, coverage masks, shading, and the step from light to a photo's bytes.
 
-Pictures are (H, W, 3) float32 arrays of linear light, 1.0 being white paper; coordinates are pixels,
+Images are (H, W, 3) float32 arrays of linear light, 1.0 being white paper; coordinates are pixels,
 continuous, pixel i covering [i, i + 1). Nothing here depends on the number of threads.
 """
 
@@ -25,27 +25,27 @@ Point: TypeAlias = Sequence[float] | np.ndarray
 
 @dataclass(frozen=True)
 class Light:
-    """Where the light comes from: unit vector ``direction`` (x right, y down, z to the viewer), linear colours (3,)."""
+    """Where the light comes from: unit vector ``direction`` (x right, y down, z to the viewer), linear colors (3,)."""
 
     direction: np.ndarray
-    colour: np.ndarray
+    color: np.ndarray
     ambient: np.ndarray
 
 
-def linear(hex_colour: str) -> np.ndarray:
-    """A colour like ``"#c03020"`` as linear light, (3,) float32."""
-    values = [int(hex_colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def linear(hex_color: str) -> np.ndarray:
+    """A color like ``"#c03020"`` as linear light, (3,) float32."""
+    values = [int(hex_color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     return np.array(values, np.float32) ** 2.2
 
 
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
-    """A colour by hue, saturation and value (each 0 to 1, hue taken modulo 1) as linear light, (3,) float32."""
+    """A color by hue, saturation and value (each 0 to 1, hue taken modulo 1) as linear light, (3,) float32."""
     rgb = colorsys.hsv_to_rgb(hue % 1.0, min(saturation, 1.0), min(value, 1.0))
     return np.array(rgb, np.float32) ** 2.2
 
 
 def random_light(rng: np.random.Generator, *, warmth: float = 0.0) -> Light:
-    """A light from above, left or right; ``warmth`` shifts its colour from daylight (0) to a lamp (1)."""
+    """A light from above, left or right; ``warmth`` shifts its color from daylight (0) to a lamp (1)."""
     direction = np.array([rng.uniform(-0.75, 0.75), rng.uniform(-0.85, -0.35), rng.uniform(0.55, 0.95)], np.float32)
     tint = np.array([1 + 0.12 * warmth, 1.0, 1 - 0.22 * warmth], np.float32)
     sky = np.array([1 - 0.05 * (1 - warmth), 1.0, 1 + 0.1 * (1 - warmth)], np.float32)
@@ -77,30 +77,30 @@ def value_noise(
 
 
 def pixel_grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The x and y of every pixel's centre, each (H, W) float32."""
+    """The x and y of every pixel's center, each (H, W) float32."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     return x + 0.5, y + 0.5
 
 
-def local_grid(shape: tuple[int, int], centre: Point, size_px: float, angle: float) -> tuple[np.ndarray, np.ndarray]:
+def local_grid(shape: tuple[int, int], center: Point, size_px: float, angle: float) -> tuple[np.ndarray, np.ndarray]:
     """Every pixel's place in an object's own frame (see :func:`to_image`), each (H, W) float32."""
     x, y = pixel_grid(shape)
-    x, y = (x - centre[0]) / size_px, (y - centre[1]) / size_px
+    x, y = (x - center[0]) / size_px, (y - center[1]) / size_px
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return x * cos + y * sin, y * cos - x * sin
 
 
-def to_image(points: np.ndarray, centre: Point, size_px: float, angle: float) -> np.ndarray:
-    """(N, 2) points of an object's own frame, turned by ``angle`` radians, scaled and moved into the picture."""
+def to_image(points: np.ndarray, center: Point, size_px: float, angle: float) -> np.ndarray:
+    """(N, 2) points of an object's own frame, turned by ``angle`` radians, scaled and moved into the image."""
     cos, sin = np.cos(angle), np.sin(angle)
-    result: np.ndarray = points @ np.array([[cos, sin], [-sin, cos]]) * size_px + np.asarray(centre, float)
+    result: np.ndarray = points @ np.array([[cos, sin], [-sin, cos]]) * size_px + np.asarray(center, float)
     return result
 
 
-def ellipse(centre: Point, radius_x: float, radius_y: float, *, points: int = 72) -> np.ndarray:
+def ellipse(center: Point, radius_x: float, radius_y: float, *, points: int = 72) -> np.ndarray:
     """An ellipse as a (points, 2) polygon."""
     turn = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    return np.stack([centre[0] + radius_x * np.cos(turn), centre[1] + radius_y * np.sin(turn)], axis=1)
+    return np.stack([center[0] + radius_x * np.cos(turn), center[1] + radius_y * np.sin(turn)], axis=1)
 
 
 def box(left: float, top: float, right: float, bottom: float, *, radius: float = 0.0) -> np.ndarray:
@@ -177,9 +177,9 @@ def ribbon(points: np.ndarray, width_px: float) -> np.ndarray:
 
 
 def text(
-    words: str, centre: Point, height_px: float, angle: float, shape: tuple[int, int], *, bold: int = 2
+    words: str, center: Point, height_px: float, angle: float, shape: tuple[int, int], *, bold: int = 2
 ) -> np.ndarray:
-    """The coverage of a line of text turned about its centre, (H, W) float32."""
+    """The coverage of a line of text turned about its center, (H, W) float32."""
     (width, height), base = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, 1.0, bold)
     sheet = np.zeros((height + base + 8, width + 8), np.uint8)
     cv2.putText(sheet, words, (4, height + 4), cv2.FONT_HERSHEY_SIMPLEX, 1.0, 255, bold, cv2.LINE_AA)
@@ -188,40 +188,40 @@ def text(
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     middle = np.array([4 + width / 2, 4 + height / 2])
     turn = np.array([[cos, -sin], [sin, cos]])
-    shift = np.asarray(centre, float) - 0.5 - turn @ middle
+    shift = np.asarray(center, float) - 0.5 - turn @ middle
     placed = cv2.warpAffine(sheet, np.column_stack([turn, shift]), (shape[1], shape[0]))
     result: np.ndarray = placed.astype(np.float32) / 255
     return result
 
 
-def blurred(picture: np.ndarray, sigma_px: float) -> np.ndarray:
-    """The picture through a Gaussian blur; itself where ``sigma_px`` is next to nothing."""
-    return picture if sigma_px < 0.05 else cv2.GaussianBlur(picture, (0, 0), sigma_px)
+def blurred(image: np.ndarray, sigma_px: float) -> np.ndarray:
+    """The image through a Gaussian blur; itself where ``sigma_px`` is next to nothing."""
+    return image if sigma_px < 0.05 else cv2.GaussianBlur(image, (0, 0), sigma_px)
 
 
-def blend(picture: np.ndarray, coverage: np.ndarray, colour: np.ndarray) -> None:
-    """Paint ``colour``, (3,) or (H, W, 3), over ``picture`` in place, as opaque as ``coverage`` says."""
+def blend(image: np.ndarray, coverage: np.ndarray, color: np.ndarray) -> None:
+    """Paint ``color``, (3,) or (H, W, 3), over ``image`` in place, as opaque as ``coverage`` says."""
     left, top, width, height = cv2.boundingRect((coverage > 0).astype(np.uint8))
     window = slice(top, top + height), slice(left, left + width)
-    part = picture[window]
-    part += coverage[window][..., None] * ((colour[window] if colour.ndim == 3 else colour) - part)
+    part = image[window]
+    part += coverage[window][..., None] * ((color[window] if color.ndim == 3 else color) - part)
 
 
-def cast_shadow(picture: np.ndarray, coverage: np.ndarray, offset_px: Point, blur_px: float, strength: float) -> None:
-    """Darken ``picture`` in place by the soft, shifted shadow of ``coverage``."""
+def cast_shadow(image: np.ndarray, coverage: np.ndarray, offset_px: Point, blur_px: float, strength: float) -> None:
+    """Darken ``image`` in place by the soft, shifted shadow of ``coverage``."""
     move = np.array([[1, 0, offset_px[0]], [0, 1, offset_px[1]]], np.float32)
     shifted = cv2.warpAffine(coverage, move, coverage.shape[::-1])
-    picture *= 1 - strength * blurred(shifted, blur_px)[..., None]
+    image *= 1 - strength * blurred(shifted, blur_px)[..., None]
 
 
-def dome_normals(outline: np.ndarray, centre: Point, shape: tuple[int, int]) -> np.ndarray:
+def dome_normals(outline: np.ndarray, center: Point, shape: tuple[int, int]) -> np.ndarray:
     """Surface normals of a body as round as a ball over a star-shaped outline, (H, W, 3) float32.
 
-    Along each ray from the centre the height falls as on a sphere that meets the outline at the rim.
+    Along each ray from the center the height falls as on a sphere that meets the outline at the rim.
     """
     x, y = pixel_grid(shape)
-    x, y = x - centre[0], y - centre[1]
-    rim = outline - np.asarray(centre)
+    x, y = x - center[0], y - center[1]
+    rim = outline - np.asarray(center)
     rim_angle, rim_radius = np.arctan2(rim[:, 1], rim[:, 0]), np.hypot(rim[:, 0], rim[:, 1])
     order = np.argsort(rim_angle)
     table = np.interp(np.linspace(-np.pi, np.pi, 1024), rim_angle[order], rim_radius[order], period=2 * np.pi)
@@ -244,7 +244,7 @@ def lit(normals: np.ndarray, albedo: np.ndarray, light: Light, *, wrap: float = 
     """Matt shading (Lambert, its terminator softened by ``wrap``), (H, W, 3): ``albedo`` is (3,) or (H, W, 3)."""
     facing = np.clip((normals @ light.direction + wrap) / (1 + wrap), 0, 1)[..., None]
     upward = (0.75 - 0.25 * normals[..., 1])[..., None]
-    result: np.ndarray = albedo * (facing * light.colour + upward * light.ambient)
+    result: np.ndarray = albedo * (facing * light.color + upward * light.ambient)
     return result
 
 
@@ -255,13 +255,13 @@ def glint(normals: np.ndarray, light: Light, *, sharpness: float) -> np.ndarray:
     return result
 
 
-def develop(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """What a camera makes of linear light: lens blur, fall-off, exposure, photon and read noise; (H, W, 3) uint8."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     x, y = pixel_grid((height, width))
     radius = np.hypot((x - width / 2) / width, (y - height / 2) / height)
     falloff = 1 - rng.uniform(0.15, 0.55) * radius**2
-    exposed = blurred(picture, rng.uniform(0.35, 0.75)) * falloff[..., None]
+    exposed = blurred(image, rng.uniform(0.35, 0.75)) * falloff[..., None]
     exposed *= rng.uniform(0.9, 1.12) * rng.uniform(0.96, 1.04, 3).astype(np.float32)
     grain = rng.standard_normal(exposed.shape, dtype=np.float32)
     grain = 0.75 * grain + 0.5 * blurred(grain, 0.8)
@@ -299,7 +299,7 @@ def _rastered(
 
 
 def _fixed_point(points: np.ndarray) -> np.ndarray:
-    """Continuous pixels as OpenCV's fixed-point indices of sub-pixel centres."""
+    """Continuous pixels as OpenCV's fixed-point indices of sub-pixel centers."""
     scaled = (np.asarray(points, float) * SUPERSAMPLE - 0.5) * 2**_SHIFT_BITS
     result: np.ndarray = np.rint(np.clip(scaled, -(2**28), 2**28)).astype(np.int32)
     return result

@@ -17,10 +17,10 @@ from d2tune.annotations.model.dataset import Image
 from d2tune.files import write_bytes
 
 _JPEG_QUALITY = 92
-_MOST_PICTURES = 4096  # an earlier sample has no more than this
+_MOST_IMAGES = 4096  # an earlier sample has no more than this
 
 Drawing = tuple[np.ndarray, list[tuple[int, np.ndarray]]]
-"""A picture (H, W, 3) uint8, and the class's place and the pixels (H, W) bool of everything annotated in it."""
+"""An image (H, W, 3) uint8, and the class's place and the pixels (H, W) bool of everything annotated in it."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,20 @@ def write_csv_sample(
     name_of: Callable[[int], str],
     is_test: Callable[[int], bool],
 ) -> dict[str, int]:
-    """Draw pictures number 0, 1, ... into ``folder``; pictures of an earlier sample go, other files stay.
+    """Draw images number 0, 1, ... into ``folder``; images of an earlier sample go, other files stay.
 
     Args:
         folder: Where to write, made if missing.
         layout: The competition's.
-        draw: The picture of a number.
+        draw: The image of a number.
         images: How many.
         name_of: The file name of a number.
         is_test: Whether a number is one of those without annotations.
 
     Returns:
-        How many pictures each part has.
+        How many images each part has.
     """
-    earlier = {name_of(index) for index in range(_MOST_PICTURES)}
+    earlier = {name_of(index) for index in range(_MOST_IMAGES)}
     for part in (layout.train, layout.test):
         (folder / part).mkdir(parents=True, exist_ok=True)
         for path in (folder / part).iterdir():

@@ -21,7 +21,7 @@ Outlined = tuple[str, Sequence[np.ndarray]]
 
 
 def labelme_document(image_name: str, shape: tuple[int, int], objects: Iterable[Outlined]) -> dict[str, Any]:
-    """What Labelme 7 writes for a picture of ``shape`` (height, width); the pieces of a split object share a group."""
+    """What Labelme 7 writes for an image of ``shape`` (height, width); the pieces of a split object share a group."""
     shapes, group = [], 0
     for label, polygons in objects:
         split = len(polygons) > 1

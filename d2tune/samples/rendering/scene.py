@@ -1,4 +1,4 @@
-"""A picture in the making: what lies in it, what hides what, and the outlines a person would draw."""
+"""An image in the making: what lies in it, what hides what, and the outlines a person would draw."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ class _Body:
 
 
 class Scene:
-    """A (H, W, 3) picture painted from back to front, and the visible part of every annotated body in it.
+    """A (H, W, 3) image painted from back to front, and the visible part of every annotated body in it.
 
     Thin things (strings, pins, glasses) and soft ones (shadows, glow) are painted without being placed: they
     cut nobody's outline, as an annotator would not follow them.
     """
 
-    def __init__(self, picture: np.ndarray, light: Light) -> None:
-        self.picture = picture
+    def __init__(self, image: np.ndarray, light: Light) -> None:
+        self.image = image
         self.light = light
         self._bodies: list[_Body] = []
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.picture.shape[0], self.picture.shape[1]
+        return self.image.shape[0], self.image.shape[1]
 
     @property
     def side_px(self) -> int:
@@ -69,7 +69,7 @@ class Scene:
 
         Args:
             parts: What to place.
-            min_inside: The share of each labelled part that must lie inside the picture.
+            min_inside: The share of each labeled part that must lie inside the image.
             min_visible: The share of every body's first visible area that must stay in sight.
 
         Returns:
@@ -93,10 +93,10 @@ class Scene:
         return [to_coverage(mask) for mask in masks]
 
     def closeup(self, coverage: np.ndarray, margin_px: float) -> tuple[Scene, np.ndarray, np.ndarray]:
-        """A window of the picture around what ``coverage`` covers, to paint there without touching the rest.
+        """A window of the image around what ``coverage`` covers, to paint there without touching the rest.
 
         Returns:
-            A scene whose picture is a view into this one, the window's top left corner (x, y) in pixels, and
+            A scene whose image is a view into this one, the window's top left corner (x, y) in pixels, and
             the coverage cut to the window.
         """
         left, top, width, height = cv2.boundingRect((coverage > 0).astype(np.uint8))
@@ -104,7 +104,7 @@ class Scene:
         rows = slice(max(top - margin, 0), top + height + margin)
         columns = slice(max(left - margin, 0), left + width + margin)
         offset = np.array([columns.start, rows.start], float)
-        return Scene(self.picture[rows, columns], self.light), offset, coverage[rows, columns]
+        return Scene(self.image[rows, columns], self.light), offset, coverage[rows, columns]
 
     def instances(self) -> tuple[SampleInstance, ...]:
         """The annotated bodies, back to front."""

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image as PilImage
 
 from d2tune.cli import main
-from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, picture, shape
+from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, photo, shape
 
 OUTER = [[5, 4], [45, 4], [45, 44], [5, 44]]
 INNER = [[15, 14], [35, 14], [35, 34], [15, 34]]
@@ -50,15 +50,15 @@ def process(*words: object, status: int = 0) -> Done:
 
 def via_folder(folder: Path) -> Path:
     rect = {"name": "rect", "x": 10, "y": 20, "width": 20, "height": 20}
-    rows = [{"shape_attributes": rect, "region_attributes": {"kind": {"dog": True}, "colour": "red"}}]
+    rows = [{"shape_attributes": rect, "region_attributes": {"kind": {"dog": True}, "color": "red"}}]
     rows.append({"shape_attributes": rect, "region_attributes": {}})
-    picture(folder / "a.png")
+    photo(folder / "a.png")
     (folder / "v.json").write_text(json.dumps({"a.png9": {"filename": "a.png", "size": 9, "regions": rows}}))
     return folder
 
 
 def csv_folder(folder: Path) -> Path:
-    picture(folder / "a.png", 6, 4)
+    photo(folder / "a.png", 6, 4)
     (folder / "m.csv").write_text("ImageId,EncodedPixels\na.png,1 1 24 1\n")
     return folder
 
@@ -75,13 +75,13 @@ def suffix_folder(folder: Path) -> Path:
 
 def outside_folder(folder: Path) -> Path:
     labelme_file(folder / "a.json", shape(TRIANGLE), image="../elsewhere/p.png", draw=False)
-    picture(folder.parent / "elsewhere" / "p.png")
+    photo(folder.parent / "elsewhere" / "p.png")
     return folder
 
 
 def apart_folder(folder: Path) -> Path:
     labelme_file(folder / "a.json", shape(TRIANGLE), image="p.png", draw=False)
-    picture(folder.parent / "elsewhere" / "p.png")
+    photo(folder.parent / "elsewhere" / "p.png")
     return folder
 
 
@@ -92,17 +92,17 @@ def predicted_folder(folder: Path) -> Path:
 
 def unlabeled_folder(folder: Path) -> Path:
     labelme_file(folder / "a.json", shape(TRIANGLE))
-    picture(folder / "b.png")
+    photo(folder / "b.png")
     return folder
 
 
-def colour_folder(folder: Path) -> Path:
-    picture(folder / "images" / "a.jpg")
+def color_folder(folder: Path) -> Path:
+    photo(folder / "images" / "a.jpg")
     pixels = np.zeros((48, 64, 3), dtype=np.uint8)
     pixels[5:15, 5:15] = (250, 0, 0)
     (folder / "masks").mkdir()
     PilImage.fromarray(pixels).save(folder / "masks" / "a.png")
-    (folder.parent / "colours.csv").write_text("name,r,g,b\nroof,250,0,0\n")
+    (folder.parent / "colors.csv").write_text("name,r,g,b\nroof,250,0,0\n")
     return folder
 
 
@@ -120,7 +120,7 @@ OPTIONS: list[tuple[Any, list[str], Any, Any]] = [
     (via_folder, ["--format", "via", "--class-name", "thing"], None, ["thing 400", "thing 400"]),
     (csv_folder, ["--preset", "airbus", "--class-name", "ship"], None, ["ship 2"]),
     (csv_folder, ["--preset=airbus", "--class-name=ship", "--split-components"], None, ["ship 1", "ship 1"]),
-    (colour_folder, ["--format", "masks", "--colour-map", "{above}/colours.csv"], None, ["roof 100"]),
+    (color_folder, ["--format", "masks", "--color-map", "{above}/colors.csv"], None, ["roof 100"]),
 ]
 
 
@@ -221,7 +221,7 @@ def test_errors_warnings_strict_and_leaving_out(tmp_path: Path) -> None:
         (["{source}", "--format", "rle"], "--preset"),
         (["{source}", "--image-root", "gone"], "image root"),
         (["{source}", "--format", "coco"], "COCO"),
-        (["{source}", "--colour-map", "gone.csv", "--format", "masks"], "gone.csv"),
+        (["{source}", "--color-map", "gone.csv", "--format", "masks"], "gone.csv"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, words: list[str], message: str) -> None:

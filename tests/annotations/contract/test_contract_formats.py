@@ -14,7 +14,7 @@ from d2tune.annotations.convert import check, convert
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
-from tests.annotations.builders import TRIANGLE, codes, labelme_file, picture, shape
+from tests.annotations.builders import TRIANGLE, codes, labelme_file, photo, shape
 
 
 def coco_value(*segmentations: Any, **more: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def coco_value(*segmentations: Any, **more: Any) -> dict[str, Any]:
 
 
 def read_coco(folder: Path, value: Any, **options: Any) -> Dataset:
-    picture(folder / "a.png")
+    photo(folder / "a.png")
     (folder / "c.json").write_text(json.dumps(value), "utf-8")
     return check(folder, format="coco", options=ReadOptions(**options)).dataset
 
@@ -53,12 +53,12 @@ def read_coco(folder: Path, value: Any, **options: Any) -> Dataset:
 def test_coco_is_held_to_the_same_rules(tmp_path: Path, segmentation: Any, wanted: tuple[str, str]) -> None:
     dataset = read_coco(tmp_path, coco_value([[10, 10, 30, 10, 10, 40]], segmentation))
     assert codes(dataset) == [(*wanted, 1)]
-    assert [one.area_px for one in dataset.instances] == [300]
+    assert [one.area_px2 for one in dataset.instances] == [300]
 
 
 def panoptic_folder(folder: Path) -> Path:
-    """Sky on the first 20 rows, a car of 10 x 10 px, a colour that is no segment, and one that is not there."""
-    picture(folder / "a.png")
+    """Sky on the first 20 rows, a car of 10 x 10 px, a color that is no segment, and one that is not there."""
+    photo(folder / "a.png")
     ids = np.zeros((48, 64, 3), dtype=np.uint8)
     ids[:20, :, 0], ids[20:30, :10, 1], ids[40:, 40:, 2] = 1, 1, 9  # ids 1, 256 and 9 * 65536
     (folder / "panoptic").mkdir()
@@ -79,7 +79,7 @@ def panoptic_folder(folder: Path) -> Path:
 def test_panoptic_coco_is_coco_too(tmp_path: Path, format: str, name: str) -> None:
     dataset = check(panoptic_folder(tmp_path) / name, format=format).dataset
     assert codes(dataset) == [("warning", "rasterizes_empty", 2)]
-    assert [(one.category_id, one.area_px, one.bbox_xywh) for one in dataset.instances] == [
+    assert [(one.category_id, one.area_px2, one.bbox_xywh) for one in dataset.instances] == [
         (1, 20 * 64, (0, 0, 64, 20)),
         (2, 100, (0, 20, 10, 10)),
     ]
@@ -105,13 +105,13 @@ def test_coco_of_both_kinds_reads_the_instances_and_of_none_says_so(tmp_path: Pa
 @pytest.mark.parametrize(
     ("preset", "text"),
     [
-        # Pictures out of order, rows of one picture apart.
+        # Images out of order, rows of one image apart.
         ("airbus", "ImageId,EncodedPixels\nb.png,1 2\na.png,6 2 10 1 14 1\nb.png,21 1\n"),
         ("airbus", "ImageId,EncodedPixels\r\na.png,6 2 10 1 14 1\r\nb.png,\r\n"),
         ("airbus", "\ufeffImageId,EncodedPixels\na.png,14 1 6 2 10 1\nb.png,\n"),
         ("airbus", "ImageId,EncodedPixels\na.png,6 2 8 2\nb.png,"),
         ("carvana", "img,rle_mask\nb.png,8 3 14 1\na.png,1 1 2 3\n"),
-        # Every class of every picture has a row, blank where it is absent; classes that occur nowhere too.
+        # Every class of every image has a row, blank where it is absent; classes that occur nowhere too.
         (
             "severstal",
             "ImageId_ClassId,EncodedPixels\n"
@@ -122,7 +122,7 @@ def test_coco_of_both_kinds_reads_the_instances_and_of_none_says_so(tmp_path: Pa
 )
 def test_run_lengths_that_were_not_changed_are_written_as_they_were(tmp_path: Path, preset: str, text: str) -> None:
     for name in ("a.png", "b.png"):
-        picture(tmp_path / "train" / name, 6, 4)
+        photo(tmp_path / "train" / name, 6, 4)
     (tmp_path / "masks.csv").write_bytes(text.encode())
     options = ReadOptions(preset=preset, class_name=None if preset == "severstal" else "x")
     for source in (tmp_path, tmp_path / "masks.csv"):
@@ -132,7 +132,7 @@ def test_run_lengths_that_were_not_changed_are_written_as_they_were(tmp_path: Pa
 
 
 def test_run_lengths_that_were_changed_are_written_anew(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 6, 4)
+    photo(tmp_path / "a.png", 6, 4)
     (tmp_path / "masks.csv").write_text("ImageId,EncodedPixels\na.png,21 1 1 1\n")
     options = ReadOptions(preset="airbus", class_name="ship", split_components=True)
     convert(tmp_path, to="rle", out=tmp_path / "out", options=options)
@@ -143,9 +143,9 @@ def test_run_lengths_that_were_changed_are_written_anew(tmp_path: Path) -> None:
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
 
 
-def colour_folder(folder: Path, *, palette: bool = False) -> Path:
-    """A red block of 10 x 10 px and a blue bar of 10 x 20 px on black, with mixed colours along one edge of each."""
-    picture(folder / "images" / "a.jpg")
+def color_folder(folder: Path, *, palette: bool = False) -> Path:
+    """A red block of 10 x 10 px and a blue bar of 10 x 20 px on black, with mixed colors along one edge of each."""
+    photo(folder / "images" / "a.jpg")
     pixels = np.zeros((48, 64, 3), dtype=np.uint8)
     pixels[5:15, 5:15], pixels[20:30, 40:60] = RED, BLUE
     pixels[5:15, 15], pixels[20:30, 39] = (200, 0, 0), (0, 0, 60)  # nearest to red, nearest to black
@@ -165,32 +165,32 @@ def colour_folder(folder: Path, *, palette: bool = False) -> Path:
         "\ufeffroof tile, 255, 0, 0\r\nroad, 0, 0, 255\r\n",
     ],
 )
-def test_colour_masks_take_the_nearest_colour(tmp_path: Path, text: str, palette: bool) -> None:
+def test_color_masks_take_the_nearest_color(tmp_path: Path, text: str, palette: bool) -> None:
     (tmp_path / "map.txt").write_text(text, "utf-8")
-    options = ReadOptions(colour_map=tmp_path / "map.txt")
-    dataset = check(colour_folder(tmp_path / "src", palette=palette), options=options).dataset
+    options = ReadOptions(color_map=tmp_path / "map.txt")
+    dataset = check(color_folder(tmp_path / "src", palette=palette), options=options).dataset
     assert dataset.findings == () and dataset.class_names == ("road", "roof tile")
-    areas = {dataset.class_names[one.category_id - 1]: one.area_px for one in dataset.instances}
+    areas = {dataset.class_names[one.category_id - 1]: one.area_px2 for one in dataset.instances}
     assert areas == {"roof tile": 110, "road": 200}
-    ordered = ReadOptions(colour_map=tmp_path / "map.txt", labels=["roof tile", "road"])
+    ordered = ReadOptions(color_map=tmp_path / "map.txt", labels=["roof tile", "road"])
     assert check(tmp_path / "src", options=ordered).dataset.counts() == {"roof tile": 1, "road": 1}
 
 
 @pytest.mark.parametrize("name", ["class_dict.csv", "labelmap.txt", "label_colors.txt"])
-def test_a_colour_map_beside_the_masks_is_found(tmp_path: Path, name: str) -> None:
-    (colour_folder(tmp_path) / name).write_text("roof,255,0,0\nroad,0,0,255\n")
+def test_a_color_map_beside_the_masks_is_found(tmp_path: Path, name: str) -> None:
+    (color_folder(tmp_path) / name).write_text("roof,255,0,0\nroad,0,0,255\n")
     assert check(tmp_path, format="masks").dataset.counts() == {"road": 1, "roof": 1}
 
 
-def test_a_colour_that_fills_an_area_is_a_class_that_is_missing(tmp_path: Path) -> None:
-    (colour_folder(tmp_path) / "class_dict.csv").write_text("roof,255,0,0\n")
-    # The colours in their order: black, the mixed blue, blue, the mixed red, red.
+def test_a_color_that_fills_an_area_is_a_class_that_is_missing(tmp_path: Path) -> None:
+    (color_folder(tmp_path) / "class_dict.csv").write_text("roof,255,0,0\n")
+    # The colors in their order: black, the mixed blue, blue, the mixed red, red.
     assert codes(check(tmp_path, format="masks").dataset) == [("error", "unknown_label", 2)]
 
 
 def test_an_all_black_mask_has_no_class_whatever_the_labels(tmp_path: Path) -> None:
-    picture(tmp_path / "images" / "a.jpg")
-    picture(tmp_path / "masks" / "a.png")
+    photo(tmp_path / "images" / "a.jpg")
+    photo(tmp_path / "masks" / "a.png")
     PilImage.new("RGB", (64, 48)).save(tmp_path / "masks" / "a.png")
     (tmp_path / "class_dict.csv").write_text("roof,255,0,0\n")
     dataset = check(tmp_path, format="masks", options=ReadOptions(labels=["roof"])).dataset
@@ -201,17 +201,17 @@ def test_an_all_black_mask_has_no_class_whatever_the_labels(tmp_path: Path) -> N
     ("text", "message"),
     [
         (None, "cannot be read"),
-        ("", "names no colour"),
-        ("name,r,g,b\n", "names no colour"),
+        ("", "names no color"),
+        ("name,r,g,b\n", "names no color"),
         ("road,300,0,0\n", "line 1"),
         ("road,1,2,3\ncar,1,2,3\n", "line 2"),
     ],
 )
-def test_bad_colour_maps_are_told_in_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+def test_bad_color_maps_are_told_in_one_line(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "map.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        check(colour_folder(tmp_path / "src"), options=ReadOptions(colour_map=tmp_path / "map.csv"))
+        check(color_folder(tmp_path / "src"), options=ReadOptions(color_map=tmp_path / "map.csv"))
 
 
 def test_a_folder_of_several_formats_is_read_as_labelme(tmp_path: Path) -> None:

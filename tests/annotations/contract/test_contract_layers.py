@@ -1,4 +1,4 @@
-"""Later shapes lie on top: semantic, separated and panoptic pictures against a painter of single pixels."""
+"""Later shapes lie on top: semantic, separated and panoptic images against a painter of single pixels."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ STUFF = ["sky", "road"]
 
 
 def painted(folder: Path, *shapes: Any, **options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Any]]:
-    """Semantic labels, separated labels, panoptic ids, each ``(48, 64)``, and the segments of one picture."""
+    """Semantic labels, separated labels, panoptic ids, each ``(48, 64)``, and the segments of one image."""
     labelme_file(folder / "src" / "a.json", *shapes)
     read = ReadOptions(labels=LABELS, stuff=STUFF, **options)
     convert(folder / "src", to="semantic", out=folder / "semantic", options=read)
     convert(folder / "src", to="panoptic", out=folder / "panoptic", options=read)
-    pictures = []
+    photos = []
     for name in ("semantic/a.png", "panoptic/stuff/a.png", "panoptic/panoptic/a.png"):
-        with PilImage.open(folder / name) as picture:
-            assert picture.mode == ("RGB" if len(pictures) == 2 else "L")
-            pictures.append(np.asarray(picture).astype(int))
+        with PilImage.open(folder / name) as photo:
+            assert photo.mode == ("RGB" if len(photos) == 2 else "L")
+            photos.append(np.asarray(photo).astype(int))
     (row,) = json.loads((folder / "panoptic" / "panoptic.json").read_text("utf-8"))["annotations"]
-    ids = pictures[2] @ np.array([1, 256, 65536])
-    return pictures[0], pictures[1], ids, row["segments_info"]
+    ids = photos[2] @ np.array([1, 256, 65536])
+    return photos[0], photos[1], ids, row["segments_info"]
 
 
 def drawn(rng: random.Random) -> tuple[dict[str, Any], np.ndarray]:

@@ -41,12 +41,12 @@ def square(x: int, y: int, side_px: int, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("points", "kind", "wanted"),
     [
-        # All outside the 64 x 48 px picture, or touching its border from outside only.
+        # All outside the 64 x 48 px image, or touching its border from outside only.
         ([[70, 10], [80, 10], [80, 20]], "polygon", "outside_image"),
         ([[64, 10], [80, 10], [80, 20]], "polygon", "outside_image"),
         ([[70, 10], [90, 30]], "rectangle", "outside_image"),
         ([[-50, 24], [-45, 24]], "circle", "outside_image"),
-        # The box around the triangle overlaps the picture, the triangle itself passes the corner: x + y <= -10.
+        # The box around the triangle overlaps the image, the triangle itself passes the corner: x + y <= -10.
         ([[-30, 20], [20, -30], [-30, -30]], "polygon", "outside_image"),
         ([[10, 10], [30, 10]], "polygon", "too_few_points"),
         ([], "polygon", "too_few_points"),
@@ -55,12 +55,12 @@ def square(x: int, y: int, side_px: int, **more: Any) -> dict[str, Any]:
         ([[10, 10], [30, 10], [10, 10], [30, 10]], "polygon", "zero_area"),
         ([[10, 10], [10, 20]], "rectangle", "zero_area"),
         ([[10, 10], [10, 10]], "rectangle", "zero_area"),
-        # Between the centres of two columns (10.5 and 11.5).
+        # Between the centers of two columns (10.5 and 11.5).
         ([[10.6, 10], [11.4, 10], [11.4, 40], [10.6, 40]], "polygon", "rasterizes_empty"),
         ([[32, 24], [32.01, 24]], "circle", "rasterizes_empty"),
     ],
 )
-def test_what_is_dropped_leaves_its_picture(tmp_path: Path, points: Any, kind: str, wanted: str) -> None:
+def test_what_is_dropped_leaves_its_image(tmp_path: Path, points: Any, kind: str, wanted: str) -> None:
     dataset = read(tmp_path, shape(points, kind=kind))
     assert codes(dataset) == [("warning", wanted, 0)]
     assert (len(dataset.images), dataset.instances, dataset.class_names) == (1, (), ("cat",))
@@ -82,22 +82,22 @@ def test_points_that_are_none_are_errors(tmp_path: Path, points: Any, wanted: st
 
 
 @pytest.mark.parametrize(
-    ("points", "area_px", "bbox", "parts"),
+    ("points", "area_px2", "bbox", "parts"),
     [
-        # The hypotenuse from (10, 40) runs 1e9 px to the right: inside of the picture the top edge of what is left
+        # The hypotenuse from (10, 40) runs 1e9 px to the right: inside of the image the top edge of what is left
         # sinks by 54 / 1e9 * 30 px only, so that 54 x 30 px remain.
         ([[10, 10], [1e9, 10], [10, 40]], 1620, (10, 10, 54, 30), 1),
-        # x + y <= 10 in the corner of the picture: half of a 10 x 10 px square; its 45 pixel centres have x + y < 10.
+        # x + y <= 10 in the corner of the image: half of a 10 x 10 px square; its 45 pixel centers have x + y < 10.
         ([[-10, 20], [20, -10], [-10, -10]], 45, (0, 0, 10, 10), 1),
         # A U that lies open to the left border: two bars of 20 x 10 px.
         ([[-10, 5], [20, 5], [20, 15], [-5, 15], [-5, 25], [20, 25], [20, 35], [-10, 35]], 400, (0, 5, 20, 30), 2),
     ],
 )
-def test_clipped_polygons(tmp_path: Path, points: Any, area_px: float, bbox: tuple[float, ...], parts: int) -> None:
+def test_clipped_polygons(tmp_path: Path, points: Any, area_px2: float, bbox: tuple[float, ...], parts: int) -> None:
     dataset = read(tmp_path, shape(points))
     assert codes(dataset) == [("warning", "clipped", 0)]
     (one,) = dataset.instances
-    assert one.area_px == area_px and one.bbox_xywh == pytest.approx(bbox, abs=0.01)
+    assert one.area_px2 == area_px2 and one.bbox_xywh == pytest.approx(bbox, abs=0.01)
     assert len(one.coco_segmentation()) == parts
 
 
@@ -107,7 +107,7 @@ def test_an_outline_that_crosses_itself_outside_is_taken_apart_and_a_bow_tie_is_
     parts = sorted(clip_polygon(points, width_px=64, height_px=48), key=lambda part: part[:, 1].min())
     boxes = [(*part.min(axis=0).tolist(), *part.max(axis=0).tolist()) for part in parts]
     assert boxes == [(0, 5, 30, 15), (0, 25, 30, 35)]
-    # The edges cross at (10, 20), on the picture: a bow-tie stays one polygon.
+    # The edges cross at (10, 20), on the image: a bow-tie stays one polygon.
     tie = np.array([[-20.0, 5.0], [40.0, 35.0], [40.0, 5.0], [-20.0, 35.0]])
     assert len(clip_polygon(tie, width_px=64, height_px=48)) == 1
 
@@ -115,13 +115,13 @@ def test_an_outline_that_crosses_itself_outside_is_taken_apart_and_a_bow_tie_is_
 def test_cut_outlines_reach_no_farther_than_what_they_enclose() -> None:
     """The box of a clipped outline is that of its even-odd fill, although the outline crosses itself."""
     rng = np.random.default_rng(7)
-    picture = shapely.box(0, 0, 64, 48)
+    photo = shapely.box(0, 0, 64, 48)
     compared = wide = 0
     for _ in range(1500):
         points = clean_points(rng.integers(-20, 85, size=(int(rng.integers(4, 8)), 2)).astype(float))
         if len(points) < 3 or has_no_area(points) or not self_intersects(points):
             continue
-        filled = shapely.make_valid(shapely.Polygon(points)).intersection(picture)
+        filled = shapely.make_valid(shapely.Polygon(points)).intersection(photo)
         regions = [one for one in shapely.get_parts(filled) if one.area > 1e-9]
         parts = clip_polygon(points, width_px=64, height_px=48)
         if not regions or not parts:
@@ -139,11 +139,11 @@ def test_a_keyhole_that_is_clipped_keeps_its_hole(tmp_path: Path) -> None:
     keyhole = [[-5, 5], [45, 5], [45, 45], [-5, 45], [-5, 5], [15, 15], [15, 35], [35, 35], [35, 15], [15, 15]]
     dataset = read(tmp_path, shape(keyhole))
     assert codes(dataset) == [("warning", "clipped", 0)]
-    assert dataset.instances[0].area_px == 1400 and dataset.instances[0].bbox_xywh == (0, 5, 45, 40)
+    assert dataset.instances[0].area_px2 == 1400 and dataset.instances[0].bbox_xywh == (0, 5, 45, 40)
 
 
 @pytest.mark.parametrize(
-    ("data", "area_px"),
+    ("data", "area_px2"),
     [
         (BLOCK, 20),
         ("\n".join(BLOCK[at : at + 20] for at in range(0, len(BLOCK), 20)), 20),
@@ -154,12 +154,12 @@ def test_a_keyhole_that_is_clipped_keeps_its_hole(tmp_path: Path) -> None:
         (7, None),
     ],
 )
-def test_masks_in_base64(tmp_path: Path, data: Any, area_px: float | None) -> None:
+def test_masks_in_base64(tmp_path: Path, data: Any, area_px2: float | None) -> None:
     dataset = read(tmp_path, shape([[5, 5], [9, 8]], kind="mask", mask=data))
-    if area_px is None:
+    if area_px2 is None:
         assert codes(dataset) == [("error", "mask_undecodable", 0)]
     else:
-        assert dataset.findings == () and dataset.instances[0].area_px == area_px
+        assert dataset.findings == () and dataset.instances[0].area_px2 == area_px2
 
 
 @pytest.mark.parametrize(
@@ -190,9 +190,9 @@ def test_a_nested_part_names_all_that_it_lies_in(tmp_path: Path) -> None:
         ("group_part_nested", 0, (1, 2)),
         ("group_part_nested", 1, (2,)),
     ]
-    assert dataset.instances[0].area_px == 1600
+    assert dataset.instances[0].area_px2 == 1600
     punched = read(tmp_path, inner, middle, outer, nested_groups="hole")
-    assert punched.findings == () and punched.instances[0].area_px == 1600 - 400 + 25
+    assert punched.findings == () and punched.instances[0].area_px2 == 1600 - 400 + 25
 
 
 def test_a_group_may_mix_masks_polygons_and_loose_numbers(tmp_path: Path) -> None:
@@ -201,14 +201,14 @@ def test_a_group_may_mix_masks_polygons_and_loose_numbers(tmp_path: Path) -> Non
     dataset = read(tmp_path, mask, square(8, 7, 10, group_id=0), square(30, 30, 2, group_id=0.0))
     assert codes(dataset) == [("warning", "group_id_not_int", 0), ("warning", "group_id_not_int", 2)]
     (one,) = dataset.instances
-    assert (one.area_px, one.shapes, one.iscrowd) == (20 + 100 - 4 + 4, (0, 1, 2), False)
+    assert (one.area_px2, one.shapes, one.iscrowd) == (20 + 100 - 4 + 4, (0, 1, 2), False)
     assert isinstance(one.coco_segmentation(), dict)
 
 
 def test_a_crowd_of_two_parts_is_one_run_length_mask(tmp_path: Path) -> None:
     parts = square(5, 5, 10, group_id=1), square(30, 5, 10, group_id=1, flags={"iscrowd": True})
     (one,) = read(tmp_path, *parts).instances
-    assert one.iscrowd and one.area_px == 200 and isinstance(one.coco_segmentation(), dict)
+    assert one.iscrowd and one.area_px2 == 200 and isinstance(one.coco_segmentation(), dict)
     assert not read(tmp_path, square(5, 5, 10, flags={"iscrowd": "true"})).instances[0].iscrowd
 
 
@@ -216,7 +216,7 @@ def test_a_crowd_of_two_parts_is_one_run_length_mask(tmp_path: Path) -> None:
 def test_every_exif_orientation(tmp_path: Path, orientation: int) -> None:
     exif = PilImage.Exif()
     exif[0x0112] = orientation
-    turned = orientation >= 5  # 5 to 8 lay a picture on its side, 1 to 4 do not
+    turned = orientation >= 5  # 5 to 8 lay an image on its side, 1 to 4 do not
     shown = (48, 64) if turned else (64, 48)
     for size, is_right in ((shown, True), (shown[::-1], False)):
         labelme_file(tmp_path / "a.json", shape(TRIANGLE), image="a.jpg", size=size, draw=False)
@@ -230,7 +230,7 @@ def test_every_exif_orientation(tmp_path: Path, orientation: int) -> None:
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF"])
 @pytest.mark.parametrize("prefix", ["", "data:image/x;base64,"])
-def test_embedded_pictures_get_the_suffix_of_their_first_bytes(tmp_path: Path, form: str, prefix: str) -> None:
+def test_embedded_images_get_the_suffix_of_their_first_bytes(tmp_path: Path, form: str, prefix: str) -> None:
     stream = io.BytesIO()
     PilImage.new("RGB", (64, 48)).save(stream, form)
     data = prefix + base64.b64encode(stream.getvalue()).decode()
@@ -241,8 +241,8 @@ def test_embedded_pictures_get_the_suffix_of_their_first_bytes(tmp_path: Path, f
     assert [image.file_name for image in result.dataset.images] == [f"gone.{suffix}"]
 
 
-@pytest.mark.parametrize("data", ["xxxx", "data:image/png;base64,", base64.b64encode(b"no picture").decode(), 5])
-def test_neither_a_picture_nor_one_embedded_names_the_path_tried(tmp_path: Path, data: Any) -> None:
+@pytest.mark.parametrize("data", ["xxxx", "data:image/png;base64,", base64.b64encode(b"no image").decode(), 5])
+def test_neither_a_image_nor_one_embedded_names_the_path_tried(tmp_path: Path, data: Any) -> None:
     labelme_file(tmp_path / "a.json", shape(TRIANGLE), image="..\\x\\gone.png", draw=False, imageData=data)
     (finding,) = check(tmp_path).findings
     assert (finding.level, finding.code) == ("error", "image_missing")
@@ -261,7 +261,7 @@ def test_labels_in_two_files_that_differ_by_case(tmp_path: Path) -> None:
     assert [(f.code, f.file, f.hint) for f in unknown.findings] == [("unknown_label", "a.json", "cat")]
 
 
-def test_two_files_that_differ_by_case_for_one_picture(tmp_path: Path) -> None:
+def test_two_files_that_differ_by_case_for_one_image(tmp_path: Path) -> None:
     labelme_file(tmp_path / "A.json", shape(SQUARE), image="a.png")
     labelme_file(tmp_path / "a.json", shape(SQUARE), image="a.png")
     dataset = labelme.read(tmp_path, ReadOptions())
@@ -279,4 +279,4 @@ def test_versions_and_missing_types_are_read_alike(tmp_path: Path, kind: str | N
         del one["shape_type"], one["flags"], one["group_id"], one["description"], one["mask"]
     labelme_file(tmp_path / "a.json", one, version=version, flags=None)
     dataset = labelme.read(tmp_path, ReadOptions())
-    assert dataset.findings == () and dataset.instances[0].area_px == 300
+    assert dataset.findings == () and dataset.instances[0].area_px2 == 300

@@ -63,7 +63,7 @@ def test_findings_and_images_are_as_expected(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_format_is_recognised(name: str, tmp_path: Path) -> None:
+def test_format_is_recognized(name: str, tmp_path: Path) -> None:
     source, _expected, format, options = case(name, tmp_path)
     named = check(source, format="labelme" if format == "auto" else format, options=options)
     assert check(source, options=options).dataset.content_hash() == named.dataset.content_hash()
@@ -137,9 +137,9 @@ def test_semantic_and_panoptic_are_as_expected(name: str, tmp_path: Path) -> Non
 
 
 def compare_labels(path: Path, wanted: dict[str, Any]) -> None:
-    with PilImage.open(path) as picture:
-        assert picture.mode == wanted["mode"]
-        labels = np.asarray(picture)
+    with PilImage.open(path) as photo:
+        assert photo.mode == wanted["mode"]
+        labels = np.asarray(photo)
     values, counts = np.unique(labels, return_counts=True)
     found = dict(zip(map(str, values.tolist()), counts.tolist(), strict=True))
     assert found == {value: count for value, count in wanted["pixel_counts"].items() if count}
@@ -155,9 +155,9 @@ def compare_segments(folder: Path, wanted: dict[str, Any]) -> None:
     assert [{k: v for k, v in row.items() if k != "id"} for row in annotation["segments_info"]] == wanted[
         "segments_info"
     ]
-    with PilImage.open(folder / "panoptic" / annotation["file_name"]) as picture:
-        assert picture.mode == wanted["mode"]
-        ids = np.asarray(picture).astype(int) @ np.array([1, 256, 65536])
+    with PilImage.open(folder / "panoptic" / annotation["file_name"]) as photo:
+        assert photo.mode == wanted["mode"]
+        ids = np.asarray(photo).astype(int) @ np.array([1, 256, 65536])
     assert (ids == 0).sum() == wanted["void_px"]
     for row in annotation["segments_info"]:
         assert (ids == row["id"]).sum() == row["area"]
@@ -171,8 +171,8 @@ def test_void_is_no_class(name: str, tmp_path: Path) -> None:
     convert(source, to="semantic", out=tmp_path / "semantic", format=format, options=options)
     with PilImage.open(source / "SegmentationClass" / stem) as classes:
         void = np.asarray(classes) == 255
-    with PilImage.open(tmp_path / "semantic" / stem) as picture:
-        assert picture.mode == "L"
-        labels = np.asarray(picture)
+    with PilImage.open(tmp_path / "semantic" / stem) as photo:
+        assert photo.mode == "L"
+        labels = np.asarray(photo)
     assert void.sum() == expected["void_px"] and (labels[void] == 255).all()
     assert (labels != 255).sum() == sum(one["area_exact"] for one in expected["annotations"])

@@ -20,7 +20,7 @@ from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
-from tests.annotations.builders import SQUARE, TRIANGLE, codes, labelme_file, picture, shape
+from tests.annotations.builders import SQUARE, TRIANGLE, codes, labelme_file, photo, shape
 
 FLAT_TRIANGLE = [10, 10, 30, 10, 10, 40]
 
@@ -39,7 +39,7 @@ def value(*annotations: Any, **more: Any) -> dict[str, Any]:
 
 def read(folder: Path, content: Any, **options: Any) -> Dataset:
     if not (folder / "a.png").exists():
-        picture(folder / "a.png")
+        photo(folder / "a.png")
     (folder / "coco.json").write_text(json.dumps(content), "utf-8")
     return coco.read(folder / "coco.json", ReadOptions(**options))
 
@@ -49,8 +49,8 @@ def test_everything_is_numbered_from_1_in_the_order_of_the_ids(tmp_path: Path) -
     assert [(c.id, c.name) for c in dataset.categories] == [(1, "cat"), (2, "ant")]
     assert [(one.id, one.image_id, one.category_id) for one in dataset.instances] == [(1, 1, 1), (2, 1, 2)]
     assert dataset.images[0].id == 1
-    labelled = read(tmp_path, value(annotation()), labels=["ant", "bee", "cat"])
-    assert [one.category_id for one in labelled.instances] == [3]
+    labeled = read(tmp_path, value(annotation()), labels=["ant", "bee", "cat"])
+    assert [one.category_id for one in labeled.instances] == [3]
 
 
 def test_a_perfect_detector_scores_1(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_perfect_detector_scores_1(tmp_path: Path) -> None:
 
 def test_areas_and_boxes_are_measured_anew(tmp_path: Path) -> None:
     dataset = read(tmp_path, value(annotation(area=5, bbox=[0, 0, 1, 1])))
-    assert (dataset.instances[0].area_px, dataset.instances[0].bbox_xywh) == (300, (10, 10, 20, 30))
+    assert (dataset.instances[0].area_px2, dataset.instances[0].bbox_xywh) == (300, (10, 10, 20, 30))
 
 
 def test_a_box_alone_becomes_a_rectangle(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_masks_become_polygons_where_they_can(tmp_path: Path) -> None:
     assert dataset.findings == ()
     assert dataset.instances[0].coco_segmentation() == [[5, 10, 15, 10, 15, 20, 5, 20]]
     assert dataset.instances[1].segmentation == Rle(48, 64, compressed)
-    assert [one.area_px for one in dataset.instances] == [100, 96, 96]
+    assert [one.area_px2 for one in dataset.instances] == [100, 96, 96]
     assert [one.iscrowd for one in dataset.instances] == [False, False, True]
 
 
@@ -174,8 +174,8 @@ def test_sizes_and_labels_are_checked(tmp_path: Path) -> None:
     assert [f.hint for f in read(tmp_path, value(annotation()), labels=["cart"]).errors()] == ["cart"]
 
 
-def test_pictures_are_found_in_images_folders(tmp_path: Path) -> None:
-    picture(tmp_path / "images" / "p.png")
+def test_images_are_found_in_images_folders(tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "p.png")
     (tmp_path / "annotations").mkdir()
     content = value(annotation(), images=[{"id": 0, "file_name": "p.png"}])
     path = tmp_path / "annotations" / "coco.json"
@@ -211,7 +211,7 @@ def test_stuff_is_left_out_of_instances_and_listed(tmp_path: Path) -> None:
 
 
 def test_writing_is_byte_stable_and_reads_back_the_same(tmp_path: Path) -> None:
-    picture(tmp_path / "b.png")
+    photo(tmp_path / "b.png")
     labelme_file(tmp_path / "a.json", shape(SQUARE, "cat", flags={"iscrowd": True}), shape(TRIANGLE, "éléphant"))
     dataset = labelme.read(tmp_path, ReadOptions())
     (path,) = coco.write(dataset, tmp_path / "out" / "c.json")

@@ -66,23 +66,23 @@ def painted(dataset: Dataset, image_id: int = 1) -> Any:
         mask = decode_mask(instance.segmentation)
         rows, columns = np.nonzero(mask)
         box = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
-        assert instance.bbox_xywh == box and instance.area_px == mask.sum()
+        assert instance.bbox_xywh == box and instance.area_px2 == mask.sum()
         assert (labels[mask] == 255).all()
         labels[mask] = instance.category_id - 1
     return labels
 
 
-@pytest.mark.parametrize("picture", ["a.png", "a.tif", "a.npy"])
+@pytest.mark.parametrize("image", ["a.png", "a.tif", "a.npy"])
 @pytest.mark.parametrize("ending", [".png", ".tif", ".npy"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
-def test_values_are_places_in_the_classes(tmp_path: Path, picture: str, ending: str, dtype: Any) -> None:
-    photo(tmp_path / "images" / "deep" / picture)
+def test_values_are_places_in_the_classes(tmp_path: Path, photo: str, ending: str, dtype: Any) -> None:
+    photo(tmp_path / "images" / "deep" / photo)
     label(tmp_path / "labels" / "deep" / f"a{ending}", VALUES.astype(dtype))
     dataset = read(tmp_path)
     assert (dataset.class_names, dataset.findings) == (CLASSES, ())
     (image,) = dataset.images
-    assert (image.file_name, image.annotation_file) == (f"images/deep/{picture}", f"labels/deep/a{ending}")
-    assert image.path == tmp_path / "images" / "deep" / picture
+    assert (image.file_name, image.annotation_file) == (f"images/deep/{photo}", f"labels/deep/a{ending}")
+    assert image.path == tmp_path / "images" / "deep" / photo
     assert (image.width_px, image.height_px) == (4, 2)
     np.testing.assert_array_equal(painted(dataset), VALUES)
     assert [(row.file, row.fate, row.shape, row.label, row.instances) for row in dataset.ledger] == [
@@ -127,12 +127,12 @@ def test_the_order_of_the_classes_may_be_another_than_that_of_the_values(tmp_pat
 
 def test_palettes_count_by_their_indices(tmp_path: Path) -> None:
     photo(tmp_path / "images" / "a.png")
-    picture = PilImage.fromarray(VALUES).convert("P")
-    picture.putpalette([7, 7, 7] * 256)
+    palette = PilImage.fromarray(VALUES).convert("P")
+    palette.putpalette([7, 7, 7] * 256)
     for ending in (".png", ".tif"):
         path = tmp_path / "labels" / f"a{ending}"
         path.parent.mkdir(exist_ok=True)
-        picture.save(path)
+        palette.save(path)
         np.testing.assert_array_equal(painted(read(tmp_path)), VALUES)
         path.unlink()
 
@@ -149,7 +149,7 @@ def test_special_labels_and_the_no_data_of_a_tiff_are_left_out(tmp_path: Path) -
     np.testing.assert_array_equal(painted(dataset), [[255, 0, 255, 255], [0, 0, 255, 255]])
 
 
-def test_a_folder_of_files_is_one_picture(tmp_path: Path) -> None:
+def test_a_folder_of_files_is_one_image(tmp_path: Path) -> None:
     for place in ("north/a", "north/b"):
         for month in ("1", "2", "10"):
             photo(tmp_path / "images" / place / f"{month}.tif", channels=5)
@@ -167,7 +167,7 @@ def test_a_folder_of_files_is_one_picture(tmp_path: Path) -> None:
     assert "the pattern '3.tif' matches no file; found 1.tif, 2.tif, 10.tif" in broken.findings[0].message
 
 
-def test_pictures_that_lie_elsewhere(tmp_path: Path) -> None:
+def test_images_that_lie_elsewhere(tmp_path: Path) -> None:
     photo(tmp_path / "photos" / "a.png")
     label(tmp_path / "part" / "labels" / "a.png")
     dataset = read(tmp_path / "part", image_root=tmp_path / "photos")
@@ -195,7 +195,7 @@ def test_the_land_cover_series(tmp_path: Path) -> None:
 
 
 FLOATS = VALUES.astype(np.float32)
-COLOURS = np.zeros((2, 4, 3), np.uint8)
+COLORS = np.zeros((2, 4, 3), np.uint8)
 BAD_LABELS: dict[str, tuple[str, Any, str, str]] = {
     "unknown values": (
         "a.png",
@@ -221,7 +221,7 @@ BAD_LABELS: dict[str, tuple[str, Any, str, str]] = {
         "size_mismatch",
         "the label has 2 x 4 px, images/array.npy has 4 x 2",
     ),
-    "colours": ("a.png", COLOURS, "mask_undecodable", "the label has 3 channels, expected one"),
+    "colors": ("a.png", COLORS, "mask_undecodable", "the label has 3 channels, expected one"),
     "floats": ("a.npy", FLOATS, "mask_undecodable", "the label holds float32 values, expected whole numbers"),
     "complex": ("a.npy", VALUES * 1j, "mask_undecodable", "no real numbers; found complex128"),
     "jpeg": ("a.jpg", VALUES, "mask_undecodable", "a JPEG changes the values of a label"),
@@ -271,7 +271,7 @@ def test_files_without_their_counterpart_and_with_two(tmp_path: Path) -> None:
     assert ("error", "mask_undecodable", "labels/broken.png") in noted(read(tmp_path))
 
 
-def test_pictures_without_label_as_negatives(tmp_path: Path) -> None:
+def test_images_without_label_as_negatives(tmp_path: Path) -> None:
     photo(tmp_path / "images" / "a.png")
     photo(tmp_path / "images" / "b.png")
     label(tmp_path / "labels" / "a.png")

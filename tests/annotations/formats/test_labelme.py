@@ -23,7 +23,7 @@ from tests.annotations.builders import (
     codes,
     labelme_file,
     labelme_value,
-    picture,
+    photo,
     png_base64,
     shape,
 )
@@ -73,13 +73,13 @@ def test_a_shape_that_is_no_object_is_an_error(tmp_path: Path, broken: Any) -> N
 
 
 @pytest.mark.parametrize(
-    ("centre", "found"),
+    ("center", "found"),
     [((15, 24), []), ((14, 24), [("warning", "clipped", 0)]), ((-16, 24), [("warning", "outside_image", 0)])],
 )
 def test_a_circle_is_clipped_only_where_the_disk_sticks_out(
-    tmp_path: Path, centre: tuple[int, int], found: list[Any]
+    tmp_path: Path, center: tuple[int, int], found: list[Any]
 ) -> None:
-    x, y = centre
+    x, y = center
     dataset = read_shapes(tmp_path, shape([[x, y], [x + 15, y]], kind="circle"))
     assert codes(dataset) == found
     assert all(part.min() >= 0 for one in dataset.instances for part in one.segmentation)
@@ -89,10 +89,10 @@ def test_a_huge_coordinate_is_clipped(tmp_path: Path) -> None:
     dataset = read_shapes(tmp_path, shape([[10, 10], [1e9, 10], [1e9, 20], [10, 20]]))
     assert codes(dataset) == [("warning", "clipped", 0)]
     assert dataset.instances[0].bbox_xywh == (10, 10, 54, 10)
-    assert dataset.instances[0].area_px == 540
+    assert dataset.instances[0].area_px2 == 540
 
 
-def test_a_shape_between_pixel_centres_is_dropped(tmp_path: Path) -> None:
+def test_a_shape_between_pixel_centers_is_dropped(tmp_path: Path) -> None:
     sliver = [[10.0, 10.6], [30.0, 10.6], [30.0, 10.7], [10.0, 10.7]]
     dataset = read_shapes(tmp_path, shape(sliver), shape(SQUARE))
     assert codes(dataset) == [("warning", "rasterizes_empty", 0)]
@@ -103,7 +103,7 @@ def test_a_keyhole_polygon_keeps_its_hole_without_a_warning(tmp_path: Path) -> N
     keyhole = [[5, 4], [45, 4], [45, 44], [5, 44], [5, 4], [15, 14], [15, 34], [35, 34], [35, 14], [15, 14]]
     dataset = read_shapes(tmp_path, shape(keyhole))
     assert codes(dataset) == []
-    assert dataset.instances[0].area_px == 1200
+    assert dataset.instances[0].area_px2 == 1200
     assert not dataset.has_rle
 
 
@@ -121,7 +121,7 @@ def test_a_mask_without_holes_becomes_polygons_along_its_pixels(tmp_path: Path) 
     assert [part.tolist() for part in dataset.instances[0].segmentation] == [
         [[5, 6], [7, 6], [7, 7], [6, 7], [6, 8], [5, 8]]
     ]
-    assert (dataset.instances[0].area_px, dataset.instances[0].bbox_xywh) == (3, (5, 6, 2, 2))
+    assert (dataset.instances[0].area_px2, dataset.instances[0].bbox_xywh) == (3, (5, 6, 2, 2))
 
 
 def test_a_mask_with_a_hole_becomes_run_lengths_and_no_crowd(tmp_path: Path) -> None:
@@ -145,11 +145,11 @@ def test_a_mask_of_another_size_than_its_corners_wins_with_a_warning(tmp_path: P
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])
 def test_masks_of_every_png_mode_mean_the_same(tmp_path: Path, mode: str) -> None:
-    grey = PilImage.fromarray(np.array([[0, 255, 255], [0, 0, 255]], dtype=np.uint8))
+    gray = PilImage.fromarray(np.array([[0, 255, 255], [0, 0, 255]], dtype=np.uint8))
     if mode == "I;16":
-        grey.convert("I").convert("I;16").save(tmp_path / "mask.png")
+        gray.convert("I").convert("I;16").save(tmp_path / "mask.png")
     else:
-        grey.convert(mode).save(tmp_path / "mask.png")
+        gray.convert(mode).save(tmp_path / "mask.png")
     data = base64.b64encode((tmp_path / "mask.png").read_bytes()).decode()
     (tmp_path / "mask.png").unlink()
     dataset = read_shapes(tmp_path, shape([[2, 3], [4, 4]], kind="mask", mask=data))
@@ -180,7 +180,7 @@ def test_a_nested_part_is_united_with_a_warning(tmp_path: Path) -> None:
     dataset = read_shapes(tmp_path, shape(square(15, 14, 20), group_id=1), shape(square(5, 4, 40), group_id=1))
     assert codes(dataset) == [("warning", "group_part_nested", 0)]
     assert dataset.findings[0].also == (1,)
-    assert dataset.instances[0].area_px == 1600
+    assert dataset.instances[0].area_px2 == 1600
     assert dataset.instances[0].shapes == (0, 1)
 
 
@@ -188,14 +188,14 @@ def test_nested_parts_as_holes_take_turns_with_islands(tmp_path: Path) -> None:
     shapes = [shape(square(5 + step, 4 + step, 40 - 2 * step), group_id=1) for step in (0, 5, 10)]
     dataset = read_shapes(tmp_path, *reversed(shapes), nested_groups="hole")
     assert codes(dataset) == []
-    assert dataset.instances[0].area_px == 40**2 - 30**2 + 20**2
+    assert dataset.instances[0].area_px2 == 40**2 - 30**2 + 20**2
     assert not dataset.instances[0].iscrowd
 
 
 def test_two_equal_parts_are_nested_once(tmp_path: Path) -> None:
     dataset = read_shapes(tmp_path, shape(SQUARE, group_id=1), shape(SQUARE, group_id=1))
     assert codes(dataset) == [("warning", "group_part_nested", 1)]
-    assert dataset.instances[0].area_px == 100
+    assert dataset.instances[0].area_px2 == 100
 
 
 def test_a_union_with_a_mask_is_run_lengths(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_union_with_a_mask_is_run_lengths(tmp_path: Path) -> None:
         tmp_path, shape(square(0, 0, 10), group_id=4), mask_shape(np.ones((10, 10)), 5, 0, group_id=4)
     )
     assert isinstance(dataset.instances[0].segmentation, Rle)
-    assert (dataset.instances[0].area_px, dataset.instances[0].bbox_xywh) == (150, (0, 0, 15, 10))
+    assert (dataset.instances[0].area_px2, dataset.instances[0].bbox_xywh) == (150, (0, 0, 15, 10))
 
 
 def test_a_dropped_part_leaves_the_others_of_its_group(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_the_old_instance_suffix_is_stripped_but_not_from_whole_names(tmp_path: 
     assert [(one.category_id, one.shapes) for one in dataset.instances] == [(1, (0, 1)), (2, (2,)), (3, (3,))]
 
 
-# Files and pictures -------------------------------------------------------------------------------------------------
+# Files and images -------------------------------------------------------------------------------------------------
 
 
 def test_one_bad_file_hides_no_other_and_can_be_left_out(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_broken_json_is_an_error(tmp_path: Path, content: bytes, message: str) -
 
 
 def test_files_that_are_not_utf8_are_read_with_a_warning(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    photo(tmp_path / "a.png")
     text = json.dumps(labelme_value(shape(SQUARE, "红绿灯")), ensure_ascii=False)
     (tmp_path / "a.json").write_bytes(text.encode("gb18030"))
     dataset = read(tmp_path)
@@ -362,9 +362,9 @@ def test_other_json_is_skipped_with_a_warning(tmp_path: Path, value: Any) -> Non
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_sizes_are_those_of_the_turned_picture(tmp_path: Path, orientation: int) -> None:
+def test_sizes_are_those_of_the_turned_image(tmp_path: Path, orientation: int) -> None:
     for suffix in (".jpg", ".png", ".tif", ".webp"):
-        path = picture(tmp_path / f"a{suffix}", orientation=orientation)
+        path = photo(tmp_path / f"a{suffix}", orientation=orientation)
         with PilImage.open(path) as stored:
             width_px, height_px = ImageOps.exif_transpose(stored).size
         labelme_file(tmp_path / "a.json", shape(SQUARE), draw=False, image=path.name, size=(width_px, height_px))
@@ -375,7 +375,7 @@ def test_sizes_are_those_of_the_turned_picture(tmp_path: Path, orientation: int)
 
 
 def test_an_orientation_behind_the_pixels_of_a_png_counts(tmp_path: Path) -> None:
-    content = picture(tmp_path / "a.png", orientation=6).read_bytes()
+    content = photo(tmp_path / "a.png", orientation=6).read_bytes()
     start = content.index(b"eXIf") - 4
     stop = start + 12 + int.from_bytes(content[start : start + 4], "big")
     end = content.index(b"IEND") - 4
@@ -384,8 +384,8 @@ def test_an_orientation_behind_the_pixels_of_a_png_counts(tmp_path: Path) -> Non
     assert codes(read(tmp_path)) == []
 
 
-def test_a_size_of_the_unturned_picture_names_the_orientation(tmp_path: Path) -> None:
-    picture(tmp_path / "a.jpg", orientation=6)
+def test_a_size_of_the_unturned_image_names_the_orientation(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg", orientation=6)
     labelme_file(tmp_path / "a.json", shape(SQUARE), draw=False, image="a.jpg", size=(64, 48))
     dataset = read(tmp_path)
     assert codes(dataset) == [("error", "size_swapped_exif", None)]
@@ -400,7 +400,7 @@ def test_stated_sizes_are_read_leniently(tmp_path: Path, stated: tuple[Any, Any]
     assert codes(read(tmp_path)) == []
 
 
-def test_two_files_for_one_picture_are_an_error(tmp_path: Path) -> None:
+def test_two_files_for_one_image_are_an_error(tmp_path: Path) -> None:
     labelme_file(tmp_path / "a.json", shape(SQUARE), image="x.png")
     labelme_file(tmp_path / "b.json", shape(TRIANGLE), image="x.png")
     dataset = read(tmp_path)
@@ -408,8 +408,8 @@ def test_two_files_for_one_picture_are_an_error(tmp_path: Path) -> None:
     assert len(dataset.images) == 1
 
 
-def test_a_picture_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    whole = picture(tmp_path / "whole.png").read_bytes()
+def test_a_image_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    whole = photo(tmp_path / "whole.png").read_bytes()
     for name, content in (("empty", b""), ("text", b"hello"), ("cut", whole[:20])):
         labelme_file(tmp_path / f"{name}.json", shape(SQUARE), draw=False)
         (tmp_path / f"{name}.png").write_bytes(content)
@@ -424,9 +424,9 @@ def test_a_picture_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     assert "size that cannot be meant" in dataset.errors()[2].message
 
 
-def test_pictures_without_annotation_are_named_and_may_be_negatives(tmp_path: Path) -> None:
+def test_images_without_annotation_are_named_and_may_be_negatives(tmp_path: Path) -> None:
     labelme_file(tmp_path / "a.json", shape(SQUARE))
-    picture(tmp_path / "sub" / "b.jpg")
+    photo(tmp_path / "sub" / "b.jpg")
     dataset = read(tmp_path)
     assert [(f.level, f.code, f.file) for f in dataset.findings] == [("info", "unlabeled_image", "sub/b.jpg")]
     assert len(dataset.images) == 1
@@ -435,8 +435,8 @@ def test_pictures_without_annotation_are_named_and_may_be_negatives(tmp_path: Pa
     assert [len(ones) for ones in both.by_image().values()] == [1, 0]
 
 
-def test_pictures_outside_the_root_are_refused_unless_allowed(tmp_path: Path) -> None:
-    picture(tmp_path / "secret" / "s.png")
+def test_images_outside_the_root_are_refused_unless_allowed(tmp_path: Path) -> None:
+    photo(tmp_path / "secret" / "s.png")
     labelme_file(tmp_path / "data" / "a.json", shape(SQUARE), draw=False, image="..\\secret\\s.png")
     (tmp_path / "data" / "link.png").symlink_to(tmp_path / "secret" / "s.png")
     labelme_file(tmp_path / "data" / "b.json", shape(SQUARE), draw=False, image="link.png")
@@ -454,8 +454,8 @@ def test_pictures_outside_the_root_are_refused_unless_allowed(tmp_path: Path) ->
     assert [image.file_name for image in rooted.images] == ["secret/s.png"]
 
 
-def test_pictures_are_found_under_the_image_root(tmp_path: Path) -> None:
-    picture(tmp_path / "photos" / "x" / "a.png")
+def test_images_are_found_under_the_image_root(tmp_path: Path) -> None:
+    photo(tmp_path / "photos" / "x" / "a.png")
     labelme_file(tmp_path / "ann" / "a.json", shape(SQUARE), draw=False, image="x/a.png")
     dataset = read(tmp_path / "ann", image_root=tmp_path / "photos")
     assert [(image.file_name, image.annotation_file) for image in dataset.images] == [("x/a.png", "a.json")]
@@ -463,13 +463,13 @@ def test_pictures_are_found_under_the_image_root(tmp_path: Path) -> None:
         read(tmp_path / "ann", image_root=tmp_path / "nowhere")
 
 
-def test_a_missing_picture_names_the_path_tried_and_one_beside(tmp_path: Path) -> None:
+def test_a_missing_image_names_the_path_tried_and_one_beside(tmp_path: Path) -> None:
     labelme_file(tmp_path / "a.json", shape(SQUARE), draw=False, image="D:\\photos\\a.png")
-    picture(tmp_path / "a.png")
+    photo(tmp_path / "a.png")
     (finding,) = read(tmp_path).errors()
     assert finding.code == "image_missing"
     assert "D:/photos/a.png" in finding.message
-    assert finding.hint == "a picture called a.png lies beside the annotation file"
+    assert finding.hint == "an image called a.png lies beside the annotation file"
 
 
 def restored(tmp_path: Path, image: Any, data: str, **more: Any) -> Dataset:
@@ -488,10 +488,10 @@ def restored(tmp_path: Path, image: Any, data: str, **more: Any) -> Dataset:
         (None, "x/a.png"),
     ],
 )
-def test_pictures_are_restored_with_their_own_suffix_inside_the_folder(
+def test_images_are_restored_with_their_own_suffix_inside_the_folder(
     tmp_path: Path, image: Any, file_name: str
 ) -> None:
-    content = picture(tmp_path / "photo.png").read_bytes()
+    content = photo(tmp_path / "photo.png").read_bytes()
     dataset = restored(tmp_path, image, base64.b64encode(content).decode())
     assert codes(dataset) == [("warning", "image_restored_from_imageData", None)]
     assert dataset.images[0].file_name == file_name
@@ -500,8 +500,8 @@ def test_pictures_are_restored_with_their_own_suffix_inside_the_folder(
     assert len(dataset.instances) == 1
 
 
-def test_pictures_are_not_restored_without_a_folder_or_from_rubbish(tmp_path: Path) -> None:
-    data = base64.b64encode(picture(tmp_path / "photo.png").read_bytes()).decode()
+def test_images_are_not_restored_without_a_folder_or_from_rubbish(tmp_path: Path) -> None:
+    data = base64.b64encode(photo(tmp_path / "photo.png").read_bytes()).decode()
     labelme_file(tmp_path / "src" / "a.json", shape(SQUARE), draw=False, imageData=data)
     assert codes(read(tmp_path / "src")) == [("error", "image_missing", None)]
     for rubbish in ("?", base64.b64encode(b"rubbish").decode(), base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()):
@@ -524,7 +524,7 @@ def test_a_single_file_can_be_read(tmp_path: Path) -> None:
 
 def predicted(tmp_path: Path, *masks: np.ndarray) -> Dataset:
     height_px, width_px = masks[0].shape
-    path = picture(tmp_path / "photos" / "x" / "a.png", width_px, height_px)
+    path = photo(tmp_path / "photos" / "x" / "a.png", width_px, height_px)
     instances = []
     for number, mask in enumerate(masks, start=1):
         rle = to_rle(encode_mask(mask))
@@ -573,7 +573,7 @@ def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert "by hand" not in (tmp_path / "out" / "x" / "a.json").read_text()
 
 
-def test_pictures_that_differ_by_suffix_get_files_of_their_own(tmp_path: Path) -> None:
+def test_images_that_differ_by_suffix_get_files_of_their_own(tmp_path: Path) -> None:
     images = tuple(Image(number, f"a.{suffix}", 64, 48) for number, suffix in enumerate(("jpg", "png"), start=1))
     paths = labelme.write(Dataset(images, (), ()), tmp_path)
     assert [path.name for path in paths] == ["a.jpg.json", "a.png.json"]
@@ -582,7 +582,7 @@ def test_pictures_that_differ_by_suffix_get_files_of_their_own(tmp_path: Path) -
 def test_a_round_trip_keeps_every_key_that_a_human_wrote(tmp_path: Path) -> None:
     source = tmp_path / "src"
     shapes = [
-        shape(SQUARE, "cat", group_id=3, description="old", flags={"blurred": True}, colour="red"),
+        shape(SQUARE, "cat", group_id=3, description="old", flags={"blurred": True}, color="red"),
         shape([[1, 1], [9, 9]], "seam", "line", width=2),
         shape([[32, 24], [41, 36]], "ball", "circle"),
         shape(TRIANGLE, "__ignore__"),
@@ -596,7 +596,7 @@ def test_a_round_trip_keeps_every_key_that_a_human_wrote(tmp_path: Path) -> None
     assert value["reviewer"] == "Ada" and value["flags"] == {"checked": True}
     assert value["shapes"][:4] == shapes[:4]
     assert value["shapes"][4] == shape(TRIANGLE, line_color=None)
-    assert value["shapes"][5] == shapes[5]  # outside of the picture: of no use to training, but a human drew it
+    assert value["shapes"][5] == shapes[5]  # outside of the image: of no use to training, but a human drew it
     again = labelme.read(tmp_path / "out", ReadOptions(image_root=source))
     assert [one.coco_segmentation() for one in again.instances] == [
         one.coco_segmentation() for one in dataset.instances

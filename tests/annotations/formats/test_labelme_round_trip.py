@@ -15,7 +15,7 @@ from d2tune.annotations.formats import labelme
 from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle
-from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, picture, png_base64, shape
+from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, photo, png_base64, shape
 from tests.labelme_app import open_in_labelme
 from tests.shared_files import SHARED
 
@@ -83,7 +83,7 @@ def test_what_was_asked_to_be_left_out_is(tmp_path: Path) -> None:
 
 def test_files_keep_the_folders_they_had(tmp_path: Path) -> None:
     source = tmp_path / "src"
-    picture(source / "photos" / "a.png")
+    photo(source / "photos" / "a.png")
     labelme_file(source / "drawn" / "a.json", shape(SQUARE), draw=False, image="../photos/a.png")
     (path,) = convert(source, out=tmp_path / "out", to="labelme").paths
     assert path == tmp_path / "out" / "drawn" / "a.json"
@@ -94,7 +94,7 @@ def test_files_keep_the_folders_they_had(tmp_path: Path) -> None:
 def test_the_tolerance_of_converted_predictions(tmp_path: Path) -> None:
     y, x = np.mgrid[:300, :400]
     rle = mask_utils.encode(np.asfortranarray((np.hypot(x - 110, y - 90) < 60).astype(np.uint8)))
-    picture(tmp_path / "a.png", 400, 300)
+    photo(tmp_path / "a.png", 400, 300)
     row = {"id": 1, "image_id": 1, "category_id": 1, "score": 0.9}
     coco = {
         "images": [{"id": 1, "file_name": "a.png", "width": 400, "height": 300}],
@@ -116,7 +116,7 @@ def predictions(folder: Path) -> Dataset:
     near = np.hypot(x - 110, y - 90)
     masks = [near < 60, (np.hypot(x - 270, y - 100) < 70) & (np.hypot(x - 270, y - 100) > 30)]
     masks.append((np.hypot(x - 120, y - 230) < 40) | (np.hypot(x - 300, y - 240) < 40))
-    picture(folder / "a.png", 400, 300)
+    photo(folder / "a.png", 400, 300)
     instances = []
     for number, mask in enumerate(masks, start=1):
         rle = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))

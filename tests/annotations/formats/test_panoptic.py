@@ -70,8 +70,8 @@ def test_segments_void_and_separated_labels(tmp_path: Path) -> None:
         ("sign", 16, 1, (50, 40, 4, 4)),
         ("sky", 400 - 100 + 64, 0, (0, 0, 48, 20)),  # both pieces of sky are one segment
     ]  # the small car is covered
-    colours = np.asarray(PilImage.open(out / "panoptic" / "x" / "a.png"))
-    assert (panoptic.from_colours(colours) == 0).sum() == 64 * 48 - sum(row["area"] for row in rows)
+    colors = np.asarray(PilImage.open(out / "panoptic" / "x" / "a.png"))
+    assert (panoptic.from_colors(colors) == 0).sum() == 64 * 48 - sum(row["area"] for row in rows)
     stuff = np.asarray(PilImage.open(out / "stuff" / "x" / "a.png"))
     assert (stuff[5, 5], stuff[30, 30], stuff[40, 5]) == (1, 0, 255)
     instances = json.loads((out / "instances.json").read_text("utf-8"))
@@ -80,13 +80,13 @@ def test_segments_void_and_separated_labels(tmp_path: Path) -> None:
         convert(folder(tmp_path / "src"), to="panoptic", out=out, options=ReadOptions(stuff=["sky"]))
 
 
-def test_ids_beyond_a_byte_survive_the_colours() -> None:
+def test_ids_beyond_a_byte_survive_the_colors() -> None:
     ids = np.array([[0, 1, 255, 256, 65535, 65536, 16_000_000]], dtype=np.int32)
-    assert np.array_equal(panoptic.from_colours(panoptic.to_colours(ids)), ids)
-    assert panoptic.to_colours(ids)[0, 5].tolist() == [0, 0, 1]
+    assert np.array_equal(panoptic.from_colors(panoptic.to_colors(ids)), ids)
+    assert panoptic.to_colors(ids)[0, 5].tolist() == [0, 0, 1]
 
 
-def test_a_label_picture_holds_255_classes(tmp_path: Path) -> None:
+def test_a_label_image_holds_255_classes(tmp_path: Path) -> None:
     categories = tuple(Category(number, str(number)) for number in range(1, 258))
     one = Instance(1, 1, 256, (np.array([[0, 0], [2, 0], [2, 2.0]]),), (0, 0, 2, 2), 3)
     with pytest.raises(DataError, match="255 classes"):
@@ -99,7 +99,7 @@ def test_the_coco_sample_reads_with_areas_from_the_png(tmp_path: Path) -> None:
     table = json.loads((SAMPLE / "panoptic_examples.json").read_text("utf-8"))
     assert len(dataset.images) == 2 and len(dataset.categories) == 133
     segments = sorted(segment["area"] for row in table["annotations"] for segment in row["segments_info"])
-    assert sorted(one.area_px for one in dataset.instances) == pytest.approx(segments)
+    assert sorted(one.area_px2 for one in dataset.instances) == pytest.approx(segments)
     boxes = sorted(tuple(segment["bbox"]) for row in table["annotations"] for segment in row["segments_info"])
     assert sorted(one.bbox_xywh for one in dataset.instances) == boxes
     names = {row["id"]: row for row in table["categories"]}
@@ -109,7 +109,7 @@ def test_the_coco_sample_reads_with_areas_from_the_png(tmp_path: Path) -> None:
     assert len(paths) == 6
     again = read_dataset(tmp_path / "panoptic.json", options=ReadOptions(image_root=SAMPLE / "input_images"))
     assert again.findings == ()
-    assert sorted(one.area_px for one in again.instances) == sorted(one.area_px for one in dataset.instances)
+    assert sorted(one.area_px2 for one in again.instances) == sorted(one.area_px2 for one in dataset.instances)
 
 
 def sample(path: Path, **changes: Any) -> Dataset:
@@ -117,7 +117,7 @@ def sample(path: Path, **changes: Any) -> Dataset:
     PilImage.new("RGB", (4, 2)).save(path / "a.png")
     ids = np.array([[1, 1, 300, 0], [1, 300, 300, 0]])
     (path / "pan").mkdir(exist_ok=True)
-    PilImage.fromarray(panoptic.to_colours(ids)).save(path / "pan" / "a.png")
+    PilImage.fromarray(panoptic.to_colors(ids)).save(path / "pan" / "a.png")
     segments = [
         {"id": 1, "category_id": 4, "area": 99, "bbox": [0, 0, 9, 9]},
         {"id": 300, "category_id": 2, "iscrowd": 1},
@@ -135,7 +135,7 @@ def sample(path: Path, **changes: Any) -> Dataset:
 def test_what_a_panoptic_file_states_wrong_is_measured_or_found(tmp_path: Path) -> None:
     dataset = sample(tmp_path)
     assert dataset.findings == ()
-    assert [(one.area_px, one.bbox_xywh, one.iscrowd) for one in dataset.instances] == [
+    assert [(one.area_px2, one.bbox_xywh, one.iscrowd) for one in dataset.instances] == [
         (3, (0, 0, 2, 2), False),
         (3, (1, 0, 2, 2), True),
     ]

@@ -17,7 +17,7 @@ from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
-from tests.annotations.builders import picture
+from tests.annotations.builders import photo
 
 # Four rows of six pixels, counted from 1. Along rows: 1-6, 7-12, 13-18, 19-24; down columns: 1-4, 5-8, ...
 PIXELS = [(1, 1), (1, 2), (1, 3), (2, 1)]  # row, column
@@ -27,7 +27,7 @@ BY_ROWS, BY_COLUMNS = "8 3 14 1", "6 2 10 1 14 1"
 def read(folder: Path, text: str, **options: Any) -> Dataset:
     for name in ("a.png", "b.png"):
         if not (folder / name).exists():
-            picture(folder / name, 6, 4)
+            photo(folder / name, 6, 4)
     (folder / "masks.csv").write_text(text, "utf-8")
     return rle_csv.read(folder, ReadOptions(**options))
 
@@ -117,8 +117,8 @@ def test_the_dialect_and_the_class_must_be_named(tmp_path: Path) -> None:
         read(tmp_path, text, preset="airbus")
 
 
-def test_pictures_are_found_in_subfolders_or_missed(tmp_path: Path) -> None:
-    picture(tmp_path / "train_v2" / "c.png", 6, 4)
+def test_images_are_found_in_subfolders_or_missed(tmp_path: Path) -> None:
+    photo(tmp_path / "train_v2" / "c.png", 6, 4)
     text = "ImageId,EncodedPixels\nc.png,1 1\ngone.png,\n"
     dataset = read(tmp_path, text, preset="airbus", class_name="ship")
     assert [image.file_name for image in dataset.images] == ["train_v2/c.png"]

@@ -11,7 +11,7 @@ from d2tune.annotations.formats import via
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
-from tests.annotations.builders import codes, picture
+from tests.annotations.builders import codes, photo
 
 
 def region(attributes: Any = None, **shape: Any) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def entry(name: str, regions: Any) -> dict[str, Any]:
 def read(folder: Path, value: Any, **options: Any) -> Dataset:
     folder.mkdir(exist_ok=True)
     if not (folder / "a.png").exists():
-        picture(folder / "a.png")
+        photo(folder / "a.png")
     (folder / "via.json").write_text(json.dumps(value), "utf-8")
     return via.read(folder, ReadOptions(**options))
 
@@ -50,7 +50,7 @@ def test_versions_1_and_2_are_the_same(tmp_path: Path, value: Any) -> None:
     dataset = read(tmp_path, value)
     assert dataset.findings == ()
     assert [one.bbox_xywh for one in dataset.instances] == [(10, 20, 20, 15), (10, 10, 20, 30)]
-    assert [one.area_px for one in dataset.instances] == [300, 300]
+    assert [one.area_px2 for one in dataset.instances] == [300, 300]
     assert [len(one.segmentation[0]) for one in dataset.instances] == [4, 3]
 
 
@@ -58,8 +58,8 @@ def test_round_regions(tmp_path: Path) -> None:
     circle = region(name="circle", cx=32, cy=24, r=15)
     ellipse = region(name="ellipse", cx=32, cy=24, rx=20, ry=5, theta=math.pi / 6)
     dataset = read(tmp_path, {"a": entry("a.png", [circle, ellipse])})
-    assert dataset.instances[0].area_px == pytest.approx(math.pi * 225, rel=0.02)
-    assert dataset.instances[1].area_px == pytest.approx(math.pi * 100, rel=0.03)
+    assert dataset.instances[0].area_px2 == pytest.approx(math.pi * 225, rel=0.02)
+    assert dataset.instances[1].area_px2 == pytest.approx(math.pi * 100, rel=0.03)
     # The extent of a turned ellipse: sqrt((a cos)^2 + (b sin)^2) to each side.
     half = math.hypot(20 * math.cos(math.pi / 6), 5 * math.sin(math.pi / 6))
     assert dataset.instances[1].bbox_xywh[2] == pytest.approx(2 * half, abs=0.2)
@@ -106,25 +106,25 @@ def test_where_the_class_comes_from(tmp_path: Path) -> None:
     assert names({"kind": "dog"}) == ["dog"]
     assert names({"kind": {"dog": True, "cat": False}}) == ["dog"]
     assert names({"kind": {"dog": True, "cat": True}}) == ["no_class"]
-    assert names({"kind": "dog", "colour": "red"}) == ["no_class"]
-    assert names({"kind": "dog", "colour": "red"}, class_attribute="colour") == ["red"]
+    assert names({"kind": "dog", "color": "red"}) == ["no_class"]
+    assert names({"kind": "dog", "color": "red"}, class_attribute="color") == ["red"]
     assert names({}, {"kind": ""}, {"kind": "dog"}, class_name="thing") == ["thing", "thing", "dog"]
     assert names({}) == ["no_class"]
     assert names({"kind": 3}) == ["3", "label_not_string"]
-    with pytest.raises(DataError, match=r"'colur'.*Did you mean 'colour'"):
-        names({"colour": "red"}, class_attribute="colur")
+    with pytest.raises(DataError, match=r"'colur'.*Did you mean 'color'"):
+        names({"color": "red"}, class_attribute="colur")
 
 
 def test_findings_count_regions_over_the_whole_file(tmp_path: Path) -> None:
-    picture(tmp_path / "b.png")
+    photo(tmp_path / "b.png")
     bad = polygon([1, 2], [1, 2])
     dataset = read(tmp_path, {"a": entry("a.png", [RECT, TRIANGLE]), "b": entry("b.png", [RECT, bad])})
     assert codes(dataset) == [("warning", "too_few_points", 3)]
     assert [one.shapes for one in dataset.instances] == [(0,), (1,), (2,)]
 
 
-def test_pictures_missing_twice_or_not_spoken_of(tmp_path: Path) -> None:
-    picture(tmp_path / "b.png")
+def test_images_missing_twice_or_not_spoken_of(tmp_path: Path) -> None:
+    photo(tmp_path / "b.png")
     dataset = read(tmp_path, {"1": entry("a.png", []), "2": entry("a.png", [RECT]), "3": entry("gone.png", [RECT])})
     assert sorted((f.level, f.code, f.file) for f in dataset.findings) == [
         ("error", "duplicate_image", "via.json"),
@@ -171,11 +171,11 @@ def test_version_3_shapes(tmp_path: Path) -> None:
     ]
     assert dataset.counts() == {"cat": 2, "dog": 2}
     assert dataset.instances[0].bbox_xywh == (10, 20, 20, 15)
-    assert dataset.instances[2].area_px == pytest.approx(math.pi * 100, rel=0.03)
+    assert dataset.instances[2].area_px2 == pytest.approx(math.pi * 100, rel=0.03)
 
 
 def test_version_3_views_attributes_and_negatives(tmp_path: Path) -> None:
-    picture(tmp_path / "b.png")
+    photo(tmp_path / "b.png")
     attribute = {"1": {"aname": "note"}, "2": {"aname": "Class", "options": {"7": "cat", "8": "dog"}}}
     rows = [{"vid": "9", "xy": [2, 1, 1, 9, 9], "av": {"1": "seen", "2": "8"}}]
     value = version_3(*rows, attribute=attribute, views={"9": {"fid_list": ["2"]}, "1": {"fid_list": [1]}})
@@ -188,7 +188,7 @@ def test_version_3_views_attributes_and_negatives(tmp_path: Path) -> None:
 
 
 def test_a_folder_may_hold_several_files_and_others(tmp_path: Path) -> None:
-    picture(tmp_path / "b.png")
+    photo(tmp_path / "b.png")
     (tmp_path / "more.json").write_text(json.dumps({"b": entry("b.png", [RECT])}), "utf-8")
     (tmp_path / "other.json").write_text("[]", "utf-8")
     (tmp_path / "cut.json").write_text("{", "utf-8")

@@ -13,7 +13,7 @@ from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
-from tests.annotations.builders import codes, picture
+from tests.annotations.builders import codes, photo
 
 
 def xml(*objects: str, filename: str = "<filename>a.png</filename>", size: tuple[int, int] = (64, 48)) -> str:
@@ -29,7 +29,7 @@ def thing(*box: Any, name: str = "dog", more: str = "") -> str:
 
 def read(folder: Path, text: str, **options: Any) -> Dataset:
     if not (folder / "JPEGImages").exists():
-        picture(folder / "JPEGImages" / "a.png")
+        photo(folder / "JPEGImages" / "a.png")
     (folder / "Annotations").mkdir(exist_ok=True)
     (folder / "Annotations" / "a.xml").write_text(text, "utf-8")
     return voc.read(folder, ReadOptions(**options))
@@ -41,7 +41,7 @@ def test_boxes_count_from_1_and_include_their_last_pixel(tmp_path: Path) -> None
     )
     assert dataset.findings == ()
     assert [one.bbox_xywh for one in dataset.instances] == [(0, 0, 64, 48), (10, 20, 20, 20), (4, 4, 1, 1)]
-    assert [one.area_px for one in dataset.instances] == [3072, 400, 1]
+    assert [one.area_px2 for one in dataset.instances] == [3072, 400, 1]
     assert [one.difficult for one in dataset.instances] == [False, False, True]
     assert not any(one.iscrowd for one in dataset.instances)
     assert dataset.images[0].file_name == "JPEGImages/a.png"
@@ -77,14 +77,14 @@ def test_bad_files_are_found(tmp_path: Path, text: str, code: str, line: int | N
     assert [(f.code, f.line) for f in dataset.findings if f.level != "info"] == [(code, line)]
 
 
-def test_a_file_without_a_picture_name_finds_it_by_its_own(tmp_path: Path) -> None:
+def test_a_file_without_a_image_name_finds_it_by_its_own(tmp_path: Path) -> None:
     for filename in ("", "<filename></filename>", "<filename>a</filename>"):
         assert read(tmp_path, xml(thing(1, 1, 9, 9), filename=filename)).images[0].file_name == "JPEGImages/a.png"
 
 
 def masks_folder(folder: Path, classes: Any, objects: Any = None, *, suffix: str = ".jpg") -> Path:
     height_px, width_px = np.shape(classes)
-    picture(folder / "JPEGImages" / f"a{suffix}", width_px, height_px)
+    photo(folder / "JPEGImages" / f"a{suffix}", width_px, height_px)
     for name, values in (("SegmentationClass", classes), ("SegmentationObject", objects)):
         if values is not None:
             image = PilImage.fromarray(np.asarray(values, dtype=np.uint8), mode="P")
@@ -152,7 +152,7 @@ def test_bad_masks_are_found(tmp_path: Path) -> None:
 def test_indices_are_those_of_voc_beside_a_background_and_new_names(
     tmp_path: Path, options: dict[str, Any], drawn: str
 ) -> None:
-    picture(tmp_path / "JPEGImages" / "a.png")
+    photo(tmp_path / "JPEGImages" / "a.png")
     pixels = np.zeros((48, 64), np.uint8)
     pixels[10:20, 10:20] = 12
     (tmp_path / "SegmentationClass").mkdir()

@@ -33,7 +33,7 @@ from d2tune.annotations.geometry.polygons import (
     rectangle_points,
     round_vertex_count,
     self_intersects,
-    signed_area_px,
+    signed_area_px2,
 )
 from d2tune.annotations.model.types import Points
 
@@ -155,7 +155,7 @@ def test_nothing_enclosed(outline: list[list[float]]) -> None:
 
 
 def test_equal_lobes_of_a_bow_tie_are_no_empty_shape() -> None:
-    assert signed_area_px(points(BOW_TIE)) == 0
+    assert signed_area_px2(points(BOW_TIE)) == 0
     assert not has_no_area(points(BOW_TIE))
     assert not has_no_area(points([[0, 0], [5, 5], [10, 10], [10, 0], [5, 5], [0, 10]]))
 
@@ -164,7 +164,7 @@ def test_clipping_cuts_instead_of_moving_vertices() -> None:
     (part,) = clip_polygon(points([[-20, 24], [20, 4], [20, 44]]), **SIZE)
     # The triangle's edges meet x = 0 half way, at y = 14 and y = 34.
     assert sorted(map(tuple, part.tolist())) == [(0, 14), (0, 34), (20, 4), (20, 44)]
-    assert abs(signed_area_px(part)) == pytest.approx(20 * (20 + 40) / 2)
+    assert abs(signed_area_px2(part)) == pytest.approx(20 * (20 + 40) / 2)
 
 
 def test_clipping_takes_a_shape_apart() -> None:
@@ -219,7 +219,7 @@ def test_clipping_agrees_with_shapely_and_never_grows(outline: Points) -> None:
     shape = Polygon(outline)
     if shape.is_valid:
         wanted = shape.intersection(box(0, 0, 64, 48)).area
-        assert sum(abs(signed_area_px(part)) for part in parts) == pytest.approx(wanted, abs=1e-6)
+        assert sum(abs(signed_area_px2(part)) for part in parts) == pytest.approx(wanted, abs=1e-6)
         assert wanted <= shape.area + 1e-9
 
 
@@ -230,21 +230,21 @@ def test_clipping_keeps_the_even_odd_fill_of_any_outline(outline: Points) -> Non
     if len(outline) < 3 or has_no_area(outline):
         return
     y, x = np.mgrid[2:48:5, 2:64:5] + 0.4871
-    centres = np.stack([x.ravel(), y.ravel()], axis=1)
-    if min(_distance(outline, centre) for centre in centres) < 1e-6:
+    centers = np.stack([x.ravel(), y.ravel()], axis=1)
+    if min(_distance(outline, center) for center in centers) < 1e-6:
         return
-    count = sum(_winds(part, centres) for part in clip_polygon(outline, **SIZE)) if len(outline) else 0
-    assert np.array_equal(np.asarray(count) % 2 * np.ones(len(centres)), _winds(outline, centres) % 2)
+    count = sum(_winds(part, centers) for part in clip_polygon(outline, **SIZE)) if len(outline) else 0
+    assert np.array_equal(np.asarray(count) % 2 * np.ones(len(centers)), _winds(outline, centers) % 2)
 
 
 def _distance(outline: Points, point: Points) -> float:
     return Polygon(outline).exterior.distance(MultiPoint([point]))
 
 
-def _winds(outline: Points, centres: Points) -> np.ndarray:
+def _winds(outline: Points, centers: Points) -> np.ndarray:
     """How often a ray to the right from each point meets the outline."""
     ends = np.roll(outline, -1, axis=0)
-    x, y = centres[:, :1], centres[:, 1:]
+    x, y = centers[:, :1], centers[:, 1:]
     cuts = (outline[:, 1] > y) != (ends[:, 1] > y)
     with np.errstate(divide="ignore", invalid="ignore"):
         at = outline[:, 0] + (y - outline[:, 1]) * (ends[:, 0] - outline[:, 0]) / (ends[:, 1] - outline[:, 1])
@@ -266,18 +266,18 @@ def test_vertices_of_a_circle(radius_px: float, count: int) -> None:
 
 def test_round_shapes_have_their_area() -> None:
     circle = ellipse_points((32, 24), 15, 15)
-    assert signed_area_px(circle) == pytest.approx(math.pi * 15**2)
+    assert signed_area_px2(circle) == pytest.approx(math.pi * 15**2)
     turned = ellipse_points((32, 24), 20, 5, theta_rad=math.pi / 2)
-    assert signed_area_px(turned) == pytest.approx(math.pi * 100)
+    assert signed_area_px2(turned) == pytest.approx(math.pi * 100)
     _, _, width, height = polygons_bbox_xywh([turned])
     assert height == pytest.approx(40, abs=0.2) and width == pytest.approx(10, abs=0.2)
 
 
-def test_even_odd_pixels_agree_with_the_centre_rule_of_matplotlib() -> None:
+def test_even_odd_pixels_agree_with_the_center_rule_of_matplotlib() -> None:
     y, x = np.mgrid[:48, :64] + 0.5
-    centres = np.stack([x.ravel(), y.ravel()], axis=1)
+    centers = np.stack([x.ravel(), y.ravel()], axis=1)
     bow_tie = [MatplotlibPath([[10, 10], [25, 25], [10, 40]]), MatplotlibPath([[40, 40], [40, 10], [25, 25]])]
-    wanted = sum(lobe.contains_points(centres) for lobe in bow_tie).reshape(48, 64)
+    wanted = sum(lobe.contains_points(centers) for lobe in bow_tie).reshape(48, 64)
     assert abs(int(pixels([BOW_TIE]).sum()) - int(wanted.sum())) <= 30
     assert pixels([BOW_TIE]).sum() == 450
     assert pixels([KEYHOLE]).sum() == 1600 - 400
@@ -285,7 +285,7 @@ def test_even_odd_pixels_agree_with_the_centre_rule_of_matplotlib() -> None:
 
 @settings(deadline=None)
 @given(masks)
-def test_outlines_rasterise_back_to_the_same_pixels(mask: np.ndarray) -> None:
+def test_outlines_rasterize_back_to_the_same_pixels(mask: np.ndarray) -> None:
     outer, holes = tracing.mask_outlines(mask)
     size = {"width_px": mask.shape[1], "height_px": mask.shape[0]}
     filled = np.zeros(mask.shape, dtype=bool)
@@ -297,7 +297,7 @@ def test_outlines_rasterise_back_to_the_same_pixels(mask: np.ndarray) -> None:
     if polygons:
         merged = union_rles(rasterize(polygons, **size))
         assert np.array_equal(decode_mask(merged), mask)
-        assert sum(signed_area_px(part) for part in polygons) == mask.sum()
+        assert sum(signed_area_px2(part) for part in polygons) == mask.sum()
 
 
 def test_pixels_that_share_a_corner_are_apart_and_open_no_hole() -> None:

@@ -83,7 +83,7 @@ def labelme_seeds() -> list[Seed]:
     inner = [[11, 12], [20, 12], [12, 30]]
     nested = labelme_value(*(shape(points, group_id=2) for points in (TRIANGLE, inner, SQUARE, TRIANGLE[::-1])))
     nested["shapes"] += labelme_shapes()[2:]
-    embedded = labelme_value(shape(TRIANGLE), image="pictures/b.png", imageData=PNG_TEXT)
+    embedded = labelme_value(shape(TRIANGLE), image="images/b.png", imageData=PNG_TEXT)
     turned = photo("jpg", exif=_orientation(6))
     old = {key: whole[key] for key in ("shapes", "imagePath", "imageData")}
     old["shapes"] = [{"label": "cat", "points": TRIANGLE, "line_color": None, "fill_color": None}]
@@ -101,9 +101,9 @@ def labelme_seeds() -> list[Seed]:
         Seed(
             "labelme-two",
             {
-                "one/a.json": dumped(labelme_value(shape(TRIANGLE), image="..\\pictures\\a.webp")),
+                "one/a.json": dumped(labelme_value(shape(TRIANGLE), image="..\\images\\a.webp")),
                 "two/a.json": dumped(labelme_value(shape(SQUARE, "Cat"), image="a.tif")),
-                "pictures/a.webp": photo("webp"),
+                "images/a.webp": photo("webp"),
                 "two/a.tif": photo("tif"),
                 "two/lone.bmp": photo("bmp"),
             },
@@ -156,9 +156,9 @@ def coco_value() -> dict[str, Any]:
 
 
 def panoptic_seed() -> Seed:
-    colours = np.zeros((48, 64, 3), dtype=np.uint8)
-    colours[5:20, 5:20] = (9, 1, 0)
-    colours[30:, :] = (4, 0, 2)
+    colors = np.zeros((48, 64, 3), dtype=np.uint8)
+    colors[5:20, 5:20] = (9, 1, 0)
+    colors[30:, :] = (4, 0, 2)
     value = {
         "images": [{"id": 5, "file_name": "a.jpg", "width": 64, "height": 48}],
         "annotations": [
@@ -174,7 +174,7 @@ def panoptic_seed() -> Seed:
         "categories": [{"id": 4, "name": "sky", "isthing": 0}, {"id": 2, "name": "cat", "isthing": 1}],
     }
     return Seed(
-        "panoptic", {"set.json": dumped(value), "set/a.png": encoded(colours), "a.jpg": photo("jpg")}, "panoptic"
+        "panoptic", {"set.json": dumped(value), "set/a.png": encoded(colors), "a.jpg": photo("jpg")}, "panoptic"
     )
 
 
@@ -244,8 +244,8 @@ def mask_seeds() -> list[Seed]:
     stream = io.BytesIO()
     palette.putpalette(list(range(256)) * 3)
     palette.save(stream, "PNG")
-    colours = np.zeros((48, 64, 3), dtype=np.uint8)
-    colours[index == 1], colours[index == 2] = (128, 0, 0), (0, 128, 0)
+    colors = np.zeros((48, 64, 3), dtype=np.uint8)
+    colors[index == 1], colors[index == 2] = (128, 0, 0), (0, 128, 0)
     table = b"name,r,g,b\nbackground,0,0,0\ncat,128,0,0\ndog,0,128,0\n"
     voc = {"SegmentationClass/a.png": encoded(index), "JPEGImages/a.jpg": photo("jpg")}
     folder = {"images/a.jpg": photo("jpg")}
@@ -255,7 +255,7 @@ def mask_seeds() -> list[Seed]:
         Seed("voc-masks-class", voc, "voc-masks", {"split_components": True}),
         Seed("masks-binary", folder | {"masks/a.png": encoded(index > 0)}, "masks", {"class_name": "cat"}),
         Seed("masks-index", folder | {"masks/a.png": encoded(index)}, "masks"),
-        Seed("masks-colour", folder | {"masks/a.png": encoded(colours), "class_dict.csv": table}, "masks"),
+        Seed("masks-color", folder | {"masks/a.png": encoded(colors), "class_dict.csv": table}, "masks"),
     ]
 
 

@@ -14,7 +14,7 @@ from d2tune.annotations.convert import FindingsError, check, convert, read_datas
 from d2tune.annotations.model.ledger import write_ledger
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
-from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, picture, shape
+from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, photo, shape
 
 
 @pytest.mark.parametrize("option", ["findings_path", "ledger_path"])
@@ -95,7 +95,7 @@ def test_a_carriage_return_in_a_name_survives_the_csv(tmp_path: Path) -> None:
 
 
 def test_coco_labels_in_the_old_style_lose_their_numbers(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    photo(tmp_path / "a.png")
     rows = [{"id": number, "image_id": 1, "category_id": number, "bbox": [number, 1, 9, 9]} for number in (1, 2)]
     coco = {
         "images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}],
@@ -108,7 +108,7 @@ def test_coco_labels_in_the_old_style_lose_their_numbers(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("layout", ["beside", "apart"])
-def test_own_label_pictures_are_read_back_with_their_classes(tmp_path: Path, layout: str) -> None:
+def test_own_label_images_are_read_back_with_their_classes(tmp_path: Path, layout: str) -> None:
     source = tmp_path / "images"
     labelme_file(source / "a.json", shape(SQUARE, "cat"), shape([[30, 20], [50, 20], [50, 40]], "sky"))
     masks = tmp_path / "masks"
@@ -119,7 +119,7 @@ def test_own_label_pictures_are_read_back_with_their_classes(tmp_path: Path, lay
     else:
         dataset = read_dataset(masks, format="masks", options=ReadOptions(image_root=source))
     assert [(one.name, one.isthing) for one in dataset.categories] == [("cat", True), ("sky", False)]
-    assert [(one.category_id, one.area_px) for one in dataset.instances] == [(1, 100), (2, pytest.approx(200, abs=15))]
+    assert [(one.category_id, one.area_px2) for one in dataset.instances] == [(1, 100), (2, pytest.approx(200, abs=15))]
     assert not dataset.errors()
 
 

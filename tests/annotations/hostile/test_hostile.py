@@ -18,7 +18,7 @@ from d2tune.annotations.formats import coco, labelme, panoptic, rle_csv, via, vo
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
-from tests.annotations.builders import SQUARE, TRIANGLE, labelme_value, picture, png_base64, shape
+from tests.annotations.builders import SQUARE, TRIANGLE, labelme_value, photo, png_base64, shape
 
 LABELME = labelme_value(
     shape(TRIANGLE, group_id=1),
@@ -43,7 +43,7 @@ COCO = {
 }
 PANOPTIC = {
     "images": [{"id": 5, "file_name": "a.png", "width": 64, "height": 48}],
-    # The picture serves as its own PNG: all of it has the colour (90, 120, 30).
+    # The image serves as its own PNG: all of it has the color (90, 120, 30).
     "annotations": [
         {
             "image_id": 5,
@@ -130,7 +130,7 @@ def mutated(draw: st.DrawFn, value: Any) -> Any:
 
 def survive(value: Any, read: Callable[[Path, ReadOptions], Dataset], **options: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        picture(Path(folder) / "a.png")
+        photo(Path(folder) / "a.png")
         (Path(folder) / "a.json").write_text(json.dumps(value), "utf-8")
         options |= {"restore_dir": Path(folder) / "restored", "class_name": "thing"}
         try:
@@ -142,7 +142,7 @@ def survive(value: Any, read: Callable[[Path, ReadOptions], Dataset], **options:
             assert finding.message and json.dumps(finding.to_json(), allow_nan=False)
         json.dumps(coco.to_coco(dataset), allow_nan=False)
         for one in dataset.instances:
-            assert one.area_px > 0
+            assert one.area_px2 > 0
             x, y, width, height = one.bbox_xywh
             assert 0 <= x <= x + width <= 64 and 0 <= y <= y + height <= 48
         labelme.write(dataset, Path(folder) / "out", originals=Path(folder))
@@ -178,7 +178,7 @@ def test_mutated_via(value: Any) -> None:
 def test_cut_and_overwritten_bytes(noise: bytes, at: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        content = picture(folder / "a.png").read_bytes()
+        content = photo(folder / "a.png").read_bytes()
         (folder / "a.png").write_bytes(content[:at] + noise)
         text = json.dumps(LABELME).encode()
         (folder / "a.json").write_bytes(text[:at] + noise + text[at + len(noise) :])
@@ -194,7 +194,7 @@ def test_cut_and_overwritten_bytes(noise: bytes, at: int) -> None:
 def test_a_drawing_of_50000_vertices_is_read(tmp_path: Path) -> None:
     angle = np.linspace(0, 2 * np.pi, 50_000, endpoint=False)
     points = np.stack([32 + 20 * np.cos(angle), 24 + 20 * np.sin(angle)], axis=1).tolist()
-    picture(tmp_path / "a.png")
+    photo(tmp_path / "a.png")
     (tmp_path / "a.json").write_text(json.dumps(labelme_value(shape(points))), "utf-8")
     (one,) = labelme.read(tmp_path, ReadOptions()).instances
-    assert one.area_px == pytest.approx(np.pi * 400, rel=0.02)
+    assert one.area_px2 == pytest.approx(np.pi * 400, rel=0.02)

@@ -1,4 +1,4 @@
-"""Pictures, paths and files that are not what they seem, each by its name."""
+"""Images, paths and files that are not what they seem, each by its name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, labelme_value, picture, shape
+from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, labelme_value, photo, shape
 from tests.annotations.hostile.guarded import guarded, tried
 
 MPX = 1_000_000
 
 
-def png_header(width: int, height: int, *, bit_depth: int = 8, colour: int = 0) -> bytes:
+def png_header(width: int, height: int, *, bit_depth: int = 8, color: int = 0) -> bytes:
     """The start of a PNG that claims a size and holds nothing."""
-    fields = struct.pack(">IIBBBBB", width, height, bit_depth, colour, 0, 0, 0)
+    fields = struct.pack(">IIBBBBB", width, height, bit_depth, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", fields)
 
 
@@ -31,13 +31,13 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def png_of_one_value(width: int, height: int, *, bit_depth: int = 1, colour: int = 0, value: int = 255) -> bytes:
+def png_of_one_value(width: int, height: int, *, bit_depth: int = 1, color: int = 0, value: int = 255) -> bytes:
     """A whole PNG of one value: hundreds of megabytes of pixels in some kilobytes."""
-    row_bytes = (width * bit_depth * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8
+    row_bytes = (width * bit_depth * {0: 1, 2: 3, 6: 4}[color] + 7) // 8
     packer = zlib.compressobj(1)
     row = b"\0" + bytes([value]) * row_bytes
     packed = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-    return png_header(width, height, bit_depth=bit_depth, colour=colour) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return png_header(width, height, bit_depth=bit_depth, color=color) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
 def write(path: Path, value: Any) -> Path:
@@ -51,7 +51,7 @@ def mask_shape(png: bytes, first: tuple[int, int] = (0, 0)) -> dict[str, Any]:
     return shape([list(first), [first[0] + 9, first[1] + 9]], "cell", "mask", mask=text)
 
 
-def test_bomb_as_the_picture(tmp_path: Path) -> None:
+def test_bomb_as_the_image(tmp_path: Path) -> None:
     source = tmp_path / "set"
     write(source / "a.json", labelme_value(shape(TRIANGLE), imageHeight=None, imageWidth=None))
     write(source / "a.png", png_of_one_value(20_000, 20_000))
@@ -68,7 +68,7 @@ def test_a_header_that_claims_a_giant_is_refused(tmp_path: Path, width: int, hei
     assert tried(source).codes == ["image_unreadable"]
 
 
-def test_a_picture_of_30000_by_30000_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_image_of_30000_by_30000_is_refused_in_words(tmp_path: Path) -> None:
     source = tmp_path / "set"
     write(source / "a.json", labelme_value(shape(TRIANGLE), size=(30_000, 30_000)))
     write(source / "a.png", png_of_one_value(30_000, 30_000))
@@ -78,8 +78,8 @@ def test_a_picture_of_30000_by_30000_is_refused_in_words(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("to", ["coco", "labelme"])
-def test_shapes_on_a_picture_of_170_megapixels(tmp_path: Path, to: str) -> None:
-    """The largest picture that is read: shapes on it take the memory of their outlines, not of the picture."""
+def test_shapes_on_a_image_of_170_megapixels(tmp_path: Path, to: str) -> None:
+    """The largest image that is read: shapes on it take the memory of their outlines, not of the image."""
     source = tmp_path / "set"
     corners = [[0, 0], [13_000, 0], [13_000, 13_000], [0, 12_999]]
     circle = shape([[6000, 6000], [9000, 9000]], "disk", "circle")
@@ -89,13 +89,13 @@ def test_shapes_on_a_picture_of_170_megapixels(tmp_path: Path, to: str) -> None:
     assert (outcome.error, outcome.instances) == (None, 2)
 
 
-@pytest.mark.parametrize(("side", "bit_depth", "colour"), [(9_400, 8, 0), (9_400, 8, 2), (9_400, 8, 6), (20_000, 1, 0)])
-def test_bomb_as_a_mask_shape(tmp_path: Path, side: int, bit_depth: int, colour: int) -> None:
-    png = png_of_one_value(side, side, bit_depth=bit_depth, colour=colour)
+@pytest.mark.parametrize(("side", "bit_depth", "color"), [(9_400, 8, 0), (9_400, 8, 2), (9_400, 8, 6), (20_000, 1, 0)])
+def test_bomb_as_a_mask_shape(tmp_path: Path, side: int, bit_depth: int, color: int) -> None:
+    png = png_of_one_value(side, side, bit_depth=bit_depth, color=color)
     source = tmp_path / "set"
     labelme_file(source / "a.json", mask_shape(png))
     outcome = guarded(source)
-    refused = side > 9_400 or colour != 0
+    refused = side > 9_400 or color != 0
     assert outcome.codes == (["mask_undecodable"] if refused else ["mask_bbox_mismatch"])
     assert outcome.instances == (0 if refused else 1)
 
@@ -111,18 +111,18 @@ def test_bomb_as_image_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("side", [13_000, 20_000])
 def test_bomb_as_a_mask_in_a_folder(tmp_path: Path, side: int) -> None:
-    picture(tmp_path / "set" / "images" / "a.jpg")
+    photo(tmp_path / "set" / "images" / "a.jpg")
     write(tmp_path / "set" / "masks" / "a.png", png_of_one_value(side, side, bit_depth=8))
     outcome = guarded(tmp_path / "set", format="masks", class_name="cat")
     assert outcome.codes == ["size_mismatch" if side == 13_000 else "mask_undecodable"]
 
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])
-def test_bomb_in_a_text_or_colour_profile_of_a_png(tmp_path: Path, name: bytes) -> None:
+def test_bomb_in_a_text_or_color_profile_of_a_png(tmp_path: Path, name: bytes) -> None:
     packed = zlib.compress(b"\0" * 300_000_000, 9)
     middle = {b"zTXt": b"k\0\0", b"iTXt": b"k\0\1\0\0\0", b"iCCP": b"p\0\0"}[name]
     source = tmp_path / "set"
-    whole = picture(tmp_path / "whole.png").read_bytes()
+    whole = photo(tmp_path / "whole.png").read_bytes()
     write(source / "a.json", labelme_value(shape(TRIANGLE)))
     write(source / "a.png", whole[:33] + chunk(name, middle + packed) + whole[33:])
     outcome = guarded(source)
@@ -155,7 +155,7 @@ def test_a_chequered_mask_is_kept_as_runs(tmp_path: Path) -> None:
     assert row["area"] == 8_000_000 and row["segmentation"]["size"] == [4000, 4000]
 
 
-def test_runs_of_a_whole_picture_of_80_megapixels(tmp_path: Path) -> None:
+def test_runs_of_a_whole_image_of_80_megapixels(tmp_path: Path) -> None:
     side = 9_000
     rle = {"size": [side, side], "counts": [1, side * side - 2, 1]}
     rows = [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": rle}]
@@ -192,17 +192,17 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize("text", OUTSIDE.values(), ids=OUTSIDE)
-def test_a_picture_outside_the_data_root(tmp_path: Path, text: str) -> None:
-    picture(tmp_path / "secret.png")
+def test_a_image_outside_the_data_root(tmp_path: Path, text: str) -> None:
+    photo(tmp_path / "secret.png")
     write(tmp_path / "set" / "a.json", labelme_value(shape(TRIANGLE), image=text))
     assert tried(tmp_path / "set").codes == ["image_missing"]
 
 
 @pytest.mark.parametrize("text", OUTSIDE.values(), ids=OUTSIDE)
 @pytest.mark.parametrize("to", ["coco", "labelme"])
-def test_a_picture_in_image_data_stays_in_the_output(tmp_path: Path, text: str, to: str) -> None:
-    png = base64.b64encode(picture(tmp_path / "b.png").read_bytes()).decode()
-    picture(tmp_path / "secret.png")
+def test_a_image_in_image_data_stays_in_the_output(tmp_path: Path, text: str, to: str) -> None:
+    png = base64.b64encode(photo(tmp_path / "b.png").read_bytes()).decode()
+    photo(tmp_path / "secret.png")
     write(tmp_path / "set" / "a.json", labelme_value(shape(TRIANGLE), image=text, imageData=png))
     before = sorted(path for path in tmp_path.rglob("*"))
     out = tmp_path / "made" / "here"
@@ -231,13 +231,13 @@ def test_a_pipe_or_device_as_the_source(tmp_path: Path, kind: str, what: str) ->
     assert tried(source, format=kind, out=tmp_path / "out", **options).error
 
 
-def test_a_picture_that_is_a_pipe(tmp_path: Path) -> None:
+def test_a_image_that_is_a_pipe(tmp_path: Path) -> None:
     write(tmp_path / "set" / "a.json", labelme_value(shape(TRIANGLE)))
     os.mkfifo(tmp_path / "set" / "a.png")
     assert tried(tmp_path / "set").codes == ["image_missing"]
 
 
-def test_a_folder_as_the_picture(tmp_path: Path) -> None:
+def test_a_folder_as_the_image(tmp_path: Path) -> None:
     write(tmp_path / "set" / "a.json", labelme_value(shape(TRIANGLE)))
     (tmp_path / "set" / "a.png").mkdir()
     assert tried(tmp_path / "set").codes == ["image_missing"]
@@ -264,14 +264,14 @@ def test_a_folder_that_holds_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("linked", ["file", "folder"])
 def test_a_link_out_of_the_data_root(tmp_path: Path, linked: str) -> None:
-    picture(tmp_path / "elsewhere" / "a.png")
+    photo(tmp_path / "elsewhere" / "a.png")
     source = tmp_path / "set"
     source.mkdir()
     if linked == "file":
         (source / "a.png").symlink_to(tmp_path / "elsewhere" / "a.png")
     else:
-        (source / "pictures").symlink_to(tmp_path / "elsewhere")
-    write(source / "a.json", labelme_value(shape(TRIANGLE), image="a.png" if linked == "file" else "pictures/a.png"))
+        (source / "images").symlink_to(tmp_path / "elsewhere")
+    write(source / "a.json", labelme_value(shape(TRIANGLE), image="a.png" if linked == "file" else "images/a.png"))
     assert "image_missing" in tried(source).codes
     assert tried(source, allow_outside=True).images == 1
 
@@ -311,7 +311,7 @@ def test_names_of_the_greatest_length(tmp_path: Path, to: str) -> None:
 
 def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
-    picture(tmp_path / "set" / name)
+    photo(tmp_path / "set" / name)
     write(tmp_path / "set" / os.fsdecode(b"caf\xe9.json"), labelme_value(shape(SQUARE), image=name))
     for to in ("coco", "labelme", "semantic", "panoptic", "rle"):
         outcome = tried(tmp_path / "set", to=to, out=tmp_path / to, preset="airbus")
@@ -323,7 +323,7 @@ def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["json", "csv", "xml"])
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path, kind: str) -> None:
     """A file with a hole has any size and takes no disk."""
-    picture(tmp_path / "set" / "a.png")
+    photo(tmp_path / "set" / "a.png")
     with (tmp_path / "set" / f"a.{kind}").open("wb") as stream:
         stream.truncate(50 * 10**9)
     formats = {"json": "labelme", "csv": "rle", "xml": "voc"}
@@ -332,9 +332,9 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path, kind: str) -> None:
     assert "50.0 GB" in str(outcome.error)
 
 
-def test_a_refused_conversion_leaves_no_restored_picture(tmp_path: Path) -> None:
-    """Run-length CSV needs a dialect, which is found out when the picture was already taken out of imageData."""
-    png = base64.b64encode(picture(tmp_path / "b.png").read_bytes()).decode()
+def test_a_refused_conversion_leaves_no_restored_image(tmp_path: Path) -> None:
+    """Run-length CSV needs a dialect, which is found out when the image was already taken out of imageData."""
+    png = base64.b64encode(photo(tmp_path / "b.png").read_bytes()).decode()
     write(tmp_path / "set" / "a.json", labelme_value(shape(TRIANGLE), imageData=png))
     outcome = tried(tmp_path / "set", to="rle")
     assert "dialect" in str(outcome.error)
@@ -343,7 +343,7 @@ def test_a_refused_conversion_leaves_no_restored_picture(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["a" * 256, "a/" * 3000, "\0", "..", "/etc/passwd", "\ud800", ""])
 def test_odd_names_of_panoptic_masks(tmp_path: Path, name: str) -> None:
-    picture(tmp_path / "set" / "a.jpg")
+    photo(tmp_path / "set" / "a.jpg")
     rows = [{"image_id": 1, "file_name": name, "segments_info": [{"id": 1, "category_id": 1}]}]
     images = [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}]
     categories = [{"id": 1, "name": "cat"}]
@@ -351,7 +351,7 @@ def test_odd_names_of_panoptic_masks(tmp_path: Path, name: str) -> None:
     assert "mask_missing" in tried(tmp_path / "set", format="panoptic").codes
 
 
-def test_a_voc_file_whose_picture_could_have_no_such_name(tmp_path: Path) -> None:
+def test_a_voc_file_whose_image_could_have_no_such_name(tmp_path: Path) -> None:
     """The name of the XML file has room for ".xml", but not for ".jpeg"."""
     write(tmp_path / "set" / f"{'a' * 251}.xml", b"<annotation></annotation>")
     assert "image_missing" in tried(tmp_path / "set", format="voc").codes

@@ -17,14 +17,14 @@ from d2tune.annotations.geometry.masks import decode_mask, rasterize, rle_area_p
 from d2tune.annotations.geometry.nesting import CrowdedGroupError, nesting
 from d2tune.annotations.geometry.polygons import rectangle_points
 from d2tune.annotations.model.options import ReadOptions
-from tests.annotations.builders import SQUARE, TRIANGLE, codes, labelme_file, labelme_value, picture, shape
+from tests.annotations.builders import SQUARE, TRIANGLE, codes, labelme_file, labelme_value, photo, shape
 from tests.annotations.hostile.guarded import Outcome, guarded, tried
 
 HUGE = "1" + "0" * 5000
 
 
 def labelme_text(folder: Path, text: str) -> Path:
-    picture(folder / "a.png")
+    photo(folder / "a.png")
     (folder / "a.json").write_text(text, "utf-8")
     return folder
 
@@ -52,12 +52,12 @@ def test_far_and_unreal_coordinates_of_every_shape(tmp_path: Path, number: str) 
         dataset = labelme.read(source, ReadOptions())
         for instance in dataset.instances:
             x, y, width, height = instance.bbox_xywh
-            assert 0 <= x <= x + width <= 64 and 0 <= y <= y + height <= 48 and instance.area_px > 0
+            assert 0 <= x <= x + width <= 64 and 0 <= y <= y + height <= 48 and instance.area_px2 > 0
         assert dataset.findings
     assert tried(source).seconds < 2
 
 
-def test_a_circle_with_a_radius_of_a_billion_covers_the_picture(tmp_path: Path) -> None:
+def test_a_circle_with_a_radius_of_a_billion_covers_the_image(tmp_path: Path) -> None:
     labelme_file(tmp_path / "set" / "a.json", shape([[5, 5], [1e9, 5]], kind="circle"))
     outcome = tried(tmp_path / "set")
     assert (outcome.instances, outcome.codes) == (1, ["clipped"])
@@ -74,7 +74,7 @@ def test_far_and_unreal_numbers_in_via(tmp_path: Path, number: str) -> None:
         for kind, keys in kinds.items()
         for key in keys
     ]
-    picture(tmp_path / "set" / "a.png")
+    photo(tmp_path / "set" / "a.png")
     value = {"a.png1": {"filename": "a.png", "regions": regions}}
     (tmp_path / "set" / "via.json").write_text(with_number(value, number))
     outcome = tried(tmp_path / "set", format="via")
@@ -253,7 +253,7 @@ def test_values_nested_deep(tmp_path: Path, levels: int, place: str) -> None:
 
 
 def xml_file(folder: Path, text: str) -> Path:
-    picture(folder / "a.jpg")
+    photo(folder / "a.jpg")
     (folder / "a.xml").write_text(text, "utf-8")
     return folder
 
@@ -347,7 +347,7 @@ def test_ten_thousand_labels(tmp_path: Path) -> None:
 
 
 def csv_file(folder: Path, text: bytes, *, side: int = 64) -> Path:
-    picture(folder / "a.png", side, side)
+    photo(folder / "a.png", side, side)
     (folder / "t.csv").write_bytes(text)
     return folder
 
@@ -396,7 +396,7 @@ def test_run_lengths_with_a_million_counts(tmp_path: Path) -> None:
         "categories": [{"id": 1, "name": "cat"}],
     }
     source = labelme_text(tmp_path / "set", json.dumps(value))
-    picture(source / "a.png", side, side)
+    photo(source / "a.png", side, side)
     outcome = guarded(source, seconds=10)
     assert (outcome.instances, outcome.error) == (1, None)
 

@@ -37,10 +37,10 @@ def quick(content: bytes) -> tuple[int, int, int] | None:
 
 
 def by_pillow(content: bytes) -> tuple[int, int, int] | None:
-    """The size as stored and the orientation, None for what is no picture."""
+    """The size as stored and the orientation, None for what is no image."""
     try:
-        with PilImage.open(io.BytesIO(content)) as picture:
-            return *picture.size, PilImage.Image.getexif(picture).get(0x0112, 1)
+        with PilImage.open(io.BytesIO(content)) as photo:
+            return *photo.size, PilImage.Image.getexif(photo).get(0x0112, 1)
     except Exception:
         return None
 

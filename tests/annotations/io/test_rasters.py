@@ -59,7 +59,7 @@ def test_channels_are_told_by_the_shape(shape: tuple[int, ...], layout: Layout) 
 
 
 @pytest.mark.parametrize("shape", [(5,), (), (1, 2, 3, 4, 5), (0, 3), (4, 0, 3)])
-def test_shapes_that_are_no_picture(shape: tuple[int, ...]) -> None:
+def test_shapes_that_are_no_image(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="array"):
         layout_of(shape)
 
@@ -211,16 +211,16 @@ def test_no_place_on_earth(tmp_path: Path) -> None:
 
 
 def test_without_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    grey, deep = numbers(40, 30, 1, dtype=np.uint8), numbers(40, 30, 4, dtype=np.uint16)
-    geotiff(tmp_path / "grey.tif", grey, compress="lzw")
+    gray, deep = numbers(40, 30, 1, dtype=np.uint8), numbers(40, 30, 4, dtype=np.uint16)
+    geotiff(tmp_path / "gray.tif", gray, compress="lzw")
     geotiff(tmp_path / "deep.tif", deep, compress="lzw")
     geotiff(tmp_path / "plain.tif", deep)
     monkeypatch.setitem(sys.modules, "rasterio", None)
-    np.testing.assert_array_equal(whole(tmp_path / "grey.tif"), grey)
+    np.testing.assert_array_equal(whole(tmp_path / "gray.tif"), gray)
     np.testing.assert_array_equal(whole(tmp_path / "plain.tif"), deep)
     with open_raster(tmp_path / "plain.tif") as raster:
         assert raster.georeference is None
-    with pytest.raises(DataError, match=r"deep\.tif: the picture cannot be read \(its compression LZW needs `pip inst"):
+    with pytest.raises(DataError, match=r"deep\.tif: the image cannot be read \(its compression LZW needs `pip inst"):
         whole(tmp_path / "deep.tif")
 
 
@@ -288,35 +288,35 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) >> 10)
 
 
 def test_photos(tmp_path: Path) -> None:
-    colour, grey = numbers(20, 30, 3, dtype=np.uint8), numbers(20, 30, dtype=np.uint8)
-    alpha = np.dstack([colour, np.full((20, 30), 9, np.uint8)])
+    color, gray = numbers(20, 30, 3, dtype=np.uint8), numbers(20, 30, dtype=np.uint8)
+    alpha = np.dstack([color, np.full((20, 30), 9, np.uint8)])
     deep = RANDOM.integers(0, 65536, (20, 30)).astype(np.uint16)
-    palette = PilImage.fromarray(grey % 4).convert("P")
+    palette = PilImage.fromarray(gray % 4).convert("P")
     palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 1, 2, 3])
     files: dict[str, tuple[PilImage.Image, Any]] = {
-        "colour.png": (PilImage.fromarray(colour), colour),
-        "grey.png": (PilImage.fromarray(grey), grey[..., None]),
-        "alpha.png": (PilImage.fromarray(alpha), colour),
-        "grey_alpha.png": (PilImage.fromarray(np.dstack([grey, grey])), grey[..., None]),
+        "color.png": (PilImage.fromarray(color), color),
+        "gray.png": (PilImage.fromarray(gray), gray[..., None]),
+        "alpha.png": (PilImage.fromarray(alpha), color),
+        "gray_alpha.png": (PilImage.fromarray(np.dstack([gray, gray])), gray[..., None]),
         "deep.png": (PilImage.fromarray(deep), deep[..., None].astype(np.float32)),
-        "bits.png": (PilImage.fromarray(grey > 99), np.where(grey > 99, 255, 0)[..., None].astype(np.uint8)),
-        "palette.png": (palette, np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90], [1, 2, 3]], np.uint8)[grey % 4]),
-        "palette.tif": (palette, np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90], [1, 2, 3]], np.uint8)[grey % 4]),
-        "colour.bmp": (PilImage.fromarray(colour), colour),
-        "colour.tif": (PilImage.fromarray(colour), colour),
+        "bits.png": (PilImage.fromarray(gray > 99), np.where(gray > 99, 255, 0)[..., None].astype(np.uint8)),
+        "palette.png": (palette, np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90], [1, 2, 3]], np.uint8)[gray % 4]),
+        "palette.tif": (palette, np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90], [1, 2, 3]], np.uint8)[gray % 4]),
+        "color.bmp": (PilImage.fromarray(color), color),
+        "color.tif": (PilImage.fromarray(color), color),
     }
-    for name, (picture, wanted) in files.items():
-        picture.save(tmp_path / name)
+    for name, (photo, wanted) in files.items():
+        photo.save(tmp_path / name)
         pixels = whole(tmp_path / name)
         np.testing.assert_array_equal(pixels, wanted, err_msg=name)
         assert pixels.dtype == wanted.dtype
     with open_raster(tmp_path / "palette.png", indices=True) as raster:
-        np.testing.assert_array_equal(raster.read_stored()[..., 0], grey % 4)
+        np.testing.assert_array_equal(raster.read_stored()[..., 0], gray % 4)
     with open_raster(tmp_path / "palette.tif", indices=True) as raster:
-        np.testing.assert_array_equal(raster.read_stored()[..., 0], grey % 4)
+        np.testing.assert_array_equal(raster.read_stored()[..., 0], gray % 4)
 
 
-def test_16_bit_colour_keeps_its_16_bits(tmp_path: Path) -> None:
+def test_16_bit_color_keeps_its_16_bits(tmp_path: Path) -> None:
     import cv2
 
     rgba = RANDOM.integers(0, 65536, (9, 8, 4)).astype(np.uint16)
@@ -336,8 +336,8 @@ def test_photos_are_read_as_they_are_shown(tmp_path: Path, orientation: int, suf
     exif[0x0112] = orientation
     path = tmp_path / f"a{suffix}"
     PilImage.fromarray(stored).save(path, exif=exif)
-    with PilImage.open(path) as picture:
-        shown = np.asarray(ImageOps.exif_transpose(picture))
+    with PilImage.open(path) as photo:
+        shown = np.asarray(ImageOps.exif_transpose(photo))
     assert shown.shape[:2] == ((48, 64) if orientation < 5 else (64, 48))
     np.testing.assert_array_equal(whole(path), shown)
 
@@ -398,7 +398,7 @@ def test_a_folder_of_different_kinds(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, np.dstack([first, second]))
 
 
-def test_windows_beyond_the_picture(tmp_path: Path) -> None:
+def test_windows_beyond_the_image(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", numbers(8, 9))
     with open_raster(tmp_path / "a.npy") as raster:
         for window in ((-1, 0, 2, 2), (0, 0, 9, 2), (0, 8, 2, 2), (0, 0, 0, 2), (8, 0)):
@@ -459,7 +459,7 @@ BROKEN: dict[str, tuple[str, bytes]] = {
     "npz of objects": ("a.npz", saved(np.savez, np.array([[None]], dtype=object))),
     "npz of several": ("a.npz", saved(np.savez, red=NOISE, blue=NOISE)),
     "tif empty": ("a.tif", b""),
-    "tif text": ("a.tif", b"hello, this is no picture"),
+    "tif text": ("a.tif", b"hello, this is no image"),
     "tif cut off": ("a.tif", tiff_bytes(NOISE[..., 0], photometric="minisblack")[:-1000]),
     "tif without its last pages": ("a.tif", tiff_bytes(NOISE, photometric="minisblack", metadata=None)[:-1000]),
     "tif tiles cut off": ("a.tif", tiff_bytes(numbers(64, 64), tile=(16, 16), compression="zlib")[:-2000]),
@@ -512,14 +512,14 @@ def test_what_a_person_asks_for_and_there_is_not(tmp_path: Path) -> None:
         np.save(tmp_path / name, numbers(*shape))
     (tmp_path / "empty").mkdir()
     cases: list[tuple[Path, dict[str, Any], str]] = [
-        (tmp_path / "gone.npy", {}, "there is no such picture"),
+        (tmp_path / "gone.npy", {}, "there is no such image"),
         (tmp_path, {}, r"differ in size: 1\.npy and 3\.npy; found 9 x 8 and 10 x 8 px"),
         (tmp_path, {"stack": ("1.*", "B*.npy")}, r"'B\*\.npy' matches no file; found 1\.npy, 2\.npy, 3\.npy"),
         (tmp_path, {"stack": ("*.npy",)}, r"matches several files; found 1\.npy, 2\.npy, 3\.npy"),
         (tmp_path, {"stack": ("1.*", "2.*"), "channels": (0, 2)}, "found 2; expected 0 to 1"),
         (tmp_path, {"stack": ("1.*",), "channels": (-1,)}, "found -1; expected 0 to 0"),
-        (tmp_path / "1.npy", {"stack": ("1.*",)}, "the picture is one file"),
-        (tmp_path / "empty", {}, "holds no file of a picture"),
+        (tmp_path / "1.npy", {"stack": ("1.*",)}, "the image is one file"),
+        (tmp_path / "empty", {}, "holds no file of an image"),
     ]
     for path, options, message in cases:
         with pytest.raises(DataError, match=message) as caught:

@@ -56,7 +56,7 @@ ODD = [
 
 
 def folder_of(path: Path, files: int) -> Path:
-    """Files with all that can happen: sound shapes, odd ones, broken files, pictures inside of files, groups."""
+    """Files with all that can happen: sound shapes, odd ones, broken files, images inside of files, groups."""
     for index in range(files):
         shapes = [
             shape([[x + index / 7, y] for x, y in TRIANGLE], "cat", group_id=1 if index % 3 else None),
@@ -99,8 +99,8 @@ def test_polygons_read_together_are_those_read_alone(tmp_path: Path) -> None:
         assert [(f.code, f.message) for f in mine] == [(f.code, f.message) for f in apart.findings]
         image = together.dataset.images[index]
         cats = [one for one in together.dataset.by_image()[image.id] if one.category_id == 1]
-        assert [(one.area_px, one.bbox_xywh, one.coco_segmentation()) for one in cats] == [
-            (one.area_px, one.bbox_xywh, one.coco_segmentation()) for one in apart.instances
+        assert [(one.area_px2, one.bbox_xywh, one.coco_segmentation()) for one in cats] == [
+            (one.area_px2, one.bbox_xywh, one.coco_segmentation()) for one in apart.instances
         ]
 
 

@@ -13,12 +13,12 @@ import pytest
 from d2tune.annotations.convert import FindingsError, check, convert, read_dataset
 from d2tune.annotations.model.ledger import COLUMNS, LedgerRow, summary
 from d2tune.annotations.model.options import ReadOptions
-from tests.annotations.builders import SQUARE, TRIANGLE, labelme_value, picture, png_base64, shape
+from tests.annotations.builders import SQUARE, TRIANGLE, labelme_value, photo, png_base64, shape
 from tests.shared_files import SHARED
 
 
 def read(tmp_path: Path, *shapes: dict[str, Any], top: dict[str, Any] | None = None, **options: Any) -> list[LedgerRow]:
-    picture(tmp_path / "a.png")
+    photo(tmp_path / "a.png")
     (tmp_path / "a.json").write_text(json.dumps(labelme_value(*shapes, **(top or {}))), "utf-8")
     return list(read_dataset(tmp_path, options=ReadOptions(**options)).ledger)
 
@@ -72,7 +72,7 @@ def test_predictions_that_are_left_out_say_so(tmp_path: Path) -> None:
 def test_shapes_of_a_file_that_cannot_be_used_are_all_there(tmp_path: Path) -> None:
     rows = read(tmp_path, shape(SQUARE), shape(TRIANGLE), top={"imageWidth": 99})
     assert [(row.shape, row.fate) for row in rows] == [(0, "dropped"), (1, "dropped")]
-    assert rows[0].why == "the file says 99 x 48 px, the picture has 64 x 48"
+    assert rows[0].why == "the file says 99 x 48 px, the image has 64 x 48"
 
 
 def test_skip_bad_drops_the_good_shapes_of_a_bad_file_too(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_skip_bad_drops_the_good_shapes_of_a_bad_file_too(tmp_path: Path) -> Non
     assert rows[1].why.startswith("a rectangle has 2 points, this one has 1")
 
 
-def test_the_second_file_of_a_picture_is_dropped(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+def test_the_second_file_of_a_image_is_dropped(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_text(json.dumps(labelme_value(shape(SQUARE))), "utf-8")
     rows = read_dataset(tmp_path).ledger
@@ -92,7 +92,7 @@ def test_the_second_file_of_a_picture_is_dropped(tmp_path: Path) -> None:
 
 
 def test_masks_that_are_split_name_all_their_instances(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    photo(tmp_path / "a.png")
     (tmp_path / "a.csv").write_text("ImageId,EncodedPixels\na.png,1 2 100 2\na.png,7 x\n", "utf-8")
     options = ReadOptions(preset="airbus", class_name="ship", split_components=True)
     rows = read_dataset(tmp_path, options=options).ledger

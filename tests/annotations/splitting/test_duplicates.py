@@ -20,7 +20,7 @@ from d2tune.annotations.splitting.duplicates import (
     group_hashes,
     perceptual_hash,
 )
-from tests.annotations.builders import picture
+from tests.annotations.builders import photo
 from tests.shared_files import SHARED
 
 BOARDS = sorted((SHARED / "data/microcontrollers").rglob("*.jpg"))
@@ -37,7 +37,7 @@ def bits_apart(first: int | None, second: int | None) -> int:
 
 
 def copies(photo: Path, folder: Path) -> list[Path]:
-    """What happens to photos on their way: smaller, larger, compressed, brighter, darker, grey, another format."""
+    """What happens to photos on their way: smaller, larger, compressed, brighter, darker, gray, another format."""
     with PilImage.open(photo) as opened:
         shown = opened.convert("RGB")
     width, height = shown.size
@@ -49,7 +49,7 @@ def copies(photo: Path, folder: Path) -> list[Path]:
         ("bright.jpg", ImageEnhance.Brightness(shown).enhance(1.2), {"quality": 90}),
         ("dark.webp", ImageEnhance.Brightness(shown).enhance(0.7), {"quality": 80}),
         ("pale.jpg", ImageEnhance.Contrast(shown).enhance(0.8), {"quality": 90}),
-        ("grey.png", shown.convert("L"), {}),
+        ("gray.png", shown.convert("L"), {}),
     ]
     paths = []
     for name, one, options in made:
@@ -119,8 +119,8 @@ def test_every_kind_of_pixel(tmp_path: Path, mode: str) -> None:
     assert bits_apart(perceptual_hash(path), perceptual_hash(BALLOONS[0])) <= 12
 
 
-def test_pictures_with_nothing_on_them_are_no_duplicates(tmp_path: Path) -> None:
-    paths = [picture(tmp_path / "a.png"), picture(tmp_path / "b.png"), picture(tmp_path / "c.png", 640, 480)]
+def test_images_with_nothing_on_them_are_no_duplicates(tmp_path: Path) -> None:
+    paths = [photo(tmp_path / "a.png"), photo(tmp_path / "b.png"), photo(tmp_path / "c.png", 640, 480)]
     ramp = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
     for number in range(2):
         paths.append(tmp_path / f"ramp{number}.jpg")
@@ -133,7 +133,7 @@ def test_files_that_cannot_be_decoded_have_no_hash(tmp_path: Path) -> None:
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(BOARDS[0].read_bytes()[:9000])
     text, empty, folder = tmp_path / "text.png", tmp_path / "empty.jpg", tmp_path / "folder.png"
-    text.write_text("no picture", "utf-8")
+    text.write_text("no image", "utf-8")
     empty.touch()
     folder.mkdir()
     bomb = tmp_path / "bomb.png"

@@ -24,7 +24,7 @@ def listed(path: Path, *names: str, end: str = "\n") -> Path:
     return path
 
 
-def test_only_listed_pictures_are_kept(folder: Path, tmp_path: Path) -> None:
+def test_only_listed_images_are_kept(folder: Path, tmp_path: Path) -> None:
     path = listed(tmp_path / "some.txt", "day 1/d.png", "day 1/b.png")
     kept = read_dataset(folder, options=ReadOptions(image_list=path))
     assert [image.file_name for image in kept.images] == ["day 1/b.png", "day 1/d.png"]
@@ -37,7 +37,7 @@ def test_only_listed_pictures_are_kept(folder: Path, tmp_path: Path) -> None:
     assert len(out.dataset.images) == 2
 
 
-def test_findings_of_other_pictures_are_left_out(folder: Path, tmp_path: Path) -> None:
+def test_findings_of_other_images_are_left_out(folder: Path, tmp_path: Path) -> None:
     labelme_file(folder / "e.json", shape([[1, 1], [2, 2]]))
     path = listed(tmp_path / "some.txt", "day 1/b.png")
     assert check(folder).findings and not check(folder, options=ReadOptions(image_list=path)).findings
@@ -60,7 +60,7 @@ def test_an_unknown_name_tells_list_line_and_nearest(
     with pytest.raises(DataError) as caught:
         read_dataset(folder, options=ReadOptions(image_list=path))
     assert str(caught.value) == (
-        f"{path}: line 2: day1/b.png is not among the annotated pictures. Did you mean day 1/b.png?"
+        f"{path}: line 2: day1/b.png is not among the annotated images. Did you mean day 1/b.png?"
     )
     with caplog.at_level(logging.WARNING):
         kept = read_dataset(folder, options=ReadOptions(image_list=path, skip_bad=True))
@@ -69,7 +69,7 @@ def test_an_unknown_name_tells_list_line_and_nearest(
 
 @pytest.mark.parametrize(
     ("names", "told"),
-    [([], "the list is empty"), (["a.png", "b.png", "./a.png"], "line 3: the list names a picture twice")],
+    [([], "the list is empty"), (["a.png", "b.png", "./a.png"], "line 3: the list names an image twice")],
 )
 def test_lists_that_cannot_be_meant(tmp_path: Path, names: list[str], told: str) -> None:
     with pytest.raises(DataError, match=told):
@@ -81,7 +81,7 @@ def test_a_list_that_is_missing(tmp_path: Path) -> None:
         read_list(tmp_path / "none.txt")
 
 
-def test_two_lists_with_a_picture_in_common(tmp_path: Path) -> None:
+def test_two_lists_with_a_image_in_common(tmp_path: Path) -> None:
     first = listed(tmp_path / "train.txt", "a.png", "b.png")
     second = listed(tmp_path / "val.txt", "c.png", "d.png", "./b.png")
     with pytest.raises(DataError, match=rf"val.txt: line 3: b.png is in {first} too, line 2"):

@@ -326,11 +326,11 @@ def test_thousands_of_images_are_divided_in_seconds() -> None:
         assert abs(counts["val"][key] - 0.2 * total) <= max(1, 0.02 * total), key
 
 
-def test_a_rule_that_says_nothing_of_any_picture_is_warned_of() -> None:
+def test_a_rule_that_says_nothing_of_any_image_is_warned_of() -> None:
     dataset = made_of({f"a{number}.png": ["cat"] for number in range(8)})
     options = SplitOptions(val=0.25, group_by="regex:^board", duplicate_distance=None)
     (warning,) = make_split(dataset, options).warnings
-    assert warning == "--group-by regex:^board says nothing of any picture, so it keeps none together"
+    assert warning == "--group-by regex:^board says nothing of any image, so it keeps none together"
     applies = SplitOptions(val=0.25, group_by="regex:^a([0-3])?", duplicate_distance=None)
     made = make_split(dataset, applies)
     # 0 to 3 by the bracket; where it takes no part, by the whole match, which is "a" for 4 to 7

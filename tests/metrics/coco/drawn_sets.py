@@ -134,7 +134,7 @@ class DirectBoundaryEval(COCOeval):
 
 
 def official(drawn: Drawn, kind: str, *, areas: list[list[float]] | None = None) -> COCOeval:
-    """What pycocotools makes of a set, evaluated, accumulated and summarised."""
+    """What pycocotools makes of a set, evaluated, accumulated and summarized."""
     ground_truth, results = copy.deepcopy(drawn)
     kept = "bbox" if kind == "bbox" else "segmentation"
     rows = [{key: row[key] for key in ("image_id", "category_id", "score", kept)} for row in results]

@@ -176,12 +176,12 @@ def test_large_images(way: str) -> None:
     }
     results: list[dict[str, Any]] = []
     for number, radius in enumerate((20, 300, 600, 1500, 6000), start=1):
-        centre = draw.random(2) * [4000, 3000]
+        center = draw.random(2) * [4000, 3000]
         base = {"image_id": 1, "category_id": 1 + number % 2}
-        mask = disc(centre, radius)
+        mask = disc(center, radius)
         rest = {"iscrowd": int(number == 3), "area": float(mask.sum()), "bbox": [0.0, 0.0, 10.0, 10.0 * number]}
         truth["annotations"].append({"id": number, **base, **rest, "segmentation": encode(mask)})
-        moved = disc(centre + draw.normal(0, radius / 30, 2), radius * draw.uniform(0.95, 1.05))
+        moved = disc(center + draw.normal(0, radius / 30, 2), radius * draw.uniform(0.95, 1.05))
         rest = {"bbox": [0.0, 0.0, 10.0, 9.0 * number], "score": float(draw.random())}
         results.append({**base, **rest, "segmentation": encode(moved)})
     reference = score_coco(truth, results, backend="pycocotools")
@@ -193,6 +193,6 @@ def test_large_images(way: str) -> None:
     assert mine.kinds["boundary"].metrics["AP"].value != mine.kinds["segm"].metrics["AP"].value
 
 
-def disc(centre: np.ndarray, radius: float) -> np.ndarray:
+def disc(center: np.ndarray, radius: float) -> np.ndarray:
     mask = np.zeros((3000, 4000), np.uint8)
-    return cv2.circle(mask, [round(side) for side in centre.tolist()], round(radius), 1, -1).astype(bool)
+    return cv2.circle(mask, [round(side) for side in center.tolist()], round(radius), 1, -1).astype(bool)

@@ -98,7 +98,7 @@ def test_the_twelve_figures_are_pycocotools_own(seed: int) -> None:
         for _ in range(draw.integers(0, 6)):
             x, y, w, h = (int(value) for value in draw.integers(5, 95, 4))
             category = int(draw.integers(1, 4))
-            instances.append(box_instance(len(scorer) + 1, image, category, x, y, w, h))
+            instances.append(box_instance(len(instances) + 1, image, category, x, y, w, h))
             if draw.random() < 0.8:
                 jitter = draw.integers(-4, 5, 2)
                 found.append(box_result(image, category, x + jitter[0], y + jitter[1], w, h, round(draw.random(), 2)))

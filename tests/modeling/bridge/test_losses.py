@@ -25,8 +25,8 @@ def drawn(classes: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
     return logits, labels
 
 
-def labelled_pixels(logits: Tensor, labels: Tensor) -> list[tuple[list[float], int]]:
-    """Probabilities and class of every labelled pixel, one by one."""
+def labeled_pixels(logits: Tensor, labels: Tensor) -> list[tuple[list[float], int]]:
+    """Probabilities and class of every labeled pixel, one by one."""
     found = []
     for image, label in zip(logits.tolist(), labels.tolist(), strict=True):
         for y, row in enumerate(label):
@@ -49,7 +49,7 @@ class TestByLoops:
     def test_focal_and_cross_entropy(self, weights: list[float] | None, focus: float) -> None:
         logits, labels = drawn()
         per_class = weights or [1.0] * 4
-        pixels = labelled_pixels(logits, labels)
+        pixels = labeled_pixels(logits, labels)
         losses = [per_class[one] * -((1 - scores[one]) ** focus) * math.log(scores[one]) for scores, one in pixels]
         expected = sum(losses) / sum(per_class[one] for _, one in pixels)
         given = None if weights is None else torch.tensor(weights, dtype=torch.float64)
@@ -58,7 +58,7 @@ class TestByLoops:
     def test_dice(self) -> None:
         logits, labels = drawn()
         labels[labels == 3] = 255  # a class that nobody has
-        pixels = labelled_pixels(logits, labels)
+        pixels = labeled_pixels(logits, labels)
         losses = []
         for place in range(3):
             both = sum(scores[place] for scores, one in pixels if one == place)
@@ -70,7 +70,7 @@ class TestByLoops:
     def test_lovasz(self) -> None:
         logits, labels = drawn()
         labels[labels == 3] = 255
-        pixels = labelled_pixels(logits, labels)
+        pixels = labeled_pixels(logits, labels)
         losses = []
         for place in range(3):
             truth = [one == place for _, one in pixels]

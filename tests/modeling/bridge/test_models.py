@@ -53,7 +53,7 @@ def bridge(architecture: str, *, channels: int = 3, classes: int = 3, encoder: s
 
 
 def samples(*sizes: tuple[int, int], channels: int = 3, classes: int = 3, seed: int = 0) -> list[dict[str, Any]]:
-    """Pictures whose classes can be told from their values; a corner of each is left out."""
+    """Images whose classes can be told from their values; a corner of each is left out."""
     random = torch.Generator().manual_seed(seed)
     made = []
     for height, width in sizes:
@@ -71,7 +71,7 @@ def total(losses: dict[str, Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 class TestEveryModel:
-    def test_one_picture_of_odd_size_trains_every_parameter(self, architecture: str) -> None:
+    def test_one_image_of_odd_size_trains_every_parameter(self, architecture: str) -> None:
         model = bridge(architecture, channels=4).train()
         losses = model(samples((33, 33), channels=4))
         assert set(losses) == {"loss_cross_entropy"}
@@ -96,7 +96,7 @@ class TestEveryModel:
         assert min(history[2:]) < 0.8 * history[0], history
 
     @pytest.mark.parametrize(("channels", "classes"), [(1, 1), (3, 20), (60, 2)])
-    def test_probabilities_at_the_pictures_own_size(self, architecture: str, channels: int, classes: int) -> None:
+    def test_probabilities_at_the_images_own_size(self, architecture: str, channels: int, classes: int) -> None:
         model = bridge(architecture, channels=channels, classes=classes).eval()
         batch = samples((65, 47), (5, 9), channels=channels, classes=1)
         batch[0]["image"] = batch[0]["image"].clamp(0, 255).to(torch.uint8)
@@ -206,7 +206,7 @@ class TestBatches:
 
     def test_other_channels_are_refused_by_name(self) -> None:
         model = bridge("unet").eval()
-        with pytest.raises(DataError, match=r"a\.tif: the picture has not as many.*found 1 channels; expected 3"):
+        with pytest.raises(DataError, match=r"a\.tif: the image has not as many.*found 1 channels; expected 3"):
             model([{"image": torch.zeros(1, 40, 40), "file_name": "a.tif"}])
 
     def test_one_value_for_each_channel_leaves_the_running_statistics(self) -> None:
@@ -255,12 +255,12 @@ class TestChoices:
             classes=2,
             output_stride=stride,
         ).eval()
-        picture = torch.zeros(1, 3, 64, 96)
+        image = torch.zeros(1, 3, 64, 96)
         with torch.no_grad():
             if architecture == "torchvision_fcn":
-                deepest = network.backbone(picture)["out"]
+                deepest = network.backbone(image)["out"]
             else:
-                deepest = network.encoder(picture)[-1]
+                deepest = network.encoder(image)[-1]
         assert deepest.shape[-2:] == (64 // stride, 96 // stride)
 
     def test_presets_hold_what_their_networks_have(self) -> None:
@@ -280,10 +280,10 @@ def test_noise_is_of_the_deviation_asked_for_and_in_training_alone() -> None:
     model = bridge("unet_2015", NOISE=0.5).train()
     seen: list[Tensor] = []
     model.network.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0].detach().clone()))
-    (picture,) = samples((64, 64))
-    model([picture])
-    model.eval()([picture])
-    clean = (picture["image"] - 100) / 50
+    (image,) = samples((64, 64))
+    model([image])
+    model.eval()([image])
+    clean = (image["image"] - 100) / 50
     assert torch.equal(seen[1][0], clean)
     added = seen[0][0] - clean
     assert added.std().item() == pytest.approx(0.5, rel=0.03) and abs(added.mean().item()) < 0.02

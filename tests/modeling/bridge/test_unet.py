@@ -43,18 +43,18 @@ class TestSizes:
         assert fitting == [found]
 
     @pytest.mark.parametrize("size", [(1, 1), (33, 70), (100, 4)])
-    def test_valid_covers_the_whole_picture(self, size: tuple[int, int]) -> None:
+    def test_valid_covers_the_whole_image(self, size: tuple[int, int]) -> None:
         network = UNet2015(in_channels=2, classes=3, padding="valid", width=2).eval()
         with torch.no_grad():
             assert network(torch.rand(1, 2, *size)).shape == (1, 3, *size)
 
-    def test_valid_sees_the_mirrored_picture(self) -> None:
+    def test_valid_sees_the_mirrored_image(self) -> None:
         network = UNet2015(in_channels=1, classes=1, padding="valid", width=2).eval()
-        picture = torch.rand(1, 1, 100, 116)
-        mirrored = np.pad(picture[0, 0].numpy(), 92, mode="reflect")
+        image = torch.rand(1, 1, 100, 116)
+        mirrored = np.pad(image[0, 0].numpy(), 92, mode="reflect")
         with torch.no_grad():
             expected = network.convolve(torch.from_numpy(mirrored)[None, None])
-            assert torch.equal(network(picture), expected)
+            assert torch.equal(network(image), expected)
 
 
 class TestMirrorPad:
@@ -63,8 +63,8 @@ class TestMirrorPad:
         [((5, 7), 2, 3, (9, 12)), ((3, 2), 11, 8, (30, 31)), ((1, 4), 2, 0, (6, 4)), ((4, 4), 0, 0, (4, 4))],
     )
     def test_as_numpy_does(self, size: tuple[int, int], top: int, left: int, total: tuple[int, int]) -> None:
-        picture = torch.rand(2, *size)
+        image = torch.rand(2, *size)
         below, right = total[0] - size[0] - top, total[1] - size[1] - left
-        expected = np.pad(picture.numpy(), ((0, 0), (top, below), (left, right)), mode="reflect")
-        padded = mirror_pad(picture, top_px=top, left_px=left, height_px=total[0], width_px=total[1])
+        expected = np.pad(image.numpy(), ((0, 0), (top, below), (left, right)), mode="reflect")
+        padded = mirror_pad(image, top_px=top, left_px=left, height_px=total[0], width_px=total[1])
         assert np.array_equal(padded.numpy(), expected)

@@ -154,7 +154,7 @@ class TestWholeNetworks:
 
 class TestFirstConvolution:
     @pytest.mark.parametrize("channels", [1, 4, 60])
-    def test_an_even_picture_gives_the_same_response(self, channels: int) -> None:
+    def test_an_even_image_gives_the_same_response(self, channels: int) -> None:
         origin = torchvision.models.resnet18().eval()
         model = bridge("unet", "resnet18", channels=channels)
         why = rows(model, origin.state_dict())["encoder"][2]

@@ -1,4 +1,4 @@
-"""The contact sheet of a page: pictures that show every class, with the outlines of their objects."""
+"""The contact sheet of a page: images that show every class, with the outlines of their objects."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from d2tune.report.check_page.advice import listed, short
 from d2tune.report.check_page.charts import number
-from d2tune.report.check_page.survey import Picture, Survey
-from d2tune.report.check_page.thumbnails import Album, Frame, PictureError, sketch_of
+from d2tune.report.check_page.survey import Photo, Survey
+from d2tune.report.check_page.thumbnails import Album, Frame, PhotoError, sketch_of
 
 TILES = 60
-"""How many pictures a sheet has at most."""
+"""How many images a sheet has at most."""
 
 _NEGATIVES = 6
 _SIDE_PX = 400
@@ -23,14 +23,14 @@ _OUTLINES = 120
 
 @dataclass(frozen=True, slots=True)
 class SheetTile:
-    """A picture of the sheet.
+    """An image of the sheet.
 
     Attributes:
         name: Its file name.
         part: Its part; empty where it has none.
         ratio: Width divided by height, kept between those of a tall and a wide tile.
         words: What is on it.
-        frame: The picture with its outlines; None where it cannot be shown.
+        frame: The image with its outlines; None where it cannot be shown.
         problem: Why not.
     """
 
@@ -42,10 +42,10 @@ class SheetTile:
     problem: str = ""
 
 
-def choose(survey: Survey, *, limit: int = TILES, seed: int = 0) -> list[Picture]:
-    """Pictures for the sheet, in the order of the dataset.
+def choose(survey: Survey, *, limit: int = TILES, seed: int = 0) -> list[Photo]:
+    """Images for the sheet, in the order of the dataset.
 
-    Each class in turn, the rarest first, gets a picture that has it, drawn from ``seed``; some pictures without an
+    Each class in turn, the rarest first, gets an image that has it, drawn from ``seed``; some images without an
     object are among them.
 
     Args:
@@ -53,57 +53,57 @@ def choose(survey: Survey, *, limit: int = TILES, seed: int = 0) -> list[Picture
         limit: How many.
         seed: Seed of the draw.
     """
-    pictures = list(survey.pictures)
-    if len(pictures) <= limit:
-        return pictures
-    random.Random(seed).shuffle(pictures)
-    negatives = [picture for picture in pictures if not picture.instances][:_NEGATIVES]
-    queues: dict[str, list[Picture]] = {row.name: [] for row in reversed(survey.class_rows) if row.instances}
-    for picture in pictures:
-        for label in set(picture.labels):
+    photos = list(survey.photos)
+    if len(photos) <= limit:
+        return photos
+    random.Random(seed).shuffle(photos)
+    negatives = [photo for photo in photos if not photo.instances][:_NEGATIVES]
+    queues: dict[str, list[Photo]] = {row.name: [] for row in reversed(survey.class_rows) if row.instances}
+    for photo in photos:
+        for label in set(photo.labels):
             if len(queues[label]) < limit:
-                queues[label].append(picture)
-    chosen = {picture.image.id: picture for picture in negatives}
+                queues[label].append(photo)
+    chosen = {photo.image.id: photo for photo in negatives}
     while len(chosen) < limit and any(queues.values()):
         for queue in queues.values():
             while queue and queue[0].image.id in chosen:
                 queue.pop(0)
             if queue and len(chosen) < limit:
-                picture = queue.pop(0)
-                chosen[picture.image.id] = picture
-    for picture in pictures:
+                photo = queue.pop(0)
+                chosen[photo.image.id] = photo
+    for photo in photos:
         if len(chosen) >= limit:
             break
-        chosen.setdefault(picture.image.id, picture)
+        chosen.setdefault(photo.image.id, photo)
     return [chosen[image_id] for image_id in sorted(chosen)]
 
 
-def contact_tiles(survey: Survey, colours: Mapping[str, str], album: Album, bar: Any) -> list[SheetTile]:
+def contact_tiles(survey: Survey, colors: Mapping[str, str], album: Album, bar: Any) -> list[SheetTile]:
     """Draw the sheet.
 
     Args:
-        survey: Where the pictures come from.
-        colours: CSS colour by class name.
+        survey: Where the images come from.
+        colors: CSS color by class name.
         album: Makes the frames; the sheet ends where it is full.
-        bar: A progress bar to move on by one for each picture.
+        bar: A progress bar to move on by one for each image.
     """
     tiles = []
-    for picture in choose(survey):
+    for photo in choose(survey):
         if album.is_full:
             break
-        tiles.append(_tile(picture, colours, album))
+        tiles.append(_tile(photo, colors, album))
         bar.update()
     return tiles
 
 
-def _tile(picture: Picture, colours: Mapping[str, str], album: Album) -> SheetTile:
-    image = picture.image
+def _tile(photo: Photo, colors: Mapping[str, str], album: Album) -> SheetTile:
+    image = photo.image
     ratio = min(max(image.width_px / image.height_px, 0.4), 3.0)
-    counts = Counter(picture.labels)
+    counts = Counter(photo.labels)
     words = listed([f"{count} {short(name)}" for name, count in counts.most_common()], limit=3) or "no objects"
-    named = sorted(zip(picture.instances, picture.labels, strict=True), key=lambda pair: -pair[0].area_px)
+    named = sorted(zip(photo.instances, photo.labels, strict=True), key=lambda pair: -pair[0].area_px2)
     outlines = [
-        (sketch_of(one), colours[label], f"{label}, {number(one.area_px**0.5)} px", "object")
+        (sketch_of(one), colors[label], f"{label}, {number(one.area_px2**0.5)} px", "object")
         for one, label in named[:_OUTLINES]
     ]
     if len(named) > _OUTLINES:
@@ -117,6 +117,6 @@ def _tile(picture: Picture, colours: Mapping[str, str], album: Album) -> SheetTi
         view = (0.0, 0.0, width, height)
     try:
         frame = album.frame(image, view, side_px=_SIDE_PX, outlines=outlines)
-    except PictureError as error:
-        return SheetTile(image.file_name, picture.part, ratio, words, None, f"The picture {error}.")
-    return SheetTile(image.file_name, picture.part, ratio, words, frame)
+    except PhotoError as error:
+        return SheetTile(image.file_name, photo.part, ratio, words, None, f"The image {error}.")
+    return SheetTile(image.file_name, photo.part, ratio, words, frame)
