@@ -72,17 +72,17 @@ def painted(dataset: Dataset, image_id: int = 1) -> Any:
     return labels
 
 
-@pytest.mark.parametrize("image", ["a.png", "a.tif", "a.npy"])
+@pytest.mark.parametrize("image_name", ["a.png", "a.tif", "a.npy"])
 @pytest.mark.parametrize("ending", [".png", ".tif", ".npy"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
-def test_values_are_places_in_the_classes(tmp_path: Path, photo: str, ending: str, dtype: Any) -> None:
-    photo(tmp_path / "images" / "deep" / photo)
+def test_values_are_places_in_the_classes(tmp_path: Path, image_name: str, ending: str, dtype: Any) -> None:
+    photo(tmp_path / "images" / "deep" / image_name)
     label(tmp_path / "labels" / "deep" / f"a{ending}", VALUES.astype(dtype))
     dataset = read(tmp_path)
     assert (dataset.class_names, dataset.findings) == (CLASSES, ())
     (image,) = dataset.images
-    assert (image.file_name, image.annotation_file) == (f"images/deep/{photo}", f"labels/deep/a{ending}")
-    assert image.path == tmp_path / "images" / "deep" / photo
+    assert (image.file_name, image.annotation_file) == (f"images/deep/{image_name}", f"labels/deep/a{ending}")
+    assert image.path == tmp_path / "images" / "deep" / image_name
     assert (image.width_px, image.height_px) == (4, 2)
     np.testing.assert_array_equal(painted(dataset), VALUES)
     assert [(row.file, row.fate, row.shape, row.label, row.instances) for row in dataset.ledger] == [
