@@ -20,6 +20,7 @@ PY := $(VENV)/bin/python
 D2TUNE := $(VENV)/bin/d2tune
 READY := $(VENV)/.d2tune-ready
 LABELME := .venv-labelme/bin/labelme
+CONSTRAINTS := d2tune/install/constraints.txt
 
 # pip shows its progress on a terminal and is quiet elsewhere. Python compiles what it imports; all of torch would take
 # half a minute.
@@ -38,18 +39,18 @@ ifneq ($(DETECTRON2)$(SDIST),)
 $(READY): FORCE
 endif
 
-$(READY): $(PY) pyproject.toml setup.py constraints.txt $(wildcard d2tune/install/*.py)
-	@python="$(PY)"; $(PIP_INSTALL) --constraint constraints.txt pip setuptools wheel
-	@python="$(PY)"; $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+$(READY): $(PY) pyproject.toml setup.py $(CONSTRAINTS) $(wildcard d2tune/install/*.py)
+	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) pip setuptools wheel
+	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-build-isolation --editable ".[dev]"
 	$(PY) -m d2tune.install.detectron2 $(if $(DETECTRON2),--requirement "$(DETECTRON2)") $(if $(SDIST),--sdist "$(SDIST)")
 	@touch $@
 
 $(PY):
 	@newest=; \
-	for candidate in "$(PYTHON)" python3.13 python3.12 python3.11 python3.10; do \
+	for candidate in "$(PYTHON)" python3.14 python3.13 python3.12 python3.11; do \
 	  version=$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
 	  newest="$${newest:-$$candidate is Python $$version}"; \
-	  "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || continue; \
+	  "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || continue; \
 	  if ! "$$candidate" -c 'import venv, ensurepip' 2>/dev/null; then \
 	    echo "error: $$candidate (Python $$version) has no venv module. Install it (Debian, Ubuntu: sudo apt install python$$version-venv) and run make again" >&2; \
 	    exit 1; \
@@ -58,7 +59,7 @@ $(PY):
 	  "$$candidate" -m venv "$(VENV)"; \
 	  exit; \
 	done; \
-	echo "error: Python 3.10 or newer is needed, but $${newest:-there is no $(PYTHON)}. Install one (Debian, Ubuntu: sudo apt install python3 python3-venv; macOS: brew install python) and name it: make setup PYTHON=python3.12" >&2; \
+	echo "error: Python 3.11 or newer is needed, but $${newest:-there is no $(PYTHON)}. Install one (Debian, Ubuntu: sudo apt install python3 python3-venv; macOS: brew install python) and name it: make setup PYTHON=python3.12" >&2; \
 	exit 1
 
 doctor: $(READY)  ## say what is installed and what this machine can do

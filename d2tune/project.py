@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -20,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from d2tune.errors import ProjectError, nearest
 
-PRESETS_FOLDER = Path(__file__).resolve().parent.parent / "projects" / "presets"
-"""The Detectron2 configs that ``model.preset`` names, without their ``.yaml``."""
+PRESETS_FOLDER = Path(__file__).resolve().parent / "modeling" / "presets"
+"""The Detectron2 configs that ``model.preset`` names, without their folder and their ``.yaml``."""
 
 
 Sample = Literal["balloon", "chipset", "face", "carvana", "ships", "steel", "crops", "membrane", "cells", "street"]
@@ -122,7 +123,7 @@ class Model(_Section):
     """The network.
 
     Attributes:
-        preset: A file of ``projects/presets`` without its ``.yaml``.
+        preset: A file of ``d2tune/modeling/presets``, without its folder and its ``.yaml``.
         backbone: Instead of the preset's own: ``torchvision/NAME`` or ``timm/NAME`` with strides 4 to 32.
         norm: Whether the backbone's norms learn: ``frozen``, ``trainable``, or ``auto`` (frozen where
             the backbone's weights are pretrained; in a bridge preset they learn).
@@ -339,9 +340,16 @@ class LoadedProject:
         return replace(self, project=self.project.model_copy(update={"detectron2": merged}))
 
 
+@lru_cache
+def preset_files() -> Mapping[str, Path]:
+    """The file of each preset, by the name that ``model.preset`` takes, in the order of the names."""
+    files = (path for path in PRESETS_FOLDER.rglob("*.yaml") if not path.stem.startswith("_"))
+    return {path.stem: path for path in sorted(files, key=lambda path: path.stem)}
+
+
 def preset_names() -> list[str]:
     """Names that ``model.preset`` may take."""
-    return sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml") if not path.stem.startswith("_"))
+    return list(preset_files())
 
 
 def load_project(

@@ -61,7 +61,7 @@ REQUIRES = (
     "yacs>=0.1.8",
 )
 
-CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
+CONSTRAINTS = Path(__file__).resolve().parent / "constraints.txt"
 
 
 @dataclass(frozen=True)

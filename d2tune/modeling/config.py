@@ -18,7 +18,7 @@ from d2tune.errors import ProjectError, RunError, nearest
 from d2tune.modeling.bridge.config import add_bridge_config
 from d2tune.modeling.bridge.losses import balanced_weights
 from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
-from d2tune.project import PRESETS_FOLDER, Model, Project, flatten, preset_names
+from d2tune.project import Model, Project, flatten, preset_files, preset_names
 
 LEAST_WINDOW_PX = 512
 """Images that keep their size are predicted in windows of this side, or of that of the training patches if larger."""
@@ -101,7 +101,7 @@ def default_config() -> CfgNode:
 def preset_config(preset: str) -> CfgNode:
     """Detectron2's defaults with the preset's file laid over them."""
     cfg = default_config()
-    cfg.merge_from_file(str(PRESETS_FOLDER / f"{preset}.yaml"), allow_unsafe=False)
+    cfg.merge_from_file(str(preset_files()[preset]), allow_unsafe=False)
     return cfg
 
 

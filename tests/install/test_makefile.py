@@ -45,8 +45,8 @@ def make(*arguments, path=None, folder=REPOSITORY):
 @pytest.mark.parametrize(
     ("python", "expected"),
     [
-        (None, "Python 3.10 or newer is needed, but there is no python3"),
-        ({"version": "3.8", "too_old": 1}, "Python 3.10 or newer is needed, but python3 is Python 3.8"),
+        (None, "Python 3.11 or newer is needed, but there is no python3"),
+        ({"version": "3.8", "too_old": 1}, "Python 3.11 or newer is needed, but python3 is Python 3.8"),
         ({"version": "3.12", "no_venv": 1}, "python3 (Python 3.12) has no venv module"),
     ],
     ids=["no Python", "an old Python", "no venv module"],

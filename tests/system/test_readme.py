@@ -24,7 +24,7 @@ QUICK = "train.batch_size=2 train.image_size=96 weights=scratch TEST.DETECTIONS_
 """Makes a training last seconds; the commands are otherwise as the README has them."""
 
 FOLDERS = ("d2tune", "projects", "tools")
-FILES = ("setup.py", "pyproject.toml", "constraints.txt", "Makefile", "README.md")
+FILES = ("setup.py", "pyproject.toml", "Makefile", "README.md")
 
 
 def commands() -> list[str]:
