@@ -380,6 +380,21 @@ def write(
     return list(places.values())
 
 
+def file_content(dataset: Dataset, place: Path, *, tolerance_px: float = 1.0) -> dict[str, Any]:
+    """The content of a new Labelme file for one image, as `write` writes it.
+
+    Args:
+        dataset: One image with its instances.
+        place: Where the file will be; ``imagePath`` is relative to its folder where the image has a path.
+        tolerance_px: As in `write`.
+    """
+    (image,) = dataset.images
+    names = {category.id: category.name for category in dataset.categories}
+    shapes = _shapes_of(list(dataset.instances), names, [], frozenset(), tolerance_px)
+    content: dict[str, Any] = _finite(_top_level(image, place, {}, shapes))
+    return content
+
+
 def _places(images: Sequence[Image], out: Path, originals: Mapping[int, Path | None]) -> dict[int, Path]:
     """The file of every image: where its original lies below the source folder, else where its image does."""
     places = beside(images, out, ".json")

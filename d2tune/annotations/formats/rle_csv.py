@@ -27,13 +27,13 @@ from d2tune.annotations.formats.assembly import (
     unlabeled_units,
 )
 from d2tune.annotations.formats.units import Unit
-from d2tune.annotations.geometry.masks import Patch, decode_mask, mask_runs, rasterize, to_raw, union_rles
+from d2tune.annotations.geometry.masks import Patch, decode_mask, mask_runs, union_segmentations
 from d2tune.annotations.io.images import Place, is_image_name, walk_files
 from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
 from d2tune.annotations.io.outputs import refuse_existing
 from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.annotations.model.options import ReadOptions
-from d2tune.annotations.model.types import Mask, RawRle, Rle
+from d2tune.annotations.model.types import Mask
 from d2tune.errors import DataError, nearest
 from d2tune.files import write_bytes
 from d2tune.text import describe
@@ -339,6 +339,22 @@ def write(
     return [path]
 
 
+def rows_of(dataset: Dataset, *, preset: str, columns: tuple[str, ...]) -> list[list[str]]:
+    """The rows that `write` writes for the images of a dataset, in their order.
+
+    Args:
+        dataset: What to write.
+        preset: The dialect.
+        columns: Those of the dialect's headers that is written.
+    """
+    groups = dataset.by_image()
+    rows: list[list[str]] = []
+    for image in dataset.images:
+        size = (image.width_px, image.height_px)
+        rows += _rows(image.file_name, groups[image.id], size, dataset, PRESETS[preset], columns)
+    return rows
+
+
 def _as_it_was(like: Path, dialect: Preset, rows: Sequence[Sequence[str]], images: set[str]) -> bytes | None:
     """The content of ``like`` where it says the same of the same images as ``rows``, else None."""
     try:
@@ -417,15 +433,7 @@ def _rows(
 
 def _text(instances: Sequence[Instance], size_px: tuple[int, int], *, by_rows: bool) -> str:
     """The union of instances as run-length text, blank where there are none."""
-    return mask_to_text(decode_mask(united(instances, size_px)), by_rows=by_rows) if instances else ""
-
-
-def united(instances: Sequence[Instance], size_px: tuple[int, int]) -> RawRle:
-    """The union of one instance or more of an image of that width and height."""
-    rles: list[RawRle] = []
-    for one in instances:
-        if isinstance(one.segmentation, Rle):
-            rles.append(to_raw(one.segmentation))
-        else:
-            rles += rasterize(one.segmentation, width_px=size_px[0], height_px=size_px[1])
-    return union_rles(rles)
+    if not instances:
+        return ""
+    union = union_segmentations([one.segmentation for one in instances], width_px=size_px[0], height_px=size_px[1])
+    return mask_to_text(decode_mask(union), by_rows=by_rows)
