@@ -22,8 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from d2tune.annotations.formats.rle_csv import united
-from d2tune.annotations.geometry.masks import rle_area_px2
+from d2tune.annotations.geometry.masks import rle_area_px2, union_segmentations
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.annotations.model.types import RawRle
 from d2tune.errors import DataError, nearest
@@ -157,8 +156,12 @@ def _dice(pair: _Pair) -> float:
     """Dice of the union of the instances of each side; 1 where both are empty."""
     if not pair.truth or not pair.predicted:
         return float(not pair.truth and not pair.predicted)
-    one, other = united(pair.truth, pair.size_px), united(pair.predicted, pair.size_px)
+    one, other = _union(pair.truth, pair.size_px), _union(pair.predicted, pair.size_px)
     return 2 * _shared_px(one, other) / (rle_area_px2(one) + rle_area_px2(other))
+
+
+def _union(instances: Sequence[Instance], size_px: tuple[int, int]) -> RawRle:
+    return union_segmentations([one.segmentation for one in instances], width_px=size_px[0], height_px=size_px[1])
 
 
 def _shared_px(one: RawRle, other: RawRle) -> float:
@@ -183,8 +186,8 @@ def _mean_f2(pairs: Sequence[_Pair]) -> float:
     ships = _joined(pairs) if pairs else _Pair((0, 0), (), ())
     if not ships.truth or not ships.predicted:
         return float(not ships.truth and not ships.predicted)
-    truth = [united([one], ships.size_px) for one in ships.truth]
-    predicted = [united([one], ships.size_px) for one in ships.predicted]
+    truth = [_union([one], ships.size_px) for one in ships.truth]
+    predicted = [_union([one], ships.size_px) for one in ships.predicted]
     shared_union = [
         (shared, rle_area_px2(one) + rle_area_px2(other) - shared, row, column)
         for row, one in enumerate(truth)

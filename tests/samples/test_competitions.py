@@ -16,9 +16,10 @@ import pytest
 from PIL import Image as PilImage
 
 from d2tune.annotations.formats import rle_csv
-from d2tune.annotations.geometry.masks import decode_mask
-from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.geometry.masks import decode_mask, union_segmentations
+from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.annotations.model.options import ReadOptions
+from d2tune.annotations.model.types import RawRle
 from d2tune.data.splits import load_splits
 from d2tune.errors import DataError
 from d2tune.project import load_project
@@ -114,9 +115,13 @@ def test_files_are_laid_out_as_the_public_ones(sample: Callable[[str], Path], ki
         if row[-1]:
             wanted[row[0]].append(pixels_by_loops(row[-1], public.size, by_rows=public.by_rows))
     for image in dataset.images:
-        found = [rle_csv.united([one], public.size) for one in dataset.by_image()[image.id]]
+        found = [united(one, public.size) for one in dataset.by_image()[image.id]]
         for one, other in zip(found, wanted[image.file_name], strict=True):
             assert np.array_equal(decode_mask(one), other)
+
+
+def united(instance: Instance, size: tuple[int, int]) -> RawRle:
+    return union_segmentations([instance.segmentation], width_px=size[0], height_px=size[1])
 
 
 @pytest.mark.slow
@@ -145,7 +150,7 @@ def test_masks_end_where_the_images_show_an_edge(sample: Callable[[str], Path], 
         gray = cv2.imread(str(folder / public.train / image.file_name), cv2.IMREAD_GRAYSCALE).astype(np.float32)
         slope = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
         for one in dataset.by_image()[image.id]:
-            mask = decode_mask(rle_csv.united([one], public.size)).astype(np.uint8)
+            mask = decode_mask(united(one, public.size)).astype(np.uint8)
             rim = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(bool)
             at_rim.append(slope[rim].mean())
             shifted.append(slope[np.roll(rim, (-12, 12), (0, 1))].mean())

@@ -25,14 +25,14 @@ from d2tune.annotations.formats.assembly import (
     polygon_part,
 )
 from d2tune.annotations.formats.units import Unit
-from d2tune.annotations.geometry.masks import Patch, decode_mask, encode_mask, rle_area_px2, runs_to_rle, union_rles
+from d2tune.annotations.geometry.masks import Patch, check_rle, decode_mask, rle_area_px2, union_rles
 from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
 from d2tune.annotations.io.images import walk_files
 from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
 from d2tune.annotations.io.outputs import refuse_existing
 from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.annotations.model.options import ReadOptions
-from d2tune.annotations.model.types import RawRle, Rle
+from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
 from d2tune.files import holds, write_chunks
 from d2tune.text import describe
@@ -395,54 +395,3 @@ def _rle_part(segmentation: dict[str, Any], unit: Unit, index: int) -> Part | No
     assert unit.image is not None
     raw = check_rle(segmentation, width_px=unit.image.width_px, height_px=unit.image.height_px)
     return mask_part(Patch(decode_mask(raw), 0, 0), unit, index)
-
-
-def check_rle(segmentation: Mapping[str, Any], *, width_px: int, height_px: int) -> RawRle:
-    """Check a COCO run-length dict, compressed or not, before pycocotools sees it.
-
-    Raises:
-        PointError: Its size is not the image's, or its runs do not add up to the image.
-    """
-    size = segmentation.get("size")
-    if size != [height_px, width_px]:
-        expected = f"[{height_px}, {width_px}]"
-        raise PointError("bad_rle", f"the run-length mask has the size {describe(size)}, expected {expected}")
-    counts = segmentation.get("counts")
-    runs = _decompress(counts) if isinstance(counts, str) else counts
-    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
-        raise PointError("bad_rle", "the counts of the run-length mask are neither whole numbers nor compressed text")
-    total = sum(runs)
-    if total != width_px * height_px:
-        raise PointError("bad_rle", f"the runs add up to {total} pixels, the image has {width_px * height_px}")
-    edges = np.cumsum([0, *runs])
-    starts, stops = edges[1:-1:2], edges[2::2]
-    filled = stops > starts
-    if not filled.any():
-        return encode_mask(np.zeros((height_px, width_px), dtype=np.uint8))
-    lengths = (stops - starts)[filled].astype(np.int64)
-    return runs_to_rle(starts[filled].astype(np.int64), lengths, width_px=width_px, height_px=height_px)
-
-
-def _decompress(text: str) -> list[int] | None:
-    """The runs behind pycocotools' compressed counts; None where the text is none.
-
-    Each run is a little-endian number of 5 bits a character above code 48; bit 5 says that more follow, the sign is
-    carried by bit 4 of the last; from the fourth run on, the difference to the run before the last one is stored.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    if not text.isascii():
-        return None
-    for code in text.encode("ascii"):
-        bits = code - 48
-        if not 0 <= bits < 64 or shift > 60:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    return None if shift else runs

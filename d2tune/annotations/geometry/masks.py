@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import pycocotools.mask as coco_mask  # type: ignore[import-untyped,unused-ignor
 from numpy.typing import NDArray
 
 from d2tune.annotations.geometry.polygons import LENGTH_LIMIT_PX, PointError, outline_length_px
-from d2tune.annotations.model.types import Mask, Points, RawRle, Rle
+from d2tune.annotations.model.types import Mask, Points, Polygons, RawRle, Rle
+from d2tune.text import describe
 
 _MERGED_AT_ONCE = 64
 _AREAS_AT_ONCE = 255  # pycocotools fails on more with numpy 2
@@ -39,6 +40,18 @@ def union_rles(rles: Sequence[RawRle]) -> RawRle:
         # in bunches, because merging one after another goes through all runs once for every mask
         merged = [coco_mask.merge(merged[at : at + _MERGED_AT_ONCE]) for at in range(0, len(merged), _MERGED_AT_ONCE)]
     return merged[0]
+
+
+def union_segmentations(segmentations: Sequence[Polygons | Rle], *, width_px: int, height_px: int) -> RawRle:
+    """The union of the segmentations of one instance or more of an image of that size.
+
+    Raises:
+        PointError: An outline is longer than `LENGTH_LIMIT_PX`.
+    """
+    rles: list[RawRle] = []
+    for one in segmentations:
+        rles += [to_raw(one)] if isinstance(one, Rle) else rasterize(one, width_px=width_px, height_px=height_px)
+    return union_rles(rles)
 
 
 def rle_area_px2(rle: RawRle) -> float:
@@ -102,6 +115,57 @@ def runs_to_rle(starts: NDArray[np.int64], lengths: NDArray[np.int64], *, width_
         counts = counts[:-1]
     rle: RawRle = coco_mask.frPyObjects({"size": [height_px, width_px], "counts": counts.tolist()}, height_px, width_px)
     return rle
+
+
+def check_rle(segmentation: Mapping[str, Any], *, width_px: int, height_px: int) -> RawRle:
+    """Check a COCO run-length dict, compressed or not, before pycocotools sees it.
+
+    Raises:
+        PointError: Its size is not the image's, or its runs do not add up to the image.
+    """
+    size = segmentation.get("size")
+    if size != [height_px, width_px]:
+        expected = f"[{height_px}, {width_px}]"
+        raise PointError("bad_rle", f"the run-length mask has the size {describe(size)}, expected {expected}")
+    counts = segmentation.get("counts")
+    runs = _decompress(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
+        raise PointError("bad_rle", "the counts of the run-length mask are neither whole numbers nor compressed text")
+    total = sum(runs)
+    if total != width_px * height_px:
+        raise PointError("bad_rle", f"the runs add up to {total} pixels, the image has {width_px * height_px}")
+    edges = np.cumsum([0, *runs])
+    starts, stops = edges[1:-1:2], edges[2::2]
+    filled = stops > starts
+    if not filled.any():
+        return encode_mask(np.zeros((height_px, width_px), dtype=np.uint8))
+    lengths = (stops - starts)[filled].astype(np.int64)
+    return runs_to_rle(starts[filled].astype(np.int64), lengths, width_px=width_px, height_px=height_px)
+
+
+def _decompress(text: str) -> list[int] | None:
+    """The runs behind pycocotools' compressed counts; None where the text is none.
+
+    Each run is a little-endian number of 5 bits a character above code 48; bit 5 says that more follow, the sign is
+    carried by bit 4 of the last; from the fourth run on, the difference to the run before the last one is stored.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    if not text.isascii():
+        return None
+    for code in text.encode("ascii"):
+        bits = code - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    return None if shift else runs
 
 
 def mask_runs(mask: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 from torch import Tensor
 
-from d2tune.annotations.formats.coco import check_rle
+from d2tune.annotations.geometry.masks import check_rle
 from d2tune.annotations.geometry.polygons import LENGTH_LIMIT_PX, PointError, check_points, outline_length_px
 from d2tune.errors import DataError
 from d2tune.metrics.overlap.boundary import crop_boundary

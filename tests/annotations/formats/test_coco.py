@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from d2tune.annotations.formats import coco, labelme
+from d2tune.annotations.geometry.masks import check_rle
 from d2tune.annotations.geometry.polygons import PointError
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
@@ -143,7 +144,7 @@ def test_compressed_and_plain_run_lengths_are_understood(mask: np.ndarray) -> No
     wanted = coco_mask.encode(np.asfortranarray(mask))
     size = {"width_px": mask.shape[1], "height_px": mask.shape[0]}
     for counts in (wanted["counts"].decode(), coco_mask_counts(mask)):
-        raw = coco.check_rle({"size": list(mask.shape), "counts": counts}, **size)
+        raw = check_rle({"size": list(mask.shape), "counts": counts}, **size)
         assert np.array_equal(coco_mask.decode(raw), mask)
 
 
@@ -151,7 +152,7 @@ def test_compressed_and_plain_run_lengths_are_understood(mask: np.ndarray) -> No
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=30))
 def test_hostile_run_lengths_never_reach_pycocotools(text: str) -> None:
     try:
-        raw = coco.check_rle({"size": [48, 64], "counts": text}, width_px=64, height_px=48)
+        raw = check_rle({"size": [48, 64], "counts": text}, width_px=64, height_px=48)
     except PointError as error:
         assert error.code == "bad_rle"
     else:

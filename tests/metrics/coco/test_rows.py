@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from d2tune.annotations.formats.coco import check_rle
+from d2tune.annotations.geometry.masks import check_rle
 from d2tune.errors import DataError
 from d2tune.metrics.coco.results import KINDS, Kind
 from d2tune.metrics.coco.rows import CocoSet, read_coco
