@@ -14,12 +14,12 @@ from d2tune.errors import DataError, MachineError
 from d2tune.project import load_project
 
 
-def annotate(project: str | Path, *, part: Literal["train", "val"] = "train") -> int:
-    """Open Labelme on one part of a project's data; JSON files are saved beside the images.
+def annotate(project: str | Path, *, split: Literal["train", "val"] = "train") -> int:
+    """Open Labelme on one split of a project's data; JSON files are saved beside the images.
 
     Args:
         project: The project file, which must list its classes.
-        part: Which images.
+        split: Which images.
 
     Returns:
         Labelme's exit status.
@@ -38,7 +38,7 @@ def annotate(project: str | Path, *, part: Literal["train", "val"] = "train") ->
             hint="Take a format such as labelme to annotate.",
         )
     drawn = [name for name in loaded.class_names if name != loaded.data.background]
-    name = loaded.data.train if part == "train" else loaded.data.val
+    name = loaded.data.train if split == "train" else loaded.data.val
     if not isinstance(name, str):
         raise DataError("the validation part is taken from the training part", file=project, place="data.val")
     if is_list(name):

@@ -61,7 +61,7 @@ class SampleImage:
     instances: tuple[SampleInstance, ...]
 
 
-def render_sample(kind: str, out: str | Path, *, images: int = 60, seed: int = 0, force: bool = False) -> SampleResult:
+def render_sample(kind: str, out: str | Path, *, images: int = 80, seed: int = 0, force: bool = False) -> SampleResult:
     """Render ``images`` labeled images into ``out``; the same kind and seed give the same bytes.
 
     Photo sets have ``train/``, ``val/`` and ``labels.txt``, every image a JPEG beside its Labelme JSON. Image

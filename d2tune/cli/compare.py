@@ -1,0 +1,32 @@
+"""``d2tune compare``: whether one run is better than another."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from d2tune.cli.shared import add_command, given
+
+if TYPE_CHECKING:
+    from d2tune.cli.shared import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "compare", run, "say whether run B is better than run A, by how much, how surely")
+    parser.add_argument("a", type=Path, metavar="RUN_A", help="run folder, evaluation folder, or file of COCO results")
+    parser.add_argument("b", type=Path, metavar="RUN_B", help="the same for run B, evaluated on the same data")
+    parser.add_argument("--ground-truth", type=Path, help="COCO instances file, if A and B are files of results")
+    parser.add_argument("--out", type=Path, help="folder for comparison.json")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare, and print the table and the verdict."""
+    from d2tune import api
+
+    result = api.compare(options.a, options.b, **given(options, "ground_truth", "out"))
+    print(f"A is {result.a}, B is {result.b}; {result.images} images\n")
+    print(result.table())
+    print(f"\n{result.verdict}.")
+    return 0

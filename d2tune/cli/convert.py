@@ -1,0 +1,83 @@
+"""``d2tune convert``: annotations of one format into another."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from d2tune.cli.shared import (
+    add_command,
+    add_reading_arguments,
+    given,
+    is_project_file,
+    read_options,
+    reading_overrides,
+)
+from d2tune.errors import ProjectError, printable
+
+if TYPE_CHECKING:
+    from d2tune.annotations.convert import ConvertResult
+    from d2tune.cli.shared import Commands
+
+_PATHS_NAMED = 3
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "convert", run, "turn annotations of one format into another")
+    add_reading_arguments(parser)
+    parser.add_argument(
+        "--to", choices=["coco", "labelme", "semantic", "panoptic", "rle"], help="format to write (default: coco)"
+    )
+    parser.add_argument(
+        "--tolerance-px",
+        type=float,
+        help="largest distance of the outlines of predictions in Labelme files from their masks (default: 1.0)",
+    )
+    parser.add_argument("--out", type=Path, help="folder; for COCO and run-length CSV also a file")
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert, and print the findings, what became of the shapes, and the files."""
+    from d2tune import api
+    from d2tune.annotations.convert import FindingsError, findings_table
+    from d2tune.annotations.model.ledger import summary
+
+    try:
+        results = api.convert(options.source, **_arguments(options))
+    except FindingsError as error:
+        print(findings_table(error.findings))
+        print(summary(error.ledger))
+        raise
+    for result in results:
+        _print(result)
+    return 0
+
+
+def _print(result: ConvertResult) -> None:
+    from d2tune.annotations.convert import findings_table
+    from d2tune.annotations.model.ledger import summary
+
+    if result.findings:
+        print(findings_table(result.findings))
+    print(summary(result.dataset.ledger))
+    paths = [str(path) for path in result.paths[:_PATHS_NAMED]]
+    rest = len(result.paths) - _PATHS_NAMED
+    more = [f"and {rest} more"] if rest > 0 else []
+    print(f"{result.dataset.size_in_words()}: {printable(', '.join([*paths, *more])) or 'nothing to write'}")
+    if not result.dataset.images:
+        print("warning: no annotated image was read; is it the right folder and --format?", file=sys.stderr)
+
+
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    chosen = given(options, "to", "strict", "force", "tolerance_px", "out")
+    names = {"findings": "findings_path", "ledger": "ledger_path"}
+    chosen |= {names[name]: path for name, path in given(options, *names).items()}
+    if is_project_file(options.source):
+        return chosen | {"overrides": reading_overrides(options)}
+    if "out" not in options:
+        raise ProjectError("--out is missing", hint="Name the folder or file that the annotations are written to.")
+    return chosen | given(options, "format") | {"options": read_options(options)}

@@ -1,0 +1,32 @@
+"""``d2tune data``: a project's public photos."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from d2tune.cli.shared import add_command, given
+
+if TYPE_CHECKING:
+    from d2tune.cli.shared import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "data", run, "download a project's public photos and check every one of them")
+    parser.add_argument("project", type=Path, help="projects/balloon.yaml")
+    parser.add_argument("--out", type=Path, help="folder (default: the project's data folder)")
+    parser.add_argument("--url", help="another address of the same archive")
+    parser.add_argument("--force", action="store_true", help="overwrite a folder that is not empty")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Download and print what was downloaded."""
+    from d2tune.project import load_project
+    from d2tune.public_data import fetch
+
+    project = load_project(options.project).project
+    folder = options.out if "out" in options else project.data.root
+    print(fetch(project.name, folder, **given(options, "url", "force")).summary())
+    return 0

@@ -1,0 +1,76 @@
+"""``d2tune eval``: metrics of a run, or of any model's predictions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from d2tune.cli.shared import add_command, given
+from d2tune.errors import ProjectError
+
+if TYPE_CHECKING:
+    from d2tune.cli.shared import Commands
+    from d2tune.evaluation.evaluate import EvaluationResult
+    from d2tune.evaluation.map_files import MapsResult
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands, "eval", run, "evaluate a run, or any model's predictions from a file", aliases=("evaluate",)
+    )
+    parser.add_argument(
+        "run_folder", type=Path, nargs="?", metavar="RUN", help="run folder, or a project file for its latest run"
+    )
+    parser.add_argument("--data", type=Path, help="other annotations with the same classes, or a list of images")
+    parser.add_argument("--weights", help="best, final or a checkpoint file (default: best)")
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        help="predictions of any model, instead of a run: COCO results, COCO panoptic, or a folder of label PNGs",
+    )
+    parser.add_argument("--ground-truth", type=Path, help="ground truth for --predictions, of the same kind")
+    parser.add_argument("--labels", type=Path, help="with folders of label PNGs: file of class names, one a line")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=["bbox", "segm", "boundary"],
+        help="what to evaluate (default: all that the predictions have)",
+    )
+    parser.add_argument("--batch-size", type=int, help="images per forward pass (default: 8 on CUDA, 4 on the CPU)")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/evaluation, or evaluation)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate and print the table."""
+    from d2tune import api
+
+    chosen: dict[str, Any] = given(options, "out")
+    if "metrics" in options:
+        chosen["metrics"] = tuple(dict.fromkeys(options.metrics))
+    if given(options, "predictions", "ground_truth"):
+        predictions, ground_truth = _two_files(options)
+        return print_evaluation(api.evaluate_files(predictions, ground_truth, **given(options, "labels"), **chosen))
+    if "labels" in options:
+        raise ProjectError("--labels goes with --predictions", hint="A run knows its classes.")
+    if "run_folder" not in options:
+        raise ProjectError("no run is given", hint="Name it, or give --predictions and --ground-truth.")
+    return print_evaluation(
+        api.evaluate(options.run_folder, **given(options, "data", "weights", "batch_size"), **chosen)
+    )
+
+
+def print_evaluation(result: EvaluationResult | MapsResult) -> int:
+    """Print the table of an evaluation and its sentence; returns the exit status."""
+    print(result.table)
+    print(f"\n{result.sentence}")
+    return 0
+
+
+def _two_files(options: argparse.Namespace) -> tuple[Path, Path]:
+    if len(given(options, "predictions", "ground_truth")) < 2:
+        raise ProjectError("--predictions and --ground-truth go together", hint="Name both files.")
+    if given(options, "run_folder", "data", "weights", "batch_size"):
+        raise ProjectError("with --predictions no model is run", hint="Remove RUN, --data, --weights, --batch-size.")
+    return options.predictions, options.ground_truth

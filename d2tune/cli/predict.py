@@ -1,0 +1,47 @@
+"""``d2tune predict``: a run's predictions on images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from d2tune.cli.shared import add_command, given
+
+if TYPE_CHECKING:
+    from d2tune.cli.shared import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "predict", run, "predict on images, and draw the predictions")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, or a project file for its latest run")
+    parser.add_argument("source", type=Path, nargs="?", help="image or folder (default: the validation images)")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/predictions)")
+    parser.add_argument("--weights", help="best, final or a checkpoint file (default: best)")
+    parser.add_argument("--min-score", type=float, help="lowest score of an instance (default: 0.5)")
+    parser.add_argument(
+        "--to",
+        choices=["auto", "coco", "labelme", "csv"],
+        help="what is written: COCO, label maps or segments, by the task (auto); Labelme files; or the CSV of a "
+        "competition",
+    )
+    parser.add_argument(
+        "--tolerance-px",
+        type=float,
+        help="largest distance of the outlines in Labelme files from the masks (default: 1.0)",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite existing Labelme files")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict, and print what was written; the images that were skipped go to the standard error."""
+    from d2tune import api
+
+    chosen = given(options, "source", "out", "weights", "min_score", "to", "tolerance_px", "force")
+    result = api.predict(options.run_folder, **chosen)
+    for line in result.skipped:
+        print(f"skipped: {line}", file=sys.stderr)
+    print(result.summary)
+    return 0
