@@ -108,7 +108,7 @@ def test_words_are_told_apart() -> None:
 
 @pytest.mark.parametrize("words", [["train.iterations"], ["--nonsense", "3"]])
 def test_a_word_without_a_value_is_refused(words: list[str]) -> None:
-    with pytest.raises(ProjectError, match="is no override"):
+    with pytest.raises(ProjectError, match="is not an override"):
         parse_overrides(words)
 
 

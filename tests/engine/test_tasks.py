@@ -107,7 +107,7 @@ def test_rasters_of_five_channels_from_labels_to_predictions(tmp_path: Path) -> 
     assert predicted.images == 1 and (tmp_path / "found/scene_3.predicted.png").is_file()
     d2tune.evaluate(result.run, weights="final")
     compared = d2tune.compare(result.run, result.run / "evaluation_final")
-    assert compared.figures["semantic mIoU"].value_a == pytest.approx(result.metrics.main.value)
+    assert compared.metrics["semantic mIoU"].value_a == pytest.approx(result.metrics.main.value)
 
 
 @pytest.mark.slow
@@ -286,7 +286,7 @@ def test_a_class_that_nobody_drew_is_named_with_the_data(tmp_path: Path) -> None
     ("text", "says"),
     [
         ("task: panoptic\nthings: [car]", "needs things and stuff"),
-        ("task: semantic\nclasses: [a]\nthings: [b]", "classes stands beside things or stuff"),
+        ("task: semantic\nclasses: [a]\nthings: [b]", "classes, and things or stuff, are both set"),
         ("task: panoptic\nthings: [a]\nstuff: [a]", "'a' is in things and in stuff"),
         ("task: instance\nstuff: [sky]", "an instance task has things alone"),
         ("task: semantic\nmodel: {class_weights: [0, 0]}", "at least one class must have a weight above 0"),

@@ -1,0 +1,20 @@
+"""Project files: what they may say, and how they are read."""
+
+from d2tune.project.loading import LoadedProject, load_project
+from d2tune.project.overrides import flatten, parse_overrides
+from d2tune.project.presets import preset_files, preset_names
+from d2tune.project.schema import Data, LabelImages, Model, Project, Train
+
+__all__ = [
+    "Data",
+    "LabelImages",
+    "LoadedProject",
+    "Model",
+    "Project",
+    "Train",
+    "flatten",
+    "load_project",
+    "parse_overrides",
+    "preset_files",
+    "preset_names",
+]

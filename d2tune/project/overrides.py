@@ -1,0 +1,98 @@
+"""Values laid over a project: words of the command line, dotted keys, sections merged key by key."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from d2tune.errors import ProjectError
+
+
+def parse_overrides(tokens: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split trailing command-line words into project keys and raw Detectron2 keys.
+
+    ``train.iterations=500`` is a project key, ``SOLVER.BASE_LR=0.001`` a Detectron2 key, and so is the pair
+    of words ``SOLVER.BASE_LR 0.001``.
+
+    Returns:
+        Project overrides and Detectron2 overrides, each by dotted key, values read as YAML.
+
+    Raises:
+        ProjectError: A word is neither ``key=value`` nor the first of a pair.
+    """
+    project: dict[str, Any] = {}
+    detectron2: dict[str, Any] = {}
+    words = list(tokens)
+    while words:
+        word = words.pop(0)
+        if "=" in word:
+            key, text = word.split("=", 1)
+        elif words and not word.startswith("-"):
+            key, text = word, words.pop(0)
+        else:
+            raise ProjectError(
+                f"{word!r} is not an override", expected="key=value", hint="For example train.iterations=500."
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        if isinstance(value, str):
+            value = number(value)
+        (detectron2 if key[:1].isupper() else project)[key] = value
+    return project, detectron2
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def numbers(value: Any) -> Any:
+    """A value from YAML with texts that begin with a digit and read as numbers, such as ``1e-3``, as numbers."""
+    if isinstance(value, dict):
+        return {key: numbers(inner) for key, inner in value.items()}
+    return number(value) if isinstance(value, str) and value[:1].isdigit() else value
+
+
+def number(text: str) -> str | float:
+    """A text as a number where it reads as one: YAML 1.1 takes ``1e-3`` for text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` merged in, section by section; ``epochs`` and ``iterations`` replace each other."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            _drop_rival(merged, key)
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def set_dotted(target: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key of nested sections; ``epochs`` and ``iterations`` replace each other."""
+    *sections, last = key.split(".")
+    for section in sections:
+        if not isinstance(target.get(section), dict):
+            target[section] = {}
+        target = target[section]
+    _drop_rival(target, last)
+    target[last] = value
+
+
+def _drop_rival(section: dict[str, Any], key: str) -> None:
+    rival = {"epochs": "iterations", "iterations": "epochs"}.get(key)
+    if rival:
+        section.pop(rival, None)

@@ -1,0 +1,333 @@
+"""What a ``projects/*.yaml`` may say: typed, with its defaults visible, and unknown keys refused.
+
+A project names a task, its data, its classes, a model preset, weights and a schedule. Everything that
+follows from those (number of classes, ids, mask format, dataset names) is derived elsewhere and is not a key here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from d2tune.errors import nearest
+from d2tune.project.overrides import flatten
+from d2tune.project.presets import preset_names
+
+Sample = Literal["balloon", "chipset", "face", "carvana", "ships", "steel", "crops", "membrane", "cells", "street"]
+"""Labeled image sets that can be rendered."""
+
+
+class Section(BaseModel):
+    """A part of a project file; an unknown key in it is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class LabelImages(Section):
+    """Images, of any number of channels, beside label images (``data.format: label_images``).
+
+    An image is a photo, a ``.npy`` or ``.npz`` array, a TIFF with any number of pages and bands, or a folder of such
+    files whose channels are stacked.
+
+    Attributes:
+        images: Folder of the images within a split.
+        labels: Folder of the label images within a split; they have the images' names and any ending.
+        values: Class name by label value; pixels with a value of null are ignored. Empty: values are places in the
+            classes.
+        stack: Where images are folders of files: name patterns in the order of their channels; empty takes all
+            files in natural order.
+        channels: Places of the channels to use; empty takes all.
+        nodata: Value of channels that hold no data, beside NaN.
+    """
+
+    images: str = "images"
+    labels: str = "labels"
+    values: dict[int, str | None] = Field(default_factory=dict)
+    stack: tuple[str, ...] = ()
+    channels: tuple[int, ...] = ()
+    nodata: float | None = None
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _whole_numbers(cls, value: object) -> object:
+        """Keys that are texts of numbers, as JSON writes them, as numbers."""
+        if not isinstance(value, dict):
+            return value
+        return {int(key) if isinstance(key, str) and key.isdecimal() else key: name for key, name in value.items()}
+
+    @field_validator("stack", "channels", mode="before")
+    @classmethod
+    def _tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Data(Section):
+    """Where the images and their annotations lie.
+
+    Attributes:
+        root: Folder of the data; a relative path starts at the project file's folder.
+        train: Folder or file of the training split, relative to ``root``; or a list of its images, a ``.txt`` file
+            as ``d2tune split`` writes it.
+        val: The same for the validation split, or a fraction of ``train`` to set aside (0.2 is a fifth).
+        annotations: Folder or file that lists take their images from, relative to ``root``.
+        images: Folder that holds the images where they lie apart from the annotations.
+        format: Annotation format; ``auto`` recognizes it from the content.
+        label_images: How images and label images are read where ``format`` is ``label_images``.
+        csv_preset: Dialect of a run-length CSV: carvana, airbus or severstal.
+        background: Class of the pixels that no shape covers; with null they are ignored in training and evaluation. For
+            label maps of semantic and panoptic tasks.
+        class_name: Class of shapes without a class (VIA).
+        class_attribute: VIA region attribute that holds the class.
+        rename: New class name by label; shapes whose label has null are ignored.
+        skip_bad: Train without the files that have errors instead of stopping.
+        predictions: Whether shapes that Labelme files flag as predictions are trained on (``keep``) or ignored (``drop``).
+        sample: Sample that is rendered where ``root`` is missing, a name that ``d2tune sample`` takes.
+        sample_images: How many images that sample has.
+        split_seed: Seed of the split where ``val`` is a fraction.
+    """
+
+    root: Path
+    train: str = "train"
+    val: str | Annotated[float, Field(gt=0, lt=1)] = "val"
+    annotations: str = "."
+    images: str | None = None
+    format: Literal[
+        "auto", "labelme", "via", "coco", "panoptic", "voc", "voc-masks", "masks", "rle", "label_images"
+    ] = "auto"
+    label_images: LabelImages = LabelImages()
+    csv_preset: Literal["carvana", "airbus", "severstal"] | None = None
+    background: str | None = None
+    class_name: str | None = None
+    class_attribute: str | None = None
+    rename: dict[str, str | None] = Field(default_factory=dict)
+    skip_bad: bool = False
+    predictions: Literal["keep", "drop"] = "keep"
+    sample: Sample | None = None
+    sample_images: int = Field(default=80, ge=2)
+    split_seed: int = 0
+
+    @field_validator("root", mode="before")
+    @classmethod
+    def _path(cls, value: object) -> object:
+        return Path(value) if isinstance(value, str) else value
+
+
+class Model(Section):
+    """The network.
+
+    Attributes:
+        preset: A file of ``d2tune/modeling/presets``, without its folder and its ``.yaml``.
+        backbone: Instead of the preset's own: ``torchvision/NAME`` or ``timm/NAME`` with strides 4 to 32.
+        norm: Whether the backbone's norms learn: ``frozen``, ``trainable``, or ``auto`` (frozen where
+            the backbone's weights are pretrained; in a bridge preset they learn).
+        encoder: Encoder of a bridge preset (unet, deeplab_v3_plus, ...) instead of the preset's own: a name of
+            segmentation-models-pytorch such as ``resnet34``, ``mobilenet_v2`` or ``tu-convnext_tiny``.
+        loss: Loss of a bridge preset by weight: ``cross_entropy``, ``dice``, ``focal``, ``lovasz``.
+        class_weights: Weights of the classes in the loss: ``none``, ``balanced`` (from the pixels of the training
+            split), or one number for each class.
+        output_stride: Of a bridge preset that has one: 8 or 16.
+        padding: Of the original U-Net: ``same``, or ``valid`` as in the paper.
+    """
+
+    preset: str = "pointrend_r50_fpn"
+    backbone: str | None = None
+    norm: Literal["auto", "frozen", "trainable"] = "auto"
+    encoder: str | None = None
+    loss: dict[Literal["cross_entropy", "dice", "focal", "lovasz"], Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict
+    )
+    class_weights: Literal["none", "balanced"] | tuple[Annotated[float, Field(ge=0)], ...] = "none"
+    output_stride: Literal[8, 16] | None = None
+    padding: Literal["same", "valid"] = "same"
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("class_weights")
+    @classmethod
+    def _counts_something(cls, value: object) -> object:
+        if isinstance(value, tuple) and not any(value):
+            raise ValueError("at least one class must have a weight above 0")
+        return value
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, value: str) -> str:
+        if value not in preset_names():
+            raise ValueError(
+                f"no preset {value!r}; did you mean {nearest(value, preset_names())!r}? "
+                f"There are: {', '.join(preset_names())}"
+            )
+        return value
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_library(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("torchvision/", "timm/")):
+            raise ValueError(f"{value!r} must begin with 'torchvision/' or 'timm/', as in 'torchvision/resnet18'")
+        return value
+
+
+class Train(Section):
+    """The schedule.
+
+    Attributes:
+        epochs: Passes over the training images; exclusive with ``iterations``.
+        iterations: Optimizer steps; exclusive with ``epochs``.
+        batch_size: Images per step over all GPUs.
+        learning_rate: Peak learning rate; ``auto`` takes the preset's, scaled to the batch size.
+        image_size: Short side in pixels at which images are evaluated; training varies around it. ``original`` leaves
+            images as they are, for semantic tasks.
+        patch_size: Side in pixels of the squares that a semantic task is trained on; null takes whole images.
+        patch_balance: Share of the patches that lie around a random pixel of a random class, each class as often as any
+            other; the rest lie anywhere.
+        augment: ``photo`` flips training images left to right and varies their colors; ``overhead`` flips and turns
+            them every way, for images without an up and down.
+        scale_jitter: Training draws the short side between these multiples of ``image_size``.
+        precision: ``auto`` takes bfloat16 where it is faster on this machine, else float32.
+        eval_every: Iterations between evaluations; ``auto`` makes about five of them, 0 only the last one.
+        workers: Processes that load images; ``auto`` depends on the cores.
+        seed: Seed of everything random.
+    """
+
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    iterations: Annotated[int, Field(gt=0)] | None = None
+    batch_size: int = Field(default=4, ge=1)
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    image_size: Literal["original"] | Annotated[int, Field(ge=32, le=4096)] = 640
+    patch_size: Annotated[int, Field(ge=32, le=4096)] | None = None
+    patch_balance: float = Field(default=0.5, ge=0, le=1)
+    augment: Literal["photo", "overhead"] = "photo"
+    scale_jitter: tuple[float, float] = (0.6, 1.2)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    eval_every: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @field_validator("scale_jitter", mode="before")
+    @classmethod
+    def _pair(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Train:
+        if self.epochs is not None and self.iterations is not None:
+            raise ValueError("epochs and iterations are both set; keep one of them")
+        low, high = self.scale_jitter
+        if not 0.1 <= low <= high <= 4:
+            raise ValueError(
+                f"scale_jitter must be two factors between 0.1 and 4, the smaller first; found {low}, {high}"
+            )
+        return self
+
+
+class Project(Section):
+    """One task a person can run.
+
+    Attributes:
+        name: Names the run folder; the project file's name unless given.
+        task: ``instance``: one mask per object; ``semantic``: one class per pixel; ``panoptic``: both, objects of
+            the things and regions of the stuff.
+        data: Where the images and annotations lie.
+        classes: Class names in the order of their ids; empty takes the labels of the training split.
+        things: Instead of ``classes``: those whose objects are distinguished. Their ids come before those of the stuff.
+        stuff: Instead of ``classes``: those that are regions, such as sky and road.
+        model: The network.
+        weights: ``auto``, ``scratch``, ``detectron2://...``, ``https://...`` or a file (relative to the
+            project file's folder).
+        weights_sha256: Expected SHA-256 of the file behind ``weights``.
+        train: The schedule.
+        tracking: ``none``, or ``wandb`` for a Weights & Biases dashboard; TensorBoard files are always written.
+        detectron2: Raw Detectron2 keys, dotted or nested, set last.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    task: Literal["instance", "semantic", "panoptic"] = "instance"
+    data: Data
+    classes: tuple[str, ...] = ()
+    things: tuple[str, ...] = ()
+    stuff: tuple[str, ...] = ()
+    model: Model = Model()
+    weights: str = "auto"
+    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    train: Train = Train()
+    tracking: Literal["none", "wandb"] = "none"
+    detectron2: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("detectron2")
+    @classmethod
+    def _dotted(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return flatten(value)
+
+    @field_validator("classes", "things", "stuff", mode="before")
+    @classmethod
+    def _tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({name for name in value if value.count(name) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]!r} is named twice")
+        return value
+
+    @model_validator(mode="after")
+    def _classes_fit_task(self) -> Project:
+        both = sorted(set(self.things) & set(self.stuff))
+        if self.classes and (self.things or self.stuff):
+            raise ValueError("classes, and things or stuff, are both set; keep one of them")
+        if both:
+            raise ValueError(f"{both[0]!r} is in things and in stuff")
+        if self.task == "panoptic" and not (self.things and self.stuff):
+            raise ValueError("a panoptic task needs things and stuff")
+        if self.task == "instance" and self.stuff:
+            raise ValueError("stuff is for semantic and panoptic tasks; an instance task has things alone")
+        return self
+
+    @model_validator(mode="after")
+    def _background_fits_task(self) -> Project:
+        background = self.data.background
+        if background is None:
+            return self
+        if not self.has_label_maps:
+            raise ValueError("data.background is for semantic and panoptic tasks")
+        if not self.class_names:
+            raise ValueError("data.background needs the classes to be named")
+        names = self.stuff or self.class_names
+        if background not in names:
+            raise ValueError(f"data.background is {background!r}, which is not among {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _semantic_keys_fit_task(self) -> Project:
+        if self.task == "semantic":
+            return self
+        if self.data.format == "label_images":
+            raise ValueError("data.format: label_images is for semantic tasks: label images do not distinguish objects")
+        values = {"image_size": "original", "augment": "overhead"}
+        given = [f"{key}: {value}" for key, value in values.items() if getattr(self.train, key) == value]
+        given += [] if self.train.patch_size is None else ["patch_size"]
+        if given:
+            raise ValueError(f"train.{given[0]} is for semantic tasks")
+        return self
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All class names in the order of their ids: ``classes``, or the things and then the stuff."""
+        return self.classes or (*self.things, *self.stuff)
+
+    @property
+    def has_label_maps(self) -> bool:
+        """Whether the task has a class for each pixel, so that its ground truth includes label maps."""
+        return self.task != "instance"
+
+    def to_yaml(self) -> str:
+        """The project with every default written out; ``load_project`` reads it back to an equal object."""
+        plain = self.model_dump(mode="json")
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
