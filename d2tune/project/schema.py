@@ -20,6 +20,10 @@ Sample = Literal["balloon", "chipset", "face", "carvana", "ships", "steel", "cro
 """Labeled image sets that can be rendered."""
 
 
+Format = Literal["auto", "labelme", "via", "coco", "panoptic", "voc", "voc-masks", "masks", "rle", "label_images"]
+"""Annotation formats; ``auto`` recognizes the format by the content."""
+
+
 class Section(BaseModel):
     """A part of a project file; an unknown key in it is an error."""
 
@@ -74,7 +78,7 @@ class Data(Section):
         val: The same for the validation split, or a fraction of ``train`` to set aside (0.2 is a fifth).
         annotations: Folder or file that lists take their images from, relative to ``root``.
         images: Folder that holds the images where they lie apart from the annotations.
-        format: Annotation format; ``auto`` recognizes it from the content.
+        format: Annotation format, one of `Format`.
         label_images: How images and label images are read where ``format`` is ``label_images``.
         csv_preset: Dialect of a run-length CSV: carvana, airbus or severstal.
         background: Class of the pixels that no shape covers; with null they are ignored in training and evaluation. For
@@ -83,7 +87,7 @@ class Data(Section):
         class_attribute: VIA region attribute that holds the class.
         rename: New class name by label; shapes whose label has null are ignored.
         skip_bad: Train without the files that have errors instead of stopping.
-        predictions: Whether shapes that Labelme files flag as predictions are trained on (``keep``) or ignored (``drop``).
+        predictions: ``keep`` trains on shapes that Labelme files flag as predictions, ``drop`` ignores them.
         sample: Sample that is rendered where ``root`` is missing, a name that ``d2tune sample`` takes.
         sample_images: How many images that sample has.
         split_seed: Seed of the split where ``val`` is a fraction.
