@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -312,12 +312,7 @@ def write(
     """
     dialect = _preset(preset, None)
     drawn = [name for name, count in dataset.counts().items() if count]
-    if not dialect.has_classes and len(drawn) > 1:
-        raise DataError(
-            "this dialect names no class, and the annotations have several",
-            found=", ".join(drawn),
-            hint="Choose one with --drop, or the dialect severstal.",
-        )
+    refuse_several_classes(dialect, drawn)
     path = out if out.suffix.lower() == ".csv" else out / "masks.csv"
     refuse_existing([path], force=force)
     header = _header_like(like, dialect) or columns or dialect.headers[0]
@@ -337,6 +332,20 @@ def write(
         content = stream.getvalue().encode("utf-8", errors="backslashreplace")
     write_bytes(path, content)
     return [path]
+
+
+def refuse_several_classes(dialect: Preset, class_names: Collection[str]) -> None:
+    """Stop where a dialect names no class and several have instances.
+
+    Raises:
+        DataError: Names the classes.
+    """
+    if not dialect.has_classes and len(class_names) > 1:
+        raise DataError(
+            "this dialect names no class, and the annotations have several",
+            found=", ".join(class_names),
+            hint="Choose one with --drop, or the dialect severstal.",
+        )
 
 
 def rows_of(dataset: Dataset, *, preset: str, columns: tuple[str, ...]) -> list[list[str]]:
