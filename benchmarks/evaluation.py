@@ -32,7 +32,7 @@ from synthetic import synthetic_set
 
 from d2tune.metrics.coco.results import InstanceResult, Kind
 from d2tune.metrics.coco.rows import read_coco
-from d2tune.metrics.coco.scorer import Found, InstanceScorer, Truth, score_coco, score_set
+from d2tune.metrics.coco.scorer import Detections, GroundTruth, InstanceScorer, score_coco, score_set
 
 Scores = dict[str, float]
 Timed = tuple[Scores, float, float]
@@ -206,7 +206,7 @@ def masks_on(device: str, truth: dict[str, Any], results: list[dict[str, Any]], 
         columns = [[row[name] for row in known] for name in ("category_id", "area", "iscrowd")]
         classes, scores = ([row[name] for row in found] for name in ("category_id", "score"))
         started = np.array([time.perf_counter(), time.process_time()])
-        scorer.add(image_id, Truth(*columns, masks=theirs), Found(classes, scores, masks=ours))
+        scorer.add(image_id, GroundTruth(*columns, masks=theirs), Detections(classes, scores, masks=ours))
         spent += np.array([time.perf_counter(), time.process_time()]) - started
     figures, *rest = timed(lambda: figures_of(scorer.result(), kind))
     return figures, *(spent + rest).tolist()
@@ -301,10 +301,12 @@ def plain_model(loaded: Any) -> Any:
 
 
 def our_loop(model: Any, cfg: Any, dataset: Any) -> Scores:
+    from d2tune.annotations.formats.coco import to_coco
     from d2tune.inference.loop import predict_dataset
-    from d2tune.metrics.coco.summary import score
+    from d2tune.metrics.coco.summary import metrics_of
 
-    metrics = score(dataset, predict_dataset(model, dataset, cfg, show_progress=False))
+    predictions = predict_dataset(model, dataset, cfg, show_progress=False)
+    metrics = metrics_of(score_coco(to_coco(dataset), predictions, kinds=("bbox", "segm")))
     return {"bbox AP": metrics.bbox["AP"].value or 0.0, "segm AP": metrics.segm["AP"].value or 0.0}
 
 

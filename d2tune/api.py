@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from d2tune.evaluation.map_files import MapsResult
     from d2tune.inference.predict import PredictionResult, To
     from d2tune.metrics.coco.results import Kind
-    from d2tune.metrics.coco.scorer import Backend
 
 
 PROJECT_KEYS = {
@@ -115,7 +114,6 @@ def evaluate(
     weights: str = "best",
     out: str | Path | None = None,
     metrics: Sequence[Kind] = ("bbox", "segm", "boundary"),
-    backend: Backend = "auto",
     batch_size: int | None = None,
 ) -> EvaluationResult:
     """Score a run on its validation part or on other data; see ``evaluation.evaluate``.
@@ -126,13 +124,12 @@ def evaluate(
         weights: ``best``, ``final`` or a checkpoint file.
         out: Where the results go; None is ``evaluation`` in the run folder.
         metrics: What to score.
-        backend: Who matches detections with ground truth.
         batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
     """
     from d2tune.evaluation import evaluate as evaluation
 
     return evaluation.evaluate(
-        run_folder(run), data=data, weights=weights, out=out, kinds=metrics, backend=backend, batch_size=batch_size
+        run_folder(run), data=data, weights=weights, out=out, kinds=metrics, batch_size=batch_size
     )
 
 
@@ -142,13 +139,12 @@ def evaluate_files(
     *,
     out: str | Path = "evaluation",
     metrics: Sequence[Kind] | None = None,
-    backend: Backend = "auto",
     labels: str | Path | None = None,
 ) -> EvaluationResult | MapsResult:
     """Score any model's predictions from files; see ``evaluation.evaluate.evaluate_files``."""
     from d2tune.evaluation import evaluate as evaluation
 
-    return evaluation.evaluate_files(predictions, ground_truth, out=out, kinds=metrics, backend=backend, labels=labels)
+    return evaluation.evaluate_files(predictions, ground_truth, out=out, kinds=metrics, labels=labels)
 
 
 def compare(

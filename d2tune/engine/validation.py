@@ -98,7 +98,7 @@ class Validation(HookBase):
         found = self._evaluator.load(folder.path)
         best = folder.read_record()["best"]
         times = self._times_of_best or StageTimes()
-        outcome = self._evaluator.evaluate(found, Scoring(part="val", times=times))
+        outcome = self._evaluator.evaluate(found, Scoring(split="val", times=times))
         bound = {
             "run": str(folder.path.resolve()),
             "data": None,

@@ -14,7 +14,7 @@ from d2tune.annotations.formats.coco import to_coco
 from d2tune.errors import DataError, RunError
 from d2tune.evaluation.evaluate import dataset_of, kinds_of, read_results
 from d2tune.evaluation.evaluator import evaluator_of
-from d2tune.evaluation.map_metrics import MAIN_FIGURE, MapTask
+from d2tune.evaluation.map_metrics import MAIN_METRIC, MapTask
 from d2tune.metrics.bootstrap import Comparison, Weights, paired_comparisons
 from d2tune.metrics.coco.resampling import resample
 from d2tune.metrics.coco.results import KIND_NAMES, KINDS, InstanceResult, Kind
@@ -38,14 +38,14 @@ class RunComparison:
         a: What A is.
         b: What B is.
         images: How many images both were run on.
-        figures: The comparison of each figure, such as ``segm AP``.
+        metrics: The comparison of each metric, such as ``segm AP``.
         verdict: The figure that counts, in words.
     """
 
     a: str
     b: str
     images: int
-    figures: dict[str, Comparison]
+    metrics: dict[str, Comparison]
     verdict: str
 
     def to_json(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class RunComparison:
             "b": self.b,
             "images": self.images,
             "verdict": self.verdict,
-            "figures": {name: asdict(one) for name, one in self.figures.items()},
+            "figures": {name: asdict(one) for name, one in self.metrics.items()},
         }
 
     def table(self) -> str:
@@ -70,7 +70,7 @@ class RunComparison:
                 "-" if one.interval.low is None else f"{one.interval.low:+.1f} to {one.interval.high:+.1f}",
                 "-" if one.probability_b_better is None else f"{100 * one.probability_b_better:.0f} %",
             ]
-            for name, one in self.figures.items()
+            for name, one in self.metrics.items()
             if one.value_a is not None or one.value_b is not None
         ]
         return format_table(rows, header=["figure", "A", "B", "B - A", "95 % interval", "B better in"])
@@ -143,7 +143,7 @@ def _compared_maps(a: _Side, b: _Side) -> RunComparison:
         raise RunError("the two are runs of different tasks and cannot be compared", file=b.name)
     task: MapTask = "semantic" if isinstance(a.scorer, SemanticScorer) else "panoptic"
     found = paired_comparisons(a.scorer.resample, b.scorer.resample, a.scorer.images, replicates=REPLICATES)
-    main = MAIN_FIGURE[task]
+    main = MAIN_METRIC[task]
     figures = {f"{task} {name}": one for name, one in found.items()}
     return RunComparison(a.name, b.name, a.scorer.images, figures, f"{main}: {found[main].verdict}")
 
@@ -169,9 +169,7 @@ def _compared_instances(sides: Sequence[_Side], place: str | Path) -> RunCompari
 
 
 def _statistics(result: InstanceResult, kind: Kind, weights: Weights) -> dict[str, Any]:
-    records = result.kinds[kind].records
-    assert records is not None
-    drawn = resample(records, weights).overall
+    drawn = resample(result.kinds[kind].records, weights).overall
     return {name: drawn[name] for name in _SHOWN}
 
 

@@ -23,7 +23,6 @@ from d2tune.evaluation.outcome import evaluate_results, write_outcome
 from d2tune.evaluation.summaries import closing_sentence, metrics_text
 from d2tune.inference.loop import StageTimes
 from d2tune.metrics.coco.results import KINDS, Kind
-from d2tune.metrics.coco.scorer import Backend
 from d2tune.modeling.from_run import load_run
 from d2tune.project import Project, load_project
 from d2tune.run_folder import RunFolder, ensure_writable
@@ -59,7 +58,6 @@ def evaluate(
     weights: str = "best",
     out: str | Path | None = None,
     kinds: Sequence[Kind] = KINDS,
-    backend: Backend = "auto",
     batch_size: int | None = None,
 ) -> EvaluationResult:
     """Score a run's weights on its validation part, or on other data with the same classes.
@@ -72,7 +70,6 @@ def evaluate(
         out: Where the results go; None is ``evaluation`` in the run folder, with the names of other data and of other
             weights than the best behind it.
         kinds: What to score: ``bbox``, ``segm``, ``boundary``.
-        backend: Who matches detections with ground truth; see `evaluation.instances.score_coco`.
         batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
 
     Raises:
@@ -81,15 +78,15 @@ def evaluate(
     target = Path(out) if out is not None else Path(run) / _folder_name(data, weights)
     loaded = load_run(run, weights=weights)
     project = loaded.loaded.project
-    if project.task != "instance" and (tuple(kinds) != KINDS or backend != "auto"):
-        raise DataError("--metrics and --backend are for instances", file=run, found=f"a {project.task} run")
+    if project.task != "instance" and tuple(kinds) != KINDS:
+        raise DataError("--metrics is for instances", file=run, found=f"a {project.task} run")
     dataset = _dataset(loaded.folder, project, loaded.record, data)
     ensure_writable(target)
     times = StageTimes()
     evaluator = evaluator_of(dataset, loaded.cfg, project)
     found = evaluator.predict(loaded.model, batch_size=batch_size, times=times)
-    part = "val" if data is None else Path(data).name
-    outcome = evaluator.evaluate(found, Scoring(part=part, kinds=kinds, backend=backend, times=times))
+    split = "val" if data is None else Path(data).name
+    outcome = evaluator.evaluate(found, Scoring(split=split, kinds=kinds, times=times))
     data_sha256 = dataset.content_hash()
     if data is None and data_sha256 != loaded.record["data"]["val_sha256"]:
         logger.warning("the validation data have changed since the run was trained; earlier scores are not comparable")
@@ -131,7 +128,6 @@ def evaluate_files(
     *,
     out: str | Path,
     kinds: Sequence[Kind] | None = None,
-    backend: Backend = "auto",
     labels: str | Path | None = None,
 ) -> EvaluationResult | MapsResult:
     """Score any model's predictions from files.
@@ -142,7 +138,6 @@ def evaluate_files(
         ground_truth: A COCO instances file, a COCO panoptic JSON, or a folder of label PNGs of the same names.
         out: Where the results go.
         kinds: What of instances to score; None scores boxes, and masks and boundaries where the detections have masks.
-        backend: As in `evaluate`.
         labels: With folders, a file of class names, one a line.
 
     Raises:
@@ -162,7 +157,7 @@ def evaluate_files(
     target = Path(out)
     ensure_writable(target)
     times = StageTimes()
-    outcome = evaluate_results(truth, results, kinds=kinds, backend=backend, part=Path(ground_truth).name, times=times)
+    outcome = evaluate_results(truth, results, kinds=kinds, split=Path(ground_truth).name, times=times)
     bound = {
         "ground_truth": str(Path(ground_truth).resolve()),
         "data_sha256": files.sha256_file(ground_truth),

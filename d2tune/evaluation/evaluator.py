@@ -13,12 +13,11 @@ from d2tune.annotations.model.dataset import Dataset
 from d2tune.evaluation.map_metrics import MapMetrics
 from d2tune.inference.loop import StageTimes
 from d2tune.metrics.coco.results import KINDS, Kind
-from d2tune.metrics.coco.scorer import Backend
 from d2tune.metrics.coco.summary import InstanceMetrics
 from d2tune.project import Project
 
-Found = TypeVar("Found")
-"""What a task's model finds on a part, as the task keeps it in memory."""
+Predictions = TypeVar("Predictions")
+"""A task's predictions on a split, as the task keeps them in memory."""
 
 Metrics = InstanceMetrics | MapMetrics
 
@@ -43,15 +42,13 @@ class Scoring:
     """How an evaluation in full is done.
 
     Attributes:
-        part: What the data are called in the reason for a missing figure.
+        split: Name of the data in the reason for a missing value.
         kinds: Of an instance task: what to score.
-        backend: Of an instance task: who matches detections with ground truth.
         times: Takes the time of scoring.
     """
 
-    part: str = "the data"
+    split: str = "the data"
     kinds: Sequence[Kind] = KINDS
-    backend: Backend = "auto"
     times: StageTimes = field(default_factory=StageTimes)
 
 
@@ -69,7 +66,7 @@ class Outcome(Protocol):
         """Write ``evaluation.json`` and ``plots``."""
 
 
-class Evaluator(Protocol[Found]):
+class Evaluator(Protocol[Predictions]):
     """Everything that depends on the task when a model is evaluated on one part of the data."""
 
     def predict(
@@ -79,16 +76,16 @@ class Evaluator(Protocol[Found]):
         times: StageTimes | None = None,
         batch_size: int | None = None,
         show_progress: bool | None = None,
-    ) -> Found:
+    ) -> Predictions:
         """Run the model on the part."""
 
-    def quick(self, found: Found) -> Quick:
+    def quick(self, found: Predictions) -> Quick:
         """Score without intervals and analysis."""
 
-    def evaluate(self, found: Found, scoring: Scoring) -> Outcome:
+    def evaluate(self, found: Predictions, scoring: Scoring) -> Outcome:
         """Score with everything that takes its time."""
 
-    def save(self, found: Found, folder: Path) -> str:
+    def save(self, found: Predictions, folder: Path) -> str:
         """Write the predictions into a folder, replacing earlier ones, and give their `digest`."""
 
     def digest(self, folder: Path) -> str:
@@ -98,10 +95,10 @@ class Evaluator(Protocol[Found]):
             OSError: They are not there.
         """
 
-    def load(self, folder: Path) -> Found:
+    def load(self, folder: Path) -> Predictions:
         """Read what `save` wrote."""
 
-    def draw(self, path: Path, found: Found, *, title: str, subtitle: str) -> None:
+    def draw(self, path: Path, found: Predictions, *, title: str, subtitle: str) -> None:
         """Draw ground truth beside prediction for up to 16 images into one PNG."""
 
 

@@ -19,7 +19,8 @@ from d2tune.evaluation.outcome import Outcome, evaluate_results, write_outcome
 from d2tune.evaluation.summaries import short_line
 from d2tune.inference.loop import CocoResult, StageTimes, predict_dataset
 from d2tune.metrics.coco.results import KIND_NAMES
-from d2tune.metrics.coco.summary import InstanceMetrics, score
+from d2tune.metrics.coco.scorer import score_coco
+from d2tune.metrics.coco.summary import InstanceMetrics, metrics_of
 
 PREDICTIONS = "predictions.json"
 """COCO results in a run's folder."""
@@ -74,7 +75,7 @@ class InstanceEvaluator:
 
     def quick(self, found: Sequence[CocoResult]) -> Quick:
         """Box and mask AP."""
-        metrics = score(self._dataset, found)
+        metrics = metrics_of(score_coco(to_coco(self._dataset), found, kinds=("bbox", "segm")))
         scalars = {
             f"{kind}/{name}": one.value
             for kind, figures in (("bbox", metrics.bbox), ("segm", metrics.segm))
@@ -91,8 +92,7 @@ class InstanceEvaluator:
             to_coco(self._dataset),
             found,
             kinds=scoring.kinds,
-            backend=scoring.backend,
-            part=scoring.part,
+            split=scoring.split,
             times=scoring.times,
         )
         return InstanceOutcome(outcome)

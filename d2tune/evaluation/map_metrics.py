@@ -23,7 +23,7 @@ from d2tune.report.tables import format_table
 
 MapTask = Literal["semantic", "panoptic"]
 
-MAIN_FIGURE: dict[MapTask, str] = {"semantic": "mIoU", "panoptic": "PQ"}
+MAIN_METRIC: dict[MapTask, str] = {"semantic": "mIoU", "panoptic": "PQ"}
 """The figure that counts, and by which the best weights are chosen."""
 
 
@@ -51,12 +51,12 @@ class MapMetrics:
     @property
     def main(self) -> Metric:
         """The figure that counts: mIoU or PQ."""
-        return self.metrics[MAIN_FIGURE[self.task]]
+        return self.metrics[MAIN_METRIC[self.task]]
 
     @property
     def headline(self) -> str:
         """The figure that counts, by name: ``mIoU 81.3``."""
-        return f"{MAIN_FIGURE[self.task]} {self.main}"
+        return f"{MAIN_METRIC[self.task]} {self.main}"
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict with ``metrics.semantic.mIoU`` and so on, each ``{value, low, high, reason}``."""
@@ -138,7 +138,7 @@ def write_map_outcome(
 
 def map_sentence(metrics: MapMetrics) -> str:
     """The figure that counts, on how many images, in a sentence."""
-    name, one = MAIN_FIGURE[metrics.task], metrics.main
+    name, one = MAIN_METRIC[metrics.task], metrics.main
     on = _counted(metrics.images)
     if one.value is None:
         return f"No {name} can be computed on {on}: {one.reason}."

@@ -14,11 +14,11 @@ from d2tune import files
 from d2tune.errors import DataError
 from d2tune.inference.loop import StageTimes
 from d2tune.metrics.analysis.analysis import Analysis, analyze, size_ranges
-from d2tune.metrics.coco.accumulate import RECALLS
+from d2tune.metrics.coco.matching import RECALLS
 from d2tune.metrics.coco.results import KIND_NAMES, KINDS, InstanceResult, Kind
 from d2tune.metrics.coco.rows import read_coco
-from d2tune.metrics.coco.scorer import Backend, score_set
-from d2tune.metrics.coco.summary import WANTED_PRECISION, InstanceMetrics, counted_result, metrics_of, with_intervals
+from d2tune.metrics.coco.scorer import score_set
+from d2tune.metrics.coco.summary import WANTED_PRECISION, InstanceMetrics, metrics_of, with_intervals
 from d2tune.report.plots import bar_plots, confusion_plot, curve_plots
 
 SCHEMA = 2
@@ -45,8 +45,7 @@ def evaluate_results(
     results: Sequence[dict[str, Any]],
     *,
     kinds: Sequence[Kind],
-    backend: Backend = "auto",
-    part: str = "the data",
+    split: str = "the data",
     times: StageTimes | None = None,
 ) -> Outcome:
     """Score, look behind the figures, and say how certain they are.
@@ -55,8 +54,7 @@ def evaluate_results(
         ground_truth: A COCO instances dict.
         results: Rows in COCO's results format.
         kinds: What to score; boundaries are scored with their masks.
-        backend: Who does the matching; see `evaluation.instances.score_coco`.
-        part: What the data are called in the reason for a missing figure.
+        split: Name of the data in the reason for a missing value.
         times: Takes the time of scoring.
 
     Raises:
@@ -66,10 +64,9 @@ def evaluate_results(
     kinds = _known(kinds)
     data = read_coco(ground_truth, results, kinds)
     ranges = size_ranges(data)
-    result = score_set(data, kinds=kinds, backend=backend, area_ranges=ranges, part=part)
-    counted = counted_result(data, kinds=kinds, ranges=ranges, backend=backend) or result
-    metrics = with_intervals(metrics_of(result, counted=counted), counted)
-    analysis = analyze(data, counted, metrics)
+    result = score_set(data, kinds=kinds, area_ranges=ranges, split=split)
+    metrics = with_intervals(metrics_of(result), result)
+    analysis = analyze(data, result, metrics)
     if times is not None:
         spent_s = time.perf_counter() - began
         times.score_s += spent_s

@@ -19,14 +19,14 @@ def metrics_table(metrics: InstanceMetrics) -> str:
     rows = [
         [
             row.name,
-            *(str(count) for count in (row.instances, row.found, row.false)),
+            *(str(count) for count in (row.instances, row.detected, row.false)),
             *(str(row.metrics[kind][name]) for kind, name in columns),
             _threshold(row),
         ]
         for row in metrics.classes
     ]
     if len(rows) > 1:
-        totals = (sum(getattr(row, name) for row in metrics.classes) for name in ("instances", "found", "false"))
+        totals = (sum(getattr(row, name) for row in metrics.classes) for name in ("instances", "detected", "false"))
         rows.append(
             [
                 "all",
@@ -106,7 +106,7 @@ def _map_sentence(metrics: MapMetrics, images: str, best_iteration: int | None) 
 
 def _instance_sentence(metrics: InstanceMetrics, images: str, best_iteration: int | None) -> str:
     instances = sum(row.instances for row in metrics.classes)
-    found = sum(row.found for row in metrics.classes)
+    found = sum(row.detected for row in metrics.classes)
     false = sum(row.false for row in metrics.classes)
     what = metrics.classes[0].name if len(metrics.classes) == 1 else "object"
     what += "" if instances == 1 else "s"

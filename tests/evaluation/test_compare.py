@@ -94,12 +94,6 @@ def own_result(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("backend", ["device", "pycocotools", "faster-coco-eval"])
-def test_every_backend_gives_the_same_file(own_result: Path, backend: Any) -> None:
-    evaluate_files(own_result / "a.json", own_result / "truth.json", out=own_result / backend, backend=backend)
-    assert content_of(own_result / backend) == content_of(own_result / "auto")
-
-
 @pytest.mark.slow
 def test_the_command_writes_the_same_file(own_result: Path) -> None:
     words = ["eval", "--predictions", "a.json", "--ground-truth", "truth.json"]

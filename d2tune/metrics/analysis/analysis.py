@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 from d2tune.metrics.analysis.confusion import ConfusionMatrix
-from d2tune.metrics.analysis.operating_points import Calibration, calibration
 from d2tune.metrics.analysis.scored_image import ScoredImage
 from d2tune.metrics.analysis.sizes import quantile_ranges
 from d2tune.metrics.analysis.tide import TideResult, TideScorer
 from d2tune.metrics.coco.matching import COCO_AREAS, AreaRange
+from d2tune.metrics.coco.operating_points import Calibration, calibration
 from d2tune.metrics.coco.results import InstanceResult, Kind
 from d2tune.metrics.coco.rows import CocoSet
 from d2tune.metrics.coco.summary import SHOWN_SCORE, InstanceMetrics, detections_of
@@ -86,7 +86,6 @@ def analyze(data: CocoSet, result: InstanceResult, metrics: InstanceMetrics) -> 
         confusion.add(image)
         tide.add(image)
     records = result.kinds[kind].records
-    assert records is not None
     totals = records.truth_totals().sum(axis=0)
     sizes = tuple(
         SizeScore(area.name, int(totals[at]), metrics.metrics[kind][f"AP {area.name}"])

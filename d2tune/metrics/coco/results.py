@@ -45,14 +45,13 @@ class KindResult:
         metrics: COCO's twelve figures over all classes, and ``AP NAME`` for each further area range.
         classes: A row for each class, by id, also where there is one only.
         curves: Precision, recall and scores as pycocotools' arrays.
-        records: What matching left, for :func:`d2tune.metrics.coco.resampling.resample`; None where another library
-            did the matching and kept it to itself.
+        records: What matching left, for :func:`d2tune.metrics.coco.resampling.resample`.
     """
 
     metrics: dict[str, Metric]
     classes: tuple[ClassRow, ...]
     curves: Curves
-    records: Records | None
+    records: Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +75,8 @@ def kind_result(
     categories: Sequence[Category],
     areas: Sequence[AreaRange],
     *,
-    part: str,
-    records: Records | None,
+    split: str,
+    records: Records,
 ) -> KindResult:
     """The tables of one kind.
 
@@ -86,15 +85,15 @@ def kind_result(
         truth: ``(K, A)``, ground truth of each class that counts in each area range.
         categories: The K classes.
         areas: The A area ranges.
-        part: What the data are called: "class 'x' has no ground truth in val".
+        split: Name of the data: "class 'x' has no ground truth in val".
         records: To be passed on.
     """
-    nothing = f"there is no ground truth in {part}"
-    overall = _metrics(curves, None, _reasons(truth.sum(axis=0), areas, nothing, f"no object in {part} is"))
+    nothing = f"there is no ground truth in {split}"
+    overall = _metrics(curves, None, _reasons(truth.sum(axis=0), areas, nothing, f"no object in {split} is"))
     rows = []
     for number, category in enumerate(categories):
-        nothing = f"class {category.name!r} has no ground truth in {part}"
-        reasons = _reasons(truth[number], areas, nothing, f"no {category.name!r} in {part} is")
+        nothing = f"class {category.name!r} has no ground truth in {split}"
+        reasons = _reasons(truth[number], areas, nothing, f"no {category.name!r} in {split} is")
         metrics = _metrics(curves, number, reasons)
         rows.append(ClassRow(category.id, category.name, int(truth[number, 0]), metrics))
     return KindResult(overall, tuple(rows), curves, records)

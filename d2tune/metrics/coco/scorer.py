@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from d2tune.annotations.model.dataset import Category
 from d2tune.errors import DataError
 from d2tune.metrics.coco.accumulate import Records, accumulate
 from d2tune.metrics.coco.matching import COCO_AREAS, IOU_THRESHOLDS, MAX_DETECTIONS, AreaRange, match, outside
-from d2tune.metrics.coco.official import score_officially
 from d2tune.metrics.coco.results import KINDS, InstanceResult, Kind, KindResult, kind_result
 from d2tune.metrics.coco.rows import CocoSet, read_coco
 from d2tune.metrics.overlap import bitmaps, run_lengths
@@ -29,14 +28,12 @@ from d2tune.metrics.overlap.iou import Pairs, box_iou, join_pairs, pairs_of
 Masks = Sequence[run_lengths.Rle] | Tensor
 """COCO's compressed RLE of each mask, or ``(N, H, W)`` bool on any device."""
 
-Backend = Literal["auto", "device", "faster-coco-eval", "pycocotools"]
-
 PENDING = 20_000
 """Detections and ground truth that are collected before they are matched together."""
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class GroundTruth:
     """The ground truth of one image.
 
     Attributes:
@@ -55,7 +52,7 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Detections:
     """The detections on one image.
 
     Attributes:
@@ -96,7 +93,7 @@ class InstanceScorer:
         device: Where masks are compared as bitmaps, by matrix products. None compares run lengths on the CPU, the
             fastest where masks come as run lengths. The figures are the same.
         area_ranges: Sizes to tell apart, beginning with COCO's four; further ones give ``AP NAME``.
-        part: What the data are called in the reason for a missing figure.
+        split: Name of the data in the reason for a missing value.
     """
 
     def __init__(
@@ -106,7 +103,7 @@ class InstanceScorer:
         kinds: Sequence[Kind] = KINDS,
         device: torch.device | str | None = None,
         area_ranges: Sequence[AreaRange] = COCO_AREAS,
-        part: str = "the data",
+        split: str = "the data",
     ) -> None:
         if tuple(area_ranges[: len(COCO_AREAS)]) != COCO_AREAS:
             raise ValueError("area_ranges must begin with COCO_AREAS")
@@ -114,14 +111,14 @@ class InstanceScorer:
         self.kinds = tuple(kinds)
         self.areas = tuple(area_ranges)
         self.device = None if device is None else torch.device(device)
-        self.part = part
+        self.split = split
         self._ids = np.array([category.id for category in self.categories], np.int64)
         self._numbers: dict[int, int] = {}
         self._pending: list[_Image] = []
         self._waiting = 0
         self._kept: dict[str, list[NDArray[Any]]] = {}
 
-    def add(self, image_id: int, truth: Truth, found: Found) -> None:
+    def add(self, image_id: int, truth: GroundTruth, found: Detections) -> None:
         """Compare one image's detections with its ground truth.
 
         Raises:
@@ -158,7 +155,7 @@ class InstanceScorer:
             records = self._records(kind)
             truth = records.truth_totals()
             curves = accumulate(records)
-            kinds[kind] = kind_result(curves, truth, self.categories, self.areas, part=self.part, records=records)
+            kinds[kind] = kind_result(curves, truth, self.categories, self.areas, split=self.split, records=records)
         return InstanceResult(tuple(sorted(self._numbers)), self.areas, kinds)
 
     def _indices(self, category_ids: ArrayLike, place: str) -> NDArray[np.int64]:
@@ -170,7 +167,9 @@ class InstanceScorer:
             raise DataError("a class is unknown", place=place, found=f"category id {ids[~known][0]}", expected=expected)
         return np.searchsorted(self._ids, ids)
 
-    def _compare_masks(self, image: _Image, truth: Truth, found: Found, kept: NDArray[np.int64], place: str) -> None:
+    def _compare_masks(
+        self, image: _Image, truth: GroundTruth, found: Detections, kept: NDArray[np.int64], place: str
+    ) -> None:
         masks = _given(found.masks, np.size(found.scores), place, "masks")
         theirs = _given(truth.masks, len(image.crowd), place, "masks")
         boundary_px = None
@@ -246,12 +245,11 @@ def score_coco(
     results: Sequence[dict[str, Any]],
     *,
     kinds: Sequence[Kind] = KINDS,
-    backend: Backend = "auto",
     device: torch.device | str | None = None,
     area_ranges: Sequence[AreaRange] = COCO_AREAS,
-    part: str = "the data",
+    split: str = "the data",
 ) -> InstanceResult:
-    """Score results in COCO's format against a COCO instances dict; every backend gives the same figures.
+    """Score results in COCO's format against a COCO instances dict.
 
     A detection's area is that of its mask for ``segm`` and ``boundary``, also where it has a box, as Detectron2 has
     it; pycocotools' ``loadRes`` alone would take the box's.
@@ -260,61 +258,47 @@ def score_coco(
         ground_truth: A COCO instances dict.
         results: Rows in COCO's results format.
         kinds: What to score.
-        backend: ``auto`` compares run lengths on the CPU. ``device`` compares bitmaps on ``device``. ``pycocotools``
-            and ``faster-coco-eval`` leave it to those; the latter gives no records.
-        device: For ``device``; CUDA where there is one by default.
+        device: As in `InstanceScorer`.
         area_ranges: Sizes to tell apart, beginning with COCO's four; further ones give ``AP NAME``.
-        part: What the data are called in the reason for a missing figure.
+        split: Name of the data in the reason for a missing value.
 
     Raises:
         DataError: Ground truth or results are not what they should be; see
             :func:`d2tune.metrics.coco.rows.read_coco`.
-        MachineError: The backend is not installed.
     """
     data = read_coco(ground_truth, results, kinds)
-    return score_set(data, kinds=kinds, backend=backend, device=device, area_ranges=area_ranges, part=part)
+    return score_set(data, kinds=kinds, device=device, area_ranges=area_ranges, split=split)
 
 
 def score_set(
     data: CocoSet,
     *,
     kinds: Sequence[Kind] = KINDS,
-    backend: Backend = "auto",
     device: torch.device | str | None = None,
     area_ranges: Sequence[AreaRange] = COCO_AREAS,
-    part: str = "the data",
+    split: str = "the data",
 ) -> InstanceResult:
     """`score_coco` of a set that was read already; it is left as it is.
 
     Args:
         data: Read with these kinds, or with more.
         kinds: As in `score_coco`, like all that follow.
-        backend: As there.
         device: As there.
         area_ranges: As there.
-        part: As there.
-
-    Raises:
-        MachineError: The backend is not installed.
+        split: As there.
     """
-    if backend == "pycocotools" or backend == "faster-coco-eval":
-        return score_officially(data, kinds=kinds, library=backend, area_ranges=area_ranges, part=part)
-    if backend == "device":
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    elif device is not None:
-        raise ValueError("device is for the backend 'device'")
-    scorer = InstanceScorer(data.categories, kinds=kinds, device=device, area_ranges=area_ranges, part=part)
+    scorer = InstanceScorer(data.categories, kinds=kinds, device=device, area_ranges=area_ranges, split=split)
     for image_id, truth, found in data.by_image():
         scorer.add(
             image_id,
-            Truth(
+            GroundTruth(
                 [row["category_id"] for row in truth],
                 [row["area"] for row in truth],
                 [row["iscrowd"] for row in truth],
                 [row["bbox"] for row in truth] if "bbox" in kinds else None,
                 [row["rle"] for row in truth] if "segm" in kinds or "boundary" in kinds else None,
             ),
-            Found(
+            Detections(
                 [row["category_id"] for row in found],
                 [row["score"] for row in found],
                 [row["bbox"] for row in found] if "bbox" in kinds else None,
@@ -343,7 +327,7 @@ def best_of_each_class(
     return order[kept], rank[kept]
 
 
-def _compare_boxes(image: _Image, truth: Truth, found: Found, kept: NDArray[np.int64], place: str) -> None:
+def _compare_boxes(image: _Image, truth: GroundTruth, found: Detections, kept: NDArray[np.int64], place: str) -> None:
     boxes = _finite(_given(found.boxes_xywh, np.size(found.scores), place, "boxes"), place, "a box")
     boxes = boxes.reshape(-1, 4)[kept]
     truth_boxes = _finite(_given(truth.boxes_xywh, len(image.crowd), place, "boxes"), place, "a box").reshape(-1, 4)

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from d2tune.annotations.formats.coco import to_coco
-from d2tune.annotations.model.dataset import Dataset
 from d2tune.metrics import bootstrap
-from d2tune.metrics.analysis.operating_points import (
+from d2tune.metrics.coco.accumulate import Records
+from d2tune.metrics.coco.operating_points import (
     OperatingPoint,
     PrecisionRecall,
     best_f1,
     for_precision,
     precision_recall,
 )
-from d2tune.metrics.coco.accumulate import Records
-from d2tune.metrics.coco.matching import AreaRange
 from d2tune.metrics.coco.resampling import resample
 from d2tune.metrics.coco.results import InstanceResult, Kind
-from d2tune.metrics.coco.rows import CocoSet
-from d2tune.metrics.coco.scorer import Backend, score_coco, score_set
 from d2tune.metrics.metric import Metric
 
 Figures = dict[str, Metric]
@@ -47,7 +42,7 @@ class ClassScores:
     Attributes:
         name: The class.
         instances: Ground-truth instances, crowds left out.
-        found: Of those, how many a detection of score 0.5 or more covers with an IoU of 0.5 or more.
+        detected: Of those, how many a detection of score 0.5 or more covers with an IoU of 0.5 or more.
         false: Detections of score 0.5 or more that cover none.
         metrics: COCO's twelve figures of each kind.
         best_f1: The score from which on detections are best believed, and what it gives at IoU 0.5.
@@ -56,11 +51,23 @@ class ClassScores:
 
     name: str
     instances: int
-    found: int
+    detected: int
     false: int
     metrics: dict[Kind, Figures]
     best_f1: OperatingPoint
     precise: OperatingPoint
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict of the same; ``detected`` is called ``found`` there."""
+        return {
+            "name": self.name,
+            "instances": self.instances,
+            "found": self.detected,
+            "false": self.false,
+            "metrics": {kind: _plain(values) for kind, values in self.metrics.items()},
+            "best_f1": asdict(self.best_f1),
+            "precise": asdict(self.precise),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +106,7 @@ class InstanceMetrics:
         return {
             "images": self.images,
             "metrics": {kind: _plain(figures) for kind, figures in self.metrics.items()},
-            "classes": [
-                asdict(row) | {"metrics": {kind: _plain(figures) for kind, figures in row.metrics.items()}}
-                for row in self.classes
-            ],
+            "classes": [row.to_json() for row in self.classes],
             "replicates": self.replicates,
         }
 
@@ -115,7 +119,8 @@ class InstanceMetrics:
 
         classes = tuple(
             ClassScores(
-                **{key: row[key] for key in ("name", "instances", "found", "false")},
+                **{key: row[key] for key in ("name", "instances", "false")},
+                detected=row["found"],
                 metrics=figures(row["metrics"]),
                 best_f1=OperatingPoint(**row["best_f1"]),
                 precise=OperatingPoint(**row["precise"]),
@@ -129,29 +134,10 @@ def _plain(figures: Figures) -> dict[str, Any]:
     return {name: one.to_json() for name, one in figures.items()}
 
 
-def score(
-    dataset: Dataset, results: Sequence[dict[str, Any]], *, kinds: Sequence[Kind] = ("bbox", "segm")
-) -> InstanceMetrics:
-    """Score detections against a dataset, as pycocotools defines it, without intervals.
-
-    Args:
-        dataset: The ground truth; its category and image ids are the results'.
-        results: Detections in COCO's results format.
-        kinds: What to score.
-    """
-    return metrics_of(score_coco(to_coco(dataset), results, kinds=kinds))
-
-
-def metrics_of(result: InstanceResult, *, counted: InstanceResult | None = None) -> InstanceMetrics:
-    """The figures of a result with what follows from its records.
-
-    Args:
-        result: From scoring.
-        counted: A result of the same detections with records, where ``result`` has none.
-    """
+def metrics_of(result: InstanceResult) -> InstanceMetrics:
+    """The metrics of a result with what follows from its records."""
     kind: Kind = next(kind for kind in ("segm", "bbox", "boundary") if kind in result.kinds)
-    records = (counted or result).kinds[kind].records
-    assert records is not None
+    records = result.kinds[kind].records
     rows = []
     for number, row in enumerate(result.kinds[kind].classes):
         curve, found, false = _at_half(records, number)
@@ -180,7 +166,7 @@ def detections_of(records: Records, number: int) -> tuple[Any, Any, Any]:
 
 def replicates_for(result: InstanceResult) -> int:
     """How many draws of the images a bootstrap of this result takes: `REPLICATES`, or fewer for very many images."""
-    largest = max((len(part.records.score) for part in result.kinds.values() if part.records is not None), default=0)
+    largest = max((len(part.records.score) for part in result.kinds.values()), default=0)
     return int(np.clip(_DETECTIONS_DRAWN // max(largest, 1), 100, REPLICATES))
 
 
@@ -196,7 +182,7 @@ def with_intervals(metrics: InstanceMetrics, result: InstanceResult, *, seed: in
     overall: dict[Kind, Figures] = {}
     by_class: list[dict[Kind, Figures]] = [{} for _ in metrics.classes]
     for kind, part in result.kinds.items():
-        if part.records is None or not result.image_ids or not metrics.classes:
+        if not result.image_ids or not metrics.classes:
             overall[kind] = metrics.metrics[kind]
             for number, row in enumerate(metrics.classes):
                 by_class[number][kind] = row.metrics[kind]
@@ -227,12 +213,3 @@ def _spanned(figures: Figures, spans: Mapping[str, bootstrap.Interval], prefix: 
         has_span = one.value is not None and span is not None
         spanned[name] = replace(one, low=span.low, high=span.high) if has_span and span is not None else one
     return spanned
-
-
-def counted_result(
-    data: CocoSet, *, kinds: Sequence[Kind], ranges: Sequence[AreaRange], backend: Backend
-) -> InstanceResult | None:
-    """The same detections matched here, where ``backend`` keeps what it matched to itself."""
-    if backend != "faster-coco-eval":
-        return None
-    return score_set(data, kinds=kinds, area_ranges=ranges)

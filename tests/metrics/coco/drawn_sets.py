@@ -1,19 +1,12 @@
-"""Small COCO data sets drawn at random, with all that makes scoring hard; and what pycocotools says about them."""
+"""Small COCO data sets drawn at random, with all that makes scoring hard."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
 from typing import Any
 
 import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-
-from tests.metrics.overlap.test_boundary import paper_boundary
 
 Drawn = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -113,47 +106,3 @@ def disturbed(draw: np.random.Generator, mask: np.ndarray) -> np.ndarray:
         half[: mask.shape[0] // 2] = False
         return half
     return mask
-
-
-class DirectBoundaryEval(COCOeval):
-    """Boundary AP by the book: every boundary is eroded step by step, every pair counted pixel by pixel."""
-
-    def computeIoU(self, imgId: int, catId: int) -> Any:
-        iou = super().computeIoU(imgId, catId)
-        found, truth = self._dts[imgId, catId], self._gts[imgId, catId]
-        order = np.argsort([-row["score"] for row in found], kind="mergesort")[:100]
-        if len(iou):
-            of_truth = [paper_boundary(decode(row["segmentation"]), 0.02) for row in truth]
-            of_found = [paper_boundary(decode(found[at]["segmentation"]), 0.02) for at in order]
-            for g, one in enumerate(of_truth):
-                for d, other in enumerate(of_found):
-                    shared = int((one & other).sum())
-                    if not truth[g]["iscrowd"] and iou[d, g] > 0:
-                        iou[d, g] = min(iou[d, g], shared / int((one | other).sum()))
-        return iou
-
-
-def official(drawn: Drawn, kind: str, *, areas: list[list[float]] | None = None) -> COCOeval:
-    """What pycocotools makes of a set, evaluated, accumulated and summarized."""
-    ground_truth, results = copy.deepcopy(drawn)
-    kept = "bbox" if kind == "bbox" else "segmentation"
-    rows = [{key: row[key] for key in ("image_id", "category_id", "score", kept)} for row in results]
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = ground_truth
-        truth.createIndex()
-        if rows:
-            found = truth.loadRes(rows)
-        else:
-            found = COCO()
-            found.dataset = {**ground_truth, "annotations": []}
-            found.createIndex()
-        evaluator = DirectBoundaryEval if kind == "boundary" else COCOeval
-        evaluation = evaluator(truth, found, "bbox" if kind == "bbox" else "segm")
-        if areas is not None:
-            evaluation.params.areaRng = areas
-            evaluation.params.areaRngLbl = ["all", "small", "medium", "large", *map(str, range(4, len(areas)))]
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -12,11 +14,16 @@ import pytest
 import torch
 
 from d2tune.annotations.model.dataset import Category
+from d2tune.metrics.analysis.analysis import analyze, size_ranges
 from d2tune.metrics.coco.accumulate import NAMES, Records
 from d2tune.metrics.coco.matching import COCO_AREAS, AreaRange
 from d2tune.metrics.coco.results import KINDS, InstanceResult
-from d2tune.metrics.coco.scorer import Found, InstanceScorer, Truth, score_coco
-from tests.metrics.coco.drawn_sets import Drawn, decode, drawn_set, encode, official
+from d2tune.metrics.coco.rows import read_coco
+from d2tune.metrics.coco.scorer import Detections, GroundTruth, InstanceScorer, score_coco
+from d2tune.metrics.coco.summary import metrics_of, with_intervals
+from tests.metrics.coco.drawn_sets import Drawn, decode, drawn_set, encode
+from tests.metrics.coco.oracle import LargeBoundaryEval, official, official_result
+from tests.metrics.grids import seeds
 
 SETS = 200
 BLOCK = 20
@@ -42,7 +49,7 @@ def known(seed: int) -> tuple[Drawn, Expected]:
 def scored(drawn: Drawn, way: str, **options: Any) -> InstanceResult:
     if way == "runs":
         return score_coco(*drawn, **options)
-    return score_coco(*drawn, backend="device", device=way.split()[-1], **options)
+    return score_coco(*drawn, device=way.split()[-1], **options)
 
 
 def streamed(drawn: Drawn, device: str | None, masks_on: str) -> InstanceResult:
@@ -64,7 +71,9 @@ def streamed(drawn: Drawn, device: str | None, masks_on: str) -> InstanceResult:
         boxes = np.array(column(own, "bbox")).reshape(-1, 4)
         rest = (column(own, "category_id"), column(own, "area"), column(own, "iscrowd"))
         detections = (column(found, "category_id"), column(found, "score"), column(found, "bbox"))
-        scorer.add(image["id"], Truth(*rest, boxes, tensor(own, image)), Found(*detections, tensor(found, image)))
+        scorer.add(
+            image["id"], GroundTruth(*rest, boxes, tensor(own, image)), Detections(*detections, tensor(found, image))
+        )
     return scorer.result()
 
 
@@ -140,28 +149,31 @@ def assert_same_records(one: Records, other: Records) -> None:
         assert np.array_equal(mine, theirs), name
 
 
-def test_the_other_backends() -> None:
-    for seed in range(25):
-        drawn, expected = known(seed)
-        mine = score_coco(*drawn)
-        reference = score_coco(*drawn, backend="pycocotools")
-        assert_equal(reference, expected, seed)
-        for kind in KINDS:
-            assert reference.kinds[kind].classes == mine.kinds[kind].classes
-            records, own = reference.kinds[kind].records, mine.kinds[kind].records
-            assert records is not None and own is not None
-            assert_same_records(records, own)
+@pytest.mark.parametrize("seed", seeds(25))
+def test_matches_and_rows_of_classes_are_pycocotools_own(seed: int) -> None:
+    drawn = drawn_set(seed)
+    mine = score_coco(*drawn)
+    for kind in KINDS:
+        reference = official_result(official(drawn, kind), drawn)
+        assert reference.classes == mine.kinds[kind].classes
+        assert_same_records(reference.records, mine.kinds[kind].records)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_faster_coco_eval_but_for_rounding(seed: int) -> None:
-    """It leaves out the 2.2e-16 that pycocotools adds to a divisor, so that some quotients end in another bit."""
-    drawn, expected = known(seed)
-    result = score_coco(*drawn, backend="faster-coco-eval")
-    for kind, (arrays, _) in expected.items():
-        curves = result.kinds[kind].curves
-        assert np.allclose(curves.precision, arrays["precision"], rtol=0, atol=2.3e-16)
-        assert np.array_equal(curves.recall, arrays["recall"]) and np.array_equal(curves.scores, arrays["scores"])
+def test_what_follows_from_matches_is_the_same_for_bitmaps_and_for_pycocotools() -> None:
+    """Thresholds, intervals, error types, calibration and sizes as JSON."""
+    drawn = drawn_set(2)
+    data = read_coco(*drawn, KINDS)
+    ranges = size_ranges(data)
+    areas = [[one.low_px2, one.high_px2] for one in ranges]
+    mine = score_coco(*drawn, area_ranges=ranges)
+    reference = replace(
+        mine, kinds={kind: official_result(official(drawn, kind, areas=areas), drawn, areas=ranges) for kind in KINDS}
+    )
+    contents = []
+    for result in (mine, score_coco(*drawn, device="cpu", area_ranges=ranges), reference):
+        metrics = with_intervals(metrics_of(result), result)
+        contents.append(json.dumps([metrics.to_json(), analyze(data, result, metrics).to_json()]))
+    assert contents[0] == contents[1] == contents[2]
 
 
 @pytest.mark.slow
@@ -184,12 +196,11 @@ def test_large_images(way: str) -> None:
         moved = disc(center + draw.normal(0, radius / 30, 2), radius * draw.uniform(0.95, 1.05))
         rest = {"bbox": [0.0, 0.0, 10.0, 9.0 * number], "score": float(draw.random())}
         results.append({**base, **rest, "segmentation": encode(moved)})
-    reference = score_coco(truth, results, backend="pycocotools")
     mine = scored((truth, results), way)
     for kind in KINDS:
-        one, other = reference.kinds[kind], mine.kinds[kind]
-        assert one.metrics == other.metrics
-        assert np.array_equal(one.curves.precision, other.curves.precision)
+        reference = official_result(official((truth, results), kind, boundary_eval=LargeBoundaryEval), (truth, results))
+        assert reference.metrics == mine.kinds[kind].metrics
+        assert np.array_equal(reference.curves.precision, mine.kinds[kind].curves.precision)
     assert mine.kinds["boundary"].metrics["AP"].value != mine.kinds["segm"].metrics["AP"].value
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from d2tune.metrics.analysis.operating_points import (
+from d2tune.metrics.coco.operating_points import (
     PrecisionRecall,
     best_f1,
     calibration,
