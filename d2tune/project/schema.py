@@ -98,9 +98,7 @@ class Data(Section):
     val: str | Annotated[float, Field(gt=0, lt=1)] = "val"
     annotations: str = "."
     images: str | None = None
-    format: Literal[
-        "auto", "labelme", "via", "coco", "panoptic", "voc", "voc-masks", "masks", "rle", "label_images"
-    ] = "auto"
+    format: Format = "auto"
     label_images: LabelImages = LabelImages()
     csv_preset: Literal["carvana", "airbus", "severstal"] | None = None
     background: str | None = None
