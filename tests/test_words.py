@@ -37,10 +37,13 @@ class Word(NamedTuple):
 
 
 class Allowed(NamedTuple):
-    """A name, or words of a text, that may stand in files of a glob; upper case counts."""
+    """A name, or words of a text, that may stand in the files of some globs; upper case counts."""
 
     pattern: str
-    where: str
+    globs: tuple[str, ...]
+
+    def covers(self, file: str) -> bool:
+        return any(fnmatchcase(file, glob) for glob in self.globs)
 
 
 class Text(NamedTuple):
@@ -75,9 +78,7 @@ def words() -> tuple[Word, ...]:
 def exceptions() -> tuple[Allowed, ...]:
     """What the glossary's table of exceptions lists."""
     rows = table("allowed")
-    return tuple(
-        Allowed(name, where) for names, places, _ in rows for name in quoted(names) for where in quoted(places)
-    )
+    return tuple(Allowed(name, tuple(quoted(globs))) for names, globs, _ in rows for name in quoted(names))
 
 
 def table(first_heading: str) -> list[list[str]]:
@@ -115,9 +116,9 @@ def in_text(text: Text, lines: list[str], file: str) -> Iterator[Hit]:
     """The words to avoid in a text of a file with these lines."""
     allowed = [
         span.span()
-        for name, where in exceptions()
-        if fnmatchcase(file, where)
-        for span in re.finditer(expression(name), text.text)
+        for exception in exceptions()
+        if exception.covers(file)
+        for span in re.finditer(expression(exception.pattern), text.text)
     ]
     for match in all_phrases().finditer(text.text):
         if not any(start <= match.start() and match.end() <= end for start, end in allowed):
@@ -136,7 +137,7 @@ def line_of(match: re.Match[str], text: Text, lines: list[str]) -> int:
 
 def in_name(name: str, line: int, file: str) -> Iterator[Hit]:
     """The words to avoid in a name: in its words, or in all of it where a pattern has an underscore."""
-    if any(fnmatchcase(name, allowed) and fnmatchcase(file, where) for allowed, where in exceptions()):
+    if any(fnmatchcase(name, exception.pattern) and exception.covers(file) for exception in exceptions()):
         return
     subwords = {subword.lower() for subword in SUBWORD.findall(name)}
     for word in words():
@@ -150,8 +151,8 @@ def in_file(path: Path, root: Path = ROOT) -> list[Hit]:
     lines = source.splitlines()
     hits = [hit for place in Path(file).with_suffix("").parts for hit in in_name(place, 1, file)]
     if path.suffix != ".py":
-        text = own_text(source) if Path(file) == GLOSSARY else source
-        return [*hits, *in_text(Text(text, 1, text.count("\n") + 1), lines, file)]
+        document = own_text(source) if Path(file) == GLOSSARY else source
+        return [*hits, *in_text(Text(document, 1, document.count("\n") + 1), lines, file)]
     tree = ast.parse(source)
     for name, line in defined_names(tree):
         if name.startswith("test_"):  # a sentence
@@ -286,7 +287,7 @@ def test_each_exception_is_needed() -> None:
         if Path(file) == GLOSSARY:
             source = own_text(source)
         names = {name for name, _ in defined_names(ast.parse(source))} if path.suffix == ".py" else set()
-        for allowed in [allowed for allowed in unneeded if fnmatchcase(file, allowed.where)]:
+        for allowed in [allowed for allowed in unneeded if allowed.covers(file)]:
             if re.search(expression(allowed.pattern), source) or any(fnmatchcase(n, allowed.pattern) for n in names):
                 unneeded.remove(allowed)
     assert not unneeded

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
+import logging
 import os
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from d2tune.errors import DataError, nearest
 from d2tune.files import sha256_file
 
 NAMES = ("balloon",)
-TIMEOUT_S = 30.0
-_BLOCK_BYTES = 1 << 18
+_SCHEMES = ("https", "http", "file")
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,7 @@ def fetch(name: str, out: str | Path, *, url: str | None = None, force: bool = F
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            archive = Path(temporary, "archive.zip")
-            _download(source, archive, folder=folder)
+            archive = _download(source, Path(temporary), folder=folder)
             _extract(archive, manifest, Path(temporary, "new"), source=source)
             _put_in_place(Path(temporary, "new"), folder, aside=Path(temporary, "old"))
     except OSError as error:
@@ -128,33 +126,43 @@ def _is_complete(folder: Path, manifest: _Manifest) -> bool:
     return all(fits(file) for file in manifest.files)
 
 
-def _download(source: str, target: Path, *, folder: Path) -> None:
+def _download(source: str, temporary: Path, *, folder: Path) -> Path:
+    """The archive on this machine: downloaded into ``temporary``, or the local file of a ``file:`` address.
+
+    The files in it are checked one by one afterwards, so the archive needs no hash of its own.
+    """
+    scheme = source.partition(":")[0].lower()
+    if scheme not in _SCHEMES:
+        raise DataError("the address is not valid", file=source, expected=" or ".join(f"{s}://..." for s in _SCHEMES))
     by_hand = f"Without network here, fetch it elsewhere, unzip it and put its train/ and val/ into {folder}"
+    if scheme == "file":
+        archive = Path(url2pathname(urlsplit(source).path))
+        if not archive.is_file():
+            raise DataError("the archive does not exist", file=source, hint=by_hand)
+        return archive
+    import pooch
+    from requests.exceptions import ChunkedEncodingError, HTTPError
+
+    pooch.get_logger().setLevel(logging.WARNING)  # it advises to note the hash of the archive
     try:
-        with urllib.request.urlopen(source, timeout=TIMEOUT_S) as response:
-            _copy(response, target)
-    except urllib.error.HTTPError as error:
-        found = f"HTTP {error.code} {error.reason}"
-        raise DataError("the archive is not there", file=source, found=found, hint=by_hand) from error
-    except (http.client.HTTPException, ValueError, OSError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise DataError(f"the archive could not be downloaded: {reason}", file=source, hint=by_hand) from error
+        bar = sys.stderr.isatty()
+        return Path(pooch.retrieve(source, known_hash=None, fname="archive.zip", path=temporary, progressbar=bar))
+    except HTTPError as error:
+        found = None if error.response is None else f"HTTP {error.response.status_code} {error.response.reason}"
+        raise DataError("the archive does not exist", file=source, found=found, hint=by_hand) from error
+    except ChunkedEncodingError as error:
+        message = f"the connection broke off before the end of the archive: {_innermost(error)}"
+        raise DataError(message, file=source, hint=by_hand) from error
+    except (ValueError, OSError) as error:
+        message = f"the archive could not be downloaded: {_innermost(error)}"
+        raise DataError(message, file=source, hint=by_hand) from error
 
 
-def _copy(response: http.client.HTTPResponse, target: Path) -> None:
-    from tqdm import tqdm
-
-    length = response.headers.get("Content-Length")
-    total = int(length) if length else None
-    bar = tqdm(total=total, unit="B", unit_scale=True, desc=target.name, disable=not sys.stderr.isatty())
-    received = 0
-    with bar, target.open("wb") as stream:
-        while block := response.read(_BLOCK_BYTES):
-            stream.write(block)
-            received += len(block)
-            bar.update(len(block))
-    if total is not None and received != total:
-        raise http.client.HTTPException(f"it broke off after {received} of {total} bytes")
+def _innermost(error: BaseException) -> BaseException:
+    """The error that began a chain: "Connection refused" below three of the HTTP library."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _extract(archive: Path, manifest: _Manifest, folder: Path, *, source: str) -> None:

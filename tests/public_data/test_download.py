@@ -133,6 +133,20 @@ def test_no_network_names_the_address_and_the_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("address", ["balloon.zip", "ftp://127.0.0.1/balloon.zip", "http://[::balloon.zip"])
+def test_an_address_that_is_not_valid_is_named(tmp_path, address):
+    with pytest.raises(DataError) as caught:
+        fetch("balloon", tmp_path / "out", url=address)
+    assert str(caught.value).startswith(f"{address}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_local_archive_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(DataError, match="the archive does not exist"):
+        fetch("balloon", tmp_path / "out", url=(tmp_path / "none.zip").as_uri())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_half_an_archive_is_named(served, tmp_path):
     half = tmp_path / "half.zip"
     half.write_bytes((served[1] / "good.zip").read_bytes()[:100_000])
