@@ -4,7 +4,7 @@ SHELL := bash
 PROJECT ?= balloon
 PYTHON ?= python3
 VENV ?= .venv
-# Any pip requirement (name, URL, wheel or folder) instead of the Detectron2 that the project builds for itself.
+# Any pip requirement (name, URL, wheel, or folder with a checkout) instead of the Detectron2 0.6 that d2tune builds.
 DETECTRON2 ?=
 # The downloaded sdist of that Detectron2, where there is no package index.
 SDIST ?=
@@ -42,7 +42,7 @@ endif
 $(READY): $(PY) pyproject.toml setup.py $(CONSTRAINTS) $(wildcard d2tune/install/*.py)
 	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) pip setuptools wheel
 	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-build-isolation --editable ".[dev]"
-	$(PY) -m d2tune.install.detectron2 $(if $(DETECTRON2),--requirement "$(DETECTRON2)") $(if $(SDIST),--sdist "$(SDIST)")
+	$(D2TUNE) setup $(if $(DETECTRON2),--requirement "$(DETECTRON2)") $(if $(SDIST),--sdist "$(SDIST)")
 	@touch $@
 
 $(PY):
@@ -89,7 +89,7 @@ predict: $(READY)  ## run the project's latest model on SRC=image or folder
 	$(D2TUNE) predict $(YAML) $(SRC) $(ARGS)
 
 demo: $(READY)  ## the whole journey on rendered photos, in under 15 minutes
-	[ -e datasets/demo/labels.txt ] || $(D2TUNE) sample balloon --out datasets/demo --images 120
+	[ -e datasets/demo ] || [ -e datasets/demo-sample ] || $(D2TUNE) sample balloon --out datasets/demo-sample --images 120
 	$(D2TUNE) convert projects/demo.yaml
 	$(D2TUNE) train projects/demo.yaml $(ARGS)
 

@@ -32,9 +32,10 @@ NETWORK_TIMEOUT_S = 3.0
 LOW_MEMORY_BYTES = 4 * 2**30
 LOW_DISK_BYTES = 5 * 2**30
 
-_SETUP = "Run: make setup"
+_INSTALL = "Install d2tune again with pip, or in a checkout run: make setup"
+_SETUP = "Run: d2tune setup"
 _LIBRARIES = {
-    # Module, and the distribution that brings it, of what training cannot do without.
+    # Module, and the distribution that has it, of what training needs.
     "numpy": "numpy",
     "cv2": "opencv-python-headless",
     "PIL": "pillow",
@@ -50,13 +51,13 @@ _LIBRARIES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One thing looked at.
+    """One property of the environment or the machine.
 
     Attributes:
-        name: What was looked at.
-        value: What was found, in a few words.
+        name: Its name.
+        value: Its value, in a few words.
         state: ``ok``; ``warn`` where something useful is missing; ``fail`` where training cannot run.
-        remedy: What to do about it, None where nothing need be done.
+        remedy: What to do about it, None where nothing is to be done.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was looked at, in the order in which it is shown."""
+    """All rows, in the order in which they are shown."""
 
     rows: tuple[Row, ...]
 
@@ -78,12 +79,12 @@ class Report:
 
 
 def examine(*, folder: str | Path = ".") -> Report:
-    """Look at the environment and the machine; takes a few seconds, never raises.
+    """Examine the environment and the machine; takes a few seconds, never raises.
 
     Args:
-        folder: The project folder, where Labelme's environment and the disk are looked at.
+        folder: The project folder, for Labelme's environment and the free disk space.
     """
-    # The two slow outside questions run while torch is imported here.
+    # These two are slow and run while torch is imported here.
     detectron2 = _Later(_detectron2)
     answers = _Later(weights)
     place = Path(folder)
@@ -121,7 +122,7 @@ def format_report(report: Report) -> str:
 
 
 def torchvision_for(torch_version: str) -> str | None:
-    """The torchvision release, as ``major.minor``, that belongs to a torch release; None where it is not known.
+    """The torchvision release, as ``major.minor``, that belongs to a torch release; None where it is unknown.
 
     Since 2.0 they are released in pairs, 2.0 with 0.15, 2.1 with 0.16 and so on.
     """
@@ -141,7 +142,7 @@ def labelme_command(folder: str | Path = ".") -> Path | None:
 
 
 class _Later:
-    """A row that is worked out in a thread of its own, and given up where it takes too long."""
+    """A row that is computed in its own thread, with a time limit."""
 
     def __init__(self, look: Callable[[], Row]) -> None:
         self._found: list[Row] = []
@@ -157,15 +158,15 @@ class _Later:
 
 
 def _guarded(name: str, look: Callable[[], Row], *, needed: bool = True) -> Row:
-    """The row, or the reason why it could not be worked out: a broken package may raise anything on import."""
+    """The row, or the reason why it could not be computed: a broken package may raise anything on import."""
     try:
         return look()
     except ModuleNotFoundError as error:
         if not needed:
-            return Row(name, f"not known without {error.name}", "warn")
-        return Row(name, f"{error.name} is not installed", "fail", _SETUP)
+            return Row(name, f"unknown, because {error.name} is not installed", "warn")
+        return Row(name, f"{error.name} is not installed", "fail", _INSTALL)
     except Exception as error:
-        return Row(name, f"{type(error).__name__}: {' '.join(str(error).split())}"[:200], "fail", _SETUP)
+        return Row(name, f"{type(error).__name__}: {' '.join(str(error).split())}"[:200], "fail", _INSTALL)
 
 
 def _python() -> Row:
@@ -177,7 +178,7 @@ def _d2tune() -> Row:
     try:
         version = importlib.metadata.version("d2tune")
     except importlib.metadata.PackageNotFoundError:
-        return Row("d2tune", f"not installed, run from {place}", "warn", _SETUP)
+        return Row("d2tune", f"not installed, run from {place}", "warn", _INSTALL)
     return Row("d2tune", f"{version} in {place}")
 
 
@@ -204,7 +205,7 @@ def _torchvision() -> Row:
     import torch
 
     expected = torchvision_for(torch.__version__)
-    remedy = f"Install torchvision {expected} for torch {torch.__version__}" if expected else _SETUP
+    remedy = f"Install torchvision {expected} for torch {torch.__version__}" if expected else _INSTALL
     try:
         import torchvision
 
@@ -215,17 +216,19 @@ def _torchvision() -> Row:
         return Row("torchvision", f"does not work with torch {torch.__version__}: {error}", "fail", remedy)
     version = torchvision.__version__
     if expected is not None and not version.startswith(f"{expected}."):
-        return Row("torchvision", f"{version}, but torch {torch.__version__} belongs to {expected}", "fail", remedy)
-    return Row("torchvision", f"{version}, fits torch")
+        return Row(
+            "torchvision", f"{version} does not match torch {torch.__version__}, which needs {expected}", "fail", remedy
+        )
+    return Row("torchvision", f"{version}, matches torch")
 
 
 def _libraries() -> Row:
     missing = [brings for module, brings in _LIBRARIES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        return Row("libraries", f"missing: {', '.join(missing)}", "fail", _SETUP)
+        return Row("libraries", f"missing: {', '.join(missing)}", "fail", _INSTALL)
     opencv = [name for name in ("opencv-python", "opencv-python-headless", "opencv-contrib-python") if _version(name)]
     if len(opencv) > 1:
-        remedy = f"Keep one: pip uninstall {' '.join(opencv)}, then make setup"
+        remedy = f"Keep one: pip uninstall {' '.join(opencv)}, then pip install opencv-python-headless"
         return Row("libraries", f"two OpenCV wheels overwrite each other: {', '.join(opencv)}", "warn", remedy)
     names = ("numpy", "opencv-python-headless", "pillow", "pycocotools", "timm")
     return Row("libraries", ", ".join(f"{name} {_version(name)}" for name in names if _version(name)))
@@ -284,12 +287,12 @@ def _head(url: str) -> str:
 def _labelme(folder: Path) -> Row:
     command = labelme_command(folder)
     if command is None:
-        return Row("Labelme", "not installed; `make annotate` installs it on its first use", "warn")
+        return Row("Labelme", "not installed; in a checkout `make annotate` installs it on its first use", "warn")
     return Row("Labelme", str(command))
 
 
 def wandb() -> Row:
-    """Whether Weights & Biases is installed and knows who the user is."""
+    """Whether Weights & Biases is installed and the user is logged in."""
     version = _version("wandb")
     if version is None:
         return Row("W&B", "not installed; runs are logged to TensorBoard only", "warn")
@@ -298,7 +301,7 @@ def wandb() -> Row:
         return Row("W&B", f"{version}, WANDB_MODE={mode}")
     if os.environ.get("WANDB_API_KEY") or _logged_in():
         return Row("W&B", f"{version}, logged in")
-    return Row("W&B", f"{version}, not logged in; off unless asked for (`wandb login`, or WANDB_MODE=offline)")
+    return Row("W&B", f"{version}, not logged in and not used by default (`wandb login`, or WANDB_MODE=offline)")
 
 
 def _logged_in() -> bool:
@@ -322,7 +325,7 @@ def _disk(folder: Path) -> Row:
     usage = shutil.disk_usage(folder)
     value = f"{_gib(usage.free)} free of {_gib(usage.total)}"
     if usage.free < LOW_DISK_BYTES:
-        return Row("disk", value, "warn", "Free some: the environment takes 6 GiB, a run 1 GiB or more")
+        return Row("disk", value, "warn", "Free disk space: the environment takes 6 GiB, a run 1 GiB or more")
     return Row("disk", value)
 
 

@@ -40,8 +40,9 @@ def venv(folder):
 def test_it_works_where_nothing_is_installed(tmp_path):
     found = examine_with(venv(tmp_path / "bare"), tmp_path)
     assert found["ok"] is False
-    for name in ("torch", "torchvision", "libraries", "Detectron2"):
-        assert found["rows"][name][1:] == ["fail", "Run: make setup"]
+    for name in ("torch", "torchvision", "libraries"):
+        assert found["rows"][name][1:] == ["fail", "Install d2tune again with pip, or in a checkout run: make setup"]
+    assert found["rows"]["Detectron2"][1:] == ["fail", "Run: d2tune setup"]
     assert found["rows"]["memory"][1] == "warn"
     assert found["text"].splitlines()[-1] == "Training cannot run here: torch, torchvision, libraries, Detectron2."
 
@@ -57,7 +58,7 @@ def test_it_names_detectron2_where_only_that_is_missing(tmp_path):
     found = examine_with(python, tmp_path)
     assert found["ok"] is False
     assert [name for name, row in found["rows"].items() if row[1] == "fail"] == ["Detectron2"]
-    assert found["rows"]["Detectron2"] == ["not installed", "fail", "Run: make setup"]
+    assert found["rows"]["Detectron2"] == ["not installed", "fail", "Run: d2tune setup"]
 
 
 @pytest.mark.slow

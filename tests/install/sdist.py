@@ -4,17 +4,17 @@ import functools
 import tempfile
 from pathlib import Path
 
-from d2tune.install import detectron2 as installer
+from d2tune.install import sources
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="d2tune-test-sdist-")
 
 
 @functools.cache
 def real_sdist() -> Path:
-    return installer.download_sdist(Path(_FOLDER.name))
+    return sources.download_sdist(Path(_FOLDER.name))
 
 
 @functools.cache
 def unpacked_sdist() -> Path:
-    """The sdist as it is, not mended; not to be written to."""
-    return installer.unpack(real_sdist(), Path(_FOLDER.name, "as-it-is"))
+    """The sdist without any fix; not to be written to."""
+    return sources.unpack(real_sdist(), Path(_FOLDER.name, "as-it-is"))

@@ -16,8 +16,8 @@ MAY_ASK_FOR_THE_OPERATORS = {"detectron2/utils/compiled.py", "detectron2/utils/c
 
 
 @pytest.fixture(scope="module")
-def mended(tmp_path_factory):
-    root = tmp_path_factory.mktemp("mended") / "source"
+def fixed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("fixed") / "source"
     shutil.copytree(unpacked_sdist(), root)
     compatibility.apply(root)
     return root
@@ -27,47 +27,47 @@ def python_files(root):
     return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in root.rglob("*.py")}
 
 
-def test_what_stops_the_import_is_in_the_sdist_and_gone_after_mending(mended):
+def test_what_stops_the_import_is_in_the_sdist_and_gone_after_the_fixes(fixed):
     before = {name for name, text in python_files(unpacked_sdist()).items() if NO_LONGER_THERE.search(text)}
-    after = {name for name, text in python_files(mended).items() if NO_LONGER_THERE.search(text)}
+    after = {name for name, text in python_files(fixed).items() if NO_LONGER_THERE.search(text)}
     assert len(before) > 10
     assert after <= MAY_ASK_FOR_THE_OPERATORS
 
 
-def test_only_the_listed_files_change(mended):
-    before, after = python_files(unpacked_sdist()), python_files(mended)
+def test_only_the_listed_files_change(fixed):
+    before, after = python_files(unpacked_sdist()), python_files(fixed)
     changed = {name for name in after if before.get(name) != after[name]}
-    assert changed == {mend.file for mend in compatibility.MENDS} | {
+    assert changed == {fix.file for fix in compatibility.FIXES} | {
         addition.file for addition in compatibility.ADDITIONS
     }
 
 
-def test_the_mended_files_are_python(mended):
-    for name, text in python_files(mended).items():
+def test_the_fixed_files_are_python(fixed):
+    for name, text in python_files(fixed).items():
         compile(text, name, "exec")
 
 
 def test_every_entry_has_a_reason():
-    assert all(len(entry.reason) > 20 for entry in (*compatibility.MENDS, *compatibility.ADDITIONS))
+    assert all(len(entry.reason) > 20 for entry in (*compatibility.FIXES, *compatibility.ADDITIONS))
 
 
-@pytest.mark.parametrize("mend", compatibility.MENDS, ids=lambda mend: f"{mend.file}:{mend.old.strip()[:30]}")
+@pytest.mark.parametrize("fix", compatibility.FIXES, ids=lambda fix: f"{fix.file}:{fix.old.strip()[:30]}")
 @pytest.mark.parametrize("change", ["gone", "once more"])
-def test_a_changed_text_stops_the_build_and_is_named(tmp_path, mend, change):
-    text = (unpacked_sdist() / mend.file).read_text(encoding="utf-8")
-    path = tmp_path / mend.file
+def test_a_changed_text_stops_the_build_and_is_named(tmp_path, fix, change):
+    text = (unpacked_sdist() / fix.file).read_text(encoding="utf-8")
+    path = tmp_path / fix.file
     path.parent.mkdir(parents=True)
-    changed = text.replace(mend.old, "", 1) if change == "gone" else text + mend.old
+    changed = text.replace(fix.old, "", 1) if change == "gone" else text + fix.old
     path.write_text(changed, encoding="utf-8")
     with pytest.raises(MachineError) as caught:
-        compatibility.apply(tmp_path, mends=(mend,), additions=())
-    assert mend.file in str(caught.value)
-    assert mend.old.strip().splitlines()[0].strip()[:20] in str(caught.value)
+        compatibility.apply(tmp_path, fixes=(fix,), additions=())
+    assert fix.file in str(caught.value)
+    assert fix.old.strip().splitlines()[0].strip()[:20] in str(caught.value)
     assert path.read_text(encoding="utf-8") == changed
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(MachineError, match=re.escape(compatibility.MENDS[0].file)):
+    with pytest.raises(MachineError, match=re.escape(compatibility.FIXES[0].file)):
         compatibility.apply(tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_an_addition_never_replaces_a_file(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text("", encoding="utf-8")
     with pytest.raises(MachineError, match=re.escape(compatibility.ADDITIONS[0].file)):
-        compatibility.apply(tmp_path, mends=())
+        compatibility.apply(tmp_path, fixes=())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_panoptic_ids_of_one_color(rgb, segment):
     assert names["id2rgb"](segment) == list(rgb)
 
 
-def test_panoptic_ids_of_a_image():
+def test_panoptic_ids_of_an_image():
     names: dict = {}
     exec(compatibility.PANOPTIC_IDS_PY, names)
     ids = np.array([[0, 7], [70_000, 2**24 - 1]])

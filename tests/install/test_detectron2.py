@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 
 from d2tune.errors import MachineError
-from d2tune.install import compatibility
+from d2tune.install import compatibility, sources
 from d2tune.install import detectron2 as installer
-from tests.install.sdist import real_sdist
+from d2tune.install.wheel import make_wheel, make_wheel_of_checkout
+from tests.install.sdist import real_sdist, unpacked_sdist
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SETUP = "import sys; from d2tune.cli import main; sys.exit(main(['setup', *sys.argv[1:]]))"
 IMPORTS = (
     "import detectron2, detectron2.model_zoo, detectron2.projects.point_rend, detectron2.projects.deeplab, "
     "detectron2.projects.panoptic_deeplab, detectron2.export"
@@ -101,7 +103,7 @@ assert abs(scores["segm"]["AP"] - 100) < 1e-6 and abs(scores["bbox"]["AP"] - 100
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    return installer.make_wheel(tmp_path_factory.mktemp("wheel"), sdist=real_sdist())
+    return make_wheel(tmp_path_factory.mktemp("wheel"), sdist=real_sdist())
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def bare_venv(tmp_path_factory):
 
 
 def run_installer(python, *arguments, **environment):
-    command = [str(python), "-m", "d2tune.install.detectron2", *map(str, arguments)]
+    command = [str(python), "-c", SETUP, *map(str, arguments)]
     variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
     return subprocess.run(command, capture_output=True, text=True, env=variables)
 
@@ -132,12 +134,12 @@ def test_the_wheel_is_pure_python_and_named_detectron2(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = archive.read("detectron2-0.6.dist-info/METADATA").decode()
-        mended = archive.read("detectron2-0.6.dist-info/MENDS.txt").decode()
+        changes = archive.read("detectron2-0.6.dist-info/COMPATIBILITY.txt").decode()
     assert "\nName: detectron2\nVersion: 0.6\n" in metadata
     assert "Requires-Dist: black" not in metadata
-    assert mended == compatibility.summary()
+    assert changes == compatibility.summary()
     assert "detectron2/model_zoo/configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml" in names
-    assert {f"detectron2/projects/{name}/__init__.py" for name in installer.PROJECTS} <= names
+    assert {f"detectron2/projects/{name}/__init__.py" for name in sources.PROJECTS} <= names
     assert all(name.startswith(("detectron2/", "detectron2-0.6.dist-info/")) for name in names)
 
 
@@ -154,7 +156,7 @@ def test_the_record_of_the_wheel_names_every_file_with_its_hash(wheel):
 
 
 def test_the_same_sdist_gives_the_same_wheel(wheel, tmp_path):
-    assert installer.make_wheel(tmp_path, sdist=real_sdist()).read_bytes() == wheel.read_bytes()
+    assert make_wheel(tmp_path, sdist=real_sdist()).read_bytes() == wheel.read_bytes()
 
 
 @pytest.mark.slow
@@ -189,20 +191,20 @@ def test_the_environment_of_the_tests_imports_it_without_d2tune(tmp_path):
 
 @pytest.mark.slow
 def test_a_wrong_sdist_stops_it_with_one_line(bare_venv, tmp_path):
-    path = tmp_path / installer.SDIST_NAME
+    path = tmp_path / sources.SDIST_NAME
     path.write_bytes(real_sdist().read_bytes() + b"\0")
     done = run_installer(bare_venv, "--sdist", path)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert str(path) in done.stderr
     assert hashlib.sha256(path.read_bytes()).hexdigest() in done.stderr
-    assert installer.SDIST_SHA256 in done.stderr
+    assert sources.SDIST_SHA256 in done.stderr
 
 
 @pytest.fixture
 def index(tmp_path):
     """A package index on this machine: its address, and its folder to put files into."""
-    folder = tmp_path / "index" / installer.SDIST_PROJECT
+    folder = tmp_path / "index" / sources.SDIST_PROJECT
     folder.mkdir(parents=True)
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "index"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -217,8 +219,8 @@ def test_the_index_that_pip_is_configured_for_is_asked_and_not_trusted(bare_venv
     address, folder = index
     link = ""
     if tampered:
-        (folder / installer.SDIST_NAME).write_bytes(b"another file")
-        link = f'<a href="{installer.SDIST_NAME}">{installer.SDIST_NAME}</a>'
+        (folder / sources.SDIST_NAME).write_bytes(b"another file")
+        link = f'<a href="{sources.SDIST_NAME}">{sources.SDIST_NAME}</a>'
     (folder / "index.html").write_text(f"<!DOCTYPE html><html><body>{link}</body></html>", encoding="utf-8")
     # Configured by a file, as a user would, and cut off from every other index.
     configuration = folder.parent / "pip.conf"
@@ -226,13 +228,13 @@ def test_the_index_that_pip_is_configured_for_is_asked_and_not_trusted(bare_venv
     done = run_installer(bare_venv, PIP_CONFIG_FILE=str(configuration), PIP_EXTRA_INDEX_URL="", PIP_FIND_LINKS="")
     assert done.returncode == 1
     error = done.stderr.splitlines()[-1]
-    expected = "not the Detectron2 sdist that d2tune knows" if tampered else f"has {installer.SDIST_NAME}"
+    expected = "not the Detectron2 sdist that d2tune knows" if tampered else f"has {sources.SDIST_NAME}"
     assert error.startswith("error: ") and expected in error
 
 
 def test_a_local_sdist_that_is_not_there_is_named(tmp_path):
     with pytest.raises(MachineError, match="nowhere"):
-        installer.make_wheel(tmp_path, sdist=tmp_path / "nowhere.tar.gz")
+        make_wheel(tmp_path, sdist=tmp_path / "nowhere.tar.gz")
 
 
 @pytest.mark.parametrize("name", ["../evil.py", "a/../../evil.py", "/evil.py", "a\\..\\evil.py"])
@@ -244,7 +246,7 @@ def test_a_name_that_leads_out_of_the_archive_is_refused(tmp_path, name):
         opened.addfile(member, io.BytesIO(b"evil"))
     folder = tmp_path / "inside" / "folder"
     with pytest.raises(MachineError, match="leads out"):
-        installer.unpack(archive, folder)
+        sources.unpack(archive, folder)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [archive]
 
 
@@ -255,27 +257,94 @@ def test_links_are_not_unpacked(tmp_path):
         member.type = tarfile.SYMTYPE
         member.linkname = "/etc/passwd"
         opened.addfile(member)
-    installer.unpack(archive, tmp_path / "folder")
+    sources.unpack(archive, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 
 
 @pytest.mark.parametrize(
-    ("list_of_mends", "import_error", "kept"),
+    ("fixes", "import_error", "kept"),
     [
         (None, None, True),  # Somebody else's, compiled or not.
         (compatibility.summary(), None, True),
         ("an older list", None, False),
+        (compatibility.summary([], [], title=compatibility.OF_A_CHECKOUT), None, True),
         (compatibility.summary(), "ImportError: broken", False),
     ],
 )
-def test_what_works_is_kept(list_of_mends, import_error, kept):
-    assert installer.is_kept(installer.Installed("0.6", "somewhere", False, list_of_mends, import_error)) is kept
+def test_what_works_is_kept(fixes, import_error, kept):
+    assert installer.is_kept(installer.Installed("0.6", "somewhere", False, fixes, import_error)) is kept
+
+
+@pytest.mark.parametrize("name", ["COMPATIBILITY.txt", "MENDS.txt"])
+def test_a_detectron2_that_d2tune_built_is_recognized_under_both_names_of_its_list(name, tmp_path, monkeypatch):
+    (tmp_path / "detectron2").mkdir()
+    (tmp_path / "detectron2" / "__init__.py").write_text("", encoding="utf-8")
+    metadata = tmp_path / "detectron2-0.6.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: detectron2\nVersion: 0.6\n", encoding="utf-8")
+    (metadata / name).write_text("the list of changes", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = installer.installed()
+    assert found is not None and found.fixes == "the list of changes"
+    assert Path(found.folder) == tmp_path / "detectron2"
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """The sdist's files laid out as in upstream's repository, with a C++ source and a compiled extension."""
+    root = tmp_path_factory.mktemp("upstream") / "detectron2"
+    shutil.copytree(unpacked_sdist(), root)
+    shutil.move(root / "detectron2" / "model_zoo" / "configs", root / "configs")
+    (root / "detectron2" / "model_zoo" / "configs").symlink_to(root / "configs")
+    (root / "detectron2" / "layers" / "csrc").mkdir()
+    (root / "detectron2" / "layers" / "csrc" / "vision.cpp").write_text("#error not compiled\n", encoding="utf-8")
+    (root / "detectron2" / "_C.cpython-311-x86_64-linux-gnu.so").write_bytes(b"\x7fELF")
+    (root / "detectron2" / "data" / "build.py").write_text("# fixed upstream\n", encoding="utf-8")
+    return root
+
+
+def test_a_checkout_is_packed_without_its_extension_and_left_as_it_is(wheel, checkout, tmp_path):
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    made = make_wheel_of_checkout(tmp_path, checkout)
+    assert {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()} == before
+    with zipfile.ZipFile(made) as archive, zipfile.ZipFile(wheel) as known:
+        expected = set(known.namelist()) - {"detectron2/utils/compiled.py"}
+        assert set(archive.namelist()) == expected
+        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert texts["detectron2/data/build.py"] == "# fixed upstream\n"
+    assert "panopticapi" not in texts["detectron2/projects/panoptic_deeplab/dataset_mapper.py"]
+    assert "pkg_resources" not in texts["detectron2/model_zoo/model_zoo.py"]
+    assert "from detectron2 import _C" in texts["detectron2/layers/deform_conv.py"]
+    changes = texts["detectron2-0.6.dist-info/COMPATIBILITY.txt"]
+    named = {
+        line.split(":")[0].split(" ")[0] for line in changes.splitlines() if line.startswith(("detectron2/", "pro"))
+    }
+    assert named == {fix.file for fix in compatibility.FIXES if fix.in_main} | {"detectron2/utils/panoptic_ids.py"}
+
+
+def test_the_fixes_of_a_file_are_applied_together_or_not_at_all(checkout, tmp_path):
+    root = sources.copy_checkout(checkout, tmp_path)
+    zoo = root / "detectron2" / "model_zoo" / "model_zoo.py"
+    text = zoo.read_text(encoding="utf-8").replace("import pkg_resources\n", "import pkg_resources as resources\n")
+    zoo.write_text(text, encoding="utf-8")
+    applied, _ = compatibility.apply_where_needed(root)
+    assert zoo.read_text(encoding="utf-8") == text
+    assert "detectron2/model_zoo/model_zoo.py" not in {fix.file for fix in applied} != set()
+
+
+@pytest.mark.parametrize("missing", ["configs", "detectron2/__init__.py", "projects/DeepLab/deeplab"])
+def test_only_the_whole_repository_is_a_checkout(checkout, tmp_path, missing):
+    root = tmp_path / "copy"
+    shutil.copytree(checkout, root, symlinks=True)
+    assert sources.is_checkout(root)
+    shutil.rmtree(root / missing) if (root / missing).is_dir() else (root / missing).unlink()
+    assert not sources.is_checkout(root)
 
 
 @pytest.mark.slow
 def test_a_detectron2_from_elsewhere_is_kept_and_said_to_be(wheel, tmp_path):
     site = unpacked(wheel, tmp_path / "site")
-    (site / "detectron2-0.6.dist-info" / "MENDS.txt").unlink()
+    (site / "detectron2-0.6.dist-info" / "COMPATIBILITY.txt").unlink()
     before = sorted(site.rglob("*.py"))
     done = run_installer(sys.executable, PYTHONPATH=f"{site}{os.pathsep}{REPOSITORY}")
     assert done.returncode == 0, done.stderr

@@ -82,8 +82,8 @@ def test_help_is_the_default_and_names_every_target():
         (("evaluate",), "d2tune eval projects/balloon.yaml"),
         (("predict", "SRC=photo.jpg"), "d2tune predict projects/balloon.yaml photo.jpg"),
         (("annotate",), "d2tune annotate projects/balloon.yaml"),
-        (("setup", "DETECTRON2=a requirement"), 'd2tune.install.detectron2 --requirement "a requirement"'),
-        (("setup", "SDIST=file.tar.gz"), 'd2tune.install.detectron2  --sdist "file.tar.gz"'),
+        (("setup", "DETECTRON2=a requirement"), 'd2tune setup --requirement "a requirement"'),
+        (("setup", "SDIST=file.tar.gz"), 'd2tune setup  --sdist "file.tar.gz"'),
         (("test",), 'pytest -m "not gpu"'),
     ],
 )
