@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,8 @@ from d2tune.annotations.formats.units import Unit
 from d2tune.annotations.geometry.masks import Patch
 from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
 from d2tune.annotations.io.images import ImageFinder, Place, is_file, is_image_name, walk_files
-from d2tune.annotations.io.json_files import read_bytes
+from d2tune.annotations.io.json_files import JsonError, read_bytes
+from d2tune.annotations.io.xml_files import XmlError, parse_xml
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Mask
@@ -86,16 +87,11 @@ def _read_xml(name: str, folders: Folders, labels: Labels) -> Unit:
     unit = Unit(name)
     path = folders.source / name
     try:
-        content = read_bytes(path)
-        if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-            unit.note("error", "bad_xml", "the file declares a document type, which no annotation needs")
-            return unit
-        root = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        unit.note("error", "bad_xml", f"the file is no XML ({error})", line=line, column=column + 1)
+        root = parse_xml(read_bytes(path))
+    except XmlError as error:
+        unit.note("error", "bad_xml", str(error), line=error.line, column=error.column)
         return unit
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, JsonError) as error:
         unit.note("error", "bad_xml", f"the file cannot be read ({error})")
         return unit
     if root.tag != "annotation":
@@ -141,7 +137,7 @@ def find_by_stem(stem: str, search: Iterable[Path], finder: ImageFinder) -> Plac
     return None
 
 
-def _read_object(index: int, element: ElementTree.Element, unit: Unit, labels: Labels) -> None:
+def _read_object(index: int, element: Element, unit: Unit, labels: Labels) -> None:
     name = labels.read(element.findtext("name") or "", unit, index)
     if name is None:
         return

@@ -77,7 +77,42 @@ def test_bad_files_are_found(tmp_path: Path, text: str, code: str, line: int | N
     assert [(f.code, f.line) for f in dataset.findings if f.level != "info"] == [(code, line)]
 
 
-def test_a_file_without_a_image_name_finds_it_by_its_own(tmp_path: Path) -> None:
+ENCODINGS = {
+    "utf-8": "utf-8",
+    "utf-16": "utf-16",
+    "utf-16-be": "utf-16",
+    "utf-16-le": "utf-16",
+    "latin-1": "iso-8859-1",
+}
+"""The encoding that a file declares, by the codec that writes it; UTF-16 with and without a byte order mark."""
+
+
+def read_encoded(folder: Path, text: str, codec: str) -> Dataset:
+    read(folder, "")
+    declaration = f'<?xml version="1.0" encoding="{ENCODINGS[codec]}"?>'
+    (folder / "Annotations" / "a.xml").write_bytes((declaration + text).encode(codec))
+    return voc.read(folder, ReadOptions())
+
+
+@pytest.mark.parametrize("codec", ENCODINGS)
+def test_files_in_any_encoding_are_read(tmp_path: Path, codec: str) -> None:
+    filename = "<!-- no <!DOCTYPE --><filename>a.png</filename>"
+    dataset = read_encoded(tmp_path, xml(thing(11, 21, 30, 40, name="dög"), filename=filename), codec)
+    assert (dataset.findings, dataset.class_names) == ((), ("dög",))
+    assert [box.bbox_xywh for box in dataset.instances] == [(10, 20, 20, 20)]
+
+
+@pytest.mark.parametrize("codec", ENCODINGS)
+@pytest.mark.parametrize("subset", [' [<!ENTITY dog "puppy">]', ' SYSTEM "a.dtd"', ""])
+def test_a_document_type_is_refused_in_any_encoding(tmp_path: Path, subset: str, codec: str) -> None:
+    name = "&dog;" if "ENTITY" in subset else "dog"
+    text = f"<!DOCTYPE annotation{subset}>{xml(thing(11, 21, 30, 40, name=name))}"
+    dataset = read_encoded(tmp_path, text, codec)
+    assert (dataset.findings[0].level, dataset.findings[0].code) == ("error", "bad_xml")
+    assert "document type" in dataset.findings[0].message and not dataset.instances
+
+
+def test_a_file_without_an_image_name_finds_it_by_its_own(tmp_path: Path) -> None:
     for filename in ("", "<filename></filename>", "<filename>a</filename>"):
         assert read(tmp_path, xml(thing(1, 1, 9, 9), filename=filename)).images[0].file_name == "JPEGImages/a.png"
 

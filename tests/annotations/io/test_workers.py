@@ -111,7 +111,7 @@ def test_a_script_without_a_main_guard_may_use_workers(tmp_path: Path) -> None:
     script.write_text(
         textwrap.dedent(f"""
             from d2tune.annotations.convert import check
-            from d2tune.annotations.model.dataset import ReadOptions
+            from d2tune.annotations.model.options import ReadOptions
             print(len(check({str(source)!r}, options=ReadOptions(workers=3)).dataset.images))
         """),
         "utf-8",
