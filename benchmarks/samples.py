@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from d2tune.project import load_project
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = ("carvana", "ships", "steel", "membrane", "cells", "crops", "street")
 
@@ -52,7 +54,9 @@ def main() -> None:
 def measure(name: str, work: Path, overrides: list[str]) -> dict[str, Any]:
     """One project from nothing to predictions."""
     run = work / "run"
-    words = ["--config", ROOT / "projects" / f"{name}.yaml", "--output-dir", run, f"data.root={work / 'data'}"]
+    project = ROOT / "projects" / f"{name}.yaml"
+    kind = load_project(project).project.data.sample
+    words = ["--config", project, "--output-dir", run, f"data.root={work / 'data'}", f"data.sample={kind}"]
     load = os.getloadavg()[0]
     train_s, train_cpu_s = timed(ROOT / "tools" / "train_net.py", *words, *overrides)
     predict_s, _ = timed("-c", "import sys; from d2tune.cli import main; sys.exit(main())", "predict", run)

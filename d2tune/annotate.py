@@ -35,26 +35,26 @@ def annotate(project: str | Path, *, split: Literal["train", "val"] = "train") -
             file=project,
             place="data.format",
             found="label_images",
-            hint="Take a format such as labelme to annotate.",
+            hint="Annotate in a project with another format, such as labelme.",
         )
-    drawn = [name for name in loaded.class_names if name != loaded.data.background]
+    labels = [name for name in loaded.class_names if name != loaded.data.background]
     name = loaded.data.train if split == "train" else loaded.data.val
     if not isinstance(name, str):
-        raise DataError("the validation part is taken from the training part", file=project, place="data.val")
+        raise DataError("the validation images are a fraction of the training images", file=project, place="data.val")
     if is_list(name):
         name = loaded.data.annotations
     folder = loaded.data.root / (loaded.data.images or name)
     if not folder.is_dir():
-        raise DataError("no such folder of images", file=folder, hint="Make it and put your photos into it.")
-    if not drawn:
+        raise DataError("no such folder of images", file=folder, hint="Create it and put your photos into it.")
+    if not labels:
         raise DataError("no classes to annotate", file=project, place="classes", hint="List them: classes: [balloon].")
     command = labelme_command()
     if command is None:
         raise MachineError("Labelme is not installed", hint="Run: make annotate, which installs it in .venv-labelme")
     with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
-        labels = Path(scratch) / "labels.txt"
-        files.write_text(labels, "".join(f"{name}\n" for name in drawn))
-        arguments = labelme_arguments(command, folder, loaded.data.root / name, labels)
+        labels_file = Path(scratch) / "labels.txt"
+        files.write_text(labels_file, "".join(f"{label}\n" for label in labels))
+        arguments = labelme_arguments(command, folder, loaded.data.root / name, labels_file)
         print(" ".join(arguments), flush=True)
         return subprocess.run(arguments, check=False).returncode
 

@@ -15,6 +15,7 @@ from d2tune.annotations.splitting.lists import is_list, refuse_shared
 from d2tune.annotations.splitting.splits import split
 from d2tune.data.image_reader import raster_options
 from d2tune.data.label_maps import with_background
+from d2tune.data.location import locate_data
 from d2tune.errors import DataError
 from d2tune.project import Project
 
@@ -28,11 +29,13 @@ class Splits:
     Attributes:
         train: The training part.
         val: The validation part.
+        root: The folder that they were read from: the project's, or that of its rendered sample.
         rendered: Whether the data are a rendered sample, because the project's own were missing.
     """
 
     train: Dataset
     val: Dataset
+    root: Path
     rendered: bool = False
 
 
@@ -41,17 +44,15 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
 
     Args:
         project: Its ``data`` and ``classes`` say what to read.
-        sample: Render the project's sample where its data folder is missing.
+        sample: Whether the project's sample may take the place of missing data; it is rendered if it is missing too.
         restore_dir: Where images that exist only inside the annotations are written; by default
             ``.restored`` in the data folder.
 
     Raises:
         DataError: There are no data, they have errors, or there is nothing to learn from.
     """
+    project, rendered = locate_data(project, sample=sample, render=sample)
     data = project.data
-    rendered = False
-    if not data.root.exists():
-        rendered = _render_sample(project, allowed=sample)
     refuse_shared_images(project)
     restore = restore_dir or data.root / ".restored"
     labels = project.class_names or None
@@ -65,7 +66,7 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
     else:
         val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore), background)
     _check(project, train)
-    return Splits(train, val, rendered)
+    return Splits(train, val, data.root, rendered)
 
 
 def read_split(project: Project, part: str, *, labels: tuple[str, ...] | None, restore_dir: Path | None) -> Dataset:
@@ -199,27 +200,6 @@ def _label_image_options(project: Project) -> LabelImageOptions | None:
     if raster is None:
         return None
     return LabelImageOptions(images=said.images, labels=said.labels, values=said.values, raster=raster)
-
-
-def _render_sample(project: Project, *, allowed: bool) -> bool:
-    from d2tune.samples import class_names, render_sample
-
-    data = project.data
-    get = f"`make data PROJECT={project.name}` fetches the public photos" if project.name == "balloon" else None
-    names = set(project.class_names) - {data.background}
-    fits = data.sample is not None and (not names or names == set(class_names(data.sample)) - {data.background})
-    if data.sample is None or not allowed or not fits:
-        hint = f"{get}." if get else "Put your annotated images there, or correct data.root in the project."
-        raise DataError("the data folder is missing", file=data.root, hint=hint)
-    logger.warning(
-        "%s is missing%s; rendering the %s sample there instead (%d images). Its scores say nothing about photos.",
-        data.root,
-        f" ({get})" if get else "",
-        data.sample,
-        data.sample_images,
-    )
-    render_sample(data.sample, data.root, images=data.sample_images, seed=0)
-    return True
 
 
 def _check(project: Project, train: Dataset) -> None:

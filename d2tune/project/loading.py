@@ -35,6 +35,11 @@ class LoadedProject:
     file: Path
     profile: str | None
 
+    def with_root(self, root: Path) -> LoadedProject:
+        """The same project with its data in another folder."""
+        data = self.project.data.model_copy(update={"root": root})
+        return replace(self, project=self.project.model_copy(update={"data": data}))
+
     def with_detectron2(self, raw: Mapping[str, Any]) -> LoadedProject:
         """The same project with raw Detectron2 keys merged into its ``detectron2`` section."""
         merged = self.project.detectron2 | dict(raw)
@@ -54,7 +59,8 @@ def load_project(
         path: A ``projects/*.yaml``.
         profile: Name of a profile to merge; None takes the one named as ``hardware``, where the file has it.
         hardware: What the machine has.
-        overrides: Dotted project keys and their values, ``{"train.iterations": 500}``, merged last.
+        overrides: Dotted project keys and their values, ``{"train.iterations": 500}``, merged last. Another
+            ``data.root`` has no sample, unless ``data.sample`` is among them too.
 
     Raises:
         ProjectError: The file is missing or is not valid YAML, or a key or value in it is invalid.
@@ -67,7 +73,7 @@ def load_project(
         _refuse_unknown(section, Project, file, f"profiles.{name}")
     chosen = choose_profile(profiles, profile, hardware, file)
     merged = merge(raw, profiles[chosen]) if chosen else raw
-    for key, value in (overrides or {}).items():
+    for key, value in _without_sample(overrides or {}).items():
         set_dotted(merged, key, value)
     merged.setdefault("name", file.stem)
     _refuse_unknown(merged, Project, file, "")
@@ -76,6 +82,11 @@ def load_project(
     except ValidationError as error:
         raise _explained(error, file) from None
     return LoadedProject(_absolute(project, file.resolve().parent), file, chosen)
+
+
+def _without_sample(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides, and no sample for a folder that a person named: a mistyped one must not be replaced."""
+    return ({"data.sample": None} if "data.root" in overrides else {}) | dict(overrides)
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -127,7 +138,7 @@ def _refuse_unknown(raw: Mapping[Any, Any], section: type[Section], file: Path, 
 
 def _explained(error: ValidationError, file: Path) -> ProjectError:
     first = error.errors(include_url=False)[0]
-    keys = [str(part) for part in first["loc"] if isinstance(part, int) or not _is_type_name(str(part))]
+    keys = [str(key) for key in first["loc"] if isinstance(key, int) or not _is_type_name(str(key))]
     place = ".".join(keys) or None
     if first["type"] == "missing":
         return ProjectError(f"{place} is missing", file=file)
@@ -137,9 +148,9 @@ def _explained(error: ValidationError, file: Path) -> ProjectError:
     return ProjectError(message[:1].lower() + message[1:], file=file, place=place, found=repr(first["input"]))
 
 
-def _is_type_name(part: str) -> bool:
-    """Pydantic names the tried member of a union in an error's location; a person has not typed it."""
-    return part in ("str", "float", "int", "bool", "function-before") or part.startswith(("literal[", "constrained"))
+def _is_type_name(key: str) -> bool:
+    """Whether an error's location names a member of a union there, as pydantic does, and not a key of the file."""
+    return key in ("str", "float", "int", "bool", "function-before") or key.startswith(("literal[", "constrained"))
 
 
 def _absolute(project: Project, folder: Path) -> Project:

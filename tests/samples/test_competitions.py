@@ -193,11 +193,9 @@ def test_every_sixth_car_is_for_testing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", PUBLIC)
 def test_the_project_reads_its_sample(tmp_path: Path, kind: str) -> None:
-    loaded = load_project(
-        PROJECTS / f"{kind}.yaml", overrides={"data.root": str(tmp_path / "data"), "data.sample_images": 24}
-    )
-    parts = load_splits(loaded.project)
-    listed = len(list((tmp_path / "data" / PUBLIC[kind].train).iterdir()))
+    overrides = {"data.root": str(tmp_path / "data"), "data.sample": kind, "data.sample_images": 24}
+    parts = load_splits(load_project(PROJECTS / f"{kind}.yaml", overrides=overrides).project)
+    listed = len(list((tmp_path / "data-sample" / PUBLIC[kind].train).iterdir()))
     assert parts.rendered and len(parts.train.images) + len(parts.val.images) == listed
     assert parts.train.class_names == parts.val.class_names == class_names(kind)
 

@@ -126,7 +126,7 @@ def test_the_crops_project_reads_its_scene_from_beside_the_parts(farmland):
 
 @pytest.mark.parametrize(("kind", "counts"), [("membrane", (8, 2)), ("cells", (8, 2)), ("street", (8, 2))])
 def test_the_project_reads_its_sample(tmp_path, kind, counts):
-    overrides = {"data.root": str(tmp_path / "data"), "data.sample_images": 10}
+    overrides = {"data.root": str(tmp_path / "data"), "data.sample": kind, "data.sample_images": 10}
     parts = load_splits(load_project(PROJECTS / f"{kind}.yaml", overrides=overrides).project)
     assert parts.rendered and (len(parts.train.images), len(parts.val.images)) == counts
     assert set(parts.train.class_names) == set(class_names(kind))

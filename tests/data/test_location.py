@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+
+from d2tune.data.location import locate_data
+from d2tune.data.splits import load_splits
+from d2tune.errors import DataError
+from d2tune.project import Project, load_project
+from d2tune.samples import render_sample
+
+TEXT = "data: {root: photos, sample: balloon, sample_images: 3}\nclasses: [balloon]\n"
+
+
+def project(folder: Path, text: str = TEXT, **overrides: object) -> Project:
+    path = folder / "pets.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_project(path, overrides={key.replace("__", "."): value for key, value in overrides.items()}).project
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_sample_has_a_folder_of_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    splits = load_splits(project(tmp_path))
+    assert splits.rendered and splits.root == tmp_path / "photos-sample"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pets.yaml", "photos-sample"]
+    assert all(image.path is not None and image.path.is_relative_to(splits.root) for image in splits.train.images)
+    assert files(splits.root) == files(render_sample("balloon", tmp_path / "again", images=3, seed=0).folder)
+    assert f"rendering the balloon sample in {splits.root}" in caplog.text
+
+
+def test_a_rendered_sample_is_used_again_and_is_still_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = load_splits(project(tmp_path))
+    written = files(first.root)
+    caplog.clear()
+    again = load_splits(project(tmp_path))
+    assert again.rendered and again.train.content_hash() == first.train.content_hash()
+    assert files(first.root) == written
+    assert f"using the balloon sample in {first.root}" in caplog.text
+
+
+def test_data_that_appear_later_are_used(tmp_path: Path) -> None:
+    load_splits(project(tmp_path))
+    render_sample("balloon", tmp_path / "photos", images=5, seed=1)
+    splits = load_splits(project(tmp_path))
+    assert not splits.rendered and splits.root == tmp_path / "photos"
+    assert len(splits.train.images) + len(splits.val.images) == 5
+
+
+def test_a_folder_that_is_there_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match="photos"):
+        load_splits(project(tmp_path))
+    assert not list((tmp_path / "photos").iterdir()) and not (tmp_path / "photos-sample").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        ("data: {root: photos}\nclasses: [balloon]\n", {}),
+        ("data: {root: photos, sample: balloon}\nclasses: [dog]\n", {}),
+        (TEXT, {"data__root": "fotos"}),
+    ],
+    ids=["no sample", "other classes", "a mistyped root on the command line"],
+)
+def test_a_missing_folder_is_an_error(tmp_path: Path, text: str, overrides: dict[str, object]) -> None:
+    wanted = project(tmp_path, text, **overrides)
+    with pytest.raises(DataError, match=rf"{wanted.data.root}: the data folder is missing"):
+        load_splits(wanted)
+    assert [path.name for path in tmp_path.iterdir()] == ["pets.yaml"]
+
+
+def test_without_a_sample_an_existing_one_is_not_used_either(tmp_path: Path) -> None:
+    load_splits(project(tmp_path))
+    with pytest.raises(DataError, match="the data folder is missing"):
+        load_splits(project(tmp_path), sample=False)
+
+
+def test_what_only_reads_renders_nothing_and_reads_a_rendered_sample(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data folder is missing.*renders the project's sample"):
+        locate_data(project(tmp_path))
+    load_splits(project(tmp_path))
+    located, rendered = locate_data(project(tmp_path))
+    assert rendered and located.data.root == tmp_path / "photos-sample"
+
+
+def test_a_failed_rendering_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(folder: Path, **options: object) -> None:
+        (folder / "train").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("d2tune.samples.render_sample", lambda kind, folder, **options: stop(folder, **options))
+    with pytest.raises(KeyboardInterrupt):
+        load_splits(project(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["pets.yaml"]
