@@ -17,11 +17,12 @@ from d2tune.run_folder import latest_run
 if TYPE_CHECKING:
     from d2tune.annotations.convert import ConvertResult
     from d2tune.annotations.splitting.splits import Split
-    from d2tune.engine.train import TrainResult
-    from d2tune.evaluation.compare import RunComparison
-    from d2tune.evaluation.evaluate import EvaluationResult
-    from d2tune.evaluation.map_files import MapsResult
-    from d2tune.inference.predict import PredictionResult, To
+    from d2tune.engine.assembly import HookSource
+    from d2tune.engine.result import TrainResult
+    from d2tune.evaluation.comparison import RunComparison
+    from d2tune.evaluation.summaries import EvaluationResult
+    from d2tune.runs.predict import PredictionResult, To
+    from d2tune.loggers import Logger
     from d2tune.metrics.coco.results import Kind
 
 
@@ -82,6 +83,8 @@ def train(
     num_gpus: int | None = None,
     sample: bool = True,
     wandb: bool = False,
+    hooks: HookSource = (),
+    loggers: Sequence[Logger] = (),
 ) -> TrainResult:
     """Fine-tune a project, evaluate it and draw images.
 
@@ -95,16 +98,30 @@ def train(
         num_gpus: GPUs to train on; None takes one where there is one, 0 the CPU.
         sample: Render the project's sample where its data are missing.
         wandb: As in ``load_project``.
+        hooks: Further hooks of the training loop: Detectron2's ``HookBase`` objects, or a function that returns them
+            for a trainer. Besides Detectron2's own events they may have ``after_backward``. In each event they run
+            after the evaluation and before the checkpoint to resume from and the loggers, so that their
+            ``state_dict`` and what they put into Detectron2's ``EventStorage`` are saved and logged in the same
+            iteration. With several GPUs each process has its own, and they must be picklable.
+        loggers: Further ``d2tune.loggers.Logger`` objects, which get what is written to ``metrics.jsonl``.
 
     Raises:
         D2TuneError: Something the person must mend first.
     """
-    from d2tune.engine import train as engine
+    from d2tune.engine import launch
 
     loaded = project
     if not isinstance(loaded, LoadedProject):
         loaded = load_project(loaded, profile=profile, overrides=overrides, wandb=wandb, num_gpus=num_gpus)
-    return engine.train(loaded, output_dir=output_dir, resume=resume, num_gpus=num_gpus, sample=sample)
+    return launch.train(
+        loaded,
+        output_dir=output_dir,
+        resume=resume,
+        num_gpus=num_gpus,
+        sample=sample,
+        hooks=hooks,
+        loggers=loggers,
+    )
 
 
 def evaluate(
@@ -140,7 +157,7 @@ def evaluate_files(
     out: str | Path = "evaluation",
     metrics: Sequence[Kind] | None = None,
     labels: str | Path | None = None,
-) -> EvaluationResult | MapsResult:
+) -> EvaluationResult:
     """Score any model's predictions from files; see ``evaluation.evaluate.evaluate_files``."""
     from d2tune.evaluation import evaluate as evaluation
 
@@ -151,7 +168,7 @@ def compare(
     a: str | Path, b: str | Path, *, ground_truth: str | Path | None = None, out: str | Path | None = None
 ) -> RunComparison:
     """Say whether B is better than A on the same images, by how much and how surely; see ``evaluation.compare``."""
-    from d2tune.evaluation import compare as comparison
+    from d2tune.runs import compare as comparison
 
     return comparison.compare(a, b, ground_truth=ground_truth, out=out)
 
@@ -223,9 +240,10 @@ def _convert_project(
     """Read both parts of a project, and write them only where neither has an error."""
     from d2tune.annotations.convert import FindingsError, Stage, staged, write_findings
     from d2tune.annotations.model.ledger import write_ledger
+    from d2tune.data.location import locate_data
     from d2tune.data.splits import refuse_shared_images, split_source
 
-    project = projects.load_project(path).project
+    project, _ = locate_data(projects.load_project(path).project)
     data = project.data
     refuse_shared_images(project)
     stages: dict[str, Stage] = {}

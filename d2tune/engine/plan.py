@@ -1,202 +1,232 @@
-"""What was decided, told before training begins, with an estimate of time and memory."""
+"""The plan of a training: everything that is decided before the first step."""
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
-from dataclasses import dataclass
-from pathlib import Path
+import logging
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.utils.events import EventStorage
-from torch import nn
+from tqdm import tqdm
 
-from d2tune.annotations.model.dataset import Dataset
-from d2tune.data.label_maps import label_files, read_labels
-from d2tune.data.splits import Splits
-from d2tune.data.statistics import class_pixels
-from d2tune.engine.hooks import detached, duration
-from d2tune.hardware import usable_cores
-from d2tune.modeling.build import ChosenWeights
-from d2tune.modeling.config import is_bridge
-from d2tune.modeling.device import Precision
-from d2tune.modeling.weights import LoadReport
-from d2tune.project import LoadedProject
-from d2tune.report.tables import format_table
+from d2tune.annotations.model.options import RasterOptions
+from d2tune.data.catalog import register
+from d2tune.data.image_reader import ImageReader, raster_options
+from d2tune.data.label_maps import LabelFiles, read_labels
+from d2tune.data.splits import Splits, load_splits
+from d2tune.data.statistics import channel_statistics, class_pixels
+from d2tune.data.training import labels_of, layout_of
+from d2tune.errors import DataError, ProjectError
+from d2tune.modeling import weights
+from d2tune.modeling.build import ChosenWeights, choose_weights
+from d2tune.modeling.config import DataFacts, is_bridge, preset_config, project_config
+from d2tune.modeling.device import Precision, choose_device, choose_precision
+from d2tune.modeling.weights import StateDict
+from d2tune.project import LoadedProject, Project
+from d2tune.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What one training step costs here, measured.
+class ClassPixels:
+    """Labeled pixels of each class, in the order of the classes."""
+
+    train: tuple[int, ...]
+    val: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """Everything decided before the first step; without tensors, so that it is sent to every process at once.
 
     Attributes:
-        step_s: Seconds for forward and backward.
-        memory_bytes: Peak memory: of the GPU on CUDA, else of the process.
+        loaded: The project and where it comes from.
+        splits: What it trains on and what it is evaluated on.
+        train_sha256: Hash of the content of the training split.
+        val_sha256: Hash of the content of the validation split.
+        class_pixels: Of a semantic task.
+        chosen: What the model starts from; each process reads the file itself.
+        rgb_resnet: Whether the pretrained weights are those of torchvision's or timm's ResNet.
+        cfg: Detectron2's config.
+        precision: Of the forward pass.
+        num_gpus: Processes that train; 1 on the CPU.
     """
 
-    step_s: float
-    memory_bytes: int
+    loaded: LoadedProject
+    splits: Splits
+    train_sha256: str
+    val_sha256: str
+    class_pixels: ClassPixels | None
+    chosen: ChosenWeights
+    rgb_resnet: bool
+    cfg: CfgNode
+    precision: Precision
+    num_gpus: int
+
+    @property
+    def project(self) -> Project:
+        """The typed project."""
+        return self.loaded.project
 
 
-def measure_cost(model: nn.Module, batch: list[dict[str, Any]], cfg: CfgNode, precision: Precision) -> Cost:
-    """Time a training step on a real batch; the model is left as it was."""
-    before = detached(model.state_dict())
-    cuda = cfg.MODEL.DEVICE == "cuda"
-    model.train()
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    seconds = []
-    with torch.random.fork_rng(), EventStorage():
-        for _ in range(2):
-            start = time.perf_counter()
-            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=cuda and precision == "bfloat16"):
-                losses = model(batch)
-            sum(losses.values()).backward()
-            if cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-    model.zero_grad(set_to_none=True)
-    model.load_state_dict(before)
-    return Cost(seconds[-1], torch.cuda.max_memory_allocated() if cuda else _peak_process_bytes())
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """The weights of a run: what is chosen, what of that the config depends on, and the precision that goes with it."""
+
+    chosen: ChosenWeights
+    state: StateDict | None
+    from_scratch: bool
+    rgb_resnet: bool
+    precision: str
 
 
-def _peak_process_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def make_plan(
+    loaded: LoadedProject, *, num_gpus: int | None, sample: bool, resumed: RunFolder | None = None
+) -> tuple[TrainingPlan, StateDict | None]:
+    """Read the data, find the weights, and derive the config; writes nothing but a sample that is asked for.
 
+    A run that is resumed has its own weights: none are looked for, and its precision stays.
 
-def describe(
-    *,
-    project: LoadedProject,
-    parts: Splits,
-    cfg: CfgNode,
-    chosen: ChosenWeights,
-    report: LoadReport | None,
-    precision: Precision,
-    num_gpus: int,
-    cost: Cost | None,
-    folder: Path,
-    start: int,
-) -> str:
-    """The decisions as text, a line or a small table each."""
-    train, iterations = parts.train, cfg.SOLVER.MAX_ITER
-    epochs = iterations * cfg.SOLVER.IMS_PER_BATCH / len(train.images)
-    profile = f", profile {project.profile}" if project.profile else ""
-    rows = [
-        ("project", f"{project.project.name} ({project.file}{profile})"),
-        ("data", _data_line(parts, project.project.task)),
-        ("model", _model_line(project, cfg)),
-        ("weights", chosen.line),
-        ("device", _device_line(cfg, precision, num_gpus)),
-        (
-            "schedule",
-            f"{iterations} iterations of {cfg.SOLVER.IMS_PER_BATCH} images ({epochs:.1f} epochs), "
-            f"{cfg.SOLVER.OPTIMIZER} with learning rate {cfg.SOLVER.BASE_LR:.3g}, "
-            f"warm-up {cfg.SOLVER.WARMUP_ITERS}, then cosine",
-        ),
-        ("images", _images_line(cfg)),
-    ]
-    if start:
-        rows.append(("resuming", f"after {start} iterations"))
-    if cost is not None:
-        rows.append(
-            (
-                "estimate",
-                f"{duration((iterations - start) * cost.step_s)} of training at {cost.step_s:.2f} s a step "
-                f"(measured), evaluations not counted, {cost.memory_bytes / 2**30:.1f} GiB of memory",
-            )
+    Args:
+        loaded: The project.
+        num_gpus: GPUs to train on; None takes one where there is one.
+        sample: Render the project's sample where its data are missing.
+        resumed: The run that is continued.
+
+    Returns:
+        The plan, and the tensors of the pretrained weights, which were read for it; None without such weights.
+
+    Raises:
+        D2TuneError: Something that the user must fix first.
+    """
+    project = loaded.project
+    device = _device(project, num_gpus)
+    gpus = max(1, num_gpus or 1)
+    if project.train.batch_size % gpus:
+        raise ProjectError(
+            "the batch size is not a multiple of the number of GPUs",
+            place="train.batch_size",
+            found=str(project.train.batch_size),
+            expected=f"a multiple of {gpus}",
         )
-    rows.append(("output", str(folder)))
-    text = "\n".join(f"{name:<12} {value}" for name, value in rows)
-    blocks = [text, _counts_table(parts, project.project.task)]
-    if chosen.fallback:
-        blocks.insert(0, _loud(chosen.line))
-    if report is not None:
-        blocks.append(_loaded_table(report))
-    return "\n\n".join(blocks) + "\n"
-
-
-def _data_line(parts: Splits, task: str) -> str:
-    train, val = parts.train, parts.val
-    sample = "; a rendered sample" if parts.rendered else ""
-    if task == "semantic":
-        return f"{len(train.images)} training and {len(val.images)} validation images{sample}"
-    empty = sum(not found for found in train.by_image().values())
-    negatives = f", {empty} without any" if empty else ""
-    what = "instances" if task == "instance" else "objects and regions"
-    return (
-        f"{len(train.images)} training images with {len(train.instances)} {what}{negatives}; "
-        f"{len(val.images)} validation images with {len(val.instances)}{sample}"
+    splits = load_splits(project, sample=sample)
+    start = _chosen_start(project) if resumed is None else _earlier_start(resumed)
+    facts, class_pixels = _facts(project, splits, pretrained=not start.from_scratch)
+    cfg = project_config(project, facts, scratch=start.from_scratch, device=device, rgb_resnet=start.rgb_resnet)
+    plan = TrainingPlan(
+        loaded=loaded.with_root(splits.root),
+        splits=splits,
+        train_sha256=splits.train.content_hash(),
+        val_sha256=splits.val.content_hash(),
+        class_pixels=class_pixels,
+        chosen=start.chosen,
+        rgb_resnet=start.rgb_resnet,
+        cfg=cfg,
+        precision=choose_precision(start.precision, device),
+        num_gpus=gpus,
     )
+    return plan, start.state
 
 
-def _images_line(cfg: CfgNode) -> str:
-    low, high = cfg.INPUT.MIN_SIZE_TRAIN
-    side_px, window_px = cfg.INPUT.PATCH_PX, cfg.TEST.WINDOW_PX
-    patches = f"squares of {side_px} px" if side_px else "whole images"
-    windows = f"windows of {window_px} px" if window_px else "whole images"
-    if cfg.INPUT.ORIGINAL_SIZE:
-        return f"in their own size: {patches} in training, {windows} in evaluation"
-    taken = f", of which {patches}" if side_px else ""
-    return f"short side {low} to {high} px in training{taken}, {cfg.INPUT.MIN_SIZE_TEST} px in evaluation"
+def _chosen_start(project: Project) -> _Start:
+    chosen = choose_weights(project)
+    state = None if chosen.file is None else weights.read_state_dict(chosen.file.path)
+    rgb_resnet = state is not None and weights.is_rgb_resnet(state)
+    return _Start(chosen, state, state is None, rgb_resnet, project.train.precision)
 
 
-def _model_line(project: LoadedProject, cfg: CfgNode) -> str:
-    backbone = f" on {cfg.MODEL.FEATURES.NAME}" if cfg.MODEL.FEATURES.NAME else ""
-    task = project.project.task
-    if is_bridge(cfg):
-        bridge = cfg.MODEL.BRIDGE
-        loss = " + ".join(f"{weight:g} {name}" for name, weight in bridge.LOSS)
-        on = f" on {bridge.ENCODER}" if bridge.ENCODER else ""
-        channels = len(cfg.MODEL.PIXEL_MEAN)
-        return (
-            f"{project.project.model.preset}{on}, {_counted(bridge.NUM_CLASSES)}, {channels} channel"
-            f"{'' if channels == 1 else 's'}, {loss}"
+def _earlier_start(resumed: RunFolder) -> _Start:
+    record = resumed.read_record()
+    then, precision = record["weights"], str(record["machine"]["precision"])
+    chosen = ChosenWeights(None, then["line"])
+    return _Start(chosen, None, bool(then["from_scratch"]), bool(then["rgb_resnet"]), precision)
+
+
+def _facts(project: Project, splits: Splits, *, pretrained: bool) -> tuple[DataFacts, ClassPixels | None]:
+    """What the config must know of the data; channels and pixels are measured where the task needs it."""
+    train, val = splits.train, splits.val
+    preset = preset_config(project.model.preset)
+    layout = layout_of(preset)
+    train_labels, val_labels = labels_of(train, project), labels_of(val, project)
+    facts: dict[str, Any] = {
+        "class_names": tuple(category.name for category in train.categories),
+        "thing_names": tuple(category.name for category in train.categories if category.isthing),
+        "stuff_names": tuple(category.name for category in train.categories if not category.isthing),
+        "train_images": len(train.images),
+        "has_rle": train.has_rle or val.has_rle,
+        "train_name": register(train, project=project.name, part="train", labels=train_labels, layout=layout),
+        "val_name": register(val, project=project.name, part="val", labels=val_labels, layout=layout),
+    }
+    class_pixels = None
+    if project.task == "semantic" and train_labels is not None and val_labels is not None:
+        class_pixels = ClassPixels(*(_count_pixels(one, len(train.categories)) for one in (train_labels, val_labels)))
+        facts["class_pixels"] = class_pixels.train
+    raster = raster_options(project)
+    if raster is not None:
+        facts |= _channels(splits, raster, pretrained=pretrained, takes_any_channels=is_bridge(preset))
+    return DataFacts(**facts), class_pixels
+
+
+def _count_pixels(labels: LabelFiles, classes: int) -> tuple[int, ...]:
+    return class_pixels(map(read_labels, labels.semantic), classes=classes)
+
+
+def _channels(splits: Splits, raster: RasterOptions, *, pretrained: bool, takes_any_channels: bool) -> dict[str, Any]:
+    """How many channels the images have and, unless weights were made for photos as these are, their scaling.
+
+    Raises:
+        DataError: An image of the validation split has other channels than those of the training split, or no image
+            to learn from has data.
+    """
+    train = splits.train
+    reader = ImageReader(None, raster=raster)
+    with reader.open(str(train.images[0].path)) as first:
+        channels, is_photo = first.channels, first.is_photo
+    if is_photo and channels == 1 and not takes_any_channels:
+        channels = 3  # such a model gets gray photos as color photos
+    measured: dict[str, Any] = {"channels": channels}
+    same = replace(reader, channels=channels)
+    for image in splits.val.images:
+        with same.open(str(image.path)):
+            pass
+    if is_photo and channels == 3 and pretrained:
+        return measured
+    bar = tqdm(train.images, desc="measuring channels", unit="image", disable=None, leave=False)
+    statistics = channel_statistics(same.open(str(image.path)) for image in bar)
+    empty = [str(train.images[number].path) for number in statistics.empty]
+    if len(empty) == len(train.images):
+        raise DataError(
+            "no image of the training split has data",
+            file=empty[0],
+            found=f"only NaN or no-data values, here and in {len(empty) - 1} more" if empty[1:] else None,
+            hint="Correct data.label_images.nodata, or use other images.",
         )
-    if task == "semantic":
-        return f"{project.project.model.preset}{backbone}, {_counted(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)}"
-    things = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if task == "panoptic":
-        stuff = len(project.project.stuff)
-        return f"{project.project.model.preset}{backbone}, {_counted(things)} of things and {stuff} of stuff"
-    return f"{project.project.model.preset}{backbone}, {_counted(things)}, {cfg.INPUT.MASK_FORMAT} masks"
+    for path in empty:
+        logger.warning("%s has no data, only NaN or no-data values: it has no effect on training", path)
+    return measured | {"pixel_mean": statistics.mean, "pixel_std": statistics.std}
 
 
-def _counted(classes: int) -> str:
-    return f"{classes} class{'' if classes == 1 else 'es'}"
+def _device(project: Project, num_gpus: int | None) -> str:
+    wanted = "cpu" if num_gpus == 0 else str(project.detectron2.get("MODEL.DEVICE", choose_device()))
+    if wanted not in ("cpu", "cuda") or (wanted == "cuda" and not torch.cuda.is_available()):
+        expected = "cpu or cuda" if torch.cuda.is_available() else "cpu, because torch finds no GPU"
+        raise ProjectError("cannot train on this device", place="MODEL.DEVICE", found=wanted, expected=expected)
+    return wanted
 
 
-def _device_line(cfg: CfgNode, precision: Precision, num_gpus: int) -> str:
-    if cfg.MODEL.DEVICE == "cuda":
-        return f"{num_gpus} x {torch.cuda.get_device_name()}, {precision}"
-    return f"CPU with {usable_cores()} cores, {precision}"
+def check_gpus(num_gpus: int | None) -> None:
+    """Refuse more GPUs than there are.
 
-
-def _counts_table(parts: Splits, task: str) -> str:
-    if task == "semantic":
-        train_share, val_share = _pixel_shares(parts.train), _pixel_shares(parts.val)
-        rows = [[name, f"{share:.1f} %", f"{val_share[name]:.1f} %"] for name, share in train_share.items()]
-        return format_table(rows, header=["class", "pixels in train", "in val"])
-    train, val = parts.train.counts(), parts.val.counts()
-    rows = [[name, str(train[name]), str(val.get(name, 0))] for name in train]
-    return format_table(rows, header=["class", "train", "val"])
-
-
-def _pixel_shares(dataset: Dataset) -> dict[str, float]:
-    """The share of each class in the pixels that have one, in percent."""
-    maps = map(read_labels, label_files(dataset, task="semantic").semantic)
-    counts = class_pixels(maps, classes=len(dataset.categories))
-    return {name: 100 * count / max(1, sum(counts)) for name, count in zip(dataset.class_names, counts, strict=True)}
-
-
-def _loud(line: str) -> str:
-    return f"!!! {line}.\n!!! The norms learn and warm-up is longer; expect far less than with pretrained weights."
-
-
-def _loaded_table(report: LoadReport) -> str:
-    rows = [[row.part, f"{row.loaded} of {row.total}", row.why or "-"] for row in report.rows]
-    table = format_table(rows, header=["weights for", "loaded", "left as initialized"], align="lrl")
-    return table + (f"\n{report.unused} tensors of the file have no place in this model" if report.unused else "")
+    Raises:
+        ProjectError: There are fewer.
+    """
+    available = torch.cuda.device_count()
+    if num_gpus is not None and not 0 <= num_gpus <= available:
+        raise ProjectError(
+            f"must be between 0 and {available}, the number of GPUs on this machine",
+            place="--num-gpus",
+            found=str(num_gpus),
+            hint="Without --num-gpus a GPU is used where there is one.",
+        )

@@ -1,84 +1,72 @@
-"""Evaluating the model in training, and keeping what its best weights found."""
+"""Evaluating the model in training, and keeping the predictions of its best weights."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from detectron2.engine import HookBase
+import numpy as np
 from detectron2.utils.events import get_event_storage
+from PIL import Image as PilImage
 from torch import nn
 
 from d2tune import files
-from d2tune.engine.hooks import WeightAverage
-from d2tune.engine.prepare import Prepared
-from d2tune.evaluation.evaluator import Quick, Scoring, evaluator_of
+from d2tune.engine.hooks.base import Hook
+from d2tune.engine.hooks.weight_average import WeightAverage
+from d2tune.engine.plan import TrainingPlan
+from d2tune.evaluation.evaluator import Scoring, evaluator_of
 from d2tune.inference.loop import StageTimes
-from d2tune.loggers.protocol import ImageLog
 from d2tune.modeling import checkpoint
 from d2tune.run_folder import RunFolder
 
 
-class Validation(HookBase):
-    """Scores the validation part; keeps the best weights and their predictions, and draws them at the end.
+class Validation(Hook):
+    """Scores the validation split; keeps the best weights and their predictions, and shows them at the end.
 
     Args:
-        prepared: The run's decisions.
+        plan: The run's decisions.
         folder: Where it writes.
         model: The model in training, not wrapped.
         average: Whose averaged weights are evaluated, or None for the model's own.
-        image_logs: Dashboards that take the contact sheet.
     """
 
     def __init__(
-        self,
-        prepared: Prepared,
-        folder: RunFolder,
-        model: nn.Module,
-        *,
-        average: WeightAverage | None,
-        image_logs: Sequence[ImageLog],
+        self, plan: TrainingPlan, folder: RunFolder, model: nn.Module, *, average: WeightAverage | None
     ) -> None:
-        self._prepared = prepared
+        self._plan = plan
         self._folder = folder
         self._model = model
         self._average = average
-        self._image_logs = image_logs
-        self._evaluator = evaluator_of(prepared.parts.val, prepared.cfg, prepared.project)
-        self._found: Any = None
-        self._quick: Quick | None = None
+        self._evaluator = evaluator_of(plan.splits.val, plan.cfg, plan.project)
+        self._predictions: Any = None
         self._times = StageTimes()
         self._times_of_best: StageTimes | None = None
-        self.seconds = 0.0
 
     def _weights(self) -> Any:
         return nullcontext() if self._average is None else self._average.averaged()
 
     def run(self, iteration: int) -> float | None:
-        """Score the validation part and return the figure that counts, None where there is none to compute."""
+        """Score the validation split and return the main metric, None where it has no value."""
         began = time.perf_counter()
         self._times = StageTimes()
         with self._weights():
-            self._found = self._evaluator.predict(self._model, times=self._times)
-        self._quick = self._evaluator.quick(self._found)
+            self._predictions = self._evaluator.predict(self._model, times=self._times)
+        quick = self._evaluator.quick(self._predictions)
         storage = get_event_storage()
-        for name, value in self._quick.scalars.items():
+        for name, value in quick.scalars.items():
             storage.put_scalar(f"val/{name}", value, smoothing_hint=False)
-        spent_s = time.perf_counter() - began
-        self.seconds += spent_s
-        print(f"  {iteration} iterations: {self._quick.line}  ({spent_s:.0f} s)", flush=True)
-        return self._quick.value
+        print(f"  {iteration} iterations: {quick.line}  ({time.perf_counter() - began:.0f} s)", flush=True)
+        return quick.value
 
     def keep(self, iteration: int, value: float | None) -> None:
-        """Keep the weights just evaluated, and what they found."""
+        """Keep the weights that were just evaluated, and their predictions."""
         self._times_of_best = self._times
         with self._weights():
             state = checkpoint.plain_state(self._model)
         checkpoint.save(self._folder.best, {"model": state, "iteration": iteration})
-        digest = self._evaluator.save(self._found, self._folder.path)
-        name = {"instance": "mask_ap", "semantic": "miou", "panoptic": "pq"}[self._prepared.project.task]
+        digest = self._evaluator.save(self._predictions, self._folder.path)
+        name = {"instance": "mask_ap", "semantic": "miou", "panoptic": "pq"}[self._plan.project.task]
         best = {"iteration": iteration, name: value, "sha256": files.sha256_file(self._folder.best)}
         self._folder.update_record({"best": best | {"predictions_sha256": digest}})
 
@@ -89,20 +77,21 @@ class Validation(HookBase):
             state = checkpoint.plain_state(self._model)
         checkpoint.save(self._folder.final, {"model": state, "iteration": self.trainer.completed})
         self._evaluate_best()
-        for log in self._image_logs:
-            log.log_image("contact_sheet", self._folder.contact_sheet)
+        with PilImage.open(self._folder.contact_sheet) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        get_event_storage().put_image("contact_sheet", pixels.transpose(2, 0, 1))
 
     def _evaluate_best(self) -> None:
-        """Score what the best weights found with everything that takes its time, and draw it."""
+        """Score the predictions of the best weights with everything that takes its time, and draw them."""
         folder = self._folder
-        found = self._evaluator.load(folder.path)
+        predictions = self._evaluator.load(folder.path)
         best = folder.read_record()["best"]
         times = self._times_of_best or StageTimes()
-        outcome = self._evaluator.evaluate(found, Scoring(split="val", times=times))
+        outcome = self._evaluator.evaluate(predictions, Scoring(split="val", times=times))
         bound = {
             "run": str(folder.path.resolve()),
             "data": None,
-            "data_sha256": self._prepared.parts.val.content_hash(),
+            "data_sha256": self._plan.val_sha256,
             "weights": str(folder.best.resolve()),
             "weights_sha256": best["sha256"],
             "config_sha256": files.sha256_file(folder.config),
@@ -111,7 +100,7 @@ class Validation(HookBase):
         outcome.write(folder.path, bound=bound, times=self._times_of_best)
         self._evaluator.draw(
             folder.contact_sheet,
-            found,
-            title=self._prepared.project.name,
+            predictions,
+            title=self._plan.project.name,
             subtitle=f"validation images, weights of iteration {best['iteration']}, {outcome.headline}",
         )

@@ -8,70 +8,55 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from detectron2.utils.events import EventWriter, get_event_storage
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune.loggers.base import Logger, RunInfo
 
 logger = logging.getLogger(__name__)
 
 
-class WandbRun(EventWriter):
-    """One W&B run; give it to a ``PeriodicWriter`` and it logs each scalar once.
+class Wandb(Logger):
+    """One W&B run; its id is ``wandb_id`` in the record, and a resumed run goes on with it.
 
-    Without an API key the run is recorded offline, in ``folder``; ``WANDB_MODE`` is obeyed.
-
-    Args:
-        project: W&B project.
-        name: Name of the run on the dashboard.
-        config: What to show as the run's configuration.
-        folder: Where W&B keeps its files.
-        run_id: Id to go on with, of a run that is resumed.
+    Without an API key the run is recorded offline, in the run folder. ``WANDB_MODE`` is obeyed. The step of a W&B run
+    is the number of completed iterations. W&B smooths curves itself, so it gets the latest values.
     """
 
-    def __init__(
-        self, *, project: str, name: str, config: Mapping[str, Any], folder: Path, run_id: str | None = None
-    ) -> None:
+    window = 1
+    _run: Any
+
+    def start(self, run: RunInfo) -> None:
         import wandb
 
         mode: Literal["offline"] | None = None
         if not os.environ.get("WANDB_MODE") and not has_key():
             mode = "offline"
             logger.warning("W&B has no API key (`wandb login`): recording offline; `wandb sync` uploads it later")
-        self._wandb = wandb
+        earlier_id = run.folder.read_record().get("wandb_id")
         self._run = wandb.init(
-            project=project,
-            name=name,
-            config=dict(config),
-            dir=str(folder),
+            project=f"d2tune-{run.project}",
+            name=run.folder.path.name,
+            config=dict(run.config),
+            dir=str(run.folder.path),
             mode=mode,
-            id=run_id,
-            resume="allow" if run_id else None,
+            id=earlier_id,
+            resume="allow" if earlier_id else None,
             settings=wandb.Settings(silent=True),
         )
-        self._written = -1
+        run.folder.update_record({"wandb_id": str(self._run.id)})
+        address = self._run.url or Path(self._run.dir).parent
+        print(f"W&B          {address}", flush=True)
 
-    @property
-    def id(self) -> str:
-        """The run's id, to go on with it later."""
-        return str(self._run.id)
+    def log(self, scalars: Mapping[str, float], *, iteration: int) -> None:
+        self._run.log(dict(scalars), step=iteration + 1)
 
-    @property
-    def where(self) -> str:
-        """The dashboard's address, or the folder of an offline run."""
-        return self._run.url or str(Path(self._run.dir).parent)
+    def log_images(self, images: Mapping[str, NDArray[np.uint8]], *, iteration: int) -> None:
+        import wandb
 
-    def write(self) -> None:
-        """Log the scalars that are newer than the last call's."""
-        storage = get_event_storage()
-        fresh = {key: value for key, (value, step) in storage.latest().items() if step > self._written}
-        if fresh:
-            self._run.log(fresh, step=storage.iter + 1)
-            self._written = storage.iter
+        self._run.log({name: wandb.Image(image) for name, image in images.items()}, step=iteration + 1)
 
-    def log_image(self, key: str, file: Path) -> None:
-        """Log a PNG."""
-        self._run.log({key: self._wandb.Image(str(file))})
-
-    def close(self) -> None:
-        """Upload what is left and end the run."""
+    def finish(self) -> None:
         self._run.finish()
 
 

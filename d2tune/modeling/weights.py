@@ -113,6 +113,17 @@ def find(source: str, *, sha256: str | None = None) -> WeightsFile:
     return found
 
 
+def read_unchanged(file: WeightsFile) -> StateDict:
+    """The tensors of a file that was found earlier, possibly by another process.
+
+    Raises:
+        WeightsError: The file is missing, or its hash is no longer the same.
+    """
+    if not file.path.is_file() or files.sha256_file(file.path) != file.sha256:
+        raise WeightsError("the weights file has changed since training began", file=file.path)
+    return read_state_dict(file.path)
+
+
 def published_source(library: str, name: str) -> str | None:
     """Where ``torchvision`` or ``timm`` keeps pretrained weights of its network ``name``; None where it has none."""
     if library == "torchvision":

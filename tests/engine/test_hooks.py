@@ -6,7 +6,11 @@ import pytest
 import torch
 from detectron2.engine import HookBase, TrainerBase
 
-from d2tune.engine.hooks import EvaluateAndKeepBest, SaveLast, StopOnSignal, StoppedError, WeightAverage, duration
+from d2tune.engine.hooks.keep_best import EvaluateAndKeepBest
+from d2tune.engine.hooks.progress import duration
+from d2tune.engine.hooks.save_last import SaveLast
+from d2tune.engine.hooks.stop import StoppedError, StopOnSignal
+from d2tune.engine.hooks.weight_average import WeightAverage
 
 
 class Counting(TrainerBase):

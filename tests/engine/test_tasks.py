@@ -16,7 +16,7 @@ from PIL import Image as PilImage
 
 import d2tune
 from d2tune.data.splits import load_splits
-from d2tune.engine.prepare import prepare
+from d2tune.engine.plan import make_plan
 from d2tune.errors import D2TuneError, DataError, ProjectError
 from d2tune.project import load_project
 from d2tune.samples import render_sample
@@ -149,8 +149,8 @@ def test_a_street_from_polygons_to_segments(tmp_path: Path) -> None:
     result = d2tune.train(project, output_dir=tmp_path / "run")
     assert result.metrics.task == "panoptic" and result.metrics.main.value is not None
     table = result.run / "predicted_segments" / "panoptic.json"
-    truth = prepare(load_project(project), num_gpus=0, sample=False)
-    metadata = MetadataCatalog.get(truth.cfg.DATASETS.TEST[0])
+    plan, _ = make_plan(load_project(project), num_gpus=0, sample=False)
+    metadata = MetadataCatalog.get(plan.cfg.DATASETS.TEST[0])
     assert metadata.stuff_classes == ["things", "road", "sky", "building", "vegetation"]
     # the same files, scored as those of any other model, give the same figures
     scored = d2tune.evaluate_files(table, metadata.panoptic_json, out=tmp_path / "scored")
@@ -164,8 +164,8 @@ def test_a_street_from_polygons_to_segments(tmp_path: Path) -> None:
 
 def test_detectron2_itself_can_score_what_is_registered(tmp_path: Path) -> None:
     project = raster_project(tmp_path)
-    prepared = prepare(load_project(project), num_gpus=0, sample=False)
-    name = prepared.cfg.DATASETS.TEST[0]
+    plan, _ = make_plan(load_project(project), num_gpus=0, sample=False)
+    name = plan.cfg.DATASETS.TEST[0]
     (row,) = DatasetCatalog.get(name)
     truth = np.asarray(PilImage.open(tmp_path / "data/val/labels/scene_3.png")).astype(np.int64)
     guess = np.where(truth == 255, 0, truth)
@@ -239,7 +239,7 @@ def test_a_image_of_other_channels_is_left_out_of_a_prediction_and_named(tmp_pat
 def test_a_image_without_data_among_others_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     project = raster_project(tmp_path)
     np.save(tmp_path / "data/train/images/scene_1.npy", np.full((48, 56, 5), np.nan, np.float32))
-    prepare(load_project(project), num_gpus=0, sample=False)
+    make_plan(load_project(project), num_gpus=0, sample=False)
     told = [record.getMessage() for record in caplog.records if "holds no data" in record.getMessage()]
     assert len(told) == 1 and "train/images/scene_1.npy" in told[0]
 
@@ -279,7 +279,7 @@ def test_a_class_that_nobody_drew_is_named_with_the_data(tmp_path: Path) -> None
         "stuff: [road, sky, building, vegetation]\nmodel: {preset: panoptic_fpn_mobilenet_v2}\n"
     )
     with pytest.raises(DataError, match=r"street.train: things: nobody drew a tram"):
-        prepare(load_project(project), num_gpus=0, sample=False)
+        make_plan(load_project(project), num_gpus=0, sample=False)
 
 
 @pytest.mark.parametrize(

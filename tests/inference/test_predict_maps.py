@@ -23,7 +23,7 @@ from d2tune.annotations.formats import rle_csv
 from d2tune.annotations.formats.semantic import paint
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
-from d2tune.engine.prepare import prepare
+from d2tune.engine.plan import make_plan
 from d2tune.errors import DataError
 from d2tune.evaluation.evaluator import evaluator_of
 from d2tune.inference import predict_maps
@@ -329,7 +329,7 @@ def test_folders_are_one_image_each(raster_run: Path, tmp_path: Path) -> None:
 def test_rasters_are_predicted_as_they_are_evaluated(raster_run: Path, tmp_path: Path, config: dict[str, Any]) -> None:
     run = changed_run(raster_run, tmp_path / "run", config=config)
     loaded = load_run(run)
-    val = prepare(loaded.loaded, num_gpus=0, sample=False).parts.val
+    val = make_plan(loaded.loaded, num_gpus=0, sample=False)[0].splits.val
     evaluator = evaluator_of(val, loaded.cfg, loaded.loaded.project)
     found = evaluator.predict(loaded.model)
     digest = evaluator.save(found, tmp_path / "kept")
@@ -407,7 +407,7 @@ def test_segments_of_photos(photo_run: Path, tmp_path: Path) -> None:
     project.write_text(PANOPTIC.format(root=root), encoding="utf-8")
     run = d2tune.train(project, output_dir=tmp_path / "run").run
     loaded = load_run(run)
-    val = prepare(loaded.loaded, num_gpus=0, sample=False).parts.val
+    val = make_plan(loaded.loaded, num_gpus=0, sample=False)[0].splits.val
     evaluator = evaluator_of(val, loaded.cfg, loaded.loaded.project)
     kept = evaluator.load(run)
     assert evaluator.save(kept, tmp_path / "again") == evaluator.digest(run) and len(kept) == 1

@@ -1,0 +1,180 @@
+"""The parts of a training put together as its plan says: samples, batches, optimizer, hooks and loggers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, create_ddp_model, hooks
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils import comm
+from torch import nn
+from torch.utils.data import DataLoader
+
+from d2tune.data.batches import TrainingBatches
+from d2tune.data.mapper import CACHE_BYTES
+from d2tune.data.training import training_samples
+from d2tune.engine.hooks.feed_loggers import FeedLoggers
+from d2tune.engine.hooks.keep_best import EvaluateAndKeepBest
+from d2tune.engine.hooks.progress import PrintProgress
+from d2tune.engine.hooks.save_last import SaveLast
+from d2tune.engine.hooks.stop import StopOnSignal
+from d2tune.engine.hooks.weight_average import WeightAverage
+from d2tune.engine.plan import TrainingPlan
+from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
+from d2tune.engine.validation import Validation
+from d2tune.hardware import usable_cores
+from d2tune.loggers import Logger, RunInfo
+from d2tune.loggers.json_lines import JsonLines
+from d2tune.loggers.tensorboard import TensorBoard
+from d2tune.loggers.wandb import Wandb
+from d2tune.project import Project
+from d2tune.run_folder import RunFolder
+
+Samples = torch.utils.data.Dataset[dict[str, Any]]
+
+HookSource = Sequence[HookBase] | Callable[[Trainer], Iterable[HookBase]]
+"""Hooks, or a function that makes them for a trainer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """What a caller adds to a training.
+
+    Attributes:
+        hooks: For every process.
+        loggers: For the first process, after those of the project.
+    """
+
+    hooks: HookSource = ()
+    loggers: tuple[Logger, ...] = ()
+
+
+def training_split(plan: TrainingPlan) -> Samples:
+    """The samples of the training split."""
+    cache_bytes = CACHE_BYTES // max(1, _workers(plan))
+    return training_samples(plan.splits.train, plan.cfg, plan.project, cache_bytes=cache_bytes)
+
+
+def training_batches(plan: TrainingPlan, *, start: int) -> TrainingBatches:
+    """What this process trains on in each iteration from ``start`` on."""
+    cfg, world = plan.cfg, comm.get_world_size()
+    squares = bool(cfg.INPUT.PATCH_PX)
+    return TrainingBatches(
+        [image.height_px > image.width_px and not squares for image in plan.splits.train.images],
+        batch_size=cfg.SOLVER.IMS_PER_BATCH // world,
+        short_side_range_px=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
+        seed=cfg.SEED,
+        start=start,
+        rank=comm.get_rank(),
+        world=world,
+    )
+
+
+def build_trainer(
+    plan: TrainingPlan,
+    folder: RunFolder,
+    model: nn.Module,
+    samples: Samples,
+    batches: TrainingBatches,
+    *,
+    start: int,
+    extensions: Extensions,
+) -> Trainer:
+    """The trainer of a model with its hooks.
+
+    For each event the hooks run in this order: Detectron2's timer and learning rate schedule, the average of the
+    weights, evaluation, the caller's own hooks, the checkpoint to resume from, progress, loggers, and the stop by a
+    signal. The caller's own hooks therefore see the new weights and the scalars of an evaluation, their state is in
+    the checkpoint of the same iteration, and what they put into the ``EventStorage`` is logged with it. Evaluation,
+    checkpoint, progress and loggers are in the first process only.
+
+    Args:
+        plan: What was decided.
+        folder: The run folder.
+        model: On its device, not wrapped.
+        samples: The training split.
+        batches: Keys of the samples, from iteration ``start`` on.
+        start: Iterations completed before.
+        extensions: The caller's own hooks and loggers.
+    """
+    cfg = plan.cfg
+    optimizer = build_optimizer(cfg, model)
+    device_ids = [comm.get_local_rank()] if cfg.MODEL.DEVICE == "cuda" else None
+    trainer = Trainer(
+        create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids),
+        _loader(plan, samples, batches),
+        optimizer,
+        precision=plan.precision,
+        device=cfg.MODEL.DEVICE,
+        seed=cfg.SEED + comm.get_rank(),
+        clip_norm=clip_norm(cfg),
+    )
+    trainer.completed = start
+    average = WeightAverage(model, decay=cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY > 0 else None
+    schedule = hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer))
+    main = comm.is_main_process()
+    trainer.register_hooks([hooks.IterationTimer(), schedule, average])
+    if main:
+        trainer.register_hooks(_evaluation_hooks(plan, folder, model, average))
+    own = extensions.hooks(trainer) if callable(extensions.hooks) else extensions.hooks
+    trainer.register_hooks(list(own))
+    if main:
+        trainer.register_hooks(_output_hooks(plan, folder, extensions.loggers, start=start))
+    trainer.register_hooks([StopOnSignal()])
+    return trainer
+
+
+def _evaluation_hooks(
+    plan: TrainingPlan, folder: RunFolder, model: nn.Module, average: WeightAverage | None
+) -> list[HookBase]:
+    validation = Validation(plan, folder, model, average=average)
+    period = _eval_period(plan.project, plan.cfg)
+    return [EvaluateAndKeepBest(period=period, evaluate=validation.run, keep=validation.keep), validation]
+
+
+def _output_hooks(plan: TrainingPlan, folder: RunFolder, loggers: Sequence[Logger], *, start: int) -> list[HookBase]:
+    iterations = plan.cfg.SOLVER.MAX_ITER
+    period = max(1, iterations // 40)
+    run = RunInfo(plan.project.name, folder, yaml.safe_load(plan.project.to_yaml()), first_iteration=start)
+    return [
+        SaveLast(folder.last, period=max(50, iterations // 10)),
+        PrintProgress(period=period),
+        FeedLoggers([*_project_loggers(plan.project), *loggers], run, period=min(20, period)),
+    ]
+
+
+def _project_loggers(project: Project) -> list[Logger]:
+    files: list[Logger] = [JsonLines(), TensorBoard()]
+    return [*files, Wandb()] if project.tracking == "wandb" else files
+
+
+def _eval_period(project: Project, cfg: CfgNode) -> int:
+    wanted = project.train.eval_every
+    return max(1, cfg.SOLVER.MAX_ITER // 5) if wanted == "auto" else wanted
+
+
+def _workers(plan: TrainingPlan) -> int:
+    wanted = plan.project.train.workers
+    automatic = min(8, usable_cores() // 2) if plan.cfg.MODEL.DEVICE == "cuda" else 0
+    return automatic if wanted == "auto" else wanted
+
+
+def _loader(plan: TrainingPlan, samples: Samples, batches: TrainingBatches) -> DataLoader[Any]:
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=_workers(plan),
+        collate_fn=list,
+        worker_init_fn=_ignore_ctrl_c,
+    )
+
+
+def _ignore_ctrl_c(number: int) -> None:
+    """Ctrl-C reaches every process of the terminal; without its loader the trainer could not complete the step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,86 @@
+"""From Detectron2's ``EventStorage`` to the loggers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.utils.events import get_event_storage
+from numpy.typing import NDArray
+
+from d2tune.engine.hooks.base import Hook
+from d2tune.loggers import Logger, RunInfo
+
+
+class FeedLoggers(Hook):
+    """Starts the loggers, gives them what is new in the ``EventStorage`` of the training, and finishes them.
+
+    Scalars and images that a model or a hook puts into the storage (``put_scalar``, ``put_image``) reach all loggers.
+
+    Args:
+        loggers: Each gets everything.
+        run: What they may know of the run.
+        period: Iterations between two looks into the storage; there is one after the last iteration in any case.
+    """
+
+    def __init__(self, loggers: Sequence[Logger], run: RunInfo, *, period: int) -> None:
+        self._loggers = loggers
+        self._run = run
+        self._period = period
+        self._started: list[Logger] = []
+        self._finishing = ExitStack()
+        self._logged = -1
+
+    def before_train(self) -> None:
+        for logger in self._loggers:
+            logger.start(self._run)
+            self._started.append(logger)
+            self._finishing.callback(logger.finish)
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._period == 0 or done == self.trainer.max_iter:
+            self._feed()
+
+    def after_train(self) -> None:
+        with self._finishing:
+            self._feed()
+
+    def _feed(self) -> None:
+        storage = get_event_storage()
+        names: dict[int, list[str]] = defaultdict(list)
+        for name, (_, iteration) in storage.latest().items():
+            if iteration > self._logged:
+                names[iteration].append(name)
+        images = _take_images(storage)
+        windows = {logger.window for logger in self._started}
+        smoothed = {window: storage.latest_with_smoothing_hint(window) for window in windows}
+        for iteration in sorted({*names, *images}):
+            for logger in self._started:
+                if iteration in names:
+                    values = smoothed[logger.window]
+                    logger.log({name: float(values[name][0]) for name in names[iteration]}, iteration=iteration)
+                if iteration in images:
+                    logger.log_images(images[iteration], iteration=iteration)
+        self._logged = max(names, default=self._logged)
+
+
+def _take_images(storage: Any) -> dict[int, dict[str, NDArray[np.uint8]]]:
+    """The images of the storage by iteration and name; the storage, which keeps all of them, is emptied."""
+    images: dict[int, dict[str, NDArray[np.uint8]]] = defaultdict(dict)
+    for name, image, iteration in storage._vis_data:
+        images[iteration][name] = _rgb(image)
+    storage.clear_images()
+    return images
+
+
+def _rgb(image: torch.Tensor | NDArray[Any]) -> NDArray[np.uint8]:
+    """``(3, H, W)`` of 8 bits, or of floats from 0 to 1, as ``(H, W, 3)`` of 8 bits."""
+    pixels = np.asarray(image.detach().cpu() if isinstance(image, torch.Tensor) else image)
+    if pixels.dtype != np.uint8:
+        pixels = (pixels * 255).clip(0, 255)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0).astype(np.uint8))

@@ -1,0 +1,55 @@
+"""Progress on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+from detectron2.utils.events import get_event_storage
+
+from d2tune.engine.hooks.base import Hook
+
+
+class PrintProgress(Hook):
+    """Prints a line now and then: iteration, loss, learning rate, time per iteration, time left.
+
+    Args:
+        period: Iterations between lines; the last iteration has one in any case.
+        stream: Where the lines go; None is the standard output.
+    """
+
+    def __init__(self, *, period: int, stream: TextIO | None = None) -> None:
+        self._period = period
+        self._stream = stream or sys.stdout
+        self._printed = -1
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._period == 0 or done == self.trainer.max_iter:
+            self._print()
+
+    def after_train(self) -> None:
+        self._print()
+
+    def _print(self) -> None:
+        storage, total = get_event_storage(), self.trainer.max_iter
+        done = storage.iter + 1
+        latest = storage.latest_with_smoothing_hint(20)
+        if done <= self._printed or done > total or "total_loss" not in latest:
+            return
+        self._printed = done
+        line = f"  {done:{len(str(total))}d}/{total}  loss {latest['total_loss'][0]:.3f}  lr {latest['lr'][0]:.2g}"
+        if "time" in latest:
+            step_s = storage.history("time").avg(20)
+            line += f"  {step_s:.2f} s/it  {duration((total - done) * step_s)} left"
+        print(line, file=self._stream, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """``75`` seconds as ``1 min 15 s``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
