@@ -27,7 +27,7 @@ def test_a_fraction_of_the_training_photos_is_the_part_that_training_sets_aside(
     project.write_text("name: mine\ndata: {root: data, val: 0.3, split_seed: 3}\n", encoding="utf-8")
     (found,) = check(project, report=tmp_path / "check.html")
     parts = load_splits(load_project(project, hardware="cpu").project)
-    assert (len(found.dataset.images), found.part) == (7, "")
+    assert (len(found.dataset.images), found.split) == (7, "")
     rows = table(tmp_path / "check.html", 1)
     assert [row[:2] for row in rows] == [["train", str(len(parts.train.images))], ["val", str(len(parts.val.images))]]
     text = (tmp_path / "check.html").read_text("utf-8")
@@ -46,7 +46,7 @@ def test_a_project_of_lists(tmp_path):
     project.write_text("name: mine\ndata: {root: data, train: train.txt, val: val.txt}\n", encoding="utf-8")
     train, val = check(project, report=tmp_path / "check.html")
     assert [image.file_name for image in train.dataset.images] == list(read_list(data / "train.txt"))
-    assert (train.part, val.part, len(val.dataset.images)) == ("train", "val", 2)
+    assert (train.split, val.split, len(val.dataset.images)) == ("train", "val", 2)
     assert [row[:2] for row in table(tmp_path / "check.html", 1)] == [["train", "4"], ["val", "2"]]
 
 
@@ -61,7 +61,7 @@ def test_images_inside_of_annotation_files_are_on_the_page(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"splits": "nowhere"}, "the folder of splits has no list"), ({"report": "."}, "the report is a file")],
+    [({"splits": "nowhere"}, "the folder of splits has no list"), ({"report": "."}, "the report must be a file")],
 )
 def test_mistakes(tmp_path, options, words):
     chosen = {"report": tmp_path / "check.html"} | {key: tmp_path / value for key, value in options.items()}

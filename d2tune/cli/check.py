@@ -57,7 +57,7 @@ def _print(result: Checked) -> None:
         print(findings_table(result.findings))
     print(summary(dataset.ledger))
     counts = ", ".join(f"{count} {name}" for name, count in dataset.counts().items())
-    split = f"{result.part}: " if result.part else ""
+    split = f"{result.split}: " if result.split else ""
     print(f"{split}{dataset.size_in_words()}" + (f" ({printable(counts)})" if counts else ""))
 
 

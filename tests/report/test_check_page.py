@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from d2tune.report.check_page.photos import choose
 
 from d2tune.annotations.model.findings import Finding
 from d2tune.errors import DataError
 from d2tune.report.check_page.finding_words import WORDS
 from d2tune.report.check_page.page import check_page, refuse_foreign, write_check_page
 from d2tune.report.check_page.survey import Checked
+from d2tune.report.check_page.tiles import choose
 from tests.report.datasets import make_dataset, saved, surveyed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ def test_what_comes_from_files_is_escaped():
     finding = Finding("error", evil, evil, evil, shape=0, hint=evil)
     dataset = make_dataset([(64, 64)], [(1, 1, 0, 0, 9, 9)], classes=(evil,), names=[evil + ".png"], findings=[finding])
     page = check_page(
-        [Checked(Path(evil.replace("\0", "")), dataset, (finding,))], title=evil, part_of={evil + ".png": evil}
+        [Checked(Path(evil.replace("\0", "")), dataset, (finding,))], title=evil, split_of={evil + ".png": evil}
     )
     assert "<script" not in page and page.count("</style>") == 1
     assert not re.search("[\u202e\ud800\0]", page)
@@ -43,12 +43,12 @@ def test_what_comes_from_files_is_escaped():
     )
 
 
-def test_every_photo_is_missing_and_the_page_is_there():
+def test_every_image_is_missing_and_the_page_is_there():
     page = plain(make_dataset([(64, 64)] * 3, [(2, 1, 0, 0, 9, 9)]))
     assert page.count("The image has no file.") == 3
 
 
-def test_two_hundred_classes_and_many_photos_make_a_bounded_page(tmp_path):
+def test_two_hundred_classes_and_many_images_make_a_bounded_page(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
     saved(tmp_path / "a.jpg", noise, quality=95)
     classes = [f"class {number}" for number in range(200)]
@@ -60,18 +60,18 @@ def test_two_hundred_classes_and_many_photos_make_a_bounded_page(tmp_path):
     assert len(page) < 8_000_000
     for words in ("and 170 more</summary>", "and 4,988 more", "5,000 times in 5,000 files"):
         assert words in page
-    assert re.search(r"every class has its turn, and \d+ more not shown", page)
+    assert re.search(r"chosen to show every class; \d+ are not shown", page)
 
 
 def test_the_sheet_shows_every_class_and_some_negatives():
     boxes = [(number, 1, 0, 0, 9, 9) for number in range(1, 400)] + [(number, 2, 0, 0, 9, 9) for number in (5, 77)]
-    figures = surveyed([(64, 64)] * 500, boxes)
-    chosen = choose(figures)
-    assert len(chosen) == 60 and len({photo.image.id for photo in chosen}) == 60
-    assert sum("b" in photo.labels for photo in chosen) == 2
-    assert sum(not photo.instances for photo in chosen) >= 6
-    assert [photo.image.id for photo in choose(figures)] == [photo.image.id for photo in chosen]
-    assert [photo.image.id for photo in choose(figures, seed=1)] != [photo.image.id for photo in chosen]
+    data = surveyed([(64, 64)] * 500, boxes)
+    chosen = choose(data)
+    assert len(chosen) == 60 and len({entry.image.id for entry in chosen}) == 60
+    assert sum("b" in entry.labels for entry in chosen) == 2
+    assert sum(not entry.instances for entry in chosen) >= 6
+    assert [entry.image.id for entry in choose(data)] == [entry.image.id for entry in chosen]
+    assert [entry.image.id for entry in choose(data, seed=1)] != [entry.image.id for entry in chosen]
 
 
 def test_only_a_page_of_this_kind_is_replaced(tmp_path):
@@ -82,6 +82,6 @@ def test_only_a_page_of_this_kind_is_replaced(tmp_path):
         assert f"<title>Check of {title}</title>" in path.read_text("utf-8")
     assert [file.name for file in path.parent.iterdir()] == ["check.html"]
     (tmp_path / "mine.html").write_text("<!DOCTYPE html><p>mine")
-    for other, words in ((tmp_path / "mine.html", "is not overwritten"), (tmp_path, "is a folder")):
+    for other, words in ((tmp_path / "mine.html", "is not overwritten"), (tmp_path, "not a folder")):
         with pytest.raises(DataError, match=words):
             refuse_foreign(other)

@@ -17,7 +17,7 @@ from tests.shared_files import SHARED
 def balloons(count: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Name, photo and masks of the first validation photos, at a width of 400 px."""
     folder = SHARED / "data" / "balloon" / "val"
-    found = []
+    annotated = []
     for entry in list(json.loads((folder / "via_region_data.json").read_text()).values())[:count]:
         with Image.open(folder / entry["filename"]) as photo:
             scale = 400 / photo.width
@@ -27,8 +27,8 @@ def balloons(count: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
             outline = region["shape_attributes"]
             points = np.stack([outline["all_points_x"], outline["all_points_y"]], axis=1) * scale
             cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
-        found.append((entry["filename"], photo, masks.astype(bool)))
-    return found
+        annotated.append((entry["filename"], photo, masks.astype(bool)))
+    return annotated
 
 
 def shaken(masks: np.ndarray, by_px: int = 3) -> np.ndarray:
@@ -60,17 +60,17 @@ def test_outline_is_on_the_contour_and_nowhere_else():
     gray = np.full((300, 400, 3), 128, np.uint8)
     mask = disk((300, 400), (200, 170), 80)
     color = np.array([0, 176, 255], np.uint8)
-    drawn = draw_instances(gray, mask[None], [""], colors=[color])
+    outlined = draw_instances(gray, mask[None], [""], colors=[color])
     y, x = np.mgrid[:300, :400]
     from_rim = np.hypot(x - 200, y - 170) - 80
     half = line_width_px((300, 400)) / 2
-    assert close_to(drawn, color)[np.abs(from_rim - 0.25) < half - 0.8].all()
-    assert not close_to(drawn, color, by=40)[np.abs(from_rim) > half + 2.5].any()
-    assert (drawn[from_rim > half + 4] == 128).all()
+    assert close_to(outlined, color)[np.abs(from_rim - 0.25) < half - 0.8].all()
+    assert not close_to(outlined, color, by=40)[np.abs(from_rim) > half + 2.5].any()
+    assert (outlined[from_rim > half + 4] == 128).all()
     assert (gray == 128).all()
-    inside = drawn[from_rim < -half - 4].astype(int)
+    inside = outlined[from_rim < -half - 4].astype(int)
     assert np.abs(inside - (128 + 0.26 * (color.astype(int) - 128))).max() <= 1
-    levels = len(np.unique(drawn[np.abs(from_rim) < half + 3].reshape(-1, 3), axis=0))
+    levels = len(np.unique(outlined[np.abs(from_rim) < half + 3].reshape(-1, 3), axis=0))
     assert levels > 20, "an antialiased edge has many shades"
 
 
@@ -79,18 +79,18 @@ def test_outlines_lie_on_real_contours():
     for _, photo, masks in balloons(3):
         colors = instance_colors(len(masks))
         alone = [draw_instances(photo, mask[None], [""], colors=[c]) for mask, c in zip(masks, colors, strict=True)]
-        for mask, color, drawn in zip(masks, colors, alone, strict=True):
+        for mask, color, outlined in zip(masks, colors, alone, strict=True):
             rim = mask & ~cv2.erode(mask.astype(np.uint8), cross).astype(bool)
             rim[[0, -1]] = rim[:, [0, -1]] = False
-            assert close_to(drawn, color, by=60)[rim].mean() > 0.7
+            assert close_to(outlined, color, by=60)[rim].mean() > 0.7
             near = cv2.dilate(mask.astype(np.uint8), np.ones((13, 13))).astype(bool)
-            assert (drawn[~near] == photo[~near]).all()
+            assert (outlined[~near] == photo[~near]).all()
 
 
 def test_no_instance_leaves_the_photo_alone():
     _, photo, _ = balloons(1)[0]
-    drawn = draw_instances(photo, np.zeros((0, *photo.shape[:2]), bool), [])
-    assert drawn is not photo and (drawn == photo).all()
+    outlined = draw_instances(photo, np.zeros((0, *photo.shape[:2]), bool), [])
+    assert outlined is not photo and (outlined == photo).all()
     assert (draw_instances(photo, np.zeros((1, *photo.shape[:2]), bool), ["balloon"]) == photo).all()
 
 
@@ -202,9 +202,9 @@ def test_photos_stand_side_by_side_in_one_size_with_their_instances():
     changed = (sheet != without).any(axis=2)
     middle = sheet.shape[1] // 2
     for half, first in ((changed[:, :middle], 0), (changed[:, middle:], 1)):
-        drawn = sheet[:, :middle] if first == 0 else sheet[:, middle:]
+        outlined = sheet[:, :middle] if first == 0 else sheet[:, middle:]
         for i, color in enumerate(instance_colors(len(masks))):
-            assert (close_to(drawn, color) & half).any() == (i >= first)
+            assert (close_to(outlined, color) & half).any() == (i >= first)
 
 
 def test_real_photos_make_a_png(tmp_path):

@@ -41,7 +41,7 @@ def test_views(extent, size, is_far):
     assert view[0] < size[0] and view[1] < size[1] and view[2] > 0 and view[3] > 0, "the image must be in view"
 
 
-def test_a_view_of_a_shape_inside_stays_on_the_photo():
+def test_a_view_of_a_shape_inside_stays_on_the_image():
     view, _ = view_of(Image(1, "a.png", 400, 300), (2, 2, 30, 20))
     assert view[0] == 0 and view[1] == 0
 
@@ -64,7 +64,7 @@ SQUARE = [[10, 10], [20, 10], [20, 20], [10, 20]]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "key", "image", "box"),
+    ("name", "content", "key", "image_name", "box"),
     [
         ("a.json", {"shapes": [{"points": SQUARE}], "imagePath": "p.png"}, 0, "p.png", (10, 10, 20, 20)),
         ("a.json", {"shapes": [{"points": SQUARE[::2], "shape_type": "rectangle"}]}, 0, None, (10, 10, 20, 20)),
@@ -110,9 +110,9 @@ SQUARE = [[10, 10], [20, 10], [20, 20], [10, 20]]
     ],
     ids=["polygon", "rectangle", "circle", "line", "not finite", "box", "flat", "VIA circle", "VIA rect", "VOC"],
 )
-def test_raw_shapes(tmp_path, name, content, key, photo, box):
+def test_raw_shapes(tmp_path, name, content, key, image_name, box):
     shape = raw_shapes(write(tmp_path / name, content))[key]()
-    assert shape.photo == photo
+    assert shape.image_name == image_name
     assert Sketch(shape.outlines, shape.lines).extent() == pytest.approx(box, abs=0.12)
 
 
@@ -176,7 +176,7 @@ def test_every_finding_that_names_a_shape_shows_it(case):
     assert page.count("<figcaption>") >= min(12, len(shown))
 
 
-def test_a_line_about_a_missing_photo_shows_no_other_one(tmp_path):
+def test_a_line_about_a_missing_image_shows_no_other_one(tmp_path):
     saved(tmp_path / "a.png", np.zeros((9, 9), np.uint8))
     write(tmp_path / "train.csv", "ImageId,EncodedPixels\na.png,1 3\ngone.png,1 3\n")
     with checked(tmp_path, format="rle", options=ReadOptions(preset="airbus", class_name="ship")) as result:

@@ -29,9 +29,9 @@ def membrane(number: int) -> tuple[np.ndarray, np.ndarray]:
     folder = SHARED / "data" / "membrane" / "train"
     with (
         Image.open(folder / "image" / f"{number}.png") as photo,
-        Image.open(folder / "label" / f"{number}.png") as drawn,
+        Image.open(folder / "label" / f"{number}.png") as border,
     ):
-        return np.array(photo.convert("RGB")), (np.array(drawn) // 255).astype(np.uint8)
+        return np.array(photo.convert("RGB")), (np.array(border) // 255).astype(np.uint8)
 
 
 def has(photo: np.ndarray, color: np.ndarray) -> bool:
@@ -57,21 +57,21 @@ def test_a_background_is_gray_and_takes_no_color_from_the_others():
 
 def test_an_overlay_mixes_color_and_photo_and_draws_borders_in_full():
     table = np.array([[200, 0, 0], [0, 0, 250]], np.uint8)
-    drawn = overlay(GRAY, halves(), colors=table, alpha=0.5)
-    assert drawn.dtype == np.uint8 and (GRAY == 100).all()
-    assert (drawn[:, :79] == (150, 50, 50)).all()
-    assert (drawn[:59, 81:] == (50, 50, 175)).all()
-    assert (drawn[:, 79] == table[0]).all() and (drawn[:59, 80] == table[1]).all()
-    corner = drawn[62:, 82:]
+    painted = overlay(GRAY, halves(), colors=table, alpha=0.5)
+    assert painted.dtype == np.uint8 and (GRAY == 100).all()
+    assert (painted[:, :79] == (150, 50, 50)).all()
+    assert (painted[:59, 81:] == (50, 50, 175)).all()
+    assert (painted[:, 79] == table[0]).all() and (painted[:59, 80] == table[1]).all()
+    corner = painted[62:, 82:]
     assert (corner == 100).all(axis=2).mean() > 0.4, "the photo shows through"
     assert len(np.unique(corner)) == 3 and corner.min() < 100 < corner.max(), "under light and dark lines"
 
 
 def test_a_map_has_the_colors_of_its_classes_and_hatches_the_rest():
     table = colors(["a", "b"])
-    drawn = color_map(halves(), table)
-    assert (drawn[:, :80] == table[0]).all() and (drawn[:60, 80:] == table[1]).all()
-    rest = drawn[60:, 80:].astype(int)
+    painted = color_map(halves(), table)
+    assert (painted[:, :80] == table[0]).all() and (painted[:60, 80:] == table[1]).all()
+    rest = painted[60:, 80:].astype(int)
     assert np.ptp(rest, axis=2).max() <= 1 and len(np.unique(rest)) >= 3
 
 
@@ -79,10 +79,10 @@ def test_a_map_has_the_colors_of_its_classes_and_hatches_the_rest():
     "draw",
     [lambda labels: overlay(GRAY, labels, colors=colors("ab")), lambda labels: color_map(labels, colors("ab"))],
 )
-def test_a_label_that_is_no_class(draw):
+def test_a_label_outside_the_classes_is_refused(draw):
     labels = halves()
     labels[3, 3] = 2
-    with pytest.raises(ValueError, match="label 2 is none of 2 classes"):
+    with pytest.raises(ValueError, match="label 2 is outside the 2 classes"):
         draw(labels)
 
 
@@ -91,15 +91,15 @@ def test_things_have_shades_of_their_own_and_stuff_has_its_class_color():
     ids[:60] = 7
     ids[80:110, 10:50], ids[80:110, 60:100], ids[80:110, 110:150] = 1000, 1001, 1002
     names = ("car", "person", "sky")
-    drawn = segment_overlay(GRAY, ids, [(7, 2, False), (1000, 0, True), (1001, 0, True), (1002, 1, True)], names)
+    painted = segment_overlay(GRAY, ids, [(7, 2, False), (1000, 0, True), (1001, 0, True), (1002, 1, True)], names)
     table = colors(names).astype(float)
-    assert (np.abs(drawn[10, 80] - (50 + table[2] / 2)) <= 1).all()
-    inside = [drawn[105, x].astype(float) for x in (15, 65, 115)]
+    assert (np.abs(painted[10, 80] - (50 + table[2] / 2)) <= 1).all()
+    inside = [painted[105, x].astype(float) for x in (15, 65, 115)]
     assert (np.abs(inside[0] - (50 + table[0] / 2)) <= 1).all()
     assert (np.abs(inside[2] - (50 + table[1] / 2)) <= 1).all()
     assert 20 < np.abs(inside[1] - inside[0]).sum() < np.abs(inside[2] - inside[0]).sum()
     plain = segment_overlay(GRAY, ids, [(7, 2, False), (1000, 2, False), (1001, 2, False), (1002, 2, False)], names)
-    assert has(drawn, table[0]) and not has(plain, table[0])
+    assert has(painted, table[0]) and not has(plain, table[0])
     nothing = segment_overlay(GRAY, np.zeros_like(ids), [], names)
     assert nothing.min() < 100 < nothing.max() and (nothing == 100).mean() > 0.4
 
@@ -153,7 +153,7 @@ def test_a_sheet_shows_real_photos_and_their_maps(tmp_path, count):
         assert (sheet[200:] == color).all(axis=2).sum() > 5000, "contours in the panels"
 
 
-def test_a_legend_of_twenty_long_names_stays_on_the_sheet_and_names_what_is_left_out():
+def test_a_legend_of_twenty_long_names_stays_on_the_sheet_and_names_what_is_ignored():
     panel = LabelPanel(
         GRAY, "a", np.arange(120 * 160, dtype=np.uint32).reshape(120, 160).astype(np.uint8) % 20, halves()
     )

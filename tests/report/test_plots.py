@@ -22,7 +22,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from d2tune.report.plots import bar_plots, confusion_plot, curve_plots, style
-from d2tune.report.plots.bar_plots import ERROR_WORDS, Bar, write_class_figure, write_error_types, write_size_ap
+from d2tune.report.plots.bar_plots import ERROR_WORDS, Bar, write_class_metric, write_error_types, write_size_ap
 from d2tune.report.plots.confusion_plot import write_confusion
 from d2tune.report.plots.curve_plots import Curve, OperatingPoint, ScoreBin, write_calibration, write_precision_recall
 
@@ -43,8 +43,8 @@ def no_warnings() -> Iterator[None]:
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Figure, list[Text]]]:
-    """Each figure that is written, with the texts that were really drawn, as the writing goes on."""
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Figure, list[Text]]]:
+    """Each page that is written, with the texts that were really drawn, as the writing goes on."""
     seen: list[tuple[Figure, list[Text]]] = []
 
     class Recorder(RendererAgg):
@@ -54,14 +54,14 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Figure, list[Text]]]:
                 self.texts[id(mtext)] = mtext
             super().draw_text(gc, x, y, s, prop, angle, ismath, mtext)
 
-    def watched(path: str | Path, figure: Figure) -> None:
-        recorder = Recorder(figure.bbox.width, figure.bbox.height, figure.dpi)
+    def watched(path: str | Path, page: Figure) -> None:
+        recorder = Recorder(page.bbox.width, page.bbox.height, page.dpi)
         recorder.texts = {}
-        figure.draw(recorder)
+        page.draw(recorder)
         # a text of several lines is drawn without saying which text it is
-        of_lines = [text for text in figure.findobj(Text) if "\n" in text.get_text()]
-        seen.append((figure, [*recorder.texts.values(), *of_lines]))
-        style.save_png(path, figure)
+        of_lines = [text for text in page.findobj(Text) if "\n" in text.get_text()]
+        seen.append((page, [*recorder.texts.values(), *of_lines]))
+        style.save_png(path, page)
 
     for module in (curve_plots, bar_plots, confusion_plot):
         monkeypatch.setattr(module, "save_png", watched)
@@ -158,10 +158,10 @@ CASES: dict[str, Write] = {
     "size": lambda path: write_size_ap(
         path, bars(["below 14 px", "14-32 px", "32-81 px", "above 81 px", "small (below 32 px)"], count=12345)
     ),
-    "size, one": lambda path: write_size_ap(path, [Bar("64 px", 100.0, 100.0, 100.0, 1)], figure_name="boundary AP"),
+    "size, one": lambda path: write_size_ap(path, [Bar("64 px", 100.0, 100.0, 100.0, 1)], metric_name="boundary AP"),
     "size, none": lambda path: write_size_ap(path, [Bar("64 px", None)]),
-    "iou": lambda path: write_class_figure(path, bars(ODD_NAMES), mean=61.2, subtitle=LONG),
-    "iou, 80": lambda path: write_class_figure(path, bars([f"{ODD_NAMES[n % 10]} {n}" for n in range(80)]), mean=None),
+    "iou": lambda path: write_class_metric(path, bars(ODD_NAMES), mean=61.2, subtitle=LONG),
+    "iou, 80": lambda path: write_class_metric(path, bars([f"{ODD_NAMES[n % 10]} {n}" for n in range(80)]), mean=None),
 }
 
 
@@ -169,19 +169,19 @@ SLOW = {"confusion, 25", "confusion, 80", "iou, 80"}
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES])
-def test_text_lies_inside_the_page_and_on_no_other_text(case, tmp_path, figures):
+def test_text_lies_inside_the_page_and_on_no_other_text(case, tmp_path, pages):
     CASES[case](tmp_path / "plot.png")
-    with Image.open(tmp_path / "plot.png") as photo:
-        assert photo.width <= 2000
-        assert min(photo.info["dpi"]) >= 150
-        assert photo.getextrema() != ((255, 255),) * 3
-    figure, texts = figures[0]
-    renderer = RendererAgg(figure.bbox.width, figure.bbox.height, figure.dpi)
+    with Image.open(tmp_path / "plot.png") as png:
+        assert png.width <= 2000
+        assert min(png.info["dpi"]) >= 150
+        assert png.getextrema() != ((255, 255),) * 3
+    page, texts = pages[0]
+    renderer = RendererAgg(page.bbox.width, page.bbox.height, page.dpi)
     places = [(text, text.get_window_extent(renderer)) for text in texts]
     assert len(places) >= 5
     for text, place in places:
         assert place.x0 >= 8 and place.y0 >= 8, text.get_text()
-        assert place.x1 <= figure.bbox.width - 8 and place.y1 <= figure.bbox.height - 8, text.get_text()
+        assert place.x1 <= page.bbox.width - 8 and place.y1 <= page.bbox.height - 8, text.get_text()
     upright = [(text, place.padded(-1.5)) for text, place in places if text.get_rotation() in (0, 90)]
     for (one, place), (other, other_place) in combinations(upright, 2):
         assert not place.overlaps(other_place), (one.get_text(), other.get_text())
@@ -217,8 +217,8 @@ def test_other_process_with_other_settings_writes_the_same(tmp_path):
     settings.write_text("text.usetex: True\nfont.size: 20\nfigure.facecolor: black\naxes.grid: True\nsavefig.dpi: 30\n")
     environment = {**os.environ, "MATPLOTLIBRC": str(settings), "TZ": "Asia/Tokyo", "LC_ALL": "C"}
     subprocess.run([sys.executable, "-c", PLOT, str(tmp_path / "there.png")], check=True, env=environment)
-    parts = [ScoreBin(0, 0.5, 3, 0.25, 0.2), ScoreBin(0.5, 1, 4, 0.75, 1.0)]
-    write_calibration(tmp_path / "here.png", parts, expected_error=9.0)
+    bins = [ScoreBin(0, 0.5, 3, 0.25, 0.2), ScoreBin(0.5, 1, 4, 0.75, 1.0)]
+    write_calibration(tmp_path / "here.png", bins, expected_error=9.0)
     assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
 
 
@@ -230,20 +230,20 @@ def test_settings_of_the_user_stay_as_they_are(tmp_path, monkeypatch):
     assert {name: matplotlib.rcParams[name] for name in names} == before
 
 
-def texts_of(figures: list[tuple[Figure, list[Text]]]) -> list[str]:
-    return [text.get_text() for _, texts in figures for text in texts]
+def texts_of(pages: list[tuple[Figure, list[Text]]]) -> list[str]:
+    return [text.get_text() for _, texts in pages for text in texts]
 
 
-def test_names_are_written_as_they_are_and_told_apart(tmp_path, figures):
+def test_names_are_written_as_they_are_and_distinguishable(tmp_path, pages):
     names = ["$a_1$", "水晶", "結晶", "line\nend", "W" * 300, "W" * 301, "Größe"]
-    write_class_figure(tmp_path / "plot.png", [Bar(name, 50.0) for name in names], mean=None)
-    found = texts_of(figures)
-    assert {"$a_1$", "#2 □□", "#3 □□", "line\\nend", "Größe"} <= set(found)
-    long = [text for text in found if "W…W" in text]
+    write_class_metric(tmp_path / "plot.png", [Bar(name, 50.0) for name in names], mean=None)
+    shown = texts_of(pages)
+    assert {"$a_1$", "#2 □□", "#3 □□", "line\\nend", "Größe"} <= set(shown)
+    long = [text for text in shown if "W…W" in text]
     assert len(set(long)) == 2 and all(text.startswith("#") for text in long)
 
 
-def test_letters_come_from_a_font_of_the_machine_that_has_them(tmp_path, figures):
+def test_letters_come_from_a_font_of_the_machine_that_has_them(tmp_path, pages):
     with TTFont(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf") as font:
         for table in font["cmap"].tables:
             if table.isUnicode():
@@ -255,33 +255,33 @@ def test_letters_come_from_a_font_of_the_machine_that_has_them(tmp_path, figures
     known = list(fontManager.ttflist)
     try:
         fontManager.addfont(tmp_path / "other.ttf")
-        write_class_figure(tmp_path / "plot.png", [Bar("水晶", 50.0)], mean=None)
+        write_class_metric(tmp_path / "plot.png", [Bar("水晶", 50.0)], mean=None)
     finally:
         fontManager.ttflist[:] = known
-    assert "水□" in texts_of(figures)
+    assert "水□" in texts_of(pages)
 
 
-def test_curve_is_drawn_to_scale_with_its_point(tmp_path, figures):
+def test_curve_is_drawn_to_scale_with_its_point(tmp_path, pages):
     one = curve("balloon", 0.8)
     write_precision_recall(tmp_path / "plot.png", [one])
-    line, mark = figures[0][0].axes[0].lines
-    drawn = RECALLS <= 0.915
-    np.testing.assert_allclose(line.get_xdata(), RECALLS[drawn])
-    np.testing.assert_allclose(line.get_ydata(), one.precision[drawn])
+    line, mark = pages[0][0].axes[0].lines
+    defined = RECALLS <= 0.915
+    np.testing.assert_allclose(line.get_xdata(), RECALLS[defined])
+    np.testing.assert_allclose(line.get_ydata(), one.precision[defined])
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (one.point.recall, one.point.precision)
-    assert any("score ≥ 0.50" in text for text in texts_of(figures))
-    assert f"Precision and recall at IoU 0.5: AP50 {one.AP50:.1f}" in texts_of(figures)
+    assert any("score ≥ 0.50" in text for text in texts_of(pages))
+    assert f"Precision and recall at IoU 0.5: AP50 {one.AP50:.1f}" in texts_of(pages)
 
 
-def test_named_classes_differ_in_more_than_color(tmp_path, figures):
+def test_named_classes_differ_in_more_than_color(tmp_path, pages):
     write_precision_recall(tmp_path / "plot.png", [curve(f"c{n}", n / 10) for n in range(10)])
-    lines = figures[0][0].axes[0].lines
+    lines = pages[0][0].axes[0].lines
     marks = [(line.get_color(), line.get_marker()) for line in lines if line.get_marker() not in ("None", "")]
     strokes = {(line.get_color(), line.get_linestyle()) for line in lines if line.get_linestyle() != "None"}
     assert len(set(marks)) == 10 and len(strokes) == 10
 
 
-def test_mean_of_many_classes_is_the_mean_of_their_best_precision_from_each_recall_on(tmp_path, figures):
+def test_mean_of_many_classes_is_the_mean_of_their_best_precision_from_each_recall_on(tmp_path, pages):
     rng = np.random.default_rng(0)
     curves = []
     for number in range(12):
@@ -291,37 +291,37 @@ def test_mean_of_many_classes_is_the_mean_of_their_best_precision_from_each_reca
     expected = [
         np.mean([max(one.precision[one.recall >= place - 1e-9], default=0.0) for one in curves]) for place in RECALLS
     ]
-    np.testing.assert_allclose(figures[0][0].axes[0].lines[-1].get_ydata(), expected)
-    found = texts_of(figures)
-    assert "mean of the 12 classes that have a curve" in found
-    assert found.index("c0") < found.index("c4") and "c5" not in found
+    np.testing.assert_allclose(pages[0][0].axes[0].lines[-1].get_ydata(), expected)
+    shown = texts_of(pages)
+    assert "mean of the 12 classes that have a curve" in shown
+    assert shown.index("c0") < shown.index("c4") and "c5" not in shown
 
 
-def test_calibration_is_drawn_to_scale(tmp_path, figures):
-    parts = [ScoreBin(0, 0.5, 30, 0.4, 0.1), ScoreBin(0.5, 0.75, 0, None, None), ScoreBin(0.75, 1, 12, 0.9, 1.0)]
-    write_calibration(tmp_path / "plot.png", parts, expected_error=25.0)
-    shares, counts = figures[0][0].axes
+def test_calibration_is_drawn_to_scale(tmp_path, pages):
+    bins = [ScoreBin(0, 0.5, 30, 0.4, 0.1), ScoreBin(0.5, 0.75, 0, None, None), ScoreBin(0.75, 1, 12, 0.9, 1.0)]
+    write_calibration(tmp_path / "plot.png", bins, expected_error=25.0)
+    shares, counts = pages[0][0].axes
     assert [bar.get_height() for bar in shares.patches] == [0.1, 1.0]
     assert [bar.get_height() for bar in counts.patches] == [30, 0, 12]
     points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in shares.lines if line.get_marker() == "o"]
     assert points == [(0.4, 0.1), (0.9, 1.0)]
     gaps = [tuple(line.get_ydata()) for line in shares.lines if len(set(line.get_xdata())) == 1 < len(line.get_xdata())]
     assert gaps == [(0.1, 0.4), (1.0, 0.9)]
-    assert {"30", "0", "12"} <= set(texts_of(figures))
+    assert {"30", "0", "12"} <= set(texts_of(pages))
 
 
-def test_confusion_shows_counts_and_shares_of_rows(tmp_path, figures):
+def test_confusion_shows_counts_and_shares_of_rows(tmp_path, pages):
     counts = np.array([[30, 10, 0], [0, 0, 0], [7, 0, 99]])
     write_confusion(tmp_path / "plot.png", counts, ["a", "b"])
-    figure, texts = figures[0]
-    assert "30 of 40 instances found with the right class, 0 missed, 7 false" in " ".join(texts_of(figures))
-    cells = {text.get_text(): text for text in texts if text.axes is figure.axes[0]}
+    page, texts = pages[0]
+    assert "30 of 40 instances detected with the right class, 0 missed, 7 false" in " ".join(texts_of(pages))
+    cells = {text.get_text(): text for text in texts if text.axes is page.axes[0]}
     assert set(cells) == {"30", "10", "7"}
-    photo = np.array(Image.open(tmp_path / "plot.png").convert("RGB"))
+    pixels = np.array(Image.open(tmp_path / "plot.png").convert("RGB"))
 
     def color_beside(text: str) -> np.ndarray:
         x, y = cells[text].get_transform().transform(cells[text].get_position())
-        return photo[round(photo.shape[0] - y) + 50, round(x)]
+        return pixels[round(pixels.shape[0] - y) + 50, round(x)]
 
     for text, colors, share in (("30", confusion_plot._RIGHT, 0.75), ("10", confusion_plot._WRONG, 0.25)):
         np.testing.assert_allclose(color_beside(text), 255 * np.array(colors(share)[:3]), atol=2)
@@ -329,61 +329,61 @@ def test_confusion_shows_counts_and_shares_of_rows(tmp_path, figures):
 
 
 @pytest.mark.slow
-def test_large_counts_are_shortened_in_all_cells_or_in_none(tmp_path, figures):
+def test_large_counts_are_shortened_in_all_cells_or_in_none(tmp_path, pages):
     write_confusion(tmp_path / "plot.png", np.array([[1234567, 950], [12, 0]]), ["a"])
-    assert {"1,234,567", "950", "12"} <= set(texts_of(figures))
+    assert {"1,234,567", "950", "12"} <= set(texts_of(pages))
     counts = np.diag([1234567] * 14 + [0])
     counts[0, 1] = 950
     write_confusion(tmp_path / "plot.png", counts, [f"c{n}" for n in range(14)])
-    assert {"1.2M", "950"} <= set(texts_of(figures[1:]))
+    assert {"1.2M", "950"} <= set(texts_of(pages[1:]))
     write_confusion(tmp_path / "plot.png", confusion(80, 9999), [f"c{n}" for n in range(80)])
-    assert {f"c{n}" for n in range(80)} <= set(texts_of(figures[2:]))
-    assert not [text for text in figures[2][1] if text.axes is not None]
+    assert {f"c{n}" for n in range(80)} <= set(texts_of(pages[2:]))
+    assert not [text for text in pages[2][1] if text.axes is not None]
 
 
-def test_names_of_very_many_classes_are_thinned_out(tmp_path, figures):
+def test_names_of_very_many_classes_are_thinned_out(tmp_path, pages):
     write_confusion(tmp_path / "plot.png", np.zeros((201, 201), int), [f"c{n}" for n in range(200)])
-    shown = {text for text in texts_of(figures) if text.startswith("c")}
+    shown = {text for text in texts_of(pages) if text.startswith("c")}
     assert 50 < len(shown) < 120 and "c0" in shown
 
 
-def test_bars_are_drawn_to_scale_with_intervals_and_reasons(tmp_path, figures):
+def test_bars_are_drawn_to_scale_with_intervals_and_reasons(tmp_path, pages):
     rows = [
         Bar("small", 20.0, 10.0, 35.5, 1),
         Bar("large", None, count=0, reason="no instance of this size"),
         Bar("all", 60),
     ]
-    write_size_ap(tmp_path / "plot.png", rows, figure_name="box AP")
-    axes, found = figures[0][0].axes[0], texts_of(figures)
+    write_size_ap(tmp_path / "plot.png", rows, metric_name="box AP")
+    axes, shown = pages[0][0].axes[0], texts_of(pages)
     assert [bar.get_width() for bar in axes.patches] == [20.0, 60.0]
     assert [tuple(line.get_xdata()) for line in axes.lines][:3] == [(10.0, 35.5), (10.0, 10.0), (35.5, 35.5)]
     assert axes.get_xlim() == (0, 100)
-    assert {"Box AP by the size of instances", "20.0", "10.0 to 35.5", "60.0", "\u2013", "1 instance"} <= set(found)
-    assert "no value: no instance of this size" in found
+    assert {"Box AP by the size of instances", "20.0", "10.0 to 35.5", "60.0", "\u2013", "1 instance"} <= set(shown)
+    assert "no value: no instance of this size" in shown
 
 
-def test_mean_iou_is_a_line_and_in_the_title(tmp_path, figures):
-    write_class_figure(tmp_path / "plot.png", [Bar("road", 90.0), Bar("pole", 40.0)], mean=65.0)
-    assert [line.get_xdata()[0] for line in figures[0][0].axes[0].lines] == [0, 65.0]
-    assert "IoU of each class; the mean (mIoU, dashed) is 65.0" in texts_of(figures)
+def test_mean_iou_is_a_line_and_in_the_title(tmp_path, pages):
+    write_class_metric(tmp_path / "plot.png", [Bar("road", 90.0), Bar("pole", 40.0)], mean=65.0)
+    assert [line.get_xdata()[0] for line in pages[0][0].axes[0].lines] == [0, 65.0]
+    assert "IoU of each class; the mean (mIoU, dashed) is 65.0" in texts_of(pages)
 
 
-def test_most_costly_error_is_named_and_dark(tmp_path, figures):
+def test_most_costly_error_is_named_and_dark(tmp_path, pages):
     write_error_types(tmp_path / "plot.png", errors(), AP50=70.5)
-    found, axes = texts_of(figures), figures[0][0].axes[0]
-    assert 'Mending "missed" would give back most: +14.2 points of AP50' in found
+    shown, axes = texts_of(pages), pages[0][0].axes[0]
+    assert 'Fixing "missed" errors would gain the most: +14.2 points of AP50' in shown
     assert [bar.get_width() for bar in axes.patches] == [0.0, 9.8, 0.0, 1.2, 3.4, 14.2]
     dark = [to_rgb(bar.get_facecolor()) == to_rgb(style.ACCENT) for bar in axes.patches]
     assert dark == [False] * 5 + [True]
-    assert all(any(text.startswith(meaning) for text in found) for meaning, _ in ERROR_WORDS.values())
-    assert all(f"helps: {remedy}" in found for _, remedy in ERROR_WORDS.values())
+    assert all(any(text.startswith(meaning) for text in shown) for meaning, _ in ERROR_WORDS.values())
+    assert all(f"helps: {remedy}" in shown for _, remedy in ERROR_WORDS.values())
 
 
-def test_errors_without_value_say_why(tmp_path, figures):
+def test_errors_without_value_say_why(tmp_path, pages):
     write_error_types(tmp_path / "plot.png", errors((None, -0.31, 0, 0, 0, 0), None), AP50=None)
-    found = texts_of(figures)
-    assert "no value: no instance in the data" in found and "\u22120.3" in found
-    assert "AP50 that mending each kind of mistake would give back" in found
+    shown = texts_of(pages)
+    assert "no value: no instance in the data" in shown and "\u22120.3" in shown
+    assert "AP50 to gain by fixing each kind of error" in shown
 
 
 def simulated(color: tuple[float, float, float], matrix: np.ndarray) -> np.ndarray:
@@ -411,7 +411,7 @@ VISIONS = {
 
 
 @pytest.mark.parametrize("vision", VISIONS)
-def test_colors_are_told_apart_by_everyone(vision):
+def test_colors_are_distinguishable_for_everyone(vision):
     seen = [simulated(to_rgb(color), VISIONS[vision]) for color in style.LINES]
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 25
     right, wrong = confusion_plot._RIGHT, confusion_plot._WRONG
@@ -424,20 +424,26 @@ def test_colors_are_told_apart_by_everyone(vision):
     ("write", "message"),
     [
         (lambda path: write_precision_recall(path, []), "no curve"),
-        (lambda path: write_precision_recall(path, [Curve("x", RECALLS, 50 + RECALLS, 1.0)]), "no share"),
+        (
+            lambda path: write_precision_recall(path, [Curve("x", RECALLS, 50 + RECALLS, 1.0)]),
+            "must be between 0 and 1",
+        ),
         (lambda path: write_precision_recall(path, [Curve("x", RECALLS[:3], RECALLS, 1.0)]), "recall is"),
         (
             lambda path: write_precision_recall(path, [Curve("x", RECALLS, RECALLS, 1.0, OperatingPoint(0.5, 90, 80))]),
-            "90 is no share",
+            "between 0 and 1, not 90",
         ),
         (lambda path: write_calibration(path, [], expected_error=None), "no range"),
-        (lambda path: write_calibration(path, [ScoreBin(0, 1, 3, 0.5, 80.0)], expected_error=None), "80 is no share"),
+        (
+            lambda path: write_calibration(path, [ScoreBin(0, 1, 3, 0.5, 80.0)], expected_error=None),
+            "between 0 and 1, not 80",
+        ),
         (lambda path: write_confusion(path, np.zeros((2, 2)), ["a", "b"]), "2 classes"),
         (lambda path: write_confusion(path, np.zeros((1, 1)), []), "0 classes"),
         (lambda path: write_confusion(path, np.array([[1, -1], [0, 0]]), ["a"]), "negative"),
-        (lambda path: write_error_types(path, {"both": Bar("both", 1.0)}, AP50=1.0), "kinds of mistakes"),
+        (lambda path: write_error_types(path, {"both": Bar("both", 1.0)}, AP50=1.0), "kinds of errors"),
         (lambda path: write_size_ap(path, []), "no bar"),
-        (lambda path: write_class_figure(path, [], mean=None), "no bar"),
+        (lambda path: write_class_metric(path, [], mean=None), "no bar"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(write, message, tmp_path):

@@ -8,15 +8,13 @@ from d2tune.report.check_page.survey import Checked, survey
 from tests.report.datasets import make_dataset, surveyed
 
 
-def test_figures_by_hand():
-    figures = surveyed(
-        [(100, 50), (40, 40), (10, 20)], [(1, 1, 0, 0, 30, 30), (1, 2, 5, 5, 8, 2), (2, 1, 0, 0, 10, 40)]
-    )
-    assert figures.sizes_px.tolist() == [30, 4, 20]
-    assert figures.relative_sizes == pytest.approx([30 / 5000**0.5, 4 / 5000**0.5, 0.5])
-    assert figures.aspect_ratios.tolist() == [1, 4, 0.25]
-    assert figures.objects_per_image.tolist() == [2, 1, 0]
-    first, second = figures.class_rows
+def test_counts_and_sizes_by_hand():
+    data = surveyed([(100, 50), (40, 40), (10, 20)], [(1, 1, 0, 0, 30, 30), (1, 2, 5, 5, 8, 2), (2, 1, 0, 0, 10, 40)])
+    assert data.sizes_px.tolist() == [30, 4, 20]
+    assert data.relative_sizes == pytest.approx([30 / 5000**0.5, 4 / 5000**0.5, 0.5])
+    assert data.aspect_ratios.tolist() == [1, 4, 0.25]
+    assert data.objects_per_image.tolist() == [2, 1, 0]
+    first, second = data.class_rows
     assert (first.name, first.images, first.instances, first.share) == ("a", 2, 2, pytest.approx(2 / 3))
     assert (first.smallest_px, first.median_px, first.largest_px) == (20, 25, 30)
     assert (second.name, second.images, second.instances, second.median_px) == ("b", 1, 1, 4)
@@ -28,7 +26,7 @@ def test_a_class_without_instances_has_no_sizes():
 
 
 @pytest.mark.parametrize(
-    ("names", "part_of", "expected"),
+    ("names", "split_of", "expected"),
     [
         (["train/1.png", "Valid/2.png", "3.png"], None, ["train", "val", ""]),
         (["train/1.png", "train/2.png", "3.png"], None, ["", "", ""]),
@@ -36,20 +34,20 @@ def test_a_class_without_instances_has_no_sizes():
     ],
     ids=["folders", "one folder is no split", "lists"],
 )
-def test_parts(names, part_of, expected):
-    figures = surveyed([(9, 9)] * 3, [(2, 1, 0, 0, 3, 3)], names=names, part_of=part_of)
-    assert [photo.part for photo in figures.photos] == expected
-    assert list(figures.parts) == [part for part in ("train", "val", "test") if part in expected]
-    assert sum(figures.class_rows[0].by_part) == (1 if expected[1] else 0)
+def test_splits(names, split_of, expected):
+    data = surveyed([(9, 9)] * 3, [(2, 1, 0, 0, 3, 3)], names=names, split_of=split_of)
+    assert [entry.split for entry in data.entries] == expected
+    assert list(data.splits) == [split for split in ("train", "val", "test") if split in expected]
+    assert sum(data.class_rows[0].by_split) == (1 if expected[1] else 0)
 
 
 def test_two_sources_are_counted_as_one():
     one = make_dataset([(9, 9)], [(1, 1, 0, 0, 3, 3)], classes=("a", "b"))
     two = make_dataset([(9, 9), (8, 8)], [(1, 1, 0, 0, 3, 3)], classes=("b", "c"))
-    figures = survey([Checked(Path("x"), one, (), "train"), Checked(Path("y"), two, (), "val")])
-    assert figures.class_names == ("a", "b", "c")
-    assert [photo.image.id for photo in figures.photos] == [1, 2, 3]
-    assert {row.name: row.by_part for row in figures.class_rows} == {"a": (1, 0), "b": (0, 1), "c": (0, 0)}
+    data = survey([Checked(Path("x"), one, (), "train"), Checked(Path("y"), two, (), "val")])
+    assert data.class_names == ("a", "b", "c")
+    assert [entry.image.id for entry in data.entries] == [1, 2, 3]
+    assert {row.name: row.by_split for row in data.class_rows} == {"a": (1, 0), "b": (0, 1), "c": (0, 0)}
 
 
 def titles(*arguments, leaks=0, **options):
@@ -71,9 +69,9 @@ MANY = [(1, 1, 0, 0, 200, 200)] * 30
         (
             ([(4000, 3000)], [(1, 1, 0, 0, 100, 100)] * 30),
             {"classes": ("a",)},
-            ["100 % of the objects fall below 32 px when images are shrunk"],
+            ["100 % of the objects are smaller than 32 px after resizing"],
         ),
-        (([(640, 640)], MANY), {}, ["Nobody drew b"]),
+        (([(640, 640)], MANY), {}, ["b has no annotations"]),
         (([(640, 640)], [*MANY, (1, 2, 0, 0, 200, 200)]), {}, ["b has under 20 instances"]),
         (
             ([(640, 640)], MANY * 21 + [(1, 2, 0, 0, 200, 200)] * 30),
@@ -89,15 +87,15 @@ MANY = [(1, 1, 0, 0, 200, 200)] * 30
         ),
         (
             ([(640, 640)] * 2, MANY),
-            {"classes": ("a",), "part_of": {"0001.png": "train", "0002.png": "val"}},
+            {"classes": ("a",), "split_of": {"0001.png": "train", "0002.png": "val"}},
             ["a is missing from val"],
         ),
     ],
     ids=[
         "nothing",
         "small",
-        "small when shrunk",
-        "undrawn",
+        "small after resizing",
+        "no annotations",
         "scarce",
         "unbalanced",
         "thin",
@@ -107,20 +105,20 @@ MANY = [(1, 1, 0, 0, 200, 200)] * 30
     ],
 )
 def test_advice_is_given_where_the_data_show_it(arguments, options, expected):
-    found = titles(*arguments, **options)
-    assert len(found) == len(expected)
-    assert all(title.startswith(start) for title, start in zip(found, expected, strict=True)), found
+    given = titles(*arguments, **options)
+    assert len(given) == len(expected)
+    assert all(title.startswith(start) for title, start in zip(given, expected, strict=True)), given
 
 
 def test_errors_come_first_and_the_verdict_counts_them():
     findings = [Finding("error", "bad_json", "a.json", "m"), Finding("warning", "clipped", "b.json", "m", shape=0)]
-    figures = surveyed([(640, 640)], MANY, classes=("a",), findings=findings)
-    assert advice(figures, leaks=1)[0].title == "1 error to mend before training"
-    words = verdict(figures, leaks=1, groups=3)
+    data = surveyed([(640, 640)], MANY, classes=("a",), findings=findings)
+    assert advice(data, leaks=1)[0].title == "1 error to fix before training"
+    words = verdict(data, leaks=1, groups=3)
     assert words == (
         "1 image, 30 instances of 1 class; 1 error stops training; "
-        "1 group of near-duplicates lies in more than one part; 1 warning."
+        "1 group of near-duplicates lies in more than one split; 1 warning."
     )
     assert verdict(surveyed([(9, 9)], [], classes=())) == (
-        "1 image, 0 instances of 0 classes; there is nothing to learn from yet."
+        "1 image, 0 instances of 0 classes; no instances to train on."
     )

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image as PilImage
 
 from d2tune.annotations.model.dataset import Image
-from d2tune.report.check_page.thumbnails import Album, PhotoError, Sketch, jpeg
+from d2tune.report.check_page.thumbnails import Album, Sketch, ThumbnailError, jpeg
 from tests.report.datasets import saved
 
 
@@ -16,7 +16,7 @@ def opened(image, view, *, scale=1.0):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photos_are_shown_after_their_exif_orientation(tmp_path, orientation):
+def test_images_are_shown_after_their_exif_orientation(tmp_path, orientation):
     upright = np.zeros((40, 80, 3), np.uint8)
     upright[:20, :40] = (255, 0, 0)
     upright[20:, 40:] = (0, 0, 255)
@@ -47,7 +47,7 @@ def test_a_reduced_view_shows_the_same_place(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("mode", ["I;16", "F", "LA", "P", "CMYK", "1"])
-def test_every_kind_of_photo_can_be_shown(tmp_path, mode):
+def test_every_kind_of_image_can_be_shown(tmp_path, mode):
     ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
     if mode == "I;16":
         path = saved(tmp_path / "a.png", ramp.astype(np.uint16) * 3)
@@ -59,11 +59,11 @@ def test_every_kind_of_photo_can_be_shown(tmp_path, mode):
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
-def test_a_photo_that_cannot_be_opened_says_so(tmp_path, content):
+def test_an_image_that_cannot_be_opened_says_so(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(PhotoError, match="cannot be opened"):
+    with pytest.raises(ThumbnailError, match="cannot be opened"):
         jpeg(Image(1, "a.png", 9, 9, tmp_path / "a.png"), (0, 0, 9, 9), scale=1)
-    with pytest.raises(PhotoError, match="has no file"):
+    with pytest.raises(ThumbnailError, match="has no file"):
         jpeg(Image(1, "a.png", 9, 9), (0, 0, 9, 9), scale=1)
 
 
@@ -97,9 +97,9 @@ def test_masks_are_outlined_with_their_holes(tmp_path):
     frame = Album(10**6).frame(
         image, (0, 0, 100, 100), side_px=400, outlines=[(Sketch(mask=mask), "#f00", "t", "object")]
     )
-    drawn = rendered(frame.outlines[0].path, (400, 400))
+    paths = rendered(frame.outlines[0].path, (400, 400))
     wanted = np.kron(mask, np.ones((4, 4))).astype(bool)
-    assert (drawn & wanted).sum() / (drawn | wanted).sum() > 0.97
+    assert (paths & wanted).sum() / (paths | wanted).sum() > 0.97
 
 
 def test_a_shape_too_small_to_be_seen_gets_a_mark(tmp_path):

@@ -124,7 +124,7 @@ def test_both_parts_of_a_project_and_a_leak_between_them(page: Page, tmp_path: P
     out = succeeded(d2tune("check", "mine.yaml", "--report", "check.html", folder=tmp_path))
     assert "train: 13 images, 50 instances" in out and "val: 13 images, 50 instances" in out
     look_through(page, tmp_path / "check.html")
-    assert "26 images, 100 instances of 1 class; 13 groups of near-duplicates lie in more than one part" in text(
+    assert "26 images, 100 instances of 1 class; 13 groups of near-duplicates lie in more than one split" in text(
         page, ".verdict"
     )
     assert text(page, "#advice h3") == "Near-duplicates lie on both sides of a split (13 groups)"
@@ -145,7 +145,7 @@ def test_lists_say_which_part_a_image_is_in(page: Page, tmp_path: Path) -> None:
     rows = page.evaluate(
         "[...document.querySelectorAll('#classes tbody')[1].rows].map(row => row.innerText.split('\\t'))"
     )
-    assert [row[:2] for row in rows] == [["train", "5"], ["val", "1"], ["in no part", "1"]]
+    assert [row[:2] for row in rows] == [["train", "5"], ["val", "1"], ["in no split", "1"]]
 
 
 def test_errors_and_hostile_labels(page: Page, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the figures of a dataset mean for training, in plain words; nothing is said that the data do not show."""
+"""Advice on a dataset before training, each piece based on a count or a size that was measured."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _UNBALANCED = 20
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Something worth doing.
+    """A recommended change.
 
     Attributes:
-        title: What there is to see, in one sentence.
-        text: What to do about it.
-        urgent: Whether training cannot begin, or its scores cannot be believed, before it is done.
+        title: The observation, in one sentence.
+        text: What to do.
+        urgent: Whether training is impossible, or its scores are misleading, until it is done.
     """
 
     title: str
@@ -43,7 +43,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def short(name: str, *, limit: int = 48) -> str:
-    """A name cut to what fits."""
+    """A name of at most ``limit`` characters."""
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
@@ -56,41 +56,41 @@ def listed(names: Sequence[str], *, limit: int = 4) -> str:
 
 
 def advice(survey: Survey, *, leaks: int = 0) -> tuple[Advice, ...]:
-    """What to do about what the data show, the urgent first.
+    """The advice on a dataset, the urgent first.
 
     Args:
-        survey: The figures.
-        leaks: Groups of near-duplicates that lie in more than one part.
+        survey: The dataset.
+        leaks: Groups of near-duplicates that lie in more than one split.
     """
-    found = [*_findings(survey, leaks), *_classes(survey), *_sizes(survey), *_photos(survey)]
-    return tuple(sorted(found, key=lambda one: not one.urgent))
+    pieces = [*_findings(survey, leaks), *_classes(survey), *_sizes(survey), *_images(survey)]
+    return tuple(sorted(pieces, key=lambda piece: not piece.urgent))
 
 
 def verdict(survey: Survey, *, leaks: int = 0, groups: int = 0) -> str:
-    """The whole check in a sentence or two.
+    """The result of the check in one or two sentences.
 
     Args:
-        survey: The figures.
-        leaks: Groups of near-duplicates that lie in more than one part.
+        survey: The dataset.
+        leaks: Groups of near-duplicates that lie in more than one split.
         groups: All groups of near-duplicates.
     """
     classes = plural(len(survey.class_names), "class")
-    first = f"{plural(len(survey.photos), 'image')}, {plural(len(survey.labels), 'instance')} of {classes}"
+    first = f"{plural(len(survey.entries), 'image')}, {plural(len(survey.labels), 'instance')} of {classes}"
     errors, warnings = survey.level("error"), survey.level("warning")
-    told = []
+    problems = []
     if errors:
-        told.append(f"{plural(errors, 'error')} {'stops' if errors == 1 else 'stop'} training")
+        problems.append(f"{plural(errors, 'error')} {'stops' if errors == 1 else 'stop'} training")
     if leaks:
-        told.append(
-            f"{plural(leaks, 'group')} of near-duplicates {'lies' if leaks == 1 else 'lie'} in more than one part"
+        problems.append(
+            f"{plural(leaks, 'group')} of near-duplicates {'lies' if leaks == 1 else 'lie'} in more than one split"
         )
     elif groups:
-        told.append(f"{plural(groups, 'group')} of near-duplicates")
+        problems.append(f"{plural(groups, 'group')} of near-duplicates")
     if warnings:
-        told.append(plural(warnings, "warning"))
+        problems.append(plural(warnings, "warning"))
     if not survey.labels and not errors:
-        told.append("there is nothing to learn from yet")
-    return f"{first}{'; ' if told else ', and nothing to mend'}{'; '.join(told)}."
+        problems.append("no instances to train on")
+    return f"{'; '.join([first, *(problems or ['no problems'])])}."
 
 
 def _findings(survey: Survey, leaks: int) -> Iterator[Advice]:
@@ -98,48 +98,48 @@ def _findings(survey: Survey, leaks: int) -> Iterator[Advice]:
     if errors:
         codes = Counter(finding.code for finding in survey.findings if finding.level == "error")
         kinds = listed([code for code, _ in codes.most_common()])
-        text = f"Mend what is listed under {kinds}, or leave the files out with --skip-bad."
-        yield Advice(f"{plural(errors, 'error')} to mend before training", text, urgent=True)
+        text = f"Fix the findings {kinds}, or exclude the files with --skip-bad."
+        yield Advice(f"{plural(errors, 'error')} to fix before training", text, urgent=True)
     if leaks:
         text = (
-            "The model is asked about images that it has seen, so its scores will be too good. Keep each group in "
-            "one part: d2tune split does that by itself."
+            "The model is evaluated on images that it was trained on, so its scores will be too high. Keep each group "
+            "in one split, as d2tune split does."
         )
         title = f"Near-duplicates lie on both sides of a split ({plural(leaks, 'group')})"
         yield Advice(title, text, urgent=True)
     unlabeled = sum(finding.code == "unlabeled_image" for finding in survey.findings)
     if unlabeled:
         text = (
-            "An image without an annotation file takes no part in training. If it shows nothing to be found, save an "
-            "empty annotation: it then teaches the model where not to look."
+            "An image without an annotation file is not used in training. If it shows no object, save an empty "
+            "annotation: the image is then a negative."
         )
-        yield Advice(f"{plural(unlabeled, 'photo')} without an annotation", text)
+        yield Advice(f"{plural(unlabeled, 'image')} without an annotation", text)
 
 
 def _classes(survey: Survey) -> Iterator[Advice]:
     rows = survey.class_rows
-    undrawn = [row.name for row in rows if not row.instances]
-    if undrawn and survey.labels:
-        text = "It cannot be learned. Draw some, or take the name out of the classes."
-        yield Advice(f"Nobody drew {listed(undrawn)}", text)
-    for part_number, part in enumerate(survey.parts):
-        missing = [row.name for row in rows if row.instances and not row.by_part[part_number]]
+    unused = [row.name for row in rows if not row.instances]
+    if unused and survey.labels:
+        text = "A class without instances cannot be learned. Annotate some, or remove the name from the classes."
+        yield Advice(f"{listed(unused)} {'has' if len(unused) == 1 else 'have'} no annotations", text)
+    for split_number, split in enumerate(survey.splits):
+        missing = [row.name for row in rows if row.instances and not row.by_split[split_number]]
         if missing and survey.labels:
-            lost = "cannot be learned" if part == "train" else "gets no score there"
-            text = f"What has no instance in {part} {lost}. Divide the images anew with d2tune split."
-            yield Advice(f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing from {part}", text)
+            effect = "cannot be learned" if split == "train" else "is not evaluated"
+            text = f"A class without instances in {split} {effect}. Split the images again with d2tune split."
+            yield Advice(f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing from {split}", text)
     scarce = [row.name for row in rows if 0 < row.instances < FEW_INSTANCES]
     if scarce:
         text = (
-            "Scores of so few objects swing by chance, and the class is learned badly. Label more images of "
-            f"{'it' if len(scarce) == 1 else 'these first'}."
+            "With so few instances a class is learned poorly and its scores vary by chance. Annotate more images of "
+            f"{'this class' if len(scarce) == 1 else 'these classes'}."
         )
         yield Advice(f"{listed(scarce)} {'has' if len(scarce) == 1 else 'have'} under {FEW_INSTANCES} instances", text)
     some = [row.instances for row in rows if row.instances >= FEW_INSTANCES]
     if len(some) > 1 and some[0] > _UNBALANCED * some[-1]:
         rare = next(row.name for row in reversed(rows) if row.instances >= FEW_INSTANCES)
         common, rare = short(rows[0].name), short(rare)
-        text = f"{common} will crowd {rare} out. Label more of the rare class, or judge each class by its own AP."
+        text = f"Training will favor {common}. Annotate more of {rare}, and compare the AP of each class."
         yield Advice(f"{common} is {number(some[0] / some[-1])} times as frequent as {rare}", text)
 
 
@@ -157,34 +157,34 @@ def _sizes(survey: Survey) -> Iterator[Advice]:
         yield Advice(f"{_percent(small)} of the objects are smaller than {SMALL_PX:.0f} px", text)
     elif small_shown >= 0.25:
         text = (
-            f"Training shrinks images to a short side of {_DEFAULT_SIDE_PX} px unless told otherwise; the median "
-            f"object is then {number(float(np.median(shown)))} px across instead of "
+            f"Training resizes images to a short side of {_DEFAULT_SIDE_PX} px by default; the median object is then "
+            f"{number(float(np.median(shown)))} px across instead of "
             f"{number(float(np.median(survey.sizes_px)))}. Raise train.image_size."
         )
-        title = f"{_percent(small_shown)} of the objects fall below {SMALL_PX:.0f} px when images are shrunk"
+        title = f"{_percent(small_shown)} of the objects are smaller than {SMALL_PX:.0f} px after resizing"
         yield Advice(title, text)
     thin = float(np.mean(np.maximum(survey.aspect_ratios, 1 / survey.aspect_ratios) > _THIN))
     if thin >= 0.2:
         text = (
-            "Anchors of the presets are at most twice as long as wide. Widen them: "
+            "The anchors of the presets are at most twice as long as wide. Add longer ones: "
             "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS=[[0.2,0.5,1.0,2.0,5.0]]."
         )
         yield Advice(f"{_percent(thin)} of the objects are over {_THIN:.0f} times as long as wide", text)
 
 
-def _photos(survey: Survey) -> Iterator[Advice]:
-    most = int(survey.objects_per_image.max()) if len(survey.photos) else 0
+def _images(survey: Survey) -> Iterator[Advice]:
+    most = int(survey.objects_per_image.max()) if len(survey.entries) else 0
     if most > _DETECTIONS_PER_IMAGE:
         text = (
-            f"Detectron2 reports at most {_DETECTIONS_PER_IMAGE} objects for an image. Allow more: "
+            f"Detectron2 predicts at most {_DETECTIONS_PER_IMAGE} objects in an image by default. Allow more: "
             f"TEST.DETECTIONS_PER_IMAGE={-(-most // 100) * 100 + 100}."
         )
         yield Advice(f"An image has {number(most)} objects", text)
     sides = np.sqrt(np.prod(survey.image_sizes_px, axis=1))
     if len(sides) and sides.max() > 4 * sides.min():
         text = (
-            "All are resized to one short side, so objects of one real size come in very different sizes in pixels. "
-            "A wider train.scale_jitter helps."
+            "All images are resized to the same short side, so objects of the same real size differ widely in pixels. "
+            "Use a wider train.scale_jitter."
         )
         title = f"The largest image is {number(float(sides.max() / sides.min()))} times as wide as the smallest"
         yield Advice(title, text)

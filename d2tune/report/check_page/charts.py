@@ -21,11 +21,11 @@ _DECADE = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A dashed vertical line with a word at its top.
+    """A dashed vertical line with a label at its top.
 
     Attributes:
-        at: Where on the x axis.
-        text: The word.
+        at: Its value on the x axis.
+        text: The label.
     """
 
     at: float
@@ -33,7 +33,7 @@ class Line:
 
 
 def number(value: float) -> str:
-    """A number as a person writes it: three digits that count, thousands apart.
+    """A number with three significant digits and separated thousands.
 
     >>> number(0.04567), number(3.14159), number(12345.6), number(8.0)
     ('0.0457', '3.14', '12,346', '8')
@@ -52,14 +52,14 @@ def histogram(
     lines: Sequence[Line] = (),
     tick_text: Callable[[float], str] = number,
 ) -> Markup:
-    """How often values of each size occur; the x axis is logarithmic where they span most of a decade.
+    """The distribution of values; the x axis is logarithmic where they span most of a decade.
 
     Args:
         values: Positive numbers, ``(V,)``, at least one.
         x_label: What the x axis shows, with its unit.
         things: What is counted, for the y axis and the tooltips.
         unit: Follows the numbers in the tooltips.
-        lines: Borders to draw, where they lie on the axis.
+        lines: Limits to draw, where they lie on the axis.
         tick_text: How numbers on the x axis are written.
     """
     values = np.maximum(values, 1e-6)
@@ -89,10 +89,10 @@ def histogram(
 
 
 def count_bars(values: NDArray[np.int64], *, x_label: str, things: str) -> Markup:
-    """How often each whole number occurs; ranges of numbers where there are many.
+    """How often each integer occurs; ranges of integers where there are many.
 
     Args:
-        values: Whole numbers from 0, ``(V,)``, at least one.
+        values: Integers from 0, ``(V,)``, at least one.
         x_label: What is counted on the x axis.
         things: What is counted, for the y axis and the tooltips.
     """
@@ -122,19 +122,19 @@ def size_scatter(sizes_px: NDArray[np.float64]) -> Markup:
     """
     counts = Counter(map(tuple, sizes_px.astype(int).tolist()))
     top_x, top_y = (_nice_top(float(side) * 1.08) for side in sizes_px.max(axis=0))
-    parts = []
+    pieces = []
     for value in _linear_ticks(0, top_y):
-        parts.append(_grid(_y(value / top_y), number(value)))
+        pieces.append(_grid(_y(value / top_y), number(value)))
     for value in _linear_ticks(0, top_x):
-        parts.append(_tick(_LEFT + value / top_x * _PLOT_WIDTH, number(value)))
+        pieces.append(_tick(_LEFT + value / top_x * _PLOT_WIDTH, number(value)))
     largest = max(counts.values())
     for (width, height), count in counts.most_common(400):
         x, y = _LEFT + width / top_x * _PLOT_WIDTH, _y(height / top_y)
         radius = 3.0 + 9.0 * math.sqrt(count / largest) if largest > 1 else 4.0
-        tip = f"{width} x {height} px: {number(count)} {'photo' if count == 1 else 'photos'}"
-        parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{tip}</title></circle>')
-    parts.append(f'<text class="axis" x="{_LEFT - 38}" y="12">height (px)</text>')
-    return _chart(parts, "width (px)", "Widths and heights of images")
+        tip = f"{width} x {height} px: {number(count)} {'image' if count == 1 else 'images'}"
+        pieces.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{tip}</title></circle>')
+    pieces.append(f'<text class="axis" x="{_LEFT - 38}" y="12">height (px)</text>')
+    return _chart(pieces, "width (px)", "Widths and heights of images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class Range:
 
 
 def ranges(rows: Sequence[Range], *, x_label: str, unit: str = "") -> Markup:
-    """From where to where the values of several classes reach, with a dot at the median; the axis is logarithmic.
+    """The range of the values of several classes, with a dot at the median; the axis is logarithmic.
 
     Args:
         rows: At least one and at most twelve.
@@ -165,26 +165,26 @@ def ranges(rows: Sequence[Range], *, x_label: str, unit: str = "") -> Markup:
         return left + (math.log(max(value, 1e-6)) - start) / (stop - start) * width
 
     step = min(30.0, (_PLOT_HEIGHT + _TOP - 6) / len(rows))
-    parts = []
+    pieces = []
     for value in _log_ticks(float(edges[0]), float(edges[-1])):
         at = x(value)
-        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="6" y2="{_HEIGHT - _BOTTOM}"/>')
-        parts.append(_tick(at, number(value)))
+        pieces.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="6" y2="{_HEIGHT - _BOTTOM}"/>')
+        pieces.append(_tick(at, number(value)))
     for position, row in enumerate(rows):
         y = 6 + (position + 0.5) * step
         name = row.name if len(row.name) <= 18 else f"{row.name[:17]}…"
         tip = f"{row.name[:200]}: {number(row.low)} to {number(row.high)}{unit}, median {number(row.middle)}{unit}"
-        parts.append(
+        pieces.append(
             f'<g style="--c: {row.color}"><title>{escape(printable(tip))}</title>'
             f'<text class="tick end" x="{left - 10}" y="{y + 4:.1f}">{escape(printable(name))}</text>'
             f'<line class="range" x1="{x(row.low):.1f}" x2="{max(x(row.high), x(row.low) + 1):.1f}" '
             f'y1="{y:.1f}" y2="{y:.1f}"/><circle class="median" cx="{x(row.middle):.1f}" cy="{y:.1f}" r="5"/></g>'
         )
-    return _chart(parts, f"{x_label}, logarithmic", f"Ranges: {x_label}", center=left + width / 2)
+    return _chart(pieces, f"{x_label}, logarithmic", f"Ranges: {x_label}", center=left + width / 2)
 
 
 def heat_map(points: NDArray[np.float64], *, columns: int = 24, rows: int = 16) -> Markup:
-    """Where in their images objects lie.
+    """The positions of objects in their images.
 
     Args:
         points: Centers, x and y as fractions of width and height, ``(P, 2)``, at least one row.
@@ -195,27 +195,27 @@ def heat_map(points: NDArray[np.float64], *, columns: int = 24, rows: int = 16) 
     cells = (clipped * (columns, rows)).astype(int)
     counts = np.bincount(cells[:, 1] * columns + cells[:, 0], minlength=rows * columns).reshape(rows, columns)
     width, height = 432 / columns, 200 / rows
-    parts = ['<rect class="field" x="14" y="14" width="432" height="200"/>']
+    pieces = ['<rect class="field" x="14" y="14" width="432" height="200"/>']
     for row, column in zip(*np.nonzero(counts), strict=True):
         count = int(counts[row, column])
         opacity = 0.15 + 0.85 * math.sqrt(count / counts.max())
-        parts.append(
+        pieces.append(
             f'<rect class="heat" x="{14 + column * width:.1f}" y="{14 + row * height:.1f}" width="{width:.1f}" '
             f'height="{height:.1f}" opacity="{opacity:.2f}"><title>{number(count)} object centers</title></rect>'
         )
     caption = '<text class="axis middle" x="230" y="230">centers of objects, all images scaled to one frame</text>'
-    return _svg([*parts, caption], "Where objects lie in their images")
+    return _svg([*pieces, caption], "Where objects lie in their images")
 
 
-def _svg(parts: Sequence[str], name: str) -> Markup:
-    body = "".join(parts)
+def _svg(pieces: Sequence[str], name: str) -> Markup:
+    body = "".join(pieces)
     return Markup(
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(name)}">{body}</svg>'
     )
 
 
-def _chart(parts: Sequence[str], x_label: str, name: str, *, center: float = _LEFT + _PLOT_WIDTH / 2) -> Markup:
-    return _svg([*parts, f'<text class="axis middle" x="{center}" y="{_HEIGHT - 8}">{escape(x_label)}</text>'], name)
+def _chart(pieces: Sequence[str], x_label: str, name: str, *, center: float = _LEFT + _PLOT_WIDTH / 2) -> Markup:
+    return _svg([*pieces, f'<text class="axis middle" x="{center}" y="{_HEIGHT - 8}">{escape(x_label)}</text>'], name)
 
 
 def _y(share: float) -> float:
@@ -223,7 +223,7 @@ def _y(share: float) -> float:
 
 
 def _counts_axis(largest: int, things: str) -> tuple[float, str]:
-    """The y value at the top, and grid lines at whole numbers."""
+    """The y value at the top, and grid lines at integers."""
     top = max(1.0, _nice_top(largest))
     values = [value for value in _linear_ticks(0, top) if value == int(value)]
     grid = "".join(_grid(_y(value / top), number(value)) for value in values)

@@ -1,4 +1,4 @@
-"""What a finding is about, to look at: the offending shape in its image, or the lines of the file."""
+"""The subject of a finding: the shape in its image, or the lines of the file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from d2tune.annotations.model.dataset import Image, Instance
 from d2tune.annotations.model.findings import Finding
 from d2tune.report.check_page.raw_shapes import RawShape, raw_shapes, runs_mask
 from d2tune.report.check_page.survey import Checked
-from d2tune.report.check_page.thumbnails import Album, Frame, PhotoError, Sketch, View, around, sketch_of
+from d2tune.report.check_page.thumbnails import Album, Frame, Sketch, ThumbnailError, View, around, sketch_of
 
 _SIDE_PX = 320
 _ASPECT = 4 / 3
-_SHAPES_DRAWN = 60
+_SHAPES_SHOWN = 60
 _TEXT_LIMIT_BYTES = 64 * 1024 * 1024
 _LINES_AROUND = 2
 _COLUMNS_AROUND = 28
@@ -30,7 +30,7 @@ class TextLine:
 
     Attributes:
         number: From 1.
-        text: The part that is shown.
+        text: The characters that are shown.
         caret: Column in ``text``, from 0, that the finding points at; None on other lines.
         is_it: Whether the finding points at this line.
     """
@@ -43,13 +43,13 @@ class TextLine:
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """A finding and what there is to see of it.
+    """A finding and the views of its subject.
 
     Attributes:
         finding: The finding.
-        frame: The shape in its image; None where there is no image or no room.
+        frame: The shape in its image; None where there is no image, or the page has no space left.
         lines: The lines of the file around the place; empty where there is none.
-        note: Why there is nothing to see, or what to know of what is seen.
+        note: Why there is no view, or a remark on it.
     """
 
     finding: Finding
@@ -59,7 +59,7 @@ class Exhibit:
 
 
 class Exhibits:
-    """Looks up what the findings of one source are about.
+    """Looks up the shapes, images and lines of the findings of one source.
 
     Args:
         checked: The source.
@@ -76,7 +76,7 @@ class Exhibits:
 
     @cached_property
     def _images(self) -> dict[str, list[Image]]:
-        """Images by the annotation file that speaks of them."""
+        """Images by their annotation file."""
         groups: dict[str, list[Image]] = {}
         for image in self._checked.dataset.images:
             groups.setdefault(image.annotation_file or image.file_name, []).append(image)
@@ -87,7 +87,7 @@ class Exhibits:
         return self._checked.dataset.by_image()
 
     def show(self, finding: Finding) -> Exhibit:
-        """What there is to see of a finding; nothing about it can raise."""
+        """The views of a finding; invalid files raise nothing."""
         path = self._folder / finding.file
         lines = () if finding.line is None else text_around(path, finding.line, finding.column)
         if finding.code in ("bad_json", "bad_xml"):
@@ -100,7 +100,7 @@ class Exhibits:
             return Exhibit(finding, lines=lines)
         others = [shapes[index]() for index in finding.also if isinstance(index, int) and index in shapes]
         if key is None and len(self._images.get(finding.file, ())) <= 1:
-            others = [make() for make in list(shapes.values())[:_SHAPES_DRAWN]]
+            others = [make() for make in list(shapes.values())[:_SHAPES_SHOWN]]
         culprits = [_sketch(raw, image)] if raw is not None else []
         if finding.shape is not None and not any(sketch.extent() for sketch in culprits):
             culprits = [sketch_of(one) for one in self._instances.get(image.id, ()) if finding.shape in one.shapes]
@@ -121,16 +121,16 @@ class Exhibits:
         outlines += [(sketch, _CULPRIT, title, "culprit") for sketch in culprits]
         try:
             frame = self._album.frame(image, view, side_px=_SIDE_PX, outlines=outlines)
-        except PhotoError as error:
+        except ThumbnailError as error:
             return Exhibit(finding, lines=lines, note=f"The image {error}.")
-        return Exhibit(finding, frame, lines, "The shape lies too far outside to be seen here." if is_far else "")
+        return Exhibit(finding, frame, lines, "The shape lies too far outside the image to be shown." if is_far else "")
 
     def _image_of(self, finding: Finding, raw: RawShape | None, path: Path) -> Image | None:
         """The image of a finding: from the dataset, else by the name that the file gives."""
         if finding.code in ("image_missing", "image_unreadable"):
             return None
         known = self._images.get(finding.file, [])
-        name = raw.photo if raw is not None else None
+        name = raw.image_name if raw is not None else None
         if len(known) > 1 or (known and name):
             base = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
             named = [image for image in known if image.file_name.rsplit("/", 1)[-1] == base]
@@ -162,8 +162,8 @@ def _sketch(raw: RawShape, image: Image) -> Sketch:
 def view_of(image: Image, extent: View | None, *, aspect: float = _ASPECT) -> tuple[View, bool]:
     """A view of a fixed aspect ratio around a shape, and whether the shape lies too far outside to be in it.
 
-    The view stays on the image unless the shape leaves it; a shape that lies outside is shown together with the
-    image, so that one sees where it went.
+    The view stays within the image unless the shape extends beyond it; a shape that lies outside is shown together
+    with the whole image.
 
     Args:
         image: The image.
@@ -191,7 +191,7 @@ def _padded(box: View, pad: float) -> View:
 
 
 def _with_aspect(box: View, aspect: float, within: View | None) -> View:
-    """The box grown to an aspect ratio, and moved so that it shows as little as can be of what is not ``within``."""
+    """The box enlarged to an aspect ratio, and moved to lie in ``within`` as far as possible."""
     left, top, right, bottom = box
     width, height = max(right - left, (bottom - top) * aspect), max(bottom - top, (right - left) / aspect)
     x, y = (left + right - width) / 2, (top + bottom - height) / 2
@@ -215,7 +215,7 @@ def text_around(path: Path, line: int, column: int | None) -> tuple[TextLine, ..
         text, _ = decode_text(read_bytes(path))
     except (OSError, JsonError):
         return ()
-    found = []
+    lines_around = []
     for number, content in enumerate(text.split("\n")[: line + _LINES_AROUND], start=1):
         if number < line - _LINES_AROUND:
             continue
@@ -224,5 +224,5 @@ def text_around(path: Path, line: int, column: int | None) -> tuple[TextLine, ..
         cut = content[start : start + 2 * _COLUMNS_AROUND].expandtabs(1)
         lead, tail = "…" if start else "", "…" if len(content) > start + 2 * _COLUMNS_AROUND else ""
         caret = min(at - start, len(cut)) + len(lead) if is_it and column is not None else None
-        found.append(TextLine(number, lead + cut + tail, caret, is_it))
-    return tuple(found)
+        lines_around.append(TextLine(number, lead + cut + tail, caret, is_it))
+    return tuple(lines_around)

@@ -2,20 +2,20 @@
 
 WORDS = {
     "bad_json": (
-        "The file is no JSON: cut off, empty, or wrong at the line and column given; or it cannot be read, has "
-        "more than 2 GB, or is nested more than 100 levels deep.",
+        "The file is not valid JSON: cut off, empty, or with a mistake at the line and column given; or it cannot be "
+        "read, is larger than 2 GB, or is nested more than 100 levels deep.",
         "Restore it from a backup, or delete it and annotate the image again.",
     ),
     "bad_xml": (
-        "The file is no XML, or declares a document type.",
-        "As for `bad_json`.",
+        "The file is not valid XML, or declares a document type.",
+        "See `bad_json`.",
     ),
     "bad_shape": (
-        "A shape, annotation or category is no object, has no label, or has no usable id.",
-        "Look at the entry named and mend or delete it.",
+        "A shape, annotation or category is not a JSON object, has no label, or has no valid id.",
+        "Correct or delete the entry named.",
     ),
     "bad_point": (
-        "Points are not pairs of numbers, or lie farther out than any image reaches.",
+        "Points are not pairs of numbers, or lie farther outside than any image reaches.",
         "Draw the shape again.",
     ),
     "non_finite_coordinate": (
@@ -23,86 +23,87 @@ WORDS = {
         "Draw the shape again.",
     ),
     "outline_too_complex": (
-        "An outline is longer than four million pixels on the image, comes in over one border of it more than "
-        "10,000 times, or has edges that pass one another so often (20 million pairs, as with a million points in "
-        "a spiral) that they cannot be checked.",
+        "An outline is longer than four million pixels on the image, comes in over one border of it more than 10,000 "
+        "times, or has edges that pass one another so often (20 million pairs, as with a million points in a spiral) "
+        "that they cannot be checked.",
         "Draw the shape again, or simplify it.",
     ),
     "group_too_large": (
-        "Thousands of parts of one group lie on top of one another: more than 100,000 pairs, the box of one "
-        "inside the other's, and which lie inside which is not worked out.",
-        "Give separate objects group numbers of their own.",
+        "Thousands of parts of a group overlap: the boxes of more than 100,000 pairs lie inside one another, too many "
+        "to compute which part lies inside which.",
+        "Give each object its own group number.",
     ),
     "wrong_point_count": (
-        "A rectangle or circle has not 2 points, an oriented rectangle not 4, a mask not 2.",
+        "The number of points is invalid: a rectangle, circle or mask has 2, an oriented rectangle 4.",
         "Draw the shape again, or give it the type that its points have.",
     ),
     "mask_missing": (
-        "A mask shape holds no mask, or the mask file that is named is not there.",
-        "Draw it again, or bring the file.",
+        "A mask shape has no mask, or the mask file named does not exist.",
+        "Draw the mask again, or restore the file.",
     ),
     "mask_undecodable": (
-        "A mask is no PNG, cannot be decoded, has more than 89 million pixels (in color: 134 million values), or "
+        "A mask is not a PNG, cannot be decoded, has more than 89 million pixels (in color: 134 million values), or "
         "has colors where values are expected.",
         "Save it again as a palette or gray PNG.",
     ),
     "bad_rle": (
-        "Run-length text that cannot be meant: an odd count, a zero, a run beyond the image, two that overlap, or "
-        "the wrong columns.",
-        "Mend the line named, or choose another `--preset`.",
+        "The run-length text is invalid: an odd number of values, a zero, a run beyond the image, two runs that "
+        "overlap, or wrong columns.",
+        "Correct the line named, or choose another `--preset`.",
     ),
     "image_missing": (
-        "The image is not at the path named, or lies outside the data root, and `imageData` holds none.",
+        "The image is not at the path named, or lies outside the data root, and `imageData` is empty.",
         "Move it, name its folder with `--image-root`, or allow other folders with `--allow-outside`.",
     ),
     "image_unreadable": (
-        "The image is empty, cut off, no image, or claims a size that cannot be meant.",
+        "The image is empty, cut off, not an image, or claims an invalid size.",
         "Replace the image.",
     ),
     "size_mismatch": (
-        "The annotation file states another size than the image has, so it was made for another image or another copy.",
+        "The annotation file states a size that differs from the image's, so it was made for another image or another "
+        "copy.",
         "Find the image that was annotated.",
     ),
     "size_swapped_exif": (
-        "The stated size is that of the image before its EXIF orientation turns it; the shapes would lie beside "
+        "The stated size is that of the image before its EXIF orientation is applied; the shapes would lie beside "
         "their objects.",
-        "Annotate the image as it is shown.",
+        "Annotate the image in its displayed orientation.",
     ),
     "duplicate_image": (
-        "Two annotation files, or two entries, are about one image.",
+        "Two annotation files, or two entries, belong to the same image.",
         "Keep one of them.",
     ),
     "unknown_label": (
-        "The label is not in the list of classes; the hint is the nearest one that is.",
+        "The label is not in the list of classes; the hint names the most similar class.",
         "Correct the label, or add it to the labels.",
     ),
     "no_class": (
-        "A region or mask does not say its class.",
-        "Name it with `--class-name`, or the attribute that holds it with `--class-attribute`.",
+        "A region or mask has no class.",
+        "Give the class with `--class-name`, or the attribute that holds it with `--class-attribute`.",
     ),
     "label_missing": (
         "An image has no label image of its name.",
-        "Label it, move it away, or take it as it is with `--include-unlabeled`.",
+        "Label it, remove it, or use it as a negative with `--include-unlabeled`.",
     ),
     "unknown_label_value": (
-        "A label image holds values that stand for no class; the message says which, and how many pixels have them.",
-        "Add them to the classes, or leave them out with `null` in `data.label_images.values`.",
+        "A label image has values that belong to no class; the message lists them with their numbers of pixels.",
+        "Add them to the classes, or ignore them with `null` in `data.label_images.values`.",
     ),
     "channels_differ": (
-        "An image has another number of channels than the others of its part.",
-        "Bring the missing channels, or name those to use in `data.label_images.channels`.",
+        "The number of channels of an image differs from that of the other images of its split.",
+        "Add the missing channels, or name those to use in `data.label_images.channels`.",
     ),
     "all_left_out": (
-        "Every pixel of a label image is left out, so the image teaches nothing.",
-        "Label it, move it away, or leave it out with `data.skip_bad`.",
+        "A label image has no labeled pixels.",
+        "Label it, remove it, or exclude it with `data.skip_bad`.",
     ),
     "nothing_labeled": (
-        "Every pixel of every label image is left out, so there is nothing to learn.",
+        "No label image has labeled pixels, so training is not possible.",
         "Check `data.label_images.values`, or label some images.",
     ),
     "clipped": (
-        "A shape sticks out of the image and was cut at its border.",
-        "Nothing, if the object goes on beyond the image.",
+        "A shape extends beyond the image and was cut at its border.",
+        "Nothing, if the object continues beyond the image.",
     ),
     "outside_image": (
         "A shape lies outside the image and was dropped.",
@@ -113,32 +114,32 @@ WORDS = {
         "Delete it or draw it again.",
     ),
     "zero_area": (
-        "A shape encloses nothing and was dropped: its points lie on one line or in one place.",
+        "A shape encloses no area and was dropped: its points lie on one line or at one place.",
         "Delete it or draw it again.",
     ),
     "rasterizes_empty": (
-        "A shape covers no pixel, or the holes of its group leave nothing of it, and was dropped.",
+        "A shape covers no pixel, or the holes of its group remove all of its pixels, and was dropped.",
         "Delete it, or use images of a higher resolution.",
     ),
     "self_intersection": (
-        "An outline crosses itself; what it goes round an even number of times is not part of the object.",
-        "Draw it again where the loop matters.",
+        "An outline crosses itself; areas that it encloses an even number of times are not part of the object.",
+        "Draw it again if these areas belong to the object.",
     ),
     "unsupported_shape_type": (
-        "A line, a point or an unknown type has no area and was skipped.",
+        "A line, a point or a shape of an unknown type has no area and was skipped.",
         "Nothing, or draw the area.",
     ),
     "group_part_nested": (
-        "A part of a group lies inside another one and was united with it.",
-        "If it was meant as a hole, read with `--nested-groups hole`.",
+        "A part of a group lies inside another part and was united with it.",
+        "If it is a hole, use `--nested-groups hole`.",
     ),
     "mask_bbox_mismatch": (
-        "The corners of a mask call for another size than its PNG has; the PNG was used from the first corner on.",
-        "Check where the mask lies.",
+        "The size given by the corners of a mask differs from that of its PNG; the PNG was placed at the first corner.",
+        "Check the position of the mask.",
     ),
     "mask_ragged": (
-        "The outlines of a mask have more than a million corners, as in noise; it is kept as a run-length mask, "
-        "not as polygons. The pixels are the same.",
+        "The outlines of a mask have more than a million corners, as in noise; it is kept as a run-length mask, not "
+        "as polygons. The pixels are the same.",
         "Nothing, or smooth the mask.",
     ),
     "not_utf8": (
@@ -146,47 +147,47 @@ WORDS = {
         "Save it as UTF-8.",
     ),
     "not_labelme": (
-        "A JSON file in a Labelme folder is none of Labelme's and was skipped.",
+        "A JSON file in a Labelme folder is not a Labelme file and was skipped.",
         "Nothing, or move it elsewhere.",
     ),
     "not_via": (
-        "A JSON file in a VIA folder is none of VIA's and was skipped.",
-        "As for `not_labelme`.",
+        "A JSON file in a VIA folder is not a VIA file and was skipped.",
+        "See `not_labelme`.",
     ),
     "not_voc": (
-        "An XML file is no VOC annotation and was skipped.",
-        "As for `not_labelme`.",
+        "An XML file is not a VOC annotation and was skipped.",
+        "See `not_labelme`.",
     ),
     "label_whitespace": (
-        "A label has blanks around it, which were removed.",
+        "A label has leading or trailing blanks, which were removed.",
         "Correct the label.",
     ),
     "labels_differ_by_case": (
-        "Two labels differ by upper and lower case alone and are two classes.",
-        "Correct one, or join them in the project's classes.",
+        "Two labels differ only in upper and lower case and are two classes.",
+        "Correct one of them, or map both to one class in the project.",
     ),
     "label_not_string": (
         "A label is a number and was read as text.",
-        "Nothing, if the text is the class that was meant.",
+        "Nothing, if the text is the name of the class.",
     ),
     "group_id_not_int": (
-        "A group number is no whole number; the message says what it was read as.",
+        "A group number is not an integer; the message gives the value that was used.",
         "Correct it.",
     ),
     "image_restored_from_imageData": (
-        "The image is missing and was written out of the annotation file.",
-        "Nothing, or bring the original image.",
+        "The image is missing and was restored from the annotation file.",
+        "Nothing, or restore the original image.",
     ),
     "ignored_label": (
-        "`__ignore__`, `_background_` or a label that the project leaves out.",
+        "The label is `__ignore__`, `_background_`, or one that the project ignores.",
         "Nothing.",
     ),
     "unlabeled_image": (
-        "An image has no annotation and is left out, or is a negative where that was asked for.",
-        "Annotate it, or save an empty annotation to make it a negative.",
+        "An image has no annotation and is not used, or is a negative with `--include-unlabeled`.",
+        "Annotate it, or save an empty annotation to use it as a negative.",
     ),
     "no_spatial_extent": (
-        "A VIA entry has a class but lies nowhere in the image.",
+        "A VIA entry has a class but no position in the image.",
         "Nothing.",
     ),
 }

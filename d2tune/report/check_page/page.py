@@ -1,6 +1,6 @@
-"""The page of a check: one HTML file that shows what is in a dataset and what is wrong with it.
+"""The page of a check: one HTML file with the contents of a dataset and its problems.
 
-Everything that comes from files is escaped, images are embedded, and nothing is loaded from elsewhere.
+Text from files is escaped, images are embedded, and the page loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from d2tune.report.check_page.advice import advice, listed, plural, short, verdi
 from d2tune.report.check_page.charts import Line, Range, count_bars, heat_map, histogram, number, ranges, size_scatter
 from d2tune.report.check_page.exhibits import Exhibit, Exhibits, view_of
 from d2tune.report.check_page.finding_words import WORDS
-from d2tune.report.check_page.photos import SheetTile, contact_tiles
 from d2tune.report.check_page.survey import FEW_INSTANCES, MEDIUM_PX, SMALL_PX, Checked, Survey, survey
-from d2tune.report.check_page.thumbnails import Album, Frame, PhotoError
+from d2tune.report.check_page.thumbnails import Album, Frame, ThumbnailError
+from d2tune.report.check_page.tiles import SheetTile, contact_tiles
 from d2tune.report.sheets.drawing import instance_colors
 
 GENERATOR = "d2tune check"
-"""What the page's first lines name as its maker, by which it is known again."""
+"""The program that the page's first lines name, by which the page is recognized."""
 
 EXHIBITS_PER_CODE = 12
 """How many places of one code are shown."""
@@ -43,7 +43,7 @@ _LEVELS = ("error", "warning", "info")
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart with its heading and what it says in words."""
+    """A chart with its heading and its summary."""
 
     title: str
     svg: Markup
@@ -51,8 +51,8 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
-class PartRow:
-    """What is in one part."""
+class SplitRow:
+    """The counts of one split."""
 
     name: str
     images: int
@@ -63,7 +63,7 @@ class PartRow:
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """A group of near-duplicates, with a frame, a name and a part for each image that is shown."""
+    """A group of near-duplicates, with a frame, a name and a split for each image that is shown."""
 
     title: str
     words: str
@@ -76,7 +76,7 @@ class Twins:
 class ShownExhibit:
     """A finding as the page shows it."""
 
-    part: str
+    split: str
     place: str
     message: str
     hint: str | None
@@ -99,26 +99,26 @@ class FindingGroup:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Stop where a page would overwrite a file that is no page of this kind.
+    """Stop where a page would overwrite a file that is not a check page.
 
     Raises:
-        DataError: The file is there and was made by something or somebody else.
+        DataError: The file exists and is not a check page, or is a folder.
     """
     if path.is_dir():
-        raise DataError("the report is a file, and this is a folder", file=path, hint="Name a file: check.html.")
+        raise DataError("the report must be a file, not a folder", file=path, hint="Name a file, such as check.html.")
     if path.exists():
         with path.open("rb") as stream:
             start = stream.read(2000)
         if f'<meta name="generator" content="{GENERATOR}"'.encode() not in start:
             raise DataError(
-                "the file is already there, is no page of d2tune check, and is not overwritten",
+                "the file exists and is not a page of d2tune check, so it is not overwritten",
                 file=path,
                 hint="Name another file.",
             )
 
 
 def write_check_page(
-    path: str | Path, checked: Sequence[Checked], *, title: str, part_of: Mapping[str, str] | None = None
+    path: str | Path, checked: Sequence[Checked], *, title: str, split_of: Mapping[str, str] | None = None
 ) -> None:
     """Write the page, atomically; an earlier page is replaced.
 
@@ -129,47 +129,47 @@ def write_check_page(
         path: The HTML file.
         checked: What was read; each source once.
         title: Name of the whole, for the heading.
-        part_of: Part by ``Image.file_name``; see `survey.survey`.
+        split_of: Split by ``Image.file_name``; see `survey.survey`.
 
     Raises:
-        DataError: A file of somebody else's is there.
+        DataError: The file exists and is not a check page.
         OSError: The file cannot be written.
     """
     path = Path(path)
     refuse_foreign(path)
-    write_text(path, check_page(checked, title=title, part_of=part_of))
+    write_text(path, check_page(checked, title=title, split_of=split_of))
 
 
-def check_page(checked: Sequence[Checked], *, title: str, part_of: Mapping[str, str] | None = None) -> str:
+def check_page(checked: Sequence[Checked], *, title: str, split_of: Mapping[str, str] | None = None) -> str:
     """The page as text; see `write_check_page`."""
     from tqdm import tqdm
 
     from d2tune.versions import versions
 
-    figures = survey(checked, part_of=part_of)
-    groups = duplicate_groups([photo.image for photo in figures.photos])
-    leaks = [group for group in groups if len(_parts_of(group, figures)) > 1]
-    shades = instance_colors(len(figures.class_names)).tolist()
+    data = survey(checked, split_of=split_of)
+    groups = duplicate_groups([entry.image for entry in data.entries])
+    leaks = [group for group in groups if len(_splits_of(group, data)) > 1]
+    shades = instance_colors(len(data.class_names)).tolist()
     colors = {
         name: f"#{red:02x}{green:02x}{blue:02x}"
-        for name, (red, green, blue) in zip(figures.class_names, shades, strict=True)
+        for name, (red, green, blue) in zip(data.class_names, shades, strict=True)
     }
     by_code = _by_code(checked)
     total = sum(min(EXHIBITS_PER_CODE, len(members)) for members in by_code.values()) + 60
     with tqdm(total=total, desc="drawing", unit="image", leave=False, delay=2, disable=None) as bar:
         finding_groups = _finding_groups(checked, by_code, bar)
-        tiles = contact_tiles(figures, colors, Album(_ROOM_BYTES["sheet"]), bar)
-    twins = _twins(groups, leaks, figures)
+        tiles = contact_tiles(data, colors, Album(_ROOM_BYTES["sheet"]), bar)
+    twins = _twins(groups, leaks, data)
     context = {
         "generator": GENERATOR,
         "title": title,
         "origin": " + ".join(str(one.source) for one in checked),
         "version": versions()["d2tune"],
         "made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d at %H:%M"),
-        "verdict": verdict(figures, leaks=len(leaks), groups=len(groups)),
-        "advice": advice(figures, leaks=len(leaks)),
-        "parts": figures.parts,
-        "part_rows": _part_rows(figures),
+        "verdict": verdict(data, leaks=len(leaks), groups=len(groups)),
+        "advice": advice(data, leaks=len(leaks)),
+        "splits": data.splits,
+        "split_rows": _split_rows(data),
         "colors": colors,
         "few": FEW_INSTANCES,
         "number": number,
@@ -177,13 +177,11 @@ def check_page(checked: Sequence[Checked], *, title: str, part_of: Mapping[str, 
         "ticked": ticked,
         "twins": twins,
         "twins_left_out": len(groups) - len(twins),
-        "duplicate_words": _duplicate_words(groups, leaks, figures),
+        "duplicate_words": _duplicate_words(groups, leaks, data),
         "groups": finding_groups,
-        "finding_words": _finding_words(figures),
+        "finding_words": _finding_words(data),
     }
-    context |= (
-        _head(figures, leaks) | _class_parts(figures) | _chart_parts(figures, colors) | _sheet_parts(figures, tiles)
-    )
+    context |= _head(data, leaks) | _class_context(data) | _chart_context(data, colors) | _sheet_context(data, tiles)
     context["sections"] = _sections(context)
     return _render(context)
 
@@ -194,7 +192,7 @@ def _render(context: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("d2tune.report.check_page", "templates"),
         autoescape=True,
-        finalize=_finalised,
+        finalize=_finalized,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -202,8 +200,8 @@ def _render(context: Mapping[str, Any]) -> str:
     return environment.get_template("check_page.html").render(context)
 
 
-def _finalised(value: Any) -> Any:
-    """Text from files without control characters, lone surrogates and endless lengths; all else as it is."""
+def _finalized(value: Any) -> Any:
+    """Text from files without control characters and lone surrogates, shortened; other values unchanged."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.startswith("data:image/jpeg;base64,"):
         return value
     return printable(value if len(value) <= _TEXT_LENGTH else f"{value[: _TEXT_LENGTH - 1]}…")
@@ -214,23 +212,23 @@ def ticked(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def _parts_of(group: DuplicateGroup, figures: Survey) -> set[str]:
-    return {figures.photos[number - 1].part for number in group.image_ids} - {""}
+def _splits_of(group: DuplicateGroup, data: Survey) -> set[str]:
+    return {data.entries[number - 1].split for number in group.image_ids} - {""}
 
 
-def _head(figures: Survey, leaks: Sequence[DuplicateGroup]) -> dict[str, Any]:
-    errors, warnings = figures.level("error"), figures.level("warning")
+def _head(data: Survey, leaks: Sequence[DuplicateGroup]) -> dict[str, Any]:
+    errors, warnings = data.level("error"), data.level("warning")
     status, words = "good", "Ready to train"
-    if warnings or leaks or not figures.labels:
-        status, words = "warning", "Look before you train" if figures.labels else "Nothing to learn from yet"
+    if warnings or leaks or not data.labels:
+        status, words = "warning", "Check before training" if data.labels else "No instances to train on"
     if errors:
         status, words = "error", "Not ready to train"
-    shapes = [row.fate for one in figures.checked for row in one.dataset.ledger]
+    shapes = [row.fate for one in data.checked for row in one.dataset.ledger]
     tiles = [
-        (len(figures.photos), "images", ""),
-        (int(np.count_nonzero(figures.objects_per_image == 0)), "images without objects", ""),
-        (len(figures.labels), "instances", ""),
-        (len(figures.class_names), "classes", ""),
+        (len(data.entries), "images", ""),
+        (int(np.count_nonzero(data.objects_per_image == 0)), "images without objects", ""),
+        (len(data.labels), "instances", ""),
+        (len(data.class_names), "classes", ""),
         (shapes.count("clipped"), "shapes clipped", ""),
         (shapes.count("dropped"), "shapes dropped", "warning"),
         (warnings, "warnings", "warning"),
@@ -247,7 +245,7 @@ def _head(figures: Survey, leaks: Sequence[DuplicateGroup]) -> dict[str, Any]:
 
 
 def _one(name: str, count: int) -> str:
-    """The plural name of a tile, in the singular where there is one."""
+    """The name of a tile, in the singular where the count is 1."""
     first, _, rest = name.partition(" ")
     noun = plural(count, {"classes": "class"}.get(first, first.removesuffix("s"))).partition(" ")[2]
     return f"{noun} {rest}".strip()
@@ -266,10 +264,10 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(anchor, name) for anchor, name, is_there in names if is_there]
 
 
-def _class_parts(figures: Survey) -> dict[str, Any]:
-    rows = figures.class_rows
+def _class_context(data: Survey) -> dict[str, Any]:
+    rows = data.class_rows
     words = ""
-    if len(rows) > 1 and figures.labels:
+    if len(rows) > 1 and data.labels:
         words = f"The most frequent class has {100 * rows[0].share:.0f} % of all instances."
     return {
         "class_rows": rows[:_CLASSES_SHOWN],
@@ -279,32 +277,32 @@ def _class_parts(figures: Survey) -> dict[str, Any]:
     }
 
 
-def _part_rows(figures: Survey) -> list[PartRow]:
-    if not figures.parts:
+def _split_rows(data: Survey) -> list[SplitRow]:
+    if not data.splits:
         return []
     rows = []
-    for part in (*figures.parts, ""):
-        counts = [len(photo.instances) for photo in figures.photos if photo.part == part]
-        if counts or part:
-            name = part or "in no part"
-            rows.append(PartRow(name, len(counts), counts.count(0), sum(counts), sum(counts) / max(1, len(counts))))
+    for split in (*data.splits, ""):
+        counts = [len(entry.instances) for entry in data.entries if entry.split == split]
+        if counts or split:
+            name = split or "in no split"
+            rows.append(SplitRow(name, len(counts), counts.count(0), sum(counts), sum(counts) / max(1, len(counts))))
     return rows
 
 
-def _chart_parts(figures: Survey, colors: Mapping[str, str]) -> dict[str, Any]:
+def _chart_context(data: Survey, colors: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "object_charts": _object_charts(figures, colors) if figures.labels else [],
-        "image_charts": _photo_charts(figures) if figures.photos else [],
-        "image_words": _photo_words(figures),
+        "object_charts": _object_charts(data, colors) if data.labels else [],
+        "image_charts": _image_charts(data) if data.entries else [],
+        "image_words": _image_words(data),
     }
 
 
-def _object_charts(figures: Survey, colors: Mapping[str, str]) -> list[Chart]:
-    sizes, relative = figures.sizes_px, 100 * figures.relative_sizes
+def _object_charts(data: Survey, colors: Mapping[str, str]) -> list[Chart]:
+    sizes, relative = data.sizes_px, 100 * data.relative_sizes
     small, large = float(np.mean(sizes < SMALL_PX)), float(np.mean(sizes >= MEDIUM_PX))
-    boxes, frames = figures.boxes_xywh, figures.image_sizes_of_instances_px
-    counts = figures.objects_per_image
-    ratios = figures.aspect_ratios
+    boxes, frames = data.boxes_xywh, data.image_sizes_of_instances_px
+    counts = data.objects_per_image
+    ratios = data.aspect_ratios
     return [
         Chart(
             "Size in pixels",
@@ -326,13 +324,13 @@ def _object_charts(figures: Survey, colors: Mapping[str, str]) -> list[Chart]:
                 things="objects",
                 unit=" %",
             ),
-            f"The median object is a square of {number(float(np.median(relative)))} % of the image's side.",
+            f"The median is {number(float(np.median(relative)))} %.",
         ),
         Chart(
             "Objects in an image",
             count_bars(counts, x_label="objects in an image", things="images"),
             f"{number(float(counts.mean()))} on average, {int(counts.max()):,} at most; "
-            f"{plural(int(np.count_nonzero(counts == 0)), 'photo')} without any.",
+            f"{plural(int(np.count_nonzero(counts == 0)), 'image')} without any.",
         ),
         Chart(
             "Shape of objects",
@@ -343,28 +341,28 @@ def _object_charts(figures: Survey, colors: Mapping[str, str]) -> list[Chart]:
         ),
         Chart(
             "Size of each class",
-            ranges(_ranges(figures, colors), x_label="square root of the area (px)", unit=" px"),
+            ranges(_ranges(data, colors), x_label="square root of the area (px)", unit=" px"),
             f"From the smallest to the largest, with a dot at the median"
-            f"{f'; the {_RANGES} most frequent classes' if len(figures.class_names) > _RANGES else ''}.",
+            f"{f'; the {_RANGES} most frequent classes' if len(data.class_names) > _RANGES else ''}.",
         ),
         Chart(
-            "Where they lie",
+            "Positions",
             heat_map((boxes[:, :2] + boxes[:, 2:] / 2) / frames),
-            "A model learns where things usually are; objects that come in one place only are missed in others.",
+            "A model learns the usual positions of objects, and misses objects at other positions.",
         ),
     ]
 
 
-def _ranges(figures: Survey, colors: Mapping[str, str]) -> list[Range]:
+def _ranges(data: Survey, colors: Mapping[str, str]) -> list[Range]:
     return [
         Range(row.name, colors[row.name], row.smallest_px, row.median_px, row.largest_px)
-        for row in figures.class_rows[:_RANGES]
+        for row in data.class_rows[:_RANGES]
         if row.smallest_px is not None and row.median_px is not None and row.largest_px is not None
     ]
 
 
-def _photo_charts(figures: Survey) -> list[Chart]:
-    sizes = figures.image_sizes_px
+def _image_charts(data: Survey) -> list[Chart]:
+    sizes = data.image_sizes_px
     different, counts = np.unique(sizes, axis=0, return_counts=True)
     width, height = different[counts.argmax()].astype(int).tolist()
     ratios = sizes[:, 0] / sizes[:, 1]
@@ -373,8 +371,8 @@ def _photo_charts(figures: Survey) -> list[Chart]:
         Chart(
             "Sizes",
             size_scatter(sizes),
-            f"{plural(len(different), 'size')}; the commonest is {width} x {height} px "
-            f"({plural(int(counts.max()), 'photo')}).",
+            f"{plural(len(different), 'size')}; the most common is {width} x {height} px "
+            f"({plural(int(counts.max()), 'image')}).",
         ),
         Chart(
             "Aspect ratios",
@@ -384,42 +382,39 @@ def _photo_charts(figures: Survey) -> list[Chart]:
     ]
 
 
-def _photo_words(figures: Survey) -> str:
-    if not figures.photos:
+def _image_words(data: Survey) -> str:
+    if not data.entries:
         return ""
-    low, high = figures.image_sizes_px.min(axis=0).astype(int), figures.image_sizes_px.max(axis=0).astype(int)
+    low, high = data.image_sizes_px.min(axis=0).astype(int), data.image_sizes_px.max(axis=0).astype(int)
     if (low == high).all():
-        return f"All have {low[0]} x {low[1]} px, as they are shown after EXIF orientation."
-    return (
-        f"From {low[0]} to {high[0]} px wide and from {low[1]} to {high[1]} px high, as they are shown after EXIF "
-        "orientation."
-    )
+        return f"All have {low[0]} x {low[1]} px, after EXIF orientation."
+    return f"From {low[0]} to {high[0]} px wide and from {low[1]} to {high[1]} px high, after EXIF orientation."
 
 
 def _percent(share: float) -> str:
     return f"{100 * abs(share):.0f} %"
 
 
-def _duplicate_words(groups: Sequence[DuplicateGroup], leaks: Sequence[DuplicateGroup], figures: Survey) -> str:
+def _duplicate_words(groups: Sequence[DuplicateGroup], leaks: Sequence[DuplicateGroup], data: Survey) -> str:
     apart = (
-        f"The parts are {listed(figures.parts)}."
-        if figures.parts
-        else "No parts are known: name text lists with --splits, or check a project file."
+        f"The splits are {listed(data.splits)}."
+        if data.splits
+        else "The splits are not known: pass a folder of lists with --splits, or check a project file."
     )
-    if len(figures.photos) < 2:
-        return "There are no two images to compare."
+    if len(data.entries) < 2:
+        return "Fewer than two images: there is nothing to compare."
     if not groups:
-        return f"No two images look alike. {apart}"
+        return f"No near-duplicates. {apart}"
     held = sum(len(group.image_ids) for group in groups)
-    across = f"{plural(len(leaks), 'group')} across parts, which make scores too good. " if leaks else ""
-    return f"{plural(len(groups), 'group')} of images that look alike, {held:,} images in all. {across}{apart}"
+    across = f"{plural(len(leaks), 'group')} across splits, which make scores too high. " if leaks else ""
+    return f"{plural(len(groups), 'group')} of near-duplicates, {held:,} images in all. {across}{apart}"
 
 
-def _twins(groups: Sequence[DuplicateGroup], leaks: Sequence[DuplicateGroup], figures: Survey) -> list[Twins]:
+def _twins(groups: Sequence[DuplicateGroup], leaks: Sequence[DuplicateGroup], data: Survey) -> list[Twins]:
     album, shown = Album(_ROOM_BYTES["duplicates"]), []
     rest = [group for group in groups if group not in leaks]
     for group in [*leaks, *rest][:_GROUPS_SHOWN]:
-        members = [figures.photos[number - 1] for number in group.image_ids]
+        members = [data.entries[number - 1] for number in group.image_ids]
         if group in leaks:
             members = _alternating(members)
         frames = []
@@ -429,12 +424,12 @@ def _twins(groups: Sequence[DuplicateGroup], leaks: Sequence[DuplicateGroup], fi
                 try:
                     view, _ = view_of(member.image, None)
                     frame = album.frame(member.image, view, side_px=220)
-                except PhotoError:
+                except ThumbnailError:
                     frame = None
-            frames.append((frame, member.image.file_name, member.part))
-        parts = sorted(_parts_of(group, figures), key=figures.parts.index)
-        title = plural(len(members), "image") + (f" in {listed(parts)}" if parts else "")
-        words = "alike to the last detail"
+            frames.append((frame, member.image.file_name, member.split))
+        splits = sorted(_splits_of(group, data), key=data.splits.index)
+        title = plural(len(members), "image") + (f" in {listed(splits)}" if splits else "")
+        words = "their hashes are equal"
         if group.largest_distance:
             words = f"at most {group.largest_distance} of {HASH_BITS} bits of their hashes differ"
         shown.append(Twins(title, words, group in leaks, tuple(frames), len(members) - len(frames)))
@@ -442,25 +437,25 @@ def _twins(groups: Sequence[DuplicateGroup], leaks: Sequence[DuplicateGroup], fi
 
 
 def _alternating(members: Sequence[Any]) -> list[Any]:
-    """Images of different parts by turns, so that the first few show the leak."""
-    by_part: dict[str, list[Any]] = {}
+    """Images of different splits in turn, so that the first few show the leak."""
+    by_split: dict[str, list[Any]] = {}
     for member in members:
-        by_part.setdefault(member.part, []).append(member)
-    longest = max(len(group) for group in by_part.values())
-    return [group[turn] for turn in range(longest) for group in by_part.values() if turn < len(group)]
+        by_split.setdefault(member.split, []).append(member)
+    longest = max(len(group) for group in by_split.values())
+    return [group[turn] for turn in range(longest) for group in by_split.values() if turn < len(group)]
 
 
-def _finding_words(figures: Survey) -> str:
-    counts = [figures.level(level) for level in _LEVELS]
+def _finding_words(data: Survey) -> str:
+    counts = [data.level(level) for level in _LEVELS]
     if not sum(counts):
-        return "Nothing to report: every shape is used as it was drawn."
-    told = [plural(count, name) for count, name in zip(counts, ("error", "warning", "note"), strict=True) if count]
-    stops = " Errors stop training; warnings say what was read differently from how it was drawn." if counts[0] else ""
-    return f"{listed(told)}. Pink is the shape that is meant, dashed blue what lies around it.{stops}"
+        return "No findings: every shape is used as it was drawn."
+    counted = [plural(count, name) for count, name in zip(counts, ("error", "warning", "note"), strict=True) if count]
+    stops = " Errors stop training; warnings are shapes that were changed or dropped." if counts[0] else ""
+    return f"{listed(counted)}. The shape of a finding is pink, other shapes are dashed blue.{stops}"
 
 
 def _by_code(checked: Sequence[Checked]) -> dict[tuple[str, str], list[tuple[Checked, Finding]]]:
-    """Findings by level and code, errors first, the commonest code first."""
+    """Findings by level and code, errors first, the most frequent code first."""
     groups: dict[tuple[str, str], list[tuple[Checked, Finding]]] = {}
     for one in checked:
         for finding in one.findings:
@@ -478,7 +473,7 @@ def _finding_groups(
         rows = []
         for one, finding in members[:EXHIBITS_PER_CODE]:
             exhibit = Exhibit(finding) if album.is_full else exhibits[id(one)].show(finding)
-            rows.append(_shown(exhibit, one.part))
+            rows.append(_shown(exhibit, one.split))
             bar.update()
         files = plural(len({(id(one), finding.file) for one, finding in members}), "file")
         words = f"{plural(len(members), 'time')} in {files}"
@@ -487,23 +482,23 @@ def _finding_groups(
     return shown
 
 
-def _shown(exhibit: Exhibit, part: str) -> ShownExhibit:
+def _shown(exhibit: Exhibit, split: str) -> ShownExhibit:
     finding = exhibit.finding
     return ShownExhibit(
-        part, finding.place(), finding.message, finding.hint, exhibit.note, exhibit.frame, exhibit.lines
+        split, finding.place(), finding.message, finding.hint, exhibit.note, exhibit.frame, exhibit.lines
     )
 
 
-def _sheet_parts(figures: Survey, tiles: Sequence[SheetTile]) -> dict[str, Any]:
-    seen = {label for photo in figures.photos for label in photo.labels}
-    names = [row.name for row in figures.class_rows if row.name in seen]
-    left_out = len(figures.photos) - len(tiles)
-    words = f"All {plural(len(tiles), 'photo')}." if len(tiles) > 1 else "The one image."
+def _sheet_context(data: Survey, tiles: Sequence[SheetTile]) -> dict[str, Any]:
+    seen = {label for entry in data.entries for label in entry.labels}
+    names = [row.name for row in data.class_rows if row.name in seen]
+    left_out = len(data.entries) - len(tiles)
+    words = f"All {plural(len(tiles), 'image')}." if len(tiles) > 1 else "The one image."
     if left_out:
-        words = f"{len(tiles)} images, chosen so that every class has its turn, and {left_out:,} more not shown."
+        words = f"{len(tiles)} images, chosen to show every class; {left_out:,} are not shown."
     return {
         "sheet": tiles,
-        "sheet_words": f"{words} Rest the pointer on an outline to see what it is.",
+        "sheet_words": f"{words} Point at an outline to see its class.",
         "legend": names[:_LEGEND],
         "legend_left_out": max(0, len(names) - _LEGEND),
     }

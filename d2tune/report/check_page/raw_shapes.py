@@ -1,4 +1,4 @@
-"""Shapes as they stand in annotation files, so that those which no dataset takes in can still be looked at."""
+"""Shapes as annotation files give them, so that those which a dataset drops can be shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
@@ -23,25 +23,26 @@ from d2tune.annotations.geometry.polygons import (
     rectangle_points,
 )
 from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
+from d2tune.annotations.io.xml_files import parse_xml
 from d2tune.annotations.model.types import Points
 
-_POINTS_DRAWN = 5000
+_POINTS_SHOWN = 5000
 _FILE_LIMIT_BYTES = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawShape:
-    """What a file says of one shape.
+    """One shape as its file gives it.
 
     Attributes:
-        image: The image it was drawn on, as the file names it; None where the file does not say.
+        image_name: The image it was drawn on, as the file names it; None where the file names none.
         outlines: Closed outlines in pixels, each ``(V, 2)`` and finite.
         lines: Open lines and single points, each ``(V, 2)`` and finite.
         runs: Run-length text, to be drawn on the image's own size.
         runs_by_row: Whether the runs go along rows.
     """
 
-    photo: str | None = None
+    image_name: str | None = None
     outlines: tuple[Points, ...] = ()
     lines: tuple[Points, ...] = ()
     runs: str = field(default="", repr=False)
@@ -52,7 +53,7 @@ Lazy = Callable[[], RawShape]
 
 
 def raw_shapes(path: Path) -> dict[int, Lazy]:
-    """Read an annotation file as leniently as can be; what cannot be drawn is left out, and nothing raises.
+    """Read an annotation file leniently: what cannot be drawn is skipped, and nothing raises.
 
     Returns:
         The shapes by shape index, or by line where a file has lines; call one to have it made.
@@ -74,9 +75,9 @@ def _read(path: Path, changed_ns: int) -> dict[int, Lazy]:
             return dict(_json_shapes(decode_json(content)[0]))
         if suffix == ".csv":
             return dict(_csv_shapes(decode_text(content)[0]))
-        if suffix == ".xml" and b"<!DOCTYPE" not in content and b"<!ENTITY" not in content:
-            return dict(_xml_shapes(ElementTree.fromstring(content)))
-    except (OSError, JsonError, csv.Error, ElementTree.ParseError, ValueError, LookupError):
+        if suffix == ".xml":
+            return dict(_xml_shapes(parse_xml(content)))
+    except (OSError, JsonError, csv.Error, ValueError, LookupError):
         pass
     return {}
 
@@ -92,10 +93,10 @@ def runs_mask(shape: RawShape, *, width_px: int, height_px: int) -> np.ndarray:
 
 def _json_shapes(value: Any) -> Iterator[tuple[int, Lazy]]:
     if labelme.is_labelme(value):
-        photo = value.get("imagePath")
+        image_name = value.get("imagePath")
         for index, row in enumerate(value["shapes"]):
             if isinstance(row, dict):
-                yield index, partial(_labelme_shape, row, photo if isinstance(photo, str) else None)
+                yield index, partial(_labelme_shape, row, image_name if isinstance(image_name, str) else None)
     elif coco.is_coco(value):
         names = {row.get("id"): row.get("file_name") for row in value["images"] if _has_id(row)}
         for index, row in enumerate(value["annotations"]):
@@ -103,9 +104,9 @@ def _json_shapes(value: Any) -> Iterator[tuple[int, Lazy]]:
                 name = names.get(row["image_id"]) if isinstance(row.get("image_id"), (int, str)) else None
                 yield index, partial(_coco_shape, row, name if isinstance(name, str) else None)
     elif via.is_via(value):
-        for photo in via.images_of(value):
-            for region in photo.regions:
-                name = photo.name if isinstance(photo.name, str) else None
+        for image in via.images_of(value):
+            for region in image.regions:
+                name = image.name if isinstance(image.name, str) else None
                 yield region.index, partial(_via_shape, region, name)
 
 
@@ -113,20 +114,20 @@ def _has_id(row: object) -> bool:
     return isinstance(row, dict) and isinstance(row.get("id"), (int, str))
 
 
-def _labelme_shape(row: dict[str, Any], photo: str | None) -> RawShape:
+def _labelme_shape(row: dict[str, Any], image_name: str | None) -> RawShape:
     points, kind = _finite(row.get("points")), row.get("shape_type") or "polygon"
     if kind in ("rectangle", "mask") and len(points) == 2:
-        return RawShape(photo, (rectangle_points(*points.tolist()),))
+        return RawShape(image_name, (rectangle_points(*points.tolist()),))
     if kind == "circle" and len(points) == 2:
         radius_px = math.dist(*points.tolist())
         if 0 < radius_px < COORDINATE_LIMIT_PX:
-            return RawShape(photo, (ellipse_points(points[0].tolist(), radius_px, radius_px),))
+            return RawShape(image_name, (ellipse_points(points[0].tolist(), radius_px, radius_px),))
     if kind == "points":
-        return RawShape(photo, lines=tuple(points[at : at + 1] for at in range(min(200, len(points)))))
-    return _closed_or_open(photo, points, is_closed=kind not in ("line", "linestrip", "point"))
+        return RawShape(image_name, lines=tuple(points[at : at + 1] for at in range(min(200, len(points)))))
+    return _closed_or_open(image_name, points, is_closed=kind not in ("line", "linestrip", "point"))
 
 
-def _coco_shape(row: dict[str, Any], photo: str | None) -> RawShape:
+def _coco_shape(row: dict[str, Any], image_name: str | None) -> RawShape:
     segmentation, box = row.get("segmentation"), row.get("bbox")
     outlines = []
     for flat in segmentation if isinstance(segmentation, list) else ():
@@ -136,29 +137,29 @@ def _coco_shape(row: dict[str, Any], photo: str | None) -> RawShape:
         corner, size = _finite([box[:2]]), _finite([box[2:]])
         if len(corner) and len(size):
             outlines.append(rectangle_points(*np.concatenate([corner, corner + size]).tolist()))
-    closed = [_closed_or_open(photo, points, is_closed=True) for points in outlines]
+    closed = [_closed_or_open(image_name, points, is_closed=True) for points in outlines]
     return RawShape(
-        photo,
+        image_name,
         tuple(points for shape in closed for points in shape.outlines),
         tuple(points for shape in closed for points in shape.lines),
     )
 
 
-def _via_shape(region: via.Region, photo: str | None) -> RawShape:
+def _via_shape(region: via.Region, image_name: str | None) -> RawShape:
     if region.kind in ("polygon", "polyline"):
-        return _closed_or_open(photo, _finite(region.numbers), is_closed=region.kind == "polygon")
+        return _closed_or_open(image_name, _finite(region.numbers), is_closed=region.kind == "polygon")
     pairs = [[value, 0] for value in region.numbers] if isinstance(region.numbers, list) else []
     numbers = _finite(pairs)[:, 0].tolist()
     if len(numbers) != len(pairs) or len(numbers) < 2:
-        return RawShape(photo)
+        return RawShape(image_name)
     x, y, *sizes = numbers
     if region.kind == "rect" and len(sizes) == 2:
-        return RawShape(photo, (rectangle_points((x, y), (x + sizes[0], y + sizes[1])),))
+        return RawShape(image_name, (rectangle_points((x, y), (x + sizes[0], y + sizes[1])),))
     if region.kind in ("circle", "ellipse") and sizes and min(sizes[:2]) > 0:
         theta = sizes[2] if len(sizes) > 2 else 0.0
         radius_y = sizes[1] if len(sizes) > 1 else sizes[0]
-        return RawShape(photo, (ellipse_points((x, y), sizes[0], radius_y, theta_rad=theta),))
-    return RawShape(photo, lines=(np.array([[x, y]]),))
+        return RawShape(image_name, (ellipse_points((x, y), sizes[0], radius_y, theta_rad=theta),))
+    return RawShape(image_name, lines=(np.array([[x, y]]),))
 
 
 def _csv_shapes(text: str) -> Iterator[tuple[int, Lazy]]:
@@ -169,14 +170,17 @@ def _csv_shapes(text: str) -> Iterator[tuple[int, Lazy]]:
         return
     for row in rows:
         if len(row) == len(header):
-            photo = row[0].strip()
+            image_name = row[0].strip()
             if preset == "severstal" and len(header) == 2:
-                photo = photo.rpartition("_")[0] or photo
-            yield rows.line_num, partial(RawShape, photo, runs=row[-1], runs_by_row=rle_csv.PRESETS[preset].by_rows)
+                image_name = image_name.rpartition("_")[0] or image_name
+            yield (
+                rows.line_num,
+                partial(RawShape, image_name, runs=row[-1], runs_by_row=rle_csv.PRESETS[preset].by_rows),
+            )
 
 
-def _xml_shapes(root: ElementTree.Element) -> Iterator[tuple[int, Lazy]]:
-    photo = root.findtext("filename")
+def _xml_shapes(root: Element) -> Iterator[tuple[int, Lazy]]:
+    image_name = root.findtext("filename")
     for index, element in enumerate(root.findall("object")):
         texts = [element.findtext(f"bndbox/{key}") or "" for key in ("xmin", "ymin", "xmax", "ymax")]
         try:
@@ -185,21 +189,21 @@ def _xml_shapes(root: ElementTree.Element) -> Iterator[tuple[int, Lazy]]:
             continue
         corners = _finite([[left - 1, top - 1], [right, bottom]])
         if len(corners) == 2:
-            yield index, partial(RawShape, photo and photo.strip(), (rectangle_points(*corners.tolist()),))
+            yield index, partial(RawShape, image_name and image_name.strip(), (rectangle_points(*corners.tolist()),))
 
 
-def _closed_or_open(photo: str | None, points: Points, *, is_closed: bool) -> RawShape:
+def _closed_or_open(image_name: str | None, points: Points, *, is_closed: bool) -> RawShape:
     if is_closed and len(points) > 2:
-        return RawShape(photo, (points,))
-    return RawShape(photo, lines=(points,) if len(points) else ())
+        return RawShape(image_name, (points,))
+    return RawShape(image_name, lines=(points,) if len(points) else ())
 
 
 def _finite(raw: object) -> Points:
-    """Those points of a list that are pairs of finite numbers of a sane size, ``(V, 2)``."""
-    found = []
-    for pair in raw[:_POINTS_DRAWN] if isinstance(raw, (list, tuple)) else ():
+    """The points of a list that are pairs of finite numbers within the limits, ``(V, 2)``."""
+    valid = []
+    for pair in raw[:_POINTS_SHOWN] if isinstance(raw, (list, tuple)) else ():
         try:
-            found.append(check_points([pair])[0])
+            valid.append(check_points([pair])[0])
         except PointError:
             continue
-    return np.array(found, dtype=np.float64).reshape(-1, 2)
+    return np.array(valid, dtype=np.float64).reshape(-1, 2)

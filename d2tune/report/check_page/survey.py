@@ -1,4 +1,4 @@
-"""The figures of one or several checked datasets, as a page or a table shows them."""
+"""Counts and sizes of one or several checked datasets, for the check page."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ SMALL_PX, MEDIUM_PX = 32.0, 96.0
 FEW_INSTANCES = 20
 """A class with fewer instances is called scarce."""
 
-_PART_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_PART_ORDER = ("train", "val", "test")
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+_SPLIT_ORDER = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,44 +37,44 @@ class Checked:
 
     Attributes:
         source: The folder or file that was read.
-        dataset: What was in it.
-        findings: What was noticed, with the levels that count.
-        part: Name of the part that all its images belong to, such as ``train``; empty where none is known.
+        dataset: Its images and instances.
+        findings: Its findings, with the levels that apply.
+        split: Name of the split that all its images belong to, such as ``train``; empty where none is known.
     """
 
     source: Path
     dataset: Dataset
     findings: tuple[Finding, ...]
-    part: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
+class ImageEntry:
     """An image with its objects.
 
     Attributes:
         image: The image; its id counts over all sources.
         instances: Its objects.
         labels: Class names of the objects, in their order.
-        part: Name of its part; empty where it has none.
+        split: Name of its split; empty where it has none.
     """
 
     image: Image
     instances: tuple[Instance, ...]
     labels: tuple[str, ...]
-    part: str
+    split: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """What there is of one class; sizes are square roots of areas, None where it has no instance.
+    """The instances of one class; sizes are square roots of areas, None where it has no instance.
 
     Attributes:
         name: The class.
         images: Images with at least one instance.
         instances: Instances.
         share: Fraction of all instances.
-        by_part: Instances in each part, in the order of `Survey.parts`.
+        by_split: Instances in each split, in the order of `Survey.splits`.
         smallest_px: Size of the smallest instance.
         median_px: Median size.
         largest_px: Size of the largest instance.
@@ -77,7 +84,7 @@ class ClassRow:
     images: int
     instances: int
     share: float
-    by_part: tuple[int, ...]
+    by_split: tuple[int, ...]
     smallest_px: float | None
     median_px: float | None
     largest_px: float | None
@@ -89,15 +96,15 @@ class Survey:
 
     Attributes:
         checked: The sources.
-        images: All images, in the order of the sources and file names.
+        entries: All images, in the order of the sources and file names.
         class_names: All classes, those of the first source first.
-        parts: Names of the parts that are known, train before val before test.
+        splits: Names of the splits that are known, train before val before test.
     """
 
     checked: tuple[Checked, ...]
-    photos: tuple[Photo, ...]
+    entries: tuple[ImageEntry, ...]
     class_names: tuple[str, ...]
-    parts: tuple[str, ...]
+    splits: tuple[str, ...]
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -111,24 +118,24 @@ class Survey:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The class of every instance."""
-        return tuple(label for photo in self.photos for label in photo.labels)
+        return tuple(label for entry in self.entries for label in entry.labels)
 
     @cached_property
     def sizes_px(self) -> NDArray[np.float64]:
         """Square root of the area of every instance, ``(I,)``."""
-        areas = [one.area_px2 for photo in self.photos for one in photo.instances]
+        areas = [one.area_px2 for entry in self.entries for one in entry.instances]
         return np.sqrt(np.array(areas, dtype=np.float64))
 
     @cached_property
     def image_sizes_px(self) -> NDArray[np.float64]:
         """Width and height of every image, ``(N, 2)``."""
-        sizes = [(photo.image.width_px, photo.image.height_px) for photo in self.photos]
+        sizes = [(entry.image.width_px, entry.image.height_px) for entry in self.entries]
         return np.array(sizes, dtype=np.float64).reshape(-1, 2)
 
     @cached_property
     def objects_per_image(self) -> NDArray[np.int64]:
         """How many instances every image has, ``(N,)``."""
-        return np.array([len(photo.instances) for photo in self.photos], dtype=np.int64)
+        return np.array([len(entry.instances) for entry in self.entries], dtype=np.int64)
 
     @cached_property
     def image_sizes_of_instances_px(self) -> NDArray[np.float64]:
@@ -144,7 +151,7 @@ class Survey:
     @cached_property
     def boxes_xywh(self) -> NDArray[np.float64]:
         """Boxes of all instances in pixels, ``(I, 4)``."""
-        boxes = [one.bbox_xywh for photo in self.photos for one in photo.instances]
+        boxes = [one.bbox_xywh for entry in self.entries for one in entry.instances]
         return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
     @cached_property
@@ -158,8 +165,8 @@ class Survey:
     def class_rows(self) -> tuple[ClassRow, ...]:
         """One row for each class, the most frequent first."""
         instances = Counter(self.labels)
-        images = Counter(label for photo in self.photos for label in set(photo.labels))
-        by_part = Counter((photo.part, label) for photo in self.photos for label in photo.labels)
+        images = Counter(label for entry in self.entries for label in set(entry.labels))
+        by_split = Counter((entry.split, label) for entry in self.entries for label in entry.labels)
         index = {name: number for number, name in enumerate(self.class_names)}
         numbers = np.array([index[label] for label in self.labels], dtype=np.int64)
         order = np.argsort(numbers, kind="stable")
@@ -174,7 +181,7 @@ class Survey:
                     images[name],
                     instances[name],
                     instances[name] / max(1, len(self.labels)),
-                    tuple(by_part[part, name] for part in self.parts),
+                    tuple(by_split[split, name] for split in self.splits),
                     float(sizes.min()) if some else None,
                     float(np.median(sizes)) if some else None,
                     float(sizes.max()) if some else None,
@@ -183,36 +190,36 @@ class Survey:
         return tuple(sorted(rows, key=lambda row: -row.instances))
 
 
-def survey(checked: Sequence[Checked], *, part_of: Mapping[str, str] | None = None) -> Survey:
-    """Gather what was read into one set of figures.
+def survey(checked: Sequence[Checked], *, split_of: Mapping[str, str] | None = None) -> Survey:
+    """Count over all sources.
 
     Args:
         checked: The sources, each read once.
-        part_of: Part by ``Image.file_name``, for sources that are no part as a whole; None looks for top-level
-            folders called train, val (or valid, validation) and test.
+        split_of: Split by ``Image.file_name``, for sources of several splits; None looks for top-level folders called
+            train, val (or valid, validation) and test.
     """
-    photos: list[Photo] = []
+    entries: list[ImageEntry] = []
     for one in checked:
         groups = one.dataset.by_image()
         names = {category.id: category.name for category in one.dataset.categories}
-        folders = _folder_parts(one.dataset.images) if part_of is None else dict(part_of)
+        folders = _folder_splits(one.dataset.images) if split_of is None else dict(split_of)
         for image in one.dataset.images:
-            found = tuple(groups[image.id])
-            labels = tuple(names[instance.category_id] for instance in found)
-            part = one.part or folders.get(image.file_name, "")
-            photos.append(Photo(replace(image, id=len(photos) + 1), found, labels, part))
+            instances = tuple(groups[image.id])
+            labels = tuple(names[instance.category_id] for instance in instances)
+            split = one.split or folders.get(image.file_name, "")
+            entries.append(ImageEntry(replace(image, id=len(entries) + 1), instances, labels, split))
     class_names = tuple(dict.fromkeys(name for one in checked for name in one.dataset.class_names))
-    seen = {photo.part for photo in photos} | {one.part for one in checked}
-    parts = sorted(seen - {""}, key=lambda part: (_PART_ORDER.index(part) if part in _PART_ORDER else 9, part))
-    return Survey(tuple(checked), tuple(photos), class_names, tuple(parts))
+    seen = {entry.split for entry in entries} | {one.split for one in checked}
+    splits = sorted(seen - {""}, key=lambda split: (_SPLIT_ORDER.index(split) if split in _SPLIT_ORDER else 9, split))
+    return Survey(tuple(checked), tuple(entries), class_names, tuple(splits))
 
 
-def _folder_parts(images: Sequence[Image]) -> dict[str, str]:
-    """Part by file name, where top-level folders have the names of at least two parts."""
-    parts = {}
+def _folder_splits(images: Sequence[Image]) -> dict[str, str]:
+    """Split by file name, where top-level folders have the names of at least two splits."""
+    splits = {}
     for image in images:
         folder, slash, _ = image.file_name.partition("/")
-        part = _PART_NAMES.get(folder.casefold())
-        if slash and part:
-            parts[image.file_name] = part
-    return parts if len(set(parts.values())) > 1 else {}
+        split = _SPLIT_NAMES.get(folder.casefold())
+        if slash and split:
+            splits[image.file_name] = split
+    return splits if len(set(splits.values())) > 1 else {}

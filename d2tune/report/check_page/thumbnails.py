@@ -55,10 +55,10 @@ class Frame:
     Attributes:
         width: Width of the view in its own units.
         height: Height of the view.
-        uri: The part of the image that is seen, as a data URI; empty where the view shows none of it.
+        uri: The visible part of the image, as a data URI; empty where the view shows none of it.
         placed: Left, top, width and height of that part, in percent of the view.
         outlines: What is drawn over it.
-        alt: What it shows, for those who do not see it.
+        alt: Text in place of the image.
     """
 
     width: float
@@ -69,15 +69,15 @@ class Frame:
     alt: str
 
 
-class PhotoError(ValueError):
+class ThumbnailError(ValueError):
     """An image that cannot be shown; the message says why, in words that follow its name."""
 
 
 class Album:
-    """Makes frames until they have used up a number of bytes, so that a page has a bounded size.
+    """Makes frames and counts their bytes, so that the size of a page is bounded.
 
     Args:
-        limit_bytes: Room for all images and outlines together, as they stand in the page.
+        limit_bytes: Size of all images and outlines together in the page.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -85,13 +85,13 @@ class Album:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for another frame."""
+        """Whether the bytes are used up."""
         return self._left_bytes <= 0
 
     def frame(
         self, image: Image, view: View, *, side_px: int, outlines: Sequence[tuple[Sketch, str, str, str]] = ()
     ) -> Frame:
-        """Show a part of an image.
+        """A view of an image with outlines.
 
         Args:
             image: The image.
@@ -100,7 +100,7 @@ class Album:
             outlines: What to draw, with a CSS color, a title and a kind each.
 
         Raises:
-            ImageError: The image cannot be opened.
+            ThumbnailError: The image cannot be opened.
         """
         left, top, right, bottom = view
         scale = side_px / max(right - left, bottom - top)
@@ -116,18 +116,18 @@ class Album:
                 (seen[2] - seen[0]) * across,
                 (seen[3] - seen[1]) * down,
             )
-        drawn = [
+        paths = [
             Outline(path, color, title, kind + suffix)
             for sketch, color, title, kind in outlines
             for path, suffix in zip(_paths(sketch, view, scale), ("", " open"), strict=True)
         ]
-        self._left_bytes -= len(uri) + sum(len(outline.path) + _MARKUP_BYTES for outline in drawn)
+        self._left_bytes -= len(uri) + sum(len(outline.path) + _MARKUP_BYTES for outline in paths)
         return Frame(
             round((right - left) * scale, 2),
             round((bottom - top) * scale, 2),
             uri,
             placed,
-            tuple(outline for outline in drawn if outline.path),
+            tuple(outline for outline in paths if outline.path),
             image.file_name,
         )
 
@@ -171,29 +171,29 @@ def around(boxes: Iterable[Sequence[float]]) -> View | None:
 
 
 def jpeg(image: Image, seen: View, *, scale: float) -> bytes:
-    """A part of an image as it is shown, after its EXIF orientation, as a JPEG file.
+    """A crop of an image after its EXIF orientation, as a JPEG file.
 
     Args:
         image: The image.
-        seen: The part, inside the image.
+        seen: The crop, inside the image.
         scale: Pixels of the file for one of the image.
 
     Raises:
-        ImageError: The image cannot be opened.
+        ThumbnailError: The image cannot be opened.
     """
     if image.path is None:
-        raise PhotoError("has no file")
+        raise ThumbnailError("has no file")
     reduction = max(1, min(8, 2 ** int(math.log2(1 / scale)))) if scale < 1 else 1
     try:
-        photo = _decoded(image.path, reduction, image.path.stat().st_mtime_ns)
+        decoded = _decoded(image.path, reduction, image.path.stat().st_mtime_ns)
     except OSError as error:
-        raise PhotoError(f"cannot be opened ({error.strerror})") from error
-    across, down = photo.width / image.width_px, photo.height / image.height_px
+        raise ThumbnailError(f"cannot be opened ({error.strerror})") from error
+    across, down = decoded.width / image.width_px, decoded.height / image.height_px
     box = (seen[0] * across, seen[1] * down, seen[2] * across, seen[3] * down)
     size = (max(1, round((seen[2] - seen[0]) * scale)), max(1, round((seen[3] - seen[1]) * scale)))
     way = PilImage.Resampling.NEAREST if scale > 3 else PilImage.Resampling.LANCZOS
     stream = io.BytesIO()
-    photo.resize(size, way, box=box).save(stream, "JPEG", quality=78, optimize=True)
+    decoded.resize(size, way, box=box).save(stream, "JPEG", quality=78, optimize=True)
     return stream.getvalue()
 
 
@@ -203,31 +203,31 @@ def _decoded(path: Path, reduction: int, changed_ns: int) -> PilImage.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PilImage.open(path) as photo:
+            with PilImage.open(path) as decoded:
                 if reduction > 1:
-                    photo.draft(None, (photo.width // reduction, photo.height // reduction))
-                if photo.width * photo.height > _PIXELS_DECODED:
-                    raise PhotoError("is too large to be shown")
-                photo.load()
-                return _rgb(ImageOps.exif_transpose(photo))
-    except PhotoError:
+                    decoded.draft(None, (decoded.width // reduction, decoded.height // reduction))
+                if decoded.width * decoded.height > _PIXELS_DECODED:
+                    raise ThumbnailError("is too large to be shown")
+                decoded.load()
+                return _rgb(ImageOps.exif_transpose(decoded))
+    except ThumbnailError:
         raise
     except Exception as error:  # decoders raise whatever comes to them on damaged files
-        raise PhotoError(f"cannot be opened ({error})") from error
+        raise ThumbnailError(f"cannot be opened ({error})") from error
 
 
-def _rgb(photo: PilImage.Image) -> PilImage.Image:
+def _rgb(decoded: PilImage.Image) -> PilImage.Image:
     """Any mode as RGB: deep gray is stretched to what the eye sees, transparency lies on gray."""
-    if photo.mode.startswith("I") or photo.mode == "F":
-        values = np.nan_to_num(np.asarray(photo, dtype=np.float64))
+    if decoded.mode.startswith("I") or decoded.mode == "F":
+        values = np.nan_to_num(np.asarray(decoded, dtype=np.float64))
         low, high = np.percentile(values, (0.5, 99.5))
         stretched = np.clip((values - low) / max(high - low, 1e-9) * 255, 0, 255)
         return PilImage.fromarray(stretched.astype(np.uint8)).convert("RGB")
-    if photo.mode in ("RGBA", "LA", "PA") or "transparency" in photo.info:
-        layered = photo.convert("RGBA")
+    if decoded.mode in ("RGBA", "LA", "PA") or "transparency" in decoded.info:
+        layered = decoded.convert("RGBA")
         ground = PilImage.new("RGBA", layered.size, (128, 128, 128, 255))
         return PilImage.alpha_composite(ground, layered).convert("RGB")
-    return photo.convert("RGB")
+    return decoded.convert("RGB")
 
 
 def _paths(sketch: Sketch, view: View, scale: float) -> tuple[str, str]:
@@ -245,7 +245,7 @@ def _thinned(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ring(points: NDArray[np.float64], *, closed: bool) -> str:
-    """One outline; what is too small to be seen becomes a small circle."""
+    """One outline; one that is too small to be seen becomes a small circle."""
     points = np.clip(points, -_FAR_SHOWN_PX, _FAR_SHOWN_PX)
     if not len(points):
         return ""
@@ -265,20 +265,20 @@ def _short(value: float) -> str:
 def _mask_rings(mask: NDArray[np.bool_], view: View, scale: float) -> list[NDArray[np.float64]]:
     """Outlines and holes of those pixels that the view shows, in the units of the frame, each ``(V, 2)``."""
     left, top = max(0, math.floor(view[0])), max(0, math.floor(view[1]))
-    part = mask[top : math.ceil(view[3]), left : math.ceil(view[2])]
-    if not part.any():
+    crop = mask[top : math.ceil(view[3]), left : math.ceil(view[2])]
+    if not crop.any():
         return []
     fine = 4 if scale > 1 else 1
-    size = (max(1, round(part.shape[1] * scale * fine)), max(1, round(part.shape[0] * scale * fine)))
+    size = (max(1, round(crop.shape[1] * scale * fine)), max(1, round(crop.shape[0] * scale * fine)))
     if fine > 1:
-        size = (min(size[0], 4 * part.shape[1] * 8), min(size[1], 4 * part.shape[0] * 8))
-    way = cv2.INTER_AREA if size[0] < part.shape[1] else cv2.INTER_NEAREST
-    grown = cv2.resize(part.astype(np.uint8) * 255, size, interpolation=way) >= 64
-    found, _ = cv2.findContours(grown.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    to_frame = np.array([part.shape[1] * scale / size[0], part.shape[0] * scale / size[1]])
+        size = (min(size[0], 4 * crop.shape[1] * 8), min(size[1], 4 * crop.shape[0] * 8))
+    way = cv2.INTER_AREA if size[0] < crop.shape[1] else cv2.INTER_NEAREST
+    grown = cv2.resize(crop.astype(np.uint8) * 255, size, interpolation=way) >= 64
+    contours, _ = cv2.findContours(grown.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    to_frame = np.array([crop.shape[1] * scale / size[0], crop.shape[0] * scale / size[1]])
     offset = (np.array([left, top]) - np.array(view[:2])) * scale
     rings: list[NDArray[np.float64]] = []
-    for contour in found[:2000]:
+    for contour in contours[:2000]:
         points = contour.reshape(-1, 2).astype(np.float64) + 0.5
         if len(points) < 3:
             x, y = points.min(axis=0) - 0.5

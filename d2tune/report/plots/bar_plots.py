@@ -1,4 +1,4 @@
-"""Bars: what each kind of mistake costs, AP by size, IoU by class."""
+"""Bars: the AP50 that each kind of error costs, AP by size, IoU by class."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from d2tune.report.plots.style import (
 )
 
 ERROR_WORDS = {
-    "classification": ("right place, wrong class", "more examples of classes that look alike, clear label rules"),
+    "classification": ("right place, wrong class", "more examples of similar classes, clear rules for annotating"),
     "localisation": (
         "right class, but too far off (IoU 0.1 to 0.5)",
-        "exact outlines in the labels, larger input images",
+        "more exact outlines in the annotations, larger input images",
     ),
     "both": ("wrong class and too far off", "more training images, and more varied ones"),
-    "duplicate": ("an instance found a second time", "a lower threshold of non-maximum suppression"),
-    "background": ("a detection where nothing is labeled", "adding forgotten labels, more images without instances"),
-    "missed": ("an instance that nothing was found for", "more examples like it; larger input images if it is small"),
+    "duplicate": ("a second detection of an instance", "a lower threshold of non-maximum suppression"),
+    "background": ("a detection where nothing is labeled", "annotating missing objects, more images without instances"),
+    "missed": ("an instance without a detection", "more examples like it; larger input images if it is small"),
 }
-"""TIDE's kinds of mistakes in TIDE's order, with what each means and what helps against it."""
+"""TIDE's kinds of errors in TIDE's order, with the meaning of each and what reduces it."""
 
 _NAME_PT, _NOTE_PT, _DENSE_PT = 9.0, 8.0, 7.0
 _WIDTH_IN = 9.0
@@ -50,14 +50,14 @@ _NOTHING = "\u2013"
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One figure with a name.
+    """One value with a name.
 
     Attributes:
         name: A class, or a range of sizes such as ``14-32 px``.
         value: From 0 to 100; None or NaN where it cannot be computed.
         low: Lower end of the 95 % interval, if there is one.
         high: Upper end.
-        count: How many instances it is about, if that is to be shown.
+        count: The number of instances behind it, if it is to be shown.
         reason: Why there is no value.
     """
 
@@ -71,7 +71,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A bar with its words: the name, lines below it, the text at the right, and what stands in the bar's place."""
+    """A bar with its texts: the name, lines below it, the text at the right, and the reason where there is no bar."""
 
     name: str
     notes: Sequence[str]
@@ -83,66 +83,66 @@ class _Row:
 
 
 def write_error_types(path: str | Path, errors: Mapping[str, Bar], *, AP50: float | None, subtitle: str = "") -> None:
-    """Bars of the points of AP50 that mending each kind of mistake would give, with what it means and what helps.
+    """Bars of the points of AP50 to gain by fixing each kind of error, with its meaning and what reduces it.
 
     Args:
         path: The PNG file.
         errors: By TIDE's six names, the keys of `ERROR_WORDS`; ``value`` in points of AP50.
         AP50: AP50 as it is, from 0 to 100, or None.
-        subtitle: What the figures are about.
+        subtitle: What the values belong to.
 
     Raises:
         ValueError: A kind is missing or unknown.
         OSError: The file cannot be written.
     """
     if set(errors) != set(ERROR_WORDS):
-        raise ValueError(f"the kinds of mistakes are {', '.join(ERROR_WORDS)}, not {', '.join(errors)}")
+        raise ValueError(f"the kinds of errors must be {', '.join(ERROR_WORDS)}, not {', '.join(errors)}")
     with house_style():
         save_png(path, _error_types(errors, number_or_none(AP50), subtitle))
 
 
-def write_size_ap(path: str | Path, bars: Sequence[Bar], *, figure_name: str = "mask AP", subtitle: str = "") -> None:
+def write_size_ap(path: str | Path, bars: Sequence[Bar], *, metric_name: str = "mask AP", subtitle: str = "") -> None:
     """Bars of AP for ranges of object size, in the order given.
 
     Args:
         path: The PNG file.
         bars: One for each range, at least one, with the number of instances where it is known.
-        figure_name: ``mask AP``, ``box AP`` or ``boundary AP``.
-        subtitle: What the figures are about.
+        metric_name: ``mask AP``, ``box AP`` or ``boundary AP``.
+        subtitle: What the values belong to.
 
     Raises:
         ValueError: There is no bar.
         OSError: The file cannot be written.
     """
-    title = f"{figure_name[:1].upper()}{figure_name[1:]} by the size of instances"
+    title = f"{metric_name[:1].upper()}{metric_name[1:]} by the size of instances"
     with house_style():
-        page = _bar_page(_rows(bars), title=title, subtitle=subtitle, x_label=f"{figure_name} (0 to 100)", top=100)
+        page = _bar_page(_rows(bars), title=title, subtitle=subtitle, x_label=f"{metric_name} (0 to 100)", top=100)
         save_png(path, page[0].figure)
 
 
-def write_class_figure(
-    path: str | Path, bars: Sequence[Bar], *, mean: float | None, subtitle: str = "", figure_name: str = "IoU"
+def write_class_metric(
+    path: str | Path, bars: Sequence[Bar], *, mean: float | None, subtitle: str = "", metric_name: str = "IoU"
 ) -> None:
-    """Bars of a figure of each class, in the order given.
+    """Bars of a metric of each class, in the order given.
 
     Args:
         path: The PNG file.
         bars: One for each class, at least one.
         mean: Their mean from 0 to 100, drawn as a line, or None.
-        subtitle: What the figures are about.
-        figure_name: ``IoU`` or ``PQ``.
+        subtitle: What the values belong to.
+        metric_name: ``IoU`` or ``PQ``.
 
     Raises:
         ValueError: There is no bar.
         OSError: The file cannot be written.
     """
     mean = number_or_none(mean)
-    mean_name = "mIoU" if figure_name == "IoU" else figure_name
-    title = f"{figure_name} of each class"
+    mean_name = "mIoU" if metric_name == "IoU" else metric_name
+    title = f"{metric_name} of each class"
     title += "" if mean is None else f"; the mean ({mean_name}, dashed) is {mean:.1f}"
     with house_style():
         page, axes = _bar_page(
-            _rows(bars), title=title, subtitle=subtitle, x_label=f"{figure_name} (0 to 100)", top=100
+            _rows(bars), title=title, subtitle=subtitle, x_label=f"{metric_name} (0 to 100)", top=100
         )
         if mean is not None:
             axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)))
@@ -154,9 +154,9 @@ def _error_types(errors: Mapping[str, Bar], AP50: float | None, subtitle: str) -
     known = {name: value for name, value in values.items() if value is not None}
     worst = max(known, key=lambda name: known[name], default="")
     worst = worst if known.get(worst, 0) > 0 else ""
-    title = "AP50 that mending each kind of mistake would give back"
+    title = "AP50 to gain by fixing each kind of error"
     if worst:
-        title = f'Mending "{worst}" would give back most: {known[worst]:+.1f} points of AP50'
+        title = f'Fixing "{worst}" errors would gain the most: {known[worst]:+.1f} points of AP50'
     rows = []
     for name, (meaning, remedy) in ERROR_WORDS.items():
         bar, value = errors[name], values[name]
@@ -167,8 +167,8 @@ def _error_types(errors: Mapping[str, Bar], AP50: float | None, subtitle: str) -
         ]
         words = f"{value:+.1f}".replace("-", "\u2212") if value is not None else _NOTHING
         rows.append(_Row(name, notes, value, None, words, _why(bar), ACCENT if name == worst else BAR))
-    now = "" if AP50 is None else f"; it is {AP50:.1f} now"
-    label = f"points of AP50 that mending all mistakes of the kind would give{now}"
+    now = "" if AP50 is None else f"; AP50 is {AP50:.1f}"
+    label = f"points of AP50 to gain by fixing all errors of the kind{now}"
     top = max(1.0, *(1.06 * value for value in known.values())) if known else 1.0
     return _bar_page(rows, title=title, subtitle=subtitle, x_label=label, top=top)[0].figure
 
@@ -231,7 +231,7 @@ def _bar_page(rows: Sequence[_Row], *, title: str, subtitle: str, x_label: str, 
 def _write_name(
     page: Page, edges_in: tuple[float, float], middle_in: float, name: str, notes: Sequence[str], name_pt: float
 ) -> None:
-    """A name and what stands below it: at the bar, or from the left where that is two lines of text."""
+    """A name and the lines below it: at the bar, or from the left where there are two lines."""
     x_in, ha = (edges_in[0], "left") if len(notes) > 1 else (edges_in[1], "right")
     y_in = middle_in - len(notes) * line_in(_NOTE_PT) / 2
     page.text(x_in, y_in, name, size=name_pt, bold=bool(notes), ha=ha)

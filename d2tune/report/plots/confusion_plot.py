@@ -41,7 +41,7 @@ _WRONG = LinearSegmentedColormap.from_list("wrong", ("#fdefe4", "#f7b98c", "#d96
 def write_confusion(
     path: str | Path, counts: NDArray[np.integer[Any]], class_names: Sequence[str], *, subtitle: str = ""
 ) -> None:
-    """What each true class was taken for: counts, with colors by their share of the row, teal right and orange wrong.
+    """Counts of predicted by true class, in colors by their share of the row: teal is right, orange is wrong.
 
     Cells without a number are 0; there are no numbers at all where cells are too small for them.
 
@@ -49,10 +49,10 @@ def write_confusion(
         path: The PNG file.
         counts: ``(K + 1, K + 1)``; rows are the ground truth, columns the prediction, the last of each is background.
         class_names: K names, at least one.
-        subtitle: What the figures are about, such as the threshold of the score.
+        subtitle: What the values belong to, such as the threshold of the score.
 
     Raises:
-        ValueError: Counts and names do not belong together, or a count is negative.
+        ValueError: The shape of the counts does not match the names, or a count is negative.
         OSError: The file cannot be written.
     """
     table = np.asarray(counts)
@@ -61,7 +61,7 @@ def write_confusion(
     if (table < 0).any():
         raise ValueError("a count is negative")
     table = table.copy()
-    table[-1, -1] = 0  # nothing that was taken for nothing
+    table[-1, -1] = 0  # background predicted as background is not counted
     with house_style():
         save_png(path, _confusion(table, class_names, subtitle))
 
@@ -69,7 +69,7 @@ def write_confusion(
 def _confusion(counts: NDArray[np.integer[Any]], class_names: Sequence[str], subtitle: str) -> Figure:
     right, total = int(np.trace(counts[:-1, :-1])), int(counts[:-1].sum())
     missed, false = int(counts[:-1, -1].sum()), int(counts[-1, :-1].sum())
-    title = f"{right:,} of {total:,} instances found with the right class, {missed:,} missed, {_alarms(false)}"
+    title = f"{right:,} of {total:,} instances detected with the right class, {missed:,} missed, {_alarms(false)}"
     cells = len(counts) + _GAP_CELLS
     pitch_in = min(0.8, 6.4 / cells)
     side_in = pitch_in * cells
@@ -158,8 +158,8 @@ def _size_that_fits(texts: Sequence[str], pitch_in: float) -> float:
 
 
 def _draw_scale(page: Page, middle_in: float, y_in: float) -> None:
-    """What the colors mean: share of the row, from 0 to 100 %, right and wrong."""
-    parts = (
+    """The color scale: share of the row, from 0 to 100 %, right and wrong."""
+    pieces = (
         ("share of the row:  0 %", None),
         ("", _RIGHT),
         ("100 % right    0 %", None),
@@ -167,9 +167,9 @@ def _draw_scale(page: Page, middle_in: float, y_in: float) -> None:
         ("100 % wrong", None),
     )
     bar_in, gap_in = 0.8, 0.07
-    wide_in = sum(gap_in + (bar_in if colors else width_in(words, _NOTE_PT)) for words, colors in parts) - gap_in
+    wide_in = sum(gap_in + (bar_in if colors else width_in(words, _NOTE_PT)) for words, colors in pieces) - gap_in
     left_in = max(MARGIN_IN, min(middle_in - wide_in / 2, page.width_in - MARGIN_IN - wide_in))
-    for words, colors in parts:
+    for words, colors in pieces:
         if colors is None:
             page.text(left_in, y_in, words, size=_NOTE_PT, color=GRAY)
             left_in += width_in(words, _NOTE_PT) + gap_in

@@ -1,4 +1,4 @@
-"""Plots of an evaluation of instances: precision and recall, and whether scores can be believed.
+"""Plots of an evaluation of instances: precision and recall, and the calibration of scores.
 
 Shares (precision, recall, scores) go from 0 to 1, AP and errors from 0 to 100.
 """
@@ -48,7 +48,7 @@ _COUNT_PT = 7.0
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A threshold and what all detections of that score or more give.
+    """Precision and recall of the detections from a threshold on.
 
     Attributes:
         threshold: From 0 to 1.
@@ -70,7 +70,7 @@ class Curve:
         recall: ``(R,)``, from 0 to 1, rising.
         precision: ``(R,)``, from 0 to 1; NaN or -1 where it is undefined.
         AP50: From 0 to 100, or None.
-        point: Where the threshold lies that one would use, or None.
+        point: The operating point, or None.
     """
 
     name: str
@@ -89,7 +89,7 @@ class ScoreBin:
         high: Upper end.
         count: How many detections there are.
         confidence: Their mean score, from 0 to 1, or None where there is none.
-        precision: Share of them that is right, from 0 to 1, or None.
+        precision: Share of them that are right, from 0 to 1, or None.
     """
 
     low: float
@@ -107,7 +107,7 @@ def write_precision_recall(path: str | Path, curves: Sequence[Curve], *, subtitl
     Args:
         path: The PNG file.
         curves: One for each class, at least one.
-        subtitle: What the figures are about.
+        subtitle: What the values belong to.
 
     Raises:
         ValueError: There is no curve, or a share lies above 1, or lengths differ.
@@ -124,13 +124,13 @@ def write_precision_recall(path: str | Path, curves: Sequence[Curve], *, subtitl
 def write_calibration(
     path: str | Path, bins: Sequence[ScoreBin], *, expected_error: float | None, subtitle: str = ""
 ) -> None:
-    """How many detections of each score are right, above how many there are.
+    """Precision by score, above the number of detections by score.
 
     Args:
         path: The PNG file.
         bins: Ranges of scores from low to high, at least one.
         expected_error: Expected calibration error in points from 0 to 100, or None.
-        subtitle: What the figures are about.
+        subtitle: What the values belong to.
 
     Raises:
         ValueError: There is no bin, or a share lies outside 0 to 1.
@@ -138,8 +138,8 @@ def write_calibration(
     """
     if not bins:
         raise ValueError("there is no range of scores to draw")
-    for part in bins:
-        _check_shares(f"range {part.low:g} to {part.high:g}", part.low, part.high, part.confidence, part.precision)
+    for one in bins:
+        _check_shares(f"range {one.low:g} to {one.high:g}", one.low, one.high, one.confidence, one.precision)
     with house_style():
         save_png(path, _calibration(bins, expected_error, subtitle))
 
@@ -158,7 +158,7 @@ def _check_curve(curve: Curve) -> None:
 def _check_shares(place: str, *shares: float | None) -> None:
     for share in shares:
         if share is not None and not -1e-9 <= share <= 1 + 1e-9:
-            raise ValueError(f"{place}: {share:g} is no share from 0 to 1")
+            raise ValueError(f"{place}: the share must be between 0 and 1, not {share:g}")
 
 
 def _precision_recall(curves: Sequence[Curve], subtitle: str) -> Figure:
@@ -169,14 +169,14 @@ def _precision_recall(curves: Sequence[Curve], subtitle: str) -> Figure:
     if len(curves) == 1:
         width, title = left_in + side_in + MARGIN_IN + 0.1, "Precision and recall at IoU 0.5"
         title += f": AP50 {mean}" if mean else ""
-        subtitle = ", ".join(part for part in (curves[0].name, subtitle) if part)
+        subtitle = ", ".join(text for text in (curves[0].name, subtitle) if text)
     else:
         width, title = 9.4, f"Precision and recall of {len(curves)} classes at IoU 0.5"
         title += f": mean AP50 {mean}" if mean else ""
     page = Page(width, side_in + 0.5 + MARGIN_IN, title=title, subtitle=subtitle)
     axes = page.axes(left_in, 0.05, side_in, side_in)
     _share_axes(
-        axes, "recall: share of the instances that is found", "precision: share of the detections that is right"
+        axes, "recall: share of the instances that are detected", "precision: share of the detections that are right"
     )
     room_in = width - legend_in - MARGIN_IN
     if len(curves) == 1:
@@ -200,7 +200,7 @@ def _share_axes(axes: Axes, x_label: str, y_label: str) -> None:
     axes.tick_params(length=0)
 
 
-def _drawn_part(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _defined_points(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Recall and precision where they are defined, up to the first of the zeros at the end."""
     recall, precision = np.asarray(curve.recall, float), np.asarray(curve.precision, float)
     defined = np.isfinite(recall) & np.isfinite(precision) & (precision >= 0)
@@ -210,7 +210,7 @@ def _drawn_part(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def _draw_one(axes: Axes, curve: Curve) -> None:
-    recall, precision = _drawn_part(curve)
+    recall, precision = _defined_points(curve)
     if not len(recall):
         axes.text(0.5, 0.5, _NO_CURVE, ha="center", color=GRAY, size=_LEGEND_PT)
     axes.plot(recall, precision, color=ACCENT, linewidth=2.2)
@@ -251,7 +251,7 @@ def _draw_named(page: Page, axes: Axes, curves: Sequence[Curve], legend: tuple[f
             "markeredgecolor": "white",
             "markeredgewidth": 0.8,
         }
-        recall, precision = _drawn_part(curve)
+        recall, precision = _defined_points(curve)
         axes.plot(recall, precision, **look)
         if curve.point is not None:
             spot: dict[str, Any] = {"color": look["color"], "linestyle": "none", "clip_on": False, "zorder": 4}
@@ -260,8 +260,8 @@ def _draw_named(page: Page, axes: Axes, curves: Sequence[Curve], legend: tuple[f
             _legend_line(page, x_in, y_in, {**look, **mark} if curve.point is not None else look)
         page.text(x_in + 0.45, y_in, name, size=_LEGEND_PT)
         value = number_or_none(curve.AP50)
-        figure = "no AP50" if value is None else f"AP50 {value:.1f}"
-        note = f"{figure}{_point_note(curve.point)}" if len(recall) else _NO_CURVE
+        metric = "no AP50" if value is None else f"AP50 {value:.1f}"
+        note = f"{metric}{_point_note(curve.point)}" if len(recall) else _NO_CURVE
         note = fitted(note, room_in - 0.45, _NOTE_PT)
         page.text(x_in + 0.45, y_in + line_in(_NOTE_PT) * 1.05, note, size=_NOTE_PT, color=GRAY)
         y_in += 0.425
@@ -271,7 +271,7 @@ def _draw_many(page: Page, axes: Axes, curves: Sequence[Curve], legend: tuple[fl
     x_in, room_in = legend
     levels = []
     for curve in curves:
-        recall, precision = _drawn_part(curve)
+        recall, precision = _defined_points(curve)
         if len(recall):
             axes.plot(recall, precision, color="#9aa0ab", linewidth=0.7, alpha=0.7)
             best = np.maximum.accumulate(precision[::-1])[::-1]
@@ -293,8 +293,8 @@ def _draw_many(page: Page, axes: Axes, curves: Sequence[Curve], legend: tuple[fl
 def _list_weakest(page: Page, curves: Sequence[Curve], place_in: tuple[float, float], room_in: float) -> None:
     x_in, y_in = place_in
     names = fitted_names([curve.name for curve in curves], room_in - 0.5, _LEGEND_PT)
-    figures = [number_or_none(curve.AP50) for curve in curves]
-    known = sorted((value, number) for number, value in enumerate(figures) if value is not None)
+    values = [number_or_none(curve.AP50) for curve in curves]
+    known = sorted((value, number) for number, value in enumerate(values) if value is not None)
     if known:
         page.text(x_in, y_in, "weakest classes by AP50", size=_LEGEND_PT, bold=True)
     for value, number in known[:_WEAKEST]:
@@ -310,7 +310,7 @@ def _legend_line(page: Page, x_in: float, y_in: float, look: dict[str, Any]) -> 
 
 
 def _point_words(point: OperatingPoint) -> str:
-    return f"{100 * point.precision:.0f} % right, {100 * point.recall:.0f} % found"
+    return f"{100 * point.precision:.0f} % right, {100 * point.recall:.0f} % detected"
 
 
 def _point_note(point: OperatingPoint | None) -> str:
@@ -318,21 +318,19 @@ def _point_note(point: OperatingPoint | None) -> str:
 
 
 def _calibration(bins: Sequence[ScoreBin], expected_error: float | None, subtitle: str) -> Figure:
-    title = "How often detections of each score are right"
+    title = "Precision by score"
     expected_error = number_or_none(expected_error)
     if expected_error is not None:
-        title = f"Scores are {expected_error:.1f} points off on average (expected calibration error, ECE)"
+        title = f"Scores are wrong by {expected_error:.1f} points on average (expected calibration error, ECE)"
     side_in, low_in, left_in = 4.3, 1.2, MARGIN_IN + 0.62
     width = left_in + side_in + MARGIN_IN + 0.1
     page = Page(width, side_in + low_in + 0.88 + MARGIN_IN, title=title, subtitle=subtitle)
     axes = page.axes(left_in, 0.05, side_in, side_in)
-    _share_axes(axes, "", "precision: share of the detections that is right")
+    _share_axes(axes, "", "precision: share of the detections that are right")
     _draw_reliability(axes, bins)
     below = page.axes(left_in, side_in + 0.2, side_in, low_in)
     _draw_score_counts(below, bins)
-    note = fitted(
-        "orange: distance between the share that is right and the mean score", width - 2 * MARGIN_IN, _NOTE_PT
-    )
+    note = fitted("orange: difference between precision and mean score", width - 2 * MARGIN_IN, _NOTE_PT)
     page.text(left_in + side_in / 2, side_in + low_in + 0.85, note, size=_NOTE_PT, color=GRAY, ha="center")
     return page.figure
 
@@ -343,10 +341,10 @@ def _draw_reliability(axes: Axes, bins: Sequence[ScoreBin]) -> None:
     words: dict[str, Any] = {"color": GRAY, "size": _NOTE_PT, "va": "center"}
     axes.text(0.03, 0.95, "scores too low", ha="left", **words)
     axes.text(0.97, 0.05, "scores too high", ha="right", **words)
-    filled = [(part, part.confidence, part.precision) for part in bins if part.count and part.precision is not None]
-    for part, confidence, precision in filled:
-        wide = part.high - part.low
-        axes.bar(part.low + wide / 2, precision, 0.9 * wide, color=BAR, alpha=0.55, linewidth=0)
+    filled = [(one, one.confidence, one.precision) for one in bins if one.count and one.precision is not None]
+    for one, confidence, precision in filled:
+        wide = one.high - one.low
+        axes.bar(one.low + wide / 2, precision, 0.9 * wide, color=BAR, alpha=0.55, linewidth=0)
         if confidence is not None:
             axes.plot((confidence, confidence), (precision, confidence), color=LINES[1], linewidth=1.6)
             axes.plot(confidence, precision, "o", color=ACCENT, markersize=7, markeredgecolor="white", clip_on=False)
@@ -355,16 +353,16 @@ def _draw_reliability(axes: Axes, bins: Sequence[ScoreBin]) -> None:
 
 
 def _draw_score_counts(axes: Axes, bins: Sequence[ScoreBin]) -> None:
-    """Bars of how many detections there are, with their number where all numbers fit."""
-    most = max(part.count for part in bins)
-    for part in bins:
-        axes.bar((part.low + part.high) / 2, part.count, 0.9 * (part.high - part.low), color=BAR, linewidth=0)
-    texts = [f"{part.count:,}" for part in bins]
-    narrowest_in = axes.get_window_extent().width / DPI * min(part.high - part.low for part in bins)
+    """Bars of the number of detections, with their numbers where all fit."""
+    most = max(one.count for one in bins)
+    for one in bins:
+        axes.bar((one.low + one.high) / 2, one.count, 0.9 * (one.high - one.low), color=BAR, linewidth=0)
+    texts = [f"{one.count:,}" for one in bins]
+    narrowest_in = axes.get_window_extent().width / DPI * min(one.high - one.low for one in bins)
     if max(width_in(text, _COUNT_PT) for text in texts) < narrowest_in:
-        for part, text in zip(bins, texts, strict=True):
+        for one, text in zip(bins, texts, strict=True):
             axes.annotate(
-                text, ((part.low + part.high) / 2, part.count), (0, 2), textcoords="offset points",
+                text, ((one.low + one.high) / 2, one.count), (0, 2), textcoords="offset points",
                 ha="center", va="bottom", size=_COUNT_PT, color=GRAY,
             )  # fmt: skip
     axes.set_xlim(-0.015, 1.015)

@@ -1,4 +1,4 @@
-"""What all plots share: a page with a header, fonts and colors, text that stays on the page, files that repeat."""
+"""Shared by all plots: a page with a header, fonts and colors, text that fits the page, reproducible files."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ _RULES = {
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw with these rules and with none of the user's matplotlib settings; those are back at the end."""
+    """Draw with these rules and without the user's matplotlib settings, which are restored at the end."""
     with style.context(["default", {**_RULES, "font.family": _faces()}]):
         yield
 
 
 def save_png(path: str | Path, figure: Figure) -> None:
-    """Draw ``figure`` and write it as a PNG file, atomically; equal figures give equal bytes.
+    """Draw a matplotlib Figure and write it as a PNG file, atomically; equal ones give equal bytes.
 
     Raises:
         OSError: The file cannot be written.
@@ -93,10 +93,10 @@ class Page:
         width_in: Width of the page.
         body_in: Height below the header.
         title: What the plot shows.
-        subtitle: What it is about: data, run, kind of figure. Empty for none.
+        subtitle: Data, run and metric. Empty for none.
 
     Attributes:
-        figure: To be written with `save_png`.
+        figure: matplotlib's Figure, for `save_png`.
         width_in: Width of the page.
     """
 
@@ -117,13 +117,13 @@ class Page:
             top_in += line_in(size)
 
     def axes(self, left_in: float, top_in: float, wide_in: float, high_in: float) -> Axes:
-        """Axes on a part of the page."""
+        """Axes on a rectangle of the page."""
         bottom_in = self._height_in - self._header_in - top_in - high_in
         place = (left_in / self.width_in, bottom_in / self._height_in)
         return self.figure.add_axes((*place, wide_in / self.width_in, high_in / self._height_in))
 
     def at(self, x_in: float, y_in: float) -> tuple[float, float]:
-        """A place as shares of the whole figure, for artists."""
+        """A place as shares of the page, for artists."""
         return x_in / self.width_in, 1 - (self._header_in + y_in) / self._height_in
 
     def text(
@@ -139,7 +139,7 @@ class Page:
         va: str = "center_baseline",
         rotation: float = 0.0,
     ) -> Text:
-        """Write one line; the caller sees to it that it fits."""
+        """Write one line; the caller makes sure that it fits."""
         weight = "bold" if bold else "normal"
         return self.figure.text(
             *self.at(x_in, y_in), words, size=size, color=color, weight=weight, ha=ha, va=va, rotation=rotation
@@ -165,7 +165,7 @@ def drawable(text: str) -> str:
 
 
 def fitted(text: str, room_in: float, size: float, *, bold: bool = False) -> str:
-    """``text`` as it can be drawn, with its middle left out where it is wider than ``room_in``."""
+    """``text`` as it can be drawn, with an ellipsis in its middle where it is wider than ``room_in``."""
     return shortened(drawable(text[:_LONGEST]), _Face(size, bold), room_in)
 
 

@@ -24,12 +24,12 @@ _CAPTION_BAND_PX = 40
 
 @dataclass(frozen=True)
 class Card:
-    """What a card shows.
+    """The contents of a card.
 
     Args:
         title: The line above the images.
         images: (h, w, 3) uint8 each, in the size that :meth:`Grid.size` gives.
-        captions: What each image is, and what more there is to say: the first wording that fits, else the last cut.
+        captions: The name of each image, and details: the first wording that fits, else the last one shortened.
     """
 
     title: str
@@ -38,10 +38,10 @@ class Card:
 
 
 class Grid:
-    """Where cards go on a sheet, and how large their images are.
+    """The places of cards on a sheet, and the size of their images.
 
     Args:
-        shapes: Height and width of the photo of each card.
+        shapes: Height and width of the image of each card.
         columns: Cards beside each other.
         images: Images beside each other in a card.
     """
@@ -50,7 +50,7 @@ class Grid:
         self._shapes, self._columns = shapes, columns
         self._card_width = (SHEET_WIDTH_PX - 2 * MARGIN_PX - (columns - 1) * _GAP_PX) // columns
         width = (self._card_width - (images + 1) * _PAD_PX) // images
-        # so high that the middle one of all shapes, if not extreme, fills its box
+        # as high as the median of all shapes, if it is not extreme
         self._box = width, round(width * float(np.clip(np.median([high / wide for high, wide in shapes]), 0.6, 0.95)))
 
     def size(self, place: int) -> tuple[int, int]:
@@ -93,14 +93,14 @@ class Grid:
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A photo at ``size`` (width, height), (h, w, 3) uint8."""
+    """An image at ``size`` (width, height), (h, w, 3) uint8."""
     shrinks = size[0] < image.shape[1]
     result: np.ndarray = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     return result
 
 
 def draw_header(title: str, subtitle: str, *, height_px: int = HEADER_PX) -> Image.Image:
-    """The top of a sheet; a header higher than :data:`HEADER_PX` has room below the subtitle."""
+    """The top of a sheet; a header higher than :data:`HEADER_PX` has space below the subtitle."""
     header = Image.new("RGB", (SHEET_WIDTH_PX, height_px), PAGE)
     pen, room = ImageDraw.Draw(header), SHEET_WIDTH_PX - 2 * MARGIN_PX
     large, small = font(38, bold=True), font(22)

@@ -1,4 +1,4 @@
-"""One image that shows what a model finds: up to 16 photos, ground truth beside prediction."""
+"""A contact sheet: up to 16 images, ground truth beside prediction."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from d2tune.report.sheets.drawing import draw_instances, instance_colors
 __all__ = ["MAX_PANELS", "Panel", "contact_sheet", "draw_instances", "write_contact_sheet"]
 
 MAX_PANELS = 16
-"""How many panels a sheet takes."""
+"""The most panels of a sheet."""
 
 _MATCH_IOU = 0.5
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One photo with what is in it and what was found.
+    """One image with its ground truth and its predictions.
 
     Args:
         image_rgb: (H, W, 3) uint8.
@@ -48,10 +48,10 @@ class Panel:
 
 
 def contact_sheet(panels: Sequence[Panel], *, title: str, subtitle: str) -> np.ndarray:
-    """Draw panels as cards below a header, (H, W, 3) uint8; a prediction has the color of the truth it meets.
+    """Draw panels as cards below a header, (H, W, 3) uint8; a prediction has the color of the ground truth it matches.
 
     Raises:
-        ValueError: No panel, more than :data:`MAX_PANELS`, or a panel whose parts do not belong together.
+        ValueError: No panel, more than :data:`MAX_PANELS`, or a panel whose arrays do not match.
     """
     if not 1 <= len(panels) <= MAX_PANELS:
         raise ValueError(f"a contact sheet takes 1 to {MAX_PANELS} panels, not {len(panels)}")
@@ -74,7 +74,7 @@ def write_contact_sheet(path: str | Path, panels: Sequence[Panel], *, title: str
 
 
 def paired_colors(truth_masks: np.ndarray, predicted_masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colors (T, 3) and (P, 3) uint8 in which each truth and the prediction that overlaps it best are alike.
+    """Colors (T, 3) and (P, 3) uint8; each ground truth and the prediction that overlaps it best have the same color.
 
     Pairs are one to one, best first, from an intersection over union of 0.5; all other colors occur once.
     """
@@ -104,32 +104,32 @@ def _mask_ious(truth_masks: np.ndarray, predicted_masks: np.ndarray) -> np.ndarr
 
 
 def _card(panel: Panel, size: tuple[int, int]) -> Card:
-    """One panel at ``size`` (width, height): the two images, and what each is."""
+    """One panel at ``size`` (width, height): the two images with their captions."""
 
     def fit(masks: np.ndarray) -> np.ndarray:
         way = cv2.INTER_AREA if size[0] < panel.image_rgb.shape[1] else cv2.INTER_LINEAR
         fitted = [cv2.resize(np.asarray(m, np.uint8) * 255, size, interpolation=way) >= 128 for m in masks]
         return np.stack(fitted) if fitted else np.zeros((0, size[1], size[0]), bool)
 
-    photo = resized(panel.image_rgb, size)
+    image = resized(panel.image_rgb, size)
     truth_colors, predicted_colors = paired_colors(panel.truth_masks, panel.predicted_masks)
-    truth = draw_instances(photo, fit(panel.truth_masks), panel.truth_labels, colors=truth_colors)
+    truth = draw_instances(image, fit(panel.truth_masks), panel.truth_labels, colors=truth_colors)
     predicted = draw_instances(
-        photo,
+        image,
         fit(panel.predicted_masks),
         panel.predicted_labels,
         scores=panel.predicted_scores,
         colors=predicted_colors,
     )
     captions = (
-        ("ground truth", _counted(panel.truth_labels, "nothing labeled")),
-        ("prediction", _counted(panel.predicted_labels, "nothing found")),
+        ("ground truth", _counted(panel.truth_labels, "no annotations")),
+        ("prediction", _counted(panel.predicted_labels, "no predictions")),
     )
     return Card(panel.title, (truth, predicted), captions)
 
 
 def _counted(labels: Sequence[str], nothing: str) -> tuple[str, str]:
-    """How many of what, ``"3 balloons"`` or ``"2 crystals, 1 connector"``, and in short."""
+    """The counts by class, ``"3 balloons"`` or ``"2 crystals, 1 connector"``, and their sum."""
     counts = ", ".join(f"{n} {label if n == 1 else _plural(label)}" for label, n in Counter(labels).most_common())
     return counts or nothing, f"{len(labels)} objects"
 

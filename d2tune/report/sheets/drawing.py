@@ -1,4 +1,4 @@
-"""Instances drawn over a photo: outline, translucent fill, and a chip with class and score for each."""
+"""Instances drawn over an image: outline, translucent fill, and a chip with class and score for each."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _PALETTE = (
     (0, 214, 201), (255, 105, 200), (160, 210, 0), (84, 110, 255), (214, 130, 70), (120, 220, 140),
 )  # fmt: skip
 LETTER_SHARE = 0.034
-"""How high the letters of chips are at most, as a share of the root of the image's area."""
+"""The largest height of the letters of chips, as a share of the square root of the image's area."""
 
 _FILL_OPACITY = 0.26
 _CASING_OPACITY = 0.45
 
 
 class Face(Protocol):
-    """Something that knows how wide text is: a font at one size."""
+    """Measures the width of text: a font at one size."""
 
     def getlength(self, text: str, /) -> float: ...
 
 
 def instance_colors(count: int) -> np.ndarray:
-    """``count`` colors that the eye tells apart, (count, 3) uint8 RGB; the first ones never change with ``count``."""
+    """``count`` distinguishable colors, (count, 3) uint8 RGB; the first ones do not change with ``count``."""
     colors = list(_PALETTE[:count])
     for i in range(len(colors), count):
         hue, value = (0.08 + i * 0.61803) % 1.0, (1.0, 0.78)[i % 2]
@@ -58,10 +58,10 @@ def draw_instances(
     scores: Sequence[float] | None = None,
     colors: np.ndarray | Sequence[Sequence[int]] | None = None,
 ) -> np.ndarray:
-    """Draw instances over a photo.
+    """Draw instances over an image.
 
-    Lines and letters grow with the image. Chips never overlap and never leave the image; where there is no
-    room for all, those of the smallest instances are left out.
+    Lines and letters grow with the image. Chips neither overlap nor extend beyond the image; where
+    not all fit, the smallest instances have none.
 
     Args:
         image_rgb: (H, W, 3) uint8; it is not changed.
@@ -74,7 +74,7 @@ def draw_instances(
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: The arguments do not belong together.
+        ValueError: The shapes of the arguments do not match.
     """
     masks = np.asarray(masks, bool)
     count = len(labels)
@@ -92,9 +92,9 @@ def draw_instances(
     width_px = line_width_px(image_rgb.shape[:2])
     for i in order:
         _draw_mask(canvas, masks[i], palette[i].astype(np.float32), width_px)
-    drawn = np.rint(canvas).astype(np.uint8)
+    outlined = np.rint(canvas).astype(np.uint8)
     texts = list(labels) if scores is None else [f"{a} {b:.2f}" for a, b in zip(labels, scores, strict=True)]
-    return draw_chips(drawn, [masks[i] for i in order], [texts[i] for i in order], palette[order])
+    return draw_chips(outlined, [masks[i] for i in order], [texts[i] for i in order], palette[order])
 
 
 @lru_cache(maxsize=64)
@@ -143,13 +143,13 @@ def _draw_mask(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray, width_px
         slice(rows.start - top + margin, rows.stop - top + margin),
         slice(columns.start - left + margin, columns.stop - left + margin),
     )
-    part = canvas[rows, columns]
+    view = canvas[rows, columns]
     for opacity, tone in ((_FILL_OPACITY * padded, color), (casing, np.zeros(3, np.float32)), (line, color)):
-        part += opacity[crop][..., None].astype(np.float32) * (tone - part)
+        view += opacity[crop][..., None].astype(np.float32) * (tone - view)
 
 
 def draw_chips(
-    drawn: np.ndarray,
+    image_rgb: np.ndarray,
     masks: Sequence[np.ndarray],
     texts: Sequence[str],
     colors: np.ndarray,
@@ -157,8 +157,8 @@ def draw_chips(
     largest_share: float = LETTER_SHARE,
 ) -> np.ndarray:
     """The image with a chip for each mask, (H, W, 3) uint8; see :func:`place_chips`."""
-    height, width = drawn.shape[:2]
-    sheet = Image.fromarray(drawn)
+    height, width = image_rgb.shape[:2]
+    sheet = Image.fromarray(image_rgb)
     for chip, text, color, size_px in place_chips(masks, texts, colors, (height, width), largest_share=largest_share):
         _paint_chip(sheet, chip, text, color, font(size_px, bold=True))
     return np.array(sheet)
@@ -172,10 +172,10 @@ def place_chips(
     *,
     largest_share: float = LETTER_SHARE,
 ) -> list[tuple[Rect, str, tuple[int, int, int], int]]:
-    """Where each label goes: its rectangle, the text that fits, its color and the size of its letters in pixels.
+    """The place of each label: its rectangle, the text that fits, its color and the size of its letters in pixels.
 
     Letters are at most ``largest_share`` of the image's side (the root of its area) high. They shrink until all
-    chips find room beside or on their instances; at the smallest size, instances for which there is none get no chip.
+    chips fit beside or on their instances; at the smallest size, instances without space get no chip.
     """
     boxes = [cv2.boundingRect(mask.astype(np.uint8)) for mask in masks]
     largest = int(np.clip(round(largest_share * float(np.sqrt(shape[0] * shape[1]))), 9, 40))
@@ -198,7 +198,7 @@ def place_chips(
 def _free_place(box: Sequence[int], size: tuple[int, int], taken: Sequence[Rect], cover: np.ndarray) -> Rect | None:
     """The rectangle for a chip of ``size`` that meets no other chip and hides little; ``cover`` is the masks' integral.
 
-    Large instances carry their chip on their top edge, small ones beside them; in a crowd it goes where there is room.
+    Large instances have their chip on their top edge, small ones beside them, crowded ones where there is space.
     """
     left, top, wide, high = box
     width, height = size

@@ -1,4 +1,4 @@
-"""Label maps as images: class colors over a photo, maps of their own, and segments of a panoptic result."""
+"""Label maps as images: class colors over an image, maps of their own, and segments of a panoptic result."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.report.sheets.drawing import draw_chips, instance_colors
-
-LEFT_OUT = 255
-"""The label of pixels that have none."""
 
 _BACKGROUNDS = frozenset({"background", "_background_", "void", "nothing", "none", "other"})
 _SUBDUED = (108, 114, 124)
@@ -26,9 +24,9 @@ _MEASURED_PIXELS = 250_000
 
 
 def colors(class_names: Sequence[str]) -> np.ndarray:
-    """A color for each class, (K, 3) uint8 RGB: far apart, and a quiet gray for a class named background.
+    """A color for each class, (K, 3) uint8 RGB: distinguishable, and gray for a class named background.
 
-    The color of a class depends on the classes before it alone.
+    The color of a class depends only on the classes before it.
     """
     table = np.empty((len(class_names), 3), np.uint8)
     quiet = np.array([name.strip().casefold() in _BACKGROUNDS for name in class_names], bool)
@@ -40,7 +38,7 @@ def colors(class_names: Sequence[str]) -> np.ndarray:
 def overlay(
     image_rgb: np.ndarray, labels: np.ndarray, *, colors: np.ndarray, alpha: float = _FILL_OPACITY
 ) -> np.ndarray:
-    """Class colors over a photo, with thin contours; pixels that are left out are hatched.
+    """Class colors over an image, with thin contours; ignored pixels are hatched.
 
     Args:
         image_rgb: (H, W, 3) uint8; it is not changed.
@@ -52,15 +50,15 @@ def overlay(
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: The arguments do not belong together, or a label is neither a class nor 255.
+        ValueError: The shapes do not match, or a label is neither a class nor 255.
     """
     if image_rgb.shape != (*labels.shape, 3) or image_rgb.dtype != np.uint8:
-        raise ValueError(f"a photo {image_rgb.shape} {image_rgb.dtype} does not go with labels {labels.shape}")
+        raise ValueError(f"an image {image_rgb.shape} {image_rgb.dtype} does not match labels {labels.shape}")
     return _painted(image_rgb, _places(labels, len(colors)), colors, alpha)
 
 
 def color_map(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """A label map in the colors of its classes, (H, W, 3) uint8; pixels that are left out are hatched gray.
+    """A label map in the colors of its classes, (H, W, 3) uint8; ignored pixels are hatched gray.
 
     Args:
         labels: (H, W) uint8: the place of each pixel's class, 255 for none.
@@ -71,8 +69,8 @@ def color_map(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """
     places = _places(labels, len(colors))
     paper = np.full((*labels.shape, 3), 205, np.uint8)
-    drawn = np.concatenate([colors, paper[:1, 0]])[places]
-    return _hatched(drawn.astype(np.float32), places < 0)
+    painted = np.concatenate([colors, paper[:1, 0]])[places]
+    return _hatched(painted.astype(np.float32), places < 0)
 
 
 def segment_overlay(
@@ -81,9 +79,9 @@ def segment_overlay(
     segments: Iterable[tuple[int, int, bool]],
     class_names: Sequence[str],
 ) -> np.ndarray:
-    """A panoptic result over its photo: stuff in the colors of its classes, each thing in a shade of its own.
+    """A panoptic result over its image: stuff in the colors of its classes, each thing in a shade of its own.
 
-    Things carry their class on a chip as long as there is room; regions of stuff are told by the legend.
+    Things carry their class on a chip as long as there is space; the legend names regions of stuff.
 
     Args:
         image_rgb: (H, W, 3) uint8; it is not changed.
@@ -95,10 +93,10 @@ def segment_overlay(
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: The photo and the ids differ in size.
+        ValueError: The image and the ids differ in size.
     """
     if image_rgb.shape != (*ids.shape, 3) or image_rgb.dtype != np.uint8:
-        raise ValueError(f"a photo {image_rgb.shape} {image_rgb.dtype} does not go with segments {ids.shape}")
+        raise ValueError(f"an image {image_rgb.shape} {image_rgb.dtype} does not match segments {ids.shape}")
     table, segments = colors(class_names), list(segments)
     places = np.full(ids.shape, -1, np.int32)
     tones = np.empty((len(segments), 3), np.uint8)
@@ -110,17 +108,17 @@ def segment_overlay(
         seen[class_place] += isthing
         if isthing and mask.any():
             things.append((mask, class_names[class_place], tones[place]))
-    drawn = _painted(image_rgb, places, tones, _FILL_OPACITY)
+    painted = _painted(image_rgb, places, tones, _FILL_OPACITY)
     things.sort(key=lambda thing: -np.count_nonzero(thing[0]))
     masks, texts, chips = zip(*things, strict=True) if things else ((), (), ())
-    return draw_chips(drawn, masks, texts, np.array(chips, np.uint8).reshape(-1, 3), largest_share=0.026)
+    return draw_chips(painted, masks, texts, np.array(chips, np.uint8).reshape(-1, 3), largest_share=0.026)
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """What to show of a raster with any number of channels, (H, W, 3) uint8.
+    """A view of a raster with any number of channels, (H, W, 3) uint8.
 
     One or two channels give gray, their mean; three or four their first three as red, green and blue; more the means
-    of their first, middle and last third, so that a series shows when it changes. All but 8-bit photos are stretched
+    of their first, middle and last third, so that a series shows changes over time. All but 8-bit images are stretched
     so that the dimmest and brightest 2 % of a color saturate. Pixels without data (NaN) are dark.
 
     Args:
@@ -161,16 +159,16 @@ def _stretched(channels: np.ndarray) -> np.ndarray:
 
 
 def _places(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Labels as int32 with -1 for pixels that are left out."""
+    """Labels as int32 with -1 for ignored pixels."""
     places = labels.astype(np.int32)
-    places[labels == LEFT_OUT] = -1
+    places[labels == IGNORE_LABEL] = -1
     if places.max(initial=-1) >= classes:
-        raise ValueError(f"label {places.max()} is none of {classes} classes")
+        raise ValueError(f"label {places.max()} is outside the {classes} classes")
     return places
 
 
 def _painted(image_rgb: np.ndarray, places: np.ndarray, table: np.ndarray, alpha: float) -> np.ndarray:
-    """The photo under the colors (N, 3) of ``places`` (H, W), -1 for none, with contours of full color."""
+    """The image under the colors (N, 3) of ``places`` (H, W), -1 for none, with contours of full color."""
     rows = np.concatenate([table.astype(np.float32), np.zeros((1, 3), np.float32)])
     opacity = np.append(np.full(len(table), alpha, np.float32), np.float32(0))[places]
     opacity[_contours(places) & (places >= 0)] = 1.0
@@ -192,7 +190,7 @@ def _contours(places: np.ndarray) -> np.ndarray:
 
 
 def _hatched(canvas: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Diagonal lines over what is left out, (H, W, 3) uint8."""
+    """Diagonal lines over ignored pixels, (H, W, 3) uint8."""
     if where.any():
         period = max(6, round(0.018 * float(np.sqrt(where.size))))
         y, x = np.ogrid[: where.shape[0], : where.shape[1]]
@@ -206,7 +204,7 @@ def _hatched(canvas: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 def _shade(color: np.ndarray, turn: int) -> np.ndarray:
     """One of five shades of a color, the first the color itself."""
-    hue, saturation, value = colorsys.rgb_to_hsv(*(float(part) / 255 for part in color))
+    hue, saturation, value = colorsys.rgb_to_hsv(*(float(value) / 255 for value in color))
     by_hue, by_saturation, by_value = _SHADES[turn % len(_SHADES)]
     rgb = colorsys.hsv_to_rgb((hue + by_hue) % 1, saturation * by_saturation, value * by_value)
     return np.rint(255 * np.array(rgb)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""One image that shows what a semantic or panoptic model sees: photo, ground truth and prediction, and a legend."""
+"""A contact sheet of label maps: image, ground truth and prediction, and a legend."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.files import write_bytes
 from d2tune.report.sheets.cards import HEADER_PX, INK, MARGIN_PX, SHEET_WIDTH_PX, Card, Grid, draw_header, resized
 from d2tune.report.sheets.drawing import font, rounded, shortened
-from d2tune.report.sheets.label_overlay import LEFT_OUT, color_map, colors, overlay
+from d2tune.report.sheets.label_overlay import color_map, colors, overlay
 
 MAX_PANELS = 16
-"""How many panels a sheet takes."""
+"""The most panels of a sheet."""
 
 _LEGEND_CLASSES = 30
 _LEGEND_TOP_PX = 112
@@ -25,21 +26,21 @@ _ROW_PX = 40
 _SWATCH_PX = 26
 _NAME_PX = 420
 _LARGE_UP_TO = 4
-_NOT_LABELLED = "not labeled"
+_NOT_LABELED = "not labeled"
 
 
 @dataclass(frozen=True)
 class LabelPanel:
-    """One photo with its label maps, or with ready-made images in their place.
+    """One image with its label maps, or with ready-made images in their place.
 
     Args:
         image_rgb: (H, W, 3) uint8.
         title: The line above, a file's name for instance.
         truth: (H, W) uint8: the place of each pixel's class, 255 for none.
-        predicted: Likewise.
-        note: Stands behind "prediction", ``"mIoU 81"`` for instance.
-        truth_rgb: (h, w, 3) uint8, shown in place of ``truth`` over the photo.
-        predicted_rgb: Likewise.
+        predicted: The prediction, as ``truth``.
+        note: Follows the word "prediction", ``"mIoU 81"`` for instance.
+        truth_rgb: (h, w, 3) uint8, shown in place of ``truth`` over the image.
+        predicted_rgb: (h, w, 3) uint8, shown in place of ``predicted`` over the image.
     """
 
     image_rgb: np.ndarray
@@ -57,7 +58,7 @@ def label_sheet(panels: Sequence[LabelPanel], *, class_names: Sequence[str], tit
     The legend names all classes; of more than 30 only those that a label map holds.
 
     Raises:
-        ValueError: No panel, more than :data:`MAX_PANELS`, or a panel whose parts do not belong together.
+        ValueError: No panel, more than :data:`MAX_PANELS`, or a panel whose arrays do not match.
     """
     if not 1 <= len(panels) <= MAX_PANELS:
         raise ValueError(f"a label sheet takes 1 to {MAX_PANELS} panels, not {len(panels)}")
@@ -84,7 +85,7 @@ def write_label_sheet(
 
 
 def _card(panel: LabelPanel, size: tuple[int, int], table: np.ndarray) -> Card:
-    photo = resized(panel.image_rgb, size)
+    image = resized(panel.image_rgb, size)
 
     def over(labels: np.ndarray | None, ready: np.ndarray | None) -> np.ndarray:
         if ready is not None:
@@ -92,11 +93,11 @@ def _card(panel: LabelPanel, size: tuple[int, int], table: np.ndarray) -> Card:
         if labels is None:
             raise ValueError(f"panel {panel.title!r} has neither a label map nor an image of it")
         if labels.shape != panel.image_rgb.shape[:2]:
-            raise ValueError(f"panel {panel.title!r} has labels {labels.shape} for a photo {panel.image_rgb.shape}")
-        return overlay(photo, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), colors=table)
+            raise ValueError(f"panel {panel.title!r} has labels {labels.shape} for an image {panel.image_rgb.shape}")
+        return overlay(image, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), colors=table)
 
-    images = (photo, over(panel.truth, panel.truth_rgb), over(panel.predicted, panel.predicted_rgb))
-    return Card(panel.title, images, (("photo", ()), ("ground truth", ()), ("prediction", (panel.note,))))
+    images = (image, over(panel.truth, panel.truth_rgb), over(panel.predicted, panel.predicted_rgb))
+    return Card(panel.title, images, (("image", ()), ("ground truth", ()), ("prediction", (panel.note,))))
 
 
 def _legend(
@@ -109,9 +110,9 @@ def _legend(
     if maps and len(class_names) > _LEGEND_CLASSES:
         places = [place for place in places if place in present]
     entries = [(np.full((_SWATCH_PX, _SWATCH_PX, 3), table[place], np.uint8), class_names[place]) for place in places]
-    if LEFT_OUT in present:
-        nothing = np.full((_SWATCH_PX, _SWATCH_PX), LEFT_OUT, np.uint8)
-        entries.append((color_map(nothing, table), _NOT_LABELLED))
+    if IGNORE_LABEL in present:
+        nothing = np.full((_SWATCH_PX, _SWATCH_PX), IGNORE_LABEL, np.uint8)
+        entries.append((color_map(nothing, table), _NOT_LABELED))
     return entries
 
 

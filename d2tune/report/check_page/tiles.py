@@ -1,4 +1,4 @@
-"""The contact sheet of a page: images that show every class, with the outlines of their objects."""
+"""The contact sheet of a page: images of every class, with the outlines of their objects."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from d2tune.report.check_page.advice import listed, short
 from d2tune.report.check_page.charts import number
-from d2tune.report.check_page.survey import Photo, Survey
-from d2tune.report.check_page.thumbnails import Album, Frame, PhotoError, sketch_of
+from d2tune.report.check_page.survey import ImageEntry, Survey
+from d2tune.report.check_page.thumbnails import Album, Frame, ThumbnailError, sketch_of
 
 TILES = 60
 """How many images a sheet has at most."""
@@ -27,22 +27,22 @@ class SheetTile:
 
     Attributes:
         name: Its file name.
-        part: Its part; empty where it has none.
+        split: Its split; empty where it has none.
         ratio: Width divided by height, kept between those of a tall and a wide tile.
-        words: What is on it.
+        words: Its objects, counted.
         frame: The image with its outlines; None where it cannot be shown.
         problem: Why not.
     """
 
     name: str
-    part: str
+    split: str
     ratio: float
     words: str
     frame: Frame | None
     problem: str = ""
 
 
-def choose(survey: Survey, *, limit: int = TILES, seed: int = 0) -> list[Photo]:
+def choose(survey: Survey, *, limit: int = TILES, seed: int = 0) -> list[ImageEntry]:
     """Images for the sheet, in the order of the dataset.
 
     Each class in turn, the rarest first, gets an image that has it, drawn from ``seed``; some images without an
@@ -53,28 +53,28 @@ def choose(survey: Survey, *, limit: int = TILES, seed: int = 0) -> list[Photo]:
         limit: How many.
         seed: Seed of the draw.
     """
-    photos = list(survey.photos)
-    if len(photos) <= limit:
-        return photos
-    random.Random(seed).shuffle(photos)
-    negatives = [photo for photo in photos if not photo.instances][:_NEGATIVES]
-    queues: dict[str, list[Photo]] = {row.name: [] for row in reversed(survey.class_rows) if row.instances}
-    for photo in photos:
-        for label in set(photo.labels):
+    entries = list(survey.entries)
+    if len(entries) <= limit:
+        return entries
+    random.Random(seed).shuffle(entries)
+    negatives = [entry for entry in entries if not entry.instances][:_NEGATIVES]
+    queues: dict[str, list[ImageEntry]] = {row.name: [] for row in reversed(survey.class_rows) if row.instances}
+    for entry in entries:
+        for label in set(entry.labels):
             if len(queues[label]) < limit:
-                queues[label].append(photo)
-    chosen = {photo.image.id: photo for photo in negatives}
+                queues[label].append(entry)
+    chosen = {entry.image.id: entry for entry in negatives}
     while len(chosen) < limit and any(queues.values()):
         for queue in queues.values():
             while queue and queue[0].image.id in chosen:
                 queue.pop(0)
             if queue and len(chosen) < limit:
-                photo = queue.pop(0)
-                chosen[photo.image.id] = photo
-    for photo in photos:
+                entry = queue.pop(0)
+                chosen[entry.image.id] = entry
+    for entry in entries:
         if len(chosen) >= limit:
             break
-        chosen.setdefault(photo.image.id, photo)
+        chosen.setdefault(entry.image.id, entry)
     return [chosen[image_id] for image_id in sorted(chosen)]
 
 
@@ -85,23 +85,23 @@ def contact_tiles(survey: Survey, colors: Mapping[str, str], album: Album, bar: 
         survey: Where the images come from.
         colors: CSS color by class name.
         album: Makes the frames; the sheet ends where it is full.
-        bar: A progress bar to move on by one for each image.
+        bar: A progress bar, which advances by 1 for each image.
     """
     tiles = []
-    for photo in choose(survey):
+    for entry in choose(survey):
         if album.is_full:
             break
-        tiles.append(_tile(photo, colors, album))
+        tiles.append(_tile(entry, colors, album))
         bar.update()
     return tiles
 
 
-def _tile(photo: Photo, colors: Mapping[str, str], album: Album) -> SheetTile:
-    image = photo.image
+def _tile(entry: ImageEntry, colors: Mapping[str, str], album: Album) -> SheetTile:
+    image = entry.image
     ratio = min(max(image.width_px / image.height_px, 0.4), 3.0)
-    counts = Counter(photo.labels)
+    counts = Counter(entry.labels)
     words = listed([f"{count} {short(name)}" for name, count in counts.most_common()], limit=3) or "no objects"
-    named = sorted(zip(photo.instances, photo.labels, strict=True), key=lambda pair: -pair[0].area_px2)
+    named = sorted(zip(entry.instances, entry.labels, strict=True), key=lambda pair: -pair[0].area_px2)
     outlines = [
         (sketch_of(one), colors[label], f"{label}, {number(one.area_px2**0.5)} px", "object")
         for one, label in named[:_OUTLINES]
@@ -117,6 +117,6 @@ def _tile(photo: Photo, colors: Mapping[str, str], album: Album) -> SheetTile:
         view = (0.0, 0.0, width, height)
     try:
         frame = album.frame(image, view, side_px=_SIDE_PX, outlines=outlines)
-    except PhotoError as error:
-        return SheetTile(image.file_name, photo.part, ratio, words, None, f"The image {error}.")
-    return SheetTile(image.file_name, photo.part, ratio, words, frame)
+    except ThumbnailError as error:
+        return SheetTile(image.file_name, entry.split, ratio, words, None, f"The image {error}.")
+    return SheetTile(image.file_name, entry.split, ratio, words, frame)
