@@ -56,6 +56,7 @@ class FeedLoggers(Hook):
         for name, (_, iteration) in storage.latest().items():
             if iteration > self._logged:
                 names[iteration].append(name)
+        self._logged = max(names, default=self._logged)
         images = _take_images(storage)
         windows = {logger.window for logger in self._started}
         smoothed = {window: storage.latest_with_smoothing_hint(window) for window in windows}
@@ -66,7 +67,6 @@ class FeedLoggers(Hook):
                     logger.log({name: float(values[name][0]) for name in names[iteration]}, iteration=iteration)
                 if iteration in images:
                     logger.log_images(images[iteration], iteration=iteration)
-        self._logged = max(names, default=self._logged)
 
 
 def _take_images(storage: Any) -> dict[int, dict[str, NDArray[np.uint8]]]:
