@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.projects.panoptic_deeplab.target_generator import PanopticDeepLabTargetGenerator
 from numpy.typing import NDArray
 
 from d2tune.annotations.formats.panoptic import from_colors
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.data.label_maps import read_labels
 from d2tune.data.mapper import TrainingSamples
+from d2tune.detectron2_projects import project_module
 from d2tune.errors import DataError
+
+if TYPE_CHECKING:
+    from detectron2.projects.panoptic_deeplab.target_generator import PanopticDeepLabTargetGenerator
 
 
 class PanopticSamples(TrainingSamples):
@@ -74,7 +77,8 @@ def center_targets(cfg: CfgNode) -> PanopticDeepLabTargetGenerator | None:
     """What makes the targets of the config's model; None where it is no Panoptic-DeepLab."""
     if cfg.MODEL.META_ARCHITECTURE != "ContiguousPanopticDeepLab":
         return None
-    return PanopticDeepLabTargetGenerator(
+    generator = project_module("panoptic_deeplab.target_generator").PanopticDeepLabTargetGenerator
+    return generator(
         ignore_label=IGNORE_LABEL,
         thing_ids=range(cfg.MODEL.ROI_HEADS.NUM_CLASSES),
         sigma=cfg.INPUT.GAUSSIAN_SIGMA,

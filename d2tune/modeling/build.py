@@ -9,9 +9,9 @@ from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
 from d2tune.errors import WeightsError
-from d2tune.modeling import backbone, deeplab, point_rend, semantic_heads, weights  # noqa: F401 - they register
-from d2tune.modeling.bridge import meta_arch  # noqa: F401 - likewise
+from d2tune.modeling import weights
 from d2tune.modeling.bridge import weights as bridge_weights
+from d2tune.modeling.components import register_components
 from d2tune.modeling.config import check_model, is_bridge, preset_config
 from d2tune.project import Project
 
@@ -83,6 +83,7 @@ def build_model(
     Raises:
         WeightsError: The weights are another architecture's.
     """
+    register_components(cfg)
     model = build_detectron2_model(cfg)
     if chosen is None or chosen.file is None or state is None:
         return model, None

@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.projects.panoptic_deeplab import add_panoptic_deeplab_config
-from detectron2.projects.point_rend import add_pointrend_config
 
+from d2tune.detectron2_projects import project_module
 from d2tune.errors import ProjectError, RunError, nearest
 from d2tune.modeling.bridge.config import add_bridge_config
 from d2tune.modeling.bridge.losses import balanced_weights
@@ -91,8 +90,9 @@ def add_d2tune_config(cfg: CfgNode) -> None:
 def default_config() -> CfgNode:
     """Every key that a preset or a run's config may set: Detectron2's, its projects' and d2tune's own."""
     cfg = get_cfg()
-    add_pointrend_config(cfg)
-    add_panoptic_deeplab_config(cfg)
+    project_module("point_rend.config").add_pointrend_config(cfg)
+    project_module("deeplab.config")  # the next one takes it from the package of that project
+    project_module("panoptic_deeplab.config").add_panoptic_deeplab_config(cfg)
     add_bridge_config(cfg)
     add_d2tune_config(cfg)
     return cfg

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY, SemanticSegmentor
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
-from detectron2.projects.point_rend import PointRendSemSegHead
 from torch import Tensor, nn
 
 
@@ -30,7 +29,7 @@ class GapSafeSemanticSegmentor(SemanticSegmentor):
         return torch.where(image.isnan(), self.pixel_mean.to(image), image)
 
 
-def _zero(module: nn.Module, predictions: Tensor) -> Tensor:
+def zero_loss(module: nn.Module, predictions: Tensor) -> Tensor:
     """A loss of zero that still depends on every parameter, so that distributed training finds each gradient."""
     return 0.0 * sum((parameter.sum() for parameter in module.parameters()), start=predictions.sum())
 
@@ -42,29 +41,6 @@ class VoidSafeSemSegFPNHead(SemSegFPNHead):
     def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross entropy of the logits ``(N, K, h, w)`` over the labeled pixels of ``(N, H, W)``."""
         if bool((targets == self.ignore_value).all()):
-            return {"loss_sem_seg": _zero(self.predictor, predictions)}
+            return {"loss_sem_seg": zero_loss(self.predictor, predictions)}
         losses: dict[str, Tensor] = super().losses(predictions, targets)
         return losses
-
-
-@SEM_SEG_HEADS_REGISTRY.register()
-class VoidSafePointRendSemSegHead(PointRendSemSegHead):
-    """Detectron2's ``PointRendSemSegHead``, which fails on one class and where no drawn point is labeled.
-
-    With one class no point is more uncertain than another, so the coarse head alone answers.
-    """
-
-    def forward(self, features: dict[str, Tensor], targets: Tensor | None = None) -> Any:
-        """Losses in training, logits ``(N, K, H, W)`` in inference, as the parent does."""
-        if self.coarse_sem_seg_head.predictor.out_channels == 1:
-            logits, losses = self.coarse_sem_seg_head(features, targets)
-            if self.training:
-                losses["loss_sem_seg_point"] = _zero(self.point_head, losses["loss_sem_seg"])
-            return logits, losses
-        logits, losses = super().forward(features, targets)
-        if self.training and targets is not None:
-            coarse, point = losses["loss_sem_seg"], losses["loss_sem_seg_point"]
-            no_labeled_point = torch.isnan(point) & torch.isfinite(coarse) & (targets == self.ignore_value).any()
-            if bool(no_labeled_point):
-                losses["loss_sem_seg_point"] = _zero(self.point_head, coarse)
-        return logits, losses

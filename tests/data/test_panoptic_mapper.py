@@ -116,9 +116,9 @@ def test_offsets_lead_from_each_pixel_of_an_object_to_its_center(tmp_path: Path)
         for mask in item["instances"].gt_masks.tensor.numpy():
             rows, columns = np.nonzero(mask & (item["sem_seg"].numpy() == 0))
             aims = np.stack([rows + offset[0][rows, columns], columns + offset[1][rows, columns]])
-            center = np.array([[rows.mean()], [columns.mean()]])
-            assert np.median(np.abs(aims - center)) < 1.0
-            peak = center[tuple(np.rint(center[:, 0]).astype(int))]
+            mean = np.array([[rows.mean()], [columns.mean()]])
+            assert np.median(np.abs(aims - mean)) < 1.0
+            peak = center[tuple(np.rint(mean[:, 0]).astype(int))]
             assert peak > 0.95
             on_objects |= mask
         is_car = item["sem_seg"].numpy() == 0

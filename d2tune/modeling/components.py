@@ -1,0 +1,52 @@
+"""The parts of a model that Detectron2 looks up by name: a run imports the modules of those that its config names."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+
+from detectron2.config import CfgNode
+
+from d2tune.detectron2_projects import project_module
+
+_OWN = {
+    "backbone": ("build_feature_fpn_backbone",),
+    "bridge.meta_arch": ("SemanticBridge",),
+    "deeplab": ("build_padded_deeplab_backbone",),
+    "panoptic_deeplab": ("ContiguousPanopticDeepLab",),
+    "point_rend": ("NegativeSafePointRendMaskHead", "VoidSafePointRendSemSegHead"),
+    "semantic_heads": ("GapSafeSemanticSegmentor", "VoidSafeSemSegFPNHead"),
+}
+"""Names that a module below ``d2tune.modeling`` registers."""
+
+_OF_PROJECTS = {
+    "deeplab.resnet": ("build_resnet_deeplab_backbone",),
+    "deeplab.semantic_seg": ("DeepLabV3Head", "DeepLabV3PlusHead"),
+    "panoptic_deeplab.panoptic_seg": ("PanopticDeepLab", "PanopticDeepLabSemSegHead"),
+    "point_rend.mask_head": ("PointRendMaskHead", "ImplicitPointRendMaskHead"),
+    "point_rend.roi_heads": ("PointRendROIHeads",),
+    "point_rend.semantic_seg": ("PointRendSemSegHead",),
+}
+"""Names that a module below ``detectron2.projects`` registers."""
+
+
+def register_components(cfg: CfgNode) -> None:
+    """Import the modules that register what ``cfg`` names; names of Detectron2 itself and of others are left alone.
+
+    The heads' own parts, such as ``MODEL.POINT_HEAD.NAME``, come with the heads.
+    """
+    names = set(_names(cfg))
+    for module, registered in _OWN.items():
+        if names & set(registered):
+            importlib.import_module(f"d2tune.modeling.{module}")
+    for module, registered in _OF_PROJECTS.items():
+        if names & set(registered):
+            project_module(module)
+
+
+def _names(cfg: CfgNode) -> Iterator[str]:
+    model = cfg.MODEL
+    yield model.META_ARCHITECTURE
+    yield model.POINT_HEAD.COARSE_SEM_SEG_HEAD_NAME
+    for part in (model.BACKBONE, model.ROI_HEADS, model.ROI_MASK_HEAD, model.SEM_SEG_HEAD):
+        yield part.NAME

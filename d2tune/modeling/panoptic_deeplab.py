@@ -1,0 +1,84 @@
+"""Panoptic-DeepLab for contiguous class ids and resized images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import Metadata
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from d2tune.data.catalog import LABEL_DIVISOR
+from d2tune.detectron2_projects import project_module
+
+if TYPE_CHECKING:
+    from detectron2.projects.panoptic_deeplab import PanopticDeepLab
+else:
+    PanopticDeepLab = project_module("panoptic_deeplab.panoptic_seg").PanopticDeepLab
+
+
+@META_ARCH_REGISTRY.register()
+class ContiguousPanopticDeepLab(PanopticDeepLab):
+    """Detectron2's ``PanopticDeepLab`` whose class ids are places in the class names, the things before the stuff.
+
+    The parent asks a registered dataset for its thing ids, which is not there when a finished run predicts; here the
+    config tells them. The parent also groups pixels in the image's own size by offsets in the input's pixels; here
+    they are grouped in the input's size, and the result is brought to the image's.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(cfg)
+        things = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        self.meta = Metadata(
+            thing_dataset_id_to_contiguous_id={place: place for place in range(things)}, label_divisor=LABEL_DIVISOR
+        )
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses in training, else ``sem_seg``, ``panoptic_seg`` and ``instances`` for each image."""
+        if self.training:
+            return super().forward(batched_inputs)
+        sizes = [tuple(one["image"].shape[-2:]) for one in batched_inputs]
+        at_input_size = [
+            {**one, "height": height, "width": width}
+            for one, (height, width) in zip(batched_inputs, sizes, strict=True)
+        ]
+        return [
+            _at_size(output, (one.get("height", size[0]), one.get("width", size[1])))
+            for output, one, size in zip(super().forward(at_input_size), batched_inputs, sizes, strict=True)
+        ]
+
+
+def _at_size(output: dict[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
+    """The output for an input, brought to the size of its image; the parent lists no instances where it has none."""
+    sem_seg, (ids, segments_info) = output["sem_seg"], output["panoptic_seg"]
+    instances = Instances(size_hw)
+    if "instances" in output:
+        small = output["instances"]
+        instances.pred_classes = small.pred_classes
+        instances.scores = small.scores
+        instances.pred_masks = _nearest(small.pred_masks, size_hw)
+        instances.pred_boxes = small.pred_boxes.to(sem_seg.device)
+        instances.pred_boxes.scale(size_hw[1] / ids.shape[1], size_hw[0] / ids.shape[0])
+    else:
+        instances.pred_classes = ids.new_zeros(0)
+        instances.scores = sem_seg.new_zeros(0)
+        instances.pred_masks = torch.zeros((0, *size_hw), dtype=torch.bool, device=ids.device)
+        instances.pred_boxes = Boxes(sem_seg.new_zeros((0, 4)))
+    return {
+        "sem_seg": sem_seg_postprocess(sem_seg, tuple(ids.shape), *size_hw),
+        "panoptic_seg": (_nearest(ids[None], size_hw)[0], segments_info),
+        "instances": instances,
+    }
+
+
+def _nearest(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Maps ``(N, h, w)`` of ids or truth values at another size."""
+    rows, columns = (
+        ((torch.arange(new_px, device=maps.device) + 0.5) * old_px / new_px).long()
+        for new_px, old_px in zip(size_hw, maps.shape[1:], strict=True)
+    )
+    return maps[:, rows[:, None], columns]
