@@ -120,6 +120,10 @@ def holds_rows_with(content: bytes, keys: Iterable[str]) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``D2TUNE_CACHE``, or ``d2tune`` in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "d2tune"
-    return Path(os.environ.get("D2TUNE_CACHE", default))
+    """Where downloads are kept: ``D2TUNE_CACHE``, or ``d2tune`` in the folder that the system keeps caches in."""
+    own = os.environ.get("D2TUNE_CACHE")
+    if own:
+        return Path(own)
+    import platformdirs  # here, because the installer uses this module where nothing is installed yet
+
+    return platformdirs.user_cache_path("d2tune", appauthor=False)

@@ -1,0 +1,28 @@
+"""Where downloads are kept."""
+
+from pathlib import Path
+
+import pytest
+
+from d2tune import files
+
+
+def test_downloads_are_kept_where_a_person_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("D2TUNE_CACHE", str(tmp_path / "own"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert files.cache_folder() == tmp_path / "own"
+
+
+@pytest.mark.parametrize("own", ["", None], ids=["empty", "absent"])
+def test_on_linux_downloads_stay_where_they_always_were(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: str | None
+) -> None:
+    monkeypatch.delenv("D2TUNE_CACHE")
+    if own is not None:
+        monkeypatch.setenv("D2TUNE_CACHE", own)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert files.cache_folder() == tmp_path / ".cache" / "d2tune"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert files.cache_folder() == tmp_path / "caches" / "d2tune"
+    assert not (tmp_path / "caches").exists()
