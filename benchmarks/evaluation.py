@@ -260,8 +260,8 @@ def compare_loops(run: Path, data: Path | None, rounds: int, repeat: int) -> dic
     from dataclasses import replace
 
     from d2tune.data.catalog import register
-    from d2tune.evaluation.evaluate import dataset_of
     from d2tune.modeling.from_run import load_run
+    from d2tune.runs.evaluate import dataset_of
 
     loaded = load_run(run)
     dataset = dataset_of(run, data)
@@ -302,11 +302,16 @@ def plain_model(loaded: Any) -> Any:
 
 def our_loop(model: Any, cfg: Any, dataset: Any) -> Scores:
     from d2tune.annotations.formats.coco import to_coco
-    from d2tune.inference.loop import predict_dataset
+    from d2tune.data.image_reader import ImageReader
+    from d2tune.evaluation.instance import InstanceEvaluator
+    from d2tune.inference.predictors.instance import InstancePredictor
     from d2tune.metrics.coco.summary import metrics_of
 
-    predictions = predict_dataset(model, dataset, cfg, show_progress=False)
-    metrics = metrics_of(score_coco(to_coco(dataset), predictions, kinds=("bbox", "segm")))
+    reader = ImageReader(len(cfg.MODEL.PIXEL_MEAN), cfg.INPUT.FORMAT)
+    predictor = InstancePredictor(model, cfg, class_names=dataset.class_names, reader=reader)
+    predictions = InstanceEvaluator(dataset).predict(predictor, show_progress=False)
+    results = [row for rows in predictions for row in rows]
+    metrics = metrics_of(score_coco(to_coco(dataset), results, kinds=("bbox", "segm")))
     return {"bbox AP": metrics.bbox["AP"].value or 0.0, "segm AP": metrics.segm["AP"].value or 0.0}
 
 

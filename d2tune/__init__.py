@@ -10,9 +10,27 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from d2tune.api import compare, convert, evaluate, evaluate_files, load_project, predict, train
+    from d2tune.api import (
+        compare,
+        convert,
+        evaluate,
+        evaluate_files,
+        load_predictor,
+        load_project,
+        predict,
+        train,
+    )
 
-__all__ = ["compare", "convert", "evaluate", "evaluate_files", "load_project", "predict", "train"]
+__all__ = [
+    "compare",
+    "convert",
+    "evaluate",
+    "evaluate_files",
+    "load_predictor",
+    "load_project",
+    "predict",
+    "train",
+]
 
 try:
     __version__ = metadata.version("d2tune")

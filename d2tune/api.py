@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from d2tune.engine.result import TrainResult
     from d2tune.evaluation.comparison import RunComparison
     from d2tune.evaluation.summaries import EvaluationResult
-    from d2tune.runs.predict import PredictionResult, To
+    from d2tune.inference.predictors.base import Predictor
     from d2tune.loggers import Logger
     from d2tune.metrics.coco.results import Kind
+    from d2tune.runs.predict import PredictionResult, To
 
 
 PROJECT_KEYS = {
@@ -133,7 +134,7 @@ def evaluate(
     metrics: Sequence[Kind] = ("bbox", "segm", "boundary"),
     batch_size: int | None = None,
 ) -> EvaluationResult:
-    """Score a run on its validation part or on other data; see ``evaluation.evaluate``.
+    """Score a run on its validation part or on other data; see ``runs.evaluate``.
 
     Args:
         run: A run folder, or a project file, which stands for its latest run.
@@ -143,7 +144,7 @@ def evaluate(
         metrics: What to score.
         batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
     """
-    from d2tune.evaluation import evaluate as evaluation
+    from d2tune.runs import evaluate as evaluation
 
     return evaluation.evaluate(
         run_folder(run), data=data, weights=weights, out=out, kinds=metrics, batch_size=batch_size
@@ -158,8 +159,8 @@ def evaluate_files(
     metrics: Sequence[Kind] | None = None,
     labels: str | Path | None = None,
 ) -> EvaluationResult:
-    """Score any model's predictions from files; see ``evaluation.evaluate.evaluate_files``."""
-    from d2tune.evaluation import evaluate as evaluation
+    """Score any model's predictions from files; see ``evaluation.evaluate_files``."""
+    from d2tune.evaluation import evaluate_files as evaluation
 
     return evaluation.evaluate_files(predictions, ground_truth, out=out, kinds=metrics, labels=labels)
 
@@ -167,7 +168,7 @@ def evaluate_files(
 def compare(
     a: str | Path, b: str | Path, *, ground_truth: str | Path | None = None, out: str | Path | None = None
 ) -> RunComparison:
-    """Say whether B is better than A on the same images, by how much and how surely; see ``evaluation.compare``."""
+    """Say whether B is better than A on the same images, by how much and how surely; see ``runs.compare``."""
     from d2tune.runs import compare as comparison
 
     return comparison.compare(a, b, ground_truth=ground_truth, out=out)
@@ -184,7 +185,7 @@ def predict(
     tolerance_px: float = 1.0,
     force: bool = False,
 ) -> PredictionResult:
-    """Predict on images; see ``inference.predict``.
+    """Predict on images; see ``runs.predict``.
 
     Args:
         run: A run folder, or a project file, which stands for its latest run.
@@ -196,10 +197,10 @@ def predict(
         tolerance_px: How far the outlines in Labelme files may lie from those of the masks.
         force: Write Labelme files also where there are some already.
     """
-    from d2tune.inference import predict as inference
+    from d2tune.runs import predict as prediction
 
     folder = run_folder(run)
-    return inference.predict(
+    return prediction.predict(
         folder,
         source,
         out=out or folder / "predictions",
@@ -209,6 +210,25 @@ def predict(
         tolerance_px=tolerance_px,
         force=force,
     )
+
+
+def load_predictor(run: str | Path, *, weights: str = "best") -> Predictor[Any, Any]:
+    """The predictor of a finished run, for images in memory.
+
+    ``predictor(image)`` gives `Detections`, a `LabelMap` or a `PanopticMap`, as the task of the run is, and
+    ``predictor.batch(images)`` a list of them; see `inference.results`. Images are files, or arrays ``(H, W, 3)`` uint8
+    in RGB.
+
+    Args:
+        run: A run folder, or a project file, which stands for its latest run.
+        weights: ``best``, ``final`` or a checkpoint file.
+
+    Raises:
+        RunError: There is no such run, or it has no such weights.
+    """
+    from d2tune.runs import load
+
+    return load.load_predictor(run_folder(run), weights=weights)
 
 
 def convert(source: str | Path, **options: Any) -> list[ConvertResult]:

@@ -11,8 +11,7 @@ from d2tune.errors import ProjectError
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
-    from d2tune.evaluation.evaluate import EvaluationResult
-    from d2tune.evaluation.map_files import MapsResult
+    from d2tune.evaluation.summaries import EvaluationResult
 
 
 def add(commands: Commands) -> None:
@@ -61,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     )
 
 
-def print_evaluation(result: EvaluationResult | MapsResult) -> int:
+def print_evaluation(result: EvaluationResult) -> int:
     """Print the table of an evaluation and its sentence; returns the exit status."""
     print(result.table)
     print(f"\n{result.sentence}")

@@ -23,9 +23,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--min-score", type=float, help="lowest score of an instance (default: 0.5)")
     parser.add_argument(
         "--to",
-        choices=["auto", "coco", "labelme", "csv"],
-        help="what is written: COCO, label maps or segments, by the task (auto); Labelme files; or the CSV of a "
-        "competition",
+        choices=["auto", "coco", "label_maps", "coco_panoptic", "labelme", "csv"],
+        help="what is written: COCO, label maps or COCO panoptic, as the task is (auto); Labelme files; or the CSV of "
+        "a competition",
     )
     parser.add_argument(
         "--tolerance-px",

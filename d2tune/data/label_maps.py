@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,8 +26,6 @@ from d2tune.files import cache_folder, write_bytes, write_json
 
 _VERSION = 1
 """Counts up when the same dataset is painted differently than before."""
-
-Task = Literal["semantic", "panoptic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def _whole(image: Image, category_id: int) -> Instance:
     return Instance(0, image.id, category_id, rle, box, float(image.width_px * image.height_px), shapes=(-1,))
 
 
-def label_files(dataset: Dataset, *, task: Task) -> LabelFiles:
+def label_files(dataset: Dataset, *, with_segments: bool = False) -> LabelFiles:
     """Paint the label images of a dataset, later shapes on earlier ones, or find those painted before.
 
     They are kept in the user's cache under a hash of everything they depend on, so that a change of an annotation
@@ -99,22 +97,23 @@ def label_files(dataset: Dataset, *, task: Task) -> LabelFiles:
 
     Args:
         dataset: What to paint, with its background.
-        task: ``semantic`` or ``panoptic``.
+        with_segments: Whether objects are kept apart, for panoptic tasks.
 
     Raises:
         DataError: There are more than 255 classes.
     """
-    folder = cache_folder() / "labels" / f"{task}-{_content_hash(dataset)[:24]}"
+    kind = "panoptic" if with_segments else "semantic"
+    folder = cache_folder() / "labels" / f"{kind}-{_content_hash(dataset)[:24]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".painting-", dir=folder.parent) as scratch:
             # a folder of its own, which has the usual permissions
             painted = Path(scratch) / "labels"
             painted.mkdir()
-            _paint_all(dataset, painted, task)
+            _paint_all(dataset, painted, with_segments=with_segments)
             _move(painted, folder)
     semantic = _places(dataset, folder / "semantic")
-    if task == "semantic":
+    if not with_segments:
         return LabelFiles(folder, semantic)
     infos = [row["segments_info"] for row in json.loads((folder / "panoptic.json").read_bytes())["annotations"]]
     return LabelFiles(
@@ -160,7 +159,7 @@ def _places(dataset: Dataset, folder: Path) -> tuple[Path, ...]:
     return tuple(places[image.id] for image in dataset.images)
 
 
-def _paint_all(dataset: Dataset, folder: Path, task: Task) -> None:
+def _paint_all(dataset: Dataset, folder: Path, *, with_segments: bool) -> None:
     drawn = dataset.by_image()
     rows = []
     semantic, separated, segments = (_places(dataset, folder / name) for name in ("semantic", "separated", "panoptic"))
@@ -169,14 +168,14 @@ def _paint_all(dataset: Dataset, folder: Path, task: Task) -> None:
         instances = drawn[image.id]
         top = paint(instances, width_px=image.width_px, height_px=image.height_px)
         write_bytes(semantic[number], encode_png(semantic_map(dataset, instances, top)))
-        if task == "semantic":
+        if not with_segments:
             continue
         ids, infos = panoptic.panoptic_map(dataset, instances, top)
         write_bytes(separated[number], encode_png(separated_map(dataset, instances, top)))
         write_bytes(segments[number], encode_png(panoptic.to_colors(ids)))
         name = segments[number].relative_to(folder / "panoptic").as_posix()
         rows.append({"image_id": image.id, "file_name": name, "segments_info": infos})
-    if task == "panoptic":
+    if with_segments:
         write_json(folder / "panoptic.json", panoptic_table(dataset, rows))
 
 

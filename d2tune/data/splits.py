@@ -56,7 +56,7 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
     refuse_shared_images(project)
     restore = restore_dir or data.root / ".restored"
     labels = project.class_names or None
-    background = None if project.task == "instance" else data.background
+    background = data.background
     train = with_background(read_split(project, data.train, labels=labels, restore_dir=restore), background)
     labels = train.class_names
     if isinstance(data.val, float):
@@ -86,7 +86,7 @@ def read_split(project: Project, part: str, *, labels: tuple[str, ...] | None, r
     if notable:
         logger.warning("%s:\n%s", source, findings_table(notable))
     dataset.raise_on_errors()
-    if project.task != "instance" and data.background is None:
+    if project.has_label_maps and data.background is None:
         dataset = _with_labels(dataset, skip_bad=data.skip_bad)
     if not dataset.images:
         raise DataError("no images", file=source, expected="images with annotations beside them")
@@ -214,7 +214,7 @@ def _check(project: Project, train: Dataset) -> None:
         )
     counts, background = train.counts(), project.data.background
     present = [name for name, count in counts.items() if count or name == background]
-    if project.task == "semantic" and len(present) == 1:
+    if project.is_by_pixel and len(present) == 1:
         raise DataError(
             "all labeled pixels of the training part are of one class, so there is nothing to tell apart",
             file=source,
@@ -223,7 +223,7 @@ def _check(project: Project, train: Dataset) -> None:
             hint="Name the class of the pixels that no shape covers with data.background, or label other classes.",
         )
     undrawn = [name for name in counts if name not in present]
-    if undrawn and project.task == "panoptic":
+    if undrawn and project.needs_every_class:
         where = "things" if undrawn[0] in project.things else "stuff"
         raise DataError(
             f"nobody drew a {undrawn[0]} in the training part",

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader
 
 from d2tune.data.batches import TrainingBatches
 from d2tune.data.mapper import CACHE_BYTES
-from d2tune.data.training import training_samples
 from d2tune.engine.hooks.feed_loggers import FeedLoggers
 from d2tune.engine.hooks.keep_best import EvaluateAndKeepBest
 from d2tune.engine.hooks.progress import PrintProgress
@@ -35,6 +34,7 @@ from d2tune.loggers.tensorboard import TensorBoard
 from d2tune.loggers.wandb import Wandb
 from d2tune.project import Project
 from d2tune.run_folder import RunFolder
+from d2tune.tasks import task_of
 
 Samples = torch.utils.data.Dataset[dict[str, Any]]
 
@@ -58,7 +58,8 @@ class Extensions:
 def training_split(plan: TrainingPlan) -> Samples:
     """The samples of the training split."""
     cache_bytes = CACHE_BYTES // max(1, _workers(plan))
-    return training_samples(plan.splits.train, plan.cfg, plan.project, cache_bytes=cache_bytes)
+    task, train = task_of(plan.project), plan.splits.train
+    return task.training_samples(train, task.label_files(train), plan.cfg, plan.project, cache_bytes=cache_bytes)
 
 
 def training_batches(plan: TrainingPlan, *, start: int) -> TrainingBatches:

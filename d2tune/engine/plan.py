@@ -16,7 +16,7 @@ from d2tune.data.image_reader import ImageReader, raster_options
 from d2tune.data.label_maps import LabelFiles, read_labels
 from d2tune.data.splits import Splits, load_splits
 from d2tune.data.statistics import channel_statistics, class_pixels
-from d2tune.data.training import labels_of, layout_of
+from d2tune.data.training import layout_of
 from d2tune.errors import DataError, ProjectError
 from d2tune.modeling import weights
 from d2tune.modeling.build import ChosenWeights, choose_weights
@@ -25,6 +25,7 @@ from d2tune.modeling.device import Precision, choose_device, choose_precision
 from d2tune.modeling.weights import StateDict
 from d2tune.project import LoadedProject, Project
 from d2tune.run_folder import RunFolder
+from d2tune.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class TrainingPlan:
         splits: What it trains on and what it is evaluated on.
         train_sha256: Hash of the content of the training split.
         val_sha256: Hash of the content of the validation split.
-        class_pixels: Of a semantic task.
+        class_pixels: Where the task measures them.
         chosen: What the model starts from; each process reads the file itself.
         rgb_resnet: Whether the pretrained weights are those of torchvision's or timm's ResNet.
         cfg: Detectron2's config.
@@ -149,7 +150,8 @@ def _facts(project: Project, splits: Splits, *, pretrained: bool) -> tuple[DataF
     train, val = splits.train, splits.val
     preset = preset_config(project.model.preset)
     layout = layout_of(preset)
-    train_labels, val_labels = labels_of(train, project), labels_of(val, project)
+    task = task_of(project)
+    train_labels, val_labels = task.label_files(train), task.label_files(val)
     facts: dict[str, Any] = {
         "class_names": tuple(category.name for category in train.categories),
         "thing_names": tuple(category.name for category in train.categories if category.isthing),
@@ -160,7 +162,7 @@ def _facts(project: Project, splits: Splits, *, pretrained: bool) -> tuple[DataF
         "val_name": register(val, project=project.name, part="val", labels=val_labels, layout=layout),
     }
     class_pixels = None
-    if project.task == "semantic" and train_labels is not None and val_labels is not None:
+    if task.measures_pixels and train_labels is not None and val_labels is not None:
         class_pixels = ClassPixels(*(_count_pixels(one, len(train.categories)) for one in (train_labels, val_labels)))
         facts["class_pixels"] = class_pixels.train
     raster = raster_options(project)

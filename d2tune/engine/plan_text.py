@@ -13,8 +13,9 @@ from d2tune.engine.plan import TrainingPlan
 from d2tune.hardware import usable_cores
 from d2tune.modeling.config import is_bridge
 from d2tune.modeling.weights import LoadReport
-from d2tune.project import LoadedProject
+from d2tune.project import Project
 from d2tune.report.tables import format_table
+from d2tune.tasks import task_of
 
 
 def plan_text(plan: TrainingPlan, *, folder: Path, report: LoadReport | None, cost: Cost | None, start: int) -> str:
@@ -32,7 +33,7 @@ def plan_text(plan: TrainingPlan, *, folder: Path, report: LoadReport | None, co
     rows = [
         ("project", f"{plan.project.name} ({loaded.file}{profile})"),
         ("data", _data_line(plan)),
-        ("model", _model_line(loaded, cfg)),
+        ("model", _model_line(plan.project, cfg)),
         ("weights", plan.chosen.line),
         ("device", _device_line(plan)),
         ("schedule", _schedule_line(plan)),
@@ -70,18 +71,8 @@ def _estimate_line(cost: Cost, iterations: int) -> str:
 
 
 def _data_line(plan: TrainingPlan) -> str:
-    train, val = plan.splits.train, plan.splits.val
-    task = plan.project.task
-    sample = "; a rendered sample" if plan.splits.rendered else ""
-    if task == "semantic":
-        return f"{len(train.images)} training and {len(val.images)} validation images{sample}"
-    empty = sum(not instances for instances in train.by_image().values())
-    negatives = f", {empty} without any" if empty else ""
-    what = "instances" if task == "instance" else "objects and regions"
-    return (
-        f"{len(train.images)} training images with {len(train.instances)} {what}{negatives}; "
-        f"{len(val.images)} validation images with {len(val.instances)}{sample}"
-    )
+    described = task_of(plan.project).describe_data(plan.splits.train, plan.splits.val)
+    return described + ("; a rendered sample" if plan.splits.rendered else "")
 
 
 def _images_line(cfg: CfgNode) -> str:
@@ -95,29 +86,10 @@ def _images_line(cfg: CfgNode) -> str:
     return f"short side {low} to {high} px in training{taken}, {cfg.INPUT.MIN_SIZE_TEST} px in evaluation"
 
 
-def _model_line(project: LoadedProject, cfg: CfgNode) -> str:
-    backbone = f" on {cfg.MODEL.FEATURES.NAME}" if cfg.MODEL.FEATURES.NAME else ""
-    task = project.project.task
-    if is_bridge(cfg):
-        bridge = cfg.MODEL.BRIDGE
-        loss = " + ".join(f"{weight:g} {name}" for name, weight in bridge.LOSS)
-        on = f" on {bridge.ENCODER}" if bridge.ENCODER else ""
-        channels = len(cfg.MODEL.PIXEL_MEAN)
-        return (
-            f"{project.project.model.preset}{on}, {_counted(bridge.NUM_CLASSES)}, {channels} channel"
-            f"{'' if channels == 1 else 's'}, {loss}"
-        )
-    if task == "semantic":
-        return f"{project.project.model.preset}{backbone}, {_counted(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)}"
-    things = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if task == "panoptic":
-        stuff = len(project.project.stuff)
-        return f"{project.project.model.preset}{backbone}, {_counted(things)} of things and {stuff} of stuff"
-    return f"{project.project.model.preset}{backbone}, {_counted(things)}, {cfg.INPUT.MASK_FORMAT} masks"
-
-
-def _counted(classes: int) -> str:
-    return f"{classes} class{'' if classes == 1 else 'es'}"
+def _model_line(project: Project, cfg: CfgNode) -> str:
+    network = cfg.MODEL.BRIDGE.ENCODER if is_bridge(cfg) else cfg.MODEL.FEATURES.NAME
+    backbone = f" on {network}" if network else ""
+    return f"{project.model.preset}{backbone}, {task_of(project).describe_model(cfg, project)}"
 
 
 def _device_line(plan: TrainingPlan) -> str:
@@ -127,19 +99,9 @@ def _device_line(plan: TrainingPlan) -> str:
 
 
 def _counts_table(plan: TrainingPlan) -> str:
-    if plan.class_pixels is not None:
-        names = plan.splits.train.class_names
-        shares = zip(_shares(plan.class_pixels.train), _shares(plan.class_pixels.val), strict=True)
-        rows = [[name, f"{train:.1f} %", f"{val:.1f} %"] for name, (train, val) in zip(names, shares, strict=True)]
-        return format_table(rows, header=["class", "pixels in train", "in val"])
-    train, val = plan.splits.train.counts(), plan.splits.val.counts()
-    rows = [[name, str(train[name]), str(val.get(name, 0))] for name in train]
-    return format_table(rows, header=["class", "train", "val"])
-
-
-def _shares(pixels: tuple[int, ...]) -> list[float]:
-    """The share of each class in the labeled pixels, in percent."""
-    return [100 * count / max(1, sum(pixels)) for count in pixels]
+    pixels = None if plan.class_pixels is None else (plan.class_pixels.train, plan.class_pixels.val)
+    header, rows = task_of(plan.project).count_rows(plan.splits.train, plan.splits.val, pixels)
+    return format_table(rows, header=header)
 
 
 def _loud(line: str) -> str:

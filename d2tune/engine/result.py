@@ -6,11 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2tune.evaluation.evaluator import Metrics
-from d2tune.evaluation.map_metrics import MapMetrics
-from d2tune.evaluation.summaries import closing_sentence
-from d2tune.metrics.coco.summary import InstanceMetrics
+from d2tune.evaluation.summaries import Metrics, closing_sentence
 from d2tune.run_folder import RunFolder
+from d2tune.tasks import metrics_from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +35,7 @@ def read_result(folder: RunFolder) -> TrainResult:
     """The result of a run that has ended, from its folder."""
     record = folder.read_record()
     evaluation = json.loads(folder.evaluation.read_text(encoding="utf-8"))
-    kind: type[InstanceMetrics] | type[MapMetrics] = InstanceMetrics if evaluation["task"] == "instance" else MapMetrics
-    metrics = kind.from_json(evaluation)
+    metrics = metrics_from_json(evaluation)
     best_iteration = int(record["best"]["iteration"])
     sentence = closing_sentence(metrics, best_iteration=best_iteration, contact_sheet=folder.contact_sheet)
     return TrainResult(folder.path, metrics, best_iteration, float(record["durations"]["training_s"]), sentence)

@@ -15,10 +15,11 @@ from d2tune import files
 from d2tune.engine.hooks.base import Hook
 from d2tune.engine.hooks.weight_average import WeightAverage
 from d2tune.engine.plan import TrainingPlan
-from d2tune.evaluation.evaluator import Scoring, evaluator_of
+from d2tune.evaluation.evaluator import Scoring
 from d2tune.inference.loop import StageTimes
 from d2tune.modeling import checkpoint
 from d2tune.run_folder import RunFolder
+from d2tune.tasks import task_of
 
 
 class Validation(Hook):
@@ -38,7 +39,10 @@ class Validation(Hook):
         self._folder = folder
         self._model = model
         self._average = average
-        self._evaluator = evaluator_of(plan.splits.val, plan.cfg, plan.project)
+        self._task = task_of(plan.project)
+        val = plan.splits.val
+        self._evaluator = self._task.evaluator(val, plan.cfg, plan.project)
+        self._predictor = self._task.predictor(model, plan.cfg, plan.project, val.categories)
         self._predictions: Any = None
         self._times = StageTimes()
         self._times_of_best: StageTimes | None = None
@@ -51,7 +55,7 @@ class Validation(Hook):
         began = time.perf_counter()
         self._times = StageTimes()
         with self._weights():
-            self._predictions = self._evaluator.predict(self._model, times=self._times)
+            self._predictions = self._evaluator.predict(self._predictor, times=self._times)
         quick = self._evaluator.quick(self._predictions)
         storage = get_event_storage()
         for name, value in quick.scalars.items():
@@ -66,8 +70,7 @@ class Validation(Hook):
             state = checkpoint.plain_state(self._model)
         checkpoint.save(self._folder.best, {"model": state, "iteration": iteration})
         digest = self._evaluator.save(self._predictions, self._folder.path)
-        name = {"instance": "mask_ap", "semantic": "miou", "panoptic": "pq"}[self._plan.project.task]
-        best = {"iteration": iteration, name: value, "sha256": files.sha256_file(self._folder.best)}
+        best = {"iteration": iteration, self._task.main_metric: value, "sha256": files.sha256_file(self._folder.best)}
         self._folder.update_record({"best": best | {"predictions_sha256": digest}})
 
     def after_train(self) -> None:

@@ -15,7 +15,7 @@ from pycocotools import mask as mask_utils
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.annotations.model.types import Rle
 from d2tune.data.mapper import read_image
-from d2tune.inference.loop import CocoResult
+from d2tune.inference.results import CocoResult
 from d2tune.metrics.coco.summary import SHOWN_SCORE
 from d2tune.report.sheets.contact_sheet import Panel, write_contact_sheet
 

@@ -1,35 +1,34 @@
-"""What training and evaluation ask of a task: predict a part, score it fast or in full, keep and draw predictions."""
+"""Evaluating one split of the data: predict it, score it fast or completely, keep and draw the predictions."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-from detectron2.config import CfgNode
+from typing import Any, Generic, Protocol, TypeVar
 
 from d2tune.annotations.model.dataset import Dataset
-from d2tune.evaluation.map_metrics import MapMetrics
+from d2tune.data.image_reader import Pixels
+from d2tune.errors import DataError
+from d2tune.evaluation.comparison import ComparedSide
+from d2tune.evaluation.summaries import Metrics
 from d2tune.inference.loop import StageTimes
+from d2tune.inference.predictors.base import Predictor
 from d2tune.metrics.coco.results import KINDS, Kind
-from d2tune.metrics.coco.summary import InstanceMetrics
-from d2tune.project import Project
 
-Predictions = TypeVar("Predictions")
-"""A task's predictions on a split, as the task keeps them in memory."""
-
-Metrics = InstanceMetrics | MapMetrics
+Prediction = TypeVar("Prediction")
+"""The prediction on one image, as the evaluator of a task keeps it in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quick:
-    """The figures of an evaluation in training.
+    """The metrics of an evaluation in training.
 
     Attributes:
-        value: The one by which the best weights are chosen, higher is better; None where there is none.
-        line: All that fits on a line.
-        scalars: For the logs, by name.
+        value: The main metric, higher is better; None where it cannot be computed.
+        line: The most important values on one line.
+        scalars: All values by name, for the logs.
     """
 
     value: float | None
@@ -39,7 +38,7 @@ class Quick:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How an evaluation in full is done.
+    """How a complete evaluation is done.
 
     Attributes:
         split: Name of the data in the reason for a missing value.
@@ -53,41 +52,89 @@ class Scoring:
 
 
 class Outcome(Protocol):
-    """An evaluation in full."""
+    """A complete evaluation."""
 
     @property
     def metrics(self) -> Metrics: ...
 
     @property
     def headline(self) -> str:
-        """The figure that counts, by name: ``mask AP 56.1``."""
+        """The main metric with its name: ``mask AP 56.1``."""
 
     def write(self, folder: Path, *, bound: Mapping[str, Any], times: StageTimes | None) -> None:
-        """Write ``evaluation.json`` and ``plots``."""
+        """Write ``evaluation.json`` and ``plots``.
+
+        Args:
+            folder: Where they go.
+            bound: Hashes and names of what produced it.
+            times: Where the time went.
+        """
 
 
-class Evaluator(Protocol[Predictions]):
-    """Everything that depends on the task when a model is evaluated on one part of the data."""
+class Evaluator(ABC, Generic[Prediction]):
+    """Everything that depends on the task when a model is evaluated on one split of the data.
+
+    Args:
+        dataset: The split with its ground truth, its background painted.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
 
     def predict(
         self,
-        model: Any,
+        predictor: Predictor[Any, Any],
         *,
         times: StageTimes | None = None,
         batch_size: int | None = None,
         show_progress: bool | None = None,
-    ) -> Predictions:
-        """Run the model on the part."""
+    ) -> list[Prediction]:
+        """The predictions on the images of the split, in their order.
 
-    def quick(self, found: Predictions) -> Quick:
+        Args:
+            predictor: The predictor of the task.
+            times: Takes the time of each stage.
+            batch_size: Images, or windows, per forward pass.
+            show_progress: Whether to draw a progress bar; None draws one on a terminal.
+
+        Raises:
+            DataError: An image cannot be read.
+        """
+        predictions: list[Prediction] = []
+        for prediction in predictor.stream(
+            self._dataset.images,
+            convert=self._kept,
+            description="evaluating",
+            batch_size=batch_size,
+            show_progress=show_progress,
+            times=times,
+        ):
+            if isinstance(prediction, DataError):
+                raise prediction
+            predictions.append(prediction)
+        return predictions
+
+    @abstractmethod
+    def _kept(self, index: int, result: Any, pixels: Pixels | None) -> Prediction:
+        """What is kept in memory of the result on an image."""
+
+    @abstractmethod
+    def quick(self, predictions: Sequence[Prediction]) -> Quick:
         """Score without intervals and analysis."""
 
-    def evaluate(self, found: Predictions, scoring: Scoring) -> Outcome:
-        """Score with everything that takes its time."""
+    @abstractmethod
+    def evaluate(self, predictions: Sequence[Prediction], scoring: Scoring) -> Outcome:
+        """Score with intervals, analysis and everything else that takes time."""
 
-    def save(self, found: Predictions, folder: Path) -> str:
+    @abstractmethod
+    def side(self, predictions: Sequence[Prediction], *, name: str, truth_sha256: str) -> ComparedSide:
+        """The predictions as one side of a comparison; see `comparison`."""
+
+    @abstractmethod
+    def save(self, predictions: Sequence[Prediction], folder: Path) -> str:
         """Write the predictions into a folder, replacing earlier ones, and give their `digest`."""
 
+    @abstractmethod
     def digest(self, folder: Path) -> str:
         """The SHA-256 of the predictions in a folder.
 
@@ -95,29 +142,10 @@ class Evaluator(Protocol[Predictions]):
             OSError: They are not there.
         """
 
-    def load(self, folder: Path) -> Predictions:
+    @abstractmethod
+    def load(self, folder: Path) -> list[Prediction]:
         """Read what `save` wrote."""
 
-    def draw(self, path: Path, found: Predictions, *, title: str, subtitle: str) -> None:
+    @abstractmethod
+    def draw(self, path: Path, predictions: Sequence[Prediction], *, title: str, subtitle: str) -> None:
         """Draw ground truth beside prediction for up to 16 images into one PNG."""
-
-
-def evaluator_of(dataset: Dataset, cfg: CfgNode, project: Project) -> Evaluator[Any]:
-    """The evaluator of a project's task on one part of its data.
-
-    Args:
-        dataset: The part, with its ground truth.
-        cfg: The run's config.
-        project: Its task, and how its images are read.
-    """
-    if project.task == "instance":
-        from d2tune.evaluation.instance import InstanceEvaluator
-
-        return InstanceEvaluator(dataset, cfg)
-    if project.task == "semantic":
-        from d2tune.evaluation.semantic import SemanticEvaluator
-
-        return SemanticEvaluator(dataset, cfg, project)
-    from d2tune.evaluation.panoptic import PanopticEvaluator
-
-    return PanopticEvaluator(dataset, cfg)

@@ -1,4 +1,4 @@
-"""Evaluating an instance model: COCO's average precision of boxes and masks."""
+"""Evaluating instance predictions: COCO's average precision of boxes and masks."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
-
 from d2tune import files
 from d2tune.annotations.formats.coco import to_coco
 from d2tune.annotations.model.dataset import Dataset
+from d2tune.data.image_reader import Pixels
+from d2tune.evaluation.comparison import InstanceSide
 from d2tune.evaluation.contact_sheet import write_images
-from d2tune.evaluation.evaluator import Quick, Scoring
-from d2tune.evaluation.outcome import Outcome, evaluate_results, write_outcome
+from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
+from d2tune.evaluation.outcome import InstanceEvaluation, evaluate_results, write_outcome
+from d2tune.evaluation.result_files import kinds_of
 from d2tune.evaluation.summaries import short_line
-from d2tune.inference.loop import CocoResult, StageTimes, predict_dataset
+from d2tune.inference.loop import StageTimes
+from d2tune.inference.results import CocoResult, Detections
 from d2tune.metrics.coco.results import KIND_NAMES
 from d2tune.metrics.coco.scorer import score_coco
 from d2tune.metrics.coco.summary import InstanceMetrics, metrics_of
@@ -28,89 +30,85 @@ PREDICTIONS = "predictions.json"
 
 @dataclass(frozen=True, slots=True)
 class InstanceOutcome:
-    """An evaluation of instances in full."""
+    """A complete evaluation of instances."""
 
-    outcome: Outcome
+    evaluation: InstanceEvaluation
 
     @property
     def metrics(self) -> InstanceMetrics:
-        """The figures."""
-        return self.outcome.metrics
+        """The metrics."""
+        return self.evaluation.metrics
 
     @property
     def headline(self) -> str:
-        """The figure that counts, by name: ``mask AP 56.1``."""
+        """The main metric with its name: ``mask AP 56.1``."""
         main = self.metrics.main
         return f"{KIND_NAMES[main]} AP {self.metrics.metrics[main]['AP']}"
 
     def write(self, folder: Path, *, bound: Mapping[str, Any], times: StageTimes | None) -> None:
-        """Write ``evaluation.json`` and ``plots``."""
-        write_outcome(folder, self.outcome, bound=bound, times=times)
+        """Write ``evaluation.json`` and ``plots``; see `evaluator.Outcome`."""
+        write_outcome(folder, self.evaluation, bound=bound, times=times)
 
 
-class InstanceEvaluator:
-    """Evaluates instance models on one part of the data; see `tasks.Evaluator`.
+class InstanceEvaluator(Evaluator[list[CocoResult]]):
+    """Evaluates `Detections` on one split of the data; what it keeps of an image are rows in COCO's results format."""
 
-    Args:
-        dataset: The part.
-        cfg: The run's config.
-    """
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset)
+        self._category_ids = [category.id for category in dataset.categories if category.isthing]
 
-    def __init__(self, dataset: Dataset, cfg: CfgNode) -> None:
-        self._dataset = dataset
-        self._cfg = cfg
+    def _kept(self, index: int, result: Detections, pixels: Pixels | None) -> list[CocoResult]:
+        return result.to_coco(self._dataset.images[index].id, category_ids=self._category_ids)
 
-    def predict(
-        self,
-        model: Any,
-        *,
-        times: StageTimes | None = None,
-        batch_size: int | None = None,
-        show_progress: bool | None = None,
-    ) -> list[CocoResult]:
-        """What the model finds, in COCO's results format."""
-        return predict_dataset(
-            model, self._dataset, self._cfg, times=times, batch_size=batch_size, show_progress=show_progress
-        )
-
-    def quick(self, found: Sequence[CocoResult]) -> Quick:
+    def quick(self, predictions: Sequence[list[CocoResult]]) -> Quick:
         """Box and mask AP."""
-        metrics = metrics_of(score_coco(to_coco(self._dataset), found, kinds=("bbox", "segm")))
+        metrics = metrics_of(score_coco(to_coco(self._dataset), _rows(predictions), kinds=("bbox", "segm")))
         scalars = {
-            f"{kind}/{name}": one.value
-            for kind, figures in (("bbox", metrics.bbox), ("segm", metrics.segm))
-            for name, one in figures.items()
-            if one.value is not None
+            f"{kind}/{name}": metric.value
+            for kind, values in (("bbox", metrics.bbox), ("segm", metrics.segm))
+            for name, metric in values.items()
+            if metric.value is not None
         }
         of_classes = {row.name: row.metrics["segm"]["AP"].value for row in metrics.classes}
         scalars |= {f"segm/AP-{name}": value for name, value in of_classes.items() if value is not None}
         return Quick(metrics.segm["AP"].value, short_line(metrics), scalars)
 
-    def evaluate(self, found: Sequence[CocoResult], scoring: Scoring) -> InstanceOutcome:
-        """All figures with their intervals, and what is behind them."""
-        outcome = evaluate_results(
+    def evaluate(self, predictions: Sequence[list[CocoResult]], scoring: Scoring) -> InstanceOutcome:
+        """All metrics with their intervals, and their analysis."""
+        evaluation = evaluate_results(
             to_coco(self._dataset),
-            found,
+            _rows(predictions),
             kinds=scoring.kinds,
             split=scoring.split,
             times=scoring.times,
         )
-        return InstanceOutcome(outcome)
+        return InstanceOutcome(evaluation)
 
-    def save(self, found: Sequence[CocoResult], folder: Path) -> str:
+    def side(self, predictions: Sequence[list[CocoResult]], *, name: str, truth_sha256: str) -> InstanceSide:
+        """The rows beside the ground truth as a COCO instances dict."""
+        truth, rows = to_coco(self._dataset), _rows(predictions)
+        return InstanceSide(name, truth_sha256, truth, rows, kinds_of(truth, rows, Path(name)))
+
+    def save(self, predictions: Sequence[list[CocoResult]], folder: Path) -> str:
         """Write ``predictions.json``."""
-        files.write_json(folder / PREDICTIONS, found, indent=None)
+        files.write_json(folder / PREDICTIONS, _rows(predictions), indent=None)
         return self.digest(folder)
 
     def digest(self, folder: Path) -> str:
         """The SHA-256 of ``predictions.json``."""
         return files.sha256_file(folder / PREDICTIONS)
 
-    def load(self, folder: Path) -> list[CocoResult]:
+    def load(self, folder: Path) -> list[list[CocoResult]]:
         """Read ``predictions.json``."""
-        found: list[CocoResult] = json.loads((folder / PREDICTIONS).read_bytes())
-        return found
+        by_image: dict[int, list[CocoResult]] = {image.id: [] for image in self._dataset.images}
+        for row in json.loads((folder / PREDICTIONS).read_bytes()):
+            by_image[row["image_id"]].append(row)
+        return list(by_image.values())
 
-    def draw(self, path: Path, found: Sequence[CocoResult], *, title: str, subtitle: str) -> None:
-        """Instances on photos, ground truth beside prediction."""
-        write_images(path, self._dataset, found, title=title, subtitle=subtitle)
+    def draw(self, path: Path, predictions: Sequence[list[CocoResult]], *, title: str, subtitle: str) -> None:
+        """Instances on images, ground truth beside prediction."""
+        write_images(path, self._dataset, _rows(predictions), title=title, subtitle=subtitle)
+
+
+def _rows(predictions: Sequence[list[CocoResult]]) -> list[CocoResult]:
+    return [row for rows in predictions for row in rows]

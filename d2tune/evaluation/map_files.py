@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +16,19 @@ from tqdm import tqdm
 from d2tune import files
 from d2tune.annotations.io.images import walk_files
 from d2tune.errors import DataError
-from d2tune.evaluation.map_metrics import MapMetrics, map_metrics, map_sentence, write_map_outcome
+from d2tune.evaluation.map_metrics import MapMetrics, MapOutcome, map_sentence
 from d2tune.evaluation.panoptic_files import PanopticFile, read_panoptic, score_panoptic_files
+from d2tune.evaluation.panoptic_metrics import panoptic_metrics
+from d2tune.evaluation.semantic_metrics import semantic_metrics
+from d2tune.evaluation.summaries import EvaluationResult
 from d2tune.inference.loop import StageTimes
-from d2tune.metrics.panoptic import PanopticScorer
 from d2tune.metrics.semantic import SemanticScorer
 from d2tune.run_folder import ensure_writable
 
 
-@dataclass(frozen=True, slots=True)
-class MapsResult:
-    """What an evaluation of label images or panoptic predictions made.
-
-    Attributes:
-        out: The folder with ``evaluation.json`` and ``plots``.
-        metrics: The figures.
-        sentence: The figure that counts.
-    """
-
-    out: Path
-    metrics: MapMetrics
-    sentence: str
-
-    @property
-    def table(self) -> str:
-        """A row for each class, and the figures with their intervals."""
-        return self.metrics.table
-
-
 def evaluate_semantic(
     predictions: Path, ground_truth: Path, *, class_names: Sequence[str], out: Path, device: str = "cpu"
-) -> MapsResult:
+) -> EvaluationResult:
     """Score a folder of label PNGs against another; files belong together by their names.
 
     Args:
@@ -89,10 +70,10 @@ def evaluate_semantic(
         "ground_truth": str(ground_truth.resolve()),
         "data_sha256": hashes[1].hexdigest(),
     }
-    return _outcome(out, scorer, bound, began)
+    return _written(out, semantic_metrics(scorer, intervals=True), bound, began)
 
 
-def evaluate_panoptic(predictions: Path, ground_truth: Path, *, out: Path, device: str = "cpu") -> MapsResult:
+def evaluate_panoptic(predictions: Path, ground_truth: Path, *, out: Path, device: str = "cpu") -> EvaluationResult:
     """Score a COCO panoptic file against another.
 
     Args:
@@ -114,14 +95,13 @@ def evaluate_panoptic(predictions: Path, ground_truth: Path, *, out: Path, devic
         "ground_truth": str(ground_truth.resolve()),
         "data_sha256": _panoptic_hash(truth),
     }
-    return _outcome(out, scorer, bound, began)
+    return _written(out, panoptic_metrics(scorer, intervals=True), bound, began)
 
 
-def _outcome(out: Path, scorer: SemanticScorer | PanopticScorer, bound: dict[str, Any], began: float) -> MapsResult:
-    metrics = map_metrics(scorer, intervals=True)
+def _written(out: Path, metrics: MapMetrics, bound: dict[str, Any], began: float) -> EvaluationResult:
     spent_s = time.perf_counter() - began
-    write_map_outcome(out, metrics, bound=bound, times=StageTimes(score_s=spent_s, total_s=spent_s))
-    return MapsResult(out, metrics, map_sentence(metrics))
+    MapOutcome(metrics).write(out, bound=bound, times=StageTimes(score_s=spent_s, total_s=spent_s))
+    return EvaluationResult(out, metrics, map_sentence(metrics))
 
 
 def _add_hash(digest: Any, name: str, path: Path) -> None:

@@ -1,11 +1,12 @@
-"""What an evaluation of label images or panoptic predictions found out: figures with intervals, table and plots."""
+"""The metrics of label maps and panoptic predictions, with intervals: table, JSON and plots."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,188 +17,157 @@ from d2tune.inference.loop import StageTimes
 from d2tune.metrics import bootstrap
 from d2tune.metrics.coco.summary import REPLICATES
 from d2tune.metrics.metric import Metric, with_interval
-from d2tune.metrics.panoptic import PanopticScorer
-from d2tune.metrics.semantic import SemanticScorer
-from d2tune.report.plots import bar_plots, confusion_plot
+from d2tune.report.plots import bar_plots
 from d2tune.report.tables import format_table
 
-MapTask = Literal["semantic", "panoptic"]
 
-MAIN_METRIC: dict[MapTask, str] = {"semantic": "mIoU", "panoptic": "PQ"}
-"""The figure that counts, and by which the best weights are chosen."""
-
-
-@dataclass(frozen=True, slots=True)
-class MapMetrics:
-    """The figures of a set of label images or panoptic predictions.
+@dataclass(frozen=True)
+class MapMetrics(ABC):
+    """The metrics of a set of label maps or panoptic predictions.
 
     Attributes:
-        task: ``semantic`` or ``panoptic``.
         images: Images evaluated.
-        metrics: Those of `SemanticResult` or `PanopticResult`; and of data of a competition, by its name, the figure
+        metrics: Those of `SemanticResult` or `PanopticResult`; and of data of a competition, by its name, the metric
             that ranks there, times 100.
-        classes: What each class scored, with ``name`` and ``metrics``, in the order of the ids.
-        confusion: Of a semantic task, pixels ``(K, K + 1)`` as in `SemanticResult`.
+        classes: The results of each class, with ``name`` and ``metrics``, in the order of the ids.
         replicates: Draws behind the intervals; 0 where there are none.
     """
 
-    task: MapTask
+    task: ClassVar[str]
+    """Name of the task, as in evaluation.json."""
+    main_name: ClassVar[str]
+    """The metric by which the best weights are chosen."""
+    class_metric: ClassVar[str]
+    """The metric of a class that is plotted and logged."""
+
     images: int
     metrics: dict[str, Metric]
     classes: tuple[dict[str, Any], ...]
-    confusion: tuple[tuple[int, ...], ...] = ()
-    replicates: int = 0
+    replicates: int
 
     @property
     def main(self) -> Metric:
-        """The figure that counts: mIoU or PQ."""
-        return self.metrics[MAIN_METRIC[self.task]]
+        """The metric by which the best weights are chosen: mIoU or PQ."""
+        return self.metrics[self.main_name]
 
     @property
     def headline(self) -> str:
-        """The figure that counts, by name: ``mIoU 81.3``."""
-        return f"{MAIN_METRIC[self.task]} {self.main}"
+        """The main metric with its name: ``mIoU 81.3``."""
+        return f"{self.main_name} {self.main}"
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict with ``metrics.semantic.mIoU`` and so on, each ``{value, low, high, reason}``."""
         plain: dict[str, Any] = {
             "images": self.images,
-            "metrics": {self.task: {name: one.to_json() for name, one in self.metrics.items()}},
+            "metrics": {self.task: {name: metric.to_json() for name, metric in self.metrics.items()}},
             "classes": [
-                row | {"metrics": {name: one.to_json() for name, one in row["metrics"].items()}} for row in self.classes
+                row | {"metrics": {name: metric.to_json() for name, metric in row["metrics"].items()}}
+                for row in self.classes
             ],
         }
-        if self.task == "semantic":
-            plain["confusion"] = [list(row) for row in self.confusion]
-        return plain | {"replicates": self.replicates}
+        return plain | self._more_json() | {"replicates": self.replicates}
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> MapMetrics:
-        """What ``to_json`` wrote, with the ``task`` beside it."""
-        task: MapTask = plain["task"]
-        metrics = {name: Metric(**one) for name, one in plain["metrics"][task].items()}
+    def from_json(cls, plain: Mapping[str, Any]) -> Self:
+        """The metrics that ``to_json`` wrote."""
+        metrics = {name: Metric(**metric) for name, metric in plain["metrics"][cls.task].items()}
         classes = tuple(
-            row | {"metrics": {name: Metric(**one) for name, one in row["metrics"].items()}} for row in plain["classes"]
+            row | {"metrics": {name: Metric(**metric) for name, metric in row["metrics"].items()}}
+            for row in plain["classes"]
         )
-        confusion = tuple(tuple(row) for row in plain.get("confusion", ()))
-        return cls(task, plain["images"], metrics, classes, confusion, plain["replicates"])
+        return cls(plain["images"], metrics, classes, plain["replicates"], **cls._more_fields(plain))
 
     @property
     def table(self) -> str:
-        """A row for each class, and the figures with their intervals."""
-        header, rows = _semantic_rows(self.classes) if self.task == "semantic" else _panoptic_rows(self.classes)
-        figures = [[name, with_interval(one)] for name, one in self.metrics.items()]
-        span = f"value (95 % interval over {_counted(self.images)})" if self.replicates else "value"
-        return "\n".join([format_table(rows, header=header), "", format_table(figures, header=["figure", span])])
+        """A row for each class, and the metrics with their intervals."""
+        header, rows = self._class_rows()
+        values = [[name, with_interval(metric)] for name, metric in self.metrics.items()]
+        span = f"value (95 % interval over {counted_images(self.images)})" if self.replicates else "value"
+        return "\n".join([format_table(rows, header=header), "", format_table(values, header=["metric", span])])
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """All values by name, ``semantic/mIoU`` and ``semantic/IoU-road``, for the logs."""
+        overall = {
+            f"{self.task}/{name}": metric.value for name, metric in self.metrics.items() if metric.value is not None
+        }
+        of_classes = {row["name"]: row["metrics"][self.class_metric].value for row in self.classes}
+        prefix = f"{self.task}/{self.class_metric}"
+        return overall | {f"{prefix}-{name}": value for name, value in of_classes.items() if value is not None}
+
+    def bars(self) -> list[bar_plots.Bar]:
+        """A bar for the plotted metric of each class."""
+        plotted = [(row["name"], row["metrics"][self.class_metric]) for row in self.classes]
+        return [bar_plots.Bar(name, metric.value, reason=metric.reason) for name, metric in plotted]
+
+    @abstractmethod
+    def short_line(self) -> str:
+        """The most important values on one line."""
+
+    @abstractmethod
+    def answer(self, images: str) -> str:
+        """What the model gets right on ``images`` ("13 validation images"), for a person who knows no metric."""
+
+    @abstractmethod
+    def write_plots(self, folder: Path) -> None:
+        """Write the plots, a PNG each."""
+
+    @abstractmethod
+    def _class_rows(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of the table of classes."""
+
+    def _more_json(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def _more_fields(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
 
 
-def map_metrics(scorer: SemanticScorer | PanopticScorer, *, intervals: bool) -> MapMetrics:
-    """The figures of everything a scorer was given.
+@dataclass(frozen=True, slots=True)
+class MapOutcome:
+    """A complete evaluation of label maps or panoptic predictions."""
 
-    Args:
-        scorer: With its images added.
-        intervals: Whether each figure gets its 95 % bootstrap interval over the images.
-    """
-    result = scorer.result()
-    metrics = _spanned(result.metrics, scorer.resample, scorer.images) if intervals else result.metrics
-    rows = []
-    for row in result.classes:
-        plain = {name: getattr(row, name) for name in row.__dataclass_fields__}
-        rows.append(plain)
-    confusion = getattr(result, "confusion", np.zeros((0, 0), np.int64)).tolist()
-    task: MapTask = "semantic" if isinstance(scorer, SemanticScorer) else "panoptic"
-    return MapMetrics(
-        task,
-        result.images,
-        metrics,
-        tuple(rows),
-        tuple(tuple(row) for row in confusion),
-        REPLICATES if intervals else 0,
-    )
+    metrics: MapMetrics
 
+    @property
+    def headline(self) -> str:
+        """The main metric with its name: ``mIoU 81.3``."""
+        return self.metrics.headline
 
-def write_map_outcome(
-    folder: Path, metrics: MapMetrics, *, bound: Mapping[str, Any], times: StageTimes | None = None
-) -> None:
-    """Write ``evaluation.json`` and, for label images, the folder ``plots``.
-
-    Args:
-        folder: Where they go.
-        metrics: What is written.
-        bound: Hashes and names of what produced it.
-        times: Where the time went.
-    """
-    content = {"schema": SCHEMA, "task": metrics.task, **bound, **metrics.to_json()}
-    content["times"] = None if times is None else times.to_json()
-    files.write_json(folder / "evaluation.json", content)
-    if metrics.task == "semantic":
-        _plot_semantic(folder / "plots", metrics)
-    else:
-        _plot_panoptic(folder / "plots", metrics)
+    def write(self, folder: Path, *, bound: Mapping[str, Any], times: StageTimes | None) -> None:
+        """Write ``evaluation.json`` and ``plots``; see `evaluator.Outcome`."""
+        metrics = self.metrics
+        content = {"schema": SCHEMA, "task": metrics.task, **bound, **metrics.to_json()}
+        content["times"] = None if times is None else times.to_json()
+        files.write_json(folder / "evaluation.json", content)
+        metrics.write_plots(folder / "plots")
 
 
 def map_sentence(metrics: MapMetrics) -> str:
-    """The figure that counts, on how many images, in a sentence."""
-    name, one = MAIN_METRIC[metrics.task], metrics.main
-    on = _counted(metrics.images)
-    if one.value is None:
-        return f"No {name} can be computed on {on}: {one.reason}."
-    return f"{name} on {on}: {with_interval(one)}."
+    """The main metric and the number of images, in a sentence."""
+    images = counted_images(metrics.images)
+    if metrics.main.value is None:
+        return f"No {metrics.main_name} can be computed on {images}: {metrics.main.reason}."
+    return f"{metrics.main_name} on {images}: {with_interval(metrics.main)}."
 
 
-def _counted(images: int) -> str:
+def counted_images(images: int) -> str:
+    """``1 image`` or ``13 images``."""
     return f"{images} image{'' if images == 1 else 's'}"
 
 
-def _spanned(
+def plain_rows(classes: Any) -> tuple[dict[str, Any], ...]:
+    """The rows of a scorer's result, each a dict."""
+    return tuple({name: getattr(row, name) for name in row.__dataclass_fields__} for row in classes)
+
+
+def with_spans(
     metrics: dict[str, Metric], resample: Callable[[Any], dict[str, NDArray[np.float64]]], images: int
 ) -> dict[str, Metric]:
-    """The figures with their intervals."""
+    """The metrics with their 95 % bootstrap intervals over the images."""
     spans = bootstrap.intervals(resample, images, replicates=REPLICATES)
     return {
-        name: one if one.value is None else replace(one, low=spans[name].low, high=spans[name].high)
-        for name, one in metrics.items()
+        name: metric if metric.value is None else replace(metric, low=spans[name].low, high=spans[name].high)
+        for name, metric in metrics.items()
     }
-
-
-def _semantic_rows(classes: tuple[dict[str, Any], ...]) -> tuple[list[str], list[list[str]]]:
-    header = ["class", "pixels", *classes[0]["metrics"]]
-    return header, [[row["name"], str(row["pixels"]), *map(str, row["metrics"].values())] for row in classes]
-
-
-def _panoptic_rows(classes: tuple[dict[str, Any], ...]) -> tuple[list[str], list[list[str]]]:
-    header = ["class", "kind", "right", "false", "missed", "PQ", "SQ", "RQ"]
-    rows = [
-        [row["name"], "thing" if row["isthing"] else "stuff", str(row["tp"]), str(row["fp"]), str(row["fn"])]
-        + [str(row["metrics"][name]) for name in ("PQ", "SQ", "RQ")]
-        for row in classes
-        if row["tp"] + row["fp"] + row["fn"]
-    ]
-    return header, rows
-
-
-def _bars(metrics: MapMetrics, figure: str) -> list[bar_plots.Bar]:
-    return [
-        bar_plots.Bar(row["name"], row["metrics"][figure].value, reason=row["metrics"][figure].reason)
-        for row in metrics.classes
-    ]
-
-
-def _plot_semantic(folder: Path, metrics: MapMetrics) -> None:
-    subtitle = _counted(metrics.images)
-    bars = _bars(metrics, "IoU")
-    bar_plots.write_class_figure(folder / "class_iou.png", bars, mean=metrics.main.value, subtitle=subtitle)
-    counts = np.array(metrics.confusion, dtype=np.int64)
-    square = np.vstack([counts, np.zeros((1, counts.shape[1]), np.int64)])
-    names = [row["name"] for row in metrics.classes]
-    confusion_plot.write_confusion(folder / "confusion.png", square, names, subtitle=f"pixels of {subtitle}")
-
-
-def _plot_panoptic(folder: Path, metrics: MapMetrics) -> None:
-    subtitle = _counted(metrics.images)
-    bars = [bar for bar in _bars(metrics, "PQ") if bar.value is not None]
-    if not bars:
-        return
-    bar_plots.write_class_figure(
-        folder / "class_pq.png", bars, mean=metrics.main.value, subtitle=subtitle, figure_name="PQ"
-    )

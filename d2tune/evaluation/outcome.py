@@ -26,7 +26,7 @@ SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class InstanceEvaluation:
     """Everything an evaluation of instances found out.
 
     Attributes:
@@ -47,7 +47,7 @@ def evaluate_results(
     kinds: Sequence[Kind],
     split: str = "the data",
     times: StageTimes | None = None,
-) -> Outcome:
+) -> InstanceEvaluation:
     """Score, look behind the figures, and say how certain they are.
 
     Args:
@@ -71,7 +71,7 @@ def evaluate_results(
         spent_s = time.perf_counter() - began
         times.score_s += spent_s
         times.total_s += spent_s
-    return Outcome(metrics, analysis, result)
+    return InstanceEvaluation(metrics, analysis, result)
 
 
 def _known(kinds: Sequence[str]) -> tuple[Kind, ...]:
@@ -84,7 +84,9 @@ def _known(kinds: Sequence[str]) -> tuple[Kind, ...]:
     return tuple(kind for kind in KINDS if kind in wanted or (kind == "segm" and "boundary" in wanted))
 
 
-def write_outcome(folder: Path, outcome: Outcome, *, bound: Mapping[str, Any], times: StageTimes | None) -> None:
+def write_outcome(
+    folder: Path, outcome: InstanceEvaluation, *, bound: Mapping[str, Any], times: StageTimes | None
+) -> None:
     """Write ``evaluation.json`` and the folder ``plots``.
 
     Args:
@@ -106,7 +108,7 @@ def write_outcome(folder: Path, outcome: Outcome, *, bound: Mapping[str, Any], t
     write_plots(folder / "plots", outcome)
 
 
-def write_plots(folder: Path, outcome: Outcome) -> None:
+def write_plots(folder: Path, outcome: InstanceEvaluation) -> None:
     """Draw precision and recall, confusion, calibration, error types and sizes, a PNG each."""
     metrics, analysis = outcome.metrics, outcome.analysis
     kind = analysis.kind
@@ -148,7 +150,7 @@ def write_plots(folder: Path, outcome: Outcome) -> None:
     ]
     if sizes:
         name = f"{KIND_NAMES[kind]} AP"
-        bar_plots.write_size_ap(folder / "sizes.png", sizes, figure_name=name, subtitle=subtitle)
+        bar_plots.write_size_ap(folder / "sizes.png", sizes, metric_name=name, subtitle=subtitle)
 
 
 def _point(point: Any) -> curve_plots.OperatingPoint | None:

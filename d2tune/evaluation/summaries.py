@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import singledispatch
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from d2tune.evaluation.map_metrics import MapMetrics
 from d2tune.metrics.coco.results import KIND_NAMES
 from d2tune.metrics.coco.summary import ClassScores, InstanceMetrics
 from d2tune.metrics.metric import with_interval
 from d2tune.report.tables import format_table
+
+Metrics = InstanceMetrics | MapMetrics
 
 
 def metrics_table(metrics: InstanceMetrics) -> str:
@@ -66,44 +72,68 @@ def short_line(metrics: InstanceMetrics) -> str:
     return f"box AP {metrics.bbox['AP']}  mask AP {segm['AP']} (AP50 {segm['AP50']}; {sizes})"
 
 
-def metrics_text(metrics: InstanceMetrics | MapMetrics) -> str:
-    """A row for each class, and the figures with their intervals, of any task."""
-    return metrics.table if isinstance(metrics, MapMetrics) else metrics_table(metrics)
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """The result of an evaluation.
+
+    Attributes:
+        out: The folder with ``evaluation.json``, ``plots``, and for a run its predictions and ``contact_sheet.png``.
+        metrics: The metrics: `InstanceMetrics`, or `MapMetrics` of label maps and panoptic predictions.
+        sentence: The result in one sentence.
+    """
+
+    out: Path
+    metrics: Metrics
+    sentence: str
+
+    @property
+    def table(self) -> str:
+        """A row for each class, and the metrics with their intervals."""
+        return metrics_text(self.metrics)
+
+
+@singledispatch
+def metrics_text(metrics: Any) -> str:
+    """A row for each class, and the metrics with their intervals, of any task."""
+    raise TypeError(f"no table for {type(metrics).__name__}")
+
+
+metrics_text.register(InstanceMetrics, metrics_table)
+metrics_text.register(MapMetrics, attrgetter("table"))
 
 
 def closing_sentence(
-    metrics: InstanceMetrics | MapMetrics,
+    metrics: Metrics,
     *,
     best_iteration: int | None,
     contact_sheet: Path | None,
     kind: str = "validation",
 ) -> str:
-    """One sentence a person who knows no metric can use, with the figures for those who do."""
+    """One sentence for a person who knows no metric, with the metrics for those who do."""
     images = f"{metrics.images} {kind} image".replace("  ", " ") + ("" if metrics.images == 1 else "s")
-    if isinstance(metrics, MapMetrics):
-        sentence = _map_sentence(metrics, images, best_iteration)
-    else:
-        sentence = _instance_sentence(metrics, images, best_iteration)
-    return sentence + (f"; look at {contact_sheet}." if contact_sheet is not None else ".")
+    return _sentence(metrics, images, best_iteration) + (
+        f"; look at {contact_sheet}." if contact_sheet is not None else "."
+    )
 
 
+@singledispatch
+def _sentence(metrics: Any, images: str, best_iteration: int | None) -> str:
+    raise TypeError(f"no sentence for {type(metrics).__name__}")
+
+
+@_sentence.register
 def _map_sentence(metrics: MapMetrics, images: str, best_iteration: int | None) -> str:
     main = metrics.main
-    name = metrics.headline.split()[0]
     if main.value is None:
-        return f"No {name} can be computed on the {images}: {main.reason}"
+        return f"No {metrics.main_name} can be computed on the {images}: {main.reason}"
     span = "" if main.low is None else f", 95 % interval {main.low:.1f} to {main.high:.1f}"
-    figures = [f"{metrics.headline}{span}"]
+    values = [f"{metrics.headline}{span}"]
     if best_iteration is not None:
-        figures.append(f"best at iteration {best_iteration}")
-    if metrics.task == "semantic":
-        return f"On {images} the model labels {metrics.metrics['pACC']} % of the pixels right ({'; '.join(figures)})"
-    right, false, missed = (sum(row[count] for row in metrics.classes) for count in ("tp", "fp", "fn"))
-    alarms = f"{false} false alarm{'' if false == 1 else 's'}"
-    found = f"{right} of {right + missed} objects and regions"
-    return f"On {images} the model finds {found} with {alarms} ({'; '.join(figures)})"
+        values.append(f"best at iteration {best_iteration}")
+    return f"{metrics.answer(images)} ({'; '.join(values)})"
 
 
+@_sentence.register
 def _instance_sentence(metrics: InstanceMetrics, images: str, best_iteration: int | None) -> str:
     instances = sum(row.instances for row in metrics.classes)
     found = sum(row.detected for row in metrics.classes)
@@ -115,9 +145,9 @@ def _instance_sentence(metrics: InstanceMetrics, images: str, best_iteration: in
         return f"No {KIND_NAMES[metrics.main]} AP can be computed on the {images}: {main.reason}"
     alarms = f"{false} false alarm{'' if false == 1 else 's'}"
     span = "" if main.low is None else f", 95 % interval {main.low:.1f} to {main.high:.1f}"
-    figures = [f"{KIND_NAMES[metrics.main]} AP {main}{span}"]
+    values = [f"{KIND_NAMES[metrics.main]} AP {main}{span}"]
     if metrics.main != "bbox" and "bbox" in metrics.metrics:
-        figures.append(f"box AP {metrics.bbox['AP']}")
+        values.append(f"box AP {metrics.bbox['AP']}")
     if best_iteration is not None:
-        figures.append(f"best at iteration {best_iteration}")
-    return f"On {images} the model finds {found} of {instances} {what} with {alarms} ({'; '.join(figures)})"
+        values.append(f"best at iteration {best_iteration}")
+    return f"On {images} the model finds {found} of {instances} {what} with {alarms} ({'; '.join(values)})"

@@ -221,7 +221,7 @@ def _run(model: SemanticModel, samples: list[dict[str, Any]], *, classes: int, a
     """Probabilities ``(K, h, w)`` of each sample, float32, on the model's device and nobody else's."""
     if not samples:
         return []
-    with inference_mode(model) if isinstance(model, nn.Module) else torch.no_grad():
+    with inference_mode(model), torch.no_grad():
         planes = [output["sem_seg"] for output in model(samples)]
         for plane, sample in zip(planes, samples, strict=True):
             expected = (classes, sample["height"], sample["width"])

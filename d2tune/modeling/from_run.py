@@ -15,7 +15,7 @@ from d2tune.modeling import checkpoint
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import read_config
 from d2tune.modeling.device import choose_device, choose_precision, speed_up
-from d2tune.project import LoadedProject, load_project
+from d2tune.project import LoadedProject, Project, load_project
 from d2tune.run_folder import RunFolder
 
 
@@ -40,6 +40,11 @@ class LoadedRun:
     model: nn.Module
     weights: Path
     weights_sha256: str
+
+    @property
+    def project(self) -> Project:
+        """The typed project."""
+        return self.loaded.project
 
 
 def load_run(path: str | Path, *, weights: str = "best") -> LoadedRun:

@@ -329,6 +329,16 @@ class Project(Section):
         """Whether the task has a class for each pixel, so that its ground truth includes label maps."""
         return self.task != "instance"
 
+    @property
+    def is_by_pixel(self) -> bool:
+        """Whether the task has nothing but a class for each pixel, so that one class alone cannot be learned."""
+        return self.task == "semantic"
+
+    @property
+    def needs_every_class(self) -> bool:
+        """Whether each class must have annotations in the training split."""
+        return self.task == "panoptic"
+
     def to_yaml(self) -> str:
         """The project with every default written out; ``load_project`` reads it back to an equal object."""
         plain = self.model_dump(mode="json")

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from d2tune.annotations.model.dataset import Category
-from d2tune.evaluation.map_metrics import MapMetrics, map_metrics, map_sentence, write_map_outcome
+from d2tune.evaluation.map_metrics import MapMetrics, MapOutcome, map_sentence
+from d2tune.evaluation.panoptic_metrics import panoptic_metrics
+from d2tune.evaluation.semantic_metrics import semantic_metrics
 from d2tune.inference.loop import StageTimes
 from d2tune.metrics.metric import Metric
 from d2tune.metrics.panoptic import PanopticScorer
 from d2tune.metrics.semantic import SemanticScorer
+from d2tune.tasks import metrics_from_json
 
 CATEGORIES = (Category(1, "car"), Category(2, "tram"), Category(3, "road", False))
 
@@ -26,7 +29,7 @@ def semantic(*, intervals: bool = False, boundary: bool = False) -> MapMetrics:
     half = np.array([[0, 0, 0, 1], [0, 0, 0, 1], [1, 0, 0, 0]], np.uint8)
     scorer.add(half, truth, "1.png")
     scorer.add(truth, truth, "2.png")
-    return map_metrics(scorer, intervals=intervals)
+    return semantic_metrics(scorer, intervals=intervals)
 
 
 def panoptic(*, intervals: bool = False) -> MapMetrics:
@@ -37,7 +40,7 @@ def panoptic(*, intervals: bool = False) -> MapMetrics:
     kinds = {1: 1, 2: 1, 3: 3, 4: 1}
     rows = [[{"id": one, "category_id": kinds[one]} for one in np.unique(ids) if one] for ids in (found, truth)]
     scorer.add(found, rows[0], truth, rows[1], "1.png")
-    return map_metrics(scorer, intervals=intervals)
+    return panoptic_metrics(scorer, intervals=intervals)
 
 
 def test_figures_of_label_images_by_hand() -> None:
@@ -70,7 +73,7 @@ def test_tables_say_what_was_found() -> None:
     rows = {line.split()[0]: line.split()[1:] for line in lines if line.split()}
     assert rows["a"] == ["14", "87.5", "100.0", "93.3"] and rows["b"] == ["8", "75.0", "75.0", "85.7"]
     assert rows["c"] == ["0", "-", "-", "-"]
-    assert rows["mIoU"] == ["81.2"] and rows["figure"] == ["value"]
+    assert rows["mIoU"] == ["81.2"] and rows["metric"] == ["value"]
     table = panoptic().table
     rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.split()}
     assert rows["car"] == ["thing", "1", "1", "1", "33.3", "66.7", "50.0"]
@@ -83,9 +86,9 @@ def test_tables_say_what_was_found() -> None:
 @pytest.mark.parametrize("task", ["semantic", "panoptic"])
 def test_json_comes_back_as_it_was(tmp_path: Path, task: str, intervals: bool) -> None:
     metrics = semantic(intervals=intervals, boundary=True) if task == "semantic" else panoptic(intervals=intervals)
-    write_map_outcome(tmp_path, metrics, bound={"run": "r"}, times=StageTimes())
+    MapOutcome(metrics).write(tmp_path, bound={"run": "r"}, times=StageTimes())
     plain = json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
-    assert MapMetrics.from_json(plain) == metrics
+    assert metrics_from_json(plain) == metrics
     assert (plain["task"], plain["run"], plain["schema"]) == (task, "r", 2) and plain["times"] is not None
     plots = {path.name for path in (tmp_path / "plots").iterdir()}
     assert plots == ({"class_iou.png", "confusion.png"} if task == "semantic" else {"class_pq.png"})
@@ -95,7 +98,7 @@ def test_a_figure_of_a_competition_comes_back_too() -> None:
     metrics = semantic()
     metrics = replace(metrics, metrics=metrics.metrics | {"carvana": Metric(99.5, low=98.0, high=100.0)})
     plain = json.loads(json.dumps({"task": metrics.task} | metrics.to_json()))
-    assert MapMetrics.from_json(plain) == metrics and "99.5 (98.0 to 100.0)" in metrics.table
+    assert metrics_from_json(plain) == metrics and "99.5 (98.0 to 100.0)" in metrics.table
 
 
 def test_intervals_hold_the_figure() -> None:
@@ -110,16 +113,16 @@ def test_intervals_hold_the_figure() -> None:
 def test_nothing_to_score_gives_reasons_and_still_files(tmp_path: Path) -> None:
     scorer = SemanticScorer(("a", "b"))
     scorer.add(np.full((4, 4), 255, np.uint8), np.full((4, 4), 255, np.uint8), "1.png")
-    nothing = map_metrics(scorer, intervals=True)
+    nothing = semantic_metrics(scorer, intervals=True)
     empty = PanopticScorer(CATEGORIES)
     empty.add(np.zeros((4, 4), int), [], np.zeros((4, 4), int), [], "1.png")
-    for task, metrics in (("mIoU", nothing), ("PQ", map_metrics(empty, intervals=True))):
+    for task, metrics in (("mIoU", nothing), ("PQ", panoptic_metrics(empty, intervals=True))):
         assert metrics.main.value is None and metrics.main.reason
         assert map_sentence(metrics) == f"No {task} can be computed on 1 image: {metrics.main.reason}."
         assert f"- ({metrics.main.reason})" in metrics.table and metrics.headline == f"{task} -"
-        write_map_outcome(tmp_path / task, metrics, bound={})
+        MapOutcome(metrics).write(tmp_path / task, bound={}, times=None)
         plain = json.loads((tmp_path / task / "evaluation.json").read_text("utf-8"))
-        assert MapMetrics.from_json(plain) == metrics and plain["times"] is None
+        assert metrics_from_json(plain) == metrics and plain["times"] is None
 
 
 def test_the_sentence_names_figure_images_and_interval() -> None:

@@ -9,11 +9,11 @@ from d2tune.metrics.coco import scorer
 from d2tune.metrics.coco.results import KINDS
 from d2tune.metrics.coco.rows import CocoSet, read_coco
 from d2tune.metrics.coco.scorer import score_coco
-from tests.metrics.coco.drawn_sets import drawn_set
+from tests.metrics.coco.random_sets import random_set
 
 
 def test_ground_truth_and_results_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = drawn_set(2)
+    drawn = random_set(2)
     expected = score_coco(*drawn).kinds["segm"].metrics["AP"].value
     reads = []
 

@@ -22,9 +22,13 @@ from d2tune.annotations.convert import read_dataset
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.data.catalog import register
-from d2tune.data.mapper import EvaluationSamples
+from d2tune.data.image_reader import ImageReader
+from d2tune.errors import DataError
+from d2tune.evaluation.instance import InstanceEvaluator
 from d2tune.inference import loop
-from d2tune.inference.loop import StageTimes, predict_dataset, run
+from d2tune.inference.images import InputSize, PredictionSamples
+from d2tune.inference.loop import LOOKAHEAD, StageTimes, stream
+from d2tune.inference.predictors.instance import InstancePredictor, detections_of, forward_detections
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import DataFacts, project_config
 from d2tune.project import Data, Model, Project
@@ -53,6 +57,27 @@ def model_and_config() -> tuple[nn.Module, CfgNode]:
     return model.eval(), cfg
 
 
+def predict_dataset(model: Any, photos: Dataset, cfg: CfgNode, **options: Any) -> list[dict[str, Any]]:
+    predictor = InstancePredictor(model, cfg, class_names=["balloon"], reader=ImageReader(3, cfg.INPUT.FORMAT))
+    predictions = InstanceEvaluator(photos).predict(predictor, **options)
+    return [row for rows in predictions for row in rows]
+
+
+def run(
+    model: Any, samples: Any, category_ids: Sequence[int], *, on_image: Any = None, **options: Any
+) -> list[list[dict[str, Any]]]:
+    """COCO results of each sample."""
+    names = [str(category_id) for category_id in category_ids]
+
+    def finish(index: int, sample: dict[str, Any], raw: Any) -> list[dict[str, Any]]:
+        rows = detections_of(raw, sample, names).to_coco(sample["image_id"], category_ids=category_ids)
+        if on_image is not None:
+            on_image(index, rows)
+        return rows
+
+    return list(stream(model, samples, forward_detections, finish, **options))
+
+
 def masks(results: Sequence[dict[str, Any]]) -> np.ndarray[Any, Any]:
     rles = [{**one["segmentation"], "counts": one["segmentation"]["counts"].encode()} for one in results]
     return np.stack([mask_utils.decode(rle) for rle in rles])
@@ -65,7 +90,8 @@ def test_the_results_of_detectron2s_own_loop(photos: Dataset, model_and_config: 
     evaluator = COCOEvaluator(name, output_dir=str(tmp_path), use_fast_impl=False)
     samples = samples_of(photos, cfg)
     evaluator.reset()
-    inference_on_dataset(model, [[samples[index]] for index in range(len(samples))], evaluator)
+    batches = [[samples[index] | {"image_id": image.id}] for index, image in enumerate(photos.images)]
+    inference_on_dataset(model, batches, evaluator)
     expected = torch.load(tmp_path / "instances_predictions.pth", weights_only=False)
     ours = predict_dataset(model, photos, cfg)
     for entry in expected:
@@ -82,15 +108,9 @@ def test_the_results_of_detectron2s_own_loop(photos: Dataset, model_and_config: 
     MetadataCatalog.remove(name)
 
 
-def samples_of(photos: Dataset, cfg: CfgNode) -> EvaluationSamples:
-    from d2tune.data.catalog import detectron2_dicts
-
-    return EvaluationSamples(
-        detectron2_dicts(photos),
-        channel_order=cfg.INPUT.FORMAT,
-        short_side_px=cfg.INPUT.MIN_SIZE_TEST,
-        max_side_px=cfg.INPUT.MAX_SIZE_TEST,
-    )
+def samples_of(photos: Dataset, cfg: CfgNode) -> PredictionSamples:
+    size = InputSize(short_side_px=cfg.INPUT.MIN_SIZE_TEST, max_side_px=cfg.INPUT.MAX_SIZE_TEST)
+    return PredictionSamples(photos.images, reader=ImageReader(3, cfg.INPUT.FORMAT), size=size)
 
 
 @pytest.mark.slow
@@ -226,6 +246,42 @@ def test_a_model_keeps_its_mode(model_and_config: Any, photos: Dataset) -> None:
     model, _ = model_and_config
     model.train()
     with loop.inference_mode(model):
-        assert not model.training and not torch.is_grad_enabled()
+        assert not model.training
+        with loop.inference_mode(model):
+            assert not model.training
+        assert not model.training, "the outer one lasts"
     assert model.training
     model.eval()
+
+
+def test_gradients_are_off_where_the_network_is_called() -> None:
+    enabled: list[bool] = []
+
+    def model(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        enabled.append(torch.is_grad_enabled())
+        return WholeMasks()(batch)
+
+    for _ in stream(model, Images([(8, 8)] * 3), forward_detections, lambda *_: 0, batch_size=1, show_progress=False):
+        assert torch.is_grad_enabled(), "the caller's own setting stays"
+    assert enabled == [False, False, False]
+
+
+def test_results_come_while_later_images_wait() -> None:
+    images = Images([(8, 8)] * (5 * LOOKAHEAD))
+    came = 0
+    for _ in stream(WholeMasks(), images, forward_detections, lambda *_: 0, batch_size=8, show_progress=False):
+        came += 1
+        assert len(images.loaded) <= came + 3 * LOOKAHEAD
+    assert came == 5 * LOOKAHEAD
+
+
+def test_an_image_that_cannot_be_read_gives_its_error_in_its_place() -> None:
+    class Torn(Images):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            if index in (0, 3):
+                raise DataError("the image cannot be read", file=f"{index}.png")
+            return super().__getitem__(index)
+
+    results = run(WholeMasks(), Torn([(8, 8)] * 5), [1, 2], batch_size=2, show_progress=False)
+    assert [isinstance(one, DataError) for one in results] == [True, False, False, True, False]
+    assert results[3].file == "3.png"

@@ -25,12 +25,11 @@ from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.engine.plan import make_plan
 from d2tune.errors import DataError
-from d2tune.evaluation.evaluator import evaluator_of
-from d2tune.inference import predict_maps
-from d2tune.inference.predict_maps import find_rasters
+from d2tune.inference.images import find_rasters
 from d2tune.modeling.from_run import load_run
 from d2tune.project import load_project
 from d2tune.run_folder import RunFolder
+from d2tune.tasks import task_of
 from tests.annotations.builders import labelme_value, shape
 
 CLASSES = ("background", "1")
@@ -330,8 +329,9 @@ def test_rasters_are_predicted_as_they_are_evaluated(raster_run: Path, tmp_path:
     run = changed_run(raster_run, tmp_path / "run", config=config)
     loaded = load_run(run)
     val = make_plan(loaded.loaded, num_gpus=0, sample=False)[0].splits.val
-    evaluator = evaluator_of(val, loaded.cfg, loaded.loaded.project)
-    found = evaluator.predict(loaded.model)
+    task = task_of(loaded.project)
+    evaluator = task.evaluator(val, loaded.cfg, loaded.project)
+    found = evaluator.predict(task.predictor(loaded.model, loaded.cfg, loaded.project, val.categories))
     digest = evaluator.save(found, tmp_path / "kept")
     assert digest == evaluator.digest(tmp_path / "kept") and evaluator.load(tmp_path / "kept") == found
     (theirs,) = (tmp_path / "kept" / "predicted_labels").rglob("*.png")
@@ -354,10 +354,9 @@ def test_a_raster_is_never_held_as_a_whole(raster_run: Path, tmp_path: Path) -> 
     big.flush()
     raster_bytes = big.nbytes
     del big
-    loaded = load_run(run)
+    d2tune.predict(run, None, out=tmp_path / "first")  # what is imported and built once counts for no image
     tracemalloc.start()
-    options: dict[str, Any] = {"to": "auto", "tolerance_px": 1.0, "force": False}
-    predict_maps.predict_semantic(loaded, tmp_path, [tmp_path / "big.npy"], tmp_path / "out", **options)
+    d2tune.predict(run, tmp_path / "big.npy", out=tmp_path / "out")
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert tifffile.imread(tmp_path / "out/labels/big.tif").shape == (2000, 512)
@@ -372,8 +371,16 @@ def test_what_a_task_does_not_write_is_refused_before_anything_is_done(photo_run
     record = json.loads((panoptic / "record.json").read_text("utf-8"))
     (panoptic / "record.json").write_text(json.dumps(record | {"task": "panoptic"}), encoding="utf-8")
     for run, options, says in (
-        (photo_run, {"to": "coco"}, "a semantic run does not write this; found coco; expected auto or labelme or csv"),
-        (panoptic, {"to": "csv"}, "a panoptic run does not write this; found csv; expected auto or labelme"),
+        (
+            photo_run,
+            {"to": "coco"},
+            "a semantic run does not write this; found coco; expected auto or label_maps or labelme or csv",
+        ),
+        (
+            panoptic,
+            {"to": "csv"},
+            "a panoptic run does not write this; found csv; expected auto or coco_panoptic or labelme",
+        ),
         (photo_run, {"min_score": 0.3}, "a semantic run has no scores to choose by"),
     ):
         with pytest.raises(DataError, match=says):
@@ -408,7 +415,7 @@ def test_segments_of_photos(photo_run: Path, tmp_path: Path) -> None:
     run = d2tune.train(project, output_dir=tmp_path / "run").run
     loaded = load_run(run)
     val = make_plan(loaded.loaded, num_gpus=0, sample=False)[0].splits.val
-    evaluator = evaluator_of(val, loaded.cfg, loaded.loaded.project)
+    evaluator = task_of(loaded.project).evaluator(val, loaded.cfg, loaded.project)
     kept = evaluator.load(run)
     assert evaluator.save(kept, tmp_path / "again") == evaluator.digest(run) and len(kept) == 1
     assert evaluator.load(tmp_path / "again") == kept

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from d2tune.errors import DataError
-from d2tune.inference.predict import find_images
+from d2tune.inference.images import find_images
 
 
 def test_images_of_a_folder_in_order_and_deep(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
-from d2tune.inference.submission import dataset_of_maps, instances_of_map, write_submission
+from d2tune.inference.writers.submission import dataset_of_maps, instances_of_map, write_submission
 from d2tune.metrics.competitions import competition_score
 from tests.annotations.builders import photo
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +21,10 @@ from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.annotations.model.types import Mask
 from d2tune.errors import DataError
+from d2tune.files import write_chunks
+
+_SPOOLED_BYTES = 1 << 22
+"""Rows that wait in memory; more of them wait in a temporary file."""
 
 
 def instances_of_map(
@@ -99,24 +107,111 @@ def write_submission(
         DataError: Two images have the same base name, the dialect is unknown or cannot tell several classes apart,
             or the file is already there.
     """
-    by_name: dict[str, str] = {}
-    for image in dataset.images:
-        name = image.file_name.rsplit("/", 1)[-1]
-        if name in by_name:
-            raise DataError(
-                "two images have the same base name, and the CSV has nothing else to tell them apart",
-                file=image.file_name,
-                found=f"also {by_name[name]}",
-                hint="Predict on one folder at a time.",
-            )
-        by_name[name] = image.file_name
-    dropped = {category.id for category in dataset.categories if category.name == background}
-    listed = replace(
-        dataset,
-        images=tuple(replace(image, file_name=image.file_name.rsplit("/", 1)[-1]) for image in dataset.images),
-        categories=tuple(category for category in dataset.categories if category.id not in dropped),
-        instances=tuple(one for one in dataset.instances if one.category_id not in dropped),
-    )
+    _refuse_equal_base_names(image.file_name for image in dataset.images)
+    listed = _without(dataset, background)
     columns = PRESETS[preset].headers[-1] if preset in PRESETS else None
     out = path if path.suffix.lower() == ".csv" else path / "submission.csv"
     return rle_csv.write(listed, out, preset=preset, columns=columns, force=force)[0]
+
+
+class SubmissionFile:
+    """A competition's CSV whose rows come image by image; see `write_submission`.
+
+    Args:
+        path: The file.
+        names: Paths of all images below their folder.
+        classes: All classes in the order of their ids.
+        preset: The dialect.
+        background: The class that gets no rows.
+        stack: Closes the temporary file.
+
+    Raises:
+        DataError: Two images have the same base name.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        names: Sequence[str],
+        classes: Sequence[str],
+        preset: str,
+        background: str | None,
+        stack: ExitStack,
+    ) -> None:
+        _refuse_equal_base_names(names)
+        self._path = path
+        self._classes = tuple(classes)
+        self._preset = preset
+        self._background = background
+        self._columns = PRESETS[preset].headers[-1]
+        self._classes_with_rows: set[str] = set()
+        # the writer quotes a line feed by itself, but not a carriage return
+        has_returns = any("\r" in name for name in names)
+        spool = stack.enter_context(tempfile.SpooledTemporaryFile(_SPOOLED_BYTES))  # noqa: SIM115
+        self._spool: IO[bytes] = spool
+        self._text = io.StringIO()
+        self._table = csv.writer(
+            self._text, lineterminator="\n", quoting=csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL
+        )
+        self._append([list(self._columns)])
+
+    def rows(self, name: str, labels: NDArray[Any]) -> tuple[Dataset, list[list[str]]]:
+        """The instances of an image, and its rows.
+
+        Args:
+            name: Path of the image.
+            labels: Its label map, as in `instances_of_map`.
+        """
+        image = Image(1, name.rsplit("/", 1)[-1], labels.shape[1], labels.shape[0])
+        dataset = dataset_of_maps(
+            [image], [labels], classes=self._classes, background=self._background, preset=self._preset
+        )
+        listed = _without(dataset, self._background)
+        return listed, rle_csv.rows_of(listed, preset=self._preset, columns=self._columns)
+
+    def add(self, dataset: Dataset, rows: list[list[str]]) -> None:
+        """Append the rows of the next image, as `rows` gave them.
+
+        Raises:
+            DataError: The dialect names no class, and there are instances of several.
+        """
+        self._classes_with_rows |= {name for name, count in dataset.counts().items() if count}
+        rle_csv.refuse_several_classes(PRESETS[self._preset], sorted(self._classes_with_rows))
+        self._append(rows)
+
+    def write(self) -> None:
+        """Write the file."""
+        self._spool.seek(0)
+        write_chunks(self._path, iter(lambda: self._spool.read(1 << 20), b""))
+
+    def _append(self, rows: list[list[str]]) -> None:
+        self._table.writerows(rows)
+        self._spool.write(self._text.getvalue().encode("utf-8", errors="backslashreplace"))
+        self._text.seek(0)
+        self._text.truncate()
+
+
+def _refuse_equal_base_names(names: Iterable[str]) -> None:
+    by_name: dict[str, str] = {}
+    for path in names:
+        name = path.rsplit("/", 1)[-1]
+        if name in by_name:
+            raise DataError(
+                "two images have the same base name, and the CSV has nothing else to tell them apart",
+                file=path,
+                found=f"also {by_name[name]}",
+                hint="Predict on one folder at a time.",
+            )
+        by_name[name] = path
+
+
+def _without(dataset: Dataset, background: str | None) -> Dataset:
+    """The dataset without the class of the background, its images by their base names."""
+    dropped = {category.id for category in dataset.categories if category.name == background}
+    return replace(
+        dataset,
+        images=tuple(replace(image, file_name=image.file_name.rsplit("/", 1)[-1]) for image in dataset.images),
+        categories=tuple(category for category in dataset.categories if category.id not in dropped),
+        instances=tuple(instance for instance in dataset.instances if instance.category_id not in dropped),
+    )

@@ -17,8 +17,8 @@ from PIL import Image
 
 from d2tune.annotations.io.rasters import Georeference, open_raster
 from d2tune.inference import raster_output
-from d2tune.inference.raster_output import LabelTiff, NpyRows, Preview
 from d2tune.inference.sliding_window import predict_rows
+from d2tune.inference.writers.raster_files import LabelTiff, NpyRows, Preview
 from d2tune.report.sheets.drawing import instance_colors
 
 COLORS = np.array([[200, 10, 0], [0, 255, 7], [1, 2, 3]], np.uint8)

@@ -1,0 +1,183 @@
+"""Two sets of predictions on the same images, compared by a paired bootstrap over the images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from d2tune.errors import DataError, RunError
+from d2tune.metrics.bootstrap import Comparison, Weights, paired_comparisons
+from d2tune.metrics.coco.resampling import resample
+from d2tune.metrics.coco.results import KIND_NAMES, KINDS, InstanceResult, Kind
+from d2tune.metrics.coco.scorer import score_coco
+from d2tune.metrics.coco.summary import REPLICATES, replicates_for
+from d2tune.metrics.panoptic import PanopticScorer
+from d2tune.metrics.semantic import SemanticScorer
+from d2tune.report.tables import format_table
+
+Scorer = TypeVar("Scorer", SemanticScorer, PanopticScorer)
+
+_SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+
+
+@dataclass(frozen=True, slots=True)
+class RunComparison:
+    """B against A on the same images.
+
+    Attributes:
+        a: Path of A as it was given.
+        b: Path of B as it was given.
+        images: Images compared.
+        metrics: The comparison of each metric, such as ``segm AP``.
+        verdict: The result of the main metric in a sentence.
+    """
+
+    a: str
+    b: str
+    images: int
+    metrics: dict[str, Comparison]
+    verdict: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict of the same."""
+        return {
+            "schema": 1,
+            "a": self.a,
+            "b": self.b,
+            "images": self.images,
+            "verdict": self.verdict,
+            "figures": {name: asdict(comparison) for name, comparison in self.metrics.items()},
+        }
+
+    def table(self) -> str:
+        """A row for each metric."""
+        rows = [
+            [
+                _in_words(name),
+                _number(row.value_a),
+                _number(row.value_b),
+                _number(row.difference, signed=True),
+                "-" if row.interval.low is None else f"{row.interval.low:+.1f} to {row.interval.high:+.1f}",
+                "-" if row.probability_b_better is None else f"{100 * row.probability_b_better:.0f} %",
+            ]
+            for name, row in self.metrics.items()
+            if row.value_a is not None or row.value_b is not None
+        ]
+        return format_table(rows, header=["metric", "A", "B", "B - A", "95 % interval", "B better in"])
+
+
+def _in_words(name: str) -> str:
+    """``mask AP`` for ``segm AP``, and ``mIoU`` for ``semantic mIoU``."""
+    kind, metric = name.split()
+    known = {str(key): word for key, word in KIND_NAMES.items()}
+    return f"{known[kind]} {metric}" if kind in known else metric
+
+
+def _number(value: float | None, *, signed: bool = False) -> str:
+    return "-" if value is None else f"{value:+.1f}" if signed else f"{value:.1f}"
+
+
+@dataclass(frozen=True)
+class ComparedSide(ABC):
+    """A set of predictions with the ground truth that it belongs to.
+
+    Attributes:
+        name: Its path as it was given.
+        truth_sha256: Of the ground truth.
+    """
+
+    name: str
+    truth_sha256: str
+
+    def compare(self, other: ComparedSide) -> RunComparison:
+        """Compare another side (B) with this one (A).
+
+        Raises:
+            RunError: The two are of different tasks.
+            DataError: There are no images to compare on.
+        """
+        if type(self) is not type(other) or self.task != other.task:
+            raise RunError("the two are runs of different tasks and cannot be compared", file=other.name)
+        return self._compared(other)
+
+    @property
+    @abstractmethod
+    def task(self) -> str:
+        """Name of the task."""
+
+    @abstractmethod
+    def _compared(self, other: Any) -> RunComparison: ...
+
+
+@dataclass(frozen=True)
+class InstanceSide(ComparedSide):
+    """COCO results.
+
+    Attributes:
+        truth: A COCO instances dict.
+        results: Rows in COCO's results format.
+        kinds: What can be scored.
+    """
+
+    truth: Mapping[str, Any]
+    results: list[dict[str, Any]]
+    kinds: tuple[Kind, ...]
+
+    @property
+    def task(self) -> str:
+        """``instance``."""
+        return "instance"
+
+    def _compared(self, other: InstanceSide) -> RunComparison:
+        kinds: tuple[Kind, ...] = KINDS if self.kinds == other.kinds == KINDS else ("bbox",)
+        if not self.truth.get("images"):
+            raise DataError("there are no images to compare on", file=self.name)
+        a, b = (score_coco(dict(side.truth), side.results, kinds=kinds) for side in (self, other))
+        metrics: dict[str, Comparison] = {}
+        for kind in kinds:
+            compared = paired_comparisons(
+                partial(_statistics, a, kind),
+                partial(_statistics, b, kind),
+                len(a.image_ids),
+                replicates=min(replicates_for(result) for result in (a, b)),
+            )
+            metrics |= {f"{kind} {name}": compared[name] for name in _SHOWN}
+        main = "segm AP" if "segm" in kinds else "bbox AP"
+        verdict = f"{_in_words(main)}: {metrics[main].verdict}"
+        return RunComparison(self.name, other.name, len(a.image_ids), metrics, verdict)
+
+
+def _statistics(result: InstanceResult, kind: Kind, weights: Weights) -> dict[str, Any]:
+    values = resample(result.kinds[kind].records, weights).overall
+    return {name: values[name] for name in _SHOWN}
+
+
+@dataclass(frozen=True)
+class MapSide(ComparedSide, Generic[Scorer]):
+    """Label maps or panoptic predictions.
+
+    Attributes:
+        scorer: With all images added.
+        task_name: Name of the task.
+        main_name: The main metric.
+    """
+
+    scorer: Scorer
+    task_name: str
+    main_name: str
+
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+        return self.task_name
+
+    def _compared(self, other: MapSide[Scorer]) -> RunComparison:
+        compared = paired_comparisons(
+            self.scorer.resample, other.scorer.resample, self.scorer.images, replicates=REPLICATES
+        )
+        metrics = {f"{self.task} {name}": comparison for name, comparison in compared.items()}
+        verdict = f"{self.main_name}: {compared[self.main_name].verdict}"
+        return RunComparison(self.name, other.name, self.scorer.images, metrics, verdict)

@@ -1,0 +1,254 @@
+"""Predictions of one image in memory: detections, a label map, or a panoptic map.
+
+Class ids are contiguous: the place of a class in ``class_names``, from 0. Coordinates are in pixels of the image as it
+is shown, its EXIF orientation applied.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+from d2tune.annotations.formats import labelme
+from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
+from d2tune.annotations.model.types import Rle
+from d2tune.errors import MachineError
+
+CocoResult = dict[str, Any]
+"""A row of COCO's results format: image_id, category_id, bbox (XYWH), score, segmentation (RLE)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Detections:
+    """The N instances detected on one image, by falling score.
+
+    Attributes:
+        height_px: Height of the image.
+        width_px: Width of the image.
+        boxes_xyxy: ``(N, 4)`` float32, left, top, right, bottom in pixels.
+        scores: ``(N,)`` float32, from 0 to 1.
+        class_ids: ``(N,)`` int64, places in ``class_names``.
+        rles: N run-length masks of the whole image, which take a thousandth of the memory of bitmaps; None of a model
+            without masks.
+        class_names: All classes in the order of their ids.
+    """
+
+    height_px: int
+    width_px: int
+    boxes_xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int64]
+    rles: tuple[Rle, ...] | None
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __repr__(self) -> str:
+        return f"<Detections: {len(self)} on {self.width_px} x {self.height_px} px>"
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """The masks as bitmaps ``(N, H, W)``; ``(0, H, W)`` where there are none."""
+        if not self.rles:
+            return np.zeros((0, self.height_px, self.width_px), dtype=bool)
+        return np.stack([decode_rle(rle) for rle in self.rles])
+
+    def at_least(self, score: float) -> Detections:
+        """The detections with this score or a higher one; scores count with six digits, as they are written."""
+        kept = np.flatnonzero([rounded_score(value) >= score for value in self.scores])
+        return Detections(
+            self.height_px,
+            self.width_px,
+            self.boxes_xyxy[kept],
+            self.scores[kept],
+            self.class_ids[kept],
+            None if self.rles is None else tuple(self.rles[index] for index in kept),
+            self.class_names,
+        )
+
+    def to_coco(self, image_id: int, *, category_ids: Sequence[int] | None = None) -> list[CocoResult]:
+        """Rows in COCO's results format: boxes with three digits, scores with six, masks as compressed run lengths.
+
+        Args:
+            image_id: Id of the image in the COCO file.
+            category_ids: Id in the COCO file of each class; None counts from 1.
+        """
+        ids = range(1, len(self.class_names) + 1) if category_ids is None else category_ids
+        rows: list[CocoResult] = []
+        for index, box in enumerate(self.boxes_xyxy):
+            x0, y0, x1, y1 = box.tolist()
+            row: CocoResult = {
+                "image_id": image_id,
+                "category_id": ids[int(self.class_ids[index])],
+                "bbox": [round(side, 3) for side in (x0, y0, x1 - x0, y1 - y0)],
+                "score": rounded_score(self.scores[index]),
+            }
+            if self.rles is not None:
+                row["segmentation"] = self.rles[index].to_coco()
+            rows.append(row)
+        return rows
+
+    def to_dataset(self, image: Image) -> Dataset:
+        """The image with an instance for each detection, ids counted from 1.
+
+        Args:
+            image: The image; its id is kept.
+        """
+        categories = tuple(Category(number, name) for number, name in enumerate(self.class_names, start=1))
+        instances = []
+        for number, row in enumerate(self.to_coco(image.id), start=1):
+            if self.rles is None:
+                x, y, width, height = row["bbox"]
+                corners = np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)])
+                segmentation: Rle | tuple[NDArray[np.float64], ...] = (corners,)
+                area_px2 = width * height
+            else:
+                segmentation = self.rles[number - 1]
+                area_px2 = float(mask_utils.area(row["segmentation"]))
+            place = number, image.id, row["category_id"]
+            instances.append(Instance(*place, segmentation, tuple(row["bbox"]), area_px2, score=row["score"]))
+        return Dataset((image,), categories, tuple(instances))
+
+    def to_labelme(self, image_name: str, *, tolerance_px: float = 1.0) -> dict[str, Any]:
+        """The content of a Labelme file; its shapes carry the flag ``prediction`` and the score.
+
+        Args:
+            image_name: What ``imagePath`` says: the image's path from the folder of the Labelme file.
+            tolerance_px: How far the outlines may lie from those of the masks.
+        """
+        image = Image(1, image_name, self.width_px, self.height_px)
+        return labelme.file_content(self.to_dataset(image), Path(image_name), tolerance_px=tolerance_px)
+
+    def to_supervision(self) -> Any:
+        """``supervision.Detections`` with boxes, masks, confidence, class ids, and names in ``data['class_name']``.
+
+        Raises:
+            MachineError: The library ``supervision`` is not installed.
+        """
+        try:
+            supervision = importlib.import_module("supervision")
+        except ImportError:
+            raise MachineError(
+                "the library supervision is not installed", hint="Install it: pip install supervision."
+            ) from None
+        names = np.array([self.class_names[int(class_id)] for class_id in self.class_ids], dtype=str)
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy.reshape(-1, 4).astype(np.float32),
+            mask=None if self.rles is None or not len(self) else self.masks,
+            confidence=self.scores.astype(np.float32),
+            class_id=self.class_ids.astype(int),
+            data={"class_name": names},
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LabelMap:
+    """The class of every pixel of one image.
+
+    Attributes:
+        class_ids: ``(H, W)`` uint8, places in ``class_names``; 255 where no channel has data.
+        class_names: All classes in the order of their ids.
+    """
+
+    class_ids: NDArray[np.uint8]
+    class_names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<LabelMap: {len(self.class_names)} classes on {self.width_px} x {self.height_px} px>"
+
+    @property
+    def height_px(self) -> int:
+        """Height of the image."""
+        return int(self.class_ids.shape[0])
+
+    @property
+    def width_px(self) -> int:
+        """Width of the image."""
+        return int(self.class_ids.shape[1])
+
+    def mask(self, class_name: str) -> NDArray[np.bool_]:
+        """The pixels ``(H, W)`` of one class.
+
+        Raises:
+            ValueError: There is no such class.
+        """
+        return np.asarray(self.class_ids == self.class_names.index(class_name))
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """An object or a region of a panoptic map.
+
+    Attributes:
+        id: Its number in ``PanopticMap.segment_ids``, from 1.
+        class_id: Place of its class in ``PanopticMap.class_names``.
+        isthing: Whether it is an object of a thing class; else it is a region of a stuff class.
+        area_px2: Its number of pixels.
+        score: Of an object, from 0 to 1, where the model gives one.
+    """
+
+    id: int
+    class_id: int
+    isthing: bool
+    area_px2: int
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class PanopticMap:
+    """The objects and regions of one image; each pixel belongs to at most one.
+
+    Attributes:
+        segment_ids: ``(H, W)`` int32; 0 where there is no segment.
+        segments: What each id is.
+        class_names: All classes in the order of their ids, things before stuff.
+    """
+
+    segment_ids: NDArray[np.int32]
+    segments: tuple[Segment, ...]
+    class_names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<PanopticMap: {len(self.segments)} segments on {self.width_px} x {self.height_px} px>"
+
+    @property
+    def height_px(self) -> int:
+        """Height of the image."""
+        return int(self.segment_ids.shape[0])
+
+    @property
+    def width_px(self) -> int:
+        """Width of the image."""
+        return int(self.segment_ids.shape[1])
+
+    def to_segments_info(self) -> list[dict[str, Any]]:
+        """``segments_info`` of COCO's panoptic format, category ids counted from 1."""
+        rows = []
+        for segment in self.segments:
+            row: dict[str, Any] = {
+                "id": segment.id,
+                "category_id": segment.class_id + 1,
+                "isthing": int(segment.isthing),
+                "area": segment.area_px2,
+            }
+            rows.append(row if segment.score is None else row | {"score": rounded_score(segment.score)})
+        return rows
+
+
+def rounded_score(score: float) -> float:
+    """A score as it is written to files: with six digits."""
+    return round(float(score), 6)
+
+
+def decode_rle(rle: Rle) -> NDArray[np.bool_]:
+    """The bitmap ``(H, W)`` of a run-length mask."""
+    mask: NDArray[np.uint8] = mask_utils.decode({"size": [rle.height_px, rle.width_px], "counts": rle.counts.encode()})
+    return mask.astype(bool)

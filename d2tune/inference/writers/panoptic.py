@@ -1,0 +1,73 @@
+"""Writing panoptic maps: a COCO panoptic file with an image to look at for each, or Labelme files to correct."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune import files
+from d2tune.annotations.formats.from_masks import dataset_of_masks
+from d2tune.annotations.formats.panoptic import to_colors
+from d2tune.annotations.model.dataset import Dataset, Image
+from d2tune.data.image_reader import Pixels
+from d2tune.data.label_maps import encode_png
+from d2tune.inference.results import PanopticMap
+from d2tune.inference.writers.base import Images, JsonRows, LabelmeFiles, Writer, WriterOptions, write_jpeg
+from d2tune.report.sheets.label_overlay import segment_overlay
+
+
+class CocoPanopticWriter(Writer[PanopticMap, Any]):
+    """Writes ``panoptic.json`` with its PNGs in ``panoptic``, and ``NAME.predicted.jpg`` for each image."""
+
+    keeps_pixels = True
+
+    def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
+        super().__init__(out, images, predictor, options)
+        self._folder = out / "panoptic"
+        self._places = images.places(self._folder, ".png")
+        categories = [
+            {"id": number, "name": name, "isthing": int(number <= predictor.things)}
+            for number, name in enumerate(predictor.class_names, start=1)
+        ]
+        lists = {"images": None, "annotations": None, "categories": categories}
+        self._rows = JsonRows(out / "panoptic.json", lists, self._stack)
+
+    def convert(self, index: int, result: PanopticMap, pixels: Pixels | None) -> Any:
+        """The size of the image and its ``segments_info``; PNG and overlay are written."""
+        assert pixels is not None
+        files.write_bytes(self._places[index], encode_png(to_colors(result.segment_ids)))
+        write_jpeg(self.out / f"{self.images.name(index)}.predicted.jpg", overlay_of(pixels, result))
+        return result.height_px, result.width_px, result.to_segments_info()
+
+    def add(self, index: int, kept: Any) -> int:
+        """Append the image and its segments."""
+        height_px, width_px, infos = kept
+        image = self.image_of(index, height_px, width_px)
+        size = {"width": width_px, "height": height_px}
+        self._rows.add("images", {"id": image.id, "file_name": image.file_name} | size)
+        name = self._places[index].relative_to(self._folder).as_posix()
+        self._rows.add("annotations", {"image_id": image.id, "file_name": name, "segments_info": infos})
+        return len(infos)
+
+    def finish(self) -> None:
+        """Write ``panoptic.json``."""
+        self._rows.write()
+
+
+class LabelmeSegmentsWriter(LabelmeFiles[PanopticMap]):
+    """Writes Labelme files with an outline for each segment."""
+
+    def dataset(self, image: Image, result: PanopticMap) -> Dataset:
+        """The segments."""
+        masks = [(segment.class_id, result.segment_ids == segment.id) for segment in result.segments]
+        return dataset_of_masks([image], [masks], result.class_names)
+
+
+def overlay_of(image_rgb: NDArray[np.uint8], panoptic_map: PanopticMap) -> NDArray[np.uint8]:
+    """The segments in the colors of their classes on the image ``(H, W, 3)``."""
+    rows = [(segment.id, segment.class_id, segment.isthing) for segment in panoptic_map.segments]
+    drawn: NDArray[np.uint8] = segment_overlay(image_rgb, panoptic_map.segment_ids, rows, panoptic_map.class_names)
+    return drawn

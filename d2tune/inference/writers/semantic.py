@@ -1,0 +1,172 @@
+"""Writing label maps: PNGs and TIFFs with an image to look at for each, Labelme files, or a competition's CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from d2tune import files
+from d2tune.annotations.formats.from_masks import dataset_of_masks
+from d2tune.annotations.io.outputs import refuse_existing
+from d2tune.annotations.io.raster_files import ARRAY_SUFFIXES
+from d2tune.annotations.model.dataset import Dataset, Image
+from d2tune.data.image_reader import Pixels
+from d2tune.data.label_maps import encode_png
+from d2tune.errors import DataError
+from d2tune.inference.loop import inference_mode
+from d2tune.inference.results import LabelMap
+from d2tune.inference.writers.base import Images, LabelmeFiles, Writer, WriterOptions, write_jpeg
+from d2tune.inference.writers.raster_files import LabelTiff, Preview
+from d2tune.inference.writers.submission import SubmissionFile, instances_of_map
+from d2tune.report.sheets.label_overlay import colors, overlay, to_rgb
+
+_TIFFS = (".tif", ".tiff")
+
+Size = tuple[int, int]
+"""Height and width, in px."""
+
+
+class LabelMapWriter(Writer[LabelMap, Size]):
+    """Writes ``labels/NAME.png`` of photos and ``labels/NAME.tif`` of rasters, and an image to look at for each.
+
+    TIFFs are tiled and written while the windows go over the raster, with its place on earth.
+    """
+
+    keeps_pixels = True
+
+    def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
+        super().__init__(out, images, predictor, options)
+        self._places = images.places(out / "labels", ".png")
+
+    def predictions(self) -> Iterator[Any]:
+        """As in `Writer`; rasters are predicted row by row, photos as a stream."""
+        rasters = [self._is_raster(path) for path in self.images.paths]
+        if not any(rasters):
+            yield from super().predictions()
+            return
+        with inference_mode(self.predictor.model):
+            for index, is_raster in enumerate(
+                tqdm(rasters, desc="predicting", unit="image", disable=None, leave=False)
+            ):
+                try:
+                    yield self._raster(index) if is_raster else self._photo(index)
+                except DataError as error:
+                    yield error
+
+    def _is_raster(self, path: Path) -> bool:
+        is_file_of_raster = path.suffix.lower() in (*_TIFFS, *ARRAY_SUFFIXES)
+        return self.predictor.reader.raster is not None and (path.is_dir() or is_file_of_raster)
+
+    def _raster(self, index: int) -> Size:
+        """Label a raster, and write rows as they are finished."""
+        place = self._places[index]
+        shown = self.out / place.relative_to(self.out / "labels").with_suffix(".predicted.png")
+        with self.predictor.open_rows(self.images.paths[index]) as label_map, ExitStack() as stack:
+            height_px, width_px = label_map.height_px, label_map.width_px
+            size: dict[str, Any] = {"height_px": height_px, "width_px": width_px}
+            size["colors"] = colors(self.predictor.class_names)
+            tiff = LabelTiff(place.with_suffix(".tif"), georeference=label_map.georeference, **size)
+            targets = stack.enter_context(tiff), stack.enter_context(Preview(shown, **size))
+            for rows in label_map.rows:
+                for target in targets:
+                    target.write(rows)
+            return height_px, width_px
+
+    def _photo(self, index: int) -> Size | DataError:
+        def convert(at: int, result: LabelMap, pixels: Pixels | None) -> Size:
+            return self.convert(index, result, pixels)
+
+        paths = [self.images.paths[index]]
+        size: Size | DataError = next(
+            iter(self.predictor.stream(paths, convert=convert, keep_pixels=True, show_progress=False))
+        )
+        return size
+
+    def convert(self, index: int, result: LabelMap, pixels: Pixels | None) -> Size:
+        """The size of the image; its labels and an image of them are written."""
+        assert pixels is not None
+        files.write_bytes(self._places[index], encode_png(result.class_ids))
+        drawn = overlay(to_rgb(pixels), result.class_ids, colors=colors(result.class_names))
+        write_jpeg(self.out / f"{self.images.name(index)}.predicted.jpg", drawn)
+        return result.height_px, result.width_px
+
+    def add(self, index: int, kept: Size) -> int:
+        """Count the image; label maps have no regions to count."""
+        self.image_of(index, *kept)
+        return 0
+
+    def finish(self) -> None:
+        """Write ``labels/categories.json``."""
+        write_categories(self.out / "labels", self.predictor.class_names)
+
+
+class LabelmeRegionsWriter(LabelmeFiles[LabelMap]):
+    """Writes Labelme files with an outline for each connected region.
+
+    Args:
+        out: As in `Writer`, like the following.
+        images: As in `Writer`.
+        predictor: As in `Writer`.
+        options: As in `Writer`.
+        background: The class that gets no outlines.
+    """
+
+    def __init__(
+        self, out: Path, images: Images, predictor: Any, options: WriterOptions, *, background: str | None
+    ) -> None:
+        super().__init__(out, images, predictor, options)
+        self._background = background
+
+    def dataset(self, image: Image, result: LabelMap) -> Dataset:
+        """The regions."""
+        names = result.class_names
+        masks = instances_of_map(result.class_ids, classes=names, background=self._background, split=True)
+        return dataset_of_masks([image], [masks], names)
+
+
+class SubmissionWriter(Writer[LabelMap, Any]):
+    """Writes the CSV that a competition takes.
+
+    Args:
+        out: As in `Writer`, like the following; a folder gets ``submission.csv``.
+        images: As in `Writer`.
+        predictor: As in `Writer`.
+        options: As in `Writer`.
+        preset: The dialect of the CSV.
+        background: The class that gets no rows.
+    """
+
+    def __init__(
+        self, out: Path, images: Images, predictor: Any, options: WriterOptions, *, preset: str, background: str | None
+    ) -> None:
+        super().__init__(out, images, predictor, options)
+        path = out if out.suffix.lower() == ".csv" else out / "submission.csv"
+        refuse_existing([path], force=options.force)
+        names = self.predictor.class_names
+        self._file = SubmissionFile(
+            path, names=images.names(), classes=names, preset=preset, background=background, stack=self._stack
+        )
+
+    def convert(self, index: int, result: LabelMap, pixels: Pixels | None) -> Any:
+        """The size of the image, its instances and its rows."""
+        return result.height_px, result.width_px, *self._file.rows(self.images.name(index), result.class_ids)
+
+    def add(self, index: int, kept: Any) -> int:
+        """Append the rows of the image."""
+        height_px, width_px, dataset, rows = kept
+        self.image_of(index, height_px, width_px)
+        self._file.add(dataset, rows)
+        return len(dataset.instances)
+
+    def finish(self) -> None:
+        """Write the CSV."""
+        self._file.write()
+
+
+def write_categories(folder: Path, class_names: Sequence[str]) -> None:
+    """Write ``categories.json``: what each value of the label maps in a folder means."""
+    files.write_json(folder / "categories.json", [{"label": at, "name": name} for at, name in enumerate(class_names)])

@@ -1,0 +1,1 @@
+"""Using a finished run: load, predict, evaluate and compare."""

@@ -1,0 +1,130 @@
+"""Scoring a finished run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from d2tune import files
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.splitting.lists import is_list
+from d2tune.data.label_maps import with_background
+from d2tune.data.splits import load_splits, read_split
+from d2tune.errors import DataError
+from d2tune.evaluation.evaluator import Scoring
+from d2tune.evaluation.summaries import EvaluationResult, closing_sentence
+from d2tune.inference.loop import StageTimes
+from d2tune.metrics.coco.results import KINDS, Kind
+from d2tune.project import Project, load_project
+from d2tune.run_folder import RunFolder, ensure_writable
+from d2tune.runs.load import load_model
+from d2tune.tasks import task_of
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    weights: str = "best",
+    out: str | Path | None = None,
+    kinds: Sequence[Kind] = KINDS,
+    batch_size: int | None = None,
+) -> EvaluationResult:
+    """Score a run's weights on its validation part, or on other data with the same classes.
+
+    Args:
+        run: The run folder.
+        data: Folder or file of annotations, or a list of images among the project's annotations; None takes the
+            project's validation split.
+        weights: ``best``, ``final`` or a checkpoint file.
+        out: Where the results go; None is ``evaluation`` in the run folder, with the names of other data and of other
+            weights than the best behind it.
+        kinds: What to score: ``bbox``, ``segm``, ``boundary``.
+        batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
+
+    Raises:
+        D2TuneError: The run, the weights or the data cannot be used.
+    """
+    target = Path(out) if out is not None else Path(run) / _folder_name(data, weights)
+    loaded = load_model(run, weights=weights)
+    project = loaded.project
+    task = task_of(project)
+    if tuple(kinds) != KINDS and not task.has_instance_metrics:
+        raise DataError("--metrics is for instances", file=run, found=f"a {task.name} run")
+    dataset = _dataset(loaded.folder, project, loaded.record, data)
+    ensure_writable(target)
+    times = StageTimes()
+    evaluator = task.evaluator(dataset, loaded.cfg, project)
+    predictor = task.predictor(loaded.model, loaded.cfg, project, dataset.categories)
+    predictions = evaluator.predict(predictor, batch_size=batch_size, times=times)
+    split = "val" if data is None else Path(data).name
+    outcome = evaluator.evaluate(predictions, Scoring(split=split, kinds=kinds, times=times))
+    data_sha256 = dataset.content_hash()
+    if data is None and data_sha256 != loaded.record["data"]["val_sha256"]:
+        logger.warning("the validation data have changed since the run was trained; earlier scores are not comparable")
+    bound = {
+        "run": str(Path(run).resolve()),
+        "data": None if data is None else str(Path(data).resolve()),
+        "data_sha256": data_sha256,
+        "weights": str(loaded.weights.resolve()),
+        "weights_sha256": loaded.weights_sha256,
+        "config_sha256": files.sha256_file(loaded.folder.config),
+        "predictions_sha256": evaluator.save(predictions, target),
+    }
+    outcome.write(target, bound=bound, times=times)
+    contact_sheet = target / "contact_sheet.png"
+    evaluator.draw(
+        contact_sheet,
+        predictions,
+        title=loaded.record["project"],
+        subtitle=f"{loaded.weights.stem} on {data or 'the validation split'}, {outcome.headline}",
+    )
+    kind = "validation" if data is None else "other"
+    sentence = closing_sentence(outcome.metrics, best_iteration=None, contact_sheet=contact_sheet, kind=kind)
+    return EvaluationResult(target, outcome.metrics, sentence)
+
+
+def _folder_name(data: str | Path | None, weights: str) -> str:
+    names = []
+    if data is not None:
+        # two folders may have one name; the hash of the whole path tells them apart
+        path = Path(data).resolve()
+        names.append(f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}")
+    names += [] if weights == "best" else [Path(weights).stem]
+    return "_".join(["evaluation", *names])
+
+
+def dataset_of(run: str | Path, data: str | Path | None) -> Dataset:
+    """The images that a run was evaluated on, without loading its model.
+
+    Args:
+        run: The run folder.
+        data: As in `evaluate`.
+
+    Raises:
+        D2TuneError: The run or the data cannot be used.
+    """
+    folder = RunFolder(Path(run))
+    return _dataset(folder, load_project(folder.project).project, folder.read_record(), data)
+
+
+def _dataset(folder: RunFolder, project: Project, record: dict[str, Any], data: str | Path | None) -> Dataset:
+    classes = tuple(record["classes"])
+    project = project if project.class_names else project.model_copy(update={"classes": classes})
+    if data is None:
+        return load_splits(project, sample=False).val
+    source = Path(data).resolve()
+    if not source.exists():
+        raise DataError("no such data", file=source)
+    if not is_list(source):
+        same_kind = project.data.format == "label_images"
+        moved = {"root": source.parent} | ({} if same_kind else {"format": "auto", "images": None})
+        project = project.model_copy(update={"data": project.data.model_copy(update=moved)})
+    split = str(source) if is_list(source) else source.name
+    dataset = read_split(project, split, labels=classes, restore_dir=folder.restored_images)
+    return with_background(dataset, project.data.background)

@@ -1,0 +1,75 @@
+"""Instance segmentation: one mask for each object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from d2tune.annotations.model.dataset import Category, Dataset
+from d2tune.data.image_reader import image_reader
+from d2tune.data.label_maps import LabelFiles
+from d2tune.data.training import instance_samples
+from d2tune.evaluation.instance import InstanceEvaluator
+from d2tune.inference.predictors.instance import InstancePredictor
+from d2tune.inference.writers.base import WriterFactory
+from d2tune.inference.writers.instance import CocoWriter, LabelmeWriter
+from d2tune.metrics.coco.summary import InstanceMetrics
+from d2tune.project import Project
+from d2tune.tasks.base import Samples, Task, counted_classes
+
+
+class InstanceTask(Task):
+    """One mask for each object; see `Task`."""
+
+    name = "instance"
+    main_metric = "mask_ap"
+    predictions_noun = "instances"
+    has_instance_metrics = True
+    has_scores = True
+
+    def label_files(self, dataset: Dataset) -> LabelFiles | None:
+        """None: instances are trained on."""
+        return None
+
+    def training_samples(
+        self, dataset: Dataset, labels: LabelFiles | None, cfg: CfgNode, project: Project, *, cache_bytes: int
+    ) -> Samples:
+        """Images with their instances."""
+        return instance_samples(dataset, cfg, cache_bytes=cache_bytes)
+
+    def predictor(
+        self,
+        model: Any,
+        cfg: CfgNode,
+        project: Project,
+        categories: Sequence[Category],
+        *,
+        is_model_own: bool = False,
+    ) -> InstancePredictor:
+        """Predicts `Detections`."""
+        names = [category.name for category in categories if category.isthing]
+        reader = image_reader(project, cfg)
+        return InstancePredictor(model, cfg, class_names=names, reader=reader, is_model_own=is_model_own)
+
+    @property
+    def writers(self) -> Mapping[str, str]:
+        """COCO, or Labelme."""
+        return {"coco": "a COCO file with scores", "labelme": "Labelme files to correct"}
+
+    def writer_factory(self, to: str, project: Project) -> WriterFactory:
+        """The writer of COCO or of Labelme files."""
+        return CocoWriter if to == "coco" else LabelmeWriter
+
+    def evaluator(self, dataset: Dataset, cfg: CfgNode, project: Project) -> InstanceEvaluator:
+        """Scores average precision."""
+        return InstanceEvaluator(dataset)
+
+    def metrics_from_json(self, evaluation: Mapping[str, Any]) -> InstanceMetrics:
+        """`InstanceMetrics`."""
+        return InstanceMetrics.from_json(evaluation)
+
+    def describe_model(self, cfg: CfgNode, project: Project) -> str:
+        """Classes and mask format."""
+        return f"{counted_classes(cfg.MODEL.ROI_HEADS.NUM_CLASSES)}, {cfg.INPUT.MASK_FORMAT} masks"

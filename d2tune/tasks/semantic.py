@@ -1,0 +1,116 @@
+"""Semantic segmentation: one class for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from d2tune.annotations.formats.rle_csv import PRESETS
+from d2tune.annotations.model.dataset import Category, Dataset
+from d2tune.data.image_reader import image_reader
+from d2tune.data.label_maps import LabelFiles, label_files
+from d2tune.data.training import semantic_samples
+from d2tune.errors import DataError
+from d2tune.evaluation.semantic import SemanticEvaluator
+from d2tune.evaluation.semantic_metrics import SemanticMetrics
+from d2tune.inference.predictors.semantic import SemanticPredictor
+from d2tune.inference.writers.base import WriterFactory
+from d2tune.inference.writers.semantic import LabelMapWriter, LabelmeRegionsWriter, SubmissionWriter
+from d2tune.modeling.config import is_bridge
+from d2tune.project import Project
+from d2tune.tasks.base import Samples, Task, counted_classes
+
+
+class SemanticTask(Task):
+    """One class for each pixel; see `Task`."""
+
+    name = "semantic"
+    main_metric = "miou"
+    predictions_noun = "regions"
+    measures_pixels = True
+
+    def label_files(self, dataset: Dataset) -> LabelFiles:
+        """The class of each pixel."""
+        return label_files(dataset)
+
+    def training_samples(
+        self, dataset: Dataset, labels: LabelFiles | None, cfg: CfgNode, project: Project, *, cache_bytes: int
+    ) -> Samples:
+        """Images, or squares of them, with their label maps."""
+        return semantic_samples(dataset, labels, cfg, project, cache_bytes=cache_bytes)
+
+    def predictor(
+        self,
+        model: Any,
+        cfg: CfgNode,
+        project: Project,
+        categories: Sequence[Category],
+        *,
+        is_model_own: bool = False,
+    ) -> SemanticPredictor:
+        """Predicts `LabelMap`."""
+        names = [category.name for category in categories]
+        reader = image_reader(project, cfg)
+        return SemanticPredictor(model, cfg, class_names=names, reader=reader, is_model_own=is_model_own)
+
+    @property
+    def writers(self) -> Mapping[str, str]:
+        """Label maps, Labelme, or a competition's CSV."""
+        return {
+            "label_maps": "label maps as PNG or TIFF",
+            "labelme": "Labelme files to correct",
+            "csv": "the CSV that a competition takes",
+        }
+
+    def writer_factory(self, to: str, project: Project) -> WriterFactory:
+        """The writer of label maps, of Labelme files or of a CSV.
+
+        Raises:
+            DataError: A CSV is asked for, and the project names no dialect.
+        """
+        background, preset = project.data.background, project.data.csv_preset
+        if to == "label_maps":
+            return LabelMapWriter
+        if to == "labelme":
+            return partial(LabelmeRegionsWriter, background=background)
+        if preset is None:
+            expected = f"one of {', '.join(PRESETS)}"
+            raise DataError("the project names no dialect of CSV", place="data.csv_preset", expected=expected)
+        return partial(SubmissionWriter, preset=preset, background=background)
+
+    def evaluator(self, dataset: Dataset, cfg: CfgNode, project: Project) -> SemanticEvaluator:
+        """Scores mean IoU and, of data of a competition, its metric."""
+        data = project.data
+        reader = image_reader(project, cfg)
+        return SemanticEvaluator(dataset, reader=reader, background=data.background, csv_preset=data.csv_preset)
+
+    def metrics_from_json(self, evaluation: Mapping[str, Any]) -> SemanticMetrics:
+        """`SemanticMetrics`."""
+        return SemanticMetrics.from_json(evaluation)
+
+    def describe_model(self, cfg: CfgNode, project: Project) -> str:
+        """Classes; of a bridge model channels and loss too."""
+        if not is_bridge(cfg):
+            return counted_classes(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+        bridge = cfg.MODEL.BRIDGE
+        loss = " + ".join(f"{weight:g} {name}" for name, weight in bridge.LOSS)
+        channels = len(cfg.MODEL.PIXEL_MEAN)
+        plural = "" if channels == 1 else "s"
+        return f"{counted_classes(bridge.NUM_CLASSES)}, {channels} channel{plural}, {loss}"
+
+    def describe_data(self, train: Dataset, val: Dataset) -> str:
+        """The number of images."""
+        return f"{len(train.images)} training and {len(val.images)} validation images"
+
+    def count_rows(
+        self, train: Dataset, val: Dataset, pixels: tuple[Sequence[int], Sequence[int]] | None = None
+    ) -> tuple[list[str], list[list[str]]]:
+        """The share of each class in the labeled pixels; its annotations where pixels have not been counted."""
+        if pixels is None:
+            return super().count_rows(train, val)
+        shares = [[f"{100 * count / max(1, sum(counts)):.1f} %" for count in counts] for counts in pixels]
+        rows = [[name, *pair] for name, *pair in zip(train.class_names, *shares, strict=True)]
+        return ["class", "pixels in train", "in val"], rows
