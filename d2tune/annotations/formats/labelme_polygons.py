@@ -63,8 +63,9 @@ def plain_parts(files: Sequence[Drawn]) -> list[dict[int, Part]]:
         rles = rasterize([outlines[index] for index in members], **size)
         for index, rle, area_px2 in zip(members, rles, rle_areas_px2(rles), strict=True):
             if area_px2:
-                shape = owners[index][1]
-                parts[position][shape] = Part(shape, rle, area_px2, (outlines[index],), bbox_xywh=tuple(boxes[index]))
+                shape, (left, top, width, height) = owners[index][1], boxes[index]
+                box = (left, top, width, height)
+                parts[position][shape] = Part(shape, rle, area_px2, (outlines[index],), bbox_xywh=box)
     return parts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,10 +10,12 @@ import pycocotools.mask as coco_mask  # type: ignore[import-untyped,unused-ignor
 from d2tune.annotations.model.types import RawRle
 
 PAIRS_LIMIT = 100_000
-"""So many pairs of parts, the box of one inside that of the other, are compared pixel by pixel."""
+"""So many pairs of parts, the box of one inside the box of the other, are compared pixel by pixel."""
 
-NEIGHBOURS_LIMIT = 100 * PAIRS_LIMIT
-"""So many pairs of parts that may overlap have their boxes compared."""
+NEIGHBORS_LIMIT = 100 * PAIRS_LIMIT
+"""So many pairs of parts whose boxes overlap are looked at."""
+
+_PAIRS_AT_ONCE = 1_000_000
 
 
 class CrowdedGroupError(ValueError):
@@ -24,47 +25,39 @@ class CrowdedGroupError(ValueError):
 def nesting(rles: Sequence[RawRle], areas_px: Sequence[float]) -> list[list[int]]:
     """For each part, the ascending indices of those that it lies inside of; of two equal parts the later lies inside.
 
-    Parts are sorted into grids of cells, one grid for each power of two of their width and height, so that what
-    surrounds a part is found in the four cells of each grid that reach its corner.
-
     Args:
         rles: The masks of the parts, all of one image.
         areas_px: Their numbers of pixels.
 
     Raises:
-        CrowdedGroupError: More than `PAIRS_LIMIT` pairs would have to be compared.
+        CrowdedGroupError: More than `PAIRS_LIMIT` pairs would have to be compared, or more than `NEIGHBORS_LIMIT`
+            pairs of boxes overlap.
     """
     around: list[list[int]] = [[] for _ in rles]
     if len(rles) < 2:
         return around
-    boxes = coco_mask.toBbox(list(rles)).astype(np.int64)
+    import shapely  # takes 40 ms, and few files have groups
+
+    boxes = coco_mask.toBbox(list(rles))
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    levels = np.ceil(np.log2(np.maximum(boxes[:, 2:], 1))).astype(np.int64)
-    cells: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, key in enumerate(np.concatenate([levels, low >> levels], axis=1).tolist()):
-        cells[tuple(key)].append(index)
-    grids = sorted({key[:2] for key in cells})
     areas = np.asarray(areas_px)
+    rectangles = shapely.box(*low.T, *high.T)
+    tree = shapely.STRtree(rectangles)
     pairs = neighbors = 0
-    for inner, ((x, y), (level_x, level_y)) in enumerate(zip(low.tolist(), levels.tolist(), strict=True)):
-        near: list[int] = []
-        for grid_x, grid_y in grids:
-            if grid_x >= level_x and grid_y >= level_y:
-                column, row = x >> grid_x, y >> grid_y
-                for cell in ((column, row), (column - 1, row), (column, row - 1), (column - 1, row - 1)):
-                    near += cells.get((grid_x, grid_y, *cell), ())
-        if len(near) < 2:
-            continue
-        outer = np.sort(np.array(near))
+    at_once = max(1, _PAIRS_AT_ONCE // len(rles))
+    for start in range(0, len(rles), at_once):
+        inner, outer = tree.query(rectangles[start : start + at_once])
+        inner += start
         is_larger = (areas[outer] > areas[inner]) | ((areas[outer] == areas[inner]) & (outer < inner))
         fits = is_larger & (low[outer] <= low[inner]).all(axis=1) & (high[outer] >= high[inner]).all(axis=1)
-        outer = outer[fits]
-        neighbors += len(near)
-        pairs += len(outer)
-        if pairs > PAIRS_LIMIT or neighbors > NEIGHBOURS_LIMIT:
+        neighbors += len(inner)
+        inner, outer = inner[fits], outer[fits]
+        pairs += len(inner)
+        if pairs > PAIRS_LIMIT or neighbors > NEIGHBORS_LIMIT:
             raise CrowdedGroupError(f"the group has {len(rles)} parts, too many of them on top of one another")
-        if len(outer):
+        for index in np.unique(inner).tolist():
+            members = np.sort(outer[inner == index])
             # with "crowd", the overlap is divided by the area of the inner part alone
-            shares = coco_mask.iou([rles[inner]], [rles[index] for index in outer.tolist()], [1] * len(outer))[0]
-            around[inner] = outer[shares >= 1.0].tolist()
+            shares = coco_mask.iou([rles[index]], [rles[member] for member in members.tolist()], [1] * len(members))
+            around[index] = members[shares[0] >= 1.0].tolist()
     return around

@@ -293,20 +293,21 @@ def _open_tiff(path: Path, *, indices: bool) -> list[StoredArray]:
         page = series[0].keyframe
         is_lone = len(series) == 1 and len(series[0].pages) == 1
         tag = page.tags.get(_ORIENTATION_TAG)
-        is_turned = tag is not None and tag.value in range(2, 9)
+        orientation = 1 if tag is None else tag.value
+        is_turned = orientation in range(2, 9)
         is_gray_or_color = page.samplesperpixel in (1, 3)
         is_color = is_turned or page.photometric in (_WHITE_IS_ZERO, _PALETTE, _CMYK, _CIELAB)
         if is_lone and is_color and not indices and page.dtype in (np.uint8, np.bool_):
             return [_open_photo(path, indices=False)]
         if is_turned:
-            raise ValueError(f"it is stored turned, orientation {tag.value}, and must be saved upright")
+            raise ValueError(f"it is stored turned, orientation {orientation}, and must be saved upright")
         if page.photometric == _YCBCR or not _decodes(page):
             if is_lone and _is_installed("rasterio"):
                 return [_open_with_rasterio(path)]
             if is_lone and is_gray_or_color:
                 return [_open_photo(path, indices=indices)]
             raise ValueError(
-                f"its compression {page.compression.name} needs `pip install "
+                f"its compression {getattr(page.compression, 'name', page.compression)} needs `pip install "
                 f"{'rasterio' if is_lone else 'imagecodecs'}`, or save it with Deflate or without compression"
             )
         arrays = [_open_series(path, tiff, one) for one in series]
