@@ -49,7 +49,16 @@ def test_rooms_that_need_neither_torch_nor_detectron2(module: str) -> None:
 
 
 def test_its_functions() -> None:
-    functions = "compare convert evaluate evaluate_files load_predictor load_project predict train".split()
+    functions = [
+        "compare",
+        "convert",
+        "evaluate",
+        "evaluate_files",
+        "load_predictor",
+        "load_project",
+        "predict",
+        "train",
+    ]
     assert sorted(d2tune.__all__) == functions
     assert all(callable(getattr(d2tune, name)) for name in d2tune.__all__)
     with pytest.raises(AttributeError):
