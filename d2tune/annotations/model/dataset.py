@@ -10,9 +10,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import orjson
 
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.ledger import LedgerRow
@@ -109,6 +112,7 @@ class Dataset:
     findings: tuple[Finding, ...] = ()
     image_root: Path | None = None
     ledger: tuple[LedgerRow, ...] = ()
+    _hashes: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -172,15 +176,41 @@ class Dataset:
         raise DataError(f"{first.message} [{first.code}]{more}", file=first.place(), hint=hint)
 
     def content_hash(self) -> str:
-        """SHA-256 over what training sees: classes, images with their sizes in bytes, and instances."""
-        digest = hashlib.sha256()
+        """SHA-256 over what training sees: classes, images with their sizes in bytes, and instances.
+
+        The sizes of the image files are read on every call. The instances are serialized on the first call and again
+        only where a size has changed since.
+        """
+        head = hashlib.sha256()
         for category in self.categories:
-            digest.update(f"c{category.id}\t{category.name}\t{category.isthing}\n".encode("utf-8", "surrogatepass"))
+            head.update(f"c{category.id}\t{category.name}\t{category.isthing}\n".encode("utf-8", "surrogatepass"))
         for image in self.images:
-            size_bytes = image.path.stat().st_size if image.path is not None and image.path.is_file() else -1
-            row = f"i{image.id}\t{image.file_name}\t{image.width_px}\t{image.height_px}\t{size_bytes}\n"
-            digest.update(row.encode("utf-8", "surrogatepass"))
-        for instance in self.instances:
-            row = json.dumps([instance.image_id, instance.category_id, instance.iscrowd, instance.coco_segmentation()])
-            digest.update(row.encode())
-        return digest.hexdigest()
+            row = f"i{image.id}\t{image.file_name}\t{image.width_px}\t{image.height_px}\t{_size_bytes(image.path)}\n"
+            head.update(row.encode("utf-8", "surrogatepass"))
+        key = head.hexdigest()
+        if key not in self._hashes:
+            for instance in self.instances:
+                head.update(_hashed_row(instance))
+            self._hashes.clear()
+            self._hashes[key] = head.hexdigest()
+        return self._hashes[key]
+
+
+def _size_bytes(path: Path | None) -> int:
+    """The size of a regular file, -1 where there is none."""
+    return path.stat().st_size if path is not None and path.is_file() else -1
+
+
+def _hashed_row(instance: Instance) -> bytes:
+    """An instance as ``json.dumps`` writes it; run folders hold hashes of these bytes."""
+    if not isinstance(instance.segmentation, Rle):
+        flat = [part.reshape(-1) for part in instance.segmentation]
+        if all(part.dtype == np.float64 for part in flat):
+            numbers = orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
+            # orjson writes the same digits as Python, but other exponents, and null for what is not finite
+            if not any(other in numbers for other in (b"e", b"0.0000", b"n")):
+                crowd = "true" if instance.iscrowd else "false"
+                start = f"[{instance.image_id}, {instance.category_id}, {crowd}, "
+                return start.encode() + numbers.replace(b",", b", ") + b"]"
+    row = [instance.image_id, instance.category_id, instance.iscrowd, instance.coco_segmentation()]
+    return json.dumps(row).encode()
