@@ -1,17 +1,16 @@
-"""The figures by which three Kaggle competitions ranked their submissions, from 0 to 1 as they gave them.
+"""The metrics by which three Kaggle competitions ranked their submissions, from 0 to 1 as on their leaderboards.
 
 - ``carvana`` (Carvana Image Masking Challenge): the mean over the images of Dice, ``2 |X n Y| / (|X| + |Y|)``, of the
-  predicted and the true pixels; 1 where both are empty.
+  predicted and the annotated pixels; 1 where both are empty.
 - ``severstal`` (Steel Defect Detection): the mean of the same Dice over all pairs of an image and a class, so that a
-  class that is rightly not predicted counts 1.
+  class that is absent from both counts 1.
 - ``airbus`` (Ship Detection Challenge): at each IoU threshold t of 0.5, 0.55, ..., 0.95 a predicted ship is a hit
-  where its IoU with a ship is greater than t. Hits are TP, other predictions FP, ships without a hit FN, and
-  ``F2 = 5 TP / (5 TP + 4 FN + FP)``. An image's score is the mean over the thresholds; an image without ships scores
-  1 without predictions and 0 with any. The figure is the mean over the images.
+  where its IoU with an annotated ship is greater than t. Hits are TP, other predictions FP, ships without a hit FN, and
+  ``F2 = 5 TP / (5 TP + 4 FN + FP)``. The score of an image is the mean over the thresholds; an image without ships
+  scores 1 without predictions and 0 with any. The metric is the mean over the images.
 
-In ``airbus`` an instance is a ship. `d2tune.inference.submission` makes them of a predicted map: its parts whose pixels
-touch at sides or corners (8-connectivity). Ships of one image should not share pixels, as the competition demands;
-where some do, the pairs of the highest IoU are matched first, each ship once.
+In ``airbus`` an instance is a ship. The competition requires that ships of one image share no pixels; where some do,
+the pairs of the highest IoU are matched first, each ship once.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ TWENTIETHS = range(10, 20)
 
 @dataclass(frozen=True, slots=True)
 class CompetitionResult:
-    """What a submission would have scored.
+    """The score of a submission.
 
     Attributes:
         name: The competition: carvana, airbus or severstal.
-        metric: What it counts, in words.
+        metric: Its metric in words.
         value: From 0 to 1.
         per_image: The score of each image by its base name; their mean is ``value``.
     """
@@ -50,7 +49,7 @@ class CompetitionResult:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """One image's instances."""
+    """The instances of one image, of one class or of all."""
 
     size_px: tuple[int, int]
     truth: Sequence[Instance]
@@ -60,7 +59,7 @@ class _Pair:
 def competition_score(
     name: str, truth: Dataset, predicted: Dataset, *, background: str | None = None
 ) -> CompetitionResult:
-    """Score predictions as a competition did.
+    """Score predictions by the metric of a competition.
 
     Images are paired by base name and classes by name.
 
@@ -68,55 +67,58 @@ def competition_score(
         name: carvana, airbus or severstal.
         truth: The annotated images.
         predicted: Predictions for the same images; those without any have no instances.
-        background: A class that is none of the competition's; its instances do not count.
+        background: A class that is not one of the competition's; its instances do not count.
 
     Raises:
-        DataError: The competition is unknown, an image is in one dataset alone or has two sizes, or a class is
-            predicted that the truth does not have.
+        DataError: The competition is unknown, an image is in only one of the datasets or has two sizes, or a predicted
+            class is not in the ground truth.
     """
     if name not in _METRICS:
         near = nearest(name, _METRICS)
         raise DataError(
-            "no such competition",
+            "the competition is unknown",
             found=repr(name),
             expected=", ".join(_METRICS),
             hint=f"Did you mean {near!r}?" if near else None,
         )
     classes = [one for one in truth.class_names if one != background]
-    places = {one: number for number, one in enumerate(classes)}
     truths, predictions = _by_name(truth), _by_name(predicted)
     _check(truths, predictions, predicted, {*classes, background})
     metric, score = _METRICS[name]
+    truth_names, predicted_names = _class_names(truth), _class_names(predicted)
     per_image = {}
-    for photo, (image, of_truth) in truths.items():
-        of_prediction = predictions[photo][1]
-        sides = [
-            [[one for one in ones if names[one.category_id] == wanted] for wanted in places]
-            for ones, names in ((of_truth, _names(truth)), (of_prediction, _names(predicted)))
-        ]
+    for file_name, (image, annotated) in truths.items():
+        sides = (
+            _by_class(annotated, truth_names, classes),
+            _by_class(predictions[file_name][1], predicted_names, classes),
+        )
         pairs = [_Pair((image.width_px, image.height_px), *both) for both in zip(*sides, strict=True)]
-        per_image[photo] = score(pairs)
+        per_image[file_name] = score(pairs)
     value = float(np.mean(list(per_image.values()))) if per_image else 0.0
     return CompetitionResult(name, metric, value, per_image)
 
 
-def _names(dataset: Dataset) -> dict[int, str]:
+def _class_names(dataset: Dataset) -> dict[int, str]:
     return {category.id: category.name for category in dataset.categories}
+
+
+def _by_class(instances: Sequence[Instance], names: dict[int, str], classes: Sequence[str]) -> list[list[Instance]]:
+    return [[one for one in instances if names[one.category_id] == wanted] for wanted in classes]
 
 
 def _by_name(dataset: Dataset) -> dict[str, tuple[Image, list[Instance]]]:
     groups = dataset.by_image()
-    found: dict[str, tuple[Image, list[Instance]]] = {}
+    by_name: dict[str, tuple[Image, list[Instance]]] = {}
     for image in dataset.images:
         name = image.file_name.rsplit("/", 1)[-1]
-        if name in found:
+        if name in by_name:
             raise DataError(
-                "two images have the same base name, by which competitions tell them apart",
+                "two images have the same base name, but competitions identify images by it",
                 file=image.file_name,
-                found=f"also {found[name][0].file_name}",
+                found=f"also {by_name[name][0].file_name}",
             )
-        found[name] = (image, groups[image.id])
-    return found
+        by_name[name] = (image, groups[image.id])
+    return by_name
 
 
 def _check(
@@ -127,27 +129,27 @@ def _check(
 ) -> None:
     alone = sorted(truths.keys() ^ predictions.keys())
     if alone:
-        where = "truth" if alone[0] in truths else "predictions"
+        where = "ground truth" if alone[0] in truths else "predictions"
         raise DataError(
-            f"the image is in the {where} alone",
+            f"the image is only in the {where}",
             file=alone[0],
             found=f"{len(predictions)} predicted images",
-            expected=f"the {len(truths)} annotated ones",
+            expected=f"the {len(truths)} annotated images",
         )
     for name, (image, _) in truths.items():
-        other = predictions[name][0]
-        if (image.width_px, image.height_px) != (other.width_px, other.height_px):
+        predicted_image = predictions[name][0]
+        if (image.width_px, image.height_px) != (predicted_image.width_px, predicted_image.height_px):
             raise DataError(
-                "the prediction has another size than the image",
+                "the size of the prediction differs from the size of the image",
                 file=name,
-                found=f"{other.width_px} x {other.height_px} px",
+                found=f"{predicted_image.width_px} x {predicted_image.height_px} px",
                 expected=f"{image.width_px} x {image.height_px} px",
             )
-    strangers = [one for one, count in predicted.counts().items() if count and one not in known]
-    if strangers:
+    unknown = [one for one, count in predicted.counts().items() if count and one not in known]
+    if unknown:
         raise DataError(
-            "a class is predicted that the truth does not have",
-            found=repr(strangers[0]),
+            "a predicted class is not in the ground truth",
+            found=repr(unknown[0]),
             expected=", ".join(sorted(one for one in known if one is not None)),
         )
 
@@ -156,16 +158,16 @@ def _dice(pair: _Pair) -> float:
     """Dice of the union of the instances of each side; 1 where both are empty."""
     if not pair.truth or not pair.predicted:
         return float(not pair.truth and not pair.predicted)
-    one, other = _union(pair.truth, pair.size_px), _union(pair.predicted, pair.size_px)
-    return 2 * _shared_px(one, other) / (rle_area_px2(one) + rle_area_px2(other))
+    a, b = _union(pair.truth, pair.size_px), _union(pair.predicted, pair.size_px)
+    return 2 * _shared_px(a, b) / (rle_area_px2(a) + rle_area_px2(b))
 
 
 def _union(instances: Sequence[Instance], size_px: tuple[int, int]) -> RawRle:
     return union_segmentations([one.segmentation for one in instances], width_px=size_px[0], height_px=size_px[1])
 
 
-def _shared_px(one: RawRle, other: RawRle) -> float:
-    return float(mask_utils.area(mask_utils.merge([one, other], intersect=True)))
+def _shared_px(a: RawRle, b: RawRle) -> float:
+    return float(mask_utils.area(mask_utils.merge([a, b], intersect=True)))
 
 
 def _mean_dice(pairs: Sequence[_Pair]) -> float:
@@ -189,10 +191,10 @@ def _mean_f2(pairs: Sequence[_Pair]) -> float:
     truth = [_union([one], ships.size_px) for one in ships.truth]
     predicted = [_union([one], ships.size_px) for one in ships.predicted]
     shared_union = [
-        (shared, rle_area_px2(one) + rle_area_px2(other) - shared, row, column)
-        for row, one in enumerate(truth)
-        for column, other in enumerate(predicted)
-        if (shared := _shared_px(one, other))
+        (shared, rle_area_px2(a) + rle_area_px2(b) - shared, row, column)
+        for row, a in enumerate(truth)
+        for column, b in enumerate(predicted)
+        if (shared := _shared_px(a, b))
     ]
     shared_union.sort(key=lambda pair: pair[0] / pair[1], reverse=True)
     scores = []

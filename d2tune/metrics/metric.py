@@ -1,4 +1,4 @@
-"""One figure of an evaluation, and sums over images from which figures are made."""
+"""One value of an evaluation, and the arithmetic of values that may be undefined."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure from 0 to 100, or None and the reason it cannot be computed.
+    """A value from 0 to 100, or None and the reason why it cannot be computed.
 
     Attributes:
-        value: The figure.
-        reason: Why there is none.
-        low: Lower end of its interval, where one was made.
-        high: Upper end of its interval, where one was made.
+        value: The value.
+        reason: Why there is no value.
+        low: Lower end of its interval, where an interval was computed.
+        high: Upper end of its interval, where an interval was computed.
     """
 
     value: float | None
@@ -43,17 +43,18 @@ def metric(value: float | NDArray[np.float64], reason: str) -> Metric:
 def ratio(numerator: NDArray[Any] | np.float64, denominator: NDArray[Any] | np.float64) -> NDArray[np.float64]:
     """``numerator / denominator``, and NaN where the denominator is 0; the shapes are broadcast."""
     top, bottom = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
-    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
+    quotient: NDArray[np.float64] = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
+    return quotient
 
 
 def mean_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the last axis of what is not NaN; NaN where all is."""
+    """Mean over the last axis of the values that are not NaN; NaN where all are NaN."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
 def with_interval(metric: Metric) -> str:
-    """``56.1 (48.2 to 63.0)``, or why there is no figure."""
+    """``56.1 (48.2 to 63.0)``, or the reason why there is no value."""
     if metric.value is None:
         return f"- ({metric.reason})"
     return str(metric) if metric.low is None else f"{metric} ({metric.low:.1f} to {metric.high:.1f})"

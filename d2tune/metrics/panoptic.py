@@ -1,18 +1,18 @@
-"""Panoptic quality: how well segments are found and outlined.
+"""Panoptic quality: how well segments are detected and outlined.
 
 Source: Kirillov, He, Girshick, Rother, Dollár, "Panoptic Segmentation", CVPR 2019, section 4.
 
 A segment of the prediction and one of the ground truth of the same class match where their IoU is above 0.5; no
-segment can match two. Pixels of the prediction that are void in the ground truth belong to no union. Unmatched
-segments of the ground truth are misses (FN), but for crowds, which match nothing and are never missed. Unmatched
-segments of the prediction are false (FP), but for those with more than half of their pixels on void or on crowds of
-their class. For each class
+segment can match two. Pixels of the prediction that are ignored in the ground truth (id 0) belong
+to no union. Unmatched segments of the ground truth are misses (FN), except crowds, which match nothing and are never
+missed. Unmatched segments of the prediction are false (FP), except those with more than half of their pixels on ignored
+pixels or on crowds of their class. For each class
 
-- SQ is the mean IoU of the matches, 0 where there are segments but no match,
+- SQ is the mean IoU of the matches, 0 for segments without any match,
 - RQ is ``TP / (TP + FP / 2 + FN / 2)``,
 - PQ is ``sum of IoU / (TP + FP / 2 + FN / 2)``,
 
-all summed over the images first. The figures over all, thing (``_th``) and stuff (``_st``) classes are means over
+all summed over the images first. The metrics over all, thing (``_th``) and stuff (``_st``) classes are means over
 those classes that have a TP, FP or FN. Areas are counted in the images, never read from the JSON.
 """
 
@@ -36,20 +36,20 @@ logger = logging.getLogger(__name__)
 
 Ids = Tensor | NDArray[Any]
 
-VOID_ID = 0
+IGNORED_ID = 0
 """The segment id of pixels that belong to no segment."""
 
 
 @dataclass(frozen=True, slots=True)
 class PanopticClass:
-    """What one class scored.
+    """The metrics of one class.
 
     Attributes:
         name: The class.
-        isthing: Whether it is countable.
+        isthing: Whether its objects are countable.
         tp: Matches.
-        fp: Segments of the prediction that match nothing.
-        fn: Segments of the ground truth that nothing matches.
+        fp: Unmatched segments of the prediction.
+        fn: Unmatched segments of the ground truth.
         metrics: ``PQ``, ``SQ`` and ``RQ``.
     """
 
@@ -66,7 +66,7 @@ class PanopticResult:
     """Panoptic quality of a set of predictions.
 
     Attributes:
-        images: How many.
+        images: Number of images.
         metrics: ``PQ``, ``SQ``, ``RQ`` over all classes, the same with ``_th`` over things and with ``_st`` over stuff.
         classes: One row for each class.
     """
@@ -86,7 +86,7 @@ class _Segments:
 
     Attributes:
         ids: ``(S,)``.
-        classes: ``(S,)``, places in the categories.
+        classes: ``(S,)``, indices of the categories.
         crowd: ``(S,)``, bool.
     """
 
@@ -98,7 +98,7 @@ class _Segments:
 class PanopticScorer:
     """Collects panoptic predictions and scores them.
 
-    For each image the sum of IoU and the numbers of TP, FP and FN of each class are kept: 32 bytes a class.
+    It keeps the sum of IoU and the numbers of TP, FP and FN of each class for each image: 32 bytes a class.
 
     Args:
         categories: The classes with their ids and whether they are things.
@@ -113,7 +113,7 @@ class PanopticScorer:
 
     @property
     def images(self) -> int:
-        """How many images were added."""
+        """The number of images added."""
         return len(self._per_image)
 
     def add(
@@ -127,15 +127,15 @@ class PanopticScorer:
         """Match the segments of one image.
 
         Args:
-            prediction: Segment ids ``(H, W)``, 0 for void.
+            prediction: Segment ids ``(H, W)``, 0 for ignored pixels.
             predicted_segments: ``segments_info``: a dict with ``id`` and ``category_id`` for each.
-            ground_truth: Segment ids ``(H, W)``, 0 for void.
-            ground_truth_segments: The same with ``iscrowd`` where it is not 0. Those without a pixel are passed over
-                with a warning.
+            ground_truth: Segment ids ``(H, W)``, 0 for ignored pixels.
+            ground_truth_segments: The same, and ``iscrowd``, 0 by default. Segments without a pixel are ignored with
+                a warning.
             image: Its name, for messages.
 
         Raises:
-            DataError: The sizes differ, ids are missing or doubled, a class is unknown, or a predicted segment has
+            DataError: The sizes differ, ids are missing or not unique, a class is unknown, or a predicted segment has
                 no pixel.
         """
         truth = self._segments(ground_truth_segments, image, "ground truth")
@@ -156,9 +156,9 @@ class PanopticScorer:
         self._per_image.append(_match(shared, truth, predicted, len(self.categories)))
 
     def result(self) -> PanopticResult:
-        """The figures of all images added."""
+        """The metrics of all images added."""
         sums = self._stacked().sum(axis=0)
-        figures = _class_figures(sums)
+        by_class = _class_metrics(sums)
         classes = [
             PanopticClass(
                 category.name,
@@ -168,7 +168,7 @@ class PanopticScorer:
                 fn=int(sums[3, index]),
                 metrics={
                     name: metric(values[index], f"class {category.name!r} has no segment in ground truth or prediction")
-                    for name, values in figures.items()
+                    for name, values in by_class.items()
                 },
             )
             for index, category in enumerate(self.categories)
@@ -176,44 +176,44 @@ class PanopticScorer:
         kinds = {"": "", "_th": "thing ", "_st": "stuff "}
         metrics = {
             name: metric(value, f"no {kinds[name[2:]]}segment in ground truth or prediction")
-            for name, value in self._means(figures).items()
+            for name, value in self._means(by_class).items()
         }
         return PanopticResult(self.images, metrics, tuple(classes))
 
     def resample(self, weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """The figures of `PanopticResult.metrics` on draws of the images, NaN where undefined.
+        """The metrics of `PanopticResult.metrics` on draws of the images, NaN where undefined.
 
         Args:
-            weights: ``(R, n_images)``, how often each draw took each image, in the order they were added.
+            weights: ``(R, n_images)``, how often each draw took each image, in the order of `add`.
 
         Returns:
-            ``(R,)`` for each figure.
+            ``(R,)`` for each metric.
         """
         per_image = self._stacked()
         images, sums, classes = per_image.shape
-        drawn = (weights.astype(np.float64) @ per_image.reshape(images, -1)).reshape(-1, sums, classes)
-        return self._means(_class_figures(np.moveaxis(drawn, 1, 0)))
+        totals = (weights.astype(np.float64) @ per_image.reshape(images, -1)).reshape(-1, sums, classes)
+        return self._means(_class_metrics(np.moveaxis(totals, 1, 0)))
 
     def _stacked(self) -> NDArray[np.float64]:
         """Sum of IoU, TP, FP and FN: ``(n_images, 4, K)``."""
         return np.stack(self._per_image) if self._per_image else np.zeros((0, 4, len(self.categories)))
 
-    def _means(self, figures: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    def _means(self, by_class: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
         isthing = np.array([category.isthing for category in self.categories], dtype=bool)
         kinds = {"": np.ones_like(isthing), "_th": isthing, "_st": ~isthing}
         return {
             f"{name}{kind}": mean_defined(values[..., chosen])
             for kind, chosen in kinds.items()
-            for name, values in figures.items()
+            for name, values in by_class.items()
         }
 
     def _segments(self, infos: Sequence[Mapping[str, Any]], image: str, what: str) -> _Segments:
         rows: dict[int, tuple[int, bool]] = {}
         for info in infos:
             number, category_id = info.get("id"), info.get("category_id")
-            if not _is_integer(number) or number == VOID_ID or number in rows:
+            if not _is_integer(number) or number == IGNORED_ID or number in rows:
                 raise DataError(
-                    f"a segment of the {what} has no id of its own",
+                    f"a segment of the {what} has no unique id",
                     file=image,
                     found=repr(number),
                     expected="a whole number other than 0 that no other segment of the image has",
@@ -233,17 +233,17 @@ class PanopticScorer:
             np.array([rows[number][1] for number in ids], dtype=bool),
         )
 
-    def _places(self, photo: Ids, segments: _Segments, image: str, what: str) -> Tensor:
-        """For each pixel the place of its segment, counted from 1, or 0 for void."""
+    def _places(self, segment_ids: Ids, segments: _Segments, image: str, what: str) -> Tensor:
+        """For each pixel the place of its segment, counted from 1, or 0 for ignored pixels."""
         ids = (
-            photo.to(self._device, torch.int64)
-            if isinstance(photo, Tensor)
-            else torch.from_numpy(photo.astype(np.int64)).to(self._device)
+            segment_ids.to(self._device, torch.int64)
+            if isinstance(segment_ids, Tensor)
+            else torch.from_numpy(segment_ids.astype(np.int64)).to(self._device)
         )
         known = torch.from_numpy(np.append(segments.ids, np.iinfo(np.int64).max)).to(self._device)
         places = torch.searchsorted(known, ids)
-        void = ids == VOID_ID
-        unknown = (known[places] != ids) & ~void
+        ignored = ids == IGNORED_ID
+        unknown = (known[places] != ids) & ~ignored
         if bool(unknown.any()):
             raise DataError(
                 f"the image of the {what} holds a segment that its segments_info does not list",
@@ -251,7 +251,7 @@ class PanopticScorer:
                 found=f"segment {int(ids[unknown][0])}",
                 expected="every id but 0 in segments_info",
             )
-        return (places + 1).masked_fill(void, 0)
+        return (places + 1).masked_fill(ignored, 0)
 
 
 def _is_integer(value: object) -> TypeGuard[int]:
@@ -270,17 +270,17 @@ def _check_pixels(shared: NDArray[np.int64], truth: _Segments, predicted: _Segme
     without = truth.ids[shared[1:].sum(axis=1) == 0]
     if without.size:
         names = ", ".join(str(number) for number in without[:5])
-        logger.warning("%s: segments without a pixel in the ground truth are passed over: %s", image, names)
+        logger.warning("%s: segments of the ground truth without a pixel are ignored: %s", image, names)
 
 
 def _match(shared: NDArray[np.int64], truth: _Segments, predicted: _Segments, n_classes: int) -> NDArray[np.float64]:
     """Sum of IoU, TP, FP and FN of each class ``(4, K)`` on one image.
 
     Args:
-        shared: Pixels ``(G + 1, P + 1)`` that segments have in common; row 0 and column 0 are void.
+        shared: Pixels ``(G + 1, P + 1)`` that segments have in common; row 0 and column 0 are ignored pixels.
         truth: The G segments of the ground truth.
         predicted: The P segments of the prediction.
-        n_classes: K.
+        n_classes: The number of classes, K.
     """
     common = shared[1:, 1:]
     truth_areas, predicted_areas = shared[1:].sum(axis=1), shared[:, 1:].sum(axis=0)
@@ -288,8 +288,8 @@ def _match(shared: NDArray[np.int64], truth: _Segments, predicted: _Segments, n_
     same_class = truth.classes[:, None] == predicted.classes
     matches = same_class & ~truth.crowd[:, None] & (2 * common > unions)
     on_crowd = (common * (same_class & truth.crowd[:, None])).sum(axis=0)
-    passed_over = 2 * (shared[0, 1:] + on_crowd) > predicted_areas
-    false = ~matches.any(axis=0) & ~passed_over
+    ignored = 2 * (shared[0, 1:] + on_crowd) > predicted_areas
+    false = ~matches.any(axis=0) & ~ignored
     missed = ~matches.any(axis=1) & ~truth.crowd & (truth_areas > 0)
     rows, columns = np.nonzero(matches)
     of_class = truth.classes[rows]
@@ -303,7 +303,7 @@ def _match(shared: NDArray[np.int64], truth: _Segments, predicted: _Segments, n_
     )
 
 
-def _class_figures(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+def _class_metrics(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """PQ, SQ and RQ of classes ``(..., K)`` from sums ``(4, ..., K)``, NaN without any segment."""
     iou, tp, fp, fn = sums
     segments = tp + (fp + fn) / 2

@@ -17,12 +17,12 @@ from d2tune.metrics.bootstrap import (
 )
 
 
-def mean_of(figures: np.ndarray) -> Statistic:
-    return lambda weights: weights @ figures / len(figures)
+def mean_of(values: np.ndarray) -> Statistic:
+    return lambda weights: weights @ values / len(values)
 
 
 def ratio_of(top: np.ndarray, bottom: np.ndarray) -> Statistic:
-    """A figure that is undefined on draws without any of ``bottom``."""
+    """A metric that is undefined on draws without any of ``bottom``."""
 
     def statistic(weights: Weights) -> np.ndarray:
         with np.errstate(invalid="ignore"):
@@ -42,11 +42,11 @@ def test_weights_are_counts_of_images_drawn_with_replacement() -> None:
 
 
 def test_the_interval_is_that_of_a_loop_over_draws() -> None:
-    figures = np.random.default_rng(0).normal(60, 10, 13)
+    values = np.random.default_rng(0).normal(60, 10, 13)
     replicates = []
     draw = np.random.default_rng(5)
     for _ in range(400):
-        taken = [figures[index] for index in draw.integers(0, 13, 13)]
+        taken = [values[index] for index in draw.integers(0, 13, 13)]
         replicates.append(sum(taken) / 13)
     replicates.sort()
 
@@ -55,17 +55,17 @@ def test_the_interval_is_that_of_a_loop_over_draws() -> None:
         low = math.floor(place)
         return replicates[low] + (place - low) * (replicates[low + 1] - replicates[low])
 
-    found = interval(mean_of(figures), 13, replicates=400, seed=5, confidence=0.9)
+    actual = interval(mean_of(values), 13, replicates=400, seed=5, confidence=0.9)
     # Student's 95 % quantile of 12 degrees of freedom is 1.7823; 1.7823 times the root of 13/12 is 1.8551 deviations
     # of a normal distribution, beyond which lie 3.180 %
-    assert (found.low, found.high) == pytest.approx((quantile(0.0318), quantile(1 - 0.0318)), abs=0.01)
-    assert (found.replicates, found.undefined) == (400, 0)
+    assert (actual.low, actual.high) == pytest.approx((quantile(0.0318), quantile(1 - 0.0318)), abs=0.01)
+    assert (actual.replicates, actual.undefined) == (400, 0)
 
 
 @pytest.mark.parametrize("confidence", [0.95, 0.75])
 def test_three_images_have_the_interval_of_all_27_draws(confidence: float) -> None:
-    figures = np.array([0.0, 30.0, 90.0])
-    everything = sorted(sum(taken) / 3 for taken in itertools.product(figures, repeat=3))
+    values = np.array([0.0, 30.0, 90.0])
+    everything = sorted(sum(taken) / 3 for taken in itertools.product(values, repeat=3))
     ends = []
     # Student's quantile of 2 degrees of freedom (4.303 and 1.604) times the root of 3/2, as a share of a normal one
     tail = {0.95: 6.8e-8, 0.75: 0.02475}[confidence]
@@ -76,8 +76,8 @@ def test_three_images_have_the_interval_of_all_27_draws(confidence: float) -> No
             "choose another confidence"
         )
         ends.append(everything[math.floor(place)])
-    found = interval(mean_of(figures), 3, replicates=60_000, confidence=confidence)
-    assert (found.low, found.high) == pytest.approx(ends)
+    actual = interval(mean_of(values), 3, replicates=60_000, confidence=confidence)
+    assert (actual.low, actual.high) == pytest.approx(ends)
 
 
 @pytest.mark.parametrize(
@@ -88,43 +88,43 @@ def test_students_quantiles_are_those_of_printed_tables(share: float, degrees: i
     assert student_quantile(share, degrees) == pytest.approx(printed, abs=2e-3)
 
 
-def test_the_same_seed_gives_the_same_and_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_gives_the_same_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     statistic = mean_of(np.random.default_rng(0).random(13))
     first = interval(statistic, 13, seed=1)
     assert interval(statistic, 13, seed=1) == first
     assert interval(statistic, 13, seed=2) != first
     monkeypatch.setattr(bootstrap, "WEIGHTS_AT_ONCE", 100)
-    assert [len(part) for part in draw_weights(13, replicates=17)] == [7, 7, 3]
+    assert [len(chunk) for chunk in draw_weights(13, replicates=17)] == [7, 7, 3]
     again = interval(statistic, 13, seed=1)
     assert (again.low, again.high) == pytest.approx((first.low, first.high), abs=1e-12)
 
 
-def test_several_figures_share_their_draws() -> None:
+def test_several_metrics_share_their_draws() -> None:
     a, b = mean_of(np.arange(9.0)), mean_of(np.arange(9.0) ** 2)
-    found = intervals(lambda weights: {"a": a(weights), "b": b(weights)}, 9, seed=4)
-    assert found == {"a": interval(a, 9, seed=4), "b": interval(b, 9, seed=4)}
+    actual = intervals(lambda weights: {"a": a(weights), "b": b(weights)}, 9, seed=4)
+    assert actual == {"a": interval(a, 9, seed=4), "b": interval(b, 9, seed=4)}
 
 
-def test_draws_without_the_figure_are_left_out_and_counted() -> None:
+def test_draws_without_the_metric_are_excluded_and_counted() -> None:
     top, bottom = np.array([1, 0, 0, 0]), np.array([2, 0, 0, 0])
-    found = interval(ratio_of(top, bottom), 4, replicates=4000)
+    actual = interval(ratio_of(top, bottom), 4, replicates=4000)
     # the first of four images is never taken with probability (3/4)^4
-    assert found.undefined / 4000 == pytest.approx((3 / 4) ** 4, abs=0.03)
-    assert found.replicates == 4000 - found.undefined
-    assert (found.low, found.high) == (50, 50)
+    assert actual.undefined / 4000 == pytest.approx((3 / 4) ** 4, abs=0.03)
+    assert actual.replicates == 4000 - actual.undefined
+    assert (actual.low, actual.high) == (50, 50)
 
 
 def test_where_there_is_no_interval_there_is_a_reason() -> None:
     nowhere = interval(ratio_of(np.zeros(5), np.zeros(5)), 5, replicates=50)
     assert (nowhere.low, nowhere.high, nowhere.replicates, nowhere.undefined) == (None, None, 0, 50)
-    assert nowhere.reason == "the figure could not be computed on any draw of the images"
+    assert nowhere.reason == "the metric is undefined on every draw of the images"
     one = interval(mean_of(np.array([40.0])), 1)
-    assert (one.low, one.high, one.reason) == (None, None, "one image does not tell how images differ")
-    with pytest.raises(ValueError, match="nothing to draw"):
+    assert (one.low, one.high, one.reason) == (None, None, "one image does not show how images differ")
+    with pytest.raises(ValueError, match="at least 1 image and 1 replicate, found 0 images"):
         interval(mean_of(np.empty(0)), 0)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("images", "normal", "exponential"),
     [(5, 0.92, 0.87), (13, 0.94, 0.92), (50, 0.95, 0.94)],
@@ -137,36 +137,36 @@ def test_intervals_hold_the_truth_as_often_as_the_docstring_says(
         (normal, 50, draw.normal(50, 10, (2500, images))),
         (exponential, 10, draw.exponential(10, (2500, images))),
     ):
-        found = [interval(mean_of(row), images, replicates=500, seed=seed) for seed, row in enumerate(samples)]
-        coverage = np.mean([one.low <= truth <= one.high for one in found])
+        actual = [interval(mean_of(row), images, replicates=500, seed=seed) for seed, row in enumerate(samples)]
+        coverage = np.mean([one.low <= truth <= one.high for one in actual])
         assert coverage == pytest.approx(expected, abs=0.02)
 
 
-@pytest.mark.slow
-def test_a_figure_made_of_sums_is_held_as_often_as_promised() -> None:
+@pytest.mark.extended
+def test_the_interval_of_a_ratio_of_sums_has_its_coverage() -> None:
     """A ratio of sums over 60 images, like mIoU or PQ, whose true value is known."""
     draw = np.random.default_rng(1)
     hits = 0
     for seed in range(1500):
         sizes = draw.integers(50, 150, 60)
         right = draw.binomial(sizes, 0.7)
-        found = interval(ratio_of(right, sizes), 60, replicates=500, seed=seed)
-        hits += found.low <= 70 <= found.high
+        actual = interval(ratio_of(right, sizes), 60, replicates=500, seed=seed)
+        hits += actual.low <= 70 <= actual.high
     assert hits / 1500 == pytest.approx(0.95, abs=0.02)
 
 
-def test_a_clear_difference_is_told_in_points() -> None:
+def test_a_clear_difference_is_reported_in_points() -> None:
     draw = np.random.default_rng(2)
     a = draw.normal(50, 10, 30)
     b = a + draw.normal(4, 3, 30)
-    found = paired_comparison(mean_of(a), mean_of(b), 30)
-    assert found.difference == pytest.approx(b.mean() - a.mean())
+    actual = paired_comparison(mean_of(a), mean_of(b), 30)
+    assert actual.difference == pytest.approx(b.mean() - a.mean())
     expected = interval(mean_of(b - a), 30)
-    assert (found.interval.low, found.interval.high) == pytest.approx((expected.low, expected.high))
-    assert (found.better, found.probability_b_better, found.images) == ("B", 1.0, 30)
-    low, high = found.interval.low, found.interval.high
-    assert found.verdict == (f"B is better by {found.difference:.1f} points (95 % interval {low:.1f} to {high:.1f})")
-    # pairing matters: the intervals of the two figures overlap
+    assert (actual.interval.low, actual.interval.high) == pytest.approx((expected.low, expected.high))
+    assert (actual.better, actual.probability_b_better, actual.images) == ("B", 1.0, 30)
+    low, high = actual.interval.low, actual.interval.high
+    assert actual.verdict == (f"B is better by {actual.difference:.1f} points (95 % interval {low:.1f} to {high:.1f})")
+    # pairing matters: the intervals of the two metrics overlap
     assert interval(mean_of(a), 30).high > interval(mean_of(b), 30).low
 
 
@@ -181,53 +181,53 @@ def test_the_other_way_round_a_is_better_by_as_much() -> None:
 
 
 def test_equal_runs_differ_by_0_and_nothing_is_claimed() -> None:
-    figures = np.random.default_rng(0).normal(50, 10, 13)
-    found = paired_comparison(mean_of(figures), mean_of(figures), 13)
-    assert (found.difference, found.interval.low, found.interval.high) == (0, 0, 0)
-    assert (found.better, found.probability_b_better) == (None, 0.5)
-    assert found.verdict == "no difference can be told from 13 images"
+    values = np.random.default_rng(0).normal(50, 10, 13)
+    actual = paired_comparison(mean_of(values), mean_of(values), 13)
+    assert (actual.difference, actual.interval.low, actual.interval.high) == (0, 0, 0)
+    assert (actual.better, actual.probability_b_better) == (None, 0.5)
+    assert actual.verdict == "no significant difference on 13 images"
 
 
-def test_noise_is_no_difference() -> None:
+def test_noise_is_not_a_difference() -> None:
     draw = np.random.default_rng(3)
     a, b = draw.normal(50, 10, (2, 13))
-    found = paired_comparison(mean_of(a), mean_of(b), 13)
-    assert found.interval.low < 0 < found.interval.high
-    assert 0.02 < found.probability_b_better < 0.98
-    assert (found.better, found.verdict) == (None, "no difference can be told from 13 images")
+    actual = paired_comparison(mean_of(a), mean_of(b), 13)
+    assert actual.interval.low < 0 < actual.interval.high
+    assert 0.02 < actual.probability_b_better < 0.98
+    assert (actual.better, actual.verdict) == (None, "no significant difference on 13 images")
 
 
 @pytest.mark.parametrize(("images", "claimed"), [(1, None), (2, None), (5, None), (6, "B")])
 def test_from_five_images_nothing_is_claimed_even_where_all_agree(images: int, claimed: str | None) -> None:
     a = np.linspace(40, 60, images)
-    found = paired_comparison(mean_of(a), mean_of(a + 5), images)
-    assert found.better == claimed
+    actual = paired_comparison(mean_of(a), mean_of(a + 5), images)
+    assert actual.better == claimed
     if claimed is None:
-        assert found.verdict == f"no difference can be told from {images} image{'s' if images > 1 else ''}"
+        assert actual.verdict == f"no significant difference on {images} image{'s' if images > 1 else ''}"
 
 
 def test_what_cannot_be_computed_cannot_be_compared() -> None:
-    found = paired_comparison(mean_of(np.ones(8)), ratio_of(np.zeros(8), np.zeros(8)), 8)
-    assert (found.value_a, found.value_b, found.difference, found.probability_b_better) == (1, None, None, None)
-    assert found.verdict == "no difference can be told: the figure of B cannot be computed"
-    assert found.interval.undefined == 1000
+    actual = paired_comparison(mean_of(np.ones(8)), ratio_of(np.zeros(8), np.zeros(8)), 8)
+    assert (actual.value_a, actual.value_b, actual.difference, actual.probability_b_better) == (1, None, None, None)
+    assert actual.verdict == "no comparison: the metric of B cannot be computed"
+    assert actual.interval.undefined == 1000
 
 
-def test_several_figures_are_compared_on_the_same_draws_where_both_have_them() -> None:
+def test_metrics_of_both_are_compared_on_the_same_draws() -> None:
     draw = np.random.default_rng(4)
     a, b = draw.normal(50, 10, (2, 13))
-    found = paired_comparisons(
+    actual = paired_comparisons(
         lambda weights: {"x": mean_of(a)(weights), "only A": mean_of(a)(weights), "y": mean_of(b)(weights)},
         lambda weights: {"x": mean_of(b)(weights), "y": mean_of(a)(weights)},
         13,
     )
-    assert found == {
+    assert actual == {
         "x": paired_comparison(mean_of(a), mean_of(b), 13),
         "y": paired_comparison(mean_of(b), mean_of(a), 13),
     }
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_differences_that_are_none_are_rarely_claimed() -> None:
     claims = 0
     draw = np.random.default_rng(7)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from d2tune.annotations.formats.from_masks import dataset_of_masks
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.errors import DataError
-from d2tune.inference.submission import dataset_of_maps
+from d2tune.inference.writers.submission import dataset_of_maps
 from d2tune.metrics.competitions import competition_score
 
 HEIGHT, WIDTH = 6, 10
-Found = list[tuple[int, np.ndarray]]
+Masks = list[tuple[int, np.ndarray]]
 
 
 def box(left: int, top: int, width: int, height: int, place: int = 0) -> tuple[int, np.ndarray]:
@@ -24,7 +24,7 @@ def box(left: int, top: int, width: int, height: int, place: int = 0) -> tuple[i
     return place, mask
 
 
-def dataset(photos: dict[str, Found], classes: tuple[str, ...] = ("ship",)) -> Dataset:
+def dataset(photos: dict[str, Masks], classes: tuple[str, ...] = ("ship",)) -> Dataset:
     images = [Image(number, name, WIDTH, HEIGHT) for number, name in enumerate(photos, start=1)]
     return dataset_of_masks(images, list(photos.values()), classes)
 
@@ -74,11 +74,11 @@ def test_airbus_wants_more_than_the_threshold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "found", "score"),
+    ("there", "predicted", "score"),
     [([], [], 1.0), ([], [box(0, 0, 2, 2)], 0.0), ([box(0, 0, 2, 2)], [], 0.0), ([box(0, 0, 2, 2)],) * 2 + (1.0,)],
 )
-def test_airbus_on_images_with_nothing_in_them(there: Found, found: Found, score: float) -> None:
-    assert competition_score("airbus", dataset({"a.jpg": there}), dataset({"a.jpg": found})).value == score
+def test_airbus_on_images_with_nothing_in_them(there: Masks, predicted: Masks, score: float) -> None:
+    assert competition_score("airbus", dataset({"a.jpg": there}), dataset({"a.jpg": predicted})).value == score
 
 
 def test_each_ship_is_hit_once_and_by_one_prediction() -> None:
@@ -103,16 +103,17 @@ def ships_of(labels: np.ndarray) -> list[set[tuple[int, int]]]:
 
 def f2_by_loops(truth: np.ndarray, predicted: np.ndarray) -> Fraction:
     """The competition's rule, pair by pair; parts of one map are disjoint, so that a hit above 0.5 is the only one."""
-    there, found = ships_of(truth), ships_of(predicted)
-    if not there or not found:
-        return Fraction(int(not there and not found))
+    there, detected = ships_of(truth), ships_of(predicted)
+    if not there or not detected:
+        return Fraction(int(not there and not detected))
     total = Fraction(0)
     for step in range(10):
         threshold = Fraction(50 + 5 * step, 100)
         hits = sum(
-            Fraction(len(one & other), len(one | other)) > threshold for one, other in itertools.product(there, found)
+            Fraction(len(one & other), len(one | other)) > threshold
+            for one, other in itertools.product(there, detected)
         )
-        total += Fraction(5 * hits, 5 * hits + 4 * (len(there) - hits) + len(found) - hits)
+        total += Fraction(5 * hits, 5 * hits + 4 * (len(there) - hits) + len(detected) - hits)
     return total / 10
 
 
@@ -126,7 +127,7 @@ def dice_by_loops(truth: np.ndarray, predicted: np.ndarray, place: int) -> Fract
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))
-def test_every_figure_is_that_of_plain_loops(seed: int, photos: int) -> None:
+def test_every_value_is_that_of_plain_loops(seed: int, photos: int) -> None:
     rng = np.random.default_rng(seed)
     images = [Image(number, f"{number}.jpg", WIDTH, HEIGHT) for number in range(photos)]
     for name, classes in {"carvana": 2, "airbus": 2, "severstal": 5}.items():
@@ -162,9 +163,9 @@ def test_what_cannot_be_compared_is_named() -> None:
     truth = dataset({"a.jpg": [], "b.jpg": []})
     with pytest.raises(DataError, match=r"found 'airbuss'.*Did you mean 'airbus'"):
         competition_score("airbuss", truth, truth)
-    with pytest.raises(DataError, match=r"b\.jpg: the image is in the truth alone"):
+    with pytest.raises(DataError, match=r"b\.jpg: the image is only in the ground truth"):
         competition_score("airbus", truth, dataset({"a.jpg": []}))
-    with pytest.raises(DataError, match=r"c\.jpg: the image is in the predictions alone"):
+    with pytest.raises(DataError, match=r"c\.jpg: the image is only in the predictions"):
         competition_score("airbus", truth, dataset({"a.jpg": [], "b.jpg": [], "c.jpg": []}))
     with pytest.raises(DataError, match=r"x/a\.jpg: two images have the same base name.*found also a\.jpg"):
         competition_score("airbus", truth, dataset({"a.jpg": [], "x/a.jpg": []}))

@@ -1,20 +1,15 @@
 import json
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from d2tune.annotations.formats.panoptic import to_colors
 from d2tune.annotations.model.dataset import Category
 from d2tune.errors import DataError
-from d2tune.evaluation.panoptic_files import PanopticFile, read_panoptic, score_panoptic_files
 from d2tune.metrics.panoptic import PanopticResult, PanopticScorer
-from tests.shared_files import SHARED
+from tests.metrics.grids import seeds
 
-SAMPLE = SHARED / "data" / "panoptic_coco_sample"
 CATEGORIES = (Category(1, "cat"), Category(2, "dog"), Category(7, "grass", False), Category(9, "sky", False))
 
 Side = tuple[np.ndarray, list[dict]]
@@ -43,16 +38,16 @@ def reference(images: list[tuple[Side, Side]], categories: tuple[Category, ...])
         def pixels(image: np.ndarray, number: int) -> set[tuple[int, int]]:
             return set(zip(*(axis.tolist() for axis in np.nonzero(image == number)), strict=True))
 
-        void = pixels(truth, 0)
-        found = {info["id"]: pixels(prediction, info["id"]) for info in predicted}
+        ignored = pixels(truth, 0)
+        predictions = {info["id"]: pixels(prediction, info["id"]) for info in predicted}
         true = {info["id"]: pixels(truth, info["id"]) for info in segments}
         matched_predictions, matched_truths = set(), set()
         for t in segments:
             for p in predicted:
                 if t.get("iscrowd") or t["category_id"] != p["category_id"]:
                     continue
-                union = (found[p["id"]] - void) | true[t["id"]]
-                iou = len(found[p["id"]] & true[t["id"]]) / len(union)
+                union = (predictions[p["id"]] - ignored) | true[t["id"]]
+                iou = len(predictions[p["id"]] & true[t["id"]]) / len(union)
                 if iou > 0.5:
                     assert p["id"] not in matched_predictions and t["id"] not in matched_truths
                     matched_predictions.add(p["id"])
@@ -65,13 +60,13 @@ def reference(images: list[tuple[Side, Side]], categories: tuple[Category, ...])
         for p in predicted:
             if p["id"] in matched_predictions:
                 continue
-            nobody = set(void)
+            excused = set(ignored)
             for t in segments:
                 if t.get("iscrowd") and t["category_id"] == p["category_id"]:
-                    nobody |= true[t["id"]]
-            if len(found[p["id"]] & nobody) / len(found[p["id"]]) <= 0.5:
+                    excused |= true[t["id"]]
+            if len(predictions[p["id"]] & excused) / len(predictions[p["id"]]) <= 0.5:
                 tables[p["category_id"]]["fp"] += 1
-    figures: dict[str, float | None] = {}
+    metrics: dict[str, float | None] = {}
     for ending, kinds in (("", (True, False)), ("_th", (True,)), ("_st", (False,))):
         rows = [tables[category.id] for category in categories if category.isthing in kinds]
         rows = [row for row in rows if row["tp"] + row["fp"] + row["fn"]]
@@ -86,8 +81,8 @@ def reference(images: list[tuple[Side, Side]], categories: tuple[Category, ...])
                         "RQ": row["tp"] / segments_count,
                     }[name]
                 )
-            figures[name + ending] = 100 * sum(scores) / len(scores) if scores else None
-    return figures
+            metrics[name + ending] = 100 * sum(scores) / len(scores) if scores else None
+    return metrics
 
 
 def random_side(draw: np.random.Generator, image: np.ndarray, *, crowds: bool) -> Side:
@@ -129,16 +124,16 @@ def random_pair(draw: np.random.Generator) -> tuple[Side, Side]:
     return (prediction, [info for info in predicted if (prediction == info["id"]).any()]), (truth, segments)
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", seeds(25))
 def test_random_maps_score_as_sets_of_pixels_do(seed: int) -> None:
     draw = np.random.default_rng(seed)
     images = [random_pair(draw) for _ in range(4)]
-    found = values(score(images).result())
-    assert found == pytest.approx(reference(images, CATEGORIES), abs=1e-9)
-    assert all(value is None or 0 <= value <= 100 for value in found.values())
+    actual = values(score(images).result())
+    assert actual == pytest.approx(reference(images, CATEGORIES), abs=1e-9)
+    assert all(value is None or 0 <= value <= 100 for value in actual.values())
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", seeds(5))
 def test_maps_that_have_nothing_to_do_with_each_other_score_as_sets_of_pixels_do(seed: int) -> None:
     draw = np.random.default_rng(seed)
     sides = [random_side(draw, draw.integers(0, 6, (9, 11)), crowds=index % 2 == 1) for index in range(8)]
@@ -174,15 +169,15 @@ def test_a_case_computed_by_hand() -> None:
 @pytest.mark.parametrize(
     ("truth", "crowd", "prediction", "expected"),
     [
-        # half and no more is no match
+        # half and no more is not a match
         (strip((1, 5), (2, 5)), (), strip((1, 10)), (0, 1, 2)),
         (strip((1, 6), (2, 4)), (), strip((1, 10)), (1, 0, 1)),
-        # pixels on void leave the union: 4 of 4, not 4 of 10
+        # ignored pixels leave the union: 4 of 4, not 4 of 10
         (strip((1, 4), (0, 6)), (), strip((1, 10)), (1, 0, 0)),
-        # half on void is still false, more than half is not
+        # half on ignored pixels is still false, more than half is not
         (strip((1, 20), (0, 5)), (), strip((0, 15), (1, 10)), (0, 1, 1)),
         (strip((1, 20), (0, 6)), (), strip((0, 16), (1, 10)), (0, 0, 1)),
-        # the same on a crowd, and void and crowds together; a crowd is never missed
+        # the same on a crowd, and ignored pixels and crowds together; a crowd is never missed
         (strip((1, 20), (2, 6)), (2,), strip((0, 16), (1, 10)), (0, 0, 1)),
         (strip((1, 20), (2, 2), (3, 2), (0, 2)), (2, 3), strip((0, 16), (1, 10)), (0, 0, 1)),
         # a crowd is matched by nothing
@@ -191,7 +186,7 @@ def test_a_case_computed_by_hand() -> None:
         (strip((0, 10)), (), strip((0, 10)), (0, 0, 0)),
     ],
 )
-def test_what_matches_what_is_passed_over_and_what_is_false(
+def test_what_matches_what_is_ignored_and_what_is_false(
     truth: np.ndarray, crowd: tuple[int, ...], prediction: np.ndarray, expected: tuple[int, int, int]
 ) -> None:
     segments = [
@@ -209,71 +204,7 @@ def test_a_crowd_of_another_class_excuses_nothing() -> None:
     assert counts(score(images).result())["cat"] == (0, 1, 0)
 
 
-def sample_images(file: PanopticFile) -> list[Side]:
-    return [(file.segment_ids(image_id), row["segments_info"]) for image_id, row in file.rows.items()]
-
-
-@pytest.fixture(scope="module")
-def sample() -> PanopticFile:
-    return read_panoptic(SAMPLE / "panoptic_examples.json")
-
-
-def test_the_ground_truth_scores_100_against_itself(sample: PanopticFile) -> None:
-    result = score_panoptic_files(sample, sample).result()
-    assert result.images == 2
-    assert values(result) == dict.fromkeys(values(result), 100.0)
-    crowds = sum(info["iscrowd"] for _, infos in sample_images(sample) for info in infos)
-    assert crowds == 3 and sum(row.fp + row.fn for row in result.classes) == 0
-    assert sum(row.tp for row in result.classes) == sum(len(infos) for _, infos in sample_images(sample)) - crowds
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_disturbed_real_images_score_as_sets_of_pixels_do(sample: PanopticFile, seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    things = [category.id for category in sample.categories if category.isthing]
-    images = []
-    for truth, segments in sample_images(sample):
-        prediction = np.roll(truth, draw.integers(-6, 7, 2), axis=(0, 1))
-        predicted = [{"id": info["id"], "category_id": info["category_id"]} for info in segments]
-        for info in predicted[:6]:
-            info["category_id"] = int(draw.choice(things))
-        for info in predicted[-4:]:
-            prediction[prediction == info["id"]] = 0
-        predicted = [info for info in predicted if (prediction == info["id"]).any()]
-        images.append(((prediction, predicted), (truth, segments)))
-    expected = reference(images, sample.categories)
-    assert values(score(images, sample.categories).result()) == pytest.approx(expected, abs=1e-9)
-    assert 5 < expected["PQ"] < 95
-
-
-def write_panoptic(folder: Path, name: str, images: list[Side], **more: object) -> Path:
-    """A COCO panoptic JSON with its PNGs, as any other tool would write it."""
-    rows = []
-    for number, (image, infos) in enumerate(images):
-        png = folder / name / f"{number}.png"
-        png.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(to_colors(image)).save(png)
-        rows.append({"image_id": number, "file_name": png.name, "segments_info": infos})
-    categories = [{"id": one.id, "name": one.name, "isthing": int(one.isthing)} for one in CATEGORIES]
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps({"annotations": rows, "categories": categories} | more), encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("area", [1, 10**9])
-def test_wrong_areas_in_the_json_change_nothing(tmp_path: Path, area: int) -> None:
-    draw = np.random.default_rng(1)
-    pairs = [random_pair(draw) for _ in range(3)]
-    expected = values(score(pairs).result())
-    for name, side in (("predictions", 0), ("truth", 1)):
-        images = [(pair[side][0], [info | {"area": area} for info in pair[side][1]]) for pair in pairs]
-        write_panoptic(tmp_path, name, images)
-    predictions, truth = (read_panoptic(tmp_path / f"{name}.json") for name in ("predictions", "truth"))
-    assert values(score_panoptic_files(predictions, truth).result()) == expected
-    assert values(score_panoptic_files(truth, truth).result())["PQ"] == 100
-
-
-def test_a_segment_of_the_ground_truth_without_a_pixel_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_segment_of_the_ground_truth_without_a_pixel_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     truth, segments = strip((1, 10)), [{"id": 1, "category_id": 1}, {"id": 2, "category_id": 1, "area": 50}]
     with caplog.at_level(logging.WARNING):
         result = score([((truth, segments[:1]), (truth, segments))]).result()
@@ -286,12 +217,12 @@ def test_resampling_is_adding_an_image_so_many_times() -> None:
     images = [random_pair(draw) for _ in range(4)]
     scorer = score(images)
     weights = np.array([[1, 1, 1, 1], [3, 0, 1, 0], [0, 0, 0, 4]])
-    drawn = scorer.resample(weights)
+    resampled = scorer.resample(weights)
     for row, times in enumerate(weights):
         repeated = [pair for pair, count in zip(images, times, strict=True) for _ in range(count)]
         expected = values(score(repeated).result())
-        found = {name: None if np.isnan(figure[row]) else figure[row] for name, figure in drawn.items()}
-        assert found == pytest.approx(expected, abs=1e-9)
+        actual = {name: None if np.isnan(draws[row]) else draws[row] for name, draws in resampled.items()}
+        assert actual == pytest.approx(expected, abs=1e-9)
 
 
 def test_tensors_score_as_arrays_do() -> None:
@@ -301,7 +232,7 @@ def test_tensors_score_as_arrays_do() -> None:
     assert score(tensors).result() == score(arrays).result()
 
 
-def test_nothing_has_no_figure_but_a_reason() -> None:
+def test_nothing_has_no_value_but_a_reason() -> None:
     result = score([]).result()
     assert {name: one.reason for name, one in result.metrics.items() if name.startswith("PQ")} == {
         "PQ": "no segment in ground truth or prediction",
@@ -315,73 +246,22 @@ ONE = [{"id": 1, "category_id": 1}]
 
 
 @pytest.mark.parametrize(
-    ("prediction", "predicted", "parts"),
+    ("prediction", "predicted", "words"),
     [
         (strip((1, 9)), ONE, ["different sizes", "(1, 9)", "(1, 10)"]),
         (strip((1, 5), (3, 5)), ONE, ["prediction", "segment 3", "does not list"]),
         (strip((0, 10)), ONE, ["no pixel", "segment 1"]),
-        (strip((1, 10)), ONE * 2, ["no id of its own", "found 1"]),
-        (strip((1, 10)), [{"id": 0, "category_id": 1}], ["no id of its own", "found 0"]),
-        (strip((1, 10)), [{"category_id": 1}], ["no id of its own", "found None"]),
+        (strip((1, 10)), ONE * 2, ["no unique id", "found 1"]),
+        (strip((1, 10)), [{"id": 0, "category_id": 1}], ["no unique id", "found 0"]),
+        (strip((1, 10)), [{"category_id": 1}], ["no unique id", "found None"]),
         (strip((1, 10)), [{"id": 1, "category_id": 4}], ["no class", "category_id 4", "1 cat, 2 dog"]),
         (strip((1, 10)), [{"id": 1}], ["no class", "category_id None"]),
     ],
 )
-def test_what_cannot_be_scored_is_named(prediction: np.ndarray, predicted: list[dict], parts: list[str]) -> None:
+def test_what_cannot_be_scored_is_named(prediction: np.ndarray, predicted: list[dict], words: list[str]) -> None:
     with pytest.raises(DataError) as caught:
         PanopticScorer(CATEGORIES).add(prediction, predicted, strip((1, 10)), ONE, "a.png")
-    assert all(part in caught.value.one_line() for part in ["a.png", *parts]), caught.value.one_line()
-
-
-def test_predictions_without_an_image_or_its_png_are_named(tmp_path: Path) -> None:
-    pair = random_pair(np.random.default_rng(0))
-    truth = read_panoptic(write_panoptic(tmp_path, "truth", [pair[1], pair[1]]))
-    predictions = read_panoptic(write_panoptic(tmp_path, "predictions", [pair[0]]))
-    with pytest.raises(DataError, match="1 of 2 images have no prediction"):
-        score_panoptic_files(predictions, truth)
-    (tmp_path / "truth" / "1.png").unlink()
-    with pytest.raises(DataError, match=r"1\.png: there is no such PNG"):
-        score_panoptic_files(truth, truth)
-    (tmp_path / "truth" / "1.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="the PNG cannot be read"):
-        score_panoptic_files(truth, truth)
-    with pytest.raises(DataError, match="the ground truth lists no categories"):
-        score_panoptic_files(predictions, read_panoptic(write_panoptic(tmp_path, "bare", [pair[1]], categories=[])))
-
-
-def test_the_folder_of_the_pngs_can_be_named(tmp_path: Path, sample: PanopticFile) -> None:
-    copy = tmp_path / "elsewhere.json"
-    copy.write_bytes((SAMPLE / "panoptic_examples.json").read_bytes())
-    moved = read_panoptic(copy, folder=SAMPLE / "panoptic_examples")
-    assert values(score_panoptic_files(moved, sample).result())["PQ"] == 100
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("[1]", "no COCO panoptic file"),
-        ('{"annotations": [{"image_id": 1}]}', "no COCO panoptic file"),
-        ('{"annotations": [{"image_id": 1, "segments_info": [3]}]}', "no COCO panoptic file"),
-        ("{", "ends in the middle"),
-        ('{"annotations": [], "categories": [{"id": 1}]}', "a category lacks"),
-        ('{"annotations": [{"image_id": 1, "segments_info": []}, {"image_id": 1, "segments_info": []}]}', "twice"),
-    ],
-)
-def test_a_file_that_is_none_is_named(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=message):
-        read_panoptic(path)
-
-
-def test_a_file_that_is_not_there_and_a_png_outside_the_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
-        read_panoptic(tmp_path / "none.json")
-    path = tmp_path / "a.json"
-    rows = [{"image_id": 1, "file_name": "../b.png", "segments_info": []}]
-    path.write_text(json.dumps({"annotations": rows}), encoding="utf-8")
-    with pytest.raises(DataError, match="names no PNG"):
-        read_panoptic(path).segment_ids("1")
+    assert all(word in caught.value.one_line() for word in ["a.png", *words]), caught.value.one_line()
 
 
 @pytest.mark.gpu

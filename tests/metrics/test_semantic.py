@@ -6,15 +6,16 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassJaccardIndex
 
 from d2tune.errors import DataError
-from d2tune.metrics.overlap.boundary import mask_boundary
 from d2tune.metrics.semantic import SemanticResult, SemanticScorer
+from tests.metrics.grids import seeds
+from tests.metrics.overlap.test_boundary import paper_boundary
 
 IGNORE_LABEL = 255
 NAMES = ("sky", "road", "tree", "car")
 
 
 def blobs(draw: np.random.Generator, classes: int, *, height: int = 23, width: int = 31) -> np.ndarray:
-    """A label image of rectangles on one another, with left-out pixels."""
+    """A label map of rectangles on one another, with ignored pixels."""
     image = np.full((height, width), draw.integers(classes), np.int64)
     for _ in range(12):
         y, x = draw.integers(height), draw.integers(width)
@@ -23,7 +24,7 @@ def blobs(draw: np.random.Generator, classes: int, *, height: int = 23, width: i
 
 
 def damaged(draw: np.random.Generator, truth: np.ndarray, classes: int) -> np.ndarray:
-    """A prediction that agrees with most of the ground truth and says something where that is left out."""
+    """A prediction that agrees with most of the ground truth and has a class at ignored pixels."""
     shifted = np.roll(truth, draw.integers(-2, 3, size=2), axis=(0, 1))
     noise = draw.integers(classes, size=truth.shape)
     return np.where((shifted == IGNORE_LABEL) | (draw.random(truth.shape) < 0.1), noise, shifted)
@@ -46,8 +47,8 @@ def values(result: SemanticResult) -> dict[str, float | None]:
     return {name: one.value for name, one in result.metrics.items()}
 
 
-def of_classes(result: SemanticResult, figure: str) -> list[float | None]:
-    return [row.metrics[figure].value for row in result.classes]
+def of_classes(result: SemanticResult, key: str) -> list[float | None]:
+    return [row.metrics[key].value for row in result.classes]
 
 
 def loop_reference(images: list[tuple[np.ndarray, np.ndarray]], classes: int) -> dict[str, float]:
@@ -122,16 +123,16 @@ def test_a_case_computed_by_hand() -> None:
     assert [row.pixels for row in result.classes] == [4, 3]
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_the_figures_are_those_of_a_loop_over_pixels(seed: int) -> None:
+@pytest.mark.parametrize("seed", seeds(8))
+def test_the_metrics_are_those_of_a_loop_over_pixels(seed: int) -> None:
     images = pairs(seed)
-    images[0][0][:3] = IGNORE_LABEL  # a prediction may leave pixels out
+    images[0][0][:3] = IGNORE_LABEL  # a prediction may have pixels without a class
     result = score(images, (*NAMES, "never there"), boundary=False).result()
     assert values(result) == pytest.approx(loop_reference(images, 5), abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_the_figures_are_those_of_torchmetrics_where_the_definition_is_the_same(seed: int) -> None:
+@pytest.mark.parametrize("seed", seeds(6))
+def test_the_metrics_are_those_of_torchmetrics_with_the_same_definition(seed: int) -> None:
     images = pairs(seed)
     result = score(images, (*NAMES, "never there"), boundary=False).result()
     p = torch.cat([torch.from_numpy(prediction).flatten() for prediction, _ in images])
@@ -151,7 +152,7 @@ def test_the_figures_are_those_of_torchmetrics_where_the_definition_is_the_same(
     assert of_classes(result, "IoU")[:4] == pytest.approx(per_class[:4].tolist(), abs=1e-4)
 
 
-def test_a_class_that_is_nowhere_has_no_figure_and_one_only_predicted_counts_nothing() -> None:
+def test_an_absent_class_has_no_value_and_a_class_only_predicted_has_0() -> None:
     truth = np.zeros((6, 6), int)
     prediction = truth.copy()
     prediction[0] = 1
@@ -167,7 +168,7 @@ def test_a_class_that_is_nowhere_has_no_figure_and_one_only_predicted_counts_not
     assert result.metrics["mACC"].value == pytest.approx(a.metrics["ACC"].value)
 
 
-def test_without_any_pixel_there_is_no_figure_but_a_reason() -> None:
+def test_without_any_pixel_there_is_no_value_but_a_reason() -> None:
     nothing = np.full((4, 5), IGNORE_LABEL)
     for scorer in (score([]), score([(np.zeros((4, 5), int), nothing)])):
         result = scorer.result()
@@ -175,7 +176,7 @@ def test_without_any_pixel_there_is_no_figure_but_a_reason() -> None:
         json.dumps(result.to_json(), allow_nan=False)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3, few=(0,)))
 def test_boundary_iou_is_the_papers_for_each_class(seed: int) -> None:
     draw = np.random.default_rng(seed)
     images = []
@@ -211,14 +212,14 @@ def test_renumbering_the_classes_changes_no_class() -> None:
         assert plain.classes[index].metrics == other.classes[order[index]].metrics
 
 
-def test_what_is_predicted_on_left_out_pixels_matters_nowhere() -> None:
+def test_predictions_on_ignored_pixels_do_not_matter() -> None:
     draw = np.random.default_rng(0)
     images = pairs(4)
     other = [(np.where(truth == IGNORE_LABEL, draw.integers(4, size=truth.shape), p), truth) for p, truth in images]
     assert score(images).result().to_json() == score(other).result().to_json()
 
 
-def test_a_perfect_prediction_has_100_everywhere_also_beside_left_out_pixels() -> None:
+def test_a_perfect_prediction_has_100_everywhere_also_beside_ignored_pixels() -> None:
     images = [(np.where(truth == IGNORE_LABEL, 0, truth), truth) for _, truth in pairs(5)]
     result = score(images).result()
     assert set(values(result).values()) == {100.0}
@@ -232,10 +233,9 @@ def test_the_boundaries_of_all_classes_at_once_are_those_of_each_mask(size: tupl
     truth[0, 0] = 0
     prediction = damaged(draw, truth, 4)
     result = score([(prediction, truth)]).result()
-    left_out = truth == IGNORE_LABEL
+    ignored = truth == IGNORE_LABEL
     for category, row in enumerate(result.classes):
-        masks = np.stack([(image == category) | left_out for image in (truth, prediction)])
-        t, p = mask_boundary(masks) & ~left_out
+        t, p = (paper_boundary((image == category) | ignored, 0.02) & ~ignored for image in (truth, prediction))
         expected = 100 * (t & p).sum() / (t | p).sum() if (t | p).any() else None
         assert row.metrics["boundary_IoU"].value == pytest.approx(expected)
 
@@ -257,22 +257,22 @@ def test_resampling_is_adding_an_image_so_many_times() -> None:
     whole = {name: values[0] for name, values in scorer.resample(np.ones((1, 5), np.int64)).items()}
     assert whole == pytest.approx(values(scorer.result()), abs=1e-9)
     weights = np.array([[2, 0, 1, 0, 2], [0, 5, 0, 0, 0], [1, 1, 1, 1, 1]])
-    drawn = scorer.resample(weights)
+    resampled = scorer.resample(weights)
     for row, counts in enumerate(weights):
         repeated = [pair for pair, count in zip(images, counts, strict=True) for _ in range(count)]
         expected = values(score(repeated).result())
-        assert {name: figure[row] for name, figure in drawn.items()} == pytest.approx(expected, abs=1e-9)
+        assert {name: draws[row] for name, draws in resampled.items()} == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_draw_without_any_class_is_undefined() -> None:
     nothing = np.full((4, 5), IGNORE_LABEL)
     scorer = score([(np.zeros((4, 5), int), nothing), (np.zeros((4, 5), int), np.zeros((4, 5), int))])
-    drawn = scorer.resample(np.array([[2, 0], [1, 1]]))
-    assert all(np.isnan(figure[0]) and figure[1] == 100 for figure in drawn.values())
+    resampled = scorer.resample(np.array([[2, 0], [1, 1]]))
+    assert all(np.isnan(draws[0]) and draws[1] == 100 for draws in resampled.values())
 
 
 @pytest.mark.parametrize(
-    ("prediction", "truth", "parts"),
+    ("prediction", "truth", "words"),
     [
         (np.zeros((3, 4), int), np.full((3, 4), 7), ["a.png", "ground truth", "found 7", "0 sky, 1 road", "or 255"]),
         (np.full((3, 4), 4), np.zeros((3, 4), int), ["a.png", "prediction", "found 4", "3 car"]),
@@ -280,23 +280,23 @@ def test_a_draw_without_any_class_is_undefined() -> None:
         (np.full((3, 4), 2**32), np.zeros((3, 4), int), ["a.png", "prediction", "found 4294967296"]),
         (np.full((3, 4), 2**32 - 1, np.uint32), np.zeros((3, 4), int), ["a.png", "prediction", "found 4294967295"]),
         (np.zeros((3, 5), int), np.zeros((3, 4), int), ["a.png", "different sizes", "5 x 3 px", "4 x 3 px"]),
-        (np.zeros((1, 3, 4), int), np.zeros((3, 4), int), ["a.png", "no label image", "(1, 3, 4)"]),
-        (np.zeros((3, 4)), np.zeros((3, 4), int), ["a.png", "no label image", "float64"]),
-        (torch.zeros(3, 4), np.zeros((3, 4), int), ["a.png", "no label image", "torch.float32"]),
+        (np.zeros((1, 3, 4), int), np.zeros((3, 4), int), ["a.png", "not a label map", "(1, 3, 4)"]),
+        (np.zeros((3, 4)), np.zeros((3, 4), int), ["a.png", "not a label map", "float64"]),
+        (torch.zeros(3, 4), np.zeros((3, 4), int), ["a.png", "not a label map", "torch.float32"]),
     ],
 )
-def test_what_cannot_be_scored_is_named(prediction: np.ndarray, truth: np.ndarray, parts: list[str]) -> None:
+def test_what_cannot_be_scored_is_named(prediction: np.ndarray, truth: np.ndarray, words: list[str]) -> None:
     with pytest.raises(DataError) as caught:
         SemanticScorer(NAMES).add(prediction, truth, "a.png")
-    assert all(part in caught.value.one_line() for part in parts), caught.value.one_line()
+    assert all(word in caught.value.one_line() for word in words), caught.value.one_line()
 
 
-def test_the_id_to_leave_out_is_no_class() -> None:
-    with pytest.raises(ValueError, match="do not go together"):
+def test_the_ignored_id_is_not_a_class() -> None:
+    with pytest.raises(ValueError, match="found 4 classes and the id 2"):
         SemanticScorer(NAMES, ignore=2)
 
 
-def test_pixels_to_leave_out_may_have_any_id() -> None:
+def test_ignored_pixels_may_have_any_id() -> None:
     images = pairs(7)
     other = [tuple(np.where(image == IGNORE_LABEL, -1, image) for image in pair) for pair in images]
     assert score(other, ignore=-1).result().to_json() == score(images).result().to_json()

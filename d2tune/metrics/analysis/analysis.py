@@ -1,4 +1,4 @@
-"""Beyond average precision: which mistakes cost what, which classes are taken for which, and how sizes matter."""
+"""Beyond average precision: costs of errors, confusion of classes, AP by size, calibration of scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SizeScore:
 
     Attributes:
         name: Such as ``14-32 px``, the side of a square of the same area.
-        instances: How many there are.
+        instances: Number of instances.
         AP: Their average precision.
     """
 
@@ -39,14 +39,14 @@ class SizeScore:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What is behind the figures of an evaluation.
+    """The causes behind the metrics of an evaluation.
 
     Attributes:
-        kind: What instances were compared by: their masks, or boxes where there are no masks.
+        kind: What instances were compared by: masks, or boxes where there are no masks.
         sizes: AP by size, in quarters of the ground truth.
-        confusion: Which class is taken for which, with a background.
-        errors: What each kind of mistake costs.
-        calibration: Whether scores mean what they say.
+        confusion: Pairs of annotated and predicted class, with a background.
+        errors: The cost of each type of error.
+        calibration: The agreement of scores and shares of matches.
     """
 
     kind: Kind
@@ -72,12 +72,12 @@ def size_ranges(data: CocoSet) -> tuple[AreaRange, ...]:
 
 
 def analyze(data: CocoSet, result: InstanceResult, metrics: InstanceMetrics) -> Analysis:
-    """Look behind the figures.
+    """Analyze the detections behind metrics.
 
     Args:
         data: Ground truth and detections.
-        result: Their scores, with records, and with the area ranges of `size_ranges`.
-        metrics: The figures of ``result``, which carry the intervals.
+        result: Of ``data``, with the area ranges of `size_ranges`.
+        metrics: The metrics of ``result`` with their intervals.
     """
     kind = metrics.main
     confusion = ConfusionMatrix([category.name for category in data.categories], score=SHOWN_SCORE)
@@ -93,13 +93,13 @@ def analyze(data: CocoSet, result: InstanceResult, metrics: InstanceMetrics) -> 
         if at >= len(COCO_AREAS)
     )
     joined = [detections_of(records, number) for number in range(records.classes)]
-    scores, right, counts = (np.concatenate(parts) for parts in zip(*joined, strict=True)) if joined else _NOTHING
-    shares = bool(np.all((scores >= 0) & (scores <= 1)))
-    agreement = calibration(scores, right, ~counts) if shares else Calibration((), _NO_SHARES)
+    scores, right, counts = (np.concatenate(columns) for columns in zip(*joined, strict=True)) if joined else _NOTHING
+    in_range = bool(np.all((scores >= 0) & (scores <= 1)))
+    agreement = calibration(scores, right, ~counts) if in_range else Calibration((), _OUT_OF_RANGE)
     return Analysis(kind, sizes, confusion, tide.result(), agreement)
 
 
-_NO_SHARES = Metric(None, "there are scores below 0 or above 1, which are no shares")
+_OUT_OF_RANGE = Metric(None, "there are scores below 0 or above 1")
 _NOTHING: tuple[NDArray[Any], ...] = (np.zeros(0), np.zeros(0, bool), np.zeros(0, bool))
 
 
@@ -107,23 +107,23 @@ def scored_images(data: CocoSet, kind: Kind) -> Iterator[ScoredImage]:
     """Each image with the IoU of every instance and every detection."""
     place = {category.id: number for number, category in enumerate(data.categories)}
     key = "bbox" if kind == "bbox" else "rle"
-    for image_id, truth, found in data.by_image():
+    for image_id, truth, results in data.by_image():
         crowd = np.array([bool(row["iscrowd"]) for row in truth], dtype=bool)
         yield ScoredImage(
             f"image {image_id}",
-            _ious([row[key] for row in truth], [row[key] for row in found], crowd),
+            _ious([row[key] for row in truth], [row[key] for row in results], crowd),
             np.array([place[row["category_id"]] for row in truth], dtype=np.int64),
             crowd,
-            np.array([place[row["category_id"]] for row in found], dtype=np.int64),
-            np.array([row["score"] for row in found], dtype=np.float64),
+            np.array([place[row["category_id"]] for row in results], dtype=np.int64),
+            np.array([row["score"] for row in results], dtype=np.float64),
         )
 
 
-def _ious(truth: Sequence[Any], found: Sequence[Any], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _ious(truth: Sequence[Any], results: Sequence[Any], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
     """``(G, D)``."""
-    if not truth or not found:
-        return np.zeros((len(truth), len(found)))
+    if not truth or not results:
+        return np.zeros((len(truth), len(results)))
     boxes = not isinstance(truth[0], dict)
-    sides = [np.asarray(side, dtype=np.float64) if boxes else list(side) for side in (found, truth)]
+    sides = [np.asarray(side, dtype=np.float64) if boxes else list(side) for side in (results, truth)]
     ious: NDArray[np.float64] = np.asarray(mask_utils.iou(*sides, crowd.astype(np.uint8).tolist())).T
     return ious

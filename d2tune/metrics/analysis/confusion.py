@@ -1,13 +1,13 @@
-"""Which classes are taken for which, and which are missed or seen where there is nothing.
+"""The confusion matrix of instances: pairs of annotated and predicted class, and a background for those without a pair.
 
-Detections of a score from the threshold on are paired with the ground truth whatever their classes: all pairs with an
-IoU of 0.5 or more are taken in the order of their IoU, the greatest first, and each is a pair where both are still
-free; among equal IoUs the higher score comes first. A pair counts in the row of its true class and the column of the
-predicted one. Ground truth without a detection counts in the last column, a detection without ground truth in the last
-row: both mean background. Crowds are in no pair, and a detection without one that lies on a crowd of its own class by
-half or more counts nowhere.
+Detections with a score at or above the threshold are paired with the ground truth regardless of their classes. The
+candidates are all pairs with an IoU of 0.5 or more, by falling IoU, among equal IoUs by falling score; each becomes a
+pair if both of its sides are still free. A pair counts in the row of its annotated class and the column of its
+predicted class. Ground truth without a detection counts in the last column, a detection without ground truth in the
+last row: both mean background. Crowds are in no pair, and a detection without a pair is ignored if it overlaps a crowd
+of its own class by half or more.
 
-This pairs by place alone and so shows a wrong class as one mistake. AP pairs within each class and sees two.
+These pairs depend on overlap alone, so that a wrong class is one error. AP pairs within each class: there it is two.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ IOU = 0.5
 
 
 class ConfusionMatrix:
-    """Counts pairs of true and predicted class over images.
+    """Counts pairs of annotated and predicted class over images.
 
     Args:
         class_names: The K classes.
-        score: Detections below this score are left out.
+        score: Detections below this score are ignored.
 
     Attributes:
         labels: The K classes and ``background``.
-        counts: ``(K + 1, K + 1)``, int64; rows are the truth, columns the prediction.
+        counts: ``(K + 1, K + 1)``, int64; rows are annotated classes, columns predicted classes.
     """
 
     def __init__(self, class_names: Sequence[str], *, score: float = 0.5) -> None:

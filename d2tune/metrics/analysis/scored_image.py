@@ -1,4 +1,4 @@
-"""Ground truth and detections of one image with the IoU of every pair: what error analysis starts from."""
+"""Ground truth and detections of one image with the IoU of every pair, the input of error analysis."""
 
 from __future__ import annotations
 

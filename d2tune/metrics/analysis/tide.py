@@ -1,27 +1,27 @@
-"""Six kinds of mistakes, and the AP that mending each alone would give back.
+"""Six types of detection errors, and the AP that fixing each alone would give back.
 
 Source: Bolya, Foley, Hays, Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.
 
-Detections are matched as for AP50. Every one that matches nothing (and does not lie on a crowd of its class) is one of
-these, the first that fits; IoUs are those with any ground truth but crowds, matched or not:
+Detections are matched as for AP50. Each detection that matches nothing (and does not lie on a crowd of its class) is
+one of these errors, the first that applies; IoUs are those with any ground truth except crowds, matched or not:
 
-- localisation: the best IoU with its own class is from 0.1 to below 0.5,
+- localization: the best IoU with its own class is from 0.1 to below 0.5,
 - classification: the best IoU with another class is 0.5 or more,
 - duplicate: the best IoU with its own class is 0.5 or more; a detection with a higher score has that instance,
 - background: no IoU reaches 0.1,
-- both: what remains, an IoU from 0.1 to below 0.5 with another class only.
+- both: the rest, an IoU from 0.1 to below 0.5 with another class only.
 
-Ground truth that no detection matches is missed, but where it is the best IoU of a localisation or classification
-mistake. The order is that of the authors' program.
+Ground truth that no detection matches is missed, unless it is the best IoU of a localization or classification error.
+The order is that of the authors' program.
 
-Mending a localisation or classification mistake makes the detection match the instance of its best IoU; where several
-detections have one instance then, the one with the highest score stays and the others go. Mending duplicate,
-background and both takes the detections away; mending missed takes the instances out of the ground truth. dAP is AP50
-afterwards minus AP50. The six do not add up to what is missing to 100.
+Fixing a localization or classification error makes the detection match the instance of its best IoU; if several
+detections then match one instance, the one with the highest score stays and the others are removed. Fixing duplicate,
+background and both removes the detections; fixing missed removes the instances from the ground truth. dAP is AP50
+afterwards minus AP50. The six do not add up to 100 minus AP50.
 
-The authors' program differs in two ways: a mended detection never replaces the one that has the instance, even with a
-higher score, and a localisation and a classification mistake on one instance stand in each other's way. It also
-counts a class that is only predicted as 0, where AP50 here, as COCO's, leaves it out.
+The authors' program differs in two ways: a fixed detection never replaces the one that has the instance, even with a
+higher score, and a localization and a classification error on one instance exclude each other. It also counts a class
+that is only predicted as 0, while AP50 here, as COCO's, excludes it.
 """
 
 from __future__ import annotations
@@ -40,17 +40,19 @@ from d2tune.metrics.metric import Metric, mean_defined, metric
 FOREGROUND_IOU = 0.5
 BACKGROUND_IOU = 0.1
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
-_CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND = range(5)
+"""The names of the errors in ``evaluation.json``."""
+
+_CLASSIFICATION, _LOCALIZATION, _BOTH, _DUPLICATE, _BACKGROUND = range(5)
 _NO_ERROR = -1
 
 
 @dataclass(frozen=True, slots=True)
 class TideError:
-    """One kind of mistake.
+    """One type of error.
 
     Attributes:
-        count: How many there are.
-        dAP: Points of AP50 that mending them all would give.
+        count: Number of errors.
+        dAP: Points of AP50 that fixing all of them would give.
     """
 
     count: int
@@ -59,7 +61,7 @@ class TideError:
 
 @dataclass(frozen=True, slots=True)
 class TideResult:
-    """What is lost to which mistakes.
+    """The cost of each type of error.
 
     Attributes:
         AP50: AP at IoU 0.5, the mean over classes with ground truth.
@@ -76,13 +78,13 @@ class TideResult:
 
 @dataclass(frozen=True, slots=True)
 class _Detections:
-    """Detections that count, N of them; or those of one image.
+    """N detections that count, of one image or of all.
 
     Attributes:
         scores: ``(N,)``.
         classes: ``(N,)``.
-        kinds: ``(N,)``, place in `KINDS`, or -1 for a match.
-        targets: ``(N,)``, the instance that is matched or would be after mending, or -1.
+        kinds: ``(N,)``, index into `KINDS`, or -1 for a match.
+        targets: ``(N,)``, the instance that is matched, or would be matched after the fix, or -1.
     """
 
     scores: NDArray[np.float64]
@@ -95,12 +97,12 @@ class _Detections:
 
 
 class TideScorer:
-    """Collects images and says what their mistakes cost.
+    """Collects images and computes the costs of their errors.
 
-    Four numbers for each detection and two for each instance are kept.
+    It keeps four numbers for each detection and two for each instance.
 
     Args:
-        n_classes: How many classes there are.
+        n_classes: Number of classes.
     """
 
     def __init__(self, n_classes: int) -> None:
@@ -111,7 +113,7 @@ class TideScorer:
         self._instances = 0
 
     def add(self, image: ScoredImage) -> None:
-        """Match the detections of one image and tell its mistakes apart."""
+        """Match the detections of one image and classify its errors."""
         dts = _best_of_each_class(image)
         real = ~image.gt_crowd
         ious = image.ious[:, dts].astype(np.float64)
@@ -123,45 +125,49 @@ class TideScorer:
         targets = np.where(targets < 0, -1, np.append(np.flatnonzero(real), -1)[targets])
         matched = matches >= 0
         kinds, targets = np.where(matched, _NO_ERROR, kinds), np.where(matched, matches, targets)
-        found = _Detections(image.dt_scores[dts].astype(np.float64), classes, kinds, targets)
-        found = found.chosen(matched | ~on_crowd)
-        missed = real & ~np.isin(np.arange(len(real)), found.targets)
-        shifted = np.where(found.targets >= 0, found.targets + self._instances, -1)
-        self._detections.append(_Detections(found.scores, found.classes, found.kinds, shifted))
+        counted = _Detections(image.dt_scores[dts].astype(np.float64), classes, kinds, targets)
+        counted = counted.chosen(matched | ~on_crowd)
+        missed = real & ~np.isin(np.arange(len(real)), counted.targets)
+        shifted = np.where(counted.targets >= 0, counted.targets + self._instances, -1)
+        self._detections.append(_Detections(counted.scores, counted.classes, counted.kinds, shifted))
         self._gt_classes.append(np.where(real, gt_classes, -1))
         self._missed.append(missed)
         self._instances += len(real)
 
     def result(self) -> TideResult:
-        """The mistakes of all images added."""
-        parts = self._detections
-        found = _Detections(
-            np.concatenate([np.empty(0), *(part.scores for part in parts)]),
-            *(
-                np.concatenate([np.empty(0, np.int64), *(getattr(part, name) for part in parts)])
-                for name in ("classes", "kinds", "targets")
-            ),
-        )
+        """The errors of all images added."""
+        detections = _joined(self._detections)
         gt_classes = np.concatenate([np.empty(0, np.int64), *self._gt_classes])
         missed = np.concatenate([np.empty(0, bool), *self._missed])
         counts = np.bincount(gt_classes[gt_classes >= 0], minlength=self._n_classes)
         missed_counts = np.bincount(gt_classes[missed], minlength=self._n_classes)
-        before = _mean_ap(found, counts, counts)
-        mended = {
-            name: _mean_ap(_mend(found, kind, gt_classes), counts, counts) for kind, name in enumerate(KINDS[:-1])
+        before = _mean_ap(detections, counts, counts)
+        fixed = {
+            name: _mean_ap(_fix(detections, kind, gt_classes), counts, counts) for kind, name in enumerate(KINDS[:-1])
         }
-        mended["missed"] = _mean_ap(found, counts, counts - missed_counts)
-        numbers = np.append(np.bincount(found.kinds[found.kinds >= 0], minlength=5), missed.sum())
+        fixed["missed"] = _mean_ap(detections, counts, counts - missed_counts)
+        numbers = np.append(np.bincount(detections.kinds[detections.kinds >= 0], minlength=5), missed.sum())
         reason = "no instance in the data"
         errors = {
-            name: TideError(int(number), metric(mended[name] - before, reason))
+            name: TideError(int(number), metric(fixed[name] - before, reason))
             for name, number in zip(KINDS, numbers, strict=True)
         }
         return TideResult(metric(before, reason), errors)
 
 
+def _joined(several: list[_Detections]) -> _Detections:
+    """The detections of several images as one."""
+    nothing = np.empty(0, np.int64)
+    return _Detections(
+        np.concatenate([np.empty(0), *(one.scores for one in several)]),
+        np.concatenate([nothing, *(one.classes for one in several)]),
+        np.concatenate([nothing, *(one.kinds for one in several)]),
+        np.concatenate([nothing, *(one.targets for one in several)]),
+    )
+
+
 def _best_of_each_class(image: ScoredImage) -> NDArray[np.int64]:
-    """The detections that count, by falling score: as many of each class as COCO's AP takes."""
+    """The detections that count, by falling score: at most 100 of each class, as in COCO's AP."""
     order = np.argsort(-image.dt_scores, kind="stable")
     classes = image.dt_classes[order]
     ranks = np.empty(len(order), np.int64)
@@ -174,7 +180,7 @@ def _match(ious: NDArray[np.float64]) -> NDArray[np.int64]:
     """For each detection the instance it matches, or -1; one after the other, as pycocotools does.
 
     Args:
-        ious: ``(G, D)``, detections by falling score, -1 where class or crowd forbid a match.
+        ious: ``(G, D)``, detections by falling score, -1 where class or crowd exclude a match.
     """
     free = ious.copy()
     matches = np.full(ious.shape[1], -1)
@@ -188,7 +194,7 @@ def _match(ious: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _kinds(ious: NDArray[np.float64], same_class: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What kind of mistake each detection would be, and the instance that mending it would match, or -1.
+    """The type of error of each unmatched detection, and the instance that it would match after the fix, or -1.
 
     Args:
         ious: ``(G, D)``, without crowds.
@@ -205,49 +211,50 @@ def _kinds(ious: NDArray[np.float64], same_class: NDArray[np.bool_]) -> tuple[ND
         best_own >= FOREGROUND_IOU,
         np.maximum(best_own, best_other) < BACKGROUND_IOU,
     ]
-    kinds = np.select(conditions, [_LOCALISATION, _CLASSIFICATION, _DUPLICATE, _BACKGROUND], _BOTH)
+    kinds = np.select(conditions, [_LOCALIZATION, _CLASSIFICATION, _DUPLICATE, _BACKGROUND], _BOTH)
     targets = np.select(
-        [kinds == _LOCALISATION, kinds == _CLASSIFICATION], [own.argmax(axis=0), other.argmax(axis=0)], -1
+        [kinds == _LOCALIZATION, kinds == _CLASSIFICATION], [own.argmax(axis=0), other.argmax(axis=0)], -1
     )
     return kinds, targets
 
 
-def _mend(found: _Detections, kind: int, gt_classes: NDArray[np.int64]) -> _Detections:
-    """The detections after all mistakes of a kind are mended."""
-    if kind not in (_CLASSIFICATION, _LOCALISATION):
-        return found.chosen(found.kinds != kind)
-    rivals = np.flatnonzero((found.kinds == kind) | (found.kinds == _NO_ERROR))
-    targets = found.targets[rivals]
-    order = np.lexsort((rivals, found.kinds[rivals] != _NO_ERROR, -found.scores[rivals], targets))
-    first = np.append(True, targets[order][1:] != targets[order][:-1])[: len(order)]
+def _fix(detections: _Detections, kind: int, gt_classes: NDArray[np.int64]) -> _Detections:
+    """The detections after all errors of a type are fixed."""
+    scores, classes, kinds, targets = detections.scores, detections.classes, detections.kinds, detections.targets
+    if kind not in (_CLASSIFICATION, _LOCALIZATION):
+        return detections.chosen(kinds != kind)
+    rivals = np.flatnonzero((kinds == kind) | (kinds == _NO_ERROR))
+    order = np.lexsort((rivals, kinds[rivals] != _NO_ERROR, -scores[rivals], targets[rivals]))
+    ordered = targets[rivals][order]
+    first = np.append(True, ordered[1:] != ordered[:-1])[: len(order)]
     winners = rivals[order][first]
-    keep = (found.kinds != kind) & (found.kinds != _NO_ERROR)
+    keep = (kinds != kind) & (kinds != _NO_ERROR)
     keep[winners] = True
-    classes, kinds = found.classes.copy(), found.kinds.copy()
-    classes[winners], kinds[winners] = gt_classes[found.targets[winners]], _NO_ERROR
-    return _Detections(found.scores, classes, kinds, found.targets).chosen(keep)
+    fixed_classes, fixed_kinds = classes.copy(), kinds.copy()
+    fixed_classes[winners], fixed_kinds[winners] = gt_classes[targets[winners]], _NO_ERROR
+    return _Detections(scores, fixed_classes, fixed_kinds, targets).chosen(keep)
 
 
-def _mean_ap(found: _Detections, counts: NDArray[np.int64], remaining: NDArray[np.int64]) -> NDArray[np.float64]:
-    """AP50 over the classes with ground truth, from 0 to 100; ``remaining`` instances of each are to be found.
+def _mean_ap(detections: _Detections, counts: NDArray[np.int64], remaining: NDArray[np.int64]) -> NDArray[np.float64]:
+    """AP50 over the classes with ground truth, from 0 to 100, with ``remaining`` instances of each class.
 
-    A class of which nothing remains to be found is perfect where it has no detection, and worth 0 where it has.
+    A class without remaining instances has AP 100 without detections, and 0 with any.
     """
-    figures = np.full(len(counts), np.nan)
+    aps = np.full(len(counts), np.nan)
     for number in np.flatnonzero(counts):
-        of_class = found.classes == number
+        of_class = detections.classes == number
         if remaining[number]:
-            right = found.kinds[of_class] == _NO_ERROR
-            figures[number] = _average_precision(found.scores[of_class], right, int(remaining[number]))
+            right = detections.kinds[of_class] == _NO_ERROR
+            aps[number] = _average_precision(detections.scores[of_class], right, int(remaining[number]))
         else:
-            figures[number] = 0.0 if of_class.any() else 100.0
-    return mean_defined(figures)
+            aps[number] = 0.0 if of_class.any() else 100.0
+    return mean_defined(aps)
 
 
 def _average_precision(scores: NDArray[np.float64], right: NDArray[np.bool_], n_gt: int) -> float:
-    """COCO's AP at one IoU: precision at 101 recalls, each the best at that recall or more."""
+    """COCO's AP at one IoU: precision at 101 recalls, each the highest at that recall or more."""
     right = right[np.argsort(-scores, kind="stable")]
-    found = np.cumsum(right)
-    precision = envelope(found / np.arange(1, len(right) + 1))
-    places = np.searchsorted(found / n_gt, RECALLS, side="left")
+    true = np.cumsum(right)
+    precision = envelope(true / np.arange(1, len(right) + 1))
+    places = np.searchsorted(true / n_gt, RECALLS, side="left")
     return 100 * float(np.append(precision, 0.0)[places].mean())

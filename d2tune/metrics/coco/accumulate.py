@@ -1,6 +1,6 @@
-"""From matched detections to precision, recall and COCO's twelve figures.
+"""From matched detections to precision, recall and COCO's twelve metrics.
 
-What matching leaves is small: a score, an image, a class and some bits for each detection.
+Matching leaves little: a score, an image, a class and some bits for each detection.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from d2tune.metrics.coco.matching import (
     unpack_bits,
 )
 
-NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""COCO's twelve figures, in pycocotools' order."""
+METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""COCO's twelve metrics, in pycocotools' order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All that matching found out about detections, of one kind (boxes, masks or boundaries).
+    """The result of matching detections of one kind (boxes, masks or boundaries).
 
     Detections are sorted by class, then by falling score, then by image and by their place in it: the order in which
-    pycocotools adds them up. About 31 bytes each (47 with more than six area ranges).
+    pycocotools adds them up. They take 32 bytes each, 48 with more than six area ranges.
 
     Attributes:
-        images: How many images.
-        classes: How many classes.
+        images: Number of images.
+        classes: Number of classes.
         areas: The A area ranges.
         image: ``(N,)``, index of each detection's image, in the order of image ids.
         category: ``(N,)``, index of its class.
         rank: ``(N,)``, its place by score among the detections of its image and class, from 0.
         score: ``(N,)``, float64.
         matched: ``(N, W)``, bits by area range and IoU threshold: it took a ground truth.
-        ignored: ``(N, W)``, likewise: it counts neither for nor against the model.
+        ignored: ``(N, W)``, bits by area range and IoU threshold: it counts neither for nor against the model.
         truth_image: ``(M,)``, index of each ground truth's image.
         truth_category: ``(M,)``, index of its class.
-        truth_ignored: ``(M, A)``, whether it is left out of an area range.
+        truth_ignored: ``(M, A)``, whether it is ignored in an area range.
     """
 
     images: int
@@ -70,11 +70,11 @@ class Records:
     @property
     def bytes_per_detection(self) -> float:
         """Memory that the records take, divided by the detections."""
-        parts = (self.image, self.category, self.rank, self.score, self.matched, self.ignored)
-        return sum(part.nbytes for part in parts) / max(len(self.score), 1)
+        columns = (self.image, self.category, self.rank, self.score, self.matched, self.ignored)
+        return sum(column.nbytes for column in columns) / max(len(self.score), 1)
 
     def sorted(self) -> Records:
-        """The same detections in the order that this class promises."""
+        """The same detections in the order that this class requires."""
         order = np.lexsort((self.rank, self.image, -self.score, self.category))
         names = ("image", "category", "rank", "score", "matched", "ignored")
         return replace(self, **{name: getattr(self, name)[order] for name in names})
@@ -86,7 +86,7 @@ class Records:
         return unpack_bits(self.matched[detections], **size) & ~ignored, ~ignored
 
     def of_class(self, number: int) -> slice:
-        """Where the detections of a class stand."""
+        """The slice of the detections of a class."""
         first, stop = np.searchsorted(self.category, [number, number + 1])
         return slice(int(first), int(stop))
 
@@ -120,11 +120,7 @@ class Curves:
 
 
 def accumulate(records: Records) -> Curves:
-    """Precision and recall of all images, equal to what pycocotools' ``accumulate`` gives.
-
-    Args:
-        records: What matching left.
-    """
+    """Precision and recall of all images, equal to the arrays of pycocotools' ``accumulate``."""
     shape = (len(IOU_THRESHOLDS), len(RECALLS), records.classes, len(records.areas), len(MAX_DETECTIONS))
     curves = Curves(-np.ones(shape), -np.ones(shape[:1] + shape[2:]), -np.ones(shape))
     for number, truth in enumerate(records.truth_totals()):
@@ -152,8 +148,8 @@ def _fill(
 ) -> None:
     """Fill in a class, area range and number of detections.
 
-    The highest precision from a place on is always found at a true positive, and a recall is reached at one, so that
-    only those are looked at.
+    The highest precision from a place on is always at a true positive, and a recall is reached at one, so that only
+    true positives matter.
 
     Args:
         curves: Where to write.
@@ -161,7 +157,7 @@ def _fill(
         score: ``(n,)``, falling.
         positives: ``(n, T)``, true positives.
         counted: ``(n, T)``, detections that count for or against the model.
-        truth: How much ground truth counts; at least 1.
+        truth: Ground truth that counts; at least 1.
     """
     k, a, m = cell
     curves.precision[:, :, k, a, m] = curves.recall[:, k, a, m] = curves.scores[:, :, k, a, m] = 0
@@ -184,8 +180,8 @@ def envelope(precision: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum.accumulate(precision[::-1], axis=0)[::-1]
 
 
-def figures(curves: Curves, category: int | None = None) -> dict[str, float]:
-    """COCO's twelve figures, from 0 to 1; NaN where there is nothing to average.
+def coco_metrics(curves: Curves, category: int | None = None) -> dict[str, float]:
+    """COCO's twelve metrics, from 0 to 1; NaN where there is nothing to average.
 
     Args:
         curves: Of area ranges that begin with COCO's four.
@@ -207,7 +203,7 @@ def figures(curves: Curves, category: int | None = None) -> dict[str, float]:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """The mean of what is not -1."""
+    """The mean of the values that are not -1; NaN without any."""
     kept = values[values > -1]
     return float(np.mean(kept)) if kept.size else float("nan")
 

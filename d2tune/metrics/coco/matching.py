@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from d2tune.metrics.overlap.iou import Pairs
 
 Bits = NDArray[np.uint64]
-"""``(..., W)``: flags for A area ranges times T thresholds, the thresholds of the first range first."""
+"""``(..., W)``: flags for A area ranges times T thresholds, all thresholds of the first range first."""
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -34,7 +34,7 @@ class AreaRange:
         name: Its key in tables.
         low_px2: Smallest area.
         high_px2: Largest area.
-        words: How to say that an object is of this size: "smaller than 32 x 32 px".
+        words: The size in words, as in "smaller than 32 x 32 px".
     """
 
     name: str
@@ -49,13 +49,14 @@ COCO_AREAS = (
     AreaRange("medium", 32.0**2, 96.0**2, "between 32 x 32 and 96 x 96 px"),
     AreaRange("large", 96.0**2, 1e10, "larger than 96 x 96 px"),
 )
-"""COCO's four area ranges; its twelve figures need them."""
+"""COCO's four area ranges; its twelve metrics need them."""
 
 
 def outside(areas_px2: NDArray[np.float64], ranges: tuple[AreaRange, ...]) -> NDArray[np.bool_]:
     """Whether each of N areas lies outside each of A ranges, ``(N, A)``."""
     low, high = np.array([[one.low_px2, one.high_px2] for one in ranges]).T
-    return (areas_px2[:, None] < low) | (areas_px2[:, None] > high)
+    flags: NDArray[np.bool_] = (areas_px2[:, None] < low) | (areas_px2[:, None] > high)
+    return flags
 
 
 def pack_bits(flags: NDArray[np.bool_]) -> Bits:
@@ -63,14 +64,16 @@ def pack_bits(flags: NDArray[np.bool_]) -> Bits:
     count = flags.shape[1] * flags.shape[2]
     padded = np.zeros((len(flags), -(-count // 64) * 64), dtype=bool)
     padded[:, :count] = flags.reshape(len(flags), count)
-    return np.packbits(padded, axis=1, bitorder="little").view("<u8")
+    words: Bits = np.packbits(padded, axis=1, bitorder="little").view("<u8")
+    return words
 
 
 def unpack_bits(bits: Bits, *, ranges: int, thresholds: int) -> NDArray[np.bool_]:
-    """What :func:`pack_bits` packed, ``(N, A, T)``."""
+    """The flags ``(N, A, T)`` of :func:`pack_bits`."""
     octets = np.ascontiguousarray(bits).astype("<u8", copy=False).view(np.uint8)
-    flags = np.unpackbits(octets, axis=1, count=ranges * thresholds, bitorder="little")
-    return flags.reshape(len(bits), ranges, thresholds).view(bool)
+    unpacked = np.unpackbits(octets, axis=1, count=ranges * thresholds, bitorder="little")
+    flags: NDArray[np.bool_] = unpacked.reshape(len(bits), ranges, thresholds).view(np.bool_)
+    return flags
 
 
 def match(
@@ -78,7 +81,7 @@ def match(
     pairs: Pairs,
     ignored: NDArray[np.bool_],
     crowd: NDArray[np.bool_],
-    found_outside: NDArray[np.bool_],
+    detection_outside: NDArray[np.bool_],
 ) -> tuple[Bits, Bits]:
     """Match the detections of many images and classes.
 
@@ -86,59 +89,59 @@ def match(
         group: ``(N,)``, a number for each detection's image and class; a group's detections stand together, by
             falling score.
         pairs: Detections and ground truth that overlap enough, always of one group.
-        ignored: ``(M, A)``, whether a ground truth is left out of an area range: of another size, or a crowd, which
-            is left out of all.
+        ignored: ``(M, A)``, whether a ground truth is ignored in an area range: it has another size, or it is a crowd,
+            which is ignored in all.
         crowd: ``(M,)``.
-        found_outside: ``(N, A)``, whether a detection's own area lies outside a range.
+        detection_outside: ``(N, A)``, whether a detection's own area lies outside a range.
 
     Returns:
         For each detection, ``(N, W)``: whether it took a ground truth, and whether it is ignored (it took an ignored
-        one, or took none and is of another size). What is matched and not ignored is a true positive, what is
-        neither is a false alarm.
+        ground truth, or took none and has another size). A detection that is matched and not ignored is a true
+        positive; one that is neither is a false positive.
     """
     shape = (ignored.shape[1], len(IOU_THRESHOLDS))
     reached = pairs.iou[:, None] >= IOU_THRESHOLDS
     reaching = pack_bits(np.broadcast_to(reached[:, None, :], (len(reached), *shape)))
-    left_out = pack_bits(np.broadcast_to(ignored[:, :, None], (len(ignored), *shape)))
+    is_ignored = pack_bits(np.broadcast_to(ignored[:, :, None], (len(ignored), *shape)))
     again = pack_bits(np.broadcast_to(crowd[:, None, None], (len(crowd), *shape)))
-    taken = np.zeros_like(left_out)
+    taken = np.zeros_like(is_ignored)
     matched = np.zeros((len(group), reaching.shape[1]), np.uint64)
     at_ignored = np.zeros_like(matched)
     for turn in _turns(group, pairs):
         for ignored_ones in (False, True):
-            for part in turn:
-                d, g = pairs.found[part], pairs.truth[part]
-                wanted = left_out[g] if ignored_ones else ~left_out[g]
-                takes = reaching[part] & wanted & ~matched[d] & (~taken[g] | again[g])
+            for chosen in turn:
+                d, g = pairs.detection[chosen], pairs.truth[chosen]
+                wanted = is_ignored[g] if ignored_ones else ~is_ignored[g]
+                takes = reaching[chosen] & wanted & ~matched[d] & (~taken[g] | again[g])
                 taken[g] |= takes
                 matched[d] |= takes
                 if ignored_ones:
                     at_ignored[d] |= takes
-    away = pack_bits(np.broadcast_to(found_outside[:, :, None], (len(group), *shape)))
+    away = pack_bits(np.broadcast_to(detection_outside[:, :, None], (len(group), *shape)))
     return matched, at_ignored | (away & ~matched)
 
 
 def _turns(group: NDArray[np.int64], pairs: Pairs) -> Iterator[list[NDArray[np.int64]]]:
-    """The pairs in the order of the rule, as indices that can be dealt with at once.
+    """The pairs in the order of the rule, as indices that can be handled at once.
 
-    A turn is the next detection of every group. It has one part for every place in a detection's order of
-    preference: its best ground truth, its second best, and so on. No two pairs of a part share a detection or a
+    A turn is the next detection of every group. It has one array of indices for every place in a detection's order of
+    preference: its best ground truth, its second best, and so on. No two pairs of an array share a detection or a
     ground truth.
     """
-    order = np.lexsort((-pairs.truth, -pairs.iou, pairs.found))
-    found = pairs.found[order]
-    is_first = np.diff(found, prepend=-1) != 0
+    order = np.lexsort((-pairs.truth, -pairs.iou, pairs.detection))
+    detection = pairs.detection[order]
+    is_first = np.diff(detection, prepend=-1) != 0
     starts = np.flatnonzero(is_first)
     preference = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    active = found[starts]  # the detections that have any pair
+    active = detection[starts]  # the detections that have any pair
     new_group = np.flatnonzero(np.diff(group[active], prepend=-1) != 0)
     turn_of_active = np.arange(len(active)) - np.repeat(new_group, np.diff(new_group, append=len(active)))
     turn = turn_of_active[np.cumsum(is_first) - 1]
     by_turn = np.lexsort((preference, turn))
     turn, preference, order = turn[by_turn], preference[by_turn], order[by_turn]
     cuts = np.flatnonzero((np.diff(turn) != 0) | (np.diff(preference) != 0)) + 1
-    parts = np.split(order, cuts) if order.size else []
-    turn_of_part = turn[np.concatenate([[0], cuts])] if order.size else turn
-    for number in range(int(turn_of_part[-1]) + 1 if order.size else 0):
-        first, stop = np.searchsorted(turn_of_part, [number, number + 1])
-        yield parts[first:stop]
+    arrays = np.split(order, cuts) if order.size else []
+    turn_of_array = turn[np.concatenate([[0], cuts])] if order.size else turn
+    for number in range(int(turn_of_array[-1]) + 1 if order.size else 0):
+        first, stop = np.searchsorted(turn_of_array, [number, number + 1])
+        yield arrays[first:stop]

@@ -1,8 +1,8 @@
-"""From which score on to believe a detection, and how far a score can be taken as a probability.
+"""Score thresholds, and how well scores are calibrated as probabilities.
 
-All start from the detections of one class that were matched to ground truth at IoU 0.5, the highest score first. A
-match does not depend on detections of lower score, so that cutting the list at a score leaves the matches above it as
-they are. Scores and thresholds go from 0 to 1, all figures from 0 to 100.
+The input is the detections of one class, matched to ground truth at IoU 0.5. A match does not depend on detections of
+lower score, so that the matches above a threshold are the same without the detections below it. Scores and thresholds
+are between 0 and 1, precision, recall, F1 and calibration errors between 0 and 100.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from d2tune.metrics.metric import Metric, ratio
 
 @dataclass(frozen=True, slots=True)
 class PrecisionRecall:
-    """Precision, recall and F1 of all detections from a score on, for each of T different scores.
+    """Precision, recall and F1 of the detections of a score or more, for each of T different scores.
 
     Attributes:
         thresholds: ``(T,)``, falling.
@@ -36,14 +36,14 @@ class PrecisionRecall:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A threshold and what it gives, or the reason there is none.
+    """A score threshold with its precision, recall and F1, or the reason why there is none.
 
     Attributes:
-        threshold: Detections of this score or more are believed.
-        precision: Share of them that are right.
-        recall: Share of the instances that are found.
+        threshold: Detections of this score or more are kept.
+        precision: Share of them that match an instance.
+        recall: Share of the instances that are detected.
         f1: Harmonic mean of both.
-        reason: Why there is no threshold; all else is None then.
+        reason: Why there is no threshold; the other attributes are None then.
     """
 
     threshold: float | None
@@ -58,11 +58,11 @@ class CalibrationBin:
     """Detections with scores in one range.
 
     Attributes:
-        low: Lower end; outside, but for the first.
-        high: Upper end; inside.
-        count: How many detections there are.
-        score: Their mean score, or None where there is none.
-        precision: Share of them that match, or None.
+        low: Lower end, excluded, except of the first range.
+        high: Upper end, included.
+        count: Number of detections.
+        score: Their mean score, or None without detections.
+        precision: Share of them that match, or None without detections.
     """
 
     low: float
@@ -74,14 +74,13 @@ class CalibrationBin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How scores and shares of matches agree.
+    """The agreement of scores and shares of matches.
 
     Attributes:
         bins: Ranges of scores of equal width from 0 to 1.
         expected_error: Expected calibration error: the mean over detections of the distance between mean score and
             share of matches in their bin (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017), in
-            points from 0 to 100. It speaks about the detections given; those below a detector's score threshold are
-            not among them.
+            points from 0 to 100. Detections below a detector's score threshold are not included.
     """
 
     bins: tuple[CalibrationBin, ...]
@@ -91,32 +90,32 @@ class Calibration:
 def precision_recall(
     scores: NDArray[np.float64], matched: NDArray[np.bool_], ignored: NDArray[np.bool_], n_gt: int
 ) -> PrecisionRecall:
-    """The curve of one class, or of all with their detections joined.
+    """The curve of one class, or of the detections of all classes together.
 
     Args:
         scores: ``(N,)``, in any order.
         matched: ``(N,)``, whether each matches an instance.
-        ignored: ``(N,)``, whether each counts nowhere, as on a crowd.
+        ignored: ``(N,)``, whether each is ignored, as on a crowd.
         n_gt: Instances of ground truth that count.
     """
     order = np.argsort(-scores[~ignored], kind="stable")
     falling, right = np.asarray(scores[~ignored][order], np.float64), matched[~ignored][order]
     last = np.append(falling[1:] != falling[:-1], True)[: len(falling)]  # equal scores pass a threshold together
-    found, shown = np.cumsum(right)[last], np.arange(1, len(falling) + 1)[last]
+    true, kept = np.cumsum(right)[last], np.arange(1, len(falling) + 1)[last]
     return PrecisionRecall(
-        falling[last], 100 * found / shown, 100 * ratio(found, np.float64(n_gt)), 200 * found / (shown + n_gt), n_gt
+        falling[last], 100 * true / kept, 100 * ratio(true, np.float64(n_gt)), 200 * true / (kept + n_gt), n_gt
     )
 
 
 def best_f1(curve: PrecisionRecall) -> OperatingPoint:
-    """Where F1 is highest; of equal ones the highest threshold."""
-    reason = _nothing_to_choose(curve)
+    """The threshold with the highest F1; of several, the highest threshold."""
+    reason = _why_none(curve)
     return OperatingPoint(None, reason=reason) if reason else _point(curve, int(np.argmax(curve.f1)))
 
 
 def for_precision(curve: PrecisionRecall, precision: float) -> OperatingPoint:
     """The lowest threshold, and so the highest recall, with at least this precision (from 0 to 100)."""
-    reason = _nothing_to_choose(curve)
+    reason = _why_none(curve)
     if reason:
         return OperatingPoint(None, reason=reason)
     reached = np.flatnonzero(curve.precision >= precision)
@@ -131,13 +130,13 @@ def for_precision(curve: PrecisionRecall, precision: float) -> OperatingPoint:
 def calibration(
     scores: NDArray[np.float64], matched: NDArray[np.bool_], ignored: NDArray[np.bool_], *, bins: int = 10
 ) -> Calibration:
-    """How scores and shares of matches agree.
+    """The agreement of scores and shares of matches.
 
     Args:
         scores: ``(N,)``, from 0 to 1.
         matched: ``(N,)``, whether each detection matches an instance.
-        ignored: ``(N,)``, whether each counts nowhere.
-        bins: How many ranges of scores.
+        ignored: ``(N,)``, whether each is ignored.
+        bins: Number of ranges of scores.
     """
     counted, right = np.asarray(scores[~ignored], np.float64), matched[~ignored]
     edges = np.linspace(0, 1, bins + 1)
@@ -162,7 +161,7 @@ def calibration(
     return Calibration(rows, Metric(float(100 * error)))
 
 
-def _nothing_to_choose(curve: PrecisionRecall) -> str | None:
+def _why_none(curve: PrecisionRecall) -> str | None:
     if curve.n_gt == 0:
         return "no ground truth"
     if not len(curve.thresholds):

@@ -1,4 +1,4 @@
-"""COCO's figures again for images drawn with repetition, from the records that matching left."""
+"""COCO's metrics of images that count several times or not at all, from the matches of all images."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from d2tune.metrics.coco.accumulate import NAMES, Records, envelope
+from d2tune.metrics.coco.accumulate import METRIC_NAMES, Records, envelope
 from d2tune.metrics.coco.matching import COCO_AREAS, IOU_THRESHOLDS, MAX_DETECTIONS, RECALLS
 
 BYTES_AT_ONCE = 128 * 2**20
-"""About what :func:`resample` fills; more weights than fit are dealt with in turn."""
+"""Memory that :func:`resample` fills; more weights than fit are handled in turn."""
 
 RECALLS_REACHED = (*((0, limit) for limit in MAX_DETECTIONS), *((a, MAX_DETECTIONS[-1]) for a in range(1, 4)))
-"""Area range and detections for each image of COCO's six average recalls."""
+"""Area range and limit of detections of COCO's six average recalls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """Figures of R draws, from 0 to 100; NaN where a draw has no ground truth to compute one from.
+    """Metrics of R draws, from 0 to 100; NaN where a draw has no ground truth.
 
     Attributes:
-        overall: ``(R,)`` for each of COCO's twelve figures, and ``AP NAME`` for each further area range.
+        overall: ``(R,)`` for each of COCO's twelve metrics, and ``AP NAME`` for each further area range.
         classes: The same for each class, in their order.
     """
 
@@ -34,11 +33,11 @@ class Resampled:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """What some figures of r draws are means of.
+    """The values that some metrics of r draws are means of.
 
     Attributes:
-        names: The figures.
-        thresholds: The IoU thresholds that each of them takes in.
+        names: The metrics.
+        thresholds: The IoU thresholds of each metric.
         values: ``(r, K, T, n)``, n numbers for each threshold; only valid until the next layer.
         present: ``(r, K)``, whether there is ground truth.
     """
@@ -50,14 +49,14 @@ class _Layer:
 
 
 def resample(records: Records, weights: NDArray[np.int64]) -> Resampled:
-    """COCO's figures with each image counted as often as its weight says; nothing is matched again.
+    """COCO's metrics with each image counted as often as its weight; nothing is matched again.
 
-    With weights of 1 the figures are those of :func:`d2tune.metrics.coco.accumulate.figures`, to the last bit. An image
-    that counts w times is the same as w copies of it; only where two detections of one class on one image have the
-    same score do copies stand in another order.
+    With weights of 1 the metrics are those of :func:`d2tune.metrics.coco.accumulate.coco_metrics`, to the last bit.
+    An image that counts w times is the same as w copies of it, except for the order of detections of one class on one
+    image with the same score.
 
     Args:
-        records: What matching left, with area ranges that begin with COCO's four.
+        records: The matches, with area ranges that begin with COCO's four.
         weights: ``(R, images)``, images in the order of their ids.
     """
     largest = int(np.bincount(records.category, minlength=1).max())
@@ -65,8 +64,8 @@ def resample(records: Records, weights: NDArray[np.int64]) -> Resampled:
     step = max(1, BYTES_AT_ONCE // (8 * max(cells, 1)))
     draws = [_draw(records, weights[start : start + step]) for start in range(0, max(len(weights), 1), step)]
 
-    def joined(parts: list[dict[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    def joined(chunks: list[dict[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
     return Resampled(
         joined([draw.overall for draw in draws]),
@@ -75,21 +74,21 @@ def resample(records: Records, weights: NDArray[np.int64]) -> Resampled:
 
 
 def _draw(records: Records, weights: NDArray[np.int64]) -> Resampled:
-    """The figures of as many draws as fit into memory."""
+    """The metrics of as many draws as fit into memory."""
     overall: dict[str, NDArray[np.float64]] = {}
     classes: list[dict[str, NDArray[np.float64]]] = [{} for _ in range(records.classes)]
     for layer in _layers(records, np.ascontiguousarray(weights.T, dtype=np.float64)):
         overall.update(zip(layer.names, _means(layer), strict=True))
-        for k, figures in enumerate(classes):
-            for name, part in zip(layer.names, layer.thresholds, strict=True):
-                values = layer.values[:, k, part]
+        for k, metrics in enumerate(classes):
+            for name, thresholds in zip(layer.names, layer.thresholds, strict=True):
+                values = layer.values[:, k, thresholds]
                 means = values.reshape(len(values), values.shape[1] * values.shape[2]).mean(axis=1)
-                figures[name] = np.where(layer.present[:, k], 100 * means, np.nan)
+                metrics[name] = np.where(layer.present[:, k], 100 * means, np.nan)
     return Resampled(overall, tuple(classes))
 
 
 def _layers(records: Records, by_image: NDArray[np.float64]) -> Iterator[_Layer]:
-    """Precision by area range and recall, in the order of COCO's figures; further area ranges come last."""
+    """Precision by area range and recall, in the order of COCO's metrics; further area ranges come last."""
     draws, levels = by_image.shape[1], len(IOU_THRESHOLDS)
     truth = np.zeros((len(records.areas), draws, records.classes))
     for k in range(records.classes):
@@ -102,13 +101,13 @@ def _layers(records: Records, by_image: NDArray[np.float64]) -> Iterator[_Layer]
         return _Layer(names, thresholds, precision, truth[a] > 0)
 
     at = [int(np.flatnonzero(share == IOU_THRESHOLDS)[0]) for share in (0.5, 0.75)]
-    yield layer(0, NAMES[:3], (slice(None), *(slice(t, t + 1) for t in at)))
-    for a, name in enumerate(NAMES[3:6], start=1):
+    yield layer(0, METRIC_NAMES[:3], (slice(None), *(slice(t, t + 1) for t in at)))
+    for a, name in enumerate(METRIC_NAMES[3:6], start=1):
         yield layer(a, (name,), (slice(None),))
     reached = np.zeros((len(RECALLS_REACHED), draws, records.classes, levels, 1))
     for k in range(records.classes):
         reached[:, :, k, :, 0] = _true_positives(records, k, by_image)
-    for (a, _), name, counts in zip(RECALLS_REACHED, NAMES[6:], reached, strict=True):
+    for (a, _), name, counts in zip(RECALLS_REACHED, METRIC_NAMES[6:], reached, strict=True):
         counts /= np.maximum(truth[a], 1)[:, :, None, None]
         yield _Layer((name,), (slice(None),), counts, truth[a] > 0)
     for a, area in enumerate(records.areas[len(COCO_AREAS) :], start=len(COCO_AREAS)):
@@ -116,16 +115,17 @@ def _layers(records: Records, by_image: NDArray[np.float64]) -> Iterator[_Layer]
 
 
 def _true_positives(records: Records, number: int, by_image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How many true positives a class has, ``(6, r, T)`` for `RECALLS_REACHED`."""
+    """True positives of a class, ``(6, r, T)`` for `RECALLS_REACHED`."""
     own = records.of_class(number)
     positives, _ = records.flags(own)
     images, place = np.unique(records.image[own], return_inverse=True)
     size = (len(images), len(IOU_THRESHOLDS))
     counts = np.zeros((len(RECALLS_REACHED), size[1], size[0]))
     for row, (a, limit) in zip(counts, RECALLS_REACHED, strict=True):
-        found, level = np.nonzero(positives[:, a] & (records.rank[own] < limit)[:, None])
-        row[:] = np.bincount(place[found] * size[1] + level, minlength=size[0] * size[1]).reshape(size).T
-    return (counts @ by_image[images]).swapaxes(1, 2)
+        detection, level = np.nonzero(positives[:, a] & (records.rank[own] < limit)[:, None])
+        row[:] = np.bincount(place[detection] * size[1] + level, minlength=size[0] * size[1]).reshape(size).T
+    totals: NDArray[np.float64] = (counts @ by_image[images]).swapaxes(1, 2)
+    return totals
 
 
 def _fill_precision(
@@ -138,11 +138,11 @@ def _fill_precision(
 ) -> None:
     """Precision at COCO's recalls of a class and area range.
 
-    Precision can only rise at a true positive, so that only those need to be looked at.
+    Precision only rises at a true positive, so that only true positives matter.
 
     Args:
         target: ``(r, T, 101)``, where to write.
-        records: What matching left.
+        records: The matches.
         number: Index of the class.
         a: Index of the area range.
         by_image: Weights, ``(images, r)``.
@@ -160,14 +160,14 @@ def _fill_precision(
         if not len(at):
             target[:, t] = 0
             continue
-        left_out = np.flatnonzero(~counted[t])
-        if 2 * len(left_out) < len(image):
+        ignored = np.flatnonzero(~counted[t])
+        if 2 * len(ignored) < len(image):
             if everything is None:
                 everything = _running_sum(by_image, image)
             seen = everything[at]
-            if len(left_out):
-                before = np.searchsorted(left_out, at)
-                seen[before > 0] -= _running_sum(by_image, image[left_out])[before[before > 0] - 1]
+            if len(ignored):
+                before = np.searchsorted(ignored, at)
+                seen[before > 0] -= _running_sum(by_image, image[ignored])[before[before > 0] - 1]
         else:
             chosen = np.flatnonzero(counted[t])
             seen = _running_sum(by_image, image[chosen])[np.searchsorted(chosen, at)]
@@ -175,7 +175,7 @@ def _fill_precision(
 
 
 def _running_sum(by_image: NDArray[np.float64], image: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Sums of the weights up to and with each of n detections, ``(n, r)``."""
+    """Sums of the weights up to and including each of n detections, ``(n, r)``."""
     sums = by_image[image]
     return np.cumsum(sums, axis=0, out=sums)
 
@@ -186,8 +186,8 @@ def _at_recalls(
     """Interpolated precision ``(r, 101)``.
 
     Args:
-        true: ``(P, r)``, true positives up to and with each one; at least one.
-        seen: ``(P, r)``, detections that count up to each; overwritten.
+        true: ``(P, r)``, true positives up to and including each; P is at least 1.
+        seen: ``(P, r)``, detections that count up to and including each; overwritten.
         truth: ``(r, 1)``, ground truth.
     """
     draws = len(truth)
@@ -195,24 +195,23 @@ def _at_recalls(
     best = envelope(np.divide(true, seen, out=seen))
     recall = np.ascontiguousarray(true.T) / np.maximum(truth, 1)
     if len(best) < len(RECALLS):
-        # fewer true positives than recalls: each one's precision stands at the recalls that it is the first to reach
+        # fewer true positives than recalls: each gives its precision to the recalls that it is the first to reach
         times = np.full((draws, len(best) + 1), len(RECALLS))
         times[:, :-1] = np.searchsorted(RECALLS, recall, side="right")
         times[:, 1:] -= times[:, :-1].copy()
         values = np.zeros(times.shape)
         values[:, :-1] = best.T
         return np.repeat(values.reshape(-1), times.reshape(-1)).reshape(draws, -1)
-    wanted = np.ascontiguousarray(np.broadcast_to(RECALLS, (draws, len(RECALLS))))
-    place = torch.searchsorted(torch.from_numpy(recall), torch.from_numpy(wanted)).numpy()
+    place = np.stack([np.searchsorted(row, RECALLS) for row in recall])
     picked = best[np.minimum(place, len(best) - 1), np.arange(draws)[:, None]]
     return np.where(place < len(best), picked, 0.0)
 
 
 def _means(layer: _Layer) -> list[NDArray[np.float64]]:
-    """100 times the mean for each draw over all classes with ground truth, ``(r,)`` for each figure.
+    """100 times the mean for each draw over all classes with ground truth, ``(r,)`` for each metric.
 
-    Draws with the same classes are averaged together, each along a row of its own, thresholds first and classes last:
-    numpy then adds the numbers in the order in which it adds those of one draw.
+    Draws with the same classes are averaged together, each along its own row, thresholds first and classes last:
+    numpy then adds the numbers in the same order as those of a single draw.
     """
     draws = len(layer.values)
     means = [np.full(draws, np.nan) for _ in layer.names]
@@ -223,7 +222,7 @@ def _means(layer: _Layer) -> list[NDArray[np.float64]]:
         rows = np.flatnonzero(pattern_of.reshape(-1) == number)
         kept = layer.values[np.ix_(rows, np.flatnonzero(pattern))]
         ordered = np.ascontiguousarray(np.moveaxis(kept, 1, -1))
-        for values, part in zip(means, layer.thresholds, strict=True):
+        for values, thresholds in zip(means, layer.thresholds, strict=True):
             if pattern.any():
-                values[rows] = 100 * ordered[:, part].reshape(len(rows), -1).mean(axis=1)
+                values[rows] = 100 * ordered[:, thresholds].reshape(len(rows), -1).mean(axis=1)
     return means

@@ -1,4 +1,4 @@
-"""What scoring instances gives: COCO's figures with a reason where there is none, class by class."""
+"""The result of scoring instances: COCO's metrics, overall and by class, with a reason where a value is missing."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.model.dataset import Category
-from d2tune.metrics.coco.accumulate import Curves, Records, area_precision, figures
+from d2tune.metrics.coco.accumulate import Curves, Records, area_precision, coco_metrics
 from d2tune.metrics.coco.matching import COCO_AREAS, AreaRange
 from d2tune.metrics.metric import Metric, metric
 
 Kind = Literal["bbox", "segm", "boundary"]
 KINDS: tuple[Kind, ...] = ("bbox", "segm", "boundary")
 KIND_NAMES = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
-"""What figures of a kind are called: box AP, mask AP, boundary AP."""
+"""The kinds in names of metrics: box AP, mask AP, boundary AP."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """What one class scored.
+    """The metrics of one class.
 
     Attributes:
         id: The class's id.
         name: Its name.
-        instances: Its ground truth, crowds left out.
-        metrics: COCO's twelve figures, and ``AP NAME`` for each further area range.
+        instances: Its ground truth without crowds.
+        metrics: COCO's twelve metrics, and ``AP NAME`` for each further area range.
     """
 
     id: int
@@ -39,13 +39,13 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class KindResult:
-    """What boxes, masks or boundaries scored.
+    """The metrics of boxes, masks or boundaries.
 
     Attributes:
-        metrics: COCO's twelve figures over all classes, and ``AP NAME`` for each further area range.
-        classes: A row for each class, by id, also where there is one only.
+        metrics: COCO's twelve metrics over all classes, and ``AP NAME`` for each further area range.
+        classes: A row for each class, by id, also for a single class.
         curves: Precision, recall and scores as pycocotools' arrays.
-        records: What matching left, for :func:`d2tune.metrics.coco.resampling.resample`.
+        records: The matches, for :func:`d2tune.metrics.coco.resampling.resample`.
     """
 
     metrics: dict[str, Metric]
@@ -56,12 +56,12 @@ class KindResult:
 
 @dataclass(frozen=True, slots=True)
 class InstanceResult:
-    """The figures of a set of images.
+    """The metrics of a set of images.
 
     Attributes:
         image_ids: The images, in the order of the records' indices.
         areas: The area ranges, COCO's four first.
-        kinds: What each kind scored.
+        kinds: The metrics of each kind.
     """
 
     image_ids: tuple[int, ...]
@@ -86,7 +86,7 @@ def kind_result(
         categories: The K classes.
         areas: The A area ranges.
         split: Name of the data: "class 'x' has no ground truth in val".
-        records: To be passed on.
+        records: The matches behind the curves.
     """
     nothing = f"there is no ground truth in {split}"
     overall = _metrics(curves, None, _reasons(truth.sum(axis=0), areas, nothing, f"no object in {split} is"))
@@ -100,7 +100,7 @@ def kind_result(
 
 
 def _reasons(truth: NDArray[np.int64], areas: Sequence[AreaRange], nothing: str, none_is: str) -> dict[str, str]:
-    """Why a figure of an area range is missing, where it is: there is no object at all, or none of the size."""
+    """Why a metric of an area range is undefined, if it is: there is no object at all, or none of that size."""
     return {area.name: f"{none_is} {area.words}" if truth[0] else nothing for area in areas}
 
 
@@ -108,7 +108,7 @@ def _metrics(curves: Curves, category: int | None, reasons: dict[str, str]) -> d
     of_size = {area.name[0]: area.name for area in COCO_AREAS[1:]}
     metrics = {
         name: metric(100 * value, reasons[of_size.get(name[2:], "all")])
-        for name, value in figures(curves, category).items()
+        for name, value in coco_metrics(curves, category).items()
     }
     for at, (area, reason) in enumerate(reasons.items()):
         if at >= len(COCO_AREAS):

@@ -1,6 +1,6 @@
 """COCO's ground truth and results, checked and put in order for scoring.
 
-What is wrong is said with the number of the row, before anything is computed.
+An error names the row, before anything is computed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from d2tune.text import describe
 T = TypeVar("T")
 Row = dict[str, Any]
 Size = tuple[Any, Any]
-"""Height and width, in px; checked only where a mask needs them, None where the file does not say."""
+"""Height and width in px, None if the file has none; checked only for images with masks."""
 
 PIXELS_LIMIT = 2**31 - 1
-"""Larger masks do not fit the numbers that pycocotools counts with."""
+"""Larger masks overflow the integers that pycocotools counts with."""
 
 AREA_SLACK = 2
-"""An area may be so many times its image: it is often that of an outline, and outlines reach over the border."""
+"""Limit of an area as a multiple of its image: areas of outlines that extend beyond the image are common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class CocoSet:
     """Ground truth and results of the same images; rows keep their order.
 
     A row has ``image_id``, ``category_id``, ``score`` (results), ``iscrowd`` and ``area`` (ground truth), ``bbox``
-    where boxes are scored and ``rle`` where masks are.
+    if boxes are scored and ``rle`` if masks are scored.
 
     Attributes:
         image_ids: The images, ascending.
@@ -67,25 +67,25 @@ def read_coco(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]], k
     """Check the ground truth and the results of an evaluation.
 
     Args:
-        ground_truth: A COCO instances dict. ``iscrowd`` may be missing (0), as may ``area`` (of the mask, or of the
-            box where only boxes are scored).
-        results: Rows in COCO's results format. A missing ``bbox`` is taken from the mask.
-        kinds: What will be scored; it says whether boxes and masks are needed.
+        ground_truth: A COCO instances dict. ``iscrowd`` is 0 by default, ``area`` that of the mask, or of the box
+            where only boxes are scored.
+        results: Rows in COCO's results format. ``bbox`` is that of the mask by default.
+        kinds: What will be scored; it decides whether boxes and masks are required.
 
     Raises:
-        DataError: Something is missing or has another form; an id is no whole number or is there twice; a row names an
-            unknown image or class; a score is not a finite number; a mask has not the size of its image, or its runs
-            do not add up to it; a polygon cannot be drawn.
+        DataError: A value is missing or has another type; an id is not a whole number or is not unique; a row names an
+            unknown image or class; a score is not a finite number; the size of a mask differs from that of its image,
+            or its runs do not add up to it; a polygon is invalid.
     """
     for key in ("images", "annotations", "categories"):
         if not isinstance(ground_truth.get(key), list):
-            raise DataError("the ground truth is no COCO instances file", place=key, expected="a list")
+            raise DataError("the ground truth is not a COCO instances file", place=key, expected="a list")
     sizes = _by_id(ground_truth["images"], "image", _size)
     names = _by_id(ground_truth["categories"], "category", _name)
     categories = tuple(Category(number, names[number]) for number in sorted(names))
     truth = _read_rows(ground_truth["annotations"], _annotation_place, sizes, names, kinds, _truth_fields)
-    found = _read_rows(results, _result_place, sizes, names, kinds, _result_fields)
-    return CocoSet(tuple(sorted(sizes)), categories, tuple(truth), tuple(found))
+    checked_results = _read_rows(results, _result_place, sizes, names, kinds, _result_fields)
+    return CocoSet(tuple(sorted(sizes)), categories, tuple(truth), tuple(checked_results))
 
 
 def _annotation_place(rows: Sequence[Any], at: int) -> str:
@@ -98,7 +98,7 @@ def _result_place(rows: Sequence[Any], at: int) -> str:
 
 
 def _by_id(rows: Sequence[Any], what: str, value_of: Callable[[Row, str], T]) -> dict[int, T]:
-    """What each image or class says, by its id."""
+    """A value of each image or class, by its id."""
     values: dict[int, T] = {}
     for at, row in enumerate(rows):
         place = f"{what} {at + 1} of {len(rows)}"
@@ -122,12 +122,12 @@ def _name(row: Row, place: str) -> str:
 
 def _object(row: Any, place: str) -> Row:
     if not isinstance(row, dict):
-        raise DataError("the row is no JSON object", place=place, found=describe(row))
+        raise DataError("the row is not a JSON object", place=place, found=describe(row))
     return row
 
 
 def _id(row: Row, key: str, place: str) -> int:
-    """A whole number; 3.0 is one too, because tables of numbers write it so."""
+    """A whole number, or a float with a whole value, as exports of tables have."""
     value: Any = row.get(key)
     number = _number(value)
     if number is None or number != int(number) or abs(number) >= 2**63:
@@ -137,7 +137,7 @@ def _id(row: Row, key: str, place: str) -> int:
             place=place,
             found=f"{key} {describe(value)}",
             expected="a whole number",
-            hint="Number images and classes, alike in both files" if is_text else None,
+            hint="Give images and classes whole numbers, the same in both files" if is_text else None,
         )
     return int(value)
 
@@ -161,7 +161,7 @@ def _read_rows(
     kinds: Sequence[Kind],
     fields: Callable[[Row, Row, Size, str], None],
 ) -> list[Row]:
-    """The checked rows of one side; all compressed masks are looked at together, before anything is made of them."""
+    """The checked rows of one side; all compressed masks are checked together, before they are used."""
     read = [_row(row, sizes, names, kinds, place_of(rows, at)) for at, row in enumerate(rows)]
     masked = [at for at, checked in enumerate(read) if "rle" in checked]
     rles = checked_texts([read[at]["rle"] for at in masked], lambda index: place_of(rows, masked[index]))
@@ -177,7 +177,7 @@ def _read_rows(
 def _row(row: Any, sizes: dict[int, Size], names: dict[int, str], kinds: Sequence[Kind], place: str) -> Row:
     image_id, category_id = (_id(_object(row, place), key, place) for key in ("image_id", "category_id"))
     if image_id not in sizes:
-        hint = "Results and ground truth must be of the same images"
+        hint = "Results and ground truth must have the same images"
         raise DataError("the image is not in the ground truth", place=place, found=f"image_id {image_id}", hint=hint)
     if category_id not in names:
         known = ", ".join(str(number) for number in sorted(names)[:20])
@@ -209,7 +209,7 @@ def _box(raw: Any, place: str) -> list[float]:
 
 
 def _mask(row: Row, image_id: int, sizes: dict[int, Size], place: str) -> Rle:
-    """The mask of a row; where its image has no size, the first mask says it."""
+    """The mask of a row; the first mask of an image without a size defines it."""
     segmentation = row.get("segmentation")
     if segmentation is None or segmentation == []:
         raise DataError("there is no segmentation", place=place, hint="Score boxes only, or add masks")
@@ -251,7 +251,7 @@ def _truth_fields(checked: Row, row: Row, size: Size, place: str) -> None:
     else:
         area = _number(raw)
         if area is None or area < 0:
-            raise DataError("the area is not a number from 0 on", place=place, found=f"area {describe(raw)}")
+            raise DataError("the area must be a number of 0 or more", place=place, found=f"area {describe(raw)}")
         if "rle" in checked and area > AREA_SLACK * size[0] * size[1]:
             height_px, width_px = size
             raise DataError(
@@ -259,7 +259,7 @@ def _truth_fields(checked: Row, row: Row, size: Size, place: str) -> None:
                 place=place,
                 found=f"area {describe(raw)}",
                 expected=f"pixels of the mask, in an image of {height_px} x {width_px} px",
-                hint="Leave area out to have it taken from the mask",
+                hint="Remove the area, so that it is computed from the mask",
             )
     checked["area"] = area
 

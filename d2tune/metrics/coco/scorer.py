@@ -1,19 +1,17 @@
 """Scoring boxes, masks and boundaries of instances, image by image, with pycocotools' definitions and numbers.
 
-Each image is compared when it comes and matched together with others soon after; what is kept is a few bytes for
-each detection (:class:`d2tune.metrics.coco.accumulate.Records`), so that memory does not grow with masks.
+Each image is compared when it is added and matched together with others soon after; a few bytes are kept for each
+detection (:class:`d2tune.metrics.coco.accumulate.Records`), so that memory does not grow with masks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from d2tune.annotations.model.dataset import Category
 from d2tune.errors import DataError
@@ -21,15 +19,19 @@ from d2tune.metrics.coco.accumulate import Records, accumulate
 from d2tune.metrics.coco.matching import COCO_AREAS, IOU_THRESHOLDS, MAX_DETECTIONS, AreaRange, match, outside
 from d2tune.metrics.coco.results import KINDS, InstanceResult, Kind, KindResult, kind_result
 from d2tune.metrics.coco.rows import CocoSet, read_coco
-from d2tune.metrics.overlap import bitmaps, run_lengths
+from d2tune.metrics.overlap import run_lengths
 from d2tune.metrics.overlap.boundary import boundary_width_px
 from d2tune.metrics.overlap.iou import Pairs, box_iou, join_pairs, pairs_of
 
-Masks = Sequence[run_lengths.Rle] | Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Masks: TypeAlias = "Sequence[run_lengths.Rle] | Tensor"
 """COCO's compressed RLE of each mask, or ``(N, H, W)`` bool on any device."""
 
 PENDING = 20_000
-"""Detections and ground truth that are collected before they are matched together."""
+"""Number of detections and ground truth that are collected before they are matched together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Detections:
 
     Attributes:
         category_ids: ``(D,)``.
-        scores: ``(D,)``; of equal ones the first counts as the better.
+        scores: ``(D,)``; equal scores rank in the order given.
         boxes_xywh: ``(D, 4)``; needed for ``bbox``.
         masks: D masks; needed for ``segm`` and ``boundary``.
     """
@@ -84,15 +86,15 @@ class _Image:
 
 
 class InstanceScorer:
-    """Takes images one after the other and gives COCO's figures.
+    """COCO's metrics of images that are added one after the other.
 
     Args:
-        categories: The classes; their ids need not follow each other.
+        categories: The classes; their ids need not be consecutive.
         kinds: What to score. Boundary AP is COCO's AP with boundary IoU in place of mask IoU: the smaller one of mask
             IoU and the IoU of the boundaries, these 2 % of the image's diagonal wide (Cheng et al., CVPR 2021).
         device: Where masks are compared as bitmaps, by matrix products. None compares run lengths on the CPU, the
-            fastest where masks come as run lengths. The figures are the same.
-        area_ranges: Sizes to tell apart, beginning with COCO's four; further ones give ``AP NAME``.
+            fastest way for masks that are run lengths. The metrics are the same.
+        area_ranges: Sizes to distinguish, beginning with COCO's four; further ranges give ``AP NAME``.
         split: Name of the data in the reason for a missing value.
     """
 
@@ -110,7 +112,11 @@ class InstanceScorer:
         self.categories = tuple(sorted(categories, key=lambda category: category.id))
         self.kinds = tuple(kinds)
         self.areas = tuple(area_ranges)
-        self.device = None if device is None else torch.device(device)
+        self.device: torch.device | None = None
+        if device is not None:
+            import torch
+
+            self.device = torch.device(device)
         self.split = split
         self._ids = np.array([category.id for category in self.categories], np.int64)
         self._numbers: dict[int, int] = {}
@@ -118,17 +124,18 @@ class InstanceScorer:
         self._waiting = 0
         self._kept: dict[str, list[NDArray[Any]]] = {}
 
-    def add(self, image_id: int, truth: GroundTruth, found: Detections) -> None:
-        """Compare one image's detections with its ground truth.
+    def add(self, image_id: int, truth: GroundTruth, detections: Detections) -> None:
+        """Compare the detections on one image with its ground truth.
 
         Raises:
-            DataError: The image came before; a class is unknown; a score or box is not a finite number; lengths
-                differ; boxes or masks are missing; masks are not all of one size.
+            DataError: The image was added before; a class is unknown; a score or box is not a finite number; lengths
+                differ; boxes or masks are missing; masks have different sizes.
         """
         place = f"image {image_id}"
         if image_id in self._numbers:
             raise DataError("the image was scored before", place=place)
-        category, score = self._indices(found.category_ids, place), _finite(found.scores, place, "a score")
+        category = self._indices(detections.category_ids, place)
+        score = _finite(detections.scores, place, "a score")
         truth_category = self._indices(truth.category_ids, place)
         crowd = np.asarray(truth.crowd, dtype=bool).reshape(-1)
         area = _finite(truth.areas_px2, place, "an area")
@@ -138,9 +145,9 @@ class InstanceScorer:
         number = len(self._numbers)
         image = _Image(number, category[kept], rank, score[kept], truth_category, area, crowd, {}, {})
         if "bbox" in self.kinds:
-            _compare_boxes(image, truth, found, kept, place)
+            _compare_boxes(image, truth, detections, kept, place)
         if "segm" in self.kinds or "boundary" in self.kinds:
-            self._compare_masks(image, truth, found, kept, place)
+            self._compare_masks(image, truth, detections, kept, place)
         self._numbers[image_id] = number
         self._pending.append(image)
         self._waiting += len(image.score) + len(image.crowd)
@@ -148,7 +155,7 @@ class InstanceScorer:
             self._match_pending()
 
     def result(self) -> InstanceResult:
-        """The figures of all images so far."""
+        """The metrics of all images so far."""
         self._match_pending()
         kinds: dict[Kind, KindResult] = {}
         for kind in self.kinds:
@@ -168,9 +175,9 @@ class InstanceScorer:
         return np.searchsorted(self._ids, ids)
 
     def _compare_masks(
-        self, image: _Image, truth: GroundTruth, found: Detections, kept: NDArray[np.int64], place: str
+        self, image: _Image, truth: GroundTruth, detections: Detections, kept: NDArray[np.int64], place: str
     ) -> None:
-        masks = _given(found.masks, np.size(found.scores), place, "masks")
+        masks = _given(detections.masks, np.size(detections.scores), place, "masks")
         theirs = _given(truth.masks, len(image.crowd), place, "masks")
         boundary_px = None
         if size := _mask_size(place, masks, theirs):
@@ -181,21 +188,23 @@ class InstanceScorer:
         if self.device is None:
             compared = run_lengths.compare(_as_runs(ours), _as_runs(theirs), *classes, image.crowd, **limits)
         else:
+            from d2tune.metrics.overlap import bitmaps
+
             compared = bitmaps.compare(ours, theirs, *classes, image.crowd, device=self.device, **limits)
         areas, of_masks, of_boundaries = compared
         image.areas["segm"] = image.areas["boundary"] = areas.astype(float)
         image.pairs["segm"], image.pairs["boundary"] = of_masks, of_boundaries or of_masks
 
     def _match_pending(self) -> None:
-        """Match what has been collected, and keep the records only."""
+        """Match the collected images, and keep only the records."""
         images, self._pending, self._waiting = self._pending, [], 0
         if not images:
             return
-        found_at = np.cumsum([0, *(len(one.score) for one in images)])
+        detections_at = np.cumsum([0, *(len(one.score) for one in images)])
         truth_at = np.cumsum([0, *(len(one.crowd) for one in images)])
-        offsets = list(zip(found_at[:-1].tolist(), truth_at[:-1].tolist(), strict=True))
+        offsets = list(zip(detections_at[:-1].tolist(), truth_at[:-1].tolist(), strict=True))
         numbers = np.array([one.number for one in images], np.int32)
-        image = np.repeat(numbers, np.diff(found_at))
+        image = np.repeat(numbers, np.diff(detections_at))
         category = np.concatenate([one.category for one in images])
         crowd = np.concatenate([one.crowd for one in images])
         ignored = outside(np.concatenate([one.truth_area for one in images]), self.areas) | crowd[:, None]
@@ -219,13 +228,13 @@ class InstanceScorer:
     def _records(self, kind: Kind) -> Records:
         if not self._kept:
             return Records.empty(len(self._numbers), len(self.categories), self.areas)
-        kept = {name: np.concatenate(parts) for name, parts in self._kept.items()}
-        # images were numbered as they came; records count them in the order of their ids
-        came = np.array(list(self._numbers))
-        place = np.empty(len(came), np.int32)
-        place[np.argsort(came)] = np.arange(len(came), dtype=np.int32)
+        kept = {name: np.concatenate(arrays) for name, arrays in self._kept.items()}
+        # images were numbered in the order of `add`; records number them in the order of their ids
+        ids = np.array(list(self._numbers))
+        place = np.empty(len(ids), np.int32)
+        place[np.argsort(ids)] = np.arange(len(ids), dtype=np.int32)
         return Records(
-            len(came),
+            len(ids),
             len(self.categories),
             self.areas,
             place[kept["image"]],
@@ -251,20 +260,19 @@ def score_coco(
 ) -> InstanceResult:
     """Score results in COCO's format against a COCO instances dict.
 
-    A detection's area is that of its mask for ``segm`` and ``boundary``, also where it has a box, as Detectron2 has
-    it; pycocotools' ``loadRes`` alone would take the box's.
+    A detection's area is that of its mask for ``segm`` and ``boundary``, also if it has a box, as in Detectron2;
+    pycocotools' ``loadRes`` alone would use the area of the box.
 
     Args:
         ground_truth: A COCO instances dict.
         results: Rows in COCO's results format.
         kinds: What to score.
         device: As in `InstanceScorer`.
-        area_ranges: Sizes to tell apart, beginning with COCO's four; further ones give ``AP NAME``.
+        area_ranges: As in `InstanceScorer`.
         split: Name of the data in the reason for a missing value.
 
     Raises:
-        DataError: Ground truth or results are not what they should be; see
-            :func:`d2tune.metrics.coco.rows.read_coco`.
+        DataError: Ground truth or results are invalid; see :func:`d2tune.metrics.coco.rows.read_coco`.
     """
     data = read_coco(ground_truth, results, kinds)
     return score_set(data, kinds=kinds, device=device, area_ranges=area_ranges, split=split)
@@ -278,17 +286,17 @@ def score_set(
     area_ranges: Sequence[AreaRange] = COCO_AREAS,
     split: str = "the data",
 ) -> InstanceResult:
-    """`score_coco` of a set that was read already; it is left as it is.
+    """`score_coco` of a set that was read already; the set is not changed.
 
     Args:
         data: Read with these kinds, or with more.
-        kinds: As in `score_coco`, like all that follow.
-        device: As there.
-        area_ranges: As there.
-        split: As there.
+        kinds: What to score.
+        device: As in `InstanceScorer`.
+        area_ranges: As in `InstanceScorer`.
+        split: Name of the data in the reason for a missing value.
     """
     scorer = InstanceScorer(data.categories, kinds=kinds, device=device, area_ranges=area_ranges, split=split)
-    for image_id, truth, found in data.by_image():
+    for image_id, truth, results in data.by_image():
         scorer.add(
             image_id,
             GroundTruth(
@@ -299,10 +307,10 @@ def score_set(
                 [row["rle"] for row in truth] if "segm" in kinds or "boundary" in kinds else None,
             ),
             Detections(
-                [row["category_id"] for row in found],
-                [row["score"] for row in found],
-                [row["bbox"] for row in found] if "bbox" in kinds else None,
-                [row["rle"] for row in found] if "segm" in kinds or "boundary" in kinds else None,
+                [row["category_id"] for row in results],
+                [row["score"] for row in results],
+                [row["bbox"] for row in results] if "bbox" in kinds else None,
+                [row["rle"] for row in results] if "segm" in kinds or "boundary" in kinds else None,
             ),
         )
     return scorer.result()
@@ -318,7 +326,7 @@ def best_of_each_class(
         score: ``(D,)``; equal ones keep their order.
 
     Returns:
-        Indices of those kept, and the place of each in its class, from 0.
+        Indices of the kept detections, and the place of each in its class, from 0.
     """
     order = np.lexsort((-score, category))
     first = np.flatnonzero(np.diff(category[order], prepend=-1))
@@ -327,8 +335,10 @@ def best_of_each_class(
     return order[kept], rank[kept]
 
 
-def _compare_boxes(image: _Image, truth: GroundTruth, found: Detections, kept: NDArray[np.int64], place: str) -> None:
-    boxes = _finite(_given(found.boxes_xywh, np.size(found.scores), place, "boxes"), place, "a box")
+def _compare_boxes(
+    image: _Image, truth: GroundTruth, detections: Detections, kept: NDArray[np.int64], place: str
+) -> None:
+    boxes = _finite(_given(detections.boxes_xywh, np.size(detections.scores), place, "boxes"), place, "a box")
     boxes = boxes.reshape(-1, 4)[kept]
     truth_boxes = _finite(_given(truth.boxes_xywh, len(image.crowd), place, "boxes"), place, "a box").reshape(-1, 4)
     same_class = image.category[:, None] == image.truth_category[None, :]
@@ -337,36 +347,38 @@ def _compare_boxes(image: _Image, truth: GroundTruth, found: Detections, kept: N
 
 
 def _given(values: Any, count: int, place: str, what: str) -> Any:
-    """Boxes or masks, which may be left out where there is nothing to describe."""
+    """The boxes or masks of an image; None is allowed where there is nothing to describe."""
     if values is None and count == 0:
         return []
     if values is None or len(values) != count:
-        found = "none" if values is None else str(len(values))
-        raise DataError(f"{what} are missing or too many", place=place, found=found, expected=str(count))
+        given = "none" if values is None else str(len(values))
+        raise DataError(f"the number of {what} is wrong", place=place, found=given, expected=str(count))
     return values
 
 
 def _chosen(masks: Masks, indices: NDArray[np.int64]) -> Masks:
-    if isinstance(masks, Tensor):
-        return masks[torch.from_numpy(indices).to(masks.device)]
-    return [masks[at] for at in indices]
+    if isinstance(masks, Sequence):
+        return [masks[at] for at in indices]
+    import torch
+
+    return masks[torch.from_numpy(indices).to(masks.device)]
 
 
 def _as_runs(masks: Masks) -> Sequence[run_lengths.Rle]:
-    return run_lengths.encode(masks) if isinstance(masks, Tensor) else masks
+    return masks if isinstance(masks, Sequence) else run_lengths.encode(masks)
 
 
 def _mask_size(place: str, *sides: Masks) -> tuple[int, int] | None:
     """Height and width of all masks, or None where there is none."""
     sizes: set[tuple[int, int]] = set()
     for masks in sides:
-        if isinstance(masks, Tensor):
-            sizes.update([(masks.shape[1], masks.shape[2])] if len(masks) else [])
-        else:
+        if isinstance(masks, Sequence):
             sizes.update((int(one["size"][0]), int(one["size"][1])) for one in masks)
+        else:
+            sizes.update([(masks.shape[1], masks.shape[2])] if len(masks) else [])
     if len(sizes) > 1:
-        found = " and ".join(f"{height} x {width} px" for height, width in sorted(sizes))
-        raise DataError("masks of one image have different sizes (height x width)", place=place, found=found)
+        all_sizes = " and ".join(f"{height} x {width} px" for height, width in sorted(sizes))
+        raise DataError("masks of one image have different sizes (height x width)", place=place, found=all_sizes)
     return next(iter(sizes), None)
 
 
@@ -381,4 +393,4 @@ def _finite(values: ArrayLike, place: str, what: str) -> NDArray[np.float64]:
 def _same_length(place: str, *columns: Sized) -> None:
     lengths = [len(column) for column in columns]
     if len(set(lengths)) > 1:
-        raise DataError("classes and what belongs to them differ in number", place=place, found=str(lengths))
+        raise DataError("the numbers of classes, scores, areas and crowd flags differ", place=place, found=str(lengths))

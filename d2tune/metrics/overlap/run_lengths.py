@@ -1,18 +1,17 @@
-"""Masks as run lengths, compared on the CPU without making bitmaps of whole images.
+"""Masks as run lengths, compared on the CPU without bitmaps of whole images.
 
-pycocotools walks along the runs of two masks to count what they share. For boundaries the columns that a mask spans
-are unrolled, all masks of an image at once, and only for pairs whose masks overlap enough to match at all.
+pycocotools walks along the runs of two masks to count the pixels that they share. For boundaries the columns that a
+mask spans are unrolled, all masks of an image at once, and only for pairs whose masks overlap enough to match.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
-from torch import Tensor
 
 from d2tune.annotations.geometry.masks import check_rle
 from d2tune.annotations.geometry.polygons import LENGTH_LIMIT_PX, PointError, check_points, outline_length_px
@@ -20,6 +19,9 @@ from d2tune.errors import DataError
 from d2tune.metrics.overlap.boundary import crop_boundary
 from d2tune.metrics.overlap.iou import Pairs, count_iou, join_pairs
 from d2tune.text import describe
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Rle = dict[str, Any]
 """COCO's compressed run lengths, ``{"size": [height, width], "counts": str or bytes}``."""
@@ -31,7 +33,7 @@ TEXT_BYTES = 2**16
 """Bound on the compressed text that is checked at once."""
 
 FARTHEST_SIDES = 4
-"""So many times the longer side of its image a polygon may reach out from the corner."""
+"""Limit of the coordinates of a polygon, as a multiple of the longer side of its image."""
 
 _LONGEST_GROUPS = 7  # characters of a run; 34 bits are more than an image has pixels
 
@@ -39,29 +41,30 @@ _LONGEST_GROUPS = 7  # characters of a run; 34 bits are more than an image has p
 def to_rle(segmentation: Any, height_px: int, width_px: int) -> Rle:
     """Polygons, uncompressed or compressed run lengths as compressed ones, as pycocotools' ``annToRLE`` has it.
 
-    Compressed text is taken as it is; :func:`checked_texts` looks at many of them at once.
+    Compressed text is not checked here; :func:`checked_texts` checks many of them at once.
 
     Raises:
-        DataError: It is neither, the mask has not the size of the image, runs do not add up to it, or a polygon has
-            fewer than three points, or points that are not finite or far from the image.
+        DataError: It is neither, the size of the mask differs from that of the image, runs do not add up to the image,
+            or a polygon has fewer than three points, or points that are not finite or far from the image.
     """
     try:
         if isinstance(segmentation, dict) and "counts" in segmentation and "size" in segmentation:
             return _run_length_mask(segmentation["size"], segmentation["counts"], height_px, width_px)
         if isinstance(segmentation, list) and segmentation:
-            for number, part in enumerate(segmentation, 1):
-                _check_polygon(part, f"polygon {number}", max(height_px, width_px))
-            return mask_utils.merge(mask_utils.frPyObjects(segmentation, height_px, width_px))
+            for number, polygon in enumerate(segmentation, 1):
+                _check_polygon(polygon, f"polygon {number}", max(height_px, width_px))
+            rle: Rle = mask_utils.merge(mask_utils.frPyObjects(segmentation, height_px, width_px))
+            return rle
     except PointError as error:
         raise DataError(str(error)) from None
-    raise DataError("a segmentation is neither polygons nor run lengths", found=describe(segmentation, limit=80))
+    raise DataError("the segmentation is neither polygons nor run lengths", found=describe(segmentation, limit=80))
 
 
 def _run_length_mask(size: Any, counts: Any, height_px: int, width_px: int) -> Rle:
     if not isinstance(size, (list, tuple)) or list(size) != [height_px, width_px]:
         is_pair = isinstance(size, (list, tuple)) and len(size) == 2
         raise DataError(
-            "a mask has not the size of its image",
+            "the size of the mask differs from the size of its image",
             found="{} x {} px (height x width)".format(*map(describe, size)) if is_pair else f"size {describe(size)}",
             expected=f"{height_px} x {width_px} px",
         )
@@ -69,17 +72,17 @@ def _run_length_mask(size: Any, counts: Any, height_px: int, width_px: int) -> R
     return mask if isinstance(counts, (str, bytes)) else check_rle(mask, width_px=width_px, height_px=height_px)
 
 
-def _check_polygon(part: Any, name: str, side_px: int) -> None:
+def _check_polygon(polygon: Any, name: str, side_px: int) -> None:
     """Refuse what pycocotools crashes on or takes for a box."""
-    if not isinstance(part, list) or len(part) < 6 or len(part) % 2:
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         raise DataError(
-            f"{name} is no outline",
-            found=f"{len(part)} numbers" if isinstance(part, list) else describe(part),
-            expected="x and y in turn of three points or more",
-            hint="Remove the polygon, or the row where it has no other",
+            f"{name} is not an outline",
+            found=f"{len(polygon)} numbers" if isinstance(polygon, list) else describe(polygon),
+            expected="x, y, x, y, ... of three points or more",
+            hint="Remove the polygon, or its row if it has no other polygon",
         )
     try:
-        points = check_points(list(zip(part[::2], part[1::2], strict=True)))
+        points = check_points(list(zip(polygon[::2], polygon[1::2], strict=True)))
     except PointError as error:
         raise DataError(f"{name}: {error}") from None
     reach_px = FARTHEST_SIDES * side_px
@@ -94,19 +97,19 @@ def _check_polygon(part: Any, name: str, side_px: int) -> None:
 
 
 def checked_texts(rles: Sequence[Rle], place_of: Callable[[int], str]) -> list[Rle]:
-    """The masks, after a look at their compressed text; where runs are empty, with the same mask in plain runs.
+    """The masks with their compressed text checked; a mask with empty runs is written again without them.
 
     Args:
         rles: Masks of any sizes.
-        place_of: What to call the mask with an index.
+        place_of: The place of the mask with an index, for messages.
 
     Raises:
         DataError: A text cannot be read, or its runs do not add up to the image.
     """
     kept = list(rles)
     filled = np.cumsum([len(one["counts"]) for one in rles])
-    for part in np.split(np.arange(len(kept)), np.flatnonzero(np.diff(filled // TEXT_BYTES)) + 1):
-        for at in part[_odd_texts([kept[index] for index in part])].tolist():
+    for chunk in np.split(np.arange(len(kept)), np.flatnonzero(np.diff(filled // TEXT_BYTES)) + 1):
+        for at in chunk[_odd_texts([kept[index] for index in chunk])].tolist():
             height_px, width_px = kept[at]["size"]
             counts = kept[at]["counts"]
             text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
@@ -120,7 +123,7 @@ def checked_texts(rles: Sequence[Rle], place_of: Callable[[int], str]) -> list[R
 
 
 def _odd_texts(rles: Sequence[Rle]) -> NDArray[np.int64]:
-    """Indices of the masks whose text is not what pycocotools would write for a mask of their size."""
+    """Indices of the masks whose text differs from what pycocotools would write for a mask of their size."""
     texts = [_as_bytes(one["counts"]) for one in rles]
     length = np.array([len(text) for text in texts], np.int64)
     groups = np.frombuffer(b"".join(texts), np.uint8).astype(np.int16) - 48
@@ -148,57 +151,58 @@ def _as_bytes(counts: str | bytes) -> bytes:
 def encode(masks: Tensor) -> list[Rle]:
     """The run lengths of ``(N, H, W)`` bool masks."""
     columns = np.asfortranarray(masks.permute(1, 2, 0).cpu().numpy().astype(np.uint8))
-    return mask_utils.encode(columns) if columns.size else []
+    rles: list[Rle] = mask_utils.encode(columns) if columns.size else []
+    return rles
 
 
 def compare(
-    found: Sequence[Rle],
+    detections: Sequence[Rle],
     truth: Sequence[Rle],
-    found_classes: NDArray[np.int64],
+    detection_classes: NDArray[np.int64],
     truth_classes: NDArray[np.int64],
     crowd: NDArray[np.bool_],
     *,
     floor: float,
     boundary_px: int | None,
 ) -> tuple[NDArray[np.int64], Pairs, Pairs | None]:
-    """Areas of the detections, pairs by mask IoU and, where wanted, pairs by boundary IoU.
+    """Areas of the detections, pairs by mask IoU and, with ``boundary_px``, pairs by boundary IoU.
 
     Args:
-        found: D masks.
+        detections: D masks.
         truth: G masks.
-        found_classes: ``(D,)``.
+        detection_classes: ``(D,)``.
         truth_classes: ``(G,)``.
         crowd: ``(G,)``.
         floor: The lowest IoU that counts.
-        boundary_px: Width of a boundary, or None to leave boundaries out.
+        boundary_px: Width of a boundary, or None for no boundaries.
     """
-    pairs = _mask_pairs(found, truth, found_classes, truth_classes, crowd, floor)
-    areas = np.asarray(mask_utils.area(list(found)), np.int64) if found else np.zeros(0, np.int64)
+    pairs = _mask_pairs(detections, truth, detection_classes, truth_classes, crowd, floor)
+    areas = np.asarray(mask_utils.area(list(detections)), np.int64) if detections else np.zeros(0, np.int64)
     if boundary_px is None:
         return areas, pairs, None
-    return areas, pairs, _boundary_pairs(found, truth, crowd, pairs, floor, boundary_px)
+    return areas, pairs, _boundary_pairs(detections, truth, crowd, pairs, floor, boundary_px)
 
 
 def _mask_pairs(
-    found: Sequence[Rle],
+    detections: Sequence[Rle],
     truth: Sequence[Rle],
-    found_classes: NDArray[np.int64],
+    detection_classes: NDArray[np.int64],
     truth_classes: NDArray[np.int64],
     crowd: NDArray[np.bool_],
     floor: float,
 ) -> Pairs:
-    parts = []
-    for number in np.intersect1d(found_classes, truth_classes):
-        rows, columns = np.flatnonzero(found_classes == number), np.flatnonzero(truth_classes == number)
-        ours, theirs = [found[at] for at in rows.tolist()], [truth[at] for at in columns.tolist()]
+    by_class = []
+    for number in np.intersect1d(detection_classes, truth_classes):
+        rows, columns = np.flatnonzero(detection_classes == number), np.flatnonzero(truth_classes == number)
+        ours, theirs = [detections[at] for at in rows.tolist()], [truth[at] for at in columns.tolist()]
         iou = mask_utils.iou(ours, theirs, crowd[columns].tolist())
         d, g = np.nonzero(iou >= floor)
-        parts.append(Pairs(rows[d], columns[g], iou[d, g]))
-    return join_pairs(parts)
+        by_class.append(Pairs(rows[d], columns[g], iou[d, g]))
+    return join_pairs(by_class)
 
 
 def _boundary_pairs(
-    found: Sequence[Rle],
+    detections: Sequence[Rle],
     truth: Sequence[Rle],
     crowd: NDArray[np.bool_],
     of_masks: Pairs,
@@ -207,50 +211,51 @@ def _boundary_pairs(
 ) -> Pairs:
     """The pairs whose boundary IoU is ``floor`` or more, among those whose masks reach it.
 
-    The smaller one of mask IoU and IoU of the boundaries is never above mask IoU, so that no other pair needs a look.
+    The smaller one of mask IoU and IoU of the boundaries is at most the mask IoU, so that no other pair can reach it.
     """
     of_boundaries = of_masks.iou.copy()
     plain = np.flatnonzero(~crowd[of_masks.truth])
-    for part in _affordable(plain, found, truth, of_masks):
-        of_boundaries[part] = np.minimum(of_masks.iou[part], _boundary_iou(found, truth, of_masks, part, width_px))
+    for chunk in _affordable(plain, detections, truth, of_masks):
+        iou = _boundary_iou(detections, truth, of_masks, chunk, width_px)
+        of_boundaries[chunk] = np.minimum(of_masks.iou[chunk], iou)
     kept = of_boundaries >= floor
-    return Pairs(of_masks.found[kept], of_masks.truth[kept], of_boundaries[kept])
+    return Pairs(of_masks.detection[kept], of_masks.truth[kept], of_boundaries[kept])
 
 
 def _affordable(
-    chosen: NDArray[np.int64], found: Sequence[Rle], truth: Sequence[Rle], pairs: Pairs
+    chosen: NDArray[np.int64], detections: Sequence[Rle], truth: Sequence[Rle], pairs: Pairs
 ) -> list[NDArray[np.int64]]:
-    """``chosen`` cut so that the columns of one part's masks fit into ``UNROLLED_BYTES``, as far as they can."""
+    """``chosen`` in chunks whose unrolled masks fit into ``UNROLLED_BYTES``, or of one pair."""
     if not chosen.size:
         return []
-    found_span, truth_span = (mask_utils.toBbox(list(masks))[:, 2] for masks in (found, truth))
-    columns = found_span[pairs.found[chosen]] + truth_span[pairs.truth[chosen]]
-    filled = np.cumsum(columns * found[0]["size"][0])
+    detection_spans, truth_spans = (mask_utils.toBbox(list(masks))[:, 2] for masks in (detections, truth))
+    columns = detection_spans[pairs.detection[chosen]] + truth_spans[pairs.truth[chosen]]
+    filled = np.cumsum(columns * detections[0]["size"][0])
     return np.split(chosen, np.flatnonzero(np.diff(filled // UNROLLED_BYTES)) + 1)
 
 
 def _boundary_iou(
-    found: Sequence[Rle], truth: Sequence[Rle], pairs: Pairs, part: NDArray[np.int64], width_px: int
+    detections: Sequence[Rle], truth: Sequence[Rle], pairs: Pairs, chosen: NDArray[np.int64], width_px: int
 ) -> NDArray[np.float64]:
-    """IoU of the boundaries of the pairs with the indices ``part``, ``(len(part),)``."""
-    rows, row_of = np.unique(pairs.found[part], return_inverse=True)
-    columns, column_of = np.unique(pairs.truth[part], return_inverse=True)
+    """IoU of the boundaries of the pairs with the indices ``chosen``, ``(len(chosen),)``."""
+    rows, row_of = np.unique(pairs.detection[chosen], return_inverse=True)
+    columns, column_of = np.unique(pairs.truth[chosen], return_inverse=True)
     boundaries = [
         (crop_boundary(crop, width_px), left, top)
-        for crop, left, top in _crops([found[at] for at in rows] + [truth[at] for at in columns])
+        for crop, left, top in _crops([detections[at] for at in rows] + [truth[at] for at in columns])
     ]
     areas = np.array([np.count_nonzero(crop) for crop, _, _ in boundaries])
-    overlap = np.zeros(len(part), np.int64)
+    overlap = np.zeros(len(chosen), np.int64)
     for at, (row, column) in enumerate(zip(row_of, column_of + len(rows), strict=True)):
-        (one, left, top), (other, its_left, its_top) = boundaries[row], boundaries[column]
-        x, y = max(left, its_left), max(top, its_top)
-        stop_x = min(left + one.shape[0], its_left + other.shape[0])
-        stop_y = min(top + one.shape[1], its_top + other.shape[1])
+        (a, a_left, a_top), (b, b_left, b_top) = boundaries[row], boundaries[column]
+        x, y = max(a_left, b_left), max(a_top, b_top)
+        stop_x = min(a_left + a.shape[0], b_left + b.shape[0])
+        stop_y = min(a_top + a.shape[1], b_top + b.shape[1])
         overlap[at] = np.count_nonzero(
-            one[x - left : stop_x - left, y - top : stop_y - top]
-            & other[x - its_left : stop_x - its_left, y - its_top : stop_y - its_top]
+            a[x - a_left : stop_x - a_left, y - a_top : stop_y - a_top]
+            & b[x - b_left : stop_x - b_left, y - b_top : stop_y - b_top]
         )
-    return count_iou(overlap, areas[row_of], areas[column_of + len(rows)], np.zeros(len(part), dtype=bool))
+    return count_iou(overlap, areas[row_of], areas[column_of + len(rows)], np.zeros(len(chosen), dtype=bool))
 
 
 def _crops(rles: Sequence[Rle]) -> list[tuple[NDArray[np.bool_], int, int]]:
@@ -277,10 +282,11 @@ def _crops(rles: Sequence[Rle]) -> list[tuple[NDArray[np.bool_], int, int]]:
 
 
 def _run_lengths(rles: Sequence[Rle]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The run lengths that compressed RLEs spell, one after the other, and where each one's begin, ``(N + 1,)``.
+    """The run lengths of compressed RLEs in one array, and where those of each RLE begin in it, ``(N + 1,)``.
 
-    A number is spelt in groups of five bits, lowest first, each a character from ``0`` on; bit 5 says that more
-    follow, bit 4 of the last is the sign. From the fourth on a number is the difference to the one before the last.
+    A number is written in groups of five bits, lowest first, each a character from ``0`` on; bit 5 says that more
+    follow, bit 4 of the last group is the sign. From the fourth number on each is the difference to the number two
+    places before.
     """
     texts = [_as_bytes(one["counts"]) for one in rles]
     groups = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48

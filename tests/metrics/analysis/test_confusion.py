@@ -6,6 +6,7 @@ import pytest
 from d2tune.metrics.analysis.confusion import ConfusionMatrix
 from d2tune.metrics.analysis.scored_image import ScoredImage
 from tests.metrics.analysis.scored_images import image_of, random_boxes
+from tests.metrics.grids import seeds
 
 
 def matrix(images: list[ScoredImage], n_classes: int = 2, **options) -> np.ndarray:
@@ -86,14 +87,14 @@ def reference(image: ScoredImage, n_classes: int, score: float) -> np.ndarray:
     return counts
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_random_images_are_paired_as_a_loop_pairs_them(seed: int) -> None:
     draw = np.random.default_rng(seed)
     images = [random_boxes(draw, classes=3, detections=4)[0] for _ in range(10)]
     expected = sum(reference(image, 3, 0.3) for image in images)
-    found = matrix(images, 3, score=0.3)
-    assert np.array_equal(found, expected)
-    assert found[:3].sum() == sum(int((~image.gt_crowd).sum()) for image in images)
+    actual = matrix(images, 3, score=0.3)
+    assert np.array_equal(actual, expected)
+    assert actual[:3].sum() == sum(int((~image.gt_crowd).sum()) for image in images)
 
 
 def test_the_json_says_how_it_was_counted() -> None:

@@ -8,7 +8,7 @@ from d2tune.metrics.coco.matching import AreaRange
 
 
 def counts(areas: list[float], ranges: tuple[AreaRange, ...]) -> list[int]:
-    """How many areas each range holds; both limits are inside, as pycocotools has it."""
+    """Number of areas in each range; both limits are inside, as pycocotools has it."""
     return [sum(one.low_px2 <= area <= one.high_px2 for area in areas) for one in ranges]
 
 
@@ -26,7 +26,7 @@ def test_quarters_of_squares_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sides", "parts", "names", "expected"),
+    ("sides", "count", "names", "expected"),
     [
         ([], 4, [], []),
         ([12], 4, ["12 px"], [1]),
@@ -35,29 +35,29 @@ def test_quarters_of_squares_by_hand() -> None:
         ([10, 20], 4, ["below 15 px", "above 15 px"], [1, 1]),
         # equal areas stay together
         ([10, 10, 10, 10, 10, 30], 2, ["below 20 px", "above 20 px"], [5, 1]),
-        # edges that whole numbers cannot tell apart
+        # edges that whole numbers cannot distinguish
         ([10, 10.2, 10.4, 10.6], 4, ["below 10.1 px", "10.1-10.3 px", "10.3-10.5 px", "above 10.5 px"], [1] * 4),
     ],
 )
 def test_few_or_equal_areas_give_fewer_ranges(
-    sides: list[float], parts: int, names: list[str], expected: list[int]
+    sides: list[float], count: int, names: list[str], expected: list[int]
 ) -> None:
     areas = [side**2 for side in sides]
-    ranges = quantile_ranges(areas, parts=parts)
+    ranges = quantile_ranges(areas, count=count)
     assert ([one.name for one in ranges], counts(areas, ranges)) == (names, expected)
 
 
 @given(st.lists(st.integers(1, 4000), min_size=1, max_size=60), st.integers(1, 6))
-def test_every_instance_lies_in_one_range(areas: list[int], parts: int) -> None:
-    ranges = quantile_ranges(areas, parts=parts)
-    assert 1 <= len(ranges) <= min(parts, len(set(areas)))
+def test_every_instance_lies_in_one_range(areas: list[int], count: int) -> None:
+    ranges = quantile_ranges(areas, count=count)
+    assert 1 <= len(ranges) <= min(count, len(set(areas)))
     assert len({one.name for one in ranges}) == len(ranges)
     assert sum(counts(areas, ranges)) == len(areas) and min(counts(areas, ranges)) > 0
     assert [one.high_px2 for one in ranges[:-1]] == [one.low_px2 for one in ranges[1:]]
 
 
-@pytest.mark.parametrize("parts", [2, 3, 4, 5])
-def test_the_edges_are_the_quantiles_where_areas_differ(parts: int) -> None:
-    areas = np.random.default_rng(parts).permutation(np.arange(1, 1001))
-    found = counts(areas.tolist(), quantile_ranges(areas, parts=parts))
-    assert len(found) == parts and max(found) - min(found) <= 1
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_the_edges_are_the_quantiles_where_areas_differ(count: int) -> None:
+    areas = np.random.default_rng(count).permutation(np.arange(1, 1001))
+    actual = counts(areas.tolist(), quantile_ranges(areas, count=count))
+    assert len(actual) == count and max(actual) - min(actual) <= 1

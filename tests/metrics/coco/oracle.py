@@ -18,7 +18,7 @@ from d2tune.metrics.coco.accumulate import Curves, Records
 from d2tune.metrics.coco.matching import COCO_AREAS, AreaRange, outside, pack_bits
 from d2tune.metrics.coco.results import KINDS, KindResult, kind_result
 from d2tune.metrics.coco.rows import CocoSet, read_coco
-from tests.metrics.coco.drawn_sets import Drawn, decode
+from tests.metrics.coco.random_sets import CocoPair, decode
 from tests.metrics.overlap.test_boundary import paper_boundary
 
 RATIO = 0.02
@@ -56,7 +56,7 @@ class LargeBoundaryEval(DirectBoundaryEval):
 
 
 def official(
-    drawn: Drawn,
+    pair: CocoPair,
     kind: str,
     *,
     areas: list[list[float]] | None = None,
@@ -65,12 +65,12 @@ def official(
     """pycocotools' evaluation of a set: evaluated, accumulated and summarized.
 
     Args:
-        drawn: Ground truth and results.
+        pair: Ground truth and results.
         kind: ``bbox``, ``segm`` or ``boundary``.
         areas: Area ranges in square pixels; COCO's four by default.
         boundary_eval: What computes ``boundary``.
     """
-    ground_truth, results = copy.deepcopy(drawn)
+    ground_truth, results = copy.deepcopy(pair)
     kept = "bbox" if kind == "bbox" else "segmentation"
     rows = [{key: row[key] for key in ("image_id", "category_id", "score", kept)} for row in results]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -94,9 +94,9 @@ def official(
     return evaluation
 
 
-def official_result(evaluation: COCOeval, drawn: Drawn, *, areas: tuple[AreaRange, ...] = COCO_AREAS) -> KindResult:
+def official_result(evaluation: COCOeval, pair: CocoPair, *, areas: tuple[AreaRange, ...] = COCO_AREAS) -> KindResult:
     """pycocotools' curves and matches of one kind as d2tune's tables and records."""
-    data = read_coco(*drawn, KINDS)
+    data = read_coco(*pair, KINDS)
     records = _records(evaluation, data, areas)
     curves = Curves(*(np.asarray(evaluation.eval[name]) for name in ("precision", "recall", "scores")))
     truth = np.zeros((len(data.categories), len(areas)), np.int64)
@@ -129,5 +129,5 @@ def _records(evaluation: COCOeval, data: CocoSet, areas: tuple[AreaRange, ...]) 
             columns["score"].append(np.array(of_areas[0]["dtScores"], float))
             for name, key in (("matched", "dtMatches"), ("ignored", "dtIgnore")):
                 columns[name].append(pack_bits(np.stack([one[key].T > 0 for one in of_areas], axis=1)))
-    joined: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
+    joined: dict[str, Any] = {name: np.concatenate(arrays) for name, arrays in columns.items()}
     return replace(empty, **joined, **truth).sorted()

@@ -16,7 +16,7 @@ from d2tune.errors import DataError
 from d2tune.metrics.coco.results import KINDS, Kind
 from d2tune.metrics.coco.rows import CocoSet, read_coco
 from d2tune.metrics.overlap import run_lengths
-from tests.metrics.coco.drawn_sets import decode, drawn_set, encode
+from tests.metrics.coco.random_sets import decode, encode, random_set
 
 Files = dict[str, Any]
 SQUARE = [12, 10, 62, 10, 62, 60, 12, 60]
@@ -79,10 +79,10 @@ RESULT = "result 2 of 2: "
 ANNOTATION = "annotation 4: "
 RUNS = RESULT + "the runs add up to "
 COUNTS = RESULT + "the counts of the run-length mask are neither whole numbers nor compressed text"
-SIZE = RESULT + "a mask has not the size of its image; found size"
+SIZE = RESULT + "the size of the mask differs from the size of its image; found size"
 BOX = RESULT + "the box is not four finite numbers"
 BAD_ID = "is not a whole number; found"
-NO_OUTLINE = RESULT + "polygon 2 is no outline; found "
+NO_OUTLINE = RESULT + "polygon 2 is not an outline; found "
 BAD_IMAGE = "image 1: the image has no usable height and width; found height"
 
 
@@ -102,12 +102,12 @@ BAD_IMAGE = "image 1: the image has no usable height and width; found height"
         (polygon("a", "b", "c", "d", "e", "f"), RESULT + "polygon 2: point 0 holds 'a'"),
         (polygon(True, 2, 3, 4, 5, 6), RESULT + "polygon 2: point 0 holds True"),
         (result(segmentation=[SQUARE, "abcdef"]), NO_OUTLINE + "'abcdef'"),
-        (result(segmentation=list(SQUARE)), RESULT + "polygon 1 is no outline; found 12"),
-        (result(segmentation="abc"), RESULT + "a segmentation is neither polygons nor run lengths; found 'abc'"),
-        (result(segmentation={}), RESULT + "a segmentation is neither polygons nor run lengths; found {}"),
+        (result(segmentation=list(SQUARE)), RESULT + "polygon 1 is not an outline; found 12"),
+        (result(segmentation="abc"), RESULT + "the segmentation is neither polygons nor run lengths; found 'abc'"),
+        (result(segmentation={}), RESULT + "the segmentation is neither polygons nor run lengths; found {}"),
         (result(segmentation=[]), RESULT + "there is no segmentation"),
-        (annotation(segmentation=[[1, 2, 3, 4]]), ANNOTATION + "polygon 1 is no outline; found 4 numbers"),
-        (annotation(segmentation=[[]]), "Remove the polygon, or the row where it has no other"),
+        (annotation(segmentation=[[1, 2, 3, 4]]), ANNOTATION + "polygon 1 is not an outline; found 4 numbers"),
+        (annotation(segmentation=[[]]), "Remove the polygon, or its row if it has no other polygon"),
         (annotation(segmentation=[]), ANNOTATION + "there is no segmentation"),
         (annotation(segmentation=[[1, 2, math.nan, 4, 5, 6]]), ANNOTATION + "polygon 1: point 1 holds nan"),
         (rle([5, 500_000]), RUNS + "500005 pixels, the image has 60000"),
@@ -130,7 +130,10 @@ BAD_IMAGE = "image 1: the image has no usable height and width; found height"
         (rle("abc", (200,)), SIZE + " [200]"),
         (rle("abc", (200, 300, 1)), SIZE + " [200, 300, 1]"),
         (rle("abc", None), SIZE + " None"),
-        (rle("abc", (300, 200)), RESULT + "a mask has not the size of its image; found 300 x 200 px"),
+        (
+            rle("abc", (300, 200)),
+            RESULT + "the size of the mask differs from the size of its image; found 300 x 200 px",
+        ),
         (rle("abc", ("a", 300)), "found 'a' x 300 px (height x width); expected 200 x 300 px"),
         (added("images", {"id": 2}), "image 3 of 3: another image has the same id; found id 2"),
         (added("categories", {"id": 1, "name": "z"}), "category 3 of 3: another category has the same id; found id 1"),
@@ -150,17 +153,20 @@ BAD_IMAGE = "image 1: the image has no usable height and width; found height"
         (result(image_id=2**64), BAD_ID),
         (result(image_id="1"), RESULT + "the image_id is text; found image_id '1'; expected a whole number"),
         (result(category_id="1"), RESULT + "the category_id is text; found category_id '1'"),
-        (image(id="x"), "image 1 of 2: the id is text; found id 'x'; expected a whole number. Number images"),
+        (
+            image(id="x"),
+            "image 1 of 2: the id is text; found id 'x'; expected a whole number. Give images and classes whole",
+        ),
         (
             lambda both: both["truth"]["images"][0].pop("id"),
             "image 1 of 2: the id is not a whole number; found id None",
         ),
         (added("categories", {"id": "c1", "name": "c"}), "category 3 of 3: the id is text; found id 'c1'"),
         (added("categories", {"id": 9}), "category 3 of 3: the category has no name; found name None; expected text"),
-        (added("categories", "x"), "category 3 of 3: the row is no JSON object; found 'x'"),
-        (added("images", 5), "image 3 of 3: the row is no JSON object; found 5"),
-        (added("annotations", 5), "annotation 2 of 2: the row is no JSON object; found 5"),
-        (lambda both: both["results"].append(None), "result 3 of 3: the row is no JSON object; found None"),
+        (added("categories", "x"), "category 3 of 3: the row is not a JSON object; found 'x'"),
+        (added("images", 5), "image 3 of 3: the row is not a JSON object; found 5"),
+        (added("annotations", 5), "annotation 2 of 2: the row is not a JSON object; found 5"),
+        (lambda both: both["results"].append(None), "result 3 of 3: the row is not a JSON object; found None"),
         (result(score=10**400), RESULT + "the score is not a finite number; found a number of hundreds of digits"),
         (result(score=True), RESULT + "the score is not a finite number; found True"),
         (result(bbox=5), BOX + "; found 5"),
@@ -173,13 +179,13 @@ BAD_IMAGE = "image 1: the image has no usable height and width; found height"
         (annotation(iscrowd=None), ANNOTATION + "iscrowd is neither 0 nor 1; found iscrowd None"),
         (annotation(iscrowd="yes"), ANNOTATION + "iscrowd is neither 0 nor 1; found iscrowd 'yes'"),
         (annotation(iscrowd=2), ANNOTATION + "iscrowd is neither 0 nor 1; found iscrowd 2"),
-        (annotation(area="x"), ANNOTATION + "the area is not a number from 0 on; found area 'x'"),
-        (annotation(area=-5), ANNOTATION + "the area is not a number from 0 on; found area -5"),
-        (annotation(area=math.nan), ANNOTATION + "the area is not a number from 0 on; found area nan"),
+        (annotation(area="x"), ANNOTATION + "the area must be a number of 0 or more; found area 'x'"),
+        (annotation(area=-5), ANNOTATION + "the area must be a number of 0 or more; found area -5"),
+        (annotation(area=math.nan), ANNOTATION + "the area must be a number of 0 or more; found area nan"),
         (annotation(area=1e12), ANNOTATION + "the area is larger than the image; found area 1000000000000.0"),
     ],
 )
-def test_a_mistake_is_told_with_its_row(change: Callable[[Files], None], words: str) -> None:
+def test_an_error_names_the_row(change: Callable[[Files], None], words: str) -> None:
     both = files()
     read(both)
     change(both)
@@ -195,7 +201,7 @@ def test_sizes_of_images_do_not_matter_to_boxes() -> None:
     assert read(both, ("bbox",)).truth[0]["area"] == 1e12
 
 
-def test_what_is_left_out_is_taken_from_the_mask() -> None:
+def test_what_is_missing_is_computed_from_the_mask() -> None:
     """The square is 50 px wide and high."""
     both = files()
     for row in (both["truth"]["annotations"][0], both["results"][1]):
@@ -206,12 +212,14 @@ def test_what_is_left_out_is_taken_from_the_mask() -> None:
     assert data.truth[0]["bbox"] == data.results[1]["bbox"] == [12, 10, 50, 50]
 
 
-def test_without_sizes_the_first_mask_of_an_image_says_it() -> None:
+def test_without_sizes_the_first_mask_of_an_image_defines_it() -> None:
     both = files()
     unsized(lambda _: None)(both)
     assert [row["rle"]["size"] for row in read(both).results] == [[200, 300]] * 2
     both["results"][1]["segmentation"] = encode(np.eye(20, 30))
-    with pytest.raises(DataError, match="result 2 of 2: a mask has not the size of its image; found 20 x 30 px"):
+    with pytest.raises(
+        DataError, match="result 2 of 2: the size of the mask differs from the size of its image; found 20 x 30 px"
+    ):
         read(both)
 
 
@@ -224,7 +232,7 @@ def test_whole_numbers_may_be_written_as_floats() -> None:
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_masks_come_through_as_they_are(as_bytes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Text of drawn masks, empty and full ones among them, in bunches of a few and of many."""
-    masks = [row["segmentation"] for seed in range(8) for row in drawn_set(seed)[1]]
+    masks = [row["segmentation"] for seed in range(8) for row in random_set(seed)[1]]
     if as_bytes:
         masks = [{**mask, "counts": mask["counts"].encode()} for mask in masks]
     assert len(masks) > 100

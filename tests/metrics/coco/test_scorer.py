@@ -1,4 +1,4 @@
-"""Scoring by hand, what is said when something is missing or wrong, and what is kept."""
+"""Scoring by hand, messages for missing and wrong values, and what is kept in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from d2tune.annotations.model.dataset import Category
 from d2tune.errors import DataError
 from d2tune.metrics.coco.scorer import Detections, GroundTruth, InstanceScorer, score_coco
-from tests.metrics.coco.drawn_sets import drawn_set, encode
+from tests.metrics.coco.random_sets import encode, random_set
 
 Row = dict[str, Any]
 
@@ -33,7 +33,7 @@ def truth_row(number: int, image_id: int, box: tuple[int, int, int, int], *, cro
     return {"id": number, "image_id": image_id, "category_id": category, "bbox": list(box), **rest}
 
 
-def found_row(image_id: int, box: tuple[int, int, int, int], score: float, *, category: int = 1) -> Row:
+def detection_row(image_id: int, box: tuple[int, int, int, int], score: float, *, category: int = 1) -> Row:
     rest = {"score": score, "segmentation": box_mask(*box)}
     return {"image_id": image_id, "category_id": category, "bbox": list(box), **rest}
 
@@ -48,7 +48,7 @@ WAYS = [{}, {"device": "cpu"}]
 
 @pytest.mark.parametrize("way", WAYS)
 def test_average_precision_on_paper(way: Row) -> None:
-    """Three objects; by falling score a hit, a false alarm, a hit, and one object is never found.
+    """Three objects; by falling score a hit, a false alarm, a hit, and one object is never detected.
 
     Precision is 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3. Of the 101 recalls, 0 to 0.33 (34 of them) have precision 1,
     0.34 to 0.66 (33) have 2/3, the rest 0: AP = (34 + 33 * 2/3) / 101 = 56 / 101. The boxes are exact, so this holds
@@ -57,8 +57,8 @@ def test_average_precision_on_paper(way: Row) -> None:
     """
     boxes = [(10, 10, 30, 30), (50, 50, 40, 40), (5, 60, 20, 20)]
     truth = ground_truth([truth_row(at + 1, 1 + (at == 1), box) for at, box in enumerate(boxes)], images=2)
-    found = [found_row(1, boxes[0], 0.9), found_row(2, (0, 0, 9, 9), 0.8), found_row(2, boxes[1], 0.7)]
-    result = score_coco(truth, found, **way)
+    detections = [detection_row(1, boxes[0], 0.9), detection_row(2, (0, 0, 9, 9), 0.8), detection_row(2, boxes[1], 0.7)]
+    result = score_coco(truth, detections, **way)
     for kind in result.kinds.values():
         for name in ("AP", "AP50", "AP75"):
             assert kind.metrics[name].value == pytest.approx(100 * 56 / 101, abs=1e-9)
@@ -76,7 +76,7 @@ def test_boundary_iou_on_paper(way: Row) -> None:
     of 204 + 204 - 170 = 238, IoU 0.714, which reaches 5 of 10 thresholds.
     """
     truth = ground_truth([truth_row(1, 1, (40, 40, 20, 20))])
-    result = score_coco(truth, [found_row(1, (41, 40, 20, 20), 0.5)], **way)
+    result = score_coco(truth, [detection_row(1, (41, 40, 20, 20), 0.5)], **way)
     assert result.kinds["segm"].metrics["AP"].value == pytest.approx(90)
     assert result.kinds["bbox"].metrics["AP"].value == pytest.approx(90)
     assert result.kinds["boundary"].metrics["AP"].value == pytest.approx(50)
@@ -86,12 +86,12 @@ def test_boundary_iou_on_paper(way: Row) -> None:
 def test_a_crowd_swallows_what_lies_in_it(way: Row) -> None:
     """Two detections inside a crowd are no false alarms, though they come before the only hit."""
     truth = ground_truth([truth_row(1, 1, (0, 0, 60, 60), crowd=1), truth_row(2, 1, (70, 70, 20, 20))])
-    found = [
-        found_row(1, (5, 5, 20, 20), 0.9),
-        found_row(1, (30, 30, 20, 20), 0.8),
-        found_row(1, (70, 70, 20, 20), 0.7),
+    detections = [
+        detection_row(1, (5, 5, 20, 20), 0.9),
+        detection_row(1, (30, 30, 20, 20), 0.8),
+        detection_row(1, (70, 70, 20, 20), 0.7),
     ]
-    for kind in score_coco(truth, found, **way).kinds.values():
+    for kind in score_coco(truth, detections, **way).kinds.values():
         assert kind.metrics["AP"].value == pytest.approx(100)
         assert kind.classes[0].instances == 1
 
@@ -99,14 +99,14 @@ def test_a_crowd_swallows_what_lies_in_it(way: Row) -> None:
 def test_equal_scores_count_in_the_order_given() -> None:
     """The same two detections of one object and a false alarm, with the false alarm last and first."""
     truth = ground_truth([truth_row(1, 1, (10, 10, 30, 30))])
-    hit, alarm = found_row(1, (10, 10, 30, 30), 0.5), found_row(1, (60, 60, 30, 30), 0.5)
+    hit, alarm = detection_row(1, (10, 10, 30, 30), 0.5), detection_row(1, (60, 60, 30, 30), 0.5)
     assert score_coco(truth, [hit, alarm]).kinds["bbox"].metrics["AP"].value == pytest.approx(100)
     assert score_coco(truth, [alarm, hit]).kinds["bbox"].metrics["AP"].value == pytest.approx(50)
 
 
 def test_what_cannot_be_computed_says_why() -> None:
     truth = ground_truth([truth_row(1, 1, (10, 10, 40, 40))], names=("cat", "dog"))
-    result = score_coco(truth, [found_row(1, (0, 0, 9, 9), 0.5, category=2)], split="val")
+    result = score_coco(truth, [detection_row(1, (0, 0, 9, 9), 0.5, category=2)], split="val")
     segm = result.kinds["segm"]
     assert segm.metrics["AP"].value == 0
     assert segm.metrics["APs"].reason == "no object in val is smaller than 32 x 32 px"
@@ -135,7 +135,7 @@ def test_empty_results_score_zero(way: Row) -> None:
 
 
 def changed(**values: Any) -> list[Row]:
-    return [found_row(1, (10, 10, 40, 40), 0.9), {**found_row(1, (10, 10, 40, 40), 0.9), **values}]
+    return [detection_row(1, (10, 10, 40, 40), 0.9), {**detection_row(1, (10, 10, 40, 40), 0.9), **values}]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -152,14 +152,14 @@ def changed(**values: Any) -> list[Row]:
         (changed(segmentation=encode(np.ones((9, 8), bool))), ["result 2 of 2", "9 x 8", "100 x 100"]),
     ],
 )
-def test_bad_results_are_told_with_their_row(way: Row, results: list[Row], words: list[str]) -> None:
+def test_bad_results_are_reported_with_their_row(way: Row, results: list[Row], words: list[str]) -> None:
     truth = ground_truth([truth_row(1, 1, (10, 10, 40, 40))])
     with pytest.raises(DataError) as caught:
         score_coco(truth, results, **way)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
-def test_bad_ground_truth_is_told() -> None:
+def test_bad_ground_truth_is_reported() -> None:
     with pytest.raises(DataError, match="annotations"):
         score_coco({"images": [], "categories": []}, [])
     truth = ground_truth([truth_row(5, 8, (10, 10, 40, 40))])
@@ -198,9 +198,9 @@ def test_the_scorer_refuses_what_does_not_fit() -> None:
         scorer.add(2, one, Detections([1], [0.5], [[0, 0, 2, 2]]))
     with pytest.raises(DataError, match="a score is not a finite number"):
         scorer.add(2, one, Detections([3], [np.nan], [[0, 0, 2, 2]]))
-    with pytest.raises(DataError, match="boxes are missing"):
+    with pytest.raises(DataError, match="the number of boxes is wrong; found none; expected 1"):
         scorer.add(2, one, Detections([3], [0.5]))
-    with pytest.raises(DataError, match="differ in number"):
+    with pytest.raises(DataError, match="the numbers of classes, scores, areas and crowd flags differ"):
         scorer.add(2, one, Detections([3, 3], [0.5], [[0, 0, 2, 2]]))
     assert scorer.result().image_ids == (1,)
     with pytest.raises(DataError, match="different sizes"):
@@ -212,19 +212,19 @@ def test_the_scorer_refuses_what_does_not_fit() -> None:
 
 def test_what_is_kept_is_small() -> None:
     """Four bytes for the image, two each for class and rank, eight each for score, matches and what is ignored."""
-    records = score_coco(*drawn_set(2)).kinds["segm"].records
+    records = score_coco(*random_set(2)).kinds["segm"].records
     assert len(records.score) > 0
     assert records.bytes_per_detection == 32
 
 
 def test_masks_above_the_budget_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = drawn_set(4)
-    whole = [score_coco(*drawn, **way) for way in WAYS]
-    monkeypatch.setattr("d2tune.metrics.overlap.iou.CPU_BUDGET_BYTES", 100_000)
+    pair = random_set(4)
+    whole = [score_coco(*pair, **way) for way in WAYS]
+    monkeypatch.setattr("d2tune.metrics.overlap.bitmaps.CPU_BUDGET_BYTES", 100_000)
     monkeypatch.setattr("d2tune.metrics.overlap.run_lengths.UNROLLED_BYTES", 20_000)
     monkeypatch.setattr("d2tune.metrics.coco.scorer.PENDING", 5)
     for way, result in zip(WAYS, whole, strict=True):
-        again = score_coco(*drawn, **way)
+        again = score_coco(*pair, **way)
         for kind, one in result.kinds.items():
             assert one.metrics == again.kinds[kind].metrics
             assert np.array_equal(one.curves.precision, again.kinds[kind].curves.precision)

@@ -12,12 +12,13 @@ from pycocotools.cocoeval import COCOeval
 
 from d2tune.annotations.formats.coco import to_coco
 from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
-from d2tune.metrics.coco.accumulate import NAMES
+from d2tune.metrics.coco.accumulate import METRIC_NAMES
 from d2tune.metrics.coco.results import KINDS
 from d2tune.metrics.coco.rows import read_coco
 from d2tune.metrics.coco.scorer import score_coco, score_set
 from d2tune.metrics.coco.summary import InstanceMetrics, metrics_of, with_intervals
-from tests.metrics.coco.drawn_sets import drawn_set
+from tests.metrics.coco.random_sets import random_set
+from tests.metrics.grids import seeds
 
 SIZE = 200
 
@@ -44,15 +45,15 @@ def dataset(instances: list[Instance], *, images: int = 2, classes: tuple[str, .
     )
 
 
-def score(truth: Dataset, found: list[dict]) -> InstanceMetrics:
-    return metrics_of(score_coco(to_coco(truth), found, kinds=("bbox", "segm")))
+def score(truth: Dataset, detections: list[dict]) -> InstanceMetrics:
+    return metrics_of(score_coco(to_coco(truth), detections, kinds=("bbox", "segm")))
 
 
 def test_a_perfect_detector_of_two_boxes_scores_100() -> None:
     """With ids from 0 this would be 25.2."""
     truth = dataset([box_instance(1, 1, 1, 10, 10, 40, 40), box_instance(2, 1, 1, 100, 100, 50, 50)], images=1)
-    found = [box_result(1, 1, 10, 10, 40, 40, 0.9), box_result(1, 1, 100, 100, 50, 50, 0.8)]
-    metrics = score(truth, found)
+    detections = [box_result(1, 1, 10, 10, 40, 40, 0.9), box_result(1, 1, 100, 100, 50, 50, 0.8)]
+    metrics = score(truth, detections)
     assert metrics.segm["AP"].value == pytest.approx(100) and metrics.bbox["AP"].value == pytest.approx(100)
     (row,) = metrics.classes
     assert (row.name, row.instances, row.detected, row.false) == ("a", 2, 2, 0)
@@ -62,12 +63,12 @@ def test_a_perfect_detector_of_two_boxes_scores_100() -> None:
 def test_one_of_two_found_and_a_false_alarm_by_hand() -> None:
     """Precision is 1 up to recall 0.5 and 0 beyond: 51 of COCO's 101 recall points."""
     truth = dataset([box_instance(1, 1, 1, 10, 10, 40, 40), box_instance(2, 2, 1, 100, 100, 50, 50)])
-    found = [
+    detections = [
         box_result(1, 1, 10, 10, 40, 40, 0.9),
         box_result(2, 1, 0, 0, 20, 20, 0.6),
         box_result(2, 1, 0, 0, 9, 9, 0.2),
     ]
-    metrics = score(truth, found)
+    metrics = score(truth, detections)
     assert metrics.segm["AP"].value == pytest.approx(100 * 51 / 101)
     (row,) = metrics.classes
     assert (row.detected, row.false) == (1, 1)
@@ -92,10 +93,10 @@ def test_no_detection_at_all_is_zero() -> None:
     assert metrics.segm["AP"].value == 0 and metrics.bbox["AR100"].value == 0
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_twelve_figures_are_pycocotools_own(seed: int) -> None:
+@pytest.mark.parametrize("seed", seeds(5))
+def test_the_twelve_metrics_are_pycocotools_own(seed: int) -> None:
     draw = np.random.default_rng(seed)
-    instances, found = [], []
+    instances, detections = [], []
     for image in range(1, 7):
         for _ in range(draw.integers(0, 6)):
             x, y, w, h = (int(value) for value in draw.integers(5, 95, 4))
@@ -103,21 +104,23 @@ def test_the_twelve_figures_are_pycocotools_own(seed: int) -> None:
             instances.append(box_instance(len(instances) + 1, image, category, x, y, w, h))
             if draw.random() < 0.8:
                 jitter = draw.integers(-4, 5, 2)
-                found.append(box_result(image, category, x + jitter[0], y + jitter[1], w, h, round(draw.random(), 2)))
-        found.append(box_result(image, int(draw.integers(1, 4)), 3, 3, 30, 30, round(draw.random(), 2)))
+                detections.append(
+                    box_result(image, category, x + jitter[0], y + jitter[1], w, h, round(draw.random(), 2))
+                )
+        detections.append(box_result(image, int(draw.integers(1, 4)), 3, 3, 30, 30, round(draw.random(), 2)))
     truth = dataset(instances, images=6, classes=("a", "b", "c"))
-    metrics = score(truth, found)
+    metrics = score(truth, detections)
     for kind, mine in (("bbox", metrics.bbox), ("segm", metrics.segm)):
         with contextlib.redirect_stdout(io.StringIO()):
             coco = COCO()
             coco.dataset = to_coco(truth)
             coco.createIndex()
-            rows = [{key: value for key, value in row.items() if kind == "bbox" or key != "bbox"} for row in found]
+            rows = [{key: value for key, value in row.items() if kind == "bbox" or key != "bbox"} for row in detections]
             evaluation = COCOeval(coco, coco.loadRes(rows), kind)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        expected = dict(zip(NAMES, evaluation.stats, strict=True))
+        expected = dict(zip(METRIC_NAMES, evaluation.stats, strict=True))
         for name, value in expected.items():
             assert (mine[name].value is None) == (value < 0)
             if value >= 0:
@@ -140,40 +143,40 @@ def test_json_round_trip() -> None:
 def test_thresholds_and_what_they_give_by_hand() -> None:
     """Right at 0.9, wrong at 0.8, right at 0.7, wrong at 0.6 with three instances."""
     truth = dataset([box_instance(number, 1, 1, 60 * number - 55, 10, 40, 40) for number in (1, 2, 3)], images=1)
-    found = [
+    detections = [
         box_result(1, 1, 5, 10, 40, 40, 0.9),
         box_result(1, 1, 5, 120, 40, 40, 0.8),
         box_result(1, 1, 65, 10, 40, 40, 0.7),
         box_result(1, 1, 65, 120, 40, 40, 0.6),
     ]
-    (row,) = score(truth, found).classes
+    (row,) = score(truth, detections).classes
     # F1 is 2 / 4 at 0.9, 2 / 5 at 0.8, 4 / 6 at 0.7 and 4 / 7 at 0.6
     assert (row.best_f1.threshold, row.best_f1.recall) == (0.7, pytest.approx(200 / 3))
     assert row.best_f1.precision == pytest.approx(200 / 3) and row.best_f1.f1 == pytest.approx(200 / 3)
     assert (row.precise.threshold, row.precise.precision, row.precise.recall) == (0.9, 100, pytest.approx(100 / 3))
 
 
-def test_intervals_hold_the_figure_and_say_how_many_draws() -> None:
+def test_intervals_hold_the_value_and_the_number_of_draws() -> None:
     instances = [box_instance(number, number, 1, 10, 10, 40, 40) for number in range(1, 11)]
     truth = dataset(instances, images=10)
-    found = [box_result(number, 1, 10, 10, 40, 40, 0.9) for number in range(1, 7)]
-    result = score_coco(to_coco(truth), found, kinds=("bbox", "segm", "boundary"))
+    detections = [box_result(number, 1, 10, 10, 40, 40, 0.9) for number in range(1, 7)]
+    result = score_coco(to_coco(truth), detections, kinds=("bbox", "segm", "boundary"))
     metrics = with_intervals(metrics_of(result), result)
     assert metrics.replicates == 1000
     for kind in ("bbox", "segm", "boundary"):
-        figure = metrics.metrics[kind]["AP50"]
-        assert figure.value == pytest.approx(100 * 61 / 101)  # six in ten: recalls 0.00 to 0.60
-        assert 15 < figure.low < figure.value < figure.high <= 100
-        assert metrics.classes[0].metrics[kind]["AP50"] == figure
+        ap50 = metrics.metrics[kind]["AP50"]
+        assert ap50.value == pytest.approx(100 * 61 / 101)  # six in ten: recalls 0.00 to 0.60
+        assert 15 < ap50.low < ap50.value < ap50.high <= 100
+        assert metrics.classes[0].metrics[kind]["AP50"] == ap50
         assert metrics.metrics[kind]["APs"].low is None
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])
 def test_a_set_that_was_read_is_left_as_it_is(device: str | None) -> None:
-    drawn = drawn_set(2)
-    data = read_coco(*drawn, KINDS)
+    pair = random_set(2)
+    data = read_coco(*pair, KINDS)
     before = copy.deepcopy(data)
-    of_set, of_files = score_set(data, device=device), score_coco(*drawn, device=device)
+    of_set, of_files = score_set(data, device=device), score_coco(*pair, device=device)
     assert data == before
     for kind in KINDS:
         assert of_set.kinds[kind].metrics == of_files.kinds[kind].metrics

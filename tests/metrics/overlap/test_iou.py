@@ -8,7 +8,8 @@ import torch
 from pycocotools import mask as mask_utils
 
 from d2tune.metrics.coco.matching import AreaRange, outside, pack_bits, unpack_bits
-from d2tune.metrics.overlap.iou import box_iou, intersections
+from d2tune.metrics.overlap.bitmaps import intersections
+from d2tune.metrics.overlap.iou import box_iou
 from d2tune.metrics.overlap.run_lengths import encode
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -16,11 +17,12 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    ("found", "truth", "height", "width"), [(3, 5, 10, 7), (0, 4, 9, 9), (4, 0, 9, 9), (7, 6, 211, 307), (1, 1, 1, 1)]
+    ("detections", "truth", "height", "width"),
+    [(3, 5, 10, 7), (0, 4, 9, 9), (4, 0, 9, 9), (7, 6, 211, 307), (1, 1, 1, 1)],
 )
-def test_intersections_are_counted_exactly(device: str, found: int, truth: int, height: int, width: int) -> None:
+def test_intersections_are_counted_exactly(device: str, detections: int, truth: int, height: int, width: int) -> None:
     draw = np.random.default_rng(0)
-    one, other = (draw.random((count, height, width)) < 0.8 for count in (found, truth))
+    one, other = (draw.random((count, height, width)) < 0.8 for count in (detections, truth))
     expected = (one[:, None] & other[None]).sum((2, 3))
     counted = intersections(torch.from_numpy(one).to(device), torch.from_numpy(other).to(device))
     assert np.array_equal(counted, expected)
@@ -36,9 +38,9 @@ def test_whole_images_are_counted_exactly(device: str) -> None:
 def test_boxes_as_pycocotools_has_them() -> None:
     draw = np.random.default_rng(1)
     for _ in range(50):
-        found, truth = (np.round(draw.random((count, 4)) * 50, int(draw.integers(0, 4))) for count in (9, 8))
+        detections, truth = (np.round(draw.random((count, 4)) * 50, int(draw.integers(0, 4))) for count in (9, 8))
         crowd = draw.random(8) < 0.3
-        assert np.array_equal(box_iou(found, truth, crowd), mask_utils.iou(found, truth, crowd.tolist()))
+        assert np.array_equal(box_iou(detections, truth, crowd), mask_utils.iou(detections, truth, crowd.tolist()))
 
 
 def test_boxes_by_hand() -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
-Drawn = tuple[dict[str, Any], list[dict[str, Any]]]
+CocoPair = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def decode(rle: dict[str, Any]) -> np.ndarray:
 LONGEST_PX = 130
 
 
-def drawn_set(seed: int) -> Drawn:
+def random_set(seed: int) -> CocoPair:
     """Ground truth and results: crowds, empty images, classes without ground truth, equal scores and equal masks,
     masks that touch, overlap, are empty, one pixel or the whole image; now and then over 100 detections of a class."""
     draw = np.random.default_rng(seed)
