@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -67,10 +68,16 @@ def read_wandb(run: Path) -> Record:
 
 
 def wandb_history(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a finished run; W&B's own process may still be writing the last of them when ``finish`` returns."""
     from wandb.proto.wandb_internal_pb2 import Record as Message
 
-    for content in log_records(file.read_bytes()):
-        message = Message.FromString(content)
+    end = time.monotonic() + 30
+    messages: list[Any] = []
+    while not any(message.WhichOneof("record_type") == "exit" for message in messages):
+        assert time.monotonic() < end, f"{file} has no end"
+        time.sleep(0.05)
+        messages = [Message.FromString(content) for content in log_records(file.read_bytes())]
+    for message in messages:
         if message.WhichOneof("record_type") == "history":
             row: dict[str, Any] = {}
             for item in message.history.item:
@@ -92,6 +99,8 @@ def log_records(content: bytes) -> Iterator[bytes]:
             place += left
             continue
         _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        if place + 7 + length > len(content):
+            return
         whole += content[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):
