@@ -72,7 +72,7 @@ MANY = [(1, 1, 0, 0, 200, 200)] * 30
             ["100 % of the objects are smaller than 32 px after resizing"],
         ),
         (([(640, 640)], MANY), {}, ["b has no annotations"]),
-        (([(640, 640)], [*MANY, (1, 2, 0, 0, 200, 200)]), {}, ["b has under 20 instances"]),
+        (([(640, 640)], [*MANY, (1, 2, 0, 0, 200, 200)]), {}, ["b has fewer than 20 instances"]),
         (
             ([(640, 640)], MANY * 21 + [(1, 2, 0, 0, 200, 200)] * 30),
             {},
@@ -83,7 +83,7 @@ MANY = [(1, 1, 0, 0, 200, 200)] * 30
         (
             ([(640, 640)], MANY),
             {"classes": ("a",), "leaks": 2},
-            ["Near-duplicates lie on both sides of a split (2 groups)"],
+            ["Near-duplicates lie in different splits (2 groups)"],
         ),
         (
             ([(640, 640)] * 2, MANY),

@@ -127,7 +127,7 @@ def test_both_parts_of_a_project_and_a_leak_between_them(page: Page, tmp_path: P
     assert "26 images, 100 instances of 1 class; 13 groups of near-duplicates lie in more than one split" in text(
         page, ".verdict"
     )
-    assert text(page, "#advice h3") == "Near-duplicates lie on both sides of a split (13 groups)"
+    assert text(page, "#advice h3") == "Near-duplicates lie in different splits (13 groups)"
     pills = page.evaluate("[...document.querySelectorAll('.twins')].map(row => row.innerText.match(/train|val/g))")
     assert all(sorted(names[:2]) == ["train", "val"] for names in pills) and len(pills) == 13
 
@@ -180,7 +180,7 @@ def test_a_page_is_replaced_and_a_file_of_ones_own_is_not(tmp_path: Path) -> Non
         succeeded(d2tune("check", source, "--report", "check.html", folder=tmp_path))
     (tmp_path / "notes.html").write_text("<p>mine", encoding="utf-8")
     line = refused(d2tune("check", source, "--report", "notes.html", folder=tmp_path))
-    assert "notes.html: the file is already there, is no page of d2tune check, and is not overwritten" in line
+    assert "notes.html: the file exists and is not a page of d2tune check, so it is not overwritten" in line
     assert (tmp_path / "notes.html").read_text(encoding="utf-8") == "<p>mine"
     assert "is a folder" in refused(d2tune("check", source, "--report", ".", folder=tmp_path))
     assert "has no list" in refused(

@@ -105,7 +105,7 @@ def _findings(survey: Survey, leaks: int) -> Iterator[Advice]:
             "The model is evaluated on images that it was trained on, so its scores will be too high. Keep each group "
             "in one split, as d2tune split does."
         )
-        title = f"Near-duplicates lie on both sides of a split ({plural(leaks, 'group')})"
+        title = f"Near-duplicates lie in different splits ({plural(leaks, 'group')})"
         yield Advice(title, text, urgent=True)
     unlabeled = sum(finding.code == "unlabeled_image" for finding in survey.findings)
     if unlabeled:
@@ -134,7 +134,9 @@ def _classes(survey: Survey) -> Iterator[Advice]:
             "With so few instances a class is learned poorly and its scores vary by chance. Annotate more images of "
             f"{'this class' if len(scarce) == 1 else 'these classes'}."
         )
-        yield Advice(f"{listed(scarce)} {'has' if len(scarce) == 1 else 'have'} under {FEW_INSTANCES} instances", text)
+        yield Advice(
+            f"{listed(scarce)} {'has' if len(scarce) == 1 else 'have'} fewer than {FEW_INSTANCES} instances", text
+        )
     some = [row.instances for row in rows if row.instances >= FEW_INSTANCES]
     if len(some) > 1 and some[0] > _UNBALANCED * some[-1]:
         rare = next(row.name for row in reversed(rows) if row.instances >= FEW_INSTANCES)
