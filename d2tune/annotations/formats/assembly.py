@@ -483,6 +483,7 @@ def _number(draft: Draft, instance_id: int, image_id: int, category_id: int) -> 
         part_shapes=draft.part_shapes,
         difficult=draft.difficult,
         layers=draft.layers,
+        is_disjoint=draft.is_disjoint,
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from d2tune.annotations.formats.assembly import SPECIAL_LABELS, Folders, Labels, assemble, folders_of
 from d2tune.annotations.formats.units import Draft, ImageDraft, Unit
 from d2tune.annotations.formats.voc import IGNORE_LABEL
-from d2tune.annotations.geometry.masks import encode_mask, rle_area_px2, rle_bbox_xywh, to_rle
+from d2tune.annotations.geometry.masks import encode_mask, rle_bbox_xywh, to_rle
 from d2tune.annotations.io.images import walk_files
 from d2tune.annotations.io.rasters import is_raster_name, open_raster
 from d2tune.annotations.model.dataset import Dataset
@@ -241,8 +241,8 @@ def _add_classes(
         for value in members[1:]:
             mask |= pixels == value
         rle = encode_mask(mask)
-        box, area_px2 = rle_bbox_xywh(rle), rle_area_px2(rle)
-        unit.drafts.append(Draft(label, tuple(members), to_rle(rle), box, area_px2))
+        box, area_px2 = rle_bbox_xywh(rle), float(sum(counts[value] for value in members))
+        unit.drafts.append(Draft(label, tuple(members), to_rle(rle), box, area_px2, is_disjoint=True))
 
 
 def value_counts(pixels: NDArray[Any]) -> dict[int, int]:

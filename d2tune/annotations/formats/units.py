@@ -26,6 +26,7 @@ class Draft:
     part_shapes: tuple[int, ...] = ()
     difficult: bool = False
     layers: tuple[tuple[int, Rle], ...] = ()
+    is_disjoint: bool = False
 
 
 @dataclass(slots=True, eq=False)

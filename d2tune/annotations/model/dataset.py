@@ -85,6 +85,7 @@ class Instance:
     part_shapes: tuple[int, ...] = ()
     difficult: bool = False
     layers: tuple[tuple[int, Rle], ...] = ()
+    is_disjoint: bool = False
 
     def coco_segmentation(self) -> list[list[float]] | dict[str, Any]:
         """The segmentation as COCO writes it: flat ``x, y`` lists, or a compressed RLE."""
@@ -155,6 +156,18 @@ class Dataset:
         """Number of instances per class name, in category order, zeros included."""
         seen = Counter(instance.category_id for instance in self.instances)
         return {category.name: seen[category.id] for category in self.categories}
+
+    def class_pixels(self) -> tuple[int, ...] | None:
+        """Pixels of each class in category order, as they were counted while reading.
+
+        None where an instance may cover another one, so that label maps must be painted before they can be counted.
+        """
+        if not all(instance.is_disjoint for instance in self.instances):
+            return None
+        pixels: Counter[int] = Counter()
+        for instance in self.instances:
+            pixels[instance.category_id] += int(instance.area_px2)
+        return tuple(pixels[category.id] for category in self.categories)
 
     def size_in_words(self) -> str:
         """``149 images, 178 instances``."""

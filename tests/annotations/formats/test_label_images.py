@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ def test_any_values_and_any_names(tmp_path_factory: pytest.TempPathFactory, data
         [255 if names[value] is None else in_order.index(names[value]) for value in values.reshape(-1).tolist()]
     )
     np.testing.assert_array_equal(painted(dataset), wanted.reshape(height, width))
+    assert dataset.class_pixels() == tuple(int((wanted == place).sum()) for place in range(len(in_order)))
 
 
 def test_the_order_of_the_classes_may_be_another_than_that_of_the_values(tmp_path: Path) -> None:
@@ -147,6 +149,20 @@ def test_special_labels_and_the_no_data_of_a_tiff_are_left_out(tmp_path: Path) -
     dataset = read(tmp_path, ("_background_", "water"))
     assert (dataset.class_names, dataset.findings) == (("water",), ())
     np.testing.assert_array_equal(painted(dataset), [[255, 0, 255, 255], [0, 0, 255, 255]])
+
+
+def test_the_pixels_of_each_class_are_counted_while_reading(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    maps = [rng.choice([0, 1, 2, 255], (2, 4)).astype(np.uint8) for _ in range(3)]
+    for name, values in zip("abc", maps, strict=True):
+        photo(tmp_path / "images" / f"{name}.png")
+        label(tmp_path / "labels" / f"{name}.png", values)
+    dataset = read(tmp_path)
+    counts = np.bincount(np.concatenate(maps).reshape(-1), minlength=256)
+    assert dataset.class_pixels() == tuple(counts[:3].tolist()) and counts[:3].all()
+    assert dataset.subset([2]).class_pixels() == tuple(int((maps[1] == place).sum()) for place in range(3))
+    covered = replace(dataset, instances=(*dataset.instances, replace(dataset.instances[0], is_disjoint=False)))
+    assert covered.class_pixels() is None
 
 
 def test_a_folder_of_files_is_one_image(tmp_path: Path) -> None:
