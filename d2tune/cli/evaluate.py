@@ -20,7 +20,12 @@ def add(commands: Commands) -> None:
         commands, "eval", run, "evaluate a run, or any model's predictions from a file", aliases=("evaluate",)
     )
     parser.add_argument(
-        "run_folder", type=Path, nargs="?", metavar="RUN", help="run folder, or a project file for its latest run"
+        "run_folder",
+        type=Path,
+        nargs="?",
+        default=None,
+        metavar="RUN",
+        help="run folder, or a project file for its latest run",
     )
     parser.add_argument("--data", type=Path, help="other annotations with the same classes, or a list of images")
     parser.add_argument("--weights", help="best, final or a checkpoint file (default: best)")
@@ -53,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         return print_evaluation(api.evaluate_files(predictions, ground_truth, **given(options, "labels"), **chosen))
     if "labels" in options:
         raise ProjectError("--labels goes with --predictions", hint="A run knows its classes.")
-    if "run_folder" not in options:
+    if options.run_folder is None:
         raise ProjectError("no run is given", hint="Name it, or give --predictions and --ground-truth.")
     return print_evaluation(
         api.evaluate(options.run_folder, **given(options, "data", "weights", "batch_size"), **chosen)

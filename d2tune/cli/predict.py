@@ -17,7 +17,9 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "predict", run, "predict on images, and draw the predictions")
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, or a project file for its latest run")
-    parser.add_argument("source", type=Path, nargs="?", help="image or folder (default: the validation images)")
+    parser.add_argument(
+        "source", type=Path, nargs="?", default=None, help="image or folder (default: the validation images)"
+    )
     parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/predictions)")
     parser.add_argument("--weights", help="best, final or a checkpoint file (default: best)")
     parser.add_argument("--min-score", type=float, help="lowest score of an instance (default: 0.5)")

@@ -145,7 +145,7 @@ class Images:
     def __getitem__(self, index: int) -> dict[str, Any]:
         self.loaded.append(index)
         height, width = self.sizes[index]
-        image = torch.full((3, height, width), index, dtype=torch.uint8)
+        image = torch.full((3, height, width), index % 256, dtype=torch.uint8)
         return {"image": image, "height": height, "width": width, "image_id": index + 1}
 
 

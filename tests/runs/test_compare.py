@@ -194,7 +194,7 @@ BOTH = ["--predictions", "a.json", "--ground-truth", "truth.json"]
     ("words", "told"),
     [
         (["eval", "--predictions", "a.json"], "--predictions and --ground-truth go together"),
-        (["eval"], "which run?"),
+        (["eval"], "no run is given"),
         (["eval", "--predictions", "none.json", "--ground-truth", "truth.json"], "none.json: there is no such file"),
         (["eval", "--predictions", "truth.json", "--ground-truth", "a.json"], "a.json: is no COCO instances file"),
         (["eval", "--predictions", "broken.json", "--ground-truth", "truth.json"], "broken.json: the file is no JSON"),

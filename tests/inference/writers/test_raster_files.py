@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d2tune.annotations.io.rasters import Georeference, open_raster
-from d2tune.inference import raster_output
+from d2tune.inference.writers import raster_files
 from d2tune.inference.sliding_window import predict_rows
 from d2tune.inference.writers.raster_files import LabelTiff, NpyRows, Preview
 from d2tune.report.sheets.drawing import instance_colors
@@ -89,7 +89,7 @@ def test_a_georeference_is_kept(tmp_path: Path, place: Georeference) -> None:
 
 
 def test_a_file_beyond_four_gigabytes_becomes_a_big_tiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raster_output, "_CLASSIC_TIFF_BYTES", 10_000)
+    monkeypatch.setattr(raster_files, "_CLASSIC_TIFF_BYTES", 10_000)
     values = labels(700, 700)
     write(LabelTiff(tmp_path / "map.tif", height_px=700, width_px=700, georeference=PLACE), values)
     with tifffile.TiffFile(tmp_path / "map.tif") as tiff:
