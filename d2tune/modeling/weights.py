@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import logging
 import os
 import pickle
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
+import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from d2tune import files
 from d2tune.errors import WeightsError
@@ -38,7 +35,7 @@ StateDict = dict[str, Tensor]
 
 
 class UnreachableWeightsError(WeightsError):
-    """The network, not the person, stands between us and the weights."""
+    """The weights may exist, but the network does not lead to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +43,8 @@ class WeightsFile:
     """A file of weights on this machine.
 
     Attributes:
-        source: What the project said: a URL, ``detectron2://...`` or a path.
-        path: Where it lies.
+        source: What the project names: a URL, ``detectron2://...`` or a path.
+        path: Where the file is.
         sha256: Of its bytes.
     """
 
@@ -58,9 +55,9 @@ class WeightsFile:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRow:
-    """What became of one part of the model: its name, tensors loaded, tensors in all, and why the rest was not."""
+    """A component of the model, such as its backbone: tensors loaded, tensors in all, and why the rest was not."""
 
-    part: str
+    component: str
     loaded: int
     total: int
     why: str
@@ -71,8 +68,8 @@ class LoadReport:
     """What of a weights file went into the model.
 
     Attributes:
-        rows: One for each part of the model, in its own order.
-        unused: Tensors of the file that the model has no place for.
+        rows: One for each component of the model, in its own order.
+        unused: Tensors of the file that do not fit into the model.
     """
 
     rows: tuple[LoadedRow, ...]
@@ -90,27 +87,29 @@ class LoadReport:
 
 
 def find(source: str, *, sha256: str | None = None) -> WeightsFile:
-    """Bring ``source`` to a file on this machine, downloading it once.
+    """The file of ``source`` on this machine; it is downloaded once, and its hash is checked on every use.
 
     Args:
         source: ``detectron2://...``, ``http(s)://...`` or a path.
         sha256: The hash the file must have.
 
     Raises:
-        WeightsError: There is no such file, it cannot be downloaded, or its hash is another.
+        WeightsError: There is no such file, it cannot be downloaded, or its hash differs.
     """
     if "://" not in source:
         path = Path(source)
         if not path.is_file():
-            raise WeightsError("no such weights file", file=path, hint="Give a file, a URL, 'auto' or 'scratch'.")
-        found = WeightsFile(source, path, files.sha256_file(path))
+            raise WeightsError(
+                "the weights file does not exist", file=path, hint="Give a file, a URL, 'auto' or 'scratch'."
+            )
+        file = WeightsFile(source, path, files.sha256_file(path))
     else:
-        found = _from_cache_or_web(source)
-    if sha256 is not None and found.sha256 != sha256:
+        file = _from_cache_or_web(source)
+    if sha256 is not None and file.sha256 != sha256:
         raise WeightsError(
-            "the weights are not the expected ones", file=found.path, found=f"sha256 {found.sha256}", expected=sha256
+            "the weights are not the expected ones", file=file.path, found=f"sha256 {file.sha256}", expected=sha256
         )
-    return found
+    return file
 
 
 def read_unchanged(file: WeightsFile) -> StateDict:
@@ -155,23 +154,20 @@ def _real_url(source: str) -> str:
 
 def _from_cache_or_web(source: str) -> WeightsFile:
     url = _real_url(source)
-    parts = urllib.parse.urlsplit(url)
-    folder = (
-        files.cache_folder() / "weights" / (parts.hostname or "unknown") / hashlib.sha256(url.encode()).hexdigest()[:12]
-    )
-    path = folder / Path(parts.path).name
+    address = urlsplit(url)
+    host, digest = address.hostname or "unknown", hashlib.sha256(url.encode()).hexdigest()
+    path = files.cache_folder() / "weights" / host / digest[:12] / Path(address.path).name
     note = path.with_name(path.name + ".json")
     if path.is_file():
-        digest, noted = files.sha256_file(path), _noted_sha256(note)
-        if noted in (None, digest):
+        if _noted_sha256(note) in (None, files.sha256_file(path)):
             return _noted(source, url, path, note)
-        logger.warning("%s has changed since it was downloaded; fetching it again", path)
+        logger.warning("%s has changed since it was downloaded; downloading it again", path)
     _download(url, path)
     return _noted(source, url, path, note)
 
 
 def _noted_sha256(note: Path) -> str | None:
-    """The hash written down when the file was fetched; None for a file that a person put there."""
+    """The hash that was noted with the download; None for a file that a person has put there."""
     try:
         return str(json.loads(note.read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -186,25 +182,28 @@ def _noted(source: str, url: str, path: Path, note: Path) -> WeightsFile:
 
 
 def _download(url: str, path: Path) -> None:
+    """Download a file; it appears whole or not at all.
+
+    Raises:
+        WeightsError: The server does not have it, the connection breaks off, or it cannot be written.
+        UnreachableWeightsError: The server cannot be reached.
+    """
+    from pooch import HTTPDownloader
+    from requests.exceptions import ChunkedEncodingError, HTTPError, RequestException
+
     logger.warning("downloading %s", url)
+    download = HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20, timeout=TIMEOUT_S)
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, files.atomic_write(path) as stream:
-            expected = answer.headers.get("Content-Length")
-            total = None if expected is None else int(expected)
-            with tqdm(total=total, unit="B", unit_scale=True, disable=None, leave=False) as progress:
-                while block := answer.read(1 << 20):
-                    stream.write(block)
-                    progress.update(len(block))
-            if expected is not None and stream.tell() != int(expected):
-                raise WeightsError(
-                    "the download broke off", file=url, found=f"{stream.tell()} bytes", expected=f"{expected} bytes"
-                )
-    except urllib.error.HTTPError as error:
-        raise WeightsError(f"the server answers {error.code} {error.reason}", file=url) from error
-    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        with files.atomic_write(path) as stream:
+            download(url, stream, None)
+    except HTTPError as error:
+        reason = "an error" if error.response is None else f"{error.response.status_code} {error.response.reason}"
+        raise WeightsError(f"the server answers {reason}", file=url) from error
+    except ChunkedEncodingError as error:
+        raise WeightsError(f"the download broke off: {_cause(error)}", file=url) from error
+    except RequestException as error:
         raise UnreachableWeightsError(
-            f"cannot be reached: {reason}",
+            f"cannot be reached: {_cause(error)}",
             file=url,
             hint=f"Download it elsewhere and put it at {path}, or name the file.",
         ) from error
@@ -212,8 +211,19 @@ def _download(url: str, path: Path) -> None:
         raise WeightsError(f"cannot be written: {error}", file=path) from error
 
 
+def _cause(error: BaseException) -> BaseException:
+    """The first error of a chain, such as "Connection refused"; the last names objects of the HTTP library."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 def _check_name(url: str, path: Path, digest: str) -> None:
-    """Torchvision's file names end in the first digits of their SHA-256, as in ``mobilenet_v2-7ebf99e0.pth``."""
+    """Torchvision's file names end in the first digits of their SHA-256, as in ``mobilenet_v2-7ebf99e0.pth``.
+
+    Raises:
+        WeightsError: The file has another hash; it is removed.
+    """
     hit = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
     if hit and not digest.startswith(hit.group(1)):
         path.unlink()
@@ -235,11 +245,11 @@ _HARMLESS = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads Detectron2's ``.pkl`` files, which hold arrays and text; refuses to look up anything else."""
+    """Reads Detectron2's ``.pkl`` files, which hold arrays and text; refuses to import anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _HARMLESS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which weights have no use for")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which weights do not need")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
@@ -247,7 +257,7 @@ def read_state_dict(file: Path) -> StateDict:
     """The tensors of a weights file by name, with wrappers such as ``model`` and ``state_dict`` taken off.
 
     Raises:
-        WeightsError: The file is damaged, or holds something else than tensors.
+        WeightsError: The file is damaged, or has something other than tensors.
     """
     try:
         if file.suffix == ".pkl":
@@ -271,18 +281,18 @@ def read_state_dict(file: Path) -> StateDict:
             raw = raw[wrapper]
     tensors = _tensors(raw) if isinstance(raw, Mapping) else {}
     if not tensors:
-        raise WeightsError("holds no tensors", file=file, expected="a state dict")
+        raise WeightsError("has no tensors", file=file, expected="a state dict")
     return {key.removeprefix("module."): value for key, value in tensors.items()}
 
 
 def _tensors(raw: Mapping[Any, Any]) -> StateDict:
-    found: StateDict = {}
+    tensors: StateDict = {}
     for key, value in raw.items():
         if isinstance(value, Tensor):
-            found[str(key)] = value
+            tensors[str(key)] = value
         elif isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-            found[str(key)] = torch.from_numpy(np.ascontiguousarray(value))
-    return found
+            tensors[str(key)] = torch.from_numpy(np.ascontiguousarray(value))
+    return tensors
 
 
 Family = Literal["detectron2", "backbone"]
@@ -299,10 +309,10 @@ def is_rgb_resnet(state: Mapping[str, Tensor]) -> bool:
 
 
 def fit(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
-    """Load what fits by name and shape; leave the rest as initialized.
+    """Load what fits by name and shape; the rest stays as initialized.
 
     Raises:
-        WeightsError: Less than half of the backbone fits, so the weights are another architecture's.
+        WeightsError: Less than half of the backbone fits, so the weights are those of another architecture.
     """
     target = model.state_dict()
     renamed = _current_names(state) if family(state) == "detectron2" else _backbone_names(state, target)
@@ -318,23 +328,23 @@ def load_fitting(
     trunk_name: str,
     sample: str,
     file: Path,
-    part_of: Callable[[str], str] | None = None,
+    component_of: Callable[[str], str] | None = None,
     remarks: Mapping[str, str] = MappingProxyType({}),
 ) -> LoadReport:
-    """Load those of ``given`` that have a name and shape of the model's.
+    """Load those tensors of ``given`` whose name and shape are in the model.
 
     Args:
         model: The model.
         given: Tensors by their names in the model.
         trunk: Names of the tensors of which at least half must fit.
-        trunk_name: What these are, for the person.
-        sample: A name as it stands in the file, for the person.
+        trunk_name: What these are, for the message.
+        sample: A name of the file, for the message.
         file: The file.
-        part_of: The part of the model that a name is reported under; None takes Detectron2's parts.
-        remarks: What else is to say about a part.
+        component_of: The component of the model that a name is reported under; None takes Detectron2's.
+        remarks: What to add to the report of a component.
 
     Raises:
-        WeightsError: Less than half of the trunk fits, so the weights are another architecture's.
+        WeightsError: Less than half of the trunk fits, so the weights are those of another architecture.
     """
     target = model.state_dict()
     fitting = {key: value for key, value in given.items() if key in target and target[key].shape == value.shape}
@@ -352,7 +362,7 @@ def load_fitting(
     versioned._metadata = target._metadata  # type: ignore[attr-defined]  # the names are already the current ones
     model.load_state_dict(versioned, strict=False)
     unused = sum(1 for key in given if key not in fitting and not _bookkeeping(key))
-    return LoadReport(_rows(target, given, fitting, part_of or _part, remarks), unused)
+    return LoadReport(_rows(target, given, fitting, component_of or _component, remarks), unused)
 
 
 def _current_names(state: StateDict) -> StateDict:
@@ -378,35 +388,35 @@ def _rows(
     target: StateDict,
     given: StateDict,
     fitting: StateDict,
-    part_of: Callable[[str], str],
+    component_of: Callable[[str], str],
     remarks: Mapping[str, str],
 ) -> tuple[LoadedRow, ...]:
     groups: dict[str, list[str]] = defaultdict(list)
     for key in target:
         if not _bookkeeping(key):
-            groups[part_of(key)].append(key)
+            groups[component_of(key)].append(key)
     rows = []
-    for part, keys in groups.items():
+    for component, keys in groups.items():
         absent = [key for key in keys if key not in given]
         reshaped = [key for key in keys if key in given and key not in fitting]
-        why = [remarks[part]] if part in remarks else []
+        why = [remarks[component]] if component in remarks else []
         if reshaped:
             first = reshaped[0]
             shapes = f"{list(given[first].shape)} in the file, {list(target[first].shape)} here"
             why.append(f"{len(reshaped)} of another shape ({shapes})")
         if absent:
             why.append(f"{len(absent)} not in the file")
-        rows.append(LoadedRow(part, len(keys) - len(absent) - len(reshaped), len(keys), "; ".join(why)))
+        rows.append(LoadedRow(component, len(keys) - len(absent) - len(reshaped), len(keys), "; ".join(why)))
     return tuple(rows)
 
 
-def _part(key: str) -> str:
+def _component(key: str) -> str:
     if key.startswith("backbone.bottom_up."):
         return "backbone"
     if key.startswith("backbone."):
         return "FPN"
-    parts = key.split(".")
-    return ".".join(parts[:2]) if parts[0] == "roi_heads" else parts[0]
+    names = key.split(".")
+    return ".".join(names[:2]) if names[0] == "roi_heads" else names[0]
 
 
 def _backbone_names(state: StateDict, target: StateDict) -> StateDict:

@@ -316,7 +316,7 @@ class TestZooWeights:
             config("panoptic_fpn_r50", things=2, stuff=3, plain=True), ChosenWeights(file, "zoo"), state
         )
         assert report is not None
-        left = {row.part: row for row in report.rows if row.loaded < row.total and row.part != "FPN"}
+        left = {row.component: row for row in report.rows if row.loaded < row.total and row.component != "FPN"}
         assert set(left) == {"roi_heads.box_predictor", "roi_heads.mask_head", "sem_seg_head"}
         assert left["sem_seg_head"].why.startswith("2 of another shape ([54, 128, 1, 1] in the file, [4, 128, 1, 1]")
         assert left["roi_heads.box_predictor"].why.startswith("4 of another shape ([81, 1024]")
@@ -328,6 +328,6 @@ class TestZooWeights:
         state = read_state_dict(file.path)
         _, report = build_model(config("semantic_fpn_r50", stuff=3, plain=True), ChosenWeights(file, "zoo"), state)
         assert report is not None and report.unused > 0
-        rows = {row.part: row for row in report.rows}
+        rows = {row.component: row for row in report.rows}
         assert rows["backbone"].loaded == rows["backbone"].total
         assert rows["sem_seg_head"].total - rows["sem_seg_head"].loaded == 2

@@ -1,9 +1,11 @@
 import hashlib
+import http.server
 import io
 import os
 import pickle
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from d2tune.errors import WeightsError
 from d2tune.modeling import weights
 from d2tune.modeling.build import build_model, choose_weights
 from d2tune.modeling.config import DataFacts, project_config
-from d2tune.modeling.weights import UnreachableWeightsError, find, fit, read_state_dict
+from d2tune.modeling.weights import UnreachableWeightsError, find, fit, read_state_dict, read_unchanged
 from d2tune.project import Data, Model, Project
 from tests.shared_files import SHARED
 
@@ -39,11 +41,34 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+class _BreakingOff(http.server.BaseHTTPRequestHandler):
+    """Promises 100 bytes and sends 7."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(b"weights")
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def breaking_off() -> Iterator[str]:
+    """The address of a server whose connections break off."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _BreakingOff)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
 class TestFinding:
     def test_a_file(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "w.pth", {"a": torch.zeros(1)})
         assert find(str(path)).sha256 == sha256(path)
-        with pytest.raises(WeightsError, match="no such weights file"):
+        with pytest.raises(WeightsError, match="weights file does not exist"):
             find(str(tmp_path / "none.pth"))
         with pytest.raises(WeightsError, match="not the expected ones"):
             find(str(path), sha256="0" * 64)
@@ -63,7 +88,7 @@ class TestFinding:
         with pytest.raises(UnreachableWeightsError) as caught:
             find("detectron2://COCO/1/model_final.pth")
         (named,) = re.findall(r"put it at (\S+),", str(caught.value))
-        Path(named).parent.mkdir(parents=True)
+        Path(named).parent.mkdir(parents=True, exist_ok=True)
         saved(Path(named), {"a": torch.zeros(1)})
         assert find("detectron2://COCO/1/model_final.pth").path == Path(named)
 
@@ -98,10 +123,45 @@ class TestFinding:
         with pytest.raises(WeightsError, match="404"):
             find(f"{serve(tmp_path)}/none.pth")
 
+    def test_a_download_that_breaks_off_leaves_nothing(self, breaking_off: str) -> None:
+        with pytest.raises(WeightsError, match=r"net\.pth: the download broke off: IncompleteRead\(7 bytes read, 93"):
+            find(f"{breaking_off}/net.pth")
+        assert not [path for path in files.cache_folder().rglob("*") if path.is_file()]
+
+    def test_a_failed_download_leaves_the_earlier_file(self, tmp_path: Path, serve: Callable[[Path], str]) -> None:
+        (tmp_path / "w.pth").write_bytes(b"one")
+        url = f"{serve(tmp_path)}/w.pth"
+        path = find(url).path
+        path.write_bytes(b"damaged")
+        (tmp_path / "w.pth").unlink()
+        with pytest.raises(WeightsError, match="the server answers 404"):
+            find(url)
+        assert path.read_bytes() == b"damaged"
+
+    def test_a_download_can_be_read_by_others(self, tmp_path: Path, serve: Callable[[Path], str]) -> None:
+        (tmp_path / "w.pth").write_bytes(b"one")
+        mask = os.umask(0o022)
+        try:
+            path = find(f"{serve(tmp_path)}/w.pth").path
+        finally:
+            os.umask(mask)
+        assert path.stat().st_mode & 0o777 == 0o644
+
     def test_nobody_answers(self) -> None:
         with pytest.raises(UnreachableWeightsError, match=r"cannot be reached.*put it at"):
             find("detectron2://COCO/1/model_final.pth")
         assert not list(files.cache_folder().rglob("*.pth"))
+
+    def test_a_file_that_has_changed_is_not_read_by_another_process(self, tmp_path: Path) -> None:
+        path = saved(tmp_path / "w.pth", {"a": torch.zeros(1)})
+        file = find(str(path))
+        assert list(read_unchanged(file)) == ["a"]
+        saved(path, {"a": torch.ones(1)})
+        with pytest.raises(WeightsError, match="has changed since"):
+            read_unchanged(file)
+        path.unlink()
+        with pytest.raises(WeightsError, match="has changed since"):
+            read_unchanged(file)
 
 
 class TestAutomatic:
@@ -164,7 +224,7 @@ class TestReading:
             read_state_dict(path)
 
     def test_no_tensors_at_all(self, tmp_path: Path) -> None:
-        with pytest.raises(WeightsError, match="holds no tensors"):
+        with pytest.raises(WeightsError, match="has no tensors"):
             read_state_dict(saved(tmp_path / "w.pth", {"epoch": 3}))
 
     def test_wrappers_and_prefixes_come_off(self, tmp_path: Path) -> None:
@@ -177,9 +237,9 @@ class TestFitting:
         path = SHARED / "weights" / "mobilenet_v2_imagenet.pth"
         model = model_of()
         report = fit(model, read_state_dict(path), file=path)
-        backbone = next(row for row in report.rows if row.part == "backbone")
+        backbone = next(row for row in report.rows if row.component == "backbone")
         assert backbone.loaded == backbone.total
-        others = [row for row in report.rows if row.part != "backbone"]
+        others = [row for row in report.rows if row.component != "backbone"]
         assert others and all(row.loaded == 0 and "not in the file" in row.why for row in others)
         reference = torchvision.models.mobilenet_v2()
         reference.load_state_dict(torch.load(path, weights_only=True))
@@ -195,7 +255,7 @@ class TestFitting:
         path = saved(tmp_path / "r50.pth", reference.state_dict())
         model = model_of("mask_rcnn_r50_fpn", rgb_resnet=True)
         report = fit(model, read_state_dict(path), file=path)
-        assert next(row for row in report.rows if row.part == "backbone").why == ""
+        assert next(row for row in report.rows if row.component == "backbone").why == ""
         x = torch.rand(1, 3, 64, 64)
         reference.eval()
         act = reference.relu if library == "torchvision" else reference.act1
@@ -209,7 +269,7 @@ class TestFitting:
     def test_timm_state_dicts_fit_timm_backbones(self, name: str, tmp_path: Path) -> None:
         path = saved(tmp_path / "w.pth", timm.create_model(name).state_dict())
         model = model_of(backbone=f"timm/{name}")
-        backbone = next(row for row in fit(model, read_state_dict(path), file=path).rows if row.part == "backbone")
+        backbone = next(row for row in fit(model, read_state_dict(path), file=path).rows if row.component == "backbone")
         assert backbone.loaded >= 0.95 * backbone.total
 
     def test_class_dependent_layers_are_named_and_left_out(self, tmp_path: Path) -> None:
@@ -219,7 +279,7 @@ class TestFitting:
         model = model_of("mask_rcnn_r50_fpn")
         report = fit(model, state, file=tmp_path / "w.pth")
         (left,) = [row for row in report.rows if row.why]
-        assert (left.part, left.loaded, left.total) == ("roi_heads.box_predictor", 2, 4)
+        assert (left.component, left.loaded, left.total) == ("roi_heads.box_predictor", 2, 4)
         assert left.why == "2 of another shape ([81, 1024] in the file, [3, 1024] here)"
 
     def test_point_rends_first_names(self, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def fit_bridge(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
         trunk_name="network" if encoder is None else "encoder",
         sample=next(iter(state)),
         file=file,
-        part_of=_part,
+        component_of=_part,
         remarks={_part(trunk[0]): remark} if remark else {},
     )
 

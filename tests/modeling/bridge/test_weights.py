@@ -42,7 +42,7 @@ def lived_in(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def rows(model: torch.nn.Module, state: dict[str, Tensor]) -> dict[str, tuple[int, int, str]]:
-    return {row.part: (row.loaded, row.total, row.why) for row in fit_bridge(model, state, file=FILE).rows}
+    return {row.component: (row.loaded, row.total, row.why) for row in fit_bridge(model, state, file=FILE).rows}
 
 
 class TestEncoders:
