@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
+from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import RasterOptions
 from d2tune.data.catalog import register
 from d2tune.data.image_reader import ImageReader, raster_options
@@ -161,18 +162,22 @@ def _facts(project: Project, splits: Splits, *, pretrained: bool) -> tuple[DataF
         "train_name": register(train, project=project.name, part="train", labels=train_labels, layout=layout),
         "val_name": register(val, project=project.name, part="val", labels=val_labels, layout=layout),
     }
-    class_pixels = None
+    pixels = None
     if task.measures_pixels and train_labels is not None and val_labels is not None:
-        class_pixels = ClassPixels(*(_count_pixels(one, len(train.categories)) for one in (train_labels, val_labels)))
-        facts["class_pixels"] = class_pixels.train
+        pixels = ClassPixels(_pixels(train, train_labels), _pixels(val, val_labels))
+        facts["class_pixels"] = pixels.train
     raster = raster_options(project)
     if raster is not None:
         facts |= _channels(splits, raster, pretrained=pretrained, takes_any_channels=is_bridge(preset))
-    return DataFacts(**facts), class_pixels
+    return DataFacts(**facts), pixels
 
 
-def _count_pixels(labels: LabelFiles, classes: int) -> tuple[int, ...]:
-    return class_pixels(map(read_labels, labels.semantic), classes=classes)
+def _pixels(dataset: Dataset, labels: LabelFiles) -> tuple[int, ...]:
+    """The pixels of each class, counted in the label maps unless they were counted when the label images were read."""
+    counted = dataset.class_pixels()
+    if counted is not None:
+        return counted
+    return class_pixels(map(read_labels, labels.semantic), classes=len(dataset.categories))
 
 
 def _channels(splits: Splits, raster: RasterOptions, *, pretrained: bool, takes_any_channels: bool) -> dict[str, Any]:

@@ -109,6 +109,6 @@ def _loud(line: str) -> str:
 
 
 def _loaded_table(report: LoadReport) -> str:
-    rows = [[row.part, f"{row.loaded} of {row.total}", row.why or "-"] for row in report.rows]
+    rows = [[row.component, f"{row.loaded} of {row.total}", row.why or "-"] for row in report.rows]
     table = format_table(rows, header=["weights for", "loaded", "left as initialized"], align="lrl")
     return table + (f"\n{report.unused} tensors of the file have no place in this model" if report.unused else "")

@@ -23,7 +23,7 @@ class TensorBoard(Logger):
         from torch.utils.tensorboard import SummaryWriter
 
         folder = str(run.folder.path / "tensorboard")
-        self._writer = SummaryWriter(folder, purge_step=run.first_iteration or None)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(folder, purge_step=run.first_iteration or None)
 
     def log(self, scalars: Mapping[str, float], *, iteration: int) -> None:
         for name, value in scalars.items():
