@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from d2tune.annotations.formats import coco, label_images, labelme, masks, panoptic, rle_csv, semantic, via, voc
-from d2tune.annotations.io.images import is_image_name, walk_files
+from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
 from d2tune.annotations.io.outputs import refuse_existing
+from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.ledger import LedgerRow, write_ledger

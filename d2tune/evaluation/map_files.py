@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 from tqdm import tqdm
 
 from d2tune import files
-from d2tune.annotations.io.images import walk_files
+from d2tune.annotations.io.places import walk_files
 from d2tune.errors import DataError
 from d2tune.evaluation.map_metrics import MapMetrics, MapOutcome, map_sentence
 from d2tune.evaluation.panoptic_files import PanopticFile, read_panoptic, score_panoptic_files

@@ -12,24 +12,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.assembly import (
-    Folders,
-    Labels,
-    Part,
-    assemble,
-    check_size,
-    folders_of,
-    instance,
-    mask_part,
-    measure,
-    polygon_part,
-)
-from d2tune.annotations.formats.units import Unit
+from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.labels import Labels
+from d2tune.annotations.formats.shared.parts import Part, instance, mask_part, polygon_part
+from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, measure
+from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.masks import Patch, check_rle, decode_mask, rle_area_px2, union_rles
 from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
-from d2tune.annotations.io.images import walk_files
 from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
 from d2tune.annotations.io.outputs import refuse_existing
+from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle

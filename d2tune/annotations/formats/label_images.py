@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.assembly import SPECIAL_LABELS, Folders, Labels, assemble, folders_of
-from d2tune.annotations.formats.units import Draft, ImageDraft, Unit
-from d2tune.annotations.formats.voc import IGNORE_LABEL
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
+from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels
+from d2tune.annotations.formats.shared.sources import Folders, folders_of
+from d2tune.annotations.formats.shared.units import Draft, ImageDraft, Unit
 from d2tune.annotations.geometry.masks import encode_mask, rle_bbox_xywh, to_rle
-from d2tune.annotations.io.images import walk_files
+from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name, open_raster
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import LabelImageOptions, ReadOptions

@@ -15,27 +15,19 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from d2tune.annotations.formats.assembly import (
-    SPECIAL_LABELS,
-    Folders,
-    Labels,
-    Name,
-    Part,
-    assemble,
-    check_size,
-    folders_of,
-    instance,
-    measure,
-    unlabeled_units,
-)
 from d2tune.annotations.formats.labelme_polygons import Drawn, plain_parts
 from d2tune.annotations.formats.labelme_shapes import AREA_TYPES, decode_base64, read_shape
-from d2tune.annotations.formats.units import ImageDraft, Unit
+from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels, Name
+from d2tune.annotations.formats.shared.parts import Part, instance
+from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, measure, unlabeled_units
+from d2tune.annotations.formats.shared.units import ImageDraft, Unit
 from d2tune.annotations.geometry import tracing
 from d2tune.annotations.geometry.masks import Patch, decode_mask
-from d2tune.annotations.io.images import Header, ImageError, Place, is_image_name, magic_suffix, read_header, walk_files
+from d2tune.annotations.io.images import Header, ImageError, is_image_name, magic_suffix, read_header
 from d2tune.annotations.io.json_files import DEPTH_LIMIT, JsonError, decode_json, is_nested_deeper, read_bytes
 from d2tune.annotations.io.outputs import beside, png_bytes, refuse_existing
+from d2tune.annotations.io.places import Place, walk_files
 from d2tune.annotations.io.workers import ordered_map, worker_count
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.annotations.model.options import ReadOptions

@@ -16,7 +16,7 @@ from typing import TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.assembly import Part
+from d2tune.annotations.formats.shared.parts import Part
 from d2tune.annotations.geometry.masks import rasterize, rle_areas_px2
 from d2tune.annotations.geometry.polygons import LENGTH_LIMIT_PX, PointError, no_area_limit_px, winds_wrongly
 from d2tune.annotations.model.types import Points

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from d2tune.annotations.formats.assembly import Part, mask_part, polygon_part, round_part
-from d2tune.annotations.formats.units import Unit
+from d2tune.annotations.formats.shared.parts import Part, mask_part, polygon_part, round_part
+from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.masks import Patch
 from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
 from d2tune.annotations.io.images import magic_suffix

@@ -12,19 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.assembly import (
-    SPECIAL_LABELS,
-    Folders,
-    Labels,
-    assemble,
-    folders_of,
-    measure,
-    unlabeled_units,
-)
-from d2tune.annotations.formats.units import Unit
-from d2tune.annotations.formats.voc import IGNORE_LABEL, add_region, is_mask_name, read_pixels
-from d2tune.annotations.io.images import Place, is_image_name, walk_files
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
+from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels
+from d2tune.annotations.formats.shared.sources import Folders, folders_of, measure, unlabeled_units
+from d2tune.annotations.formats.shared.units import Unit
+from d2tune.annotations.formats.voc import add_region, is_mask_name, read_pixels
+from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
+from d2tune.annotations.io.places import Place, walk_files
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError

@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.formats import coco
-from d2tune.annotations.formats.assembly import assemble, check_size, folders_of, instance, mask_part, measure
 from d2tune.annotations.formats.semantic import paint, separated_map
-from d2tune.annotations.formats.units import Unit
+from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.parts import instance, mask_part
+from d2tune.annotations.formats.shared.sources import check_size, folders_of, measure
+from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.formats.voc import read_pixels
 from d2tune.annotations.geometry.masks import Patch, encode_mask, rle_bbox_xywh
-from d2tune.annotations.io.images import is_file, walk_files
 from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
 from d2tune.annotations.io.outputs import beside, refuse_existing, write_png
+from d2tune.annotations.io.places import is_file, walk_files
 from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError

@@ -16,21 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.assembly import (
-    Folders,
-    Labels,
-    assemble,
-    folders_of,
-    instance,
-    mask_part,
-    measure,
-    unlabeled_units,
-)
-from d2tune.annotations.formats.units import Unit
+from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.labels import Labels
+from d2tune.annotations.formats.shared.parts import instance, mask_part
+from d2tune.annotations.formats.shared.sources import Folders, folders_of, measure, unlabeled_units
+from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.masks import Patch, decode_mask, mask_runs, union_segmentations
-from d2tune.annotations.io.images import Place, is_image_name, walk_files
+from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
 from d2tune.annotations.io.outputs import refuse_existing
+from d2tune.annotations.io.places import Place, walk_files
 from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Mask

@@ -56,7 +56,7 @@ def semantic_map(dataset: Dataset, instances: Sequence[Instance], top: NDArray[n
 
 
 def separated_map(dataset: Dataset, instances: Sequence[Instance], top: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Labels ``(H, W)`` as Detectron2's panoptic FPN wants them: 0 for things, 1 and up for stuff, or `IGNORE_LABEL`."""
+    """Labels ``(H, W)`` for Detectron2's panoptic FPN: 0 for things, 1 and up for stuff, or `IGNORE_LABEL`."""
     stuff = [category.id for category in dataset.categories if not category.isthing]
     label_of = {category_id: number for number, category_id in enumerate(stuff, start=1)}
     return _look_up([label_of.get(one.category_id, 0) for one in instances], top, IGNORE_LABEL, dataset)

@@ -10,22 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from d2tune.annotations.formats.assembly import (
-    Folders,
-    Labels,
-    Part,
-    assemble,
-    folders_of,
-    instance,
-    measure,
-    polygon_part,
-    round_part,
-    unlabeled_units,
-)
-from d2tune.annotations.formats.units import Unit
+from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.labels import Labels
+from d2tune.annotations.formats.shared.parts import Part, instance, polygon_part, round_part
+from d2tune.annotations.formats.shared.sources import Folders, folders_of, measure, unlabeled_units
+from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
-from d2tune.annotations.io.images import walk_files
 from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
+from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError, nearest

@@ -11,24 +11,18 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.assembly import (
-    Folders,
-    Labels,
-    assemble,
-    check_size,
-    folders_of,
-    instance,
-    mask_part,
-    measure,
-    polygon_part,
-    unlabeled_units,
-)
 from d2tune.annotations.formats.rle_csv import components
-from d2tune.annotations.formats.units import Unit
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
+from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.labels import Labels
+from d2tune.annotations.formats.shared.parts import instance, mask_part, polygon_part
+from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, measure, unlabeled_units
+from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.masks import Patch
 from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
-from d2tune.annotations.io.images import ImageFinder, Place, is_file, is_image_name, walk_files
+from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.io.json_files import JsonError, read_bytes
+from d2tune.annotations.io.places import ImageFinder, Place, is_file, walk_files
 from d2tune.annotations.io.xml_files import XmlError, parse_xml
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
@@ -41,9 +35,6 @@ CLASS_NAMES = [
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 ]
 """The twenty classes of VOC; class masks number them from 1."""
-
-IGNORE_LABEL = 255
-"""The index of pixels that belong to nothing, such as the outlines of objects."""
 
 _CLASS_FOLDER, _OBJECT_FOLDER = "SegmentationClass", "SegmentationObject"
 

@@ -1,19 +1,14 @@
-"""Images on disk: found inside the data root, and measured from their headers alone.
+"""Images measured from their headers alone."""
 
-Paths are handled as text here: for tens of thousands of files ``Path`` costs several times as much.
-"""
-
-# ruff: noqa: PTH100, PTH110, PTH113, PTH114, PTH118, PTH119, PTH122, PTH123
+# ruff: noqa: PTH113, PTH122, PTH123
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from d2tune.annotations.io.headers import quick_size
@@ -143,157 +138,6 @@ def magic_suffix(content: bytes) -> str | None:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return ".webp"
     return next((suffix for start, suffix in _MAGIC if content.startswith(start)), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an image should be.
-
-    Attributes:
-        path: The file, absolute; None where there is none that may be used.
-        file_name: Path relative to the data root, with forward slashes.
-        problem: Why there is none, in words, naming the path tried; None where there is one.
-        hint: What to do about it.
-    """
-
-    path: Path | None
-    file_name: str
-    problem: str | None = None
-    hint: str | None = None
-
-
-class ImageFinder:
-    """Finds the images that annotation files name, and refuses those outside the data root.
-
-    Args:
-        root: The folder that ``file_name`` is relative to.
-        allow_outside: Whether images may lie outside of it.
-    """
-
-    def __init__(self, root: Path, *, allow_outside: bool) -> None:
-        self.root = os.path.abspath(root)
-        self._real_root = os.path.realpath(self.root)
-        self._allow_outside = allow_outside
-        self._real_folders: dict[str, str] = {}
-        self._absolute_folders: dict[Path, str] = {}
-
-    def find(self, text: object, *, folders: tuple[Path, ...]) -> Place:
-        """Find the image called ``text``, seen from each of ``folders`` in turn.
-
-        Windows backslashes and ``..`` are understood.
-        """
-        if not isinstance(text, str) or not text.strip() or "\0" in text:
-            return Place(None, "", f"no image is named: found {text!r:.60}")
-        name = text.replace("\\", "/")
-        tried = [os.path.normpath(os.path.join(self._absolute(folder), name)) for folder in folders]
-        if re.match(r"[A-Za-z]:/", name):
-            tried = [os.path.normpath(name)]
-        outside = None
-        for path in dict.fromkeys(tried):
-            if not is_file(path):
-                continue
-            file_name = self.file_name(path)
-            if file_name is None and not self._allow_outside:
-                outside = outside or path
-                continue
-            return Place(Path(path), file_name or _posix(os.path.relpath(path, self.root)))
-        return self._missing(name, tried[0], outside, folders[0])
-
-    def file_name(self, path: str) -> str | None:
-        """``path`` relative to the root with forward slashes, or None where it resolves to outside of it."""
-        folder, base = os.path.split(path)
-        real_folder = self._real_folders.get(folder)
-        if real_folder is None:
-            real_folder = self._real_folders[folder] = os.path.realpath(folder)
-        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(real_folder, base)
-        if not _is_below(real, self._real_root):
-            return None
-        if _is_below(path, self.root):
-            return _posix(_relative(path, self.root))
-        return _posix(_relative(real, self._real_root))
-
-    def _absolute(self, folder: Path) -> str:
-        known = self._absolute_folders.get(folder)
-        if known is None:
-            known = self._absolute_folders[folder] = os.path.abspath(folder)
-        return known
-
-    def _missing(self, name: str, tried: str, outside: str | None, folder: Path) -> Place:
-        base = PurePosixPath(name).name or "image"
-        file_name = self._inside(tried) or self._inside(os.path.join(os.path.abspath(folder), base)) or base
-        hint = None
-        if is_file(os.path.join(folder, base)):
-            hint = f"an image called {base} lies beside the annotation file"
-        if outside is not None:
-            message = f"the image {outside} lies outside the data root {self.root}"
-            return Place(
-                None, file_name, message, hint or "name its folder with --image-root, or allow it with --allow-outside"
-            )
-        return Place(None, file_name, f"there is no image {tried}", hint)
-
-    def _inside(self, path: str) -> str | None:
-        """``path`` relative to the root, by its text alone; None where that leads outside."""
-        if not _is_below(path, self.root) or ":" in os.path.basename(path):
-            return None
-        return _posix(os.path.relpath(path, self.root))
-
-
-def is_file(path: str) -> bool:
-    """Whether there is a regular file; False also for names that no file can have."""
-    try:
-        return os.path.isfile(path)
-    except ValueError:
-        return False
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder if folder.endswith(os.sep) else folder + os.sep)
-
-
-def _relative(path: str, folder: str) -> str:
-    """A normal path below a folder, relative to it."""
-    return path[len(folder) :].lstrip(os.sep) or "."
-
-
-def _posix(path: str) -> str:
-    return path.replace(os.sep, "/") if os.sep != "/" else path
-
-
-def walk_files(root: Path, *, skip: Path | None = None) -> Iterator[str]:
-    """Every file under a folder, relative to it with forward slashes, in a fixed order.
-
-    Hidden files and folders are passed over, and so are pipes, devices and the folder ``skip``. Links to folders are
-    not followed.
-    """
-    skipped = None if skip is None else os.path.abspath(skip)
-    left = [(os.path.abspath(root), "")]
-    while left:
-        folder, below = left.pop()
-        folders = []
-        for entry in _shown(folder):
-            if _holds(entry.is_dir):
-                if not entry.is_symlink() and entry.path != skipped:
-                    folders.append((entry.path, f"{below}{entry.name}/"))
-            elif _holds(entry.is_file) or not os.path.exists(entry.path):
-                # what is there and no file is a pipe, a socket or a device, which reading would wait for
-                yield below + entry.name
-        left += reversed(folders)
-
-
-def _shown(folder: str) -> list[os.DirEntry[str]]:
-    """What a folder holds and does not hide, by name; nothing where it cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError:
-        return []
-
-
-def _holds(test: Callable[[], bool]) -> bool:
-    try:
-        return test()
-    except OSError:
-        return False
 
 
 def is_image_name(name: str) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from d2tune.annotations.io.images import ImageError, ImageFinder, is_image_name, read_header
+from d2tune.annotations.io.images import ImageError, is_image_name, read_header
 from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
+from d2tune.annotations.io.places import ImageFinder
 from d2tune.annotations.model.dataset import Image, Instance
 from d2tune.annotations.model.findings import Finding
 from d2tune.report.check_page.raw_shapes import RawShape, raw_shapes, runs_mask

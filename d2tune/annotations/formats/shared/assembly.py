@@ -1,0 +1,134 @@
+"""What every reader shares in the end: the dataset that units add up to.
+
+A reader turns each image's annotations into a `Unit` and hands all units to `assemble`. A unit is the least that
+can be excluded when it is bad; its findings never stop another unit from being read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from d2tune.annotations.formats.shared.labels import Labels
+from d2tune.annotations.formats.shared.units import Draft, Unit, rows_of
+from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
+from d2tune.annotations.model.ledger import LedgerRow
+from d2tune.annotations.model.options import ReadOptions
+from d2tune.errors import DataError, nearest
+
+
+def assemble(
+    units: Sequence[Unit],
+    options: ReadOptions,
+    *,
+    root: Path,
+    names: Sequence[str] | None = None,
+    stuff: Iterable[str] = (),
+) -> Dataset:
+    """Number images, categories and instances, and gather the findings.
+
+    Args:
+        units: In the order of the files.
+        options: How to read.
+        root: The folder that images are named relative to.
+        names: Class names in order; None takes those of ``options.labels``, else the sorted ones that occur.
+        stuff: Classes that the file itself calls stuff.
+
+    Raises:
+        DataError: ``options.stuff`` names a class that there is not.
+    """
+    _note_duplicates(units)
+    kept = [_left_out(unit) if options.skip_bad and unit.is_bad else unit for unit in units]
+    known = Labels(options).names if names is None else tuple(names)
+    if known is None:
+        known = tuple(sorted({label for unit in kept for label in unit.labels}))
+    _note_case(kept)
+    categories = _categories(known, (*options.stuff, *stuff), options)
+    id_of = {category.name: category.id for category in categories}
+    shown = sorted(((unit.image, unit) for unit in kept if unit.image is not None), key=lambda pair: pair[0].file_name)
+    images: list[Image] = []
+    instances: list[Instance] = []
+    ids: dict[int, range] = {}
+    for draft, unit in shown:
+        images.append(Image(len(images) + 1, draft.file_name, draft.width_px, draft.height_px, draft.path, unit.file))
+        ids[id(unit)] = range(len(instances) + 1, len(instances) + 1 + len(unit.drafts))
+        for part in unit.drafts:
+            instances.append(_number(part, len(instances) + 1, images[-1].id, id_of[part.label]))
+    ledger: list[LedgerRow] = []
+    for unit in kept:
+        ledger += rows_of(unit, ids.get(id(unit), ()))
+        unit.drafts = []  # a large folder's would fill as much memory as its instances
+    findings = [finding for unit in kept for finding in unit.findings]
+    findings.sort(key=lambda finding: (finding.file, finding.line or 0, -1 if finding.shape is None else finding.shape))
+    return Dataset(tuple(images), categories, tuple(instances), tuple(findings), root, tuple(ledger))
+
+
+def _number(draft: Draft, instance_id: int, image_id: int, category_id: int) -> Instance:
+    return Instance(
+        id=instance_id,
+        image_id=image_id,
+        category_id=category_id,
+        segmentation=draft.segmentation,
+        bbox_xywh=draft.bbox_xywh,
+        area_px2=draft.area_px2,
+        iscrowd=draft.iscrowd,
+        score=draft.score,
+        shapes=draft.shapes,
+        part_shapes=draft.part_shapes,
+        difficult=draft.difficult,
+        layers=draft.layers,
+        is_disjoint=draft.is_disjoint,
+    )
+
+
+def _note_duplicates(units: Sequence[Unit]) -> None:
+    """Two units for one image would make it two images with half the objects each."""
+    first: dict[str, Unit] = {}
+    for unit in units:
+        if unit.image is None:
+            continue
+        other = first.setdefault(unit.image.file_name, unit)
+        if other is not unit:
+            message = f"the image {unit.image.file_name} was already annotated in {other.file}"
+            unit.note("error", "duplicate_image", message, also=(other.file,), hint="keep one of the two")
+            unit.image = None
+
+
+def _left_out(unit: Unit) -> Unit:
+    """A bad unit without its image, its errors turned into warnings that say so."""
+    findings = [
+        dataclasses.replace(finding, level="warning", message=f"{finding.message}; the file is left out")
+        if finding.level == "error"
+        else finding
+        for finding in unit.findings
+    ]
+    left_out = {shape: "the file is left out" for draft in unit.drafts for shape in draft.shapes}
+    return Unit(unit.file, findings=findings, left_out=left_out | unit.left_out)
+
+
+def _note_case(units: Sequence[Unit]) -> None:
+    """Warn once for every spelling that differs from an earlier one by case alone."""
+    spelled: dict[str, dict[str, tuple[Unit, int | None]]] = {}
+    for unit in units:
+        for label, shape in unit.labels.items():
+            spelled.setdefault(label.casefold(), {}).setdefault(label, (unit, shape))
+    for spellings in spelled.values():
+        first, *others = spellings
+        for label in others:
+            unit, shape = spellings[label]
+            message = f"the labels {first!r} and {label!r} differ by case alone and are two classes"
+            unit.note("warning", "labels_differ_by_case", message, shape=shape, also=(spellings[first][0].file,))
+
+
+def _categories(names: Sequence[str], stuff: Sequence[str], options: ReadOptions) -> tuple[Category, ...]:
+    for name in options.stuff:
+        if name not in names:
+            hint = nearest(name, names)
+            raise DataError(
+                "a stuff class is not among the classes",
+                found=repr(name),
+                expected=", ".join(names) or "a class that occurs",
+                hint=f"Did you mean {hint!r}?" if hint else None,
+            )
+    return tuple(Category(number, name, name not in stuff) for number, name in enumerate(names, start=1))

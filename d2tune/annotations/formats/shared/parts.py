@@ -1,0 +1,237 @@
+"""Shapes checked, clipped and rasterized, and united to instances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from d2tune.annotations.formats.shared.units import Draft, Unit
+from d2tune.annotations.geometry import tracing
+from d2tune.annotations.geometry.masks import (
+    Patch,
+    decode_mask,
+    encode_mask,
+    rasterize,
+    rle_area_px2,
+    rle_bbox_xywh,
+    to_rle,
+    union_rles,
+)
+from d2tune.annotations.geometry.nesting import CrowdedGroupError, nesting
+from d2tune.annotations.geometry.polygons import (
+    PointError,
+    clean_points,
+    clip_polygon,
+    ellipse_points,
+    has_no_area,
+    polygons_bbox_xywh,
+    self_intersects,
+)
+from d2tune.annotations.model.types import Mask, Points, Polygons, RawRle, Rle
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One shape that takes part in an instance.
+
+    Attributes:
+        shape: Index in the annotation file.
+        rle: Its pixels, on the whole image.
+        area_px2: How many there are.
+        polygons: Its outlines on the image; empty where only the pixels say what it is.
+        is_mask: Whether it was given as pixels.
+        bbox_xywh: The box around the polygons, where it is known already.
+    """
+
+    shape: int
+    rle: RawRle
+    area_px2: float
+    polygons: Polygons
+    is_mask: bool = False
+    bbox_xywh: tuple[float, float, float, float] | None = None
+
+
+def polygon_part(
+    points: Points, unit: Unit, shape: int, *, is_polygon: bool = True, extent: Points | None = None
+) -> Part | None:
+    """Check, clip and rasterize an outline.
+
+    Args:
+        points: Checked vertices, shape ``(V, 2)``.
+        unit: Where it belongs; its image gives the size and its findings take what is noticed.
+        shape: Index in the annotation file.
+        is_polygon: False for outlines that were computed, which need no check for crossing themselves.
+        extent: Two corners ``(2, 2)`` of what was drawn, where the outline only approximates it.
+
+    Returns:
+        The part, or None with the finding that says why there is none.
+    """
+    try:
+        return _polygon_part(points, unit, shape, is_polygon=is_polygon, extent=extent)
+    except PointError as error:
+        unit.note("error", error.code, f"the outline is too much to check: {error}", shape=shape)
+        return None
+
+
+def _polygon_part(points: Points, unit: Unit, shape: int, *, is_polygon: bool, extent: Points | None) -> Part | None:
+    assert unit.image is not None
+    width_px, height_px = unit.image.width_px, unit.image.height_px
+    if len(points) < 3:
+        message = f"a polygon needs three points, it has {len(points)}; dropped"
+        return dropped(unit, "too_few_points", message, shape)
+    points = clean_points(points)
+    if has_no_area(points):
+        return dropped(unit, "zero_area", "the shape encloses nothing; dropped", shape)
+    polygons = clip_polygon(points, width_px=width_px, height_px=height_px)
+    if not polygons:
+        message = f"the shape lies outside the {width_px} x {height_px} px image; dropped"
+        return dropped(unit, "outside_image", message, shape)
+    drawn = points if extent is None else extent
+    if polygons[0] is not points and _sticks_out(drawn, width_px, height_px):
+        message = f"the shape sticks out of the {width_px} x {height_px} px image and was clipped"
+        unit.note("warning", "clipped", message, shape=shape)
+    rle = union_rles(rasterize(polygons, width_px=width_px, height_px=height_px))
+    if is_polygon and self_intersects(points):
+        message = "the outline crosses itself; it is filled by the even-odd rule"
+        unit.note("warning", "self_intersection", message, shape=shape)
+    area_px2 = rle_area_px2(rle)
+    if not area_px2:
+        return dropped(unit, "rasterizes_empty", "the shape is too small to cover a pixel; dropped", shape)
+    return Part(shape, rle, area_px2, polygons)
+
+
+def round_part(
+    center: list[float], radius_x_px: float, radius_y_px: float, unit: Unit, index: int, *, theta_rad: float = 0.0
+) -> Part | None:
+    """A circle or an ellipse as a part; see `geometry.ellipse`."""
+    if min(radius_x_px, radius_y_px) <= 0:
+        return dropped(unit, "zero_area", "the shape has no radius and encloses nothing; dropped", index)
+    cos, sin = math.cos(theta_rad), math.sin(theta_rad)
+    reach = np.array(
+        [math.hypot(radius_x_px * cos, radius_y_px * sin), math.hypot(radius_x_px * sin, radius_y_px * cos)]
+    )
+    outline = ellipse_points(center, radius_x_px, radius_y_px, theta_rad=theta_rad)
+    return polygon_part(outline, unit, index, is_polygon=False, extent=np.array([center - reach, center + reach]))
+
+
+def dropped(unit: Unit, code: str, message: str, shape: int) -> Part | None:
+    """Note that a shape is left out; gives None, for readers to return."""
+    unit.note("warning", code, message, shape=shape)
+    return None
+
+
+def _sticks_out(points: Points, width_px: int, height_px: int) -> bool:
+    low, high = points.min(axis=0), points.max(axis=0)
+    return bool(low[0] < 0 or low[1] < 0 or high[0] > width_px or high[1] > height_px)
+
+
+def mask_part(patch: Patch, unit: Unit, shape: int) -> Part | None:
+    """Clip a mask and find its outlines; None with a warning where nothing of it is on the image."""
+    assert unit.image is not None
+    width_px, height_px = unit.image.width_px, unit.image.height_px
+    if not patch.mask.any():
+        return dropped(unit, "rasterizes_empty", "the mask has no pixel; dropped", shape)
+    clipped = patch.clipped(width_px=width_px, height_px=height_px)
+    if not clipped.mask.size:
+        message = f"the mask lies outside the {width_px} x {height_px} px image; dropped"
+        return dropped(unit, "outside_image", message, shape)
+    rle = clipped.rle(width_px=width_px, height_px=height_px)
+    try:
+        outer, holes = tracing.patch_outlines(clipped)
+    except tracing.RaggedMaskError as error:
+        unit.note("warning", "mask_ragged", f"{error}; it is kept as run-length mask", shape=shape)
+        outer, holes = [], []
+    return Part(shape, rle, rle_area_px2(rle), () if holes else tuple(outer), is_mask=True)
+
+
+def instance(
+    name: str,
+    parts: Sequence[Part],
+    unit: Unit,
+    *,
+    nested: str = "union",
+    iscrowd: bool = False,
+    score: float | None = None,
+    difficult: bool = False,
+) -> Draft:
+    """Unite the parts of one instance.
+
+    A part inside another one is united with a warning or, where ``nested`` is ``hole``, cut out of it.
+    """
+    if len(parts) == 1 and parts[0].polygons and not iscrowd:
+        return _lone(name, parts[0], score, difficult)
+    depths = _nesting(parts, unit)
+    if len(parts) > 1 and nested == "union":
+        for part, around in zip(parts, depths, strict=True):
+            if around:
+                message = "the part lies inside another part of its group and is united with it"
+                unit.note("warning", "group_part_nested", message, shape=part.shape, also=tuple(around))
+    shapes = tuple(sorted(part.shape for part in parts))
+    cut_out = nested == "hole" and any(depths)
+    rle = _punched(parts, depths) if cut_out else union_rles([part.rle for part in parts])
+    area_px2 = parts[0].area_px2 if len(parts) == 1 else rle_area_px2(rle)
+    needs_pixels = iscrowd or cut_out or any(not part.polygons for part in parts)
+    if needs_pixels or (len(parts) > 1 and any(part.is_mask for part in parts)):
+        box = rle_bbox_xywh(rle)
+        layers = _layers(parts, depths, rle if cut_out else None)
+        return Draft(name, shapes, to_rle(rle), box, area_px2, iscrowd, score, difficult=difficult, layers=layers)
+    polygons = tuple(polygon for part in parts for polygon in part.polygons)
+    return Draft(
+        name,
+        shapes,
+        polygons,
+        polygons_bbox_xywh(polygons),
+        area_px2,
+        iscrowd,
+        score,
+        tuple(part.shape for part in parts for _ in part.polygons),
+        difficult,
+    )
+
+
+def _lone(name: str, part: Part, score: float | None, difficult: bool) -> Draft:
+    """An instance of one part with outlines."""
+    box = part.bbox_xywh or polygons_bbox_xywh(part.polygons)
+    alone = (part.shape,)
+    shapes = alone if len(part.polygons) == 1 else alone * len(part.polygons)
+    return Draft(name, alone, part.polygons, box, part.area_px2, False, score, shapes, difficult)
+
+
+def _layers(
+    parts: Sequence[Part], depths: Sequence[Sequence[int]], punched: RawRle | None
+) -> tuple[tuple[int, Rle], ...]:
+    """What each of several parts adds to their union, or to ``punched``, where parts at odd depth are holes."""
+    if len(parts) < 2:
+        return ()
+    if punched is None:
+        return tuple((part.shape, to_rle(part.rle)) for part in parts)
+    stays = decode_mask(punched)
+    solid = [part for part, around in zip(parts, depths, strict=True) if not len(around) % 2]
+    return tuple((part.shape, to_rle(encode_mask(decode_mask(part.rle) & stays))) for part in solid)
+
+
+def _nesting(parts: Sequence[Part], unit: Unit) -> list[list[int]]:
+    """For each part, the shapes of those parts that it lies inside of; of two equal parts the later lies inside."""
+    try:
+        around = nesting([part.rle for part in parts], [part.area_px2 for part in parts])
+    except CrowdedGroupError as error:
+        hint = "give separate objects group numbers of their own"
+        unit.note("error", "group_too_large", str(error), shape=parts[0].shape, hint=hint)
+        return [[] for _ in parts]
+    return [[parts[outer].shape for outer in members] for members in around]
+
+
+def _punched(parts: Sequence[Part], depths: Sequence[Sequence[int]]) -> RawRle:
+    """Parts at even depth filled, parts at odd depth cut out, from the outside in."""
+    levels: dict[int, list[RawRle]] = {}
+    for part, around in zip(parts, depths, strict=True):
+        levels.setdefault(len(around), []).append(part.rle)
+    mask: Mask | None = None
+    for depth, rles in sorted(levels.items()):
+        pixels = decode_mask(union_rles(rles))
+        mask = pixels if mask is None else mask & ~pixels if depth % 2 else mask | pixels
+    assert mask is not None
+    return encode_mask(mask)
