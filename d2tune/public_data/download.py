@@ -24,14 +24,14 @@ _SCHEMES = ("https", "http", "file")
 
 @dataclass(frozen=True)
 class FetchResult:
-    """Where a public data set lies now.
+    """The result of a download.
 
     Attributes:
         name: The data set.
         folder: The folder that holds its ``train`` and ``val``.
         files: How many files were checked.
         size_bytes: Their size together.
-        source: The address they came from, None where the folder held them already.
+        source: The address they came from, None where the folder already had them.
     """
 
     name: str
@@ -42,9 +42,9 @@ class FetchResult:
 
     def summary(self) -> str:
         """One sentence for people."""
-        origin = "there already" if self.source is None else f"from {self.source}"
+        origin = "already present" if self.source is None else f"from {self.source}"
         size_mb = self.size_bytes / 1e6
-        return f"{self.name}: {self.files} files, {size_mb:.0f} MB, every one checked, in {self.folder} ({origin})"
+        return f"{self.name}: {self.files} files, {size_mb:.0f} MB, all checked, in {self.folder} ({origin})"
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,17 @@ class _Manifest:
 def fetch(name: str, out: str | Path, *, url: str | None = None, force: bool = False) -> FetchResult:
     """Put the public data set ``name`` into ``out``, as the folders ``train`` and ``val``.
 
-    A folder that already holds every file is left alone. Nothing half-written stays behind.
+    A folder that already has every file stays unchanged. A download that fails leaves nothing behind.
 
     Args:
         name: One of ``NAMES``.
         out: The folder to make.
         url: Where to take the archive from (a mirror, or ``file:///...``). Without it the environment variable
             ``D2TUNE_<NAME>_URL`` is used, and without that the place where the set was published.
-        force: Replace a folder that holds something else.
+        force: Replace a folder that has other contents.
 
     Raises:
-        DataError: An unknown name, no network, an archive that is damaged or holds other files than the known ones,
+        DataError: An unknown name, no network, an archive that is damaged or has other files than the known ones,
             or a folder that is in use.
     """
     if name not in NAMES:
@@ -95,12 +95,12 @@ def fetch(name: str, out: str | Path, *, url: str | None = None, force: bool = F
             return FetchResult(name, folder, len(manifest.files), manifest.size_bytes, None)
         if not force:
             raise DataError(
-                "the folder is not empty and does not hold the whole set",
+                "the folder is not empty and does not have all files of the set",
                 file=folder,
-                hint="Name another folder, or pass --force to replace it with all that is in it",
+                hint="Name another folder, or pass --force to replace it and everything in it",
             )
     elif folder.exists() and not folder.is_dir():
-        raise DataError("this is a file, and a folder is to be made here", file=folder)
+        raise DataError("the output must be a folder, not a file", file=folder, hint="Name another folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
@@ -134,7 +134,7 @@ def _download(source: str, temporary: Path, *, folder: Path) -> Path:
     scheme = source.partition(":")[0].lower()
     if scheme not in _SCHEMES:
         raise DataError("the address is not valid", file=source, expected=" or ".join(f"{s}://..." for s in _SCHEMES))
-    by_hand = f"Without network here, fetch it elsewhere, unzip it and put its train/ and val/ into {folder}"
+    by_hand = f"Without a network, download it elsewhere, unzip it and put its train/ and val/ into {folder}"
     if scheme == "file":
         archive = Path(url2pathname(urlsplit(source).path))
         if not archive.is_file():
@@ -148,8 +148,8 @@ def _download(source: str, temporary: Path, *, folder: Path) -> Path:
         bar = sys.stderr.isatty()
         return Path(pooch.retrieve(source, known_hash=None, fname="archive.zip", path=temporary, progressbar=bar))
     except HTTPError as error:
-        found = None if error.response is None else f"HTTP {error.response.status_code} {error.response.reason}"
-        raise DataError("the archive does not exist", file=source, found=found, hint=by_hand) from error
+        status = None if error.response is None else f"HTTP {error.response.status_code} {error.response.reason}"
+        raise DataError("the archive does not exist", file=source, found=status, hint=by_hand) from error
     except ChunkedEncodingError as error:
         message = f"the connection broke off before the end of the archive: {_innermost(error)}"
         raise DataError(message, file=source, hint=by_hand) from error
@@ -180,34 +180,36 @@ def _extract(archive: Path, manifest: _Manifest, folder: Path, *, source: str) -
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise DataError(f"the archive is damaged: {error}", file=source, hint="Fetch it again") from error
+        raise DataError(f"the archive is damaged: {error}", file=source, hint="Download it again") from error
 
 
 def _entries(opened: zipfile.ZipFile, *, source: str) -> dict[str, zipfile.ZipInfo]:
     """The archive's files by their path from ``train`` or ``val`` on; the folder above them may have any name."""
     entries = {}
     for entry in opened.infolist():
-        parts = PurePosixPath(entry.filename).parts
-        if ".." in parts or entry.filename.startswith("/") or "\\" in entry.filename or ":" in entry.filename:
+        names = PurePosixPath(entry.filename).parts
+        if ".." in names or entry.filename.startswith("/") or "\\" in entry.filename or ":" in entry.filename:
             raise DataError(
-                "a name in the archive leads out of its folder; nothing was taken", file=source, place=entry.filename
+                "a path in the archive leads outside its folder; nothing was extracted",
+                file=source,
+                place=entry.filename,
             )
-        if entry.is_dir() or parts[0] == "__MACOSX":
+        if entry.is_dir() or names[0] == "__MACOSX":
             continue
-        entries["/".join(parts[-2:])] = entry
+        entries["/".join(names[-2:])] = entry
     return entries
 
 
 def _check(content: bytes, file: _File, *, source: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != file.sha256:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != file.sha256:
         raise DataError(
-            "this file is not the one that was published; nothing was taken",
+            "the file differs from the published one; nothing was extracted",
             file=source,
             place=file.path,
-            found=f"SHA-256 {found}",
+            found=f"SHA-256 {digest}",
             expected=file.sha256,
-            hint="Fetch it again, or from another place",
+            hint="Download it again, or from another address",
         )
 
 

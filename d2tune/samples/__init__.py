@@ -1,4 +1,4 @@
-"""Labelled images rendered offline, to try the whole way from polygons to a trained model without any download."""
+"""Labeled images rendered offline, to try every step from polygons to a trained model without a download."""
 
 from d2tune.samples.render import KINDS, SampleResult, class_names, render_sample
 

@@ -1,4 +1,4 @@
-"""Balloons: at parties, in parks, against the sky, among lamps, fruit, plates and discs that are none."""
+"""Balloons: at parties, in parks, against the sky, among lamps, fruit, plates and discs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from d2tune.samples.rendering.canvas import (
     to_image,
     value_noise,
 )
-from d2tune.samples.rendering.scene import Part, Scene
+from d2tune.samples.rendering.scene import Body, Scene
 
 CLASS_NAMES = ("balloon",)
 COUNT_WEIGHTS = (0.2, 0.25, 0.22, 0.15, 0.1, 0.08)
@@ -80,7 +80,7 @@ def _add_balloon(
     body = to_image(np.stack([x, y], 1), spot, unit_px, angle)
     knot = [[0, tip - 0.04], [0.045, tip + 0.03], [0.1, tip + 0.1], [-0.1, tip + 0.1], [-0.045, tip + 0.03]]
     knot_image = to_image(np.array(knot), spot, unit_px, angle)
-    placed = scene.place([Part([body, knot_image], label)])
+    placed = scene.place([Body([body, knot_image], label)])
     if placed is None:
         return False
     _paint_string(rng, scene, to_image(np.array([[0, tip + 0.08]]), spot, unit_px, angle)[0], size_px)
@@ -158,7 +158,7 @@ def _add_post(rng: np.random.Generator, scene: Scene) -> None:
         lean = rng.normal(0, 0.12) * width
         line = curve((x, -20), (x + rng.normal(0, 8), height / 2), (x + lean, height + 20))
         thick = rng.uniform(7, 17)
-        placed = scene.place([Part([ribbon(line, thick)])])
+        placed = scene.place([Body([ribbon(line, thick)])])
         if placed is None:
             continue
         u, _ = local_grid(scene.shape, (x + lean / 2, height / 2), thick / 2, np.arctan2(-lean, height + 40))
@@ -169,7 +169,7 @@ def _add_post(rng: np.random.Generator, scene: Scene) -> None:
 
 
 def _add_look_alike(rng: np.random.Generator, scene: Scene) -> None:
-    """Something round that is no balloon: no knot, no string below, no skin that shines."""
+    """Something round that is not a balloon: no knot, no string below, no skin that shines."""
     radius = rng.uniform(0.07, 0.15) * scene.side_px
     height, width = scene.shape
     spot = np.array([rng.uniform(0.08, 0.92) * width, rng.uniform(0.1, 0.9) * height])

@@ -1,7 +1,7 @@
 """Cars on a turntable in a photo studio, sixteen views of each, laid out as Carvana's image masking data.
 
 A car is a body lofted over a side view, with wheels, windows, lights and mirrors, seen through one camera that goes
-round it. Lengths are metres: x from the rear to the front, y to the car's left, z up from the floor.
+round it. Lengths are meters: x from the rear to the front, y to the car's left, z up from the floor.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Camera:
     focal_px: float
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Places (..., 3) in metres as pixels (..., 2)."""
+        """Places (..., 3) in meters as pixels (..., 2)."""
         seen = (np.asarray(points, float) - self.eye) @ self.axes.T
         flat = seen[..., :2] / seen[..., 2:] * self.focal_px
         result: np.ndarray = flat + np.array([SIZE[1] / 2, 0.53 * SIZE[0]])
@@ -95,7 +95,7 @@ def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
     """Write ``train/*.jpg``, ``train_masks.csv`` and ``test/*.jpg``; every sixth car is one of the test.
 
     Returns:
-        How many images each part has.
+        How many images each split has.
     """
     return write_csv_sample(
         folder,
@@ -246,9 +246,9 @@ def _body(car: _Car) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     y, z = (np.stack(values, 1) for values in zip(*knots, strict=True))
     at = np.array(_SECTION)
     below = np.minimum(at.astype(int), len(knots) - 2)
-    part = at - below
-    y = y[:, below] * (1 - part) + y[:, below + 1] * part
-    z = z[:, below] * (1 - part) + z[:, below + 1] * part
+    fraction = at - below
+    y = y[:, below] * (1 - fraction) + y[:, below + 1] * fraction
+    z = z[:, below] * (1 - fraction) + z[:, below + 1] * fraction
     y[:, -2] = 0.62 * y[:, -3]
     z[:, -2] = z[:, -1] - 0.012
     x = np.broadcast_to(((share - 0.5) * car.length)[:, None], y.shape)
@@ -294,7 +294,7 @@ def _materials(car: _Car, cabin: np.ndarray, slope: np.ndarray, corners: np.ndar
 
 
 def _shade(car: _Car, normal: np.ndarray, place: np.ndarray, eye: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """The light (..., 3) that surfaces send to the eye: their color under a bright ceiling, and the room in them."""
+    """The light (..., 3) that surfaces send to the eye: their color under a bright ceiling, and what they mirror."""
     view = place - eye
     view = view / np.linalg.norm(view, axis=-1, keepdims=True)
     facing = np.sum(view * normal, -1, keepdims=True)

@@ -38,11 +38,11 @@ def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
     """
     counts = {"train": 0, "val": 0}
     for index in range(images):
-        part = "val" if index % _VAL_EVERY == _VAL_AT or (images == 2 and index == 1) else "train"
+        split = "val" if index % _VAL_EVERY == _VAL_AT or (images == 2 and index == 1) else "train"
         photo, labels = draw(np.random.default_rng([seed, index, *b"cells"]))
-        write_png(folder / part / "images" / f"smear_{index:04d}.png", photo)
-        write_png(folder / part / "labels" / f"smear_{index:04d}.png", labels)
-        counts[part] += 1
+        write_png(folder / split / "images" / f"smear_{index:04d}.png", photo)
+        write_png(folder / split / "labels" / f"smear_{index:04d}.png", labels)
+        counts[split] += 1
     return counts
 
 

@@ -29,7 +29,7 @@ from d2tune.samples.rendering.canvas import (
     to_image,
     value_noise,
 )
-from d2tune.samples.rendering.scene import Part, Scene
+from d2tune.samples.rendering.scene import Body, Scene
 
 CLASS_NAMES = ("microcontroller", "capacitor", "connector", "crystal")
 COUNT_WEIGHTS = (0.06, 0.14, 0.24, 0.24, 0.18, 0.14)
@@ -113,7 +113,7 @@ def _desk(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _paint_board(rng: np.random.Generator, bench: _Bench) -> None:
-    """The board itself: fibre weave under the varnish, copper areas, tracks, vias, printed frames and names."""
+    """The board itself: fiber weave under the varnish, copper areas, tracks, vias, printed frames and names."""
     scene = bench.scene
     center, half, width = bench.center, bench.half, scene.shape[1]
     reach = np.hypot(*scene.shape) / 2
@@ -192,7 +192,7 @@ def _add_microcontroller(
         rows.append(box(-1, -0.9 * short, 1, 0.9 * short))
     rows_image = [to_image(row, spot, half, angle) for row in rows]
     top, body = bench.lifted(to_image(box(-long, -short, long, short, radius=0.04), spot, half, angle), thick)
-    placed = bench.scene.place([Part([body, *rows_image], "microcontroller")], min_inside=0.6, min_visible=0.92)
+    placed = bench.scene.place([Body([body, *rows_image], "microcontroller")], min_inside=0.6, min_visible=0.92)
     if placed is None:
         return False
     bench.shadow(fill([body], bench.scene.shape), 2.5 * thick)
@@ -255,7 +255,7 @@ def _add_capacitor(rng: np.random.Generator, bench: _Bench, spot: np.ndarray, si
     base = ellipse(spot, radius, radius)
     top, can = bench.lifted(base, tall)
     foot = to_image(np.array([[-1, -1], [0.6, -1], [1, -0.6], [1, 0.6], [0.6, 1], [-1, 1]]) * 1.08, spot, radius, angle)
-    placed = bench.scene.place([Part([can, foot] if bare else [can], "capacitor")], min_inside=0.6, min_visible=0.92)
+    placed = bench.scene.place([Body([can, foot] if bare else [can], "capacitor")], min_inside=0.6, min_visible=0.92)
     if placed is None:
         return False
     bench.shadow(placed[0], 0.9 * tall)
@@ -312,7 +312,7 @@ def _add_connector(rng: np.random.Generator, bench: _Bench, spot: np.ndarray, si
     short = rng.uniform(0.34, 0.5)
     tall = half * rng.uniform(0.35, 0.6)
     top, body = bench.lifted(to_image(box(-1, -short, 1, short, radius=0.04), spot, half, angle), tall)
-    placed = bench.scene.place([Part([body], "connector")], min_inside=0.55, min_visible=0.92)
+    placed = bench.scene.place([Body([body], "connector")], min_inside=0.55, min_visible=0.92)
     if placed is None:
         return False
     bench.shadow(placed[0], tall)
@@ -415,7 +415,7 @@ def _add_crystal(rng: np.random.Generator, bench: _Bench, spot: np.ndarray, size
     top, can = bench.lifted(
         to_image(box(-0.92, -short * 0.84, 0.92, short * 0.84, radius=short * 0.83), spot, half, angle), tall
     )
-    placed = bench.scene.place([Part([can, flange], "crystal")], min_inside=0.6, min_visible=0.92)
+    placed = bench.scene.place([Body([can, flange], "crystal")], min_inside=0.6, min_visible=0.92)
     if placed is None:
         return False
     bench.shadow(placed[0], tall)
@@ -452,7 +452,7 @@ def _add_wire(rng: np.random.Generator, bench: _Bench) -> None:
             start, end = np.array([-12.0, rng.uniform(0, height)]), np.array([width + 12.0, rng.uniform(0, height)])
         bend = (start + end) / 2 + rng.normal(0, 0.22, 2) * (width, height)
         line, thick = curve(start, bend, end, points=60), rng.uniform(5, 9)
-        placed = bench.scene.place([Part([ribbon(line, thick)])], min_visible=0.6)
+        placed = bench.scene.place([Body([ribbon(line, thick)])], min_visible=0.6)
         if placed is None:
             continue
         bench.shadow(placed[0], 9)
@@ -476,7 +476,7 @@ def _paint_resistors(rng: np.random.Generator, bench: _Bench, count: int) -> Non
 
 
 def _paint_look_alike(rng: np.random.Generator, bench: _Bench) -> None:
-    """Something as large as a part that is none: a sticker, a mounting hole or an LED."""
+    """Something as large as a component that is not one: a sticker, a mounting hole or an LED."""
     spot = bench.spot(rng, 0.1 * bench.scene.side_px)
     (_paint_sticker, _paint_hole, _paint_led)[rng.integers(3)](rng, bench, spot)
 

@@ -43,7 +43,7 @@ _SEASONS = {
 }
 _CUTS = {"alfalfa": (4.6, 6.2, 7.8)}
 _WILD = len(CLASS_NAMES)
-_LEFT_WILD, _LABELLED, _FOR_VALIDATION = 0.14, 0.7, 0.3
+_LEFT_WILD, _LABELED, _FOR_VALIDATION = 0.14, 0.7, 0.3
 _SMALLEST_FIELD_PX, _LARGEST_FIELD_PX = 45.0, 150.0
 _HEADLAND_PX = 5
 _SCALE = 10_000
@@ -62,8 +62,8 @@ def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
         fields, crops = lay_out(rng)
         for month, bands in zip(MONTHS, observe(rng, fields, crops), strict=True):
             write_bytes(folder / "images" / name / f"{month}.tif", _tiff(bands))
-        for part, labels in zip(("train", "val"), label(rng, fields, crops), strict=True):
-            write_png(folder / part / "labels" / f"{name}.png", labels)
+        for split, labels in zip(("train", "val"), label(rng, fields, crops), strict=True):
+            write_png(folder / split / "labels" / f"{name}.png", labels)
     return {"train": scenes, "val": scenes}
 
 
@@ -94,7 +94,7 @@ def lay_out(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _split(rng: np.random.Generator, plot: np.ndarray) -> list[np.ndarray]:
-    """Two parts of a convex plot, cut across its longer side; none where it is small enough."""
+    """Two halves of a convex plot, cut across its longer side; none where it is small enough."""
     middle = plot.mean(axis=0)
     _, (long, short), _ = cv2.minAreaRect(plot.astype(np.float32))
     if max(long, short) < rng.uniform(1.2 * _SMALLEST_FIELD_PX, _LARGEST_FIELD_PX):
@@ -104,15 +104,15 @@ def _split(rng: np.random.Generator, plot: np.ndarray) -> list[np.ndarray]:
     turn = rng.normal(0, 0.12)
     normal = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ direction
     side = (spread - rng.uniform(-0.12, 0.12) * max(long, short) * direction) @ normal
-    parts: list[list[np.ndarray]] = [[], []]
+    halves: list[list[np.ndarray]] = [[], []]
     for i, point in enumerate(plot):
         after = (i + 1) % len(plot)
-        parts[int(side[i] >= 0)].append(point)
+        halves[int(side[i] >= 0)].append(point)
         if (side[i] >= 0) != (side[after] >= 0):
             cut = point + (plot[after] - point) * side[i] / (side[i] - side[after])
-            for part in parts:
-                part.append(cut)
-    return [np.array(part) for part in parts]
+            for half in halves:
+                half.append(cut)
+    return [np.array(half) for half in halves]
 
 
 def observe(rng: np.random.Generator, fields: np.ndarray, crops: np.ndarray) -> Iterator[np.ndarray]:
@@ -168,7 +168,8 @@ def _state(
 
 def _leaf_tone(crops: np.ndarray) -> np.ndarray:
     """How bright the leaves of each field are, (N,) float32."""
-    return np.array([*(season[5] for season in _SEASONS.values()), 0.8], np.float32)[crops]
+    tones: np.ndarray = np.array([*(season[5] for season in _SEASONS.values()), 0.8], np.float32)[crops]
+    return tones
 
 
 def _hedges(fields: np.ndarray) -> np.ndarray:
@@ -185,8 +186,8 @@ def label(rng: np.random.Generator, fields: np.ndarray, crops: np.ndarray) -> tu
     draws = rng.random(len(crops))
     inner = cv2.erode((_hedges(fields) < 0.05).astype(np.uint8), np.ones((_HEADLAND_PX,) * 2, np.uint8))
     values = np.where(crops == _WILD, 0, crops + 1).astype(np.uint8)
-    train = np.where(draws < _LABELLED * (1 - _FOR_VALIDATION), values, 0)
-    val = np.where((draws >= _LABELLED * (1 - _FOR_VALIDATION)) & (draws < _LABELLED), values, 0)
+    train = np.where(draws < _LABELED * (1 - _FOR_VALIDATION), values, 0)
+    val = np.where((draws >= _LABELED * (1 - _FOR_VALIDATION)) & (draws < _LABELED), values, 0)
     return (train[fields] * inner).astype(np.uint8), (val[fields] * inner).astype(np.uint8)
 
 

@@ -33,7 +33,7 @@ from d2tune.samples.rendering.canvas import (
     to_image,
     value_noise,
 )
-from d2tune.samples.rendering.scene import Part, Scene
+from d2tune.samples.rendering.scene import Body, Scene
 
 CLASS_NAMES = ("face",)
 COUNT_WEIGHTS = (0.2, 0.25, 0.22, 0.15, 0.1, 0.08)
@@ -103,15 +103,15 @@ def _add_person(rng: np.random.Generator, scene: Scene, spot: np.ndarray, unit_p
     hat = str(rng.choice(["none", "cap", "beanie", "party", "brim"], p=[0.55, 0.14, 0.14, 0.08, 0.09]))
     face = head.outline()
     ears = [ellipse((side * head.width * 0.98, 0.05), 0.12, 0.2) for side in (-1, 1)]
-    parts = [
-        Part([head.at(p) for p in _back_hair(head, style)] or [head.at(face * 0.5)]),
-        Part([head.at(_shoulders(rng)), head.at(_NECK)]),
-        Part([head.at(face), *(head.at(ear) for ear in ears)], label),
-        Part([head.at(p) for p in _front_hair(rng, head, style)] or [head.at(face[:1] * [1, 0.98])]),
+    bodies = [
+        Body([head.at(p) for p in _back_hair(head, style)] or [head.at(face * 0.5)]),
+        Body([head.at(_shoulders(rng)), head.at(_NECK)]),
+        Body([head.at(face), *(head.at(ear) for ear in ears)], label),
+        Body([head.at(p) for p in _front_hair(rng, head, style)] or [head.at(face[:1] * [1, 0.98])]),
     ]
     if hat != "none":
-        parts.append(Part([head.at(p) for p in _hat(head, hat)]))
-    placed = scene.place(parts, min_inside=0.6, min_visible=0.5)
+        bodies.append(Body([head.at(p) for p in _hat(head, hat)]))
+    placed = scene.place(bodies, min_inside=0.6, min_visible=0.5)
     if placed is None:
         return False
     if _back_hair(head, style):
@@ -396,7 +396,7 @@ def _add_stem(rng: np.random.Generator, scene: Scene) -> None:
     for _ in range(4):
         x, thick = rng.uniform(0.15, 0.85) * width, rng.uniform(5, 11)
         line = curve((x, -15), (x + rng.normal(0, 12), height / 2), (x + rng.normal(0, 25), height + 15))
-        placed = scene.place([Part([ribbon(line, thick)])], min_visible=0.6)
+        placed = scene.place([Body([ribbon(line, thick)])], min_visible=0.6)
         if placed is not None:
             tone = hsv(rng.uniform(0.05, 0.35), rng.uniform(0.1, 0.6), rng.uniform(0.2, 0.6))
             blend(scene.image, blurred(placed[0], 0.6), tone)
@@ -406,7 +406,7 @@ def _add_stem(rng: np.random.Generator, scene: Scene) -> None:
 
 
 def _paint_look_alike(rng: np.random.Generator, scene: Scene) -> None:
-    """Something round that is no face: a clock, a ball or a plate."""
+    """Something round that is not a face: a clock, a ball or a plate."""
     radius = rng.uniform(0.08, 0.16) * scene.side_px
     spot = rng.uniform((0.08, 0.1), (0.92, 0.7)) * scene.shape[::-1]
     (_paint_clock, _paint_ball, _paint_plate)[rng.integers(3)](rng, scene, spot, radius)

@@ -23,7 +23,7 @@ def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
     """Write ``images`` images of 256 x 256 px and their label images below ``folder``.
 
     Returns:
-        How many images each part has; all are in ``train``, from which a project sets some aside.
+        How many images each split has; all are in ``train``, from which a project sets some aside.
     """
     for index in range(images):
         gray, labels = draw(np.random.default_rng([seed, index, *b"membrane"]))
@@ -69,11 +69,12 @@ def _depths(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     same = np.ones(shape, np.uint8)
     same[1:][cell[1:] != cell[:-1]] = 0
     same[:, 1:][cell[:, 1:] != cell[:, :-1]] = 0
-    return cv2.distanceTransform(same, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distances_px: np.ndarray = cv2.distanceTransform(same, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return distances_px
 
 
 def _paint_mitochondrion(rng: np.random.Generator, tone: np.ndarray, inside: np.ndarray) -> None:
-    """A dark body with folds and a rim of its own, which is no membrane of a cell."""
+    """A dark body with folds and a rim of its own, which is not a membrane of a cell."""
     center, size_px, angle = rng.uniform(0, _SIDE_PX, 2), rng.uniform(9, 22), rng.uniform(0, np.pi)
     if inside[int(center[1]), int(center[0])] < 0.9:
         return

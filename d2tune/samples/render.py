@@ -1,4 +1,4 @@
-"""Render a labeled image set into a folder, as if somebody had taken photos and outlined things in Labelme."""
+"""Render a labeled image set into a folder, such as photos with outlines in Labelme files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WRITERS = {
 PHOTO_KINDS = tuple(_MODULES)
 """The image sets that are written as photos beside Labelme files."""
 KINDS = (*PHOTO_KINDS, *_WRITERS)
-"""The image sets that :func:`render_sample` knows; those that are no photo sets have the layout of public data."""
+"""The image sets that :func:`render_sample` knows; the others have the layout of public data."""
 
 _SIZES = ((384, 288), (384, 288), (400, 300), (384, 256), (360, 288), (320, 320), (288, 384))
 _NEGATIVE_EVERY, _NEGATIVE_AT = 16, 11
@@ -39,7 +39,7 @@ _OUR_NAME = re.compile(rf"({'|'.join(PHOTO_KINDS)})_\d{{4,}}\.(jpg|json)")
 
 @dataclass(frozen=True)
 class SampleResult:
-    """What was written: ``images`` and ``instances`` are counts by part, ``"train"`` and ``"val"`` of photo sets."""
+    """What was written: ``images`` and ``instances`` are counts by split, ``"train"`` and ``"val"`` of photo sets."""
 
     folder: Path
     class_names: tuple[str, ...]
@@ -48,9 +48,9 @@ class SampleResult:
 
     def summary(self) -> str:
         """One line: what was written where."""
-        shown = {part: f" with {count} instances" for part, count in self.instances.items()}
-        parts = ", ".join(f"{count} {part} images{shown.get(part, '')}" for part, count in self.images.items())
-        return f"{parts} of {', '.join(self.class_names)}: {self.folder}"
+        shown = {split: f" with {count} instances" for split, count in self.instances.items()}
+        splits = ", ".join(f"{count} {split} images{shown.get(split, '')}" for split, count in self.images.items())
+        return f"{splits} of {', '.join(self.class_names)}: {self.folder}"
 
 
 @dataclass(frozen=True)
@@ -83,25 +83,25 @@ def render_sample(kind: str, out: str | Path, *, images: int = 80, seed: int = 0
     if kind in _WRITERS:
         written = _WRITERS[kind].write(folder, images=images, seed=seed)
         return SampleResult(folder, class_names(kind), MappingProxyType(written), MappingProxyType({}))
-    counts = {part: [0, 0] for part in ("train", "val")}
-    for part in counts:
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        for old in (folder / part).iterdir():
+    counts = {split: [0, 0] for split in ("train", "val")}
+    for split in counts:
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        for old in (folder / split).iterdir():
             if _OUR_NAME.fullmatch(old.name):
                 old.unlink()
     for index in range(images):
         image = render_image(kind, index, seed=seed)
-        part = "val" if index % _VAL_EVERY == _VAL_AT or (images == 2 and index == 1) else "train"
+        split = "val" if index % _VAL_EVERY == _VAL_AT or (images == 2 and index == 1) else "train"
         objects = [(one.label, one.polygons) for one in image.instances]
-        write_labelme_pair(folder / part / f"{kind}_{index:04d}.jpg", image.image_rgb, objects)
-        counts[part][0] += 1
-        counts[part][1] += len(image.instances)
+        write_labelme_pair(folder / split / f"{kind}_{index:04d}.jpg", image.image_rgb, objects)
+        counts[split][0] += 1
+        counts[split][1] += len(image.instances)
     write_text(folder / "labels.txt", "".join(f"{name}\n" for name in class_names(kind)))
     return SampleResult(
         folder=folder,
         class_names=class_names(kind),
-        images=MappingProxyType({part: n[0] for part, n in counts.items()}),
-        instances=MappingProxyType({part: n[1] for part, n in counts.items()}),
+        images=MappingProxyType({split: n[0] for split, n in counts.items()}),
+        instances=MappingProxyType({split: n[1] for split, n in counts.items()}),
     )
 
 

@@ -1,4 +1,4 @@
-"""Ships seen from above, laid out as Airbus's ship detection data: at sea, in harbours, among clouds and waves."""
+"""Ships seen from above, laid out as Airbus's ship detection data: at sea, in harbors, among clouds and waves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
     """Write ``train_v2/*.jpg``, ``train_ship_segmentations_v2.csv`` and ``test_v2/*.jpg``, each tenth one of the test.
 
     Returns:
-        How many images each part has.
+        How many images each split has.
     """
     return write_csv_sample(
         folder,

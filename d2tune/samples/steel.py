@@ -41,7 +41,7 @@ def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
     As in the public file, ``train.csv`` lists only images with a defect.
 
     Returns:
-        How many images each part has.
+        How many images each split has.
     """
     return write_csv_sample(
         folder,

@@ -76,10 +76,10 @@ def write(folder: Path, *, images: int, seed: int) -> dict[str, int]:
     """
     counts = {"train": 0, "val": 0}
     for index in range(images):
-        part = "val" if index % _VAL_EVERY == _VAL_AT or (images == 2 and index == 1) else "train"
+        split = "val" if index % _VAL_EVERY == _VAL_AT or (images == 2 and index == 1) else "train"
         photo, outlines = draw(np.random.default_rng([seed, index, *b"street"]))
-        write_labelme_pair(folder / part / f"street_{index:04d}.jpg", photo, [(a, (b,)) for a, b in outlines])
-        counts[part] += 1
+        write_labelme_pair(folder / split / f"street_{index:04d}.jpg", photo, [(a, (b,)) for a, b in outlines])
+        counts[split] += 1
     return counts
 
 
@@ -164,7 +164,7 @@ def _paint_leaves(rng: np.random.Generator, street: _Street, cover: np.ndarray) 
 
 
 def _add_ground(rng: np.random.Generator, street: _Street) -> None:
-    """A pavement, which nobody outlines, and the road on it."""
+    """A pavement, which is not outlined, and the road on it."""
     _, y = pixel_grid(_SHAPE)
     depth = np.clip((y - street.horizon_px) / (_HEIGHT_PX - street.horizon_px), 0, 1)
     paving = hsv(rng.uniform(0.06, 0.14), rng.uniform(0.05, 0.2), rng.uniform(0.6, 0.78))
@@ -187,15 +187,15 @@ def _add_ground(rng: np.random.Generator, street: _Street) -> None:
 
 
 def _place(rng: np.random.Generator, street: _Street, depth: float) -> tuple[np.ndarray, float]:
-    """Where something at ``depth`` (0 far, 1 near) stands, and how many pixels a metre is there."""
+    """Where something at ``depth`` (0 far, 1 near) stands, and how many pixels a meter is there."""
     foot_y = street.horizon_px + 16 + depth * (_HEIGHT_PX - street.horizon_px - 22)
     return np.array([rng.uniform(0.06, 0.94) * _WIDTH_PX, foot_y]), 20 + 26 * depth
 
 
 def _add_car(rng: np.random.Generator, street: _Street, depth: float) -> None:
-    foot, metre_px = _place(rng, street, depth)
+    foot, meter_px = _place(rng, street, depth)
     side = rng.random() < 0.7
-    scale = metre_px * np.array([1.95, 1.65]) if side else metre_px * np.array([1.75, 1.6])
+    scale = meter_px * np.array([1.95, 1.65]) if side else meter_px * np.array([1.75, 1.6])
     flip = rng.choice([-1, 1])
 
     def at(points: object) -> np.ndarray:
@@ -233,8 +233,8 @@ def _add_car(rng: np.random.Generator, street: _Street, depth: float) -> None:
 
 
 def _add_person(rng: np.random.Generator, street: _Street, depth: float) -> None:
-    foot, metre_px = _place(rng, street, depth)
-    tall, wide = 1.9 * metre_px * rng.uniform(0.92, 1.1), 0.95 * metre_px
+    foot, meter_px = _place(rng, street, depth)
+    tall, wide = 1.9 * meter_px * rng.uniform(0.92, 1.1), 0.95 * meter_px
     stride, arm = rng.uniform(0.04, 0.22), rng.uniform(0.2, 0.3)
     right = [
         (0.07, -0.98),

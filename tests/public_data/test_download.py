@@ -33,7 +33,7 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
 
-def write_zip(path, *, top="balloon/", changed=None, left_out=None, added=()):
+def write_zip(path, *, top="balloon/", changed=None, omitted=None, added=()):
     """The published archive's layout, from the shared photos."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__MACOSX/balloon/._val", b"junk")
@@ -44,7 +44,7 @@ def write_zip(path, *, top="balloon/", changed=None, left_out=None, added=()):
             content = (BALLOON / name).read_bytes()
             if name == changed:
                 content = content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
-            if name != left_out:
+            if name != omitted:
                 archive.writestr(top + name, content)
 
 
@@ -75,15 +75,15 @@ def test_the_photos_and_annotations_arrive_and_nothing_else(served, tmp_path):
     out = tmp_path / "datasets" / "balloon"
     result = fetch("balloon", out, url=f"{served[0]}/good.zip")
     assert (result.folder, result.files, result.source) == (out, 76, f"{served[0]}/good.zip")
-    assert result.summary() == f"balloon: 76 files, 39 MB, every one checked, in {out} (from {served[0]}/good.zip)"
+    assert result.summary() == f"balloon: 76 files, 39 MB, all checked, in {out} (from {served[0]}/good.zip)"
     assert names_below(out) == names_below(BALLOON)
     assert all(sha256_file(out / name) == sha256_file(BALLOON / name) for name in names_below(out))
     assert names_below(tmp_path) == [f"datasets/balloon/{name}" for name in names_below(BALLOON)]
 
-    # A second call finds them there and asks nobody; a damaged photo is noticed.
-    again = fetch("balloon", out, url="http://127.0.0.1:1/nobody")
+    # A second call finds them there and downloads nothing; a damaged photo is noticed.
+    again = fetch("balloon", out, url="http://127.0.0.1:1/nothing")
     assert (again.files, again.size_bytes, again.source) == (76, result.size_bytes, None)
-    assert again.summary().endswith("(there already)")
+    assert again.summary().endswith("(already present)")
     (out / PHOTO).write_bytes(b"damaged")
     with pytest.raises(DataError, match="--force"):
         fetch("balloon", out, url=f"{served[0]}/good.zip")
@@ -105,11 +105,11 @@ def test_the_folder_in_the_archive_may_have_any_name_and_the_file_may_be_local(t
 @pytest.mark.parametrize(
     ("name", "made", "expected"),
     [
-        ("changed.zip", {"changed": PHOTO}, [PHOTO, "not the one that was published", "SHA-256"]),
+        ("changed.zip", {"changed": PHOTO}, [PHOTO, "differs from the published one", "SHA-256"]),
         ("json.zip", {"changed": "train/via_region_data.json"}, ["train/via_region_data.json", "SHA-256"]),
-        ("short.zip", {"left_out": PHOTO}, [PHOTO, "missing from the archive"]),
-        ("up.zip", {"added": ["balloon/../../evil.py"]}, ["evil.py", "leads out"]),
-        ("root.zip", {"added": ["/evil.py"]}, ["/evil.py", "leads out"]),
+        ("short.zip", {"omitted": PHOTO}, [PHOTO, "missing from the archive"]),
+        ("up.zip", {"added": ["balloon/../../evil.py"]}, ["evil.py", "leads outside"]),
+        ("root.zip", {"added": ["/evil.py"]}, ["/evil.py", "leads outside"]),
         ("broken-off/good.zip", None, ["broke off"]),
         ("gone.zip", None, ["HTTP 404", "unzip it"]),
     ],
@@ -161,21 +161,21 @@ def test_a_damaged_entry_is_named(tmp_path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"damaged|not the one that was published"):
+    with pytest.raises(DataError, match=r"damaged|differs from the published one"):
         fetch("balloon", tmp_path / "out", url=path.as_uri())
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_with_somebodys_work_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "mine.json").write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match="not empty"):
-        fetch("balloon", tmp_path, url="http://127.0.0.1:1/nobody")
+        fetch("balloon", tmp_path, url="http://127.0.0.1:1/nothing")
     assert names_below(tmp_path) == ["mine.json"]
 
 
 def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "out").write_text("", encoding="utf-8")
-    with pytest.raises(DataError, match="this is a file"):
+    with pytest.raises(DataError, match="must be a folder, not a file"):
         fetch("balloon", tmp_path / "out")
 
 

@@ -96,7 +96,7 @@ def pixels_by_loops(runs: str, size: tuple[int, int], *, by_rows: bool) -> np.nd
 @pytest.mark.parametrize("kind", PUBLIC)
 def test_files_are_laid_out_as_the_public_ones(sample: Callable[[str], Path], kind: str) -> None:
     public, folder = PUBLIC[kind], sample(kind)
-    train, test = ({path.name for path in (folder / part).iterdir()} for part in (public.train, public.test))
+    train, test = ({path.name for path in (folder / split).iterdir()} for split in (public.train, public.test))
     assert {path.name for path in folder.iterdir()} == {public.table, public.train, public.test}
     assert (len(train), len(test)) == ((40, 0) if kind == "carvana" else (36, 4))
     assert all(re.fullmatch(public.name, name) for name in train | test) and not train & test
@@ -115,8 +115,8 @@ def test_files_are_laid_out_as_the_public_ones(sample: Callable[[str], Path], ki
         if row[-1]:
             wanted[row[0]].append(pixels_by_loops(row[-1], public.size, by_rows=public.by_rows))
     for image in dataset.images:
-        found = [united(one, public.size) for one in dataset.by_image()[image.id]]
-        for one, other in zip(found, wanted[image.file_name], strict=True):
+        masks = [united(one, public.size) for one in dataset.by_image()[image.id]]
+        for one, other in zip(masks, wanted[image.file_name], strict=True):
             assert np.array_equal(decode_mask(one), other)
 
 
@@ -194,10 +194,10 @@ def test_every_sixth_car_is_for_testing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", PUBLIC)
 def test_the_project_reads_its_sample(tmp_path: Path, kind: str) -> None:
     overrides = {"data.root": str(tmp_path / "data"), "data.sample": kind, "data.sample_images": 24}
-    parts = load_splits(load_project(PROJECTS / f"{kind}.yaml", overrides=overrides).project)
+    splits = load_splits(load_project(PROJECTS / f"{kind}.yaml", overrides=overrides).project)
     listed = len(list((tmp_path / "data-sample" / PUBLIC[kind].train).iterdir()))
-    assert parts.rendered and len(parts.train.images) + len(parts.val.images) == listed
-    assert parts.train.class_names == parts.val.class_names == class_names(kind)
+    assert splits.rendered and len(splits.train.images) + len(splits.val.images) == listed
+    assert splits.train.class_names == splits.val.class_names == class_names(kind)
 
 
 @pytest.mark.parametrize("kind", PUBLIC)

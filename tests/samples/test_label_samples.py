@@ -18,8 +18,8 @@ PROJECTS = Path(__file__).parents[2] / "projects"
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.mark.parametrize("kind", ["membrane", "cells", "street"])
@@ -94,7 +94,7 @@ def test_a_year_of_farmland(farmland):
     scene = farmland / "images" / "scene_01"
     assert sorted(path.name for path in scene.iterdir()) == [f"{month}.tif" for month in crops.MONTHS]
     assert sum(path.stat().st_size for path in farmland.rglob("*") if path.is_file()) < 250e6
-    train, val = (np.array(Image.open(farmland / part / "labels" / "scene_01.png")) for part in ("train", "val"))
+    train, val = (np.array(Image.open(farmland / split / "labels" / "scene_01.png")) for split in ("train", "val"))
     assert train.shape == val.shape == (1135, 1800)
     assert not ((train > 0) & (val > 0)).any(), "validation fields are others"
     for labels in (train, val):
@@ -117,17 +117,17 @@ def test_a_year_of_farmland(farmland):
 
 
 @pytest.mark.slow
-def test_the_crops_project_reads_its_scene_from_beside_the_parts(farmland):
-    parts = load_splits(load_project(PROJECTS / "crops.yaml", overrides={"data.root": str(farmland)}).project)
-    assert [len(part.images) for part in (parts.train, parts.val)] == [1, 1]
-    assert parts.train.class_names == crops.CLASS_NAMES and min(parts.val.counts().values()) == 1
-    assert parts.train.images[0].path.resolve() == parts.val.images[0].path.resolve()
+def test_the_crops_project_reads_its_scene_from_beside_the_splits(farmland):
+    splits = load_splits(load_project(PROJECTS / "crops.yaml", overrides={"data.root": str(farmland)}).project)
+    assert [len(split.images) for split in (splits.train, splits.val)] == [1, 1]
+    assert splits.train.class_names == crops.CLASS_NAMES and min(splits.val.counts().values()) == 1
+    assert splits.train.images[0].path.resolve() == splits.val.images[0].path.resolve()
 
 
 @pytest.mark.parametrize(("kind", "counts"), [("membrane", (8, 2)), ("cells", (8, 2)), ("street", (8, 2))])
 def test_the_project_reads_its_sample(tmp_path, kind, counts):
     overrides = {"data.root": str(tmp_path / "data"), "data.sample": kind, "data.sample_images": 10}
-    parts = load_splits(load_project(PROJECTS / f"{kind}.yaml", overrides=overrides).project)
-    assert parts.rendered and (len(parts.train.images), len(parts.val.images)) == counts
-    assert set(parts.train.class_names) == set(class_names(kind))
-    assert min(parts.train.counts().values()) > 0 and not parts.train.findings
+    splits = load_splits(load_project(PROJECTS / f"{kind}.yaml", overrides=overrides).project)
+    assert splits.rendered and (len(splits.train.images), len(splits.val.images)) == counts
+    assert set(splits.train.class_names) == set(class_names(kind))
+    assert min(splits.train.counts().values()) > 0 and not splits.train.findings

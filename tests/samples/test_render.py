@@ -97,14 +97,14 @@ def test_folder_is_what_labelme_leaves(tmp_path):
     assert dict(result.images) == {"train": 10, "val": 2}
     model = json.loads((SHARED / "conversion_cases" / "01_polygon" / "a.json").read_text())
     numbers = []
-    for part in ("train", "val"):
-        found = sorted((result.folder / part).glob("*.json"))
+    for split in ("train", "val"):
+        files = sorted((result.folder / split).glob("*.json"))
         instances = 0
-        assert len(list((result.folder / part).iterdir())) == 2 * len(found) == 2 * result.images[part]
-        for path in found:
+        assert len(list((result.folder / split).iterdir())) == 2 * len(files) == 2 * result.images[split]
+        for path in files:
             text = path.read_text()
             document = json.loads(text)
-            numbers.append((int(path.stem[-4:]), part))
+            numbers.append((int(path.stem[-4:]), split))
             assert list(document) == list(model)
             assert text == json.dumps(document, ensure_ascii=False, indent=2)
             assert (document["imagePath"], document["imageData"]) == (path.with_suffix(".jpg").name, None)
@@ -117,12 +117,12 @@ def test_folder_is_what_labelme_leaves(tmp_path):
             groups = [shape["group_id"] for shape in document["shapes"]]
             instances += groups.count(None) + len(set(groups) - {None})
             assert (document["shapes"] == []) == (numbers[-1][0] == 11)
-        assert instances == result.instances[part]
+        assert instances == result.instances[split]
     assert sorted(numbers) == [(i, "val" if i in (2, 7) else "train") for i in range(12)]
 
 
 @pytest.mark.parametrize(("images", "train", "val"), [(2, 1, 1), (3, 2, 1), (8, 6, 2)])
-def test_every_size_has_both_parts(tmp_path, images, train, val):
+def test_every_size_has_both_splits(tmp_path, images, train, val):
     result = render_sample("balloon", tmp_path, images=images)
     assert dict(result.images) == {"train": train, "val": val}
     assert min(result.instances.values()) >= 1

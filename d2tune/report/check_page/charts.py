@@ -272,7 +272,8 @@ def _log_edges(low: float, high: float) -> NDArray[np.float64]:
         ratio *= ratio
     first = math.floor(math.log(low) / math.log(ratio) + 1e-9)
     last = max(first + 1, math.ceil(math.log(high) / math.log(ratio) - 1e-9))
-    return np.power(ratio, np.arange(first, last + 1, dtype=np.float64))
+    edges: NDArray[np.float64] = ratio ** np.arange(first, last + 1, dtype=np.float64)
+    return edges
 
 
 def _linear_edges(low: float, high: float) -> NDArray[np.float64]:

@@ -204,10 +204,11 @@ def _hatched(canvas: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 def _shade(color: np.ndarray, turn: int) -> np.ndarray:
     """One of five shades of a color, the first the color itself."""
-    hue, saturation, value = colorsys.rgb_to_hsv(*(float(value) / 255 for value in color))
+    hue, saturation, value = colorsys.rgb_to_hsv(*(float(channel) / 255 for channel in color))
     by_hue, by_saturation, by_value = _SHADES[turn % len(_SHADES)]
     rgb = colorsys.hsv_to_rgb((hue + by_hue) % 1, saturation * by_saturation, value * by_value)
-    return np.rint(255 * np.array(rgb)).astype(np.uint8)
+    shade: np.ndarray = np.rint(255 * np.array(rgb)).astype(np.uint8)
+    return shade
 
 
 @lru_cache(maxsize=32)

@@ -1,4 +1,4 @@
-"""Places to put things in: skies, parks, rooms, walls, table tops and lights at night, as linear light."""
+"""Backgrounds: skies, parks, walls, table tops and lights at night, as linear light."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def park(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 
 def wall(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """A plastered wall with uneven light, sometimes curtains, an image frame or a wooden top before it."""
+    """A plastered wall with uneven light, sometimes curtains, a frame or a wooden top before it."""
     x, y = pixel_grid(shape)
     base = hsv(rng.uniform(0, 1), rng.uniform(0.04, 0.3), rng.uniform(0.55, 0.92))
     angle, center = rng.uniform(-0.6, 0.6), rng.uniform(0.1, 0.9)

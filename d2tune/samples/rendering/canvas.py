@@ -20,7 +20,7 @@ SUPERSAMPLE = 4
 _SHIFT_BITS = 4
 
 Point: TypeAlias = Sequence[float] | np.ndarray
-"""An x and a y, in pixels unless said otherwise."""
+"""An x and a y, in pixels unless stated otherwise."""
 
 
 @dataclass(frozen=True)
@@ -195,16 +195,16 @@ def text(
 
 
 def blurred(image: np.ndarray, sigma_px: float) -> np.ndarray:
-    """The image through a Gaussian blur; itself where ``sigma_px`` is next to nothing."""
+    """The image through a Gaussian blur; unchanged where ``sigma_px`` is below 0.05."""
     return image if sigma_px < 0.05 else cv2.GaussianBlur(image, (0, 0), sigma_px)
 
 
 def blend(image: np.ndarray, coverage: np.ndarray, color: np.ndarray) -> None:
-    """Paint ``color``, (3,) or (H, W, 3), over ``image`` in place, as opaque as ``coverage`` says."""
+    """Paint ``color``, (3,) or (H, W, 3), over ``image`` in place, with ``coverage`` as its opacity."""
     left, top, width, height = cv2.boundingRect((coverage > 0).astype(np.uint8))
     window = slice(top, top + height), slice(left, left + width)
-    part = image[window]
-    part += coverage[window][..., None] * ((color[window] if color.ndim == 3 else color) - part)
+    view = image[window]
+    view += coverage[window][..., None] * ((color[window] if color.ndim == 3 else color) - view)
 
 
 def cast_shadow(image: np.ndarray, coverage: np.ndarray, offset_px: Point, blur_px: float, strength: float) -> None:
@@ -285,7 +285,7 @@ def _rastered(
     shape: tuple[int, int],
     blur_px: float,
 ) -> np.ndarray:
-    """The coverage of what ``draw`` paints into a mask just large enough for ``points``, whose origin it is told."""
+    """The coverage of what ``draw`` paints into a mask just large enough for ``points``, whose origin it gets."""
     margin_px += 4 * blur_px
     limits = np.array(shape[::-1])
     start = np.clip(np.floor(points.min(axis=0) - margin_px), 0, limits).astype(int)

@@ -25,12 +25,12 @@ Drawing = tuple[np.ndarray, list[tuple[int, np.ndarray]]]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a competition's files lie.
+    """The names of a competition's files and folders.
 
     Attributes:
         preset: The dialect of its CSV.
         table: The CSV.
-        train: The folder of the photos that the CSV speaks of.
+        train: The folder of the photos that the CSV lists.
         test: The folder of the photos without annotations.
         labels: The classes as the CSV names them; a name that it does not write where it names none.
     """
@@ -43,7 +43,7 @@ class Layout:
 
 
 def hex_name(kind: str, index: int, digits: int) -> str:
-    """A name like those of the public files: hexadecimal digits that say nothing of the order."""
+    """A name like those of the public files: hexadecimal digits that do not follow the order."""
     return hashlib.sha256(f"{kind} {index}".encode()).hexdigest()[:digits]
 
 
@@ -67,12 +67,12 @@ def write_csv_sample(
         is_test: Whether a number is one of those without annotations.
 
     Returns:
-        How many images each part has.
+        How many images each split has.
     """
     earlier = {name_of(index) for index in range(_MOST_IMAGES)}
-    for part in (layout.train, layout.test):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        for path in (folder / part).iterdir():
+    for split in (layout.train, layout.test):
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        for path in (folder / split).iterdir():
             if path.name in earlier:
                 path.unlink()
     listed: list[Image] = []

@@ -1,4 +1,4 @@
-"""Photos beside the files that Labelme leaves."""
+"""Photos beside their Labelme files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LABELME_VERSION = "7.1.0"
 _JPEG_QUALITY = 92
 
 Outlined = tuple[str, Sequence[np.ndarray]]
-"""A label, and the outlines, (N, 2) pixels, of the pieces that one sees of an object."""
+"""A label, and the outlines, (N, 2) pixels, of the visible pieces of an object."""
 
 
 def labelme_document(image_name: str, shape: tuple[int, int], objects: Iterable[Outlined]) -> dict[str, Any]:
-    """What Labelme 7 writes for an image of ``shape`` (height, width); the pieces of a split object share a group."""
+    """The file of Labelme 7 for an image of ``shape`` (height, width); the pieces of a split object share a group."""
     shapes, group = [], 0
     for label, polygons in objects:
         split = len(polygons) > 1

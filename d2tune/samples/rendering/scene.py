@@ -1,4 +1,4 @@
-"""An image in the making: what lies in it, what hides what, and the outlines a person would draw."""
+"""A scene under construction: its bodies, which of them hide others, and the outlines a person would draw."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from d2tune.samples.rendering.canvas import SUPERSAMPLE, Light, fill_mask, to_coverage
 
 _OUTLINE_TOLERANCE_PX = 0.3
-_SMALLEST_PART_PX = 10.0
+_SMALLEST_PIECE_PX = 10.0
 _SMALLEST_HOLE_PX = 12.0
 _MORE_THAN_HALF = 0.51  # eight of sixteen sub-pixels round to 128 of 255
 
 
 @dataclass(frozen=True)
-class Part:
-    """One opaque body: the union of ``polygons`` (each (N, 2), pixels); ``label`` is None where nobody annotates it."""
+class Body:
+    """One opaque body: the union of ``polygons`` (each (N, 2), pixels); ``label`` is None where it is not annotated."""
 
     polygons: Sequence[np.ndarray]
     label: str | None = None
@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True)
 class SampleInstance:
-    """An annotated object as it shows: ``mask`` (H, W) bool, ``polygons`` the outlines of its visible pieces."""
+    """The visible area of an annotated object: ``mask`` (H, W) bool, ``polygons`` the outlines of its pieces."""
 
     label: str
     mask: np.ndarray
@@ -34,7 +34,7 @@ class SampleInstance:
 
 
 @dataclass(frozen=True)
-class _Body:
+class _PlacedBody:
     label: str
     whole_area: float
     visible: np.ndarray
@@ -44,13 +44,13 @@ class Scene:
     """A (H, W, 3) image painted from back to front, and the visible part of every annotated body in it.
 
     Thin things (strings, pins, glasses) and soft ones (shadows, glow) are painted without being placed: they
-    cut nobody's outline, as an annotator would not follow them.
+    cut no outline, as an annotator would not follow them.
     """
 
     def __init__(self, image: np.ndarray, light: Light) -> None:
         self.image = image
         self.light = light
-        self._bodies: list[_Body] = []
+        self._bodies: list[_PlacedBody] = []
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,32 +63,32 @@ class Scene:
         return min(self.shape)
 
     def place(
-        self, parts: Sequence[Part], *, min_inside: float = 0.5, min_visible: float = 0.45
+        self, bodies: Sequence[Body], *, min_inside: float = 0.5, min_visible: float = 0.45
     ) -> list[np.ndarray] | None:
-        """Put parts, back to front, in front of all that is there; all of them or none.
+        """Put bodies, back to front, in front of the scene; all of them or none.
 
         Args:
-            parts: What to place.
-            min_inside: The share of each labeled part that must lie inside the image.
+            bodies: What to place.
+            min_inside: The share of each labeled body that must lie inside the image.
             min_visible: The share of every body's first visible area that must stay in sight.
 
         Returns:
-            The coverage, (H, W) float32, of each part to paint with; None where a body would be hidden too
+            The coverage, (H, W) float32, of each body to paint with; None where a body would be hidden too
             far, get a hole, or lie too far outside.
         """
-        masks = [fill_mask(part.polygons, self.shape) for part in parts]
-        cut = [_Body(body.label, body.whole_area, _minus(body.visible, masks)) for body in self._bodies]
+        masks = [fill_mask(body.polygons, self.shape) for body in bodies]
+        cut = [_PlacedBody(old.label, old.whole_area, _minus(old.visible, masks)) for old in self._bodies]
         for before, after in zip(self._bodies, cut, strict=True):
             if after.visible is not before.visible and not _still_good(after, min_visible):
                 return None
-        for i, part in enumerate(parts):
-            if part.label is None:
+        for i, body in enumerate(bodies):
+            if body.label is None:
                 continue
             visible = _minus(masks[i], masks[i + 1 :])
-            body = _Body(part.label, float(np.count_nonzero(visible)), visible)
-            if _share_inside(part.polygons[0], self.shape) < min_inside or not _still_good(body, min_visible):
+            placed = _PlacedBody(body.label, float(np.count_nonzero(visible)), visible)
+            if _share_inside(body.polygons[0], self.shape) < min_inside or not _still_good(placed, min_visible):
                 return None
-            cut.append(body)
+            cut.append(placed)
         self._bodies = cut
         return [to_coverage(mask) for mask in masks]
 
@@ -122,9 +122,9 @@ def _minus(mask: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
     return mask
 
 
-def _still_good(body: _Body, min_visible: float) -> bool:
+def _still_good(body: _PlacedBody, min_visible: float) -> bool:
     area = np.count_nonzero(body.visible)
-    if area < max(min_visible * body.whole_area, 6 * _SMALLEST_PART_PX * SUPERSAMPLE**2):
+    if area < max(min_visible * body.whole_area, 6 * _SMALLEST_PIECE_PX * SUPERSAMPLE**2):
         return False
     contours, tree = cv2.findContours(body.visible, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     largest_hole = max((cv2.contourArea(c) for c, row in zip(contours, tree[0], strict=True) if row[3] >= 0), default=0)
@@ -137,10 +137,10 @@ def _share_inside(polygon: np.ndarray, shape: tuple[int, int]) -> float:
 
 
 def _outlines(visible: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The outer outlines, (N, 2) pixels each, largest first, without specks that nobody would draw."""
+    """The outer outlines, (N, 2) pixels each, largest first, without specks that a person would not draw."""
     contours, _ = cv2.findContours(visible, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     contours = sorted(contours, key=cv2.contourArea, reverse=True)
-    floor = max(_SMALLEST_PART_PX * SUPERSAMPLE**2, 0.01 * cv2.contourArea(contours[0]))
+    floor = max(_SMALLEST_PIECE_PX * SUPERSAMPLE**2, 0.01 * cv2.contourArea(contours[0]))
     outlines = []
     for i, contour in enumerate(contours):
         if i == 0 or cv2.contourArea(contour) >= floor:
