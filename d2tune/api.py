@@ -261,7 +261,7 @@ def _convert_project(
     from d2tune.annotations.convert import FindingsError, Stage, staged, write_findings
     from d2tune.annotations.model.ledger import write_ledger
     from d2tune.data.location import locate_data
-    from d2tune.data.splits import refuse_shared_images, split_source
+    from d2tune.data.sources import refuse_shared_images, split_source
 
     project, _ = locate_data(projects.load_project(path).project)
     data = project.data

@@ -14,7 +14,7 @@ from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.splitting.lists import read_list
 from d2tune.annotations.splitting.splits import split
 from d2tune.data.location import locate_data
-from d2tune.data.splits import split_source
+from d2tune.data.sources import split_source
 from d2tune.errors import DataError
 from d2tune.project import Project
 from d2tune.report.check_page.page import refuse_foreign, write_check_page

@@ -7,10 +7,24 @@ import os
 import sys
 from collections.abc import Sequence
 
-from d2tune.cli import annotate, check, compare, convert, data, doctor, evaluate, predict, sample, setup, split, train
+from d2tune.cli import (
+    annotate,
+    check,
+    compare,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    new,
+    predict,
+    sample,
+    setup,
+    split,
+    train,
+)
 from d2tune.errors import D2TuneError, printable
 
-_COMMANDS = (setup, doctor, sample, data, annotate, convert, check, split, train, evaluate, compare, predict)
+_COMMANDS = (setup, doctor, new, sample, data, annotate, convert, check, split, train, evaluate, compare, predict)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

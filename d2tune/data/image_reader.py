@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from d2tune.annotations.io.rasters import Georeference, Raster, open_raster
 from d2tune.annotations.model.options import RasterOptions
 from d2tune.data.mapper import read_image
+from d2tune.data.sources import raster_options
 from d2tune.errors import DataError
 from d2tune.project import Project
 
@@ -106,14 +107,6 @@ class ImageReader:
         """What `read` gave, with photos as RGB."""
         is_turned = self.order == "BGR" and pixels.shape[2] == 3 and pixels.dtype == np.uint8
         return np.ascontiguousarray(pixels[:, :, ::-1]) if is_turned else pixels
-
-
-def raster_options(project: Project) -> RasterOptions | None:
-    """How a project's rasters are read; None where its images are photos."""
-    if project.data.format != "label_images":
-        return None
-    said = project.data.label_images
-    return RasterOptions(stack=said.stack, channels=said.channels, nodata=said.nodata)
 
 
 def image_reader(project: Project, cfg: CfgNode) -> ImageReader:

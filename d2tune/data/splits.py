@@ -10,12 +10,10 @@ from PIL import Image
 
 from d2tune.annotations.convert import findings_table, read_dataset
 from d2tune.annotations.model.dataset import Dataset
-from d2tune.annotations.model.options import LabelImageOptions, ReadOptions
-from d2tune.annotations.splitting.lists import is_list, refuse_shared
 from d2tune.annotations.splitting.splits import split
-from d2tune.data.image_reader import raster_options
 from d2tune.data.label_maps import with_background
 from d2tune.data.location import locate_data
+from d2tune.data.sources import refuse_shared_images, split_source
 from d2tune.errors import DataError
 from d2tune.project import Project
 
@@ -149,57 +147,6 @@ def check_image(path: Path) -> None:
         raise DataError(
             f"the image cannot be read: {error}", file=path, hint="Replace it, or remove it with its annotation file."
         ) from None
-
-
-def refuse_shared_images(project: Project) -> None:
-    """Make sure that lists of the two parts have no image in common.
-
-    Raises:
-        DataError: Names the first image that is in both.
-    """
-    data = project.data
-    if isinstance(data.val, str) and is_list(data.train) and is_list(data.val):
-        refuse_shared(data.root / data.train, data.root / data.val)
-
-
-def split_source(
-    project: Project, part: str, labels: tuple[str, ...] | None, *, restore_dir: Path | None = None
-) -> tuple[Path, ReadOptions]:
-    """Where the annotations of a part of a project lie, and how they are to be read.
-
-    Args:
-        project: Its ``data`` section says so.
-        part: ``data.train`` or ``data.val``, or an absolute path in the place of one.
-        labels: Class names; None takes those that occur.
-        restore_dir: Where images that exist only inside the annotations are written.
-    """
-    data = project.data
-    drawn = None if labels is None else tuple(name for name in labels if name != data.background)
-    options = ReadOptions(
-        labels=labels,
-        background=data.background,
-        stuff=project.stuff,
-        image_root=None if data.images is None else data.root / data.images,
-        class_name=data.class_name or (drawn[0] if drawn and len(drawn) == 1 else None),
-        class_attribute=data.class_attribute,
-        rename=data.rename,
-        skip_bad=data.skip_bad,
-        no_predictions=data.predictions == "drop",
-        restore_dir=restore_dir,
-        image_list=data.root / part if is_list(part) else None,
-        preset=data.csv_preset,
-        include_unlabeled=data.format == "rle",
-        label_images=_label_image_options(project),
-    )
-    return data.root / (data.annotations if is_list(part) else part), options
-
-
-def _label_image_options(project: Project) -> LabelImageOptions | None:
-    raster = raster_options(project)
-    said = project.data.label_images
-    if raster is None:
-        return None
-    return LabelImageOptions(images=said.images, labels=said.labels, values=said.values, raster=raster)
 
 
 def _check(project: Project, train: Dataset) -> None:

@@ -1,0 +1,68 @@
+"""How a project's annotations and images are to be read; needs neither torch nor Detectron2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from d2tune.annotations.model.options import LabelImageOptions, RasterOptions, ReadOptions
+from d2tune.annotations.splitting.lists import is_list, refuse_shared
+from d2tune.project import Project
+
+
+def refuse_shared_images(project: Project) -> None:
+    """Make sure that lists of the two splits have no image in common.
+
+    Raises:
+        DataError: Names the first image that is in both.
+    """
+    data = project.data
+    if isinstance(data.val, str) and is_list(data.train) and is_list(data.val):
+        refuse_shared(data.root / data.train, data.root / data.val)
+
+
+def split_source(
+    project: Project, name: str, labels: tuple[str, ...] | None, *, restore_dir: Path | None = None
+) -> tuple[Path, ReadOptions]:
+    """Where the annotations of a split of a project are, and how they are to be read.
+
+    Args:
+        project: Its ``data`` section says so.
+        name: ``data.train`` or ``data.val``, or an absolute path in the place of one.
+        labels: Class names; None takes those that occur.
+        restore_dir: Where images that exist only inside the annotations are written.
+    """
+    data = project.data
+    foreground = None if labels is None else tuple(name for name in labels if name != data.background)
+    options = ReadOptions(
+        labels=labels,
+        background=data.background,
+        stuff=project.stuff,
+        image_root=None if data.images is None else data.root / data.images,
+        class_name=data.class_name or (foreground[0] if foreground and len(foreground) == 1 else None),
+        class_attribute=data.class_attribute,
+        rename=data.rename,
+        skip_bad=data.skip_bad,
+        no_predictions=data.predictions == "drop",
+        restore_dir=restore_dir,
+        image_list=data.root / name if is_list(name) else None,
+        preset=data.csv_preset,
+        include_unlabeled=data.format == "rle",
+        label_images=_label_image_options(project),
+    )
+    return data.root / (data.annotations if is_list(name) else name), options
+
+
+def raster_options(project: Project) -> RasterOptions | None:
+    """How a project's rasters are read; None where its images are photos."""
+    if project.data.format != "label_images":
+        return None
+    keys = project.data.label_images
+    return RasterOptions(stack=keys.stack, channels=keys.channels, nodata=keys.nodata)
+
+
+def _label_image_options(project: Project) -> LabelImageOptions | None:
+    raster = raster_options(project)
+    if raster is None:
+        return None
+    keys = project.data.label_images
+    return LabelImageOptions(images=keys.images, labels=keys.labels, values=keys.values, raster=raster)
