@@ -82,20 +82,32 @@ def test_street_outlines_overlap_and_the_last_one_lies_on_top(tmp_path):
     assert photos == 12 and seen == set(street.CLASS_NAMES) and hidden
 
 
-@pytest.fixture(scope="module")
-def farmland(tmp_path_factory):
+def test_a_scene_of_farmland_has_1800_by_1135_pixels():
+    assert (crops.WIDTH_PX, crops.HEIGHT_PX) == (1800, 1135)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(900, 568, 1), pytest.param((1800, 1135, 0), marks=pytest.mark.extended)],
+    ids=["quarter", "real size"],
+)
+def farmland(request, tmp_path_factory):
+    """A folder with one scene: a quarter of the area, and the real size."""
+    width_px, height_px, seed = request.param
     folder = tmp_path_factory.mktemp("crops")
-    render_sample("crops", folder / "data", images=2)
-    return folder / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crops, "WIDTH_PX", width_px)
+        patch.setattr(crops, "HEIGHT_PX", height_px)
+        render_sample("crops", folder / "data", images=2, seed=seed)
+        yield folder / "data"
 
 
-@pytest.mark.slow
 def test_a_year_of_farmland(farmland):
     scene = farmland / "images" / "scene_01"
     assert sorted(path.name for path in scene.iterdir()) == [f"{month}.tif" for month in crops.MONTHS]
     assert sum(path.stat().st_size for path in farmland.rglob("*") if path.is_file()) < 250e6
     train, val = (np.array(Image.open(farmland / split / "labels" / "scene_01.png")) for split in ("train", "val"))
-    assert train.shape == val.shape == (1135, 1800)
+    assert train.shape == val.shape == (crops.HEIGHT_PX, crops.WIDTH_PX)
     assert not ((train > 0) & (val > 0)).any(), "validation fields are others"
     for labels in (train, val):
         assert set(np.unique(labels)) == set(range(9)) and 0.05 < (labels > 0).mean() < 0.6
@@ -104,7 +116,7 @@ def test_a_year_of_farmland(farmland):
     clouded = 0.0
     for month in crops.MONTHS:
         bands = tifffile.imread(scene / f"{month}.tif")
-        assert bands.shape == (1135, 1800, 5) and bands.dtype == np.uint16
+        assert bands.shape == (*train.shape, 5) and bands.dtype == np.uint16
         hidden = (bands == 0).all(axis=2)
         assert (hidden == (bands == 0).any(axis=2)).all()
         clouded = max(clouded, hidden.mean())
@@ -116,7 +128,6 @@ def test_a_year_of_farmland(farmland):
     assert ndvi["sugar beet"] > ndvi["wheat"] + 0.2, "in July beet is green and wheat is ripe"
 
 
-@pytest.mark.slow
 def test_the_crops_project_reads_its_scene_from_beside_the_splits(farmland):
     splits = load_splits(load_project(PROJECTS / "crops.yaml", overrides={"data.root": str(farmland)}).project)
     assert [len(split.images) for split in (splits.train, splits.val)] == [1, 1]
