@@ -1,7 +1,7 @@
 """Time scoring against pycocotools and faster-coco-eval, and the loop against Detectron2's.
 
 ``python benchmarks/evaluation.py`` scores made-up sets with every contender in turn, round after round, in one process,
-and checks that their figures agree. What each takes of memory beyond the set is measured in a process of its own.
+and checks that their scores agree. What each takes of memory beyond the set is measured in a process of its own.
 Where there is a GPU, masks that lie on it as bitmaps are scored too; they are brought there outside of the clock.
 ``--run RUN`` also evaluates a run's model on its validation photos with d2tune's loop and with Detectron2's
 ``inference_on_dataset`` and ``COCOEvaluator``.
@@ -36,7 +36,7 @@ from d2tune.metrics.coco.scorer import Detections, GroundTruth, InstanceScorer, 
 
 Scores = dict[str, float]
 Timed = tuple[Scores, float, float]
-"""What came out, and the seconds that count, on the clock and of the processor."""
+"""Scores, seconds on the clock, and seconds of the processor."""
 PEERS = ("pycocotools", "faster-coco-eval")
 
 
@@ -49,25 +49,25 @@ def main() -> None:
     parser.add_argument("--device", help="also score masks that lie on it (default: cuda where there is a GPU)")
     parser.add_argument("--memory", nargs="*", default=["d2tune", *PEERS], help="whose to measure (default: all)")
     parser.add_argument("--run", type=Path, help="a run folder whose model goes through both loops")
-    parser.add_argument("--data", type=Path, help="other photos with the run's classes (default: its validation part)")
+    parser.add_argument("--data", type=Path, help="other photos with the run's classes (default: its validation split)")
     parser.add_argument("--repeat", type=int, default=1, help="how often the photos are gone through")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--out", type=Path, help="write the measurements as JSON")
     options = parser.parse_args()
     device = options.device or ("cuda" if torch.cuda.is_available() else None)
-    figures: dict[str, Any] = {"machine": machine(), "scoring": []}
+    measured: dict[str, Any] = {"machine": machine(), "scoring": []}
     for images in options.images:
         data = synthetic_set(images, options.masks, seed=0)
         for kind in options.kinds:
             case = {"images": images, "masks": images * options.masks, "kind": kind}
             case |= compare_scoring(*data, kind, options.rounds, device, options.memory)
-            figures["scoring"].append(case)
+            measured["scoring"].append(case)
             print(scoring_row(case), flush=True)
         del data
     if options.run:
-        figures["loop"] = compare_loops(options.run, options.data, options.rounds, options.repeat)
-        print(json.dumps(figures["loop"], indent=2))
+        measured["loop"] = compare_loops(options.run, options.data, options.rounds, options.repeat)
+        print(json.dumps(measured["loop"], indent=2))
     if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:
@@ -103,8 +103,8 @@ def compare_scoring(
         for name, contender in contenders.items():
             scores[name], *spent = contender()
             clock.note(name, *spent)
-    for name, found in scores.items():
-        assert all(abs(found[key] - value) < 1e-9 for key, value in scores["pycocotools"].items()), name
+    for name, own in scores.items():
+        assert all(abs(own[key] - value) < 1e-9 for key, value in scores["pycocotools"].items()), name
     return {
         "rounds": rounds,
         "AP": round(scores["d2tune"]["AP"], 4),
@@ -182,16 +182,16 @@ def peak_growth_mb(work: Callable[[], Any]) -> float:
 
 def _resident_mb(field: str) -> float:
     """``VmRSS``, what is resident now, or ``VmHWM``, the most since the peak was set back."""
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) / 1024
+    line = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    assert line is not None
+    return int(line[1]) / 1024
 
 
 def ours(truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind) -> Scores:
-    return figures_of(score_coco(truth, results, kinds=(kind,)), kind)
+    return scores_of(score_coco(truth, results, kinds=(kind,)), kind)
 
 
-def figures_of(result: InstanceResult, kind: Kind) -> Scores:
+def scores_of(result: InstanceResult, kind: Kind) -> Scores:
     metrics = result.kinds[kind].metrics
     return {name: one.value if one.value is not None else -100.0 for name, one in metrics.items()}
 
@@ -201,15 +201,15 @@ def masks_on(device: str, truth: dict[str, Any], results: list[dict[str, Any]], 
     data = read_coco(truth, results, (kind,))
     scorer = InstanceScorer(data.categories, kinds=(kind,), device=device)
     spent = np.zeros(2)
-    for image_id, known, found in data.by_image():
-        ours, theirs = (bitmaps([row["rle"] for row in rows], device) for rows in (found, known))
-        columns = [[row[name] for row in known] for name in ("category_id", "area", "iscrowd")]
-        classes, scores = ([row[name] for row in found] for name in ("category_id", "score"))
+    for image_id, truth_rows, rows in data.by_image():
+        ours, theirs = (bitmaps([row["rle"] for row in side], device) for side in (rows, truth_rows))
+        columns = [[row[name] for row in truth_rows] for name in ("category_id", "area", "iscrowd")]
+        classes, scores = ([row[name] for row in rows] for name in ("category_id", "score"))
         started = np.array([time.perf_counter(), time.process_time()])
         scorer.add(image_id, GroundTruth(*columns, masks=theirs), Detections(classes, scores, masks=ours))
         spent += np.array([time.perf_counter(), time.process_time()]) - started
-    figures, *rest = timed(lambda: figures_of(scorer.result(), kind))
-    return figures, *(spent + rest).tolist()
+    values, *rest = timed(lambda: scores_of(scorer.result(), kind))
+    return values, *(spent + rest).tolist()
 
 
 def bitmaps(rles: list[dict[str, Any]], device: str) -> torch.Tensor:
@@ -238,7 +238,7 @@ def official(
     coco_class: Any, evaluation_class: Any, truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind
 ) -> Scores:
     """As Detectron2 does it: results are copied, and without their boxes where masks are scored."""
-    from d2tune.metrics.coco.accumulate import NAMES
+    from d2tune.metrics.coco.accumulate import METRIC_NAMES
 
     rows = copy.deepcopy(results)
     if kind == "segm":
@@ -252,7 +252,7 @@ def official(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {name: 100 * float(value) for name, value in zip(NAMES, evaluation.stats, strict=False)}
+    return {name: 100 * float(value) for name, value in zip(METRIC_NAMES, evaluation.stats, strict=False)}
 
 
 def compare_loops(run: Path, data: Path | None, rounds: int, repeat: int) -> dict[str, Any]:
@@ -323,9 +323,9 @@ def their_loop(model: Any, cfg: Any, name: str) -> Scores:
         mapper = DatasetMapper(cfg, is_train=False)
         loader = build_detection_test_loader(cfg, name, mapper=mapper, num_workers=0)
         evaluator = COCOEvaluator(name, tasks=("bbox", "segm"), output_dir=out, use_fast_impl=False)
-        found = inference_on_dataset(model, loader, evaluator)
+        scores = inference_on_dataset(model, loader, evaluator)
     vars(MetadataCatalog.get(name)).pop("json_file")  # the evaluator would look for it in the folder that is gone
-    return {"bbox AP": float(found["bbox"]["AP"]), "segm AP": float(found["segm"]["AP"])}
+    return {"bbox AP": float(scores["bbox"]["AP"]), "segm AP": float(scores["segm"]["AP"])}
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def _at_recalls(
         values = np.zeros(times.shape)
         values[:, :-1] = best.T
         return np.repeat(values.reshape(-1), times.reshape(-1)).reshape(draws, -1)
-    place = np.stack([np.searchsorted(row, RECALLS) for row in recall])
+    place = np.stack([row.searchsorted(RECALLS) for row in recall])
     picked = best[np.minimum(place, len(best) - 1), np.arange(draws)[:, None]]
     return np.where(place < len(best), picked, 0.0)
 
