@@ -157,7 +157,7 @@ def _validation(layout: Layout, contents: Contents) -> _Validation:
 
 def _training_split(dataset: Dataset, fraction: float) -> Dataset:
     """What `data.splits.load_splits` trains on where a fraction of the images is set aside."""
-    return dataset.subset(make_split(dataset, SplitOptions(val=fraction, seed=0)).parts["train"])
+    return dataset.subset(make_split(dataset, SplitOptions(val=fraction, seed=0)).splits["train"])
 
 
 def _can_be_divided(dataset: Dataset, fraction: float) -> bool:
