@@ -55,7 +55,7 @@ def written_lists(made: Split, out: Path, source: Path) -> str:
     import yaml
 
     root = Path(made.dataset.image_root or source).absolute()
-    folds = [split for split in made.parts if split.startswith("fold")]
+    folds = [split for split in made.splits if split.startswith("fold")]
     names = [name for name in made.lists() if "/" not in name]
     names += [f"{folds[0]} to {folds[-1]} with train.txt and val.txt each"] if folds else []
     keys = {"root": str(root)}

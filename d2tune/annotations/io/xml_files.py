@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element
 
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import ParseError, fromstring
-
 
 class XmlError(ValueError):
     """A file that is not valid XML, or that declares a document type.
@@ -30,6 +27,9 @@ def parse_xml(content: bytes) -> Element:
         XmlError: The content is not valid XML, its encoding is unknown, or it declares a document type: entities can
             name other files and grow without bound, and no annotation needs them.
     """
+    from defusedxml.common import DefusedXmlException
+    from defusedxml.ElementTree import ParseError, fromstring
+
     try:
         root: Element = fromstring(content, forbid_dtd=True)
     except DefusedXmlException as error:

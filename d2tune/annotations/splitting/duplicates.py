@@ -44,12 +44,12 @@ _ROWS = 512
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Images that are near-duplicates of one another, directly or by way of others of the group.
+    """Images that are near-duplicates of one another, directly or through other members of the group.
 
     Attributes:
         image_ids: `Image.id` of each, ascending; two or more.
-        largest_distance: Most bits in which any two of them differ; more than the distance asked for where a
-            chain of near-duplicates leads from one to the other.
+        largest_distance: Most bits in which any two of them differ; more than the given distance where a chain of
+            near-duplicates connects the two.
     """
 
     image_ids: tuple[int, ...]
@@ -67,8 +67,8 @@ def perceptual_hash(path: Path) -> int | None:
         path: The image.
 
     Returns:
-        `HASH_BITS` bits; None where the file cannot be decoded, is too large to be (100 megapixels), or shows too
-        little to be told from others: half of the coefficients must be 1 gray level or more.
+        `HASH_BITS` bits; None where the file cannot be decoded, has more than 100 megapixels, or has too little
+        detail to distinguish it: half of the coefficients must be 1 gray level or more.
     """
     import cv2
 
@@ -82,7 +82,7 @@ def perceptual_hash(path: Path) -> int | None:
 
 
 def _gray(path: Path) -> NDArray[np.float32] | None:
-    """The image as shown, in gray levels from 0 to 255, averaged to ``(64, 64)``; None where it cannot be had."""
+    """The image as shown, in gray levels from 0 to 255, averaged to ``(64, 64)``; None where it cannot be decoded."""
     from PIL import Image as PilImage
 
     try:
@@ -94,7 +94,7 @@ def _gray(path: Path) -> NDArray[np.float32] | None:
                     return None
                 image.load()
                 return np.asarray(_turned(_small(image)), dtype=np.float32)
-    except Exception:  # a hostile file can make Pillow raise nearly anything; it has no hash, whatever is wrong with it
+    except Exception:  # a hostile file can make Pillow raise nearly anything; such a file has no hash
         return None
 
 
@@ -116,7 +116,7 @@ def _turned(small: Any) -> Any:
 
     try:
         return ImageOps.exif_transpose(small)
-    except Exception:  # as in `images`, a broken EXIF block leaves an image that every viewer shows unturned
+    except Exception:  # as in `io.images`: viewers show an image with a broken EXIF block unturned
         return small
 
 
@@ -124,18 +124,18 @@ def perceptual_hashes(images: Sequence[Image], *, progress: bool = True) -> list
     """The `perceptual_hash` of every image, in their order; None also where an image has no file.
 
     Args:
-        images: What to look at.
+        images: The images.
         progress: Show a bar on a terminal when it takes over two seconds.
     """
     from tqdm import tqdm
 
-    def one(image: Image) -> int | None:
+    def hash_of(image: Image) -> int | None:
         return None if image.path is None else perceptual_hash(image.path)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = pool.map(one, images)
-        off = None if progress else True
-        bar = tqdm(hashes, "comparing", len(images), leave=False, unit="image", delay=2, disable=off)
+        hashes = pool.map(hash_of, images)
+        disable = None if progress else True
+        bar = tqdm(hashes, "comparing", len(images), leave=False, unit="image", delay=2, disable=disable)
         return list(bar)
 
 
@@ -145,7 +145,7 @@ def duplicate_groups(
     """Find the groups of near-duplicate images.
 
     Args:
-        images: What to compare, each with each.
+        images: The images; each is compared with all others.
         max_distance: Most bits in which two near-duplicates differ.
         progress: Show a bar on a terminal when it takes over two seconds.
 
@@ -158,13 +158,13 @@ def duplicate_groups(
 def group_hashes(
     images: Sequence[Image], hashes: Sequence[int | None], *, max_distance: int = DEFAULT_DISTANCE
 ) -> list[DuplicateGroup]:
-    """`duplicate_groups` for hashes that are there already.
+    """`duplicate_groups` for hashes that were computed before.
 
-    Takes time with the square of the number of images (20,000 in seconds) and memory in proportion to it.
+    The time grows with the square of the number of images (20,000 take seconds), the memory in proportion to it.
 
     Args:
-        images: What was hashed.
-        hashes: What `perceptual_hashes` gave for them.
+        images: The images.
+        hashes: Their `perceptual_hashes`.
         max_distance: Most bits in which two near-duplicates differ.
     """
     hashed = [(image.id, value) for image, value in zip(images, hashes, strict=True) if value is not None]
@@ -174,8 +174,8 @@ def group_hashes(
         for row, column in _linked(distances <= max_distance, start, label):
             label[label == label[column]] = label[row]
     groups = []
-    for one in np.flatnonzero(np.bincount(label) > 1) if len(hashed) else ():
-        members = np.flatnonzero(label == one)
+    for shared in np.flatnonzero(np.bincount(label) > 1) if len(hashed) else ():
+        members = np.flatnonzero(label == shared)
         largest = max(int(distances.max()) for _, distances in _distances(signs[members]))
         groups.append(DuplicateGroup(tuple(sorted(hashed[member][0] for member in members)), largest))
     return sorted(groups, key=lambda group: group.image_ids)
@@ -199,9 +199,9 @@ def _distances(signs: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.flo
 
 
 def _linked(near: NDArray[np.bool_], start: int, label: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Pairs of rows that are near and do not have the same label at the time they are asked for."""
-    for row, others in enumerate(near, start=start):
-        columns = np.flatnonzero(others) + start
+    """Pairs of rows that are near and do not have the same label when they are yielded."""
+    for row, is_near in enumerate(near, start=start):
+        columns = np.flatnonzero(is_near) + start
         for column in columns[label[columns] != label[row]]:
             if label[column] != label[row]:
                 yield row, int(column)

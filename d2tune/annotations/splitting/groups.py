@@ -1,4 +1,4 @@
-"""Which images belong together when a dataset is divided: those of one folder, one name, one burst, one motif."""
+"""Groups of images that a split keeps together: of one folder, one name pattern, one burst, or near-duplicates."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Grouping:
     """Images sorted into groups.
 
     Attributes:
-        groups: Image ids; each image is in exactly one group. Groups and their members go by file name.
-        notes: One line for each rule: how many groups it made, and of how many images it knows nothing.
-        rule_applies: Whether the rule says anything of any image.
+        groups: Image ids; each image is in exactly one group. Groups and their members are ordered by file name.
+        notes: One line for each rule: how many groups it formed, and how many images it does not apply to.
+        rule_applies: Whether the rule applies to any image.
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -40,13 +40,13 @@ def group_images(
 
     Args:
         images: What to group.
-        group_by: ``folder``: the folder of ``file_name``; ``regex:PATTERN``: what the pattern's first bracket, or
-            the pattern, finds anywhere in ``file_name``; ``exif-time``: photos taken in one burst; None: no rule.
-        gap_s: Seconds up to which one photo of a burst follows the other.
+        group_by: ``folder``: the folder of ``file_name``; ``regex:PATTERN``: what the pattern, or its first group,
+            matches in ``file_name``; ``exif-time``: photos taken in one burst; None: no rule.
+        gap_s: Most seconds between two consecutive photos of a burst.
         duplicate_distance: Most bits in which the hashes of near-duplicates differ; None does not look for them.
 
     Raises:
-        DataError: The rule or its pattern cannot be meant.
+        DataError: The rule or its pattern is invalid.
     """
     notes = []
     rule_applies = True
@@ -61,13 +61,16 @@ def group_images(
         rule_applies = any(key is not None for key in keys)
     if duplicate_distance is not None:
         hashes = perceptual_hashes(images)
-        found = group_hashes(images, hashes, max_distance=duplicate_distance)
-        links += [group.image_ids for group in found]
-        in_groups = sum(len(group.image_ids) for group in found)
-        together = f"{in_groups} images in {counted(len(found), 'group')} are kept together" if found else "none"
+        duplicates = group_hashes(images, hashes, max_distance=duplicate_distance)
+        links += [group.image_ids for group in duplicates]
+        in_groups = sum(len(group.image_ids) for group in duplicates)
+        together = f"{in_groups} images in {counted(len(duplicates), 'group')} are kept together"
         unknown = hashes.count(None)
-        told = f"; {unknown} cannot be compared (not readable, or with too little on them)" if unknown else ""
-        notes.append(f"near-duplicates, up to {duplicate_distance} of {HASH_BITS} bits apart: {together}{told}")
+        skipped = f"; {unknown} cannot be compared (unreadable, or with too little detail)" if unknown else ""
+        notes.append(
+            f"near-duplicates, up to {duplicate_distance} of {HASH_BITS} bits apart: "
+            f"{together if duplicates else 'none'}{skipped}"
+        )
     return Grouping(_joined(images, links), tuple(notes), rule_applies)
 
 
@@ -75,15 +78,15 @@ def _joined(images: Sequence[Image], links: Sequence[Sequence[int]]) -> tuple[tu
     """The finest groups in which every link's images are together."""
     above = {image.id: image.id for image in images}
 
-    def top(one: int) -> int:
-        while above[one] != one:
-            above[one] = above[above[one]]
-            one = above[one]
-        return one
+    def top(image_id: int) -> int:
+        while above[image_id] != image_id:
+            above[image_id] = above[above[image_id]]
+            image_id = above[image_id]
+        return image_id
 
-    for first, *others in links:
-        for other in others:
-            above[top(other)] = top(first)
+    for first, *linked in links:
+        for image_id in linked:
+            above[top(image_id)] = top(first)
     groups: dict[int, list[int]] = {}
     for image in sorted(images, key=lambda image: image.file_name):
         groups.setdefault(top(image.id), []).append(image.id)
@@ -97,7 +100,7 @@ def _keys(images: Sequence[Image], group_by: str, gap_s: float) -> tuple[list[Ha
         return folders, f"by folder: {_count(folders, 'folder')}"
     if group_by == "exif-time":
         if not gap_s >= 0:
-            raise DataError("the gap within a burst cannot be meant", found=f"{gap_s} s", expected="0 s or more")
+            raise DataError("the gap within a burst must be 0 s or more", found=f"{gap_s} s")
         bursts = _bursts(images, gap_s)
         return (
             bursts,
@@ -108,11 +111,13 @@ def _keys(images: Sequence[Image], group_by: str, gap_s: float) -> tuple[list[Ha
         like = nearest(group_by, _KINDS)
         hint = "For example --group-by 'regex:^(board[0-9]+)_'." if kind == "regex" else None
         hint = hint or (f"Did you mean {like!r}?" if like else None)
-        raise DataError("images cannot be grouped so", found=repr(group_by), expected=", ".join(_KINDS), hint=hint)
+        raise DataError(
+            "unknown rule for groups of images", found=repr(group_by), expected=", ".join(_KINDS), hint=hint
+        )
     try:
         pattern = re.compile(text)
     except re.error as error:
-        raise DataError(f"the pattern is no regular expression: {error}", found=repr(text)) from None
+        raise DataError(f"the pattern is not a valid regular expression: {error}", found=repr(text)) from None
     hits = [pattern.search(image.file_name) for image in images]
     matched: list[Hashable | None] = [hit and (hit[1] if pattern.groups and hit[1] else hit[0]) for hit in hits]
     return matched, f"by {text}: {_count(matched, 'group')}{_alone(matched, 'without a match')}"
@@ -148,7 +153,7 @@ def _bursts(images: Sequence[Image], gap_s: float) -> list[Hashable | None]:
 
 
 def taken_at(path: Path) -> datetime | None:
-    """When a photo was taken, by its EXIF field DateTimeOriginal in whole seconds; None where it does not say."""
+    """When a photo was taken, by its EXIF field DateTimeOriginal in whole seconds; None where it has none."""
     from PIL import Image as PilImage
 
     try:

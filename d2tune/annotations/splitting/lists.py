@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 def is_list(name: str | Path) -> bool:
-    """Whether a part's name is that of a list rather than of annotations."""
+    """Whether the name of a split's source is that of a list rather than of annotations."""
     return Path(name).suffix.lower() == ".txt"
 
 
 def read_list(path: Path) -> dict[str, int]:
     """The line, from 1, that each file name stands on.
 
-    Blank lines are passed over; Windows line ends, backslashes and a leading ``./`` are understood.
+    Blank lines are skipped; Windows line ends, backslashes and a leading ``./`` are understood.
 
     Raises:
         DataError: The file cannot be read, names an image twice, or names none.
@@ -38,7 +38,7 @@ def read_list(path: Path) -> dict[str, int]:
             continue
         name = posixpath.normpath(name.replace("\\", "/"))
         if name in names:
-            hint = f"It stands on line {names[name]} already."
+            hint = f"Line {names[name]} has it too."
             raise DataError("the list names an image twice", file=path, place=f"line {number}", found=name, hint=hint)
         names[name] = number
     if not names:
@@ -47,25 +47,25 @@ def read_list(path: Path) -> dict[str, int]:
 
 
 def keep_listed(dataset: Dataset, path: Path, *, skip_bad: bool = False) -> Dataset:
-    """The images of a dataset that a list names, with what is known of them; ids are counted anew.
+    """The images of a dataset that a list names, with their instances, findings and ledger rows; ids count from 1.
 
     Args:
-        dataset: What to choose from. Where it has errors, names that it lacks are not complained of: the errors say
-            why.
+        dataset: What to choose from. Where it has errors, names that it lacks are not reported: the errors explain
+            them.
         path: The list.
-        skip_bad: Pass over names that the dataset lacks, with a warning.
+        skip_bad: Skip names that the dataset lacks, with a warning.
 
     Raises:
-        DataError: The list cannot be read, or names an image that the dataset has not.
+        DataError: The list cannot be read, or names an image that the dataset does not have.
     """
     lines = read_list(path)
     known = {image.file_name: image for image in dataset.images}
     unknown = [name for name in lines if name not in known]
     if unknown and skip_bad:
-        logger.warning("%s: %d of the images were left out, %s first", path, len(unknown), unknown[0])
+        logger.warning("%s: %d of the images are excluded, %s first", path, len(unknown), unknown[0])
     elif unknown and not dataset.errors():
         like = nearest(unknown[0], known)
-        more = "" if len(unknown) == 1 else f", nor are {len(unknown) - 1} more"
+        more = "" if len(unknown) == 1 else f" (and {len(unknown) - 1} more)"
         raise DataError(
             f"{unknown[0]} is not among the annotated images{more}",
             file=path,
@@ -74,23 +74,23 @@ def keep_listed(dataset: Dataset, path: Path, *, skip_bad: bool = False) -> Data
         )
     kept = [image for name, image in known.items() if name in lines]
     files = {image.annotation_file for image in kept}
-    others = {image.annotation_file for image in dataset.images} - files
+    dropped = {image.annotation_file for image in dataset.images} - files
     return dataclasses.replace(
         dataset.subset([image.id for image in kept]),
-        findings=tuple(finding for finding in dataset.findings if finding.file not in others),
-        ledger=_ledger(dataset, {image.id for image in kept}, others),
+        findings=tuple(finding for finding in dataset.findings if finding.file not in dropped),
+        ledger=_ledger(dataset, {image.id for image in kept}, dropped),
     )
 
 
-def _ledger(dataset: Dataset, kept: set[int], others: set[str | None]) -> tuple[LedgerRow, ...]:
-    """The ledger's rows about the images that are kept, or about none, with the instances' new ids."""
-    instances = [one.id for one in dataset.instances if one.image_id in kept]
-    new_id = {one: number for number, one in enumerate(instances, start=1)}
+def _ledger(dataset: Dataset, kept: set[int], dropped: set[str | None]) -> tuple[LedgerRow, ...]:
+    """The ledger's rows of the kept images, and those without an image, with the instances' new ids."""
+    old_ids = [instance.id for instance in dataset.instances if instance.image_id in kept]
+    new_id = {old_id: number for number, old_id in enumerate(old_ids, start=1)}
     names = {image.file_name for image in dataset.images if image.id not in kept}
     return tuple(
-        dataclasses.replace(row, instances=tuple(new_id[one] for one in row.instances))
+        dataclasses.replace(row, instances=tuple(new_id[old_id] for old_id in row.instances))
         for row in dataset.ledger
-        if row.image not in names and row.file not in others
+        if row.image not in names and row.file not in dropped
     )
 
 
@@ -107,5 +107,5 @@ def refuse_shared(first: Path, second: Path) -> None:
                 f"{name} is in {first} too, line {names[name]}",
                 file=second,
                 place=f"line {number}",
-                hint="Keep it in one of the two.",
+                hint="Remove it from one of the two lists.",
             )

@@ -1,10 +1,10 @@
-"""Dividing a dataset into parts that have about the same mix of classes, without tearing apart what belongs together.
+"""Group-aware stratified splits: about the same mix of classes in each, and no group divided.
 
-Groups are dealt out one by one, those of the rarest class first, each to the part that lacks most of that class
+Groups are assigned one by one, those of the rarest class first, each to the split that lacks most of that class
 (iterative stratification: Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-label Data", 2011), here
-with instances counted instead of labels. Then single groups are moved while that brings the parts nearer to their
-shares. A part without any instance of a class weighs more than all other differences. Up to a thousand groups are
-dealt out in several orders, of which the best is kept.
+with instances counted instead of labels. Then single groups are moved while that brings the splits nearer to their
+shares. A split without any instance of a class weighs more than all other differences. Up to a thousand groups are
+assigned in several orders, of which the best is kept.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _GROUPS_NAMED = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitOptions:
-    """What a person may say about how a dataset is divided.
+    """How a dataset is divided.
 
     Attributes:
-        val: Share of the images to validate on; None is 0.2, or nothing where ``kfold`` is given.
-        test: Share of the images to set aside for a last test.
+        val: Share of the images in the validation split; None is 0.2, or nothing where ``kfold`` is given.
+        test: Share of the images in the test split.
         kfold: Number of folds to divide the rest into instead of training and validation.
         seed: Decides among divisions that are equally good.
         group_by: ``folder``, ``exif-time``, ``regex:PATTERN`` or None, see `group_images`.
-        gap_s: Seconds up to which one photo of a burst follows the other.
+        gap_s: Most seconds between two consecutive photos of a burst.
         duplicate_distance: Most bits in which near-duplicates differ; None does not look for them.
     """
 
@@ -59,47 +59,48 @@ class SplitOptions:
     duplicate_distance: int | None = DEFAULT_DISTANCE
 
     def shares(self) -> dict[str, float]:
-        """Share of the images by the name of the part.
+        """Share of the images by the name of the split.
 
         Raises:
-            DataError: The shares or the number of folds cannot be meant.
+            DataError: A share is not between 0 and 1, or the number of folds is below 2.
         """
         val = 0.2 if self.val is None else self.val
         for name, share in (("val", val), ("test", self.test or 0.5)):
             if not 0 < share < 1:
-                raise DataError(f"the share for {name} cannot be meant", found=f"{share:g}", expected="0.2 for a fifth")
+                message = f"the share for {name} must be between 0 and 1"
+                raise DataError(message, found=f"{share:g}", expected="0.2 for a fifth")
         if self.duplicate_distance is not None and not 0 <= self.duplicate_distance < HASH_BITS:
-            expected = f"a number of bits from 0 to {HASH_BITS - 1}"
-            raise DataError("the distance cannot be meant", found=str(self.duplicate_distance), expected=expected)
+            message = f"the distance must be between 0 and {HASH_BITS - 1} bits"
+            raise DataError(message, found=str(self.duplicate_distance))
         aside = {"test": self.test} if self.test else {}
         if self.kfold is None:
             if val + self.test >= 1:
-                raise DataError("nothing is left to train on", found=f"shares of {val:g} and {self.test:g}")
+                raise DataError("no images are left for training", found=f"shares of {val:g} and {self.test:g}")
             return {"train": 1 - val - self.test, "val": val} | aside
         if self.val is not None:
-            raise DataError("a share for val and a number of folds exclude each other", hint="Give one of them.")
+            raise DataError("a share for val and a number of folds cannot be combined", hint="Give one of them.")
         if self.kfold < 2:
-            raise DataError("the number of folds cannot be meant", found=str(self.kfold), expected="2 or more")
+            raise DataError("the number of folds must be 2 or more", found=str(self.kfold))
         return {f"fold{number}": (1 - self.test) / self.kfold for number in range(self.kfold)} | aside
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """A dataset divided into parts.
+    """A dataset divided into splits.
 
     Attributes:
         dataset: What was divided.
         options: How.
-        parts: Image ids by the name of the part: ``train``, ``val`` and ``test``, or ``fold0``, ``fold1``, ... and
+        splits: Image ids by the name of the split: ``train``, ``val`` and ``test``, or ``fold0``, ``fold1``, ... and
             ``test``. Each image is in exactly one.
         groups: Image ids that were kept together.
-        notes: How the groups came about, one line each.
-        warnings: What the parts lack, one line each.
+        notes: How the groups were formed, one line each.
+        warnings: What the splits lack, one line each.
     """
 
     dataset: Dataset
     options: SplitOptions
-    parts: dict[str, tuple[int, ...]]
+    splits: dict[str, tuple[int, ...]]
     groups: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -107,42 +108,42 @@ class Split:
     def lists(self) -> dict[str, list[str]]:
         """Sorted file names by the list's own path: ``train.txt`` or ``fold0/train.txt``, ``fold0/val.txt``, ..."""
         name_of = {image.id: image.file_name for image in self.dataset.images}
-        names = {part: sorted(name_of[one] for one in ids) for part, ids in self.parts.items()}
-        folds = [part for part in names if part.startswith("fold")]
-        lists = {f"{part}.txt": found for part, found in names.items() if part not in folds}
+        files = {name: sorted(name_of[image_id] for image_id in ids) for name, ids in self.splits.items()}
+        folds = [name for name in files if name.startswith("fold")]
+        lists = {f"{name}.txt": listed for name, listed in files.items() if name not in folds}
         for fold in folds:
-            lists[f"{fold}/train.txt"] = sorted(name for other in folds if other != fold for name in names[other])
-            lists[f"{fold}/val.txt"] = names[fold]
+            lists[f"{fold}/train.txt"] = sorted(file for name in folds if name != fold for file in files[name])
+            lists[f"{fold}/val.txt"] = files[fold]
         return lists
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images, instances, negatives, groups and instances of each class, in this order, by the name of the part."""
+        """Images, instances, negatives, groups and instances of each class, in this order, by the name of the split."""
         table = _count(self.dataset, self.groups)
-        part_of = {one: part for part, ids in self.parts.items() for one in ids}
+        split_of = {image_id: name for name, ids in self.splits.items() for image_id in ids}
         rows = {
-            part: table[[part_of[group[0]] == part for group in self.groups]].sum(axis=0).astype(int).tolist()
-            for part in self.parts
+            name: table[[split_of[group[0]] == name for group in self.groups]].sum(axis=0).astype(int).tolist()
+            for name in self.splits
         }
-        groups = {part: sum(part_of[group[0]] == part for group in self.groups) for part in self.parts}
+        groups = {name: sum(split_of[group[0]] == name for group in self.groups) for name in self.splits}
         return {
-            part: {"images": row[0], "instances": sum(row[2:]), "negatives": row[1], "groups": groups[part]}
-            | {f"class {name}": count for name, count in zip(self.dataset.class_names, row[2:], strict=True)}
-            for part, row in rows.items()
+            name: {"images": row[0], "instances": sum(row[2:]), "negatives": row[1], "groups": groups[name]}
+            | {f"class {label}": count for label, count in zip(self.dataset.class_names, row[2:], strict=True)}
+            for name, row in rows.items()
         }
 
 
 def make_split(dataset: Dataset, options: SplitOptions | None = None) -> Split:
     """Divide a dataset.
 
-    The result depends on the file names, the classes of the instances, the options, and on the images as far as
-    near-duplicates and times are looked for; not on any order.
+    The result depends on the file names, the classes of the instances and the options, and on the images where
+    near-duplicates and times are looked for; it does not depend on any order.
 
     Args:
         dataset: What to divide.
         options: How.
 
     Raises:
-        DataError: An option cannot be meant, or there are fewer groups than parts.
+        DataError: An option is invalid, or there are fewer groups than splits.
     """
     options = options or SplitOptions()
     shares = options.shares()
@@ -154,35 +155,35 @@ def make_split(dataset: Dataset, options: SplitOptions | None = None) -> Split:
     )
     if len(made.groups) < len(shares):
         raise DataError(
-            f"the images cannot be divided into {len(shares)} parts",
+            f"the images cannot be divided into {len(shares)} splits",
             found="; ".join([f"{counted(len(made.groups), 'group')} of {len(dataset.images)} images", *made.notes]),
             expected=f"{len(shares)} or more",
         )
     counts = _count(dataset, made.groups)
     place = _placed(dataset, made.groups, counts, list(shares.values()), seed=options.seed)
-    parts = {
-        name: tuple(sorted(one for group, at in zip(made.groups, place, strict=True) if at == number for one in group))
-        for number, name in enumerate(shares)
-    }
-    told = f"--group-by {options.group_by} says nothing of any image, so it keeps none together"
+    ids_of: dict[str, list[int]] = {name: [] for name in shares}
+    for group, at in zip(made.groups, place, strict=True):
+        ids_of[list(shares)[at]] += group
+    splits = {name: tuple(sorted(ids)) for name, ids in ids_of.items()}
+    unused = f"--group-by {options.group_by} matches no image, so it keeps no images together"
     warnings = [
-        *([] if made.rule_applies else [told]),
+        *([] if made.rule_applies else [unused]),
         *_missing(dataset, counts, place, list(shares)),
         *_too_large(dataset, made.groups, counts, shares, place),
     ]
-    return Split(dataset, options, parts, made.groups, made.notes, tuple(warnings))
+    return Split(dataset, options, splits, made.groups, made.notes, tuple(warnings))
 
 
 def split(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Set a part of the images aside to validate on; near-duplicates stay together.
+    """Set some of the images aside for validation; near-duplicates stay together.
 
     Args:
         dataset: What to divide.
-        fraction: Share of the images to set aside, between 0 and 1; at least one image is, and one is left.
+        fraction: Share of the images to set aside, between 0 and 1; at least one image is set aside and one remains.
         seed: As in `SplitOptions`.
 
     Returns:
-        What is left, and what was set aside; ids are counted anew in each.
+        The training split and the validation split; ids count from 1 in each.
 
     Raises:
         DataError: All images are near-duplicates of one another.
@@ -191,28 +192,28 @@ def split(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dat
     logger.info("%s", "; ".join(made.notes))
     for line in made.warnings:
         logger.warning("validation split: %s", line)
-    return dataset.subset(made.parts["train"]), dataset.subset(made.parts["val"])
+    return dataset.subset(made.splits["train"]), dataset.subset(made.splits["val"])
 
 
 def _count(dataset: Dataset, groups: Sequence[Sequence[int]]) -> Counts:
     """Images, negatives and instances of every class in each group, ``(G, 2 + C)``."""
-    row_of = {one: row for row, group in enumerate(groups) for one in group}
+    row_of = {image_id: row for row, group in enumerate(groups) for image_id in group}
     column_of = {category.id: 2 + at for at, category in enumerate(dataset.categories)}
     counts = np.zeros((len(groups), 2 + len(column_of)))
     counts[:, 0] = [len(group) for group in groups]
-    drawn = set()
-    for one in dataset.instances:
-        counts[row_of[one.image_id], column_of[one.category_id]] += 1
-        drawn.add(one.image_id)
+    annotated = set()
+    for instance in dataset.instances:
+        counts[row_of[instance.image_id], column_of[instance.category_id]] += 1
+        annotated.add(instance.image_id)
     for image_id, row in row_of.items():
-        counts[row, 1] += image_id not in drawn
+        counts[row, 1] += image_id not in annotated
     return counts
 
 
 def _placed(
     dataset: Dataset, groups: Sequence[Sequence[int]], counts: Counts, shares: Sequence[float], *, seed: int
 ) -> NDArray[np.int64]:
-    """The part of each group: the best of a few ways to deal them out, each in another order drawn from the seed."""
+    """The split of each group: the best of a few assignments, each in another order made from the seed."""
     name_of = {image.id: image.file_name for image in dataset.images}
     first = [name_of[group[0]].encode("utf-8", "surrogatepass") for group in groups]
     best, least = np.zeros(len(groups), dtype=int), float("inf")
@@ -230,20 +231,20 @@ def _placed(
 
 
 def distribute(counts: Counts, shares: Sequence[float]) -> NDArray[np.int64]:
-    """Deal groups out to parts.
+    """Assign groups to splits.
 
     Args:
         counts: What each group has, ``(G, 2 + C)``: images, negatives, and instances of C classes.
-        shares: What each part should have of everything, P shares that add up to 1.
+        shares: The share of each of S splits; they add up to 1.
 
     Returns:
-        The part of each group, ``(G,)``, from 0 to P - 1. Among parts that lack equally much, the first gets the
-        group; among groups with equally many instances, the first is dealt out first.
+        The split of each group, ``(G,)``, from 0 to S - 1. Among splits that lack equally much, the first gets the
+        group; among groups with equally many instances, the first is assigned first.
     """
-    part = np.full(len(counts), -1)
+    split_of = np.full(len(counts), -1)
     has = np.zeros((len(shares), counts.shape[1]))
     want = np.outer(shares, counts.sum(axis=0))
-    while (left := part < 0).any():
+    while (left := split_of < 0).any():
         holders = (counts[left, 1:] > 0).sum(axis=0)
         column = 1 + int(np.argmin(np.where(holders > 0, holders, len(counts) + 1)))
         waiting = np.flatnonzero(left & (counts[:, column] > 0))
@@ -253,51 +254,51 @@ def distribute(counts: Counts, shares: Sequence[float]) -> NDArray[np.int64]:
             choice = empty if len(waiting) - done <= len(empty) else np.arange(len(shares))
             lack = (want - has)[choice]
             best = choice[np.lexsort((-lack[:, 0], -lack[:, column]))[0]]
-            part[group] = best
+            split_of[group] = best
             has[best] += counts[group]
-    _improve(counts, shares, part, has)
-    return part
+    _improve(counts, shares, split_of, has)
+    return split_of
 
 
-def _improve(counts: Counts, shares: Sequence[float], part: NDArray[np.int64], has: Counts) -> None:
-    """Move single groups, in place, while the parts come nearer to their shares; the best of each batch at a time."""
+def _improve(counts: Counts, shares: Sequence[float], split_of: NDArray[np.int64], has: Counts) -> None:
+    """Move single groups, in place, while the splits come nearer to their shares; the best of each batch at a time."""
     batches = np.array_split(np.arange(len(counts)), min(len(counts), _BATCHES))
     for _ in range(_SWEEPS):
         moved = False
         for batch in batches:
-            gains = _gains(counts[batch], part[batch], has, shares)
+            gains = _gains(counts[batch], split_of[batch], has, shares)
             row, best = np.unravel_index(gains.argmin(), gains.shape)
             if gains[row, best] < -_LEAST_GAIN:
                 group = batch[row]
-                has[part[group]] -= counts[group]
+                has[split_of[group]] -= counts[group]
                 has[best] += counts[group]
-                part[group] = best
+                split_of[group] = best
                 moved = True
         if not moved:
             break
 
 
-def _gains(counts: Counts, part: NDArray[np.int64], has: Counts, shares: Sequence[float]) -> Counts:
-    """How the cost changes when each of G groups goes to each of P parts, ``(G, P)``; below 0 is better."""
+def _gains(counts: Counts, split_of: NDArray[np.int64], has: Counts, shares: Sequence[float]) -> Counts:
+    """How the cost changes when each of G groups goes to each of S splits, ``(G, S)``; below 0 is better."""
     total = has.sum(axis=0)
     now = np.array([_cost(has[at], share, total) for at, share in enumerate(shares)])
     change = np.empty((len(counts), len(shares)))
     for at, share in enumerate(shares):
         change[:, at] = _cost(has[at] + counts, share, total) - now[at]
     for at, share in enumerate(shares):
-        here = part == at
+        here = split_of == at
         change[here] += (_cost(has[at] - counts[here], share, total) - now[at])[:, None]
         change[here, at] = 0
     return change
 
 
 def _cost(has: Counts, share: float, total: Counts) -> Counts:
-    """How far a part is from its share: relative squared differences; images weigh twice as much as all classes.
+    """How far a split is from its share: relative squared differences; images weigh twice as much as all classes.
 
     Args:
-        has: What the part has, ``(..., 2 + C)``.
-        share: What it should have of everything.
-        total: What there is, ``(2 + C,)``.
+        has: What the split has, ``(..., 2 + C)``.
+        share: Its share of everything.
+        total: What the dataset has, ``(2 + C,)``.
     """
     off = (has / np.maximum(total, 1) - share) ** 2 / share
     must = np.arange(len(total)) != 1
@@ -306,11 +307,11 @@ def _cost(has: Counts, share: float, total: Counts) -> Counts:
     return cost
 
 
-def _missing(dataset: Dataset, counts: Counts, place: NDArray[np.int64], parts: Sequence[str]) -> list[str]:
-    """A line for every class that some part has no instance of."""
+def _missing(dataset: Dataset, counts: Counts, place: NDArray[np.int64], splits: Sequence[str]) -> list[str]:
+    """A line for every class that some split has no instance of."""
     lines = []
     for column, name in enumerate(dataset.class_names, start=2):
-        without = [part for at, part in enumerate(parts) if not counts[place == at, column].any()]
+        without = [split for at, split in enumerate(splits) if not counts[place == at, column].any()]
         number = int(np.count_nonzero(counts[:, column]))
         if not number:
             lines.append(f"no {name} in any image")
@@ -327,54 +328,58 @@ def _too_large(
     shares: Mapping[str, float],
     place: NDArray[np.int64],
 ) -> list[str]:
-    """Lines for groups that the smallest part has no room for, and for parts that came out larger or smaller."""
+    """Lines for groups that are larger than the smallest split, and for splits far from their share."""
     total = len(dataset.images)
     smallest = min(shares, key=lambda name: shares[name])
     room = max(1, round(shares[smallest] * total))
     name_of = {image.id: image.file_name for image in dataset.images}
     large = sorted((group for group in groups if len(group) > room), key=len, reverse=True)
     lines = [
-        f"the group of {name_of[group[0]]} has {len(group)} images, {smallest} should have {room} in all"
+        f"the group of {name_of[group[0]]} has {len(group)} images, the share of {smallest} is {room}"
         for group in large[:_GROUPS_NAMED]
     ]
     if len(large) > _GROUPS_NAMED:
         lines.append(f"{len(large) - _GROUPS_NAMED} more groups have over {room} images")
     for at, (name, share) in enumerate(shares.items()):
-        got, wanted = int(counts[place == at, 0].sum()), share * total
-        if abs(got - wanted) > max(2, 0.1 * wanted):
+        actual, wanted = int(counts[place == at, 0].sum()), share * total
+        if abs(actual - wanted) > max(2, 0.1 * wanted):
             why = ": groups are not divided" if len(groups) < total else ""
-            lines.append(f"{name} has {got} images instead of {round(wanted)}{why}")
+            lines.append(f"{name} has {actual} images instead of {round(wanted)}{why}")
     return lines
 
 
 def write_split(made: Split, out: Path, *, force: bool = False) -> list[Path]:
-    """Write a list of file names for every part, one a line, and ``split.yaml``, which says how they came about.
+    """Write a list of file names for every split, one a line, and ``split.yaml`` with the options and counts.
 
     Args:
         made: What to write.
         out: The folder.
-        force: Overwrite lists with other content, and remove lists of an earlier split that this one has not.
+        force: Overwrite lists with other content, and remove lists of an earlier split that are not written again.
 
     Returns:
         The files.
 
     Raises:
-        DataError: A list of another split is there, or a file name has a line break and cannot be in a list.
+        DataError: A list of another split exists, or a file name has a line break and cannot be in a list.
     """
     for image in made.dataset.images:
         if not _fits_a_line(image.file_name):
-            raise DataError("the file name cannot be a line of a list", found=repr(image.file_name), hint="Rename it.")
+            raise DataError(
+                "the file name cannot be a line of a list",
+                found=repr(image.file_name),
+                hint="Rename it.",
+            )
     content = {out / path: "".join(f"{name}\n" for name in names) for path, names in made.lists().items()}
     content[out / "split.yaml"] = _summary(made)
     encoded = {path: text.encode("utf-8", "surrogateescape") for path, text in content.items()}
-    found = [path for pattern in ("*.txt", "fold*/*.txt") for path in out.glob(pattern)]
-    stale = [path for path in found if path.name in ("train.txt", "val.txt", "test.txt") and path not in encoded]
+    existing = [path for pattern in ("*.txt", "fold*/*.txt") for path in out.glob(pattern)]
+    stale = [path for path in existing if path.name in ("train.txt", "val.txt", "test.txt") and path not in encoded]
     changed = [path for path, text in encoded.items() if not path.is_file() or path.read_bytes() != text]
-    there = sorted(path for path in (*changed, *stale) if path.exists())
-    if there and not force:
+    overwritten = sorted(path for path in (*changed, *stale) if path.exists())
+    if overwritten and not force:
         raise DataError(
             "another split is there and is not overwritten",
-            file=there[0],
+            file=overwritten[0],
             hint="Write to another folder with --out, or replace it with --force.",
         )
     for path in stale:
@@ -404,7 +409,7 @@ def _summary(made: Split) -> str:
         "parts": made.counts(),
         "notes": list(made.notes),
         "warnings": list(made.warnings),
-        "groups": [[name_of[one] for one in group] for group in made.groups if len(group) > 1],
+        "groups": [[name_of[image_id] for image_id in group] for group in made.groups if len(group) > 1],
     }
     text: str = yaml.safe_dump(summary, sort_keys=False, allow_unicode=True, width=120)
     return text

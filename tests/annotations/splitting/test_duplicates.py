@@ -52,9 +52,9 @@ def copies(photo: Path, folder: Path) -> list[Path]:
         ("gray.png", shown.convert("L"), {}),
     ]
     paths = []
-    for name, one, options in made:
+    for name, copy, options in made:
         paths.append(folder / f"{photo.stem}_{name}")
-        one.save(paths[-1], **options)
+        copy.save(paths[-1], **options)
     return paths
 
 
@@ -119,7 +119,7 @@ def test_every_kind_of_pixel(tmp_path: Path, mode: str) -> None:
     assert bits_apart(perceptual_hash(path), perceptual_hash(BALLOONS[0])) <= 12
 
 
-def test_images_with_nothing_on_them_are_no_duplicates(tmp_path: Path) -> None:
+def test_images_with_nothing_on_them_are_not_duplicates(tmp_path: Path) -> None:
     paths = [photo(tmp_path / "a.png"), photo(tmp_path / "b.png"), photo(tmp_path / "c.png", 640, 480)]
     ramp = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
     for number in range(2):
@@ -165,10 +165,10 @@ def test_groups_are_the_connected_components() -> None:
     for i, first in enumerate(hashes):
         for j, second in enumerate(hashes[:i]):
             if first is not None and second is not None and bits_apart(first, second) <= 40:
-                component = [component[i] if one == component[j] else one for one in component]
+                component = [component[i] if label == component[j] else label for label in component]
     expected = []
-    for one in set(component):
-        members = [number for number, label in enumerate(component) if label == one]
+    for shared in set(component):
+        members = [number for number, label in enumerate(component) if label == shared]
         if len(members) > 1:
             most = max(bits_apart(hashes[i], hashes[j]) for i in members for j in members)
             expected.append(DuplicateGroup(tuple(number + 1 for number in members), most))

@@ -28,7 +28,7 @@ def test_only_listed_images_are_kept(folder: Path, tmp_path: Path) -> None:
     path = listed(tmp_path / "some.txt", "day 1/d.png", "day 1/b.png")
     kept = read_dataset(folder, options=ReadOptions(image_list=path))
     assert [image.file_name for image in kept.images] == ["day 1/b.png", "day 1/d.png"]
-    assert [(one.id, one.image_id) for one in kept.instances] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+    assert [(instance.id, instance.image_id) for instance in kept.instances] == [(1, 1), (2, 1), (3, 2), (4, 2)]
     assert kept.counts() == {"a-kind": 0, "b-kind": 1, "c-kind": 0, "cat": 2, "d-kind": 1}
     assert [(row.image, row.instances) for row in kept.ledger] == [
         *(("day 1/b.png", (1,)), ("day 1/b.png", (2,)), ("day 1/d.png", (3,)), ("day 1/d.png", (4,)))
@@ -37,7 +37,7 @@ def test_only_listed_images_are_kept(folder: Path, tmp_path: Path) -> None:
     assert len(out.dataset.images) == 2
 
 
-def test_findings_of_other_images_are_left_out(folder: Path, tmp_path: Path) -> None:
+def test_findings_of_other_images_are_excluded(folder: Path, tmp_path: Path) -> None:
     labelme_file(folder / "e.json", shape([[1, 1], [2, 2]]))
     path = listed(tmp_path / "some.txt", "day 1/b.png")
     assert check(folder).findings and not check(folder, options=ReadOptions(image_list=path)).findings
@@ -53,7 +53,7 @@ def test_lists_as_other_programs_write_them(folder: Path, tmp_path: Path) -> Non
     assert len(read_dataset(folder, options=ReadOptions(image_list=path)).images) == 2
 
 
-def test_an_unknown_name_tells_list_line_and_nearest(
+def test_an_unknown_name_is_reported_with_list_line_and_nearest_name(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = listed(tmp_path / "some.txt", "day 1/a.png", "day1/b.png")
@@ -68,11 +68,11 @@ def test_an_unknown_name_tells_list_line_and_nearest(
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [([], "the list is empty"), (["a.png", "b.png", "./a.png"], "line 3: the list names an image twice")],
 )
-def test_lists_that_cannot_be_meant(tmp_path: Path, names: list[str], told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_invalid_lists_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         read_list(listed(tmp_path / "some.txt", *names))
 
 
@@ -81,7 +81,7 @@ def test_a_list_that_is_missing(tmp_path: Path) -> None:
         read_list(tmp_path / "none.txt")
 
 
-def test_two_lists_with_a_image_in_common(tmp_path: Path) -> None:
+def test_two_lists_with_an_image_in_common(tmp_path: Path) -> None:
     first = listed(tmp_path / "train.txt", "a.png", "b.png")
     second = listed(tmp_path / "val.txt", "c.png", "d.png", "./b.png")
     with pytest.raises(DataError, match=rf"val.txt: line 3: b.png is in {first} too, line 2"):
@@ -94,11 +94,11 @@ def test_rename_and_drop() -> None:
         **{"cat": "animal", "dog": "animal", "a": "b=c", "sky": None, "road": None}
     }
     assert read_rename("", "") == {}
-    for pairs, dropped, told in [
+    for pairs, dropped, message in [
         ("cat", "", "'cat'"),
         ("cat=", "", "OLD=NEW"),
         ("=x", "", "OLD"),
         ("a=b", "a", "twice"),
     ]:
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=message):
             read_rename(pairs, dropped)

@@ -1,4 +1,4 @@
-"""Splits keep their promises on random datasets and on real photos."""
+"""Splits of random datasets and of real photos."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,20 +31,20 @@ NO_POLYGON = (np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]),)
 
 def made_of(images: dict[str, Sequence[str]], *, paths: dict[str, Path] | None = None) -> Dataset:
     """A dataset of file names and the classes of the instances on each."""
-    classes = sorted({name for found in images.values() for name in found})
+    classes = sorted({name for labels in images.values() for name in labels})
     categories = tuple(Category(number, name) for number, name in enumerate(classes, start=1))
     listed = tuple(Image(n, name, 10, 10, (paths or {}).get(name)) for n, name in enumerate(images, start=1))
     instances: list[Instance] = []
-    for image, found in zip(listed, images.values(), strict=True):
-        for one in found:
+    for image, labels in zip(listed, images.values(), strict=True):
+        for label in labels:
             number = len(instances) + 1
-            instances.append(Instance(number, image.id, classes.index(one) + 1, NO_POLYGON, (0, 0, 1, 1), 1))
+            instances.append(Instance(number, image.id, classes.index(label) + 1, NO_POLYGON, (0, 0, 1, 1), 1))
     return Dataset(listed, categories, tuple(instances))
 
 
 def names(made: Split) -> dict[str, list[str]]:
     name_of = {image.id: image.file_name for image in made.dataset.images}
-    return {part: sorted(name_of[one] for one in ids) for part, ids in made.parts.items()}
+    return {name: sorted(name_of[image_id] for image_id in ids) for name, ids in made.splits.items()}
 
 
 def shuffled(dataset: Dataset, seed: int) -> Dataset:
@@ -55,47 +56,47 @@ def shuffled(dataset: Dataset, seed: int) -> Dataset:
         tuple(Image(new_id[image.id], image.file_name, 10, 10, image.path) for image in order),
         dataset.categories,
         tuple(
-            Instance(one.id, new_id[one.image_id], one.category_id, one.segmentation, one.bbox_xywh, 1)
-            for one in reversed(dataset.instances)
+            replace(instance, image_id=new_id[instance.image_id], area_px2=1)
+            for instance in reversed(dataset.instances)
         ),
     )
 
 
 datasets = st.lists(st.lists(st.sampled_from(["ant", "bee", "cow", "dog"]), max_size=4), min_size=6, max_size=40).map(
-    lambda found: made_of({f"{n % 5}/{n:03}.jpg": one for n, one in enumerate(found)})
+    lambda rows: made_of({f"{n % 5}/{n:03}.jpg": labels for n, labels in enumerate(rows)})
 )
 
 
 @settings(max_examples=25, deadline=None)
 @given(dataset=datasets, seed=st.integers(0, 5), kfold=st.sampled_from([None, 2, 3]), test=st.sampled_from([0.0, 0.2]))
-def test_every_image_is_in_one_part_and_all_orders_give_the_same(
+def test_every_image_is_in_one_split_and_all_orders_give_the_same(
     dataset: Dataset, seed: int, kfold: int | None, test: float
 ) -> None:
     options = SplitOptions(kfold=kfold, test=test, seed=seed)
     made = make_split(dataset, options)
-    parts = names(made)
-    assert sorted(itertools.chain(*parts.values())) == sorted(image.file_name for image in dataset.images)
-    assert all(parts.values())
-    assert names(make_split(shuffled(dataset, seed), options)) == parts
+    splits = names(made)
+    assert sorted(itertools.chain(*splits.values())) == sorted(image.file_name for image in dataset.images)
+    assert all(splits.values())
+    assert names(make_split(shuffled(dataset, seed), options)) == splits
     counts = made.counts()
-    drawn = Counter(dataset.categories[one.category_id - 1].name for one in dataset.instances)
-    for name, total in drawn.items():
-        assert sum(part[f"class {name}"] for part in counts.values()) == total
-    images_without = len(dataset.images) - len({one.image_id for one in dataset.instances})
-    assert sum(part["negatives"] for part in counts.values()) == images_without
+    totals = Counter(dataset.categories[instance.category_id - 1].name for instance in dataset.instances)
+    for name, total in totals.items():
+        assert sum(row[f"class {name}"] for row in counts.values()) == total
+    images_without = len(dataset.images) - len({instance.image_id for instance in dataset.instances})
+    assert sum(row["negatives"] for row in counts.values()) == images_without
 
 
 @settings(max_examples=25, deadline=None)
 @given(dataset=datasets, seed=st.integers(0, 5))
 def test_folders_stay_whole(dataset: Dataset, seed: int) -> None:
-    parts = names(make_split(dataset, SplitOptions(group_by="folder", seed=seed)))
-    train, val = ({name.split("/")[0] for name in parts[part]} for part in ("train", "val"))
+    splits = names(make_split(dataset, SplitOptions(group_by="folder", seed=seed)))
+    train, val = ({file.split("/")[0] for file in splits[name]} for name in ("train", "val"))
     assert not train & val
 
 
 @pytest.mark.parametrize("seed", range(300))
-def test_no_part_lacks_a_class_that_it_could_have(seed: int) -> None:
-    """Against every possible way of dealing out a few groups, tried one by one."""
+def test_no_split_lacks_a_class_that_it_could_have(seed: int) -> None:
+    """Against every possible assignment of a few groups."""
     draw = np.random.default_rng(seed)
     groups, classes, shares = draw.integers(3, 7), draw.integers(1, 4), [[0.8, 0.2], [0.7, 0.2, 0.1]][seed % 2]
     counts = np.zeros((groups, 2 + classes))
@@ -104,33 +105,33 @@ def test_no_part_lacks_a_class_that_it_could_have(seed: int) -> None:
     counts[:, 1] = counts[:, 2:].sum(axis=1) == 0
 
     def lacking(place: Sequence[int]) -> int:
-        held = [counts[np.asarray(place) == part] for part in range(len(shares))]
-        return sum(not part[:, column].any() for part in held for column in (0, *range(2, 2 + classes)))
+        held = [counts[np.asarray(place) == split] for split in range(len(shares))]
+        return sum(not rows[:, column].any() for rows in held for column in (0, *range(2, 2 + classes)))
 
     least = min(map(lacking, itertools.product(range(len(shares)), repeat=int(groups))))
     assert lacking(distribute(counts, shares)) == least  # type: ignore[arg-type]
 
 
-def test_rare_classes_land_in_every_part() -> None:
+def test_rare_classes_are_in_every_split() -> None:
     images = {f"{n:04}.jpg": ["common"] * (1 + n % 3) for n in range(600)}
     rare = ["rare", "scarce", "seldom"]
     for number, name in enumerate(rare * 3):
         images[f"{number * 50:04}.jpg"] = ["common", name]
     for seed in range(3):
         made = make_split(made_of(images), SplitOptions(val=0.1, test=0.05, seed=seed))
-        for part in made.counts().values():
-            assert [part[f"class {name}"] for name in rare] == [1, 1, 1]
+        for row in made.counts().values():
+            assert [row[f"class {name}"] for name in rare] == [1, 1, 1]
         assert made.warnings == ()
 
 
-def test_a_class_that_cannot_be_everywhere_is_told() -> None:
+def test_a_class_that_some_split_lacks_is_reported() -> None:
     images = {f"{n}.jpg": ["cat"] for n in range(20)} | {"x.jpg": ["cat", "lynx"], "y.jpg": ["puma"], "z.jpg": ["puma"]}
     made = make_split(made_of(images), SplitOptions(test=0.1))
     assert made.warnings == (
         "no lynx in val, test: it occurs in 1 group",
         "no puma in test: it occurs in 2 groups",
     )
-    assert "x.jpg" in names(made)["train"]  # what only one part can have is there to be learned
+    assert "x.jpg" in names(made)["train"]  # a class that only one split can have is in the training split
 
 
 def test_the_mix_of_classes_is_nearer_than_by_chance() -> None:
@@ -144,12 +145,12 @@ def test_the_mix_of_classes_is_nearer_than_by_chance() -> None:
     ours = []
     for seed in range(10):
         made = make_split(dataset, SplitOptions(seed=seed, duplicate_distance=None))
-        assert abs(len(made.parts["val"]) - 0.2 * 142) <= 1.5
-        ours.append(worst(made.parts["val"]))
+        assert abs(len(made.splits["val"]) - 0.2 * 142) <= 1.5
+        ours.append(worst(made.splits["val"]))
     chance = [worst(random.Random(seed).sample(range(1, 143), 28)) for seed in range(200)]
     assert max(ours) < 0.03 < np.quantile(chance, 0.1)
     assert (
-        len({tuple(make_split(dataset, SplitOptions(seed=s, duplicate_distance=None)).parts["val"]) for s in range(3)})
+        len({tuple(make_split(dataset, SplitOptions(seed=s, duplicate_distance=None)).splits["val"]) for s in range(3)})
         == 3
     )
 
@@ -171,7 +172,7 @@ def test_folds_cover_each_image_once() -> None:
     for fold, val in enumerate(vals):
         assert set(lists[f"fold{fold}/train.txt"]) == everything - test - set(val)
         assert abs(len(val) - 0.18 * 142) <= 2
-    assert set(lists) == {"test.txt"} | {f"fold{n}/{part}.txt" for n in range(5) for part in ("train", "val")}
+    assert set(lists) == {"test.txt"} | {f"fold{n}/{name}.txt" for n in range(5) for name in ("train", "val")}
 
 
 def test_copies_of_a_photo_stay_together(tmp_path: Path) -> None:
@@ -179,12 +180,12 @@ def test_copies_of_a_photo_stay_together(tmp_path: Path) -> None:
     for photo in sorted(BOARDS.glob("*.jpg"))[::4]:
         with PilImage.open(photo) as opened:
             original = opened.convert("RGB")
-        for number, one in enumerate(
+        for number, copy in enumerate(
             [original, original.resize((300, 225)), ImageEnhance.Brightness(original).enhance(1.15)]
         ):
             name = f"{number}_{photo.name}"
             paths[name] = tmp_path / name
-            one.save(paths[name], quality=60 + 10 * number)
+            copy.save(paths[name], quality=60 + 10 * number)
     dataset = made_of({name: ["board"] for name in paths}, paths=paths)
     made = make_split(dataset)
     assert made.notes == (
@@ -193,13 +194,13 @@ def test_copies_of_a_photo_stay_together(tmp_path: Path) -> None:
     )
     val = Counter(name.split("_", 1)[1] for name in names(made)["val"])
     assert set(val.values()) == {3} and abs(3 * len(val) - len(paths) / 5) <= 3
-    torn = Counter(
+    divided = Counter(
         name.split("_", 1)[1] for name in names(make_split(dataset, SplitOptions(duplicate_distance=None)))["val"]
     )
-    assert set(torn.values()) != {3}
-    train_part, val_part = split(dataset, fraction=0.2, seed=0)
-    assert sorted(image.file_name for image in val_part.images) == names(made)["val"]
-    assert len(train_part.images) + len(val_part.images) == len(paths)
+    assert set(divided.values()) != {3}
+    train_split, val_split = split(dataset, fraction=0.2, seed=0)
+    assert sorted(image.file_name for image in val_split.images) == names(made)["val"]
+    assert len(train_split.images) + len(val_split.images) == len(paths)
 
 
 def test_groups_by_a_pattern() -> None:
@@ -240,36 +241,36 @@ def test_bursts_by_exif_time(tmp_path: Path) -> None:
     assert len(group_images(images, group_by="exif-time", gap_s=49, duplicate_distance=None).groups) == 6
 
 
-def test_a_group_that_is_too_large_is_told() -> None:
+def test_a_group_that_is_too_large_is_reported() -> None:
     images = {f"big/{n:02}.jpg": ["cat"] for n in range(60)} | {f"small{n}/a.jpg": ["cat"] for n in range(40)}
     made = make_split(made_of(images), SplitOptions(group_by="folder"))
-    assert made.warnings == ("the group of big/00.jpg has 60 images, val should have 20 in all",)
+    assert made.warnings == ("the group of big/00.jpg has 60 images, the share of val is 20",)
     images = {f"{folder}/{n:02}.jpg": ["cat"] for folder in "ab" for n in range(50)}
     made = make_split(made_of(images), SplitOptions(group_by="folder"))
     assert "val has 50 images instead of 20: groups are not divided" in made.warnings
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"val": 0.0}, "share for val"),
         ({"val": 1.5}, "found 1.5"),
-        ({"val": 0.6, "test": 0.4}, "nothing is left to train on"),
+        ({"val": 0.6, "test": 0.4}, "no images are left for training"),
         ({"test": -0.1}, "share for test"),
         ({"val": float("nan")}, "share for val"),
         ({"kfold": 1}, "2 or more"),
-        ({"kfold": 3, "val": 0.2}, "exclude each other"),
-        ({"kfold": 9}, "9 parts"),
+        ({"kfold": 3, "val": 0.2}, "cannot be combined"),
+        ({"kfold": 9}, "9 splits"),
         ({"group_by": "folder"}, "1 group of 4 images"),
         ({"group_by": "folders"}, "Did you mean 'folder'"),
         ({"group_by": "regex"}, "regex:PATTERN"),
         ({"group_by": "regex:("}, "regular expression"),
         ({"group_by": "exif-time", "gap_s": -1}, "0 s or more"),
-        ({"duplicate_distance": 255}, "0 to 254"),
+        ({"duplicate_distance": 255}, "between 0 and 254 bits"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(options: dict[str, object], told: str) -> None:
-    with pytest.raises(DataError, match=told.replace("(", r"\(")) as caught:
+def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message.replace("(", r"\(")) as caught:
         make_split(made_of({f"{n}.jpg": ["cat"] for n in range(4)}), SplitOptions(**options))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
@@ -281,7 +282,7 @@ def test_a_name_of_any_bytes_is_listed_and_read_back(tmp_path: Path) -> None:
     assert b"caf\xe9.jpg" in (tmp_path / "train.txt").read_bytes() + (tmp_path / "val.txt").read_bytes()
 
 
-def test_lists_are_written_once_and_not_over_others(tmp_path: Path) -> None:
+def test_lists_are_written_once_and_do_not_replace_those_of_another_split(tmp_path: Path) -> None:
     dataset = made_of({f"{n}/ä {n}.jpg": ["cat"] for n in range(10)})
     first = make_split(dataset, SplitOptions(val=0.2, test=0.1, seed=1))
     paths = write_split(first, tmp_path)
@@ -294,11 +295,11 @@ def test_lists_are_written_once_and_not_over_others(tmp_path: Path) -> None:
     summary = yaml.safe_load((tmp_path / "split.yaml").read_text("utf-8"))
     assert summary["options"]["seed"] == 1 and summary["options"]["duplicate_distance"] == 40
     assert summary["parts"]["test"] == {"images": 1, "instances": 1, "negatives": 0, "groups": 1, "class cat": 1}
-    other = make_split(dataset, SplitOptions(kfold=2))
+    second = make_split(dataset, SplitOptions(kfold=2))
     with pytest.raises(DataError, match="another split is there"):
-        write_split(other, tmp_path)
+        write_split(second, tmp_path)
     assert {path: path.read_bytes() for path in paths} == {path: old for path, (old, _) in content.items()}
-    write_split(other, tmp_path, force=True)
+    write_split(second, tmp_path, force=True)
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")) == [
         *("fold0/train.txt", "fold0/val.txt", "fold1/train.txt", "fold1/val.txt", "split.yaml")
     ]
@@ -307,7 +308,7 @@ def test_lists_are_written_once_and_not_over_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\u2028b.jpg", "\ud800.jpg"])
-def test_a_name_that_is_no_line_cannot_be_listed(tmp_path: Path, name: str) -> None:
+def test_a_name_that_cannot_be_a_line_is_refused(tmp_path: Path, name: str) -> None:
     made = make_split(made_of({name: ["cat"], "c.jpg": ["cat"]}))
     with pytest.raises(DataError, match="cannot be a line"):
         write_split(made, tmp_path / "new")
@@ -326,12 +327,12 @@ def test_thousands_of_images_are_divided_in_seconds() -> None:
         assert abs(counts["val"][key] - 0.2 * total) <= max(1, 0.02 * total), key
 
 
-def test_a_rule_that_says_nothing_of_any_image_is_warned_of() -> None:
+def test_a_rule_that_matches_no_image_gives_a_warning() -> None:
     dataset = made_of({f"a{number}.png": ["cat"] for number in range(8)})
     options = SplitOptions(val=0.25, group_by="regex:^board", duplicate_distance=None)
     (warning,) = make_split(dataset, options).warnings
-    assert warning == "--group-by regex:^board says nothing of any image, so it keeps none together"
+    assert warning == "--group-by regex:^board matches no image, so it keeps no images together"
     applies = SplitOptions(val=0.25, group_by="regex:^a([0-3])?", duplicate_distance=None)
     made = make_split(dataset, applies)
-    # 0 to 3 by the bracket; where it takes no part, by the whole match, which is "a" for 4 to 7
+    # 0 to 3 by the group; where it does not match, by the whole match, which is "a" for 4 to 7
     assert sorted(map(len, made.groups)) == [1, 1, 1, 1, 4]
