@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument(
         "--short-side", type=int, nargs="+", default=[480], help="pixels (default: 480, the frames' own size)"
     )
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--out", type=Path, help="write the results as JSON")
     options = parser.parse_args()
     frames = sorted((options.video / "JPEGImages").rglob("*.jpg"))
     if not frames:
@@ -73,9 +73,9 @@ def score_video(model: nn.Module, frames: list[Path], short_side: int) -> dict[s
         with Image.open(str(frame.with_suffix(".png")).replace("JPEGImages", "Annotations")) as photo:
             truth = np.asarray(photo) > 0
         start_s = time.perf_counter()
-        found = car_mask(model, image, short_side)
+        predicted = car_mask(model, image, short_side)
         took_s += time.perf_counter() - start_s
-        both, either = int((found & truth).sum()), int((found | truth).sum())
+        both, either = int((predicted & truth).sum()), int((predicted | truth).sum())
         rows.append({"frame": frame.name, "iou": both / either if either else 1.0})
         hits, either_sum = hits + both, either_sum + either
     return {

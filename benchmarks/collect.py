@@ -1,4 +1,4 @@
-"""Collect the figures of finished runs as JSON: ``python benchmarks/collect.py RUN [RUN ...]``."""
+"""Collect the results of finished runs as JSON: ``python benchmarks/collect.py RUN [RUN ...]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 
-def figures(run: Path) -> dict[str, object]:
+def results_of(run: Path) -> dict[str, object]:
     record = json.loads((run / "record.json").read_text(encoding="utf-8"))
     metrics = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["metrics"]
     return {
@@ -26,4 +26,4 @@ def figures(run: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps([figures(Path(run)) for run in sys.argv[1:]], indent=2))
+    print(json.dumps([results_of(Path(run)) for run in sys.argv[1:]], indent=2))

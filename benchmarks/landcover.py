@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from training import parser_for, report, train, work_folder
 
-LEFT_OUT = 255
+IGNORE_LABEL = 255
 VALUES = {1: "cultivated land", 2: "forest", 3: "grassland", 4: "shrubland", 8: "artificial surface"}
-"""Those of eo-learn's land cover that occur here; 0 is no data."""
+"""Those of eo-learn's land cover that occur here; 0 means no data."""
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
         source = options.shared / "data" / "landcover_timeseries"
         majority = prepare(source, work / "data", block_px=options.block, seed=options.seed)
         run = train("landcover_cpu.yaml", work, options.overrides)
-    accuracy = run.figure("pACC")
-    figures = {
+    accuracy = run.metric("pACC")
+    results = {
         "block_px": options.block,
         "seed": options.seed,
         "pixel_accuracy": round(accuracy, 2),
@@ -37,7 +37,7 @@ def main() -> None:
         "above_majority": round(accuracy - majority, 2),
         "minutes": round(run.minutes, 2),
     }
-    report(figures, options.out)
+    report(results, options.out)
 
 
 def prepare(source: Path, target: Path, *, block_px: int, seed: int) -> float:
@@ -50,10 +50,10 @@ def prepare(source: Path, target: Path, *, block_px: int, seed: int) -> float:
     training = (row + column + first) % 2 == 1
     (target / "images").mkdir(parents=True)
     np.save(target / "images" / "patch.npy", series.astype(np.float32))
-    for part, where in (("train", training), ("val", ~training)):
-        (target / part / "labels").mkdir(parents=True)
-        shown = np.where(where & known, labels, LEFT_OUT).astype(np.uint8)
-        Image.fromarray(shown).save(target / part / "labels" / "patch.png")
+    for split, where in (("train", training), ("val", ~training)):
+        (target / split / "labels").mkdir(parents=True)
+        shown = np.where(where & known, labels, IGNORE_LABEL).astype(np.uint8)
+        Image.fromarray(shown).save(target / split / "labels" / "patch.png")
     most = np.bincount(labels[training & known]).argmax()
     return 100 * float(np.mean(labels[~training & known] == most))
 

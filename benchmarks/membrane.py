@@ -26,14 +26,14 @@ def main() -> None:
     with work_folder(options.work) as work:
         held_out = split(options.shared / "data" / "membrane" / "train", work / "data", options.seed)
         run = train("membrane_cpu.yaml", work, options.overrides)
-        dices = [dice(found, work / "data" / "val" / "label" / found.name) for found in predicted(run.folder, held_out)]
-        figures = {
+        dices = [dice(file, work / "data" / "val" / "label" / file.name) for file in predicted(run.folder, held_out)]
+        results = {
             "held_out": held_out,
-            "mIoU": round(run.figure("mIoU"), 2),
+            "mIoU": round(run.metric("mIoU"), 2),
             "mean_dice_of_membranes": round(100 * float(np.mean(dices)), 2),
             "minutes": round(run.minutes, 2),
         }
-    report(figures, options.out)
+    report(results, options.out)
 
 
 def split(source: Path, target: Path, seed: int) -> list[str]:
@@ -50,14 +50,14 @@ def split(source: Path, target: Path, seed: int) -> list[str]:
 
 
 def predicted(run: Path, names: list[str]) -> list[Path]:
-    """The label images that the run found."""
-    found = {path.name: path for path in (run / "predicted_labels").rglob("*.png")}
-    return [found[name] for name in names]
+    """The label maps that the run predicted."""
+    files = {path.name: path for path in (run / "predicted_labels").rglob("*.png")}
+    return [files[name] for name in names]
 
 
-def dice(found: Path, truth: Path) -> float:
+def dice(predicted: Path, truth: Path) -> float:
     """Dice of the membranes of one image (Dice 1945)."""
-    ours, theirs = (np.asarray(Image.open(path)) == MEMBRANE for path in (found, truth))
+    ours, theirs = (np.asarray(Image.open(path)) == MEMBRANE for path in (predicted, truth))
     return float(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()))
 
 

@@ -1,9 +1,9 @@
-"""Train, evaluate and use the sample projects as their users do, and say how long it took and what they reached.
+"""Train, evaluate and use the sample projects as their users do, and report times and metrics.
 
 ``python benchmarks/samples.py membrane cells`` renders the sample of each project into a new folder, runs
 ``tools/train_net.py --config projects/NAME.yaml`` on it and ``d2tune predict`` on its validation images, and prints
-the figure that counts with the clock and processor time of both commands. Without names it takes all semantic and
-panoptic projects. ``--out`` adds to a file of earlier figures.
+the main metric with the clock and processor time of both commands. Without names it takes all semantic and
+panoptic projects. ``--out`` adds to a file of earlier results.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("projects", nargs="*", help=f"of {', '.join(PROJECTS)} (default: all)")
     parser.add_argument("--override", action="append", default=[], help="a project key such as train.iterations=4")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON, beside those that are there")
+    parser.add_argument("--out", type=Path, help="write the results as JSON, beside those of earlier runs")
     options = parser.parse_args()
     unknown = [name for name in options.projects if name not in PROJECTS]
     if unknown:
         parser.error(f"no such sample project: {unknown[0]}")
-    figures: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in options.projects or PROJECTS:
         with tempfile.TemporaryDirectory(prefix="d2tune-bench-") as work:
-            figures[name] = measure(name, Path(work), options.override)
-        print(json.dumps({name: figures[name]}), flush=True)
+            results[name] = measure(name, Path(work), options.override)
+        print(json.dumps({name: results[name]}), flush=True)
         if options.out:
             earlier = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
             options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(earlier | figures, indent=2) + "\n", encoding="utf-8")
-    print("\n| project | figure | training and evaluation | processor time | predicting |\n|---|---|---|---|---|")
-    for name, row in figures.items():
+            options.out.write_text(json.dumps(earlier | results, indent=2) + "\n", encoding="utf-8")
+    print("\n| project | metric | training and evaluation | processor time | predicting |\n|---|---|---|---|---|")
+    for name, row in results.items():
         print(
-            f"| `{name}` | {row['figure']} {row['value']:.1f} | {row['train_s']:.0f} s | {row['train_cpu_s']:.0f} s "
+            f"| `{name}` | {row['metric']} {row['value']:.1f} | {row['train_s']:.0f} s | {row['train_cpu_s']:.0f} s "
             f"| {row['predict_s']:.0f} s |"
         )
 
@@ -62,13 +62,13 @@ def measure(name: str, work: Path, overrides: list[str]) -> dict[str, Any]:
     predict_s, _ = timed("-c", "import sys; from d2tune.cli import main; sys.exit(main())", "predict", run)
     evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     (task,) = evaluation["metrics"]
-    figure = {"semantic": "mIoU", "panoptic": "PQ"}[task]
-    main_figure = evaluation["metrics"][task][figure]
+    metric = {"semantic": "mIoU", "panoptic": "PQ"}[task]
+    main = evaluation["metrics"][task][metric]
     return {
-        "figure": figure,
-        "value": main_figure["value"],
-        "low": main_figure["low"],
-        "high": main_figure["high"],
+        "metric": metric,
+        "value": main["value"],
+        "low": main["low"],
+        "high": main["high"],
         "metrics": {key: one["value"] for key, one in evaluation["metrics"][task].items()},
         "images": evaluation["images"],
         "train_s": round(train_s, 1),

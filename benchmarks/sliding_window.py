@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1, beside the one that reads)")
     parser.add_argument("--compression", choices=["none", "zlib"], default="none", help="of the raster (default: none)")
     parser.add_argument("--scratch", type=Path, help="folder for the temporary folder")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--out", type=Path, help="write the results as JSON")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
@@ -46,13 +46,13 @@ def main() -> None:
         same = {name: getattr(options, name) for name in ("window", "overlap", "classes", "threads")}
         words = [word for name, value in same.items() for word in (f"--{name}", str(value))]
         command = [sys.executable, __file__, "--run", str(raster), *words]
-        figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        figures["raster_bytes"] = raster.stat().st_size
-    figures = {"machine": machine(), "side_px": options.side, "channels": CHANNELS, **same, **figures}
-    print(table(figures))
+        results = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        results["raster_bytes"] = raster.stat().st_size
+    results = {"machine": machine(), "side_px": options.side, "channels": CHANNELS, **same, **results}
+    print(table(results))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def write_raster(path: Path, side_px: int, compression: str) -> None:
@@ -89,8 +89,8 @@ def measure(raster_path: Path, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from d2tune.annotations.io.rasters import open_raster
-    from d2tune.inference.raster_output import LabelTiff, Preview
     from d2tune.inference.sliding_window import predict_rows
+    from d2tune.inference.writers.raster_files import LabelTiff, Preview
 
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
@@ -141,16 +141,16 @@ def measure(raster_path: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def table(figures: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     return (
         "| raster | windows | whole | processor time "
         "| reading (beside the rest) | network | compressing and writing | memory |\n"
         "|---|---|---|---|---|---|---|---|\n"
-        f"| {figures['side_px']} x {figures['side_px']} x {CHANNELS}, {figures['raster_bytes'] / 1e9:.2f} GB "
-        f"| {figures['windows']} of {figures['window']} px, {figures['classes']} classes | {figures['total_s']:.0f} s "
-        f"| {figures['cpu_s']:.0f} s "
-        f"| {figures['read_s']:.0f} s | {figures['network_s']:.0f} s | {figures['write_s']:.0f} s "
-        f"| {figures['peak_rss_mb']} MB |"
+        f"| {results['side_px']} x {results['side_px']} x {CHANNELS}, {results['raster_bytes'] / 1e9:.2f} GB "
+        f"| {results['windows']} of {results['window']} px, {results['classes']} classes | {results['total_s']:.0f} s "
+        f"| {results['cpu_s']:.0f} s "
+        f"| {results['read_s']:.0f} s | {results['network_s']:.0f} s | {results['write_s']:.0f} s "
+        f"| {results['peak_rss_mb']} MB |"
     )
 
 

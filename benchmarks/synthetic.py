@@ -10,14 +10,14 @@ from pycocotools import mask as mask_utils
 
 CLASSES = 5
 CORNERS = 64
-FOUND, CROWDS = 0.85, 0.02
-"""Shares of the instances that are found and of those that are crowds."""
+DETECTED, CROWDS = 0.85, 0.02
+"""Shares of the instances that have a detection, and of those that are crowds."""
 
 
 def synthetic_set(
     n_images: int, masks_per_image: int, seed: int, *, height_px: int = 480, width_px: int = 640
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """COCO ground truth and results: blobs of five classes, most found with a small error, and some false alarms.
+    """COCO ground truth and results: blobs of five classes, most detected with a small error, and some false alarms.
 
     Every image is drawn on its own; the first ones are the same however many follow.
 
@@ -44,8 +44,8 @@ def synthetic_set(
             row = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id, "iscrowd": crowd}
             annotations.append(row | {"area": area, "bbox": box, "segmentation": rle})
         off = draw.normal(0, 1.5, (masks_per_image, 1, 2)) + draw.normal(0, 0.8, outlines.shape)
-        is_found = draw.random((masks_per_image, 1, 1)) < FOUND
-        seen = np.where(is_found, outlines + off, _blobs(draw, masks_per_image, size))
+        is_detected = draw.random((masks_per_image, 1, 1)) < DETECTED
+        seen = np.where(is_detected, outlines + off, _blobs(draw, masks_per_image, size))
         scores = np.round(draw.random(masks_per_image), 4).tolist()
         for category_id, score, rle, box, _ in zip(category_ids, scores, *_encoded(seen, size), strict=True):
             row = {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}

@@ -1,4 +1,4 @@
-"""What the benchmarks of trainings share: where the real data lie, a training in a process of its own, its figures."""
+"""Shared by the benchmarks of trainings: the folder of the real data, a training in its own process, its results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Trained:
 
     Attributes:
         folder: Its run folder.
-        minutes: What the record gives as training, evaluations included.
+        minutes: The training time of the record, evaluations included.
         evaluation: ``evaluation.json``.
     """
 
@@ -31,8 +31,8 @@ class Trained:
     minutes: float
     evaluation: dict[str, Any]
 
-    def figure(self, name: str) -> float:
-        """A figure of the whole validation part, in percent."""
+    def metric(self, name: str) -> float:
+        """A metric of the whole validation split, in percent."""
         return float(self.evaluation["metrics"]["semantic"][name]["value"])
 
 
@@ -42,14 +42,14 @@ def parser_for(text: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--shared", type=Path, default=shared, help="folder with data/ (default: D2TUNE_SHARED)")
     parser.add_argument("--work", type=Path, help="keep the data and the run in this folder, which must be new")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--out", type=Path, help="write the results as JSON")
     parser.add_argument("overrides", nargs="*", help="project keys such as train.iterations=100")
     return parser
 
 
 @contextmanager
 def work_folder(wanted: Path | None) -> Iterator[Path]:
-    """``wanted``, made, or a folder that goes at the end."""
+    """``wanted``, made, or a folder that is removed at the end."""
     if wanted is not None:
         wanted.mkdir(parents=True)
         yield wanted.resolve()
@@ -69,9 +69,9 @@ def train(project: str, work: Path, overrides: list[str]) -> Trained:
     return Trained(work / "run", record["durations"]["training_s"] / 60, evaluation)
 
 
-def report(figures: dict[str, Any], out: Path | None) -> None:
-    """Print the figures and write them where they are wanted."""
-    print(json.dumps(figures, indent=2))
+def report(results: dict[str, Any], out: Path | None) -> None:
+    """Print the results and write them to a file."""
+    print(json.dumps(results, indent=2))
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The benchmarks run; their figures are not judged here."""
+"""The benchmarks run; their results are not judged here."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ def benchmark(*words: object, script: str = "conversion.py") -> str:
 
 @pytest.mark.slow
 def test_conversions_are_compared(tmp_path: Path) -> None:
-    out = tmp_path / "figures.json"
+    out = tmp_path / "results.json"
     shown = benchmark("--images", 4, "--rounds", 1, "--no-peers", "--size", "160x120", "--out", out)
-    figures = json.loads(out.read_text("utf-8"))
-    assert [case["embedded_pictures"] for case in figures["cases"]] == [False, True]
-    for case in figures["cases"]:
+    results = json.loads(out.read_text("utf-8"))
+    assert [case["embedded_pictures"] for case in results["cases"]] == [False, True]
+    for case in results["cases"]:
         assert case["polygons"] == 32
         ours = [case["contenders"][name] for name in ("d2tune", "d2tune, 1 worker")]
         assert ours[0]["written_bytes"] == ours[1]["written_bytes"] > 3000
         assert ours[0]["ratio_to"]["floor"] > 0
     assert shown.count("| d2tune |") == 2
-    assert {"cpu", "cores", "python"} <= set(figures["machine"])
+    assert {"cpu", "cores", "python"} <= set(results["machine"])
 
 
 @pytest.mark.slow
 def test_memory_of_a_large_conversion_is_measured(tmp_path: Path) -> None:
-    out = tmp_path / "figures.json"
+    out = tmp_path / "results.json"
     assert "| 20 | 160 |" in benchmark("--large", 20, "--out", out)
-    figures = json.loads(out.read_text("utf-8"))
-    assert 10 < figures["peak_pss_mb"] <= figures["peak_rss_mb"]
-    assert figures["processes"] == 1
+    results = json.loads(out.read_text("utf-8"))
+    assert 10 < results["peak_pss_mb"] <= results["peak_rss_mb"]
+    assert results["processes"] == 1
 
 
 @pytest.mark.slow
 def test_a_sample_project_is_timed(tmp_path: Path) -> None:
-    out = tmp_path / "figures.json"
+    out = tmp_path / "results.json"
     quick = ["data.sample_images=4", "train.iterations=1", "train.patch_size=64", "detectron2.MODEL.BRIDGE.WIDTH=4"]
     words = [word for key in quick for word in ("--override", key)]
     shown = benchmark("membrane", *words, "--out", out, script="samples.py")
-    figures = json.loads(out.read_text("utf-8"))["membrane"]
-    assert figures["train_cpu_s"] > 0 and figures["images"] == 1 and 0 <= figures["value"] <= 100
+    results = json.loads(out.read_text("utf-8"))["membrane"]
+    assert results["train_cpu_s"] > 0 and results["images"] == 1 and 0 <= results["value"] <= 100
     assert "| `membrane` | mIoU " in shown
