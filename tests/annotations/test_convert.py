@@ -160,14 +160,16 @@ def test_labels_files(tmp_path: Path) -> None:
 
 
 def test_the_table_groups_by_code_and_counts_the_rest() -> None:
-    findings = [Finding("warning", "clipped", f"{n}.json", "the shape sticks out", shape=n) for n in range(5)]
+    findings = [
+        Finding("warning", "clipped", f"{n}.json", "the shape extends beyond the image", shape=n) for n in range(5)
+    ]
     findings += [Finding("error", "bad_json", "x.json", "cut off", line=3, column=9, hint="mend it")]
     assert doors.findings_table(findings).splitlines() == [
         "level    code      count  where",
         "error    bad_json      1  x.json: line 3, column 9",
         "    cut off (mend it)",
         "warning  clipped       5  0.json: shape 0; 1.json: shape 1; 2.json: shape 2; and 2 more",
-        "    the shape sticks out",
+        "    the shape extends beyond the image",
     ]
     assert doors.findings_table([]) == "nothing to report"
 

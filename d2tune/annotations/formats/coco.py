@@ -325,7 +325,7 @@ def _read_annotation(index: int, row: object, units: dict[int | str, Unit], file
         file.note("error", "image_missing" if has_id else "bad_shape", message, shape=index)
         return
     if unit.image is None or any(finding.code.startswith("size_") for finding in unit.findings):
-        unit.leave_out([index])
+        unit.exclude([index])
         return
     label = classes.read(row.get("category_id"), unit, index)
     if label is None:

@@ -229,7 +229,7 @@ def _add_classes(
         hint = "add them to the classes, or leave them out with `VALUE: null` in data.label_images.values"
         message = f"the label holds values that are no class: {listed}{more}, expected {known}"
         unit.note("error", "unknown_label_value", message, hint=hint)
-        unit.leave_out(sorted(strangers))
+        unit.exclude(sorted(strangers))
         return
     values: dict[str, list[int]] = {}
     for value in sorted(counts):

@@ -128,7 +128,7 @@ def _open_file(name: str, folders: Folders, options: ReadOptions) -> tuple[Unit,
     size = value.get("imageWidth"), value.get("imageHeight")
     if header is not None and check_size(unit, header, *size, what="the file"):
         return unit, value["shapes"]
-    unit.leave_out(range(len(value["shapes"])))
+    unit.exclude(range(len(value["shapes"])))
     return unit, []
 
 
@@ -247,7 +247,7 @@ def _read_shapes(
         flags = shape.get("flags")
         flags = flags if isinstance(flags, dict) else {}
         if options.no_predictions and flags.get("prediction") is True:
-            unit.left_out[index] = "flagged as a prediction"
+            unit.excluded[index] = "flagged as a prediction"
             continue
         name = _name_of(shape, unit, index, labels)
         if name is None:

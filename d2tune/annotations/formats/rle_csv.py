@@ -241,7 +241,7 @@ class _File:
         if label is None:
             unit.note("error", "bad_rle", f"{image!r} does not end in an underscore and a class", line=line)
         elif unit.image is None:
-            unit.leave_out([index])
+            unit.exclude([index])
         elif runs.strip():
             self._read_runs(index, label, runs, line, unit, labels)
 

@@ -235,7 +235,7 @@ class _Reader:
         unit = Unit(file)
         place = self.folders.finder.find(image.name, folders=self.folders.search_from(path))
         if measure(place, unit) is None:
-            unit.leave_out(region.index for region in image.regions)
+            unit.exclude(region.index for region in image.regions)
             return unit
         for region in image.regions:
             if region.kind is None:

@@ -92,7 +92,7 @@ def _read_xml(name: str, folders: Folders, labels: Labels) -> Unit:
     stated = (root.findtext("size/width"), root.findtext("size/height"))
     objects = root.findall("object")
     if header is None or not check_size(unit, header, *stated, what="the file"):
-        unit.leave_out(range(len(objects)))
+        unit.exclude(range(len(objects)))
         return unit
     for index, element in enumerate(objects):
         _read_object(index, element, unit, labels)

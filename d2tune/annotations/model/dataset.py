@@ -1,4 +1,4 @@
-"""The one noun of this room: a set of images, the instances drawn on them, and what was noticed on the way.
+"""A dataset: images, their instances, and the findings made while reading them.
 
 Coordinates are continuous image coordinates in pixels, x to the right and y down: pixel ``i`` covers
 ``[i, i + 1)``. Sizes are those of the image as it is shown, after its EXIF orientation.
@@ -41,8 +41,8 @@ class Image:
         file_name: Path relative to the image root, with forward slashes.
         width_px: Width as shown, after EXIF orientation.
         height_px: Height as shown.
-        path: The file to open, absolute; None where only predictions or figures are known.
-        annotation_file: The file the annotations came from, relative to the source folder.
+        path: The file to open, absolute; None where the file is unknown.
+        annotation_file: The file of its annotations, relative to the source folder.
     """
 
     id: int
@@ -64,13 +64,14 @@ class Instance:
         segmentation: Polygons wherever they are exact, else an RLE of the whole image.
         bbox_xywh: ``(x, y, width, height)`` in pixels.
         area_px2: The area pycocotools gives for the mask.
-        iscrowd: True only where the annotator said so.
+        iscrowd: True only where the annotation file marks it.
         score: Confidence between 0 and 1 where the instance is a prediction.
-        shapes: Indices of the shapes in the annotation file that make it up, ascending.
-        part_shapes: The shape that each polygon of ``segmentation`` comes from; empty for an RLE.
-        difficult: True where the annotator marked the object as hard to recognize (Pascal VOC).
-        layers: Where an RLE unites several shapes, what each of them adds: its index and its pixels. Other objects
-            may have been drawn between them.
+        shapes: Indices of its shapes in the annotation file, ascending.
+        part_shapes: The shape of each polygon of ``segmentation``; empty for an RLE.
+        difficult: True where the annotation file marks the object as hard to recognize (Pascal VOC).
+        layers: Where an RLE unites several shapes, the index and the pixels of each of them. Shapes of other instances
+            may lie between them.
+        is_disjoint: True where no other instance of the image has any of its pixels, as in a label image.
     """
 
     id: int
@@ -104,7 +105,7 @@ class Dataset:
         instances: Ordered by image, then by first shape; ids 1, 2, ...
         findings: In the order of the files.
         image_root: The folder that ``Image.file_name`` is relative to.
-        ledger: What became of every shape that was read, in the order of the files; ids are those of ``instances``.
+        ledger: The fate of every shape that was read, in the order of the files; ids are those of ``instances``.
     """
 
     images: tuple[Image, ...]
@@ -137,25 +138,25 @@ class Dataset:
         return groups
 
     def subset(self, image_ids: Sequence[int]) -> Dataset:
-        """The images with those ids and their instances, ids counted anew from 1; categories stay, the ledger goes."""
+        """The images with those ids and their instances, with new ids from 1; categories stay, the ledger is empty."""
         wanted = set(image_ids)
         kept = [image for image in self.images if image.id in wanted]
         new_id = {image.id: position for position, image in enumerate(kept, start=1)}
-        instances = [one for one in self.instances if one.image_id in new_id]
+        instances = [instance for instance in self.instances if instance.image_id in new_id]
         return replace(
             self,
             images=tuple(replace(image, id=new_id[image.id]) for image in kept),
             instances=tuple(
-                replace(one, id=position, image_id=new_id[one.image_id])
-                for position, one in enumerate(instances, start=1)
+                replace(instance, id=position, image_id=new_id[instance.image_id])
+                for position, instance in enumerate(instances, start=1)
             ),
             ledger=(),
         )
 
     def counts(self) -> dict[str, int]:
         """Number of instances per class name, in category order, zeros included."""
-        seen = Counter(instance.category_id for instance in self.instances)
-        return {category.name: seen[category.id] for category in self.categories}
+        numbers = Counter(instance.category_id for instance in self.instances)
+        return {category.name: numbers[category.id] for category in self.categories}
 
     def class_pixels(self) -> tuple[int, ...] | None:
         """Pixels of each class in category order, as they were counted while reading.
@@ -175,10 +176,10 @@ class Dataset:
         return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
 
     def raise_on_errors(self) -> None:
-        """Stop where a finding is an error.
+        """Raise the first error among the findings.
 
         Raises:
-            DataError: Names the first error's place, and how many more there are.
+            DataError: There is an error; the message has its place and the number of further errors.
         """
         errors = self.errors()
         if not errors:
@@ -221,7 +222,7 @@ def _hashed_row(instance: Instance) -> bytes:
         if all(part.dtype == np.float64 for part in flat):
             numbers = orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
             # orjson writes the same digits as Python, but other exponents, and null for what is not finite
-            if not any(other in numbers for other in (b"e", b"0.0000", b"n")):
+            if not any(form in numbers for form in (b"e", b"0.0000", b"n")):
                 crowd = "true" if instance.iscrowd else "false"
                 start = f"[{instance.image_id}, {instance.category_id}, {crowd}, "
                 return start.encode() + numbers.replace(b",", b", ") + b"]"

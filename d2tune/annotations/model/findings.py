@@ -1,4 +1,4 @@
-"""What is noticed while reading annotations, as data."""
+"""Findings: errors, warnings and notes made while reading annotations, as data."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ Level = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something noticed while reading, as data.
+    """An error, warning or note made while reading.
 
     Attributes:
         level: ``error`` (nothing may be written), ``warning`` or ``info``.
-        code: What it is, one of the codes listed in ``docs/findings.md``.
+        code: One of the codes listed in ``docs/findings.md``.
         file: The annotation file, relative to the source folder, with forward slashes.
-        message: One sentence a person understands.
+        message: One sentence for the user.
         shape: Index of the shape in the file, from 0.
         line: Line in the file, from 1.
         column: Column in the line, from 1.
-        hint: What was probably meant, or what to do.
-        also: Other shapes or files that take part.
+        hint: The name that was probably intended, or what to do.
+        also: Further shapes or files that it concerns.
     """
 
     level: Level
@@ -35,7 +35,7 @@ class Finding:
     also: tuple[int | str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict; keys without a value are left out, but for ``shape``, which may be null."""
+        """A plain dict without the keys that have no value, except ``shape``, which may be null."""
         row: dict[str, Any] = {
             "level": self.level,
             "code": self.code,

@@ -1,4 +1,4 @@
-"""The ledger: what became of every shape, and why."""
+"""The ledger: the fate of every shape, and why."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from d2tune.files import holds_rows_with, refuse_foreign, write_bytes, write_json
 
-if TYPE_CHECKING:
-    pass
-
 Fate = Literal["kept", "clipped", "merged", "dropped"]
 FATES: tuple[Fate, ...] = get_args(Fate)
-"""What can become of a shape; one that was clipped and merged counts as merged."""
+"""The fates of a shape; one that was clipped and merged counts as merged."""
 
 COLUMNS = ("file", "shape", "line", "image", "label", "fate", "instances", "codes", "why")
 """The columns of a ledger file."""
@@ -25,19 +22,19 @@ COLUMNS = ("file", "shape", "line", "image", "label", "fate", "instances", "code
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """What became of one shape.
+    """The fate of one shape.
 
     Attributes:
         file: The annotation file, relative to the source folder.
-        fate: ``kept`` as drawn, ``clipped`` at the image's edge, ``merged`` with others into one instance, or
-            ``dropped``.
+        fate: ``kept`` as annotated, ``clipped`` at the image border, ``merged`` with other shapes into one instance,
+            or ``dropped``.
         shape: Index in the file, from 0; None where only the line is known.
         line: Line in the file, from 1 (run-length CSV).
-        image: ``Image.file_name`` of its image; empty where that cannot be had.
-        label: Class name as it was read; empty where it was not.
-        instances: Ids of the instances it is part of: one, or several where a mask was split.
-        partners: How many shapes those instances have in all.
-        codes: Codes of the findings about it, in order.
+        image: ``Image.file_name`` of its image; empty where it has none.
+        label: Class name as it was read; empty where it was not read.
+        instances: Ids of its instances: one, or several where a mask was split.
+        partners: The number of shapes of those instances.
+        codes: Codes of its findings, in order.
         message: Why it was dropped or clipped, in words.
     """
 
@@ -60,7 +57,7 @@ class LedgerRow:
             reasons.append(f"one of the {self.partners} shapes of instance {self.instances[0]}")
         if len(self.instances) > 1:
             reasons.append(f"split into {len(self.instances)} instances")
-        return "; ".join(reasons) or "used as drawn"
+        return "; ".join(reasons) or "used as annotated"
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict with the keys `COLUMNS`."""
@@ -88,7 +85,7 @@ def write_ledger(path: str | Path, rows: Iterable[LedgerRow]) -> None:
     table.writerow(COLUMNS)
     for row in rows:
         cells = row.to_json()
-        joined = {key: " ".join(str(one) for one in cells[key]) for key in ("instances", "codes")}
+        joined = {key: " ".join(map(str, cells[key])) for key in ("instances", "codes")}
         table.writerow(["" if value is None else value for value in (cells | joined).values()])
     write_bytes(path, stream.getvalue().encode("utf-8", errors="backslashreplace"))
 

@@ -1,4 +1,4 @@
-"""How annotations and rasters are to be read."""
+"""Options for reading annotations and rasters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RasterOptions:
         stack: Where images are folders of files: name patterns in the order of their channels, each matching one
             file; empty takes all files in natural order.
         channels: Places of the channels to use, from 0; empty takes all.
-        nodata: Value of channels that hold no data, beside NaN and the value that a TIFF names itself.
+        nodata: Value of channels without data, in addition to NaN and the value that a TIFF declares.
     """
 
     stack: tuple[str, ...] = ()
@@ -26,12 +26,12 @@ class RasterOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelImageOptions:
-    """How images and label images lie beside one another, see `label_images`.
+    """Where images and label images are, see `formats.label_images`.
 
     Attributes:
         images: Folder of the images within the source.
         labels: Folder of the label images within the source.
-        values: Class name by label value; None leaves those pixels out. Empty: values are places in the classes.
+        values: Class name by label value; None ignores those pixels. Empty: values are indices of the classes.
         raster: How images of many channels are read.
     """
 
@@ -43,31 +43,31 @@ class LabelImageOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What a person may say about how annotations are to be read; one object for every reader.
+    """Options for reading annotations, the same for every reader.
 
     Attributes:
         labels: Class names in order of their ids; None takes the sorted labels that occur.
-        background: The one of the labels that stands for the pixels that no shape covers; VOC's indices pass it over.
+        background: The label of the pixels that no shape covers; VOC's indices skip it.
         image_root: Folder that holds the images; None means the source folder.
         stuff: Names of the classes that are stuff; all others are things.
-        class_name: Class of shapes that carry none (VIA).
-        class_attribute: VIA region attribute that holds the class.
-        nested_groups: What a part inside another part of its group is: united with it, or a hole.
+        class_name: Class of shapes without one (VIA).
+        class_attribute: VIA region attribute with the class.
+        nested_groups: Whether a part inside another part of its group is united with it or a hole.
         instance_suffix: ``strip`` reads ``person-1`` as an instance of ``person``.
         pixel_offset: Added to every VIA coordinate, in pixels.
         preset: Name of a run-length CSV dialect: carvana, airbus, severstal.
-        color_map: File that says which color of a mask is which class; None looks for one in the source folder.
+        color_map: File with the class of each color of a mask; None looks for one in the source folder.
         split_components: One instance per connected component (run-length CSV and mask images).
-        allow_outside: Whether an image's path may leave the data root.
-        restore_dir: Where images that exist only as ``imageData`` are written; None refuses them.
-        skip_bad: Leave out files with errors instead of reporting errors; the findings become warnings.
-        no_predictions: Leave out shapes whose flag ``prediction`` is true.
-        rename: New class names by the label drawn; None as the new name leaves the label out.
-        image_list: File that lists the images to keep, see `lists`; None keeps all.
-        include_unlabeled: Whether images without an annotation are negatives, rather than left out.
-        label_images: Where images and label images lie and what their values mean; None takes the defaults.
-        workers: Processes that read Labelme files; None takes more than one where there is enough to read. The result
-            is the same with any number.
+        allow_outside: Whether images may lie outside the data root.
+        restore_dir: Folder for images that exist only as ``imageData``; None refuses them.
+        skip_bad: Exclude files with errors; the findings become warnings.
+        no_predictions: Skip shapes whose flag ``prediction`` is true.
+        rename: New class names by the label in the file; None skips the label.
+        image_list: File with the names of the images to keep, see `splitting.lists`; None keeps all.
+        include_unlabeled: Whether images without an annotation are negatives; else they are excluded.
+        label_images: Where images and label images are and what their values mean; None takes the defaults.
+        workers: Processes that read Labelme files; None takes more than one for thousands of files. The result is the
+            same with any number.
     """
 
     labels: Sequence[str] | None = None

@@ -13,7 +13,7 @@ Points = NDArray[np.float64]
 
 
 Mask = NDArray[np.bool_]
-"""Pixels that belong, shape ``(H, W)``."""
+"""The pixels of a mask, shape ``(H, W)``."""
 
 
 RawRle = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Every shape has one row that says what became of it."""
+"""Every shape has one row with its fate."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_one_row_for_every_shape_in_the_order_of_the_file(tmp_path: Path) -> Non
         (8, "kept", (), (4,)),
     ]
     assert {row.file for row in rows} == {"a.json"} and {row.image for row in rows} == {"a.png"}
-    assert rows[0].why == "used as drawn"
-    assert rows[1].why == "the shape sticks out of the 64 x 48 px image and was clipped"
+    assert rows[0].why == "used as annotated"
+    assert rows[1].why == "the shape extends beyond the 64 x 48 px image and was clipped"
     assert rows[3].why == "one of the 2 shapes of instance 3"
     assert rows[5].why == "the shape lies outside the 64 x 48 px image; dropped"
     assert summary(rows) == "9 shapes: 2 kept, 1 clipped, 2 merged, 4 dropped"
@@ -57,32 +57,31 @@ def test_one_row_for_every_shape_in_the_order_of_the_file(tmp_path: Path) -> Non
 
 def test_a_shape_with_a_harmless_warning_is_kept_and_names_the_warning(tmp_path: Path) -> None:
     (row,) = read(tmp_path, shape(SQUARE, " box "))
-    assert (row.fate, row.label, row.codes, row.why) == ("kept", "box", ("label_whitespace",), "used as drawn")
+    assert (row.fate, row.label, row.codes, row.why) == ("kept", "box", ("label_whitespace",), "used as annotated")
 
 
-def test_predictions_that_are_left_out_say_so(tmp_path: Path) -> None:
-    drawn = shape(SQUARE, flags={"prediction": True}), shape(TRIANGLE)
-    rows = read(tmp_path, *drawn, no_predictions=True)
+def test_skipped_predictions_have_a_reason(tmp_path: Path) -> None:
+    rows = read(tmp_path, shape(SQUARE, flags={"prediction": True}), shape(TRIANGLE), no_predictions=True)
     assert [(row.fate, row.why) for row in rows] == [
         ("dropped", "flagged as a prediction"),
-        ("kept", "used as drawn"),
+        ("kept", "used as annotated"),
     ]
 
 
-def test_shapes_of_a_file_that_cannot_be_used_are_all_there(tmp_path: Path) -> None:
+def test_all_shapes_of_a_file_with_errors_have_rows(tmp_path: Path) -> None:
     rows = read(tmp_path, shape(SQUARE), shape(TRIANGLE), top={"imageWidth": 99})
     assert [(row.shape, row.fate) for row in rows] == [(0, "dropped"), (1, "dropped")]
-    assert rows[0].why == "the file says 99 x 48 px, the image has 64 x 48"
+    assert rows[0].why == "the file states 99 x 48 px, the image has 64 x 48"
 
 
 def test_skip_bad_drops_the_good_shapes_of_a_bad_file_too(tmp_path: Path) -> None:
     rows = read(tmp_path, shape(SQUARE), shape([[1, 2]], kind="rectangle"), skip_bad=True)
     assert [row.fate for row in rows] == ["dropped", "dropped"]
-    assert rows[0].why == "the file is left out"
+    assert rows[0].why == "the file is excluded"
     assert rows[1].why.startswith("a rectangle has 2 points, this one has 1")
 
 
-def test_the_second_file_of_a_image_is_dropped(tmp_path: Path) -> None:
+def test_the_second_file_of_an_image_is_dropped(tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_text(json.dumps(labelme_value(shape(SQUARE))), "utf-8")
@@ -134,13 +133,15 @@ def test_real_folders_account_for_every_shape(name: str) -> None:
     source = SHARED / "data" / name
     result = check(source, options=ReadOptions(class_name="balloon"))
     used = [row for row in result.dataset.ledger if row.fate != "dropped"]
-    assert {number for row in used for number in row.instances} == {one.id for one in result.dataset.instances}
-    assert sum(len(one.shapes) for one in result.dataset.instances) == sum(len(row.instances) for row in used)
-    drawn = 0
+    assert {number for row in used for number in row.instances} == {
+        instance.id for instance in result.dataset.instances
+    }
+    assert sum(len(instance.shapes) for instance in result.dataset.instances) == sum(len(row.instances) for row in used)
+    shapes = 0
     for path in source.rglob("*.json"):
         value = json.loads(path.read_bytes().decode("utf-8-sig", errors="replace"))
         if "shapes" in value:
-            drawn += len(value["shapes"])
+            shapes += len(value["shapes"])
         else:
-            drawn += sum(len(entry["regions"]) for entry in value.values())
-    assert len(result.dataset.ledger) == drawn
+            shapes += sum(len(entry["regions"]) for entry in value.values())
+    assert len(result.dataset.ledger) == shapes

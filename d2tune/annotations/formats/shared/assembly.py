@@ -1,7 +1,7 @@
-"""What every reader shares in the end: the dataset that units add up to.
+"""The dataset that the units of a reader add up to.
 
-A reader turns each image's annotations into a `Unit` and hands all units to `assemble`. A unit is the least that
-can be excluded when it is bad; its findings never stop another unit from being read.
+A reader turns each image's annotations into a `Unit` and hands all units to `assemble`. A unit is the smallest
+amount that can be excluded for its errors; its findings never stop another unit from being read.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def assemble(
         options: How to read.
         root: The folder that images are named relative to.
         names: Class names in order; None takes those of ``options.labels``, else the sorted ones that occur.
-        stuff: Classes that the file itself calls stuff.
+        stuff: Classes that the file marks as stuff.
 
     Raises:
-        DataError: ``options.stuff`` names a class that there is not.
+        DataError: ``options.stuff`` names a class that does not exist.
     """
     _note_duplicates(units)
-    kept = [_left_out(unit) if options.skip_bad and unit.is_bad else unit for unit in units]
+    kept = [_excluded(unit) if options.skip_bad and unit.is_bad else unit for unit in units]
     known = Labels(options).names if names is None else tuple(names)
     if known is None:
         known = tuple(sorted({label for unit in kept for label in unit.labels}))
@@ -53,12 +53,12 @@ def assemble(
     for draft, unit in shown:
         images.append(Image(len(images) + 1, draft.file_name, draft.width_px, draft.height_px, draft.path, unit.file))
         ids[id(unit)] = range(len(instances) + 1, len(instances) + 1 + len(unit.drafts))
-        for part in unit.drafts:
-            instances.append(_number(part, len(instances) + 1, images[-1].id, id_of[part.label]))
+        for instance in unit.drafts:
+            instances.append(_number(instance, len(instances) + 1, images[-1].id, id_of[instance.label]))
     ledger: list[LedgerRow] = []
     for unit in kept:
         ledger += rows_of(unit, ids.get(id(unit), ()))
-        unit.drafts = []  # a large folder's would fill as much memory as its instances
+        unit.drafts = []  # those of a large folder would take as much memory as its instances
     findings = [finding for unit in kept for finding in unit.findings]
     findings.sort(key=lambda finding: (finding.file, finding.line or 0, -1 if finding.shape is None else finding.shape))
     return Dataset(tuple(images), categories, tuple(instances), tuple(findings), root, tuple(ledger))
@@ -83,39 +83,39 @@ def _number(draft: Draft, instance_id: int, image_id: int, category_id: int) -> 
 
 
 def _note_duplicates(units: Sequence[Unit]) -> None:
-    """Two units for one image would make it two images with half the objects each."""
+    """Note an error for the second unit of an image, which would become a second image with half of the objects."""
     first: dict[str, Unit] = {}
     for unit in units:
         if unit.image is None:
             continue
-        other = first.setdefault(unit.image.file_name, unit)
-        if other is not unit:
-            message = f"the image {unit.image.file_name} was already annotated in {other.file}"
-            unit.note("error", "duplicate_image", message, also=(other.file,), hint="keep one of the two")
+        earlier = first.setdefault(unit.image.file_name, unit)
+        if earlier is not unit:
+            message = f"the image {unit.image.file_name} is already annotated in {earlier.file}"
+            unit.note("error", "duplicate_image", message, also=(earlier.file,), hint="keep one of the two")
             unit.image = None
 
 
-def _left_out(unit: Unit) -> Unit:
-    """A bad unit without its image, its errors turned into warnings that say so."""
+def _excluded(unit: Unit) -> Unit:
+    """A bad unit without its image, its errors turned into warnings."""
     findings = [
-        dataclasses.replace(finding, level="warning", message=f"{finding.message}; the file is left out")
+        dataclasses.replace(finding, level="warning", message=f"{finding.message}; the file is excluded")
         if finding.level == "error"
         else finding
         for finding in unit.findings
     ]
-    left_out = {shape: "the file is left out" for draft in unit.drafts for shape in draft.shapes}
-    return Unit(unit.file, findings=findings, left_out=left_out | unit.left_out)
+    excluded = {shape: "the file is excluded" for draft in unit.drafts for shape in draft.shapes}
+    return Unit(unit.file, findings=findings, excluded=excluded | unit.excluded)
 
 
 def _note_case(units: Sequence[Unit]) -> None:
-    """Warn once for every spelling that differs from an earlier one by case alone."""
+    """Note a warning for every spelling that differs from an earlier spelling by case alone."""
     spelled: dict[str, dict[str, tuple[Unit, int | None]]] = {}
     for unit in units:
         for label, shape in unit.labels.items():
             spelled.setdefault(label.casefold(), {}).setdefault(label, (unit, shape))
     for spellings in spelled.values():
-        first, *others = spellings
-        for label in others:
+        first, *later = spellings
+        for label in later:
             unit, shape = spellings[label]
             message = f"the labels {first!r} and {label!r} differ by case alone and are two classes"
             unit.note("warning", "labels_differ_by_case", message, shape=shape, also=(spellings[first][0].file,))

@@ -18,14 +18,14 @@ _SUFFIX = re.compile(r"(.+)-(\d+)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A label after all rules: the class name, and the number behind it in the old ``person-1`` style."""
+    """A label after all rules: the class name, and the number after it in the old ``person-1`` style."""
 
     label: str
     number: str | None = None
 
 
 class Labels:
-    """The rules that turn what was typed as a label into a class name."""
+    """The rules that turn a label into a class name."""
 
     def __init__(self, options: ReadOptions) -> None:
         self.names: tuple[str, ...] | None = None
@@ -36,7 +36,7 @@ class Labels:
         self._strip = options.instance_suffix == "strip"
 
     def read(self, raw: object, unit: Unit, shape: int | None, *, line: int | None = None) -> Name | None:
-        """The class name for a label, or None with the finding that says why there is none."""
+        """The class name for a label, or None with a finding that gives the reason."""
         if isinstance(raw, bool) or not isinstance(raw, (str, int, float)):
             message = f"the label is {describe(raw)}, expected text"
             unit.note("error", "bad_shape", message, shape=shape, line=line)
@@ -48,7 +48,7 @@ class Labels:
             raw = text
         label = raw.strip()
         if label != raw:
-            message = f"the label {raw!r} has blanks around it; it is read as {label!r}"
+            message = f"the label {raw!r} has spaces around it; it is read as {label!r}"
             unit.note("warning", "label_whitespace", message, shape=shape, line=line)
         if not label:
             unit.note("error", "bad_shape", "the label is empty", shape=shape, line=line)
@@ -56,29 +56,29 @@ class Labels:
         return self._known_name(label, unit, shape, line)
 
     def class_of(self, label: str) -> tuple[str | None, str | None]:
-        """The class that a label without blanks around it stands for, None where it is left out, and its number."""
+        """The class of a label without spaces around it, None where the label is ignored, and its number."""
         number = None
-        drawn: str | None = label
+        name: str | None = label
         if (
             self._strip
             and label not in self._known
             and label not in self._rename
             and (match := _SUFFIX.fullmatch(label))
         ):
-            drawn, number = match[1], match[2]
-        if drawn in self._rename:
-            drawn = self._rename[drawn]
-        return (None if drawn in SPECIAL_LABELS else drawn), number
+            name, number = match[1], match[2]
+        if name in self._rename:
+            name = self._rename[name]
+        return (None if name in SPECIAL_LABELS else name), number
 
     def _known_name(self, label: str, unit: Unit, shape: int | None, line: int | None) -> Name | None:
-        drawn, number = self.class_of(label)
-        if drawn is None:
-            unit.note("info", "ignored_label", f"{label!r} is not read", shape=shape, line=line)
+        name, number = self.class_of(label)
+        if name is None:
+            unit.note("info", "ignored_label", f"the label {label!r} is ignored", shape=shape, line=line)
             return None
-        if self.names is not None and drawn not in self._known:
-            message = f"the label {drawn!r} is not one of the {len(self.names)} classes"
-            hint = nearest(drawn, self.names)
+        if self.names is not None and name not in self._known:
+            message = f"the label {name!r} is not one of the {len(self.names)} classes"
+            hint = nearest(name, self.names)
             unit.note("error", "unknown_label", message, shape=shape, line=line, hint=hint)
             return None
-        unit.labels.setdefault(drawn, shape)
-        return Name(drawn, number)
+        unit.labels.setdefault(name, shape)
+        return Name(name, number)

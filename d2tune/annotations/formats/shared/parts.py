@@ -35,15 +35,15 @@ from d2tune.annotations.model.types import Mask, Points, Polygons, RawRle, Rle
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """One shape that takes part in an instance.
+    """One shape of an instance.
 
     Attributes:
         shape: Index in the annotation file.
         rle: Its pixels, on the whole image.
-        area_px2: How many there are.
-        polygons: Its outlines on the image; empty where only the pixels say what it is.
-        is_mask: Whether it was given as pixels.
-        bbox_xywh: The box around the polygons, where it is known already.
+        area_px2: Their number.
+        polygons: Its outlines on the image; empty where it is given by its pixels alone.
+        is_mask: Whether the file gives it as pixels.
+        bbox_xywh: The box around the polygons, where it was computed before.
     """
 
     shape: int
@@ -61,18 +61,18 @@ def polygon_part(
 
     Args:
         points: Checked vertices, shape ``(V, 2)``.
-        unit: Where it belongs; its image gives the size and its findings take what is noticed.
+        unit: Its unit, which has the image and takes the findings.
         shape: Index in the annotation file.
-        is_polygon: False for outlines that were computed, which need no check for crossing themselves.
-        extent: Two corners ``(2, 2)`` of what was drawn, where the outline only approximates it.
+        is_polygon: False for computed outlines, which need no self-crossing test.
+        extent: Two corners ``(2, 2)`` of the shape, where the outline only approximates it.
 
     Returns:
-        The part, or None with the finding that says why there is none.
+        The part, or None with a finding that gives the reason.
     """
     try:
         return _polygon_part(points, unit, shape, is_polygon=is_polygon, extent=extent)
     except PointError as error:
-        unit.note("error", error.code, f"the outline is too much to check: {error}", shape=shape)
+        unit.note("error", error.code, f"the outline is too complex: {error}", shape=shape)
         return None
 
 
@@ -84,14 +84,13 @@ def _polygon_part(points: Points, unit: Unit, shape: int, *, is_polygon: bool, e
         return dropped(unit, "too_few_points", message, shape)
     points = clean_points(points)
     if has_no_area(points):
-        return dropped(unit, "zero_area", "the shape encloses nothing; dropped", shape)
+        return dropped(unit, "zero_area", "the shape has no area; dropped", shape)
     polygons = clip_polygon(points, width_px=width_px, height_px=height_px)
     if not polygons:
         message = f"the shape lies outside the {width_px} x {height_px} px image; dropped"
         return dropped(unit, "outside_image", message, shape)
-    drawn = points if extent is None else extent
-    if polygons[0] is not points and _sticks_out(drawn, width_px, height_px):
-        message = f"the shape sticks out of the {width_px} x {height_px} px image and was clipped"
+    if polygons[0] is not points and _extends_beyond(points if extent is None else extent, width_px, height_px):
+        message = f"the shape extends beyond the {width_px} x {height_px} px image and was clipped"
         unit.note("warning", "clipped", message, shape=shape)
     rle = union_rles(rasterize(polygons, width_px=width_px, height_px=height_px))
     if is_polygon and self_intersects(points):
@@ -106,9 +105,9 @@ def _polygon_part(points: Points, unit: Unit, shape: int, *, is_polygon: bool, e
 def round_part(
     center: list[float], radius_x_px: float, radius_y_px: float, unit: Unit, index: int, *, theta_rad: float = 0.0
 ) -> Part | None:
-    """A circle or an ellipse as a part; see `geometry.ellipse`."""
+    """A circle or an ellipse as a part; see `ellipse_points`."""
     if min(radius_x_px, radius_y_px) <= 0:
-        return dropped(unit, "zero_area", "the shape has no radius and encloses nothing; dropped", index)
+        return dropped(unit, "zero_area", "the shape has no radius and no area; dropped", index)
     cos, sin = math.cos(theta_rad), math.sin(theta_rad)
     reach = np.array(
         [math.hypot(radius_x_px * cos, radius_y_px * sin), math.hypot(radius_x_px * sin, radius_y_px * cos)]
@@ -118,18 +117,18 @@ def round_part(
 
 
 def dropped(unit: Unit, code: str, message: str, shape: int) -> Part | None:
-    """Note that a shape is left out; gives None, for readers to return."""
+    """Note that a shape is dropped; returns None, for readers to return."""
     unit.note("warning", code, message, shape=shape)
     return None
 
 
-def _sticks_out(points: Points, width_px: int, height_px: int) -> bool:
+def _extends_beyond(points: Points, width_px: int, height_px: int) -> bool:
     low, high = points.min(axis=0), points.max(axis=0)
     return bool(low[0] < 0 or low[1] < 0 or high[0] > width_px or high[1] > height_px)
 
 
 def mask_part(patch: Patch, unit: Unit, shape: int) -> Part | None:
-    """Clip a mask and find its outlines; None with a warning where nothing of it is on the image."""
+    """Clip a mask and trace its outlines; None with a warning where it has no pixel on the image."""
     assert unit.image is not None
     width_px, height_px = unit.image.width_px, unit.image.height_px
     if not patch.mask.any():
@@ -142,7 +141,7 @@ def mask_part(patch: Patch, unit: Unit, shape: int) -> Part | None:
     try:
         outer, holes = tracing.patch_outlines(clipped)
     except tracing.RaggedMaskError as error:
-        unit.note("warning", "mask_ragged", f"{error}; it is kept as run-length mask", shape=shape)
+        unit.note("warning", "mask_ragged", f"{error}; it is kept as a run-length mask", shape=shape)
         outer, holes = [], []
     return Part(shape, rle, rle_area_px2(rle), () if holes else tuple(outer), is_mask=True)
 
@@ -159,7 +158,7 @@ def instance(
 ) -> Draft:
     """Unite the parts of one instance.
 
-    A part inside another one is united with a warning or, where ``nested`` is ``hole``, cut out of it.
+    A part inside another part is united with a warning or, where ``nested`` is ``hole``, cut out of it.
     """
     if len(parts) == 1 and parts[0].polygons and not iscrowd:
         return _lone(name, parts[0], score, difficult)
@@ -214,7 +213,7 @@ def _layers(
 
 
 def _nesting(parts: Sequence[Part], unit: Unit) -> list[list[int]]:
-    """For each part, the shapes of those parts that it lies inside of; of two equal parts the later lies inside."""
+    """For each part, the shapes of the parts that it lies inside of; of two equal parts the later lies inside."""
     try:
         around = nesting([part.rle for part in parts], [part.area_px2 for part in parts])
     except CrowdedGroupError as error:

@@ -14,10 +14,10 @@ from d2tune.errors import DataError
 
 
 def measure(place: Place, unit: Unit, *, shape: int | None = None, line: int | None = None) -> Header | None:
-    """Read the header of an image that was looked for and make it the unit's image.
+    """Read the header of an image and make it the unit's image.
 
     Returns:
-        The header, or None with the error that says why there is none.
+        The header, or None with an error that gives the reason.
     """
     if place.path is None:
         unit.note("error", "image_missing", str(place.problem), hint=place.hint, shape=shape, line=line)
@@ -32,7 +32,7 @@ def measure(place: Place, unit: Unit, *, shape: int | None = None, line: int | N
 
 
 def check_size(unit: Unit, header: Header, width_px: object, height_px: object, *, what: str) -> bool:
-    """Compare the size that an annotation file states with the image's; without a stated size all is well."""
+    """Whether the size that an annotation file states is the image's, or none is stated; else an error is noted."""
     sizes = [_whole(width_px), _whole(height_px)]
     stated = (sizes[0], sizes[1])
     if not all(stated) or stated == (header.width_px, header.height_px):
@@ -40,18 +40,18 @@ def check_size(unit: Unit, header: Header, width_px: object, height_px: object, 
     shown = f"{header.width_px} x {header.height_px}"
     if header.swapped and stated == (header.height_px, header.width_px):
         message = (
-            f"{what} says {stated[0]} x {stated[1]} px, the image is shown as {shown}: its EXIF orientation "
-            f"{header.orientation} turns it, and the shapes were drawn on the unturned image"
+            f"{what} states {stated[0]} x {stated[1]} px, the image is displayed as {shown}: its EXIF orientation "
+            f"{header.orientation} rotates it, and the shapes belong to the unrotated image"
         )
-        unit.note("error", "size_swapped_exif", message, hint="annotate the image as it is shown")
+        unit.note("error", "size_swapped_exif", message, hint="annotate the image as it is displayed")
     else:
-        message = f"{what} says {stated[0]} x {stated[1]} px, the image has {shown}"
+        message = f"{what} states {stated[0]} x {stated[1]} px, the image has {shown}"
         unit.note("error", "size_mismatch", message, hint="find the image that was annotated")
     return False
 
 
 def _whole(value: object) -> int | None:
-    """A positive whole number, also when it was written as a decimal or as text."""
+    """A positive whole number, also where the file has it as a decimal or as text."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -63,12 +63,12 @@ def _whole(value: object) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where a reader reads.
+    """The folders of a source.
 
     Attributes:
         source: The folder that annotation files are named relative to, absolute.
         root: The folder that images are named relative to, absolute.
-        finder: Finds images.
+        finder: Looks images up below the root.
     """
 
     source: Path
@@ -86,17 +86,17 @@ def folders_of(source: Path, options: ReadOptions) -> Folders:
     folder = source if source.is_dir() else source.parent
     root = folder if options.image_root is None else Path(options.image_root).absolute()
     if not root.is_dir():
-        raise DataError("the image root is no folder", file=root, hint="Name the folder that holds the images.")
+        raise DataError("the image root is not a folder", file=root, hint="Name the folder that holds the images.")
     return Folders(folder, root, ImageFinder(root, allow_outside=options.allow_outside))
 
 
 def unlabeled_units(folders: Folders, options: ReadOptions, claimed: Iterable[str]) -> list[Unit]:
-    """A unit for every image under the image root that no annotation file speaks of.
+    """A unit for every image under the image root that no annotation file names.
 
     Args:
-        folders: Where to look.
-        options: ``include_unlabeled`` makes the images negatives; else they are only named.
-        claimed: File names that are spoken of, relative to the image root.
+        folders: The folders of the source.
+        options: ``include_unlabeled`` makes the images negatives; else they are only reported.
+        claimed: File names in annotation files, relative to the image root.
     """
     known = set(claimed)
     units = []
@@ -108,6 +108,6 @@ def unlabeled_units(folders: Folders, options: ReadOptions, claimed: Iterable[st
             measure(Place(folders.root / name, name), unit)
             unit.note("info", "unlabeled_image", "the image has no annotation; it is a negative")
         else:
-            unit.note("info", "unlabeled_image", "the image has no annotation; it is left out")
+            unit.note("info", "unlabeled_image", "the image has no annotation; it is excluded")
         units.append(unit)
     return units

@@ -1,4 +1,4 @@
-"""One image's annotations as a reader hands them on, and what became of each shape of it."""
+"""The annotations of one image as a reader returns them, and the fate of each of their shapes."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Unit:
 
     Attributes:
         file: The annotation file, relative to the source folder.
-        image: The image, None where it cannot be had.
-        labels: Class names of the regions seen, with the first shape that has each.
+        image: The image, None where it is missing or unreadable.
+        labels: Class names that occur, with the first shape of each.
         drafts: The instances, in the order of their first shapes.
-        findings: What was noticed.
-        left_out: Why a shape takes no part, where no finding about it says so, by its index.
+        findings: In the order in which they were made.
+        excluded: The reason by the index of a shape, for excluded shapes without a finding of their own.
     """
 
     file: str
@@ -62,15 +62,15 @@ class Unit:
     labels: dict[str, int | None] = field(default_factory=dict)
     drafts: list[Draft] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    left_out: dict[int, str] = field(default_factory=dict)
+    excluded: dict[int, str] = field(default_factory=dict)
 
     def note(self, level: Level, code: str, message: str, **place: Any) -> None:
         """Add a finding; ``place`` takes the other fields of `Finding`."""
         self.findings.append(Finding(level, code, self.file, message, **place))
 
-    def leave_out(self, shapes: Iterable[int]) -> None:
-        """Say of shapes that were not read that the last finding is why."""
-        self.left_out |= dict.fromkeys(shapes, self.findings[-1].message if self.findings else "")
+    def exclude(self, shapes: Iterable[int]) -> None:
+        """Exclude shapes for the reason that the last finding gives."""
+        self.excluded |= dict.fromkeys(shapes, self.findings[-1].message if self.findings else "")
 
     @property
     def is_bad(self) -> bool:
@@ -82,35 +82,35 @@ def rows_of(unit: Unit, ids: Sequence[int]) -> Iterator[LedgerRow]:
     """The rows of one image's annotations, in the order of their shapes.
 
     Args:
-        unit: What was read.
-        ids: Ids of the instances that its drafts became, in their order; empty where it has no image.
+        unit: The annotations.
+        ids: Ids of the instances made from its drafts, in their order; empty where it has no image.
     """
     image = unit.image.file_name if unit.image is not None else ""
-    if len(ids) == len(unit.drafts) and not unit.findings and not unit.left_out:
+    if len(ids) == len(unit.drafts) and not unit.findings and not unit.excluded:
         shapes = [draft.shapes for draft in unit.drafts]
-        if all(len(one) == 1 for one in shapes) and len(set(shapes)) == len(shapes):  # as nearly every file is
+        if all(len(indices) == 1 for indices in shapes) and len(set(shapes)) == len(shapes):  # as in nearly every file
             for number, draft in zip(ids, unit.drafts, strict=True):
                 yield LedgerRow(unit.file, "kept", draft.shapes[0], None, image, draft.label, (number,))
             return
-    found: dict[int, list[Finding]] = {}
+    notes_of: dict[int, list[Finding]] = {}
     for finding in unit.findings:
         if finding.shape is not None:
-            found.setdefault(finding.shape, []).append(finding)
+            notes_of.setdefault(finding.shape, []).append(finding)
     used: dict[int, list[tuple[int, Draft]]] = {}
     for number, draft in zip(ids, unit.drafts, strict=False):
         for shape in draft.shapes:
             used.setdefault(shape, []).append((number, draft))
     lost = dict.fromkeys((shape for draft in unit.drafts for shape in draft.shapes), _reason(unit.findings))
-    reasons: Mapping[int, str] = lost | unit.left_out
-    for shape in sorted({*found, *used, *reasons}):
-        notes = found.get(shape, [])
+    reasons: Mapping[int, str] = lost | unit.excluded
+    for shape in sorted({*notes_of, *used, *reasons}):
+        notes = notes_of.get(shape, [])
         codes = tuple(dict.fromkeys(finding.code for finding in notes))
         if shape in used:
             yield _used(unit.file, shape, image, used[shape], codes, notes)
         else:
             message = _reason(notes) or reasons.get(shape, "")
             yield LedgerRow(unit.file, "dropped", shape, None, image, codes=codes, message=message)
-    for finding in () if unit.left_out else unit.findings:
+    for finding in () if unit.excluded else unit.findings:
         if finding.shape is None and finding.line is not None:
             message = finding.message
             yield LedgerRow(unit.file, "dropped", None, finding.line, image, codes=(finding.code,), message=message)
@@ -131,7 +131,7 @@ def _used(
 
 
 def _reason(findings: Sequence[Finding]) -> str:
-    """The message of the finding that decided: the first error, else the last one."""
+    """The message of the first error, else of the last finding."""
     errors = [finding for finding in findings if finding.level == "error"]
     decisive = errors[:1] or list(findings[-1:])
     return decisive[0].message if decisive else ""
