@@ -50,7 +50,11 @@ def annotate(project: str | Path, *, split: Literal["train", "val"] = "train") -
         raise DataError("no classes to annotate", file=project, place="classes", hint="List them: classes: [balloon].")
     command = labelme_command()
     if command is None:
-        raise MachineError("Labelme is not installed", hint="Run: make annotate, which installs it in .venv-labelme")
+        raise MachineError(
+            "Labelme is not installed",
+            hint="`make annotate` installs it in a checkout; elsewhere install it into an environment of its own: "
+            "python -m venv .venv-labelme && .venv-labelme/bin/pip install 'labelme>=6.3,<8'",
+        )
     with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
         labels_file = Path(scratch) / "labels.txt"
         files.write_text(labels_file, "".join(f"{label}\n" for label in labels))

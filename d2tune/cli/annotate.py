@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "annotate", run, "draw polygons in Labelme, with the project's labels")
-    parser.add_argument("project", type=Path, help="the project file")
+    parser.add_argument("project", type=Path, help="project file")
     parser.add_argument("--split", choices=["train", "val"], help="which images (default: train)")
     parser.add_argument("--part", choices=["train", "val"], dest="split", help=argparse.SUPPRESS)
 

@@ -26,7 +26,9 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "check", run, "read annotations as convert does, and only report what is wrong")
     add_reading_arguments(parser)
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page that shows what is in the data")
-    parser.add_argument("--splits", type=Path, help="folder of train.txt, val.txt, test.txt (default: splits in it)")
+    parser.add_argument(
+        "--splits", type=Path, metavar="FOLDER", help="lists train.txt, val.txt, test.txt (default: SOURCE/splits)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

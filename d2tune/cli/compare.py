@@ -17,8 +17,10 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "compare", run, "say whether run B is better than run A, by how much, how surely")
     parser.add_argument("a", type=Path, metavar="RUN_A", help="run folder, evaluation folder, or file of COCO results")
     parser.add_argument("b", type=Path, metavar="RUN_B", help="the same for run B, evaluated on the same data")
-    parser.add_argument("--ground-truth", type=Path, help="COCO instances file, if A and B are files of results")
-    parser.add_argument("--out", type=Path, help="folder for comparison.json")
+    parser.add_argument(
+        "--ground-truth", type=Path, metavar="FILE", help="COCO instances file, if A and B are files of results"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for comparison.json")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -34,9 +34,10 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--tolerance-px",
         type=float,
+        metavar="PX",
         help="largest distance of the outlines of predictions in Labelme files from their masks (default: 1.0)",
     )
-    parser.add_argument("--out", type=Path, help="folder; for COCO and run-length CSV also a file")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="folder; for COCO and run-length CSV also a file")
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "data", run, "download a project's public photos and check every one of them")
-    parser.add_argument("project", type=Path, help="projects/balloon.yaml")
-    parser.add_argument("--out", type=Path, help="folder (default: the project's data folder)")
+    parser.add_argument("project", type=Path, help="project file, such as projects/balloon.yaml")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder (default: the project's data folder)")
     parser.add_argument("--url", help="another address of the same archive")
     parser.add_argument("--force", action="store_true", help="overwrite a folder that is not empty")
 

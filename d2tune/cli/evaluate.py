@@ -27,23 +27,34 @@ def add(commands: Commands) -> None:
         metavar="RUN",
         help="run folder, or a project file for its latest run",
     )
-    parser.add_argument("--data", type=Path, help="other annotations with the same classes, or a list of images")
-    parser.add_argument("--weights", help="best, final or a checkpoint file (default: best)")
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="other annotations with the same classes, or a list of images"
+    )
+    parser.add_argument("--weights", metavar="NAME", help="best, final or a checkpoint file (default: best)")
     parser.add_argument(
         "--predictions",
         type=Path,
+        metavar="PATH",
         help="predictions of any model, instead of a run: COCO results, COCO panoptic, or a folder of label PNGs",
     )
-    parser.add_argument("--ground-truth", type=Path, help="ground truth for --predictions, of the same kind")
-    parser.add_argument("--labels", type=Path, help="with folders of label PNGs: file of class names, one a line")
+    parser.add_argument(
+        "--ground-truth", type=Path, metavar="PATH", help="ground truth for --predictions, of the same kind"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="with folders of label PNGs: file of class names, one a line"
+    )
     parser.add_argument(
         "--metrics",
         nargs="+",
         choices=["bbox", "segm", "boundary"],
         help="what to evaluate (default: all that the predictions have)",
     )
-    parser.add_argument("--batch-size", type=int, help="images per forward pass (default: 8 on CUDA, 4 on the CPU)")
-    parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/evaluation, or evaluation)")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images per forward pass (default: 8 on CUDA, 4 on the CPU)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="folder for the results (default: RUN/evaluation, or evaluation)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

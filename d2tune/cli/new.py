@@ -20,7 +20,9 @@ def add(commands: Commands) -> None:
         "--data", type=Path, required=True, metavar="FOLDER", help="images, annotated or not; or a file of annotations"
     )
     parser.add_argument(
-        "--task", choices=["instance", "semantic", "panoptic"], help="(default: what the annotations are made for)"
+        "--task",
+        choices=["instance", "semantic", "panoptic"],
+        help="a mask for each object, a class for each pixel, or both (default: by the annotations)",
     )
     parser.add_argument(
         "--classes",
@@ -28,7 +30,7 @@ def add(commands: Commands) -> None:
         help="class names in order, if the annotations have none; of label images in the order of their values",
     )
     parser.add_argument("--stuff", metavar="A,B", help="the classes that are regions, of a panoptic task")
-    parser.add_argument("--class-attribute", help="VIA region attribute that holds the class")
+    parser.add_argument("--class-attribute", metavar="NAME", help="VIA region attribute that holds the class")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the file (default: NAME.yaml, in the folder projects if there is one)"
     )

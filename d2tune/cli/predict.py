@@ -20,9 +20,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "source", type=Path, nargs="?", default=None, help="image or folder (default: the validation images)"
     )
-    parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/predictions)")
-    parser.add_argument("--weights", help="best, final or a checkpoint file (default: best)")
-    parser.add_argument("--min-score", type=float, help="lowest score of an instance (default: 0.5)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (default: RUN/predictions)")
+    parser.add_argument("--weights", metavar="NAME", help="best, final or a checkpoint file (default: best)")
+    parser.add_argument("--min-score", type=float, metavar="SCORE", help="lowest score of an instance (default: 0.5)")
     parser.add_argument(
         "--to",
         choices=["auto", "coco", "label_maps", "coco_panoptic", "labelme", "csv"],
@@ -32,6 +32,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--tolerance-px",
         type=float,
+        metavar="PX",
         help="largest distance of the outlines in Labelme files from the masks (default: 1.0)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite existing Labelme files")

@@ -46,7 +46,13 @@ def add_command(
         text: Its help.
         aliases: Other words for it.
     """
-    parser = commands.add_parser(name, help=text, description=text, aliases=aliases, argument_default=argparse.SUPPRESS)
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        aliases=aliases,
+        argument_default=argparse.SUPPRESS,
+    )
     parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run, command_name=name)
     return parser
@@ -62,22 +68,30 @@ def is_project_file(path: Path) -> bool:
     return path.suffix.lower() in (".yaml", ".yml")
 
 
-def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the source and the options for reading annotations, see `read_options`."""
-    parser.add_argument(
-        "source", type=Path, help="annotations: a folder or a file; for convert and check also a project file"
-    )
+def add_reading_arguments(parser: argparse.ArgumentParser, *, projects: bool = True) -> None:
+    """Add the source and the options for reading annotations, see `read_options`.
+
+    Args:
+        parser: Of the command.
+        projects: Whether the source may be a project file.
+    """
+    what = "a folder, a file, or a project file" if projects else "a folder or a file"
+    parser.add_argument("source", type=Path, help=f"annotations: {what}")
     parser.add_argument(
         "--format",
         help="labelme, via, coco, rle, voc, voc-masks, masks, label_images, panoptic (default: by content)",
     )
-    parser.add_argument("--labels", type=Path, help="file of class names, one a line, in the order of their ids")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="file of class names, one a line, in the order of their ids"
+    )
     parser.add_argument("--rename", metavar="OLD=NEW,...", help="rename labels, or merge several into one")
     parser.add_argument("--drop", metavar="LABEL,...", help="ignore the shapes with these labels")
-    parser.add_argument("--image-root", type=Path, help="folder of the images (default: the source)")
+    parser.add_argument("--image-root", type=Path, metavar="FOLDER", help="folder of the images (default: the source)")
     parser.add_argument("--stuff", metavar="CLASS,...", help="names of the classes that are stuff")
-    parser.add_argument("--class-name", help="class of shapes without a class (VIA, run-length CSV, mask images)")
-    parser.add_argument("--class-attribute", help="VIA region attribute that holds the class")
+    parser.add_argument(
+        "--class-name", metavar="CLASS", help="class of shapes without a class (VIA, run-length CSV, mask images)"
+    )
+    parser.add_argument("--class-attribute", metavar="NAME", help="VIA region attribute that holds the class")
     parser.add_argument(
         "--nested-groups",
         choices=["union", "hole"],
@@ -88,19 +102,23 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["keep", "strip"],
         help="strip reads person-1 as an instance of person (default: keep)",
     )
-    parser.add_argument("--pixel-offset", type=float, help="added to VIA coordinates, in pixels (default: 0)")
-    parser.add_argument("--preset", help="run-length dialect: carvana, airbus, severstal")
-    parser.add_argument("--color-map", type=Path, help="file of the colors in masks: name,r,g,b a line")
+    parser.add_argument(
+        "--pixel-offset", type=float, metavar="PX", help="added to VIA coordinates, in pixels (default: 0)"
+    )
+    parser.add_argument("--preset", metavar="DIALECT", help="of run-length CSV: carvana, airbus, severstal")
+    parser.add_argument("--color-map", type=Path, metavar="FILE", help="file of the colors in masks: name,r,g,b a line")
     parser.add_argument("--colour-map", type=Path, dest="color_map", help=argparse.SUPPRESS)
     parser.add_argument("--split-components", action="store_true", help="one instance per connected component")
     parser.add_argument("--allow-outside", action="store_true", help="accept images outside the data folder")
     parser.add_argument("--include-unlabeled", action="store_true", help="read images without annotations as negatives")
     parser.add_argument("--no-predictions", action="store_true", help="ignore shapes flagged as predictions")
     parser.add_argument(
-        "--workers", type=int, help="processes that read Labelme files (default: by the number of files)"
+        "--workers", type=int, metavar="N", help="processes that read Labelme files (default: by the number of files)"
     )
-    parser.add_argument("--findings", type=Path, help="write the findings to this JSON file")
-    parser.add_argument("--ledger", type=Path, help="write what became of every shape to this CSV or JSON file")
+    parser.add_argument("--findings", type=Path, metavar="FILE", help="write the findings to this JSON file")
+    parser.add_argument(
+        "--ledger", type=Path, metavar="FILE", help="write what became of every shape to this CSV or JSON file"
+    )
     parser.add_argument("--strict", action="store_true", help="count warnings as errors")
     parser.add_argument("--skip-bad", action="store_true", help="skip files with errors, and name them")
 

@@ -19,22 +19,28 @@ def add(commands: Commands) -> None:
     parser = add_command(
         commands, "split", run, "divide annotated images into splits that have the same mix of classes"
     )
-    add_reading_arguments(parser)
-    parser.add_argument("--val", type=float, help="share of the images to validate on (default: 0.2)")
-    parser.add_argument("--test", type=float, help="share to set aside for a last test (default: none)")
-    parser.add_argument("--kfold", type=int, help="divide into this many folds; each is validated on once")
-    parser.add_argument("--seed", type=int, help="decides between equally good divisions (default: 0)")
+    add_reading_arguments(parser, projects=False)
+    parser.add_argument("--val", type=float, metavar="SHARE", help="share of the images to validate on (default: 0.2)")
+    parser.add_argument("--test", type=float, metavar="SHARE", help="share to set aside for a last test (default: 0)")
+    parser.add_argument("--kfold", type=int, metavar="N", help="divide into this many folds; each is validated on once")
+    parser.add_argument("--seed", type=int, metavar="N", help="decides between equally good divisions (default: 0)")
     parser.add_argument(
         "--group-by",
         metavar="RULE",
         help="keep images together that have the same folder (folder), burst (exif-time), or first group or match of "
         "a pattern in their names: 'regex:^(board[0-9]+)_'",
     )
-    parser.add_argument("--gap-s", type=float, help="with exif-time: longest gap within a burst (default: 60 s)")
+    parser.add_argument(
+        "--gap-s", type=float, metavar="SECONDS", help="with exif-time: longest gap within a burst (default: 60 s)"
+    )
     duplicates = parser.add_mutually_exclusive_group()
-    duplicates.add_argument("--duplicate-distance", type=int, help="most bits between near-duplicates (default: 40)")
+    duplicates.add_argument(
+        "--duplicate-distance", type=int, metavar="BITS", help="most bits between near-duplicates (default: 40)"
+    )
     duplicates.add_argument("--no-duplicates", action="store_true", help="do not look for near-duplicates")
-    parser.add_argument("--out", type=Path, help="folder for the lists (default: splits in the source folder)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="folder for the lists (default: splits in the source folder)"
+    )
     parser.add_argument("--force", action="store_true", help="replace the lists of another split")
 
 

@@ -20,13 +20,19 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "words", nargs="*", default=None, metavar="PROJECT.yaml key=value", help="project file, then overrides"
     )
-    parser.add_argument("--config", "--config-file", help="the project file, as Detectron2 users name it")
-    parser.add_argument("--profile", help="gpu, cpu or another of the project's profiles (default: the hardware's)")
-    parser.add_argument("--output-dir", type=Path, help="run folder (default: runs/<project>/<time>)")
+    parser.add_argument(
+        "--config", "--config-file", metavar="FILE", help="the project file, as Detectron2 users name it"
+    )
+    parser.add_argument(
+        "--profile", metavar="NAME", help="gpu, cpu or another of the project's profiles (default: the hardware's)"
+    )
+    parser.add_argument("--output-dir", type=Path, metavar="FOLDER", help="run folder (default: runs/<project>/<time>)")
     parser.add_argument("--resume", action="store_true", help="continue the latest run, or --output-dir")
     parser.add_argument("--eval-only", action="store_true", help="only evaluate the latest run, or --output-dir")
-    parser.add_argument("--out", type=Path, help="with --eval-only: folder for the results")
-    parser.add_argument("--num-gpus", type=int, help="GPUs to train on (default: 1 if there is one; 0 is the CPU)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="with --eval-only: folder for the results")
+    parser.add_argument(
+        "--num-gpus", type=int, metavar="N", help="GPUs to train on (default: 1 if there is one; 0 is the CPU)"
+    )
     parser.add_argument("--no-sample", action="store_true", help="stop if the data are missing; render no sample")
     parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases")
 

@@ -82,7 +82,8 @@ def _render(kind: str, folder: Path, *, images: int) -> None:
 
 
 def _public_data(project: Project) -> str | None:
-    return f"`make data PROJECT={project.name}` fetches the public photos" if project.name == "balloon" else None
+    is_shipped = project.name == "balloon" and project.data.sample is not None
+    return f"`make data PROJECT={project.name}` fetches the public photos" if is_shipped else None
 
 
 def _hint(project: Project, *, renders: bool) -> str:

@@ -157,7 +157,7 @@ def _check(project: Project, train: Dataset) -> None:
             "no instance in the training part, so there is nothing to learn",
             file=source,
             found=f"{len(train.images)} images without a shape",
-            hint="Draw polygons first: `make annotate`.",
+            hint="Draw polygons first: `d2tune annotate`.",
         )
     counts, background = train.counts(), project.data.background
     present = [name for name, count in counts.items() if count or name == background]

@@ -1,7 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 
+from d2tune.cli import main
 from d2tune.data.location import locate_data
 from d2tune.data.splits import load_splits
 from d2tune.errors import DataError
@@ -94,3 +96,26 @@ def test_a_failed_rendering_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         load_splits(project(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["pets.yaml"]
+
+
+@pytest.mark.slow
+def test_a_run_on_a_sample_says_so_and_is_evaluated_on_it_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "projects").mkdir()
+    path = tmp_path / "projects" / "pets.yaml"
+    path.write_text(TEXT + "model: {preset: pointrend_mobilenet_v2_fpn}\nweights: scratch\n", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    small = ["train.iterations=2", "train.image_size=64", "train.batch_size=1", "train.workers=0"]
+    assert main(["train", str(path), *small, "--num-gpus", "0"]) == 0
+    (run,) = (tmp_path / "empty" / "runs" / "pets").iterdir()
+    assert json.loads((run / "record.json").read_text("utf-8"))["data"]["rendered_sample"] is True
+    assert load_project(run / "project.yaml").project.data.root == tmp_path / "projects" / "photos-sample"
+    render_sample("balloon", tmp_path / "projects" / "photos", images=5, seed=1)
+    before = json.loads((run / "evaluation.json").read_text("utf-8"))
+    assert main(["eval", str(path)]) == 0
+    after = json.loads((run / "evaluation" / "evaluation.json").read_text("utf-8"))
+    assert after["images"] == before["images"] == 1, "the sample's, although the data have appeared"
+    assert main(["predict", str(path)]) == 0
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["empty", "projects"]

@@ -115,7 +115,7 @@ def test_a_device_that_is_not_there(folder: Path, attempt: Attempt) -> None:
 
 
 def test_more_gpus_than_there_are(folder: Path, attempt: Attempt) -> None:
-    assert "--num-gpus: 99 GPUs are asked for" in attempt("--num-gpus", "99")
+    assert "--num-gpus: must be between 0 and" in attempt("--num-gpus", "99")
 
 
 def test_evaluating_what_was_never_trained(

@@ -182,7 +182,7 @@ def test_a_page_is_replaced_and_a_file_of_ones_own_is_not(tmp_path: Path) -> Non
     line = refused(d2tune("check", source, "--report", "notes.html", folder=tmp_path))
     assert "notes.html: the file exists and is not a page of d2tune check, so it is not overwritten" in line
     assert (tmp_path / "notes.html").read_text(encoding="utf-8") == "<p>mine"
-    assert "is a folder" in refused(d2tune("check", source, "--report", ".", folder=tmp_path))
+    assert "must be a file, not a folder" in refused(d2tune("check", source, "--report", ".", folder=tmp_path))
     assert "has no list" in refused(
         d2tune("check", source, "--report", "check.html", "--splits", "nowhere", folder=tmp_path)
     )
