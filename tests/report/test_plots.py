@@ -372,6 +372,7 @@ def test_most_costly_error_is_named_and_dark(tmp_path, pages):
     write_error_types(tmp_path / "plot.png", errors(), AP50=70.5)
     shown, axes = texts_of(pages), pages[0][0].axes[0]
     assert 'Fixing "missed" errors would gain the most: +14.2 points of AP50' in shown
+    assert "localization" in shown and "localisation" not in shown
     assert [bar.get_width() for bar in axes.patches] == [0.0, 9.8, 0.0, 1.2, 3.4, 14.2]
     dark = [to_rgb(bar.get_facecolor()) == to_rgb(style.ACCENT) for bar in axes.patches]
     assert dark == [False] * 5 + [True]

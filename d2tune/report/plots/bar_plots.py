@@ -40,6 +40,8 @@ ERROR_WORDS = {
 }
 """TIDE's kinds of errors in TIDE's order, with the meaning of each and what reduces it."""
 
+_SHOWN_NAMES = {"localisation": "localization"}
+
 _NAME_PT, _NOTE_PT, _DENSE_PT = 9.0, 8.0, 7.0
 _WIDTH_IN = 9.0
 _MOST_TEXT_IN = 3.9
@@ -156,7 +158,7 @@ def _error_types(errors: Mapping[str, Bar], AP50: float | None, subtitle: str) -
     worst = worst if known.get(worst, 0) > 0 else ""
     title = "AP50 to gain by fixing each kind of error"
     if worst:
-        title = f'Fixing "{worst}" errors would gain the most: {known[worst]:+.1f} points of AP50'
+        title = f'Fixing "{_SHOWN_NAMES.get(worst, worst)}" errors would gain the most: {known[worst]:+.1f} points of AP50'
     rows = []
     for name, (meaning, remedy) in ERROR_WORDS.items():
         bar, value = errors[name], values[name]
@@ -166,7 +168,7 @@ def _error_types(errors: Mapping[str, Bar], AP50: float | None, subtitle: str) -
             fitted(f"helps: {remedy}", _MOST_TEXT_IN, _NOTE_PT),
         ]
         words = f"{value:+.1f}".replace("-", "\u2212") if value is not None else _NOTHING
-        rows.append(_Row(name, notes, value, None, words, _why(bar), ACCENT if name == worst else BAR))
+        rows.append(_Row(_SHOWN_NAMES.get(name, name), notes, value, None, words, _why(bar), ACCENT if name == worst else BAR))
     now = "" if AP50 is None else f"; AP50 is {AP50:.1f}"
     label = f"points of AP50 to gain by fixing all errors of the kind{now}"
     top = max(1.0, *(1.06 * value for value in known.values())) if known else 1.0
