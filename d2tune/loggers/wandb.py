@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,8 @@ class Wandb(Logger):
     def start(self, run: RunInfo) -> None:
         import wandb
 
-        mode: Literal["offline"] | None = None
-        if not os.environ.get("WANDB_MODE") and not has_key():
+        mode: Any = os.environ.get("WANDB_MODE") or None
+        if mode is None and not has_key():
             mode = "offline"
             logger.warning("W&B has no API key (`wandb login`): recording offline; `wandb sync` uploads it later")
         earlier_id = run.folder.read_record().get("wandb_id")

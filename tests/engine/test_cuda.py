@@ -28,8 +28,8 @@ def test_label_maps_on_a_gpu(tmp_path: Path, precision: str) -> None:
     overrides = [f"train.precision={precision}", "train.workers=2"]
     result = d2tune.train(project, output_dir=tmp_path / "run", overrides=overrides, num_gpus=1)
     assert result.metrics.main.value is not None and result.metrics.main.value > 80
-    found = d2tune.predict(result.run, tmp_path / "data/val/images", out=tmp_path / "found")
-    assert found.images == 1 and (tmp_path / "found/labels/scene_3.tif").is_file()
+    prediction = d2tune.predict(result.run, tmp_path / "data/val/images", out=tmp_path / "found")
+    assert prediction.images == 1 and (tmp_path / "found/labels/scene_3.tif").is_file()
 
 
 @pytest.mark.gpu

@@ -55,8 +55,8 @@ def write_raster(folder: Path, name: str, channels: int, seed: int, *, stacked: 
 
 
 def raster_project(tmp_path: Path, *, channels: int = 5, iterations: int = 40, stacked: bool = False) -> Path:
-    for number, part in enumerate(("train", "train", "train", "val")):
-        write_raster(tmp_path / "data" / part, f"scene_{number}", channels, number, stacked=stacked)
+    for number, split in enumerate(("train", "train", "train", "val")):
+        write_raster(tmp_path / "data" / split, f"scene_{number}", channels, number, stacked=stacked)
     path = tmp_path / "rasters.yaml"
     path.write_text(LABELS.format(root=tmp_path / "data", iterations=iterations))
     return path
@@ -94,17 +94,17 @@ def test_rasters_of_five_channels_from_labels_to_predictions(tmp_path: Path) -> 
     truth = np.asarray(PilImage.open(tmp_path / "data/val/labels/scene_3.png"))
     with PilImage.open(result.run / "predicted_labels/images/scene_3.png") as image:
         assert image.mode == "L"
-        found = np.asarray(image)
-    assert (found[-6:, -6:] == 255).all() and set(np.unique(found)) == {0, 1, 255}
-    counted = (truth != 255) & (found != 255)
-    right = (found == truth) & counted
+        predicted = np.asarray(image)
+    assert (predicted[-6:, -6:] == 255).all() and set(np.unique(predicted)) == {0, 1, 255}
+    counted = (truth != 255) & (predicted != 255)
+    right = (predicted == truth) & counted
     assert evaluation["metrics"]["semantic"]["pACC"]["value"] == pytest.approx(100 * right.sum() / counted.sum())
     again = d2tune.evaluate(result.run)
     assert again.metrics.metrics == result.metrics.metrics and again.table == result.metrics.table
-    predicted = d2tune.predict(result.run, tmp_path / "data/val/images", out=tmp_path / "found")
+    prediction = d2tune.predict(result.run, tmp_path / "data/val/images", out=tmp_path / "found")
     with tifffile.TiffFile(tmp_path / "found/labels/scene_3.tif") as tiff:
-        assert np.array_equal(tiff.asarray(), found)
-    assert predicted.images == 1 and (tmp_path / "found/scene_3.predicted.png").is_file()
+        assert np.array_equal(tiff.asarray(), predicted)
+    assert prediction.images == 1 and (tmp_path / "found/scene_3.predicted.png").is_file()
     d2tune.evaluate(result.run, weights="final")
     compared = d2tune.compare(result.run, result.run / "evaluation_final")
     assert compared.metrics["semantic mIoU"].value_a == pytest.approx(result.metrics.main.value)
@@ -119,8 +119,8 @@ def test_folders_of_files_are_one_image_and_the_same_seed_gives_the_same_weights
     assert all(torch.equal(weights[0]["model"][name], weights[1]["model"][name]) for name in weights[0]["model"])
     record = json.loads((straight.run / "record.json").read_text(encoding="utf-8"))
     assert record["input"]["channels"] == 12 and record["input"]["stacked"]
-    found = d2tune.predict(straight.run, tmp_path / "data/val/images", out=tmp_path / "found")
-    assert found.images == 1 and (tmp_path / "found/labels/scene_3.tif").is_file()
+    prediction = d2tune.predict(straight.run, tmp_path / "data/val/images", out=tmp_path / "found")
+    assert prediction.images == 1 and (tmp_path / "found/labels/scene_3.tif").is_file()
 
 
 @pytest.mark.slow
@@ -137,9 +137,9 @@ def test_polygons_and_what_no_shape_covers_become_classes(balloon_sample: Path, 
     pixels = sum(image.height_px * image.width_px for image in val.images)
     assert [row["name"] for row in evaluation["classes"]] == ["scene", "balloon"]
     assert sum(row["pixels"] for row in evaluation["classes"]) == pixels
-    found = d2tune.predict(result.run, balloon_sample / "val", out=tmp_path / "drawn", to="labelme")
+    prediction = d2tune.predict(result.run, balloon_sample / "val", out=tmp_path / "drawn", to="labelme")
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((tmp_path / "drawn").glob("*.json"))]
-    assert found.images == len(documents) == len(val.images)
+    assert prediction.images == len(documents) == len(val.images)
     assert {shape["label"] for one in documents for shape in one["shapes"]} <= {"balloon"}
 
 
@@ -152,12 +152,12 @@ def test_a_street_from_polygons_to_segments(tmp_path: Path) -> None:
     plan, _ = make_plan(load_project(project), num_gpus=0, sample=False)
     metadata = MetadataCatalog.get(plan.cfg.DATASETS.TEST[0])
     assert metadata.stuff_classes == ["things", "road", "sky", "building", "vegetation"]
-    # the same files, scored as those of any other model, give the same figures
+    # the same files, scored as those of any other model, give the same values
     scored = d2tune.evaluate_files(table, metadata.panoptic_json, out=tmp_path / "scored")
     assert scored.metrics.metrics == result.metrics.metrics
-    found = d2tune.predict(result.run, root / "val", out=tmp_path / "found")
+    prediction = d2tune.predict(result.run, root / "val", out=tmp_path / "found")
     rows = json.loads((tmp_path / "found/panoptic.json").read_text(encoding="utf-8"))["annotations"]
-    assert found.images == len(rows)
+    assert prediction.images == len(rows)
     ids = {info["category_id"] for row in rows for info in row["segments_info"]}
     assert ids <= set(range(1, 7))
 
@@ -174,19 +174,19 @@ def test_detectron2_itself_can_score_what_is_registered(tmp_path: Path) -> None:
     evaluator.reset()
     scores = torch.nn.functional.one_hot(torch.from_numpy(guess), 2).permute(2, 0, 1).float()
     evaluator.process([row], [{"sem_seg": scores}])
-    figures = evaluator.evaluate()["sem_seg"]
+    metrics = evaluator.evaluate()["sem_seg"]
     counted = truth != 255
     overlaps = [
         ((guess == k) & (truth == k) & counted).sum() / (((guess == k) | (truth == k)) & counted).sum() for k in (0, 1)
     ]
-    assert figures["mIoU"] == pytest.approx(100 * np.mean(overlaps))
+    assert metrics["mIoU"] == pytest.approx(100 * np.mean(overlaps))
 
 
 def wrong(change: str) -> tuple[type[D2TuneError], str]:
     return {
         "id": (DataError, "labels/scene_1.png"),
         "channels": (DataError, "scene_1.npy"),
-        "left out": (DataError, "labels"),
+        "ignored": (DataError, "labels"),
         "size": (DataError, "scene_1"),
         "lonely": (DataError, "scene_9"),
         "channels of val": (DataError, "val/images/scene_3.npy"),
@@ -196,31 +196,31 @@ def wrong(change: str) -> tuple[type[D2TuneError], str]:
 
 
 @pytest.mark.parametrize(
-    "change", ["id", "channels", "left out", "size", "lonely", "channels of val", "no data", "one class"]
+    "change", ["id", "channels", "ignored", "size", "lonely", "channels of val", "no data", "one class"]
 )
 def test_bad_label_images_are_named(tmp_path: Path, change: str) -> None:
     project = raster_project(tmp_path)
-    part = tmp_path / "data" / "train"
-    label = part / "labels" / "scene_1.png"
+    train = tmp_path / "data" / "train"
+    label = train / "labels" / "scene_1.png"
     if change == "id":
         PilImage.fromarray(np.full((48, 56), 7, np.uint8)).save(label)
     elif change == "channels":
-        np.save(part / "images" / "scene_1.npy", np.zeros((48, 56, 4), np.float32))
-    elif change == "left out":
+        np.save(train / "images" / "scene_1.npy", np.zeros((48, 56, 4), np.float32))
+    elif change == "ignored":
         for number in range(3):
-            PilImage.fromarray(np.full((48, 56), 255, np.uint8)).save(part / "labels" / f"scene_{number}.png")
+            PilImage.fromarray(np.full((48, 56), 255, np.uint8)).save(train / "labels" / f"scene_{number}.png")
     elif change == "size":
         PilImage.fromarray(np.zeros((50, 56), np.uint8)).save(label)
     elif change == "channels of val":
         np.save(tmp_path / "data" / "val" / "images" / "scene_3.npy", np.zeros((48, 56, 4), np.float32))
     elif change == "no data":
-        for image in (part / "images").iterdir():
+        for image in (train / "images").iterdir():
             np.save(image, np.full((48, 56, 5), np.nan, np.float32))
     elif change == "one class":
-        for one in (part / "labels").iterdir():
+        for one in (train / "labels").iterdir():
             PilImage.fromarray(np.minimum(np.asarray(PilImage.open(one)), 1) // 2).save(one)
     else:
-        np.save(part / "images" / "scene_9.npy", np.zeros((48, 56, 5), np.float32))
+        np.save(train / "images" / "scene_9.npy", np.zeros((48, 56, 5), np.float32))
     kind, place = wrong(change)
     with pytest.raises(kind) as caught:
         d2tune.train(project, output_dir=tmp_path / "run")
@@ -229,38 +229,38 @@ def test_bad_label_images_are_named(tmp_path: Path, change: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_image_of_other_channels_is_left_out_of_a_prediction_and_named(tmp_path: Path) -> None:
+def test_an_image_of_other_channels_is_not_predicted_on_and_named(tmp_path: Path) -> None:
     run = d2tune.train(raster_project(tmp_path, iterations=1), output_dir=tmp_path / "run").run
     write_raster(tmp_path / "new", "four", 4, 0)
     with pytest.raises(DataError, match=r"four\.npy.*4 channels.*expected 5"):
         d2tune.predict(run, tmp_path / "new" / "images", out=tmp_path / "found")
 
 
-def test_a_image_without_data_among_others_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_image_without_data_among_others_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     project = raster_project(tmp_path)
     np.save(tmp_path / "data/train/images/scene_1.npy", np.full((48, 56, 5), np.nan, np.float32))
     make_plan(load_project(project), num_gpus=0, sample=False)
-    told = [record.getMessage() for record in caplog.records if "holds no data" in record.getMessage()]
-    assert len(told) == 1 and "train/images/scene_1.npy" in told[0]
+    messages = [record.getMessage() for record in caplog.records if "has no data" in record.getMessage()]
+    assert len(messages) == 1 and "train/images/scene_1.npy" in messages[0]
 
 
-@pytest.mark.parametrize("part", ["train", "val"])
-def test_a_image_without_a_shape_is_named_unless_there_is_a_background(tmp_path: Path, part: str) -> None:
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_image_without_a_shape_is_named_unless_there_is_a_background(tmp_path: Path, split: str) -> None:
     root = render_sample("street", tmp_path / "street", images=12, seed=0).folder
-    bare = sorted((root / part).glob("*.json"))[0]
+    bare = sorted((root / split).glob("*.json"))[0]
     document = json.loads(bare.read_text("utf-8"))
     bare.write_text(json.dumps(document | {"shapes": []}), "utf-8")
     path = tmp_path / "street.yaml"
 
-    def parts(said: str) -> Any:
+    def read(more: str) -> Any:
         classes = "[car, person, road, sky, building, vegetation, rest]"
-        path.write_text(f"task: semantic\ndata: {{root: {root}{said}}}\nclasses: {classes}\n")
+        path.write_text(f"task: semantic\ndata: {{root: {root}{more}}}\nclasses: {classes}\n")
         return load_splits(load_project(path).project)
 
     with pytest.raises(DataError, match=f"{document['imagePath']}: the image has no shape.*data.background"):
-        parts("")
-    whole, without = parts(", background: rest"), parts(", skip_bad: true")
-    assert len(getattr(without, part).images) == len(getattr(whole, part).images) - 1
+        read("")
+    whole, without = read(", background: rest"), read(", skip_bad: true")
+    assert len(getattr(without, split).images) == len(getattr(whole, split).images) - 1
 
 
 @pytest.mark.parametrize("task", ["task: instance\nclasses: [a, b]", "task: panoptic\nthings: [a]\nstuff: [b]"])
@@ -271,7 +271,7 @@ def test_label_images_tell_no_objects_apart(tmp_path: Path, task: str) -> None:
         load_project(path)
 
 
-def test_a_class_that_nobody_drew_is_named_with_the_data(tmp_path: Path) -> None:
+def test_a_class_without_annotations_is_named_with_the_data(tmp_path: Path) -> None:
     root = render_sample("street", tmp_path / "street", images=2, seed=0).folder
     project = tmp_path / "street.yaml"
     project.write_text(

@@ -147,7 +147,7 @@ class TestFinding:
             os.umask(mask)
         assert path.stat().st_mode & 0o777 == 0o644
 
-    def test_nobody_answers(self) -> None:
+    def test_a_server_that_cannot_be_reached(self) -> None:
         with pytest.raises(UnreachableWeightsError, match=r"cannot be reached.*put it at"):
             find("detectron2://COCO/1/model_final.pth")
         assert not list(files.cache_folder().rglob("*.pth"))
@@ -272,7 +272,7 @@ class TestFitting:
         backbone = next(row for row in fit(model, read_state_dict(path), file=path).rows if row.component == "backbone")
         assert backbone.loaded >= 0.95 * backbone.total
 
-    def test_class_dependent_layers_are_named_and_left_out(self, tmp_path: Path) -> None:
+    def test_class_dependent_layers_are_named_and_not_loaded(self, tmp_path: Path) -> None:
         state = model_of("mask_rcnn_r50_fpn").state_dict()
         state["roi_heads.box_predictor.cls_score.weight"] = torch.zeros(81, 1024)
         state["roi_heads.box_predictor.cls_score.bias"] = torch.zeros(81)
