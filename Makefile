@@ -42,6 +42,8 @@ endif
 $(READY): $(PY) pyproject.toml setup.py $(CONSTRAINTS) $(wildcard d2tune/install/*.py)
 	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) pip setuptools wheel
 	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-build-isolation --editable ".[dev]"
+	@# what Detections.to_supervision is tested with; its dependency PyAV brings codecs under the GPL, and is not imported
+	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-deps supervision
 	$(D2TUNE) setup $(if $(DETECTRON2),--requirement "$(DETECTRON2)") $(if $(SDIST),--sdist "$(SDIST)")
 	@touch $@
 

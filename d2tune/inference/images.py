@@ -95,7 +95,7 @@ def size_of(image: ImageLike, reader: ImageReader) -> tuple[int, int] | None:
     if isinstance(image, Image):
         return image.height_px, image.width_px
     if isinstance(image, np.ndarray):
-        return (int(image.shape[0]), int(image.shape[1])) if image.ndim >= 2 else None
+        return (int(image.shape[0]), int(image.shape[1])) if image.ndim >= 2 and image.size else None
     try:
         if reader.raster is not None:
             with reader.open(image) as opened:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d2tune.annotations.io.rasters import Georeference, open_raster
-from d2tune.inference.writers import raster_files
 from d2tune.inference.sliding_window import predict_rows
+from d2tune.inference.writers import raster_files
 from d2tune.inference.writers.raster_files import LabelTiff, NpyRows, Preview
 from d2tune.report.sheets.drawing import instance_colors
 
