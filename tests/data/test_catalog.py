@@ -52,7 +52,7 @@ def street(folder: Path, *, car_order: int = 0, person_order: int = 1) -> Datase
 
 def test_labels_of_things_and_stuff_are_described_as_each_model_wants_them(tmp_path: Path) -> None:
     dataset = street(tmp_path)
-    labels = label_files(dataset, task="panoptic")
+    labels = label_files(dataset, with_segments=True)
     names = {
         layout: register(dataset, project="p", part="val", labels=labels, layout=layout)
         for layout in ("contiguous", "separated")
@@ -77,7 +77,7 @@ def test_labels_of_things_and_stuff_are_described_as_each_model_wants_them(tmp_p
 
 def test_label_images_of_a_semantic_task_have_all_classes(tmp_path: Path) -> None:
     dataset = street(tmp_path)
-    labels = label_files(dataset, task="semantic")
+    labels = label_files(dataset)
     name = register(dataset, project="p", part="val", labels=labels)
     metadata = MetadataCatalog.get(name)
     assert metadata.stuff_classes == ["car", "person", "sky", "road"]
@@ -93,7 +93,7 @@ def test_the_same_content_elsewhere_leads_to_where_it_is_now(tmp_path: Path, mon
     for place in ("first", "second"):
         monkeypatch.setenv("D2TUNE_CACHE", str(tmp_path / place / "cache"))
         dataset = street(tmp_path / place)
-        name = register(dataset, project="p", part="val", labels=label_files(dataset, task="panoptic"))
+        name = register(dataset, project="p", part="val", labels=label_files(dataset, with_segments=True))
         (row,) = DatasetCatalog.get(name)
         found.append(name)
         for file in (row["file_name"], row["sem_seg_file_name"], MetadataCatalog.get(name).panoptic_json):
@@ -104,6 +104,6 @@ def test_the_same_content_elsewhere_leads_to_where_it_is_now(tmp_path: Path, mon
 def test_another_order_of_drawing_is_another_name(tmp_path: Path) -> None:
     under, above = street(tmp_path), street(tmp_path, car_order=1, person_order=0)
     assert under.content_hash() == above.content_hash()
-    names = [register(one, project="p", part="val", labels=label_files(one, task="semantic")) for one in (under, above)]
+    names = [register(one, project="p", part="val", labels=label_files(one)) for one in (under, above)]
     (first,), (second,) = (DatasetCatalog.get(name) for name in names)
     assert names[0] != names[1] and first["sem_seg_file_name"] != second["sem_seg_file_name"]

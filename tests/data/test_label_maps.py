@@ -77,8 +77,8 @@ SHOWN = np.array(
 
 
 def test_later_shapes_lie_on_earlier_ones() -> None:
-    under = label_files(drawn((SKY, (0, 0, 8, 6)), (CAR, (2, 1, 5, 4))), task="semantic")
-    above = label_files(drawn((CAR, (2, 1, 5, 4)), (SKY, (0, 0, 8, 6))), task="semantic")
+    under = label_files(drawn((SKY, (0, 0, 8, 6)), (CAR, (2, 1, 5, 4))))
+    above = label_files(drawn((CAR, (2, 1, 5, 4)), (SKY, (0, 0, 8, 6))))
     expected = np.full((HEIGHT_PX, WIDTH_PX), 2)
     assert np.array_equal(gray(above.semantic[0]), expected)
     expected[1:4, 2:5] = 0
@@ -87,7 +87,7 @@ def test_later_shapes_lie_on_earlier_ones() -> None:
 
 
 def test_a_street_as_labels_and_as_segments() -> None:
-    found = label_files(drawn(*STREET), task="panoptic")
+    found = label_files(drawn(*STREET), with_segments=True)
     assert np.array_equal(gray(found.semantic[0]), SHOWN)
     assert np.array_equal(gray(found.separated[0]), np.select([SHOWN == 2, SHOWN == 0], [1, 0], 255))
     with PilImage.open(found.segments[0]) as image:
@@ -124,36 +124,36 @@ def test_more_segments_than_one_byte_counts_keep_their_numbers() -> None:
     boxes = [(CAR, (at % 20, at // 20, at % 20 + 1, at // 20 + 1)) for at in range(300)]
     dataset = drawn(*boxes)
     dataset = replace(dataset, images=(Image(1, "a.jpg", 20, 15),))
-    found = label_files(dataset, task="panoptic")
+    found = label_files(dataset, with_segments=True)
     colors = np.asarray(PilImage.open(found.segments[0])).astype(int)
     assert np.array_equal(colors[..., 0] + 256 * colors[..., 1], np.arange(1, 301).reshape(15, 20))
 
 
 def test_the_background_lies_under_everything() -> None:
-    found = label_files(with_background(drawn(*STREET), "road"), task="semantic")
+    found = label_files(with_background(drawn(*STREET), "road"))
     assert np.array_equal(gray(found.semantic[0]), np.where(SHOWN == 255, 3, SHOWN))
     empty = with_background(drawn(names=("a.jpg", "b.jpg")), "road")
     assert [one.id for one in empty.instances] == [1, 2]
-    assert all((gray(path) == 3).all() for path in label_files(empty, task="semantic").semantic)
+    assert all((gray(path) == 3).all() for path in label_files(empty).semantic)
     assert with_background(empty, None) is empty
     with pytest.raises(DataError, match=r"data\.background.*'moon'"):
         with_background(empty, "moon")
 
 
 def test_drawn_background_and_what_no_shape_covers_are_one_segment() -> None:
-    found = label_files(with_background(drawn((CAR, (2, 1, 5, 4)), (ROAD, (3, 2, 6, 6))), "road"), task="panoptic")
+    found = label_files(with_background(drawn((CAR, (2, 1, 5, 4)), (ROAD, (3, 2, 6, 6))), "road"), with_segments=True)
     assert sorted((row["category_id"], row["area"]) for row in found.infos[0]) == [(CAR, 5), (ROAD, 43)]
 
 
 def test_they_are_found_again_and_change_with_the_shapes() -> None:
-    first = label_files(drawn(*STREET), task="semantic")
+    first = label_files(drawn(*STREET))
     before = first.semantic[0].stat()
-    assert label_files(drawn(*STREET), task="semantic") == first
+    assert label_files(drawn(*STREET)) == first
     after = first.semantic[0].stat()
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino), "painted once"
-    moved = label_files(drawn((SKY, (0, 0, 8, 2)), *STREET[1:]), task="semantic")
-    turned = label_files(drawn(STREET[1], STREET[0], *STREET[2:]), task="semantic")
-    assert len({first.folder, moved.folder, turned.folder, label_files(drawn(*STREET), task="panoptic").folder}) == 4
+    moved = label_files(drawn((SKY, (0, 0, 8, 2)), *STREET[1:]))
+    turned = label_files(drawn(STREET[1], STREET[0], *STREET[2:]))
+    assert len({first.folder, moved.folder, turned.folder, label_files(drawn(*STREET), with_segments=True).folder}) == 4
 
 
 def test_which_shape_lies_on_which_makes_new_ones_even_for_equal_objects() -> None:
@@ -170,7 +170,7 @@ def test_which_shape_lies_on_which_makes_new_ones_even_for_equal_objects() -> No
 
     between, after = layered((1, 2)), layered((2, 1))
     assert between.content_hash() == after.content_hash()
-    maps = [gray(label_files(one, task="semantic").semantic[0]) for one in (between, after)]
+    maps = [gray(label_files(one).semantic[0]) for one in (between, after)]
     assert [int((one == 1).sum()) for one in maps] == [4, 8]
     assert (maps[0][2:4, 2:4] == 1).all() and (maps[1][2:4, 2:6] == 1).all()
 
@@ -182,7 +182,7 @@ def test_names_with_any_suffix_and_equal_names_in_two_folders() -> None:
         Instance(at, at, CAR, box(0, 0, at, 1), (0.0, 0.0, 1.0, 1.0), 1.0, shapes=(0,), part_shapes=(0,))
         for at in range(1, 6)
     )
-    found = label_files(replace(dataset, instances=instances), task="panoptic")
+    found = label_files(replace(dataset, instances=instances), with_segments=True)
     assert len(set(found.semantic)) == len(set(found.segments)) == 5
     assert [int((gray(path) == 0).sum()) for path in found.semantic] == [1, 2, 3, 4, 5]
     assert [int((gray(path) == 0).sum()) for path in found.separated] == [1, 2, 3, 4, 5]
@@ -192,7 +192,7 @@ def test_names_with_any_suffix_and_equal_names_in_two_folders() -> None:
 
 def paint_with_others(barrier: Any, answers: Any) -> None:
     barrier.wait()
-    found = label_files(drawn(*STREET, names=tuple(f"{at}.jpg" for at in range(60))), task="panoptic")
+    found = label_files(drawn(*STREET, names=tuple(f"{at}.jpg" for at in range(60))), with_segments=True)
     answers.put((str(found.folder), [path.is_file() for path in (*found.semantic, *found.separated, *found.segments)]))
 
 
@@ -216,17 +216,17 @@ def test_what_is_half_painted_is_never_used(monkeypatch: pytest.MonkeyPatch) -> 
     broken = drawn(*STREET, names=names)
     bad = replace(broken.instances[-1], segmentation=Rle(9, 9, encode_mask(np.eye(9) > 0)["counts"].decode()))
     with pytest.raises(IndexError):
-        label_files(replace(broken, instances=(*broken.instances[:-1], bad)), task="panoptic")
+        label_files(replace(broken, instances=(*broken.instances[:-1], bad)), with_segments=True)
     assert list((cache_folder() / "labels").iterdir()) == []
     left = cache_folder() / "labels" / ".painting-of-a-process-that-was-killed"
     (left / "labels" / "semantic").mkdir(parents=True)
     (left / "labels" / "semantic" / "0.png").write_bytes(b"half")
-    found = label_files(broken, task="panoptic")
+    found = label_files(broken, with_segments=True)
     assert all(np.array_equal(gray(path), SHOWN) for path in found.semantic)
 
 
 def test_others_may_read_what_one_has_painted() -> None:
-    found = label_files(drawn(*STREET), task="semantic")
+    found = label_files(drawn(*STREET))
     mask = os.umask(0)
     os.umask(mask)
     assert found.folder.stat().st_mode & 0o777 == 0o777 & ~mask
@@ -246,7 +246,7 @@ def test_a_process_that_was_faster_is_no_harm(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "cut off"])
 def test_a_lost_label_image_is_named_with_the_folder_to_remove(damage: str) -> None:
-    found = label_files(drawn(*STREET, names=("deep/er/a.jpg",)), task="semantic")
+    found = label_files(drawn(*STREET, names=("deep/er/a.jpg",)))
     path = found.semantic[0]
     if damage == "missing":
         path.unlink()
@@ -264,8 +264,8 @@ def test_a_lost_image_elsewhere_is_named(tmp_path: Path) -> None:
 def test_more_classes_than_a_byte_holds_are_refused() -> None:
     many = tuple(Category(at, f"c{at}") for at in range(1, 257))
     with pytest.raises(DataError, match="at most 255 classes; found 256"):
-        label_files(replace(drawn((256, (0, 0, 2, 2))), categories=many), task="semantic")
-    most = label_files(replace(drawn((255, (0, 0, 2, 2))), categories=many[:255]), task="semantic")
+        label_files(replace(drawn((256, (0, 0, 2, 2))), categories=many))
+    most = label_files(replace(drawn((255, (0, 0, 2, 2))), categories=many[:255]))
     assert set(np.unique(gray(most.semantic[0]))) == {254, 255}
 
 
@@ -284,7 +284,7 @@ def test_labelme_polygons_of_a_turned_photo_are_painted_as_it_is_shown(tmp_path:
     (tmp_path / "a.json").write_text(json.dumps(value), encoding="utf-8")
     dataset = read_dataset(tmp_path, options=ReadOptions(labels=("car", "road")))
     assert not dataset.errors()
-    found: LabelFiles = label_files(dataset, task="semantic")
+    found: LabelFiles = label_files(dataset)
     expected = np.full((64, 48), 255)
     expected[3:60, 2:40] = 1
     expected[10:30, 10:20] = 0

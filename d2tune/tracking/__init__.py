@@ -1,1 +1,0 @@
-"""Showing experiments elsewhere: Weights & Biases."""
