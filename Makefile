@@ -12,6 +12,8 @@ SDIST ?=
 ARGS ?=
 # What `make predict` looks at: an image or a folder; without it, the project's validation photos.
 SRC ?=
+# The folder that `make new` looks at.
+DATA ?= datasets/$(PROJECT)
 # How many tests run at once.
 JOBS ?= 2
 
@@ -26,7 +28,7 @@ CONSTRAINTS := d2tune/install/constraints.txt
 # half a minute.
 PIP_INSTALL = quiet=; [ -t 1 ] || quiet=--quiet; set -x; "$$python" -m pip install --no-compile $$quiet
 
-.PHONY: help setup doctor annotate data convert train evaluate predict demo browser test lint clean FORCE
+.PHONY: help setup doctor new annotate data convert train evaluate predict demo browser test lint clean FORCE
 
 help:  ## list these targets
 	@echo "make TARGET [PROJECT=balloon] [ARGS=...]"
@@ -66,6 +68,9 @@ $(PY):
 
 doctor: $(READY)  ## say what is installed and what this machine can do
 	$(D2TUNE) doctor
+
+new: $(READY)  ## write projects/PROJECT.yaml for the photos in datasets/PROJECT (DATA=another folder)
+	$(D2TUNE) new $(PROJECT) --data $(DATA) $(ARGS)
 
 annotate: $(READY) $(LABELME)  ## draw polygons in Labelme, with the project's labels
 	$(D2TUNE) annotate $(YAML) $(ARGS)

@@ -21,27 +21,27 @@ def table(page, number):
     return [[re.sub("<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row)] for row in rows]
 
 
-def test_a_fraction_of_the_training_photos_is_the_part_that_training_sets_aside(tmp_path):
+def test_a_fraction_of_the_training_photos_is_the_split_that_training_sets_aside(tmp_path):
     shutil.copytree(PHOTOS, tmp_path / "data" / "train")
     project = tmp_path / "mine.yaml"
     project.write_text("name: mine\ndata: {root: data, val: 0.3, split_seed: 3}\n", encoding="utf-8")
-    (found,) = check(project, report=tmp_path / "check.html")
-    parts = load_splits(load_project(project, hardware="cpu").project)
-    assert (len(found.dataset.images), found.split) == (7, "")
+    (result,) = check(project, report=tmp_path / "check.html")
+    splits = load_splits(load_project(project, hardware="cpu").project)
+    assert (len(result.dataset.images), result.split) == (7, "")
     rows = table(tmp_path / "check.html", 1)
-    assert [row[:2] for row in rows] == [["train", str(len(parts.train.images))], ["val", str(len(parts.val.images))]]
+    assert [row[:2] for row in rows] == [["train", str(len(splits.train.images))], ["val", str(len(splits.val.images))]]
     text = (tmp_path / "check.html").read_text("utf-8")
-    for part, dataset in (("train", parts.train), ("val", parts.val)):
+    for name, dataset in (("train", splits.train), ("val", splits.val)):
         for image in dataset.images:
-            assert re.search(rf'<bdi>{image.file_name}</bdi><br><span class="pill">{part}</span>', text)
+            assert re.search(rf'<bdi>{image.file_name}</bdi><br><span class="pill">{name}</span>', text)
 
 
 def test_a_project_of_lists(tmp_path):
     data = tmp_path / "data"
     shutil.copytree(PHOTOS, data)
     names = sorted(path.name for path in data.glob("*.jpg"))
-    for part, chosen in (("train", names[:4]), ("val", names[4:6])):
-        (data / f"{part}.txt").write_text("\n".join(chosen), encoding="utf-8")
+    for split, chosen in (("train", names[:4]), ("val", names[4:6])):
+        (data / f"{split}.txt").write_text("\n".join(chosen), encoding="utf-8")
     project = tmp_path / "mine.yaml"
     project.write_text("name: mine\ndata: {root: data, train: train.txt, val: val.txt}\n", encoding="utf-8")
     train, val = check(project, report=tmp_path / "check.html")
@@ -52,11 +52,11 @@ def test_a_project_of_lists(tmp_path):
 
 def test_images_inside_of_annotation_files_are_on_the_page(tmp_path):
     source = SHARED / "data" / "labelme_zoo" / "52_v4.4.0_image_file_absent_imageData_only"
-    (found,) = check(source, report=tmp_path / "check.html")
+    (result,) = check(source, report=tmp_path / "check.html")
     text = (tmp_path / "check.html").read_text("utf-8")
-    assert [finding.code for finding in found.findings] == ["image_restored_from_imageData"]
+    assert [finding.code for finding in result.findings] == ["image_restored_from_imageData"]
     assert text.count('<img src="data:image/jpeg;base64,') == 2, "the finding's and the contact sheet's"
-    assert not any(image.path.exists() for image in found.dataset.images), "nothing is left behind"
+    assert not any(image.path.exists() for image in result.dataset.images), "nothing is left behind"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_mistakes(tmp_path, options, words):
 
 
 def test_warnings_count_as_errors_where_that_was_asked_for(tmp_path):
-    (found,) = check(SHARED / "conversion_cases" / "24_fully_outside", strict=True, report=tmp_path / "check.html")
-    assert [finding.code for finding in found.findings] == ["outside_image", "not_labelme"]
-    assert {finding.level for finding in found.findings} == {"error"}
+    (result,) = check(SHARED / "conversion_cases" / "24_fully_outside", strict=True, report=tmp_path / "check.html")
+    assert [finding.code for finding in result.findings] == ["outside_image", "not_labelme"]
+    assert {finding.level for finding in result.findings} == {"error"}
     assert "2 errors stop training" in (tmp_path / "check.html").read_text("utf-8")

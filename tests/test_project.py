@@ -34,7 +34,7 @@ def test_resolved_project_reads_back_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "place", "told"),
+    ("content", "place", "words"),
     [
         (MINIMAL | {"clases": []}, "clases", "Did you mean 'classes'?"),
         (MINIMAL | {"train": {"learning_rte": 1}}, "train.learning_rte", "Did you mean 'learning_rate'?"),
@@ -49,14 +49,12 @@ def test_resolved_project_reads_back_equal(tmp_path: Path) -> None:
         ([1, 2], "list", "keys such as task"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line_with_its_place(
-    tmp_path: Path, content: object, place: str, told: str
-) -> None:
+def test_an_invalid_value_is_one_line_with_its_place(tmp_path: Path, content: object, place: str, words: str) -> None:
     path = written(tmp_path, content)
     with pytest.raises(ProjectError) as caught:
         load_project(path)
     line = str(caught.value)
-    assert str(path) in line and place in line and told in line
+    assert str(path) in line and place in line and words in line
     assert "\n" not in line
 
 
@@ -99,7 +97,7 @@ def test_overrides_come_last_and_replace_their_rival(tmp_path: Path) -> None:
     assert (train.iterations, train.epochs) == (500, None)
 
 
-def test_words_are_told_apart() -> None:
+def test_words_of_projects_and_of_detectron2() -> None:
     words = ["train.iterations=500", "SOLVER.BASE_LR=1e-3", "MODEL.MASK_ON", "False", "classes=[a, b]", "name=x=y"]
     project, detectron2 = parse_overrides(words)
     assert project == {"train.iterations": 500, "classes": ["a", "b"], "name": "x=y"}

@@ -32,8 +32,8 @@ def attempt(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     """Tries to train, and gives the one line that refuses."""
 
     def one(*words: str) -> str:
-        told = ("train", "--config", "bad.yaml", *words)
-        line = refused_here(*told, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+        command = ("train", "--config", "bad.yaml", *words)
+        line = refused_here(*command, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
         assert not (folder / "runs").exists(), "nothing may be written"
         return line
 
@@ -85,7 +85,7 @@ def test_image_with_a_cut_off_end(folder: Path, attempt: Attempt) -> None:
     assert path.name in line and "truncated" in line
 
 
-def test_no_instance_in_the_training_part(folder: Path, attempt: Attempt) -> None:
+def test_no_instance_in_the_training_split(folder: Path, attempt: Attempt) -> None:
     for path in (folder / "data" / "train").glob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8")) | {"shapes": []}
         path.write_text(json.dumps(content), encoding="utf-8")

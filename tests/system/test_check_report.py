@@ -112,12 +112,12 @@ def test_outlines_lie_on_their_objects(page: Page, tmp_path: Path) -> None:
         "['.frame', '.frame path'].map(name => document.querySelector('#sheet ' + name).getBoundingClientRect())"
         ".map(box => [box.x, box.y, box.width, box.height])"
     )
-    found = [(outline[0] - frame[0]) / frame[2], (outline[1] - frame[1]) / frame[3]]
-    found += [outline[2] / frame[2], outline[3] / frame[3]]
-    assert found == pytest.approx([200 / 400, 60 / 300, 120 / 400, 60 / 300], abs=0.01)
+    measured = [(outline[0] - frame[0]) / frame[2], (outline[1] - frame[1]) / frame[3]]
+    measured += [outline[2] / frame[2], outline[3] / frame[3]]
+    assert measured == pytest.approx([200 / 400, 60 / 300, 120 / 400, 60 / 300], abs=0.01)
 
 
-def test_both_parts_of_a_project_and_a_leak_between_them(page: Page, tmp_path: Path) -> None:
+def test_both_splits_of_a_project_and_a_leak_between_them(page: Page, tmp_path: Path) -> None:
     shutil.copytree(SHARED / "data" / "balloon" / "val", tmp_path / "data" / "val")
     shutil.copytree(SHARED / "data" / "balloon" / "val", tmp_path / "data" / "train")
     (tmp_path / "mine.yaml").write_text("name: mine\ndata: {root: data}\nclasses: [balloon]\n", encoding="utf-8")
@@ -132,7 +132,7 @@ def test_both_parts_of_a_project_and_a_leak_between_them(page: Page, tmp_path: P
     assert all(sorted(names[:2]) == ["train", "val"] for names in pills) and len(pills) == 13
 
 
-def test_lists_say_which_part_a_image_is_in(page: Page, tmp_path: Path) -> None:
+def test_lists_say_which_split_an_image_is_in(page: Page, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(SHARED / "data" / "microcontrollers" / "test", data)
     names = sorted(path.name for path in data.glob("*.jpg"))

@@ -89,6 +89,7 @@ def opens_labelme(command: str, folder: Path) -> None:
 
 
 def test_the_whole_readme(copy: Path) -> None:
+    render_sample("balloon", copy / "datasets" / "mine", images=8)
     ran = []
     for command in commands():
         if command == "make test":
@@ -106,17 +107,13 @@ def test_the_whole_readme(copy: Path) -> None:
             execute(f"{quick} {QUICK}", copy)
         else:
             execute(command, copy)
-        if command.startswith("cp "):
-            render_sample("balloon", copy / "datasets" / "mine", images=8)
+        ran.append(command.split()[0])
+        if command.startswith("make new "):
+            # photos to be annotated later, which the project file does not name
             (copy / "datasets" / "mine" / "new").mkdir()
             for photo in (copy / "datasets" / "mine" / "val").glob("*.jpg"):
                 shutil.copy2(photo, copy / "datasets" / "mine" / "new")
-            project = copy / "projects" / "mine.yaml"
-            project.write_text(
-                project.read_text(encoding="utf-8").replace("datasets/balloon", "datasets/mine"), "utf-8"
-            )
-        ran.append(command.split()[0])
-    assert ran.count("make") >= 7 and "python" in ran and "cp" in ran
+    assert ran.count("make") >= 8 and "python" in ran
     (latest,) = {path.parents[1] for path in (copy / "runs" / "mine").glob("*/predictions/predictions.json")}
     assert (latest / "evaluation" / "evaluation.json").is_file()
     new = copy / "datasets" / "mine" / "new"

@@ -50,27 +50,27 @@ def test_split_then_convert_the_project(boards: Path, tmp_path: Path) -> None:
     total = len(list(boards.glob("*.jpg")))
     out = succeeded(d2tune("split", "boards", "--val", "0.2", "--test", "0.1", folder=tmp_path))
     assert "up to 40 of 255 bits apart: 4 images in 2 groups are kept together" in out
-    parts = {name: read(boards / "splits" / f"{name}.txt") for name in ("train", "val", "test")}
-    assert sum(map(len, parts.values())) == total == len(set().union(*parts.values()))
-    for names in parts.values():
+    lists = {name: read(boards / "splits" / f"{name}.txt") for name in ("train", "val", "test")}
+    assert sum(map(len, lists.values())) == total == len(set().union(*lists.values()))
+    for names in lists.values():
         for copy in [name for name in names if name.startswith("copy_of_")]:
             assert copy.removeprefix("copy_of_") in names
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line[:1].isalpha()}
-    assert rows["images"][1:3] == [str(total), str(len(parts["train"]))]
+    assert rows["images"][1:3] == [str(total), str(len(lists["train"]))]
     data = yaml.safe_load(out.split("in a project file: ")[1])["data"]
     assert data == {"root": str(boards), "train": "splits/train.txt", "val": "splits/val.txt"}
 
     path = project(tmp_path, **data)
     assert "warning" not in d2tune("convert", path, "--out", "coco", folder=tmp_path).stderr
-    for part in ("train", "val"):
-        coco = json.loads((tmp_path / "coco" / f"{part}.json").read_bytes())
-        assert sorted(image["file_name"] for image in coco["images"]) == parts[part]
+    for split in ("train", "val"):
+        coco = json.loads((tmp_path / "coco" / f"{split}.json").read_bytes())
+        assert sorted(image["file_name"] for image in coco["images"]) == lists[split]
         assert len(coco["categories"]) == 4
 
     again = succeeded(d2tune("split", "boards", "--val", "0.2", "--test", "0.1", folder=tmp_path))
     assert again == out
-    told = refused(d2tune("split", "boards", "--seed", "1", folder=tmp_path))
-    assert "another split is there" in told and "--force" in told
+    line = refused(d2tune("split", "boards", "--seed", "1", folder=tmp_path))
+    assert "another split is there" in line and "--force" in line
     succeeded(d2tune("split", "boards", "--seed", "1", "--force", folder=tmp_path))
     assert not (boards / "splits" / "test.txt").exists()
 
@@ -81,9 +81,9 @@ def test_lists_with_mistakes_are_refused(boards: Path, tmp_path: Path) -> None:
     path = project(tmp_path, train="splits/train.txt", val="splits/val.txt")
     content = train.read_text("utf-8")
     train.write_text(content + "IMG_0001.jpg\n", "utf-8")
-    told = refused(d2tune("convert", path, "--out", "coco", folder=tmp_path))
+    line = refused(d2tune("convert", path, "--out", "coco", folder=tmp_path))
     assert (
-        f"train.txt: line {len(content.splitlines()) + 1}: IMG_0001.jpg is not among" in told and "Did you mean" in told
+        f"train.txt: line {len(content.splitlines()) + 1}: IMG_0001.jpg is not among" in line and "Did you mean" in line
     )
     train.write_text(content + read(val)[0] + "\n", "utf-8")
     assert f"{read(val)[0]} is in" in refused(d2tune("convert", path, "--out", "coco", folder=tmp_path))
@@ -94,8 +94,11 @@ def test_lists_with_mistakes_are_refused(boards: Path, tmp_path: Path) -> None:
 def test_classes_are_merged_renamed_and_dropped(boards: Path, tmp_path: Path) -> None:
     """The same by the options of the commands and by the project file."""
     rename = {"ESP8266": "esp", "Heltec_ESP32_Lora": "esp", "Raspberry_Pi_3": "pi", "Arduino_Nano": None}
-    drawn = [one["label"] for path in boards.glob("*.json") for one in json.loads(path.read_bytes())["shapes"]]
-    expected = {"esp": drawn.count("ESP8266") + drawn.count("Heltec_ESP32_Lora"), "pi": drawn.count("Raspberry_Pi_3")}
+    labels = [one["label"] for path in boards.glob("*.json") for one in json.loads(path.read_bytes())["shapes"]]
+    expected = {
+        "esp": labels.count("ESP8266") + labels.count("Heltec_ESP32_Lora"),
+        "pi": labels.count("Raspberry_Pi_3"),
+    }
 
     words = ["--rename", "ESP8266=esp,Heltec_ESP32_Lora=esp,Raspberry_Pi_3=pi", "--drop", "Arduino_Nano"]
     out = succeeded(d2tune("split", "boards", "--kfold", "3", "--no-duplicates", *words, folder=tmp_path))
@@ -121,8 +124,8 @@ def test_other_formats_and_embedded_images(tmp_path: Path) -> None:
     assert "61 images, 255 instances, 61 groups" in out
     data = yaml.safe_load(out.split("in a project file: ")[1])["data"]
     assert data["annotations"] == source.name and data["val"] == str(tmp_path / "lists" / "val.txt")
-    told = d2tune("split", source, "--out", "lists", folder=tmp_path)
-    assert "no_class" in told.stdout and "no_class" in refused(told)
+    done = d2tune("split", source, "--out", "lists", folder=tmp_path)
+    assert "no_class" in done.stdout and "no_class" in refused(done)
 
     embedded = tmp_path / "embedded"
     embedded.mkdir()
