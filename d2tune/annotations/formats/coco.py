@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import Labels
-from d2tune.annotations.formats.shared.parts import Part, instance, mask_part, polygon_part
+from d2tune.annotations.formats.shared.parts import Part, mask_part, polygon_part, unite
 from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, measure
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.masks import Patch, check_rle, decode_mask, rle_area_px2, union_rles
@@ -340,7 +340,7 @@ def _read_annotation(index: int, row: object, units: dict[int | str, Unit], file
     score = row.get("score")
     is_score = isinstance(score, (int, float)) and not isinstance(score, bool) and 0 <= score <= 1
     unit.drafts.append(
-        instance(
+        unite(
             label,
             [part],
             unit,

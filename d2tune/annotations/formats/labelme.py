@@ -15,11 +15,11 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from d2tune.annotations.formats.labelme_polygons import Drawn, plain_parts
+from d2tune.annotations.formats.labelme_polygons import FileOutlines, plain_parts
 from d2tune.annotations.formats.labelme_shapes import AREA_TYPES, decode_base64, read_shape
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels, Name
-from d2tune.annotations.formats.shared.parts import Part, instance
+from d2tune.annotations.formats.shared.parts import Part, unite
 from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import ImageDraft, Unit
 from d2tune.annotations.geometry import tracing
@@ -50,7 +50,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         options: How to read.
 
     Returns:
-        The dataset; whatever is wrong with a file is among its findings.
+        The dataset; errors in files are among its findings.
 
     Raises:
         DataError: The source does not exist.
@@ -78,7 +78,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
 
 
 def is_labelme(value: object) -> bool:
-    """Whether a parsed JSON file is one of Labelme's."""
+    """Whether a parsed JSON file is a Labelme annotation."""
     return (
         isinstance(value, dict)
         and isinstance(value.get("shapes"), list)
@@ -87,7 +87,7 @@ def is_labelme(value: object) -> bool:
 
 
 def _read_files(names: Sequence[str], *, folders: Folders, labels: Labels, options: ReadOptions) -> list[Unit]:
-    """Read JSON files into units, a few at a time because their polygons are checked together."""
+    """Read JSON files into units; the polygons of a few files are checked together."""
     units: list[Unit] = []
     opened: list[tuple[Unit, list[object]]] = []
     vertices = 0
@@ -104,7 +104,7 @@ def _read_files(names: Sequence[str], *, folders: Folders, labels: Labels, optio
 
 
 def _open_file(name: str, folders: Folders, options: ReadOptions) -> tuple[Unit, list[object]]:
-    """The unit of a JSON file and the shapes that are to be read into it; nothing in the file can raise."""
+    """The unit of a JSON file and its shapes, which are not read yet; nothing in the file can raise."""
     unit = Unit(name)
     path = folders.source / name
     try:
@@ -119,10 +119,10 @@ def _open_file(name: str, folders: Folders, options: ReadOptions) -> tuple[Unit,
     if not is_utf8:
         unit.note("warning", "not_utf8", "the file is not UTF-8; it was read as GB18030", hint="save it as UTF-8")
     if not is_labelme(value):
-        unit.note("warning", "not_labelme", "the file is no Labelme annotation; skipped")
+        unit.note("warning", "not_labelme", "the file is not a Labelme annotation; skipped")
         return unit, []
     if _is_too_deep(value):
-        unit.note("error", "bad_json", f"the file cannot be kept: it is nested more than {DEPTH_LIMIT} levels deep")
+        unit.note("error", "bad_json", f"the file is nested more than {DEPTH_LIMIT} levels deep")
         return unit, []
     header = _find_image(value, unit, path, folders, options)
     size = value.get("imageWidth"), value.get("imageHeight")
@@ -133,7 +133,7 @@ def _open_file(name: str, folders: Folders, options: ReadOptions) -> tuple[Unit,
 
 
 def _vertex_count(shapes: list[object]) -> int:
-    """About how many vertices some shapes have, for keeping a bound on memory."""
+    """The approximate number of vertices of some shapes, which bounds the memory."""
     outlines = (shape.get("points") for shape in shapes if isinstance(shape, dict))
     return sum(len(points) for points in outlines if isinstance(points, list))
 
@@ -141,16 +141,18 @@ def _vertex_count(shapes: list[object]) -> int:
 def _read_shapes_of(opened: Sequence[tuple[Unit, list[object]]], labels: Labels, options: ReadOptions) -> None:
     """Read the shapes of several files, the plain polygons of all of them at once."""
     filled = [(unit, unit.image, shapes) for unit, shapes in opened if unit.image is not None and shapes]
-    drawn = [
-        Drawn({index: shape.get("points") for index, shape in enumerate(shapes) if _is_polygon(shape)}, *image.size_px)
+    outlines = [
+        FileOutlines(
+            {index: shape.get("points") for index, shape in enumerate(shapes) if _is_polygon(shape)}, *image.size_px
+        )
         for _, image, shapes in filled
     ]
-    for (unit, _, shapes), plain in zip(filled, plain_parts(drawn), strict=True):
+    for (unit, _, shapes), plain in zip(filled, plain_parts(outlines), strict=True):
         _read_shapes(shapes, plain, unit, labels, options)
 
 
 def _is_too_deep(value: dict[str, Any]) -> bool:
-    """Whether anything that is written back as it is would be too much for the JSON writer."""
+    """Whether a value that is written back unchanged is nested too deep for the JSON writer."""
     shapes = [shape for shape in value["shapes"] if isinstance(shape, dict)]
     members = (
         member
@@ -158,12 +160,12 @@ def _is_too_deep(value: dict[str, Any]) -> bool:
         for key, member in row.items()
         if key not in ("shapes", "points") and isinstance(member, (dict, list)) and member
     )
-    unchecked = (shape.get("points") for shape in shapes if _is_passed_over(shape))
+    unchecked = (shape.get("points") for shape in shapes if _is_skipped(shape))
     return any(is_nested_deeper(member, DEPTH_LIMIT) for member in itertools.chain(members, unchecked))
 
 
 def _claim_sibling(unit: Unit, path: Path, folders: Folders) -> None:
-    """Keep the image beside a file that cannot be parsed among the images, so that the count is right."""
+    """Make the image beside a file that cannot be parsed the unit's image, so that the number of images is right."""
     for sibling in sorted(path.parent.glob(f"{_escaped(path.stem)}.*")):
         file_name = folders.finder.file_name(str(sibling))
         if is_image_name(sibling.name) and file_name is not None:
@@ -180,29 +182,29 @@ def _escaped(name: str) -> str:
 
 
 def _find_image(value: dict[str, Any], unit: Unit, path: Path, folders: Folders, options: ReadOptions) -> Header | None:
-    """Find and measure the image of a file, or restore it from ``imageData``."""
+    """Look up and measure the image of a file, or restore it from ``imageData``."""
     place = folders.finder.find(value.get("imagePath"), folders=folders.search_from(path))
     if place.path is not None and place.path.suffix.lower() == ".json":
-        place = Place(None, place.file_name, f"imagePath names {place.path.name}, which is no image")
+        place = Place(None, place.file_name, f"imagePath names {place.path.name}, which is not an image")
     if place.path is not None or not value.get("imageData"):
         return measure(place, unit)
     if options.restore_dir is None:
-        hint = "the image is in imageData; convert with an output folder to have it written there"
+        hint = "convert with an output folder, which gets the image from imageData"
         unit.note("error", "image_missing", str(place.problem), hint=hint)
         return None
     return _restore(value["imageData"], place, unit, options.restore_dir)
 
 
 def _restore(data: object, place: Place, unit: Unit, folder: Path) -> Header | None:
-    """Write the image out of ``imageData`` into a folder, with the suffix that its first bytes call for."""
+    """Write the image in ``imageData`` into a folder, with the suffix that matches its first bytes."""
     content = decode_base64(data)
     suffix = None if content is None else magic_suffix(content)
     try:
         if content is None or suffix is None:
-            raise ImageError("it holds no image")
+            raise ImageError("it does not contain an image")
         header = read_header(content)
     except ImageError as error:
-        unit.note("error", "image_missing", f"{place.problem}, and imageData cannot stand in: {error}")
+        unit.note("error", "image_missing", f"{place.problem}, and imageData cannot be used: {error}")
         return None
     name = PurePosixPath(place.file_name)
     if name.name in ("", ".."):
@@ -219,14 +221,14 @@ def _restore(data: object, place: Place, unit: Unit, folder: Path) -> Header | N
         unit.note("error", "image_missing", message)
         return None
     unit.image = ImageDraft(name.as_posix(), header.width_px, header.height_px, target.absolute())
-    message = f"{place.problem}; it is written from imageData as {name}"
+    message = f"{place.problem}; it was restored from imageData as {name}"
     unit.note("warning", "image_restored_from_imageData", message)
     return header
 
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """The parts that make up one instance."""
+    """The parts of one instance."""
 
     label: str
     parts: list[Part]
@@ -237,7 +239,15 @@ class _Group:
 def _read_shapes(
     shapes: list[object], plain: Mapping[int, Part], unit: Unit, labels: Labels, options: ReadOptions
 ) -> None:
-    """Read the shapes of a file, some of which are parts already, and join those of one group to one instance."""
+    """Read the shapes of a file, except those read before, and join those of one group to one instance.
+
+    Args:
+        shapes: The shapes.
+        plain: The parts of those read before, by index.
+        unit: Takes the instances and findings.
+        labels: The rules for labels.
+        options: How to read.
+    """
     groups: dict[tuple[object, ...], _Group] = {}
     for index, shape in enumerate(shapes):
         if not isinstance(shape, dict):
@@ -263,12 +273,12 @@ def _read_shapes(
         group.score = _score(shape) if group.score is None else group.score
     for group in groups.values():
         nested = options.nested_groups
-        draft = instance(group.label, group.parts, unit, nested=nested, iscrowd=group.iscrowd, score=group.score)
+        draft = unite(group.label, group.parts, unit, nested=nested, iscrowd=group.iscrowd, score=group.score)
         if draft.area_px2:
             unit.drafts.append(draft)
             continue
         for index in draft.shapes:
-            unit.note("warning", "rasterizes_empty", "the holes of the group leave nothing of it; dropped", shape=index)
+            unit.note("warning", "rasterizes_empty", "the holes of the group cover all of it; dropped", shape=index)
 
 
 def _is_polygon(shape: object) -> TypeGuard[dict[str, Any]]:
@@ -284,7 +294,7 @@ def _group_key(name: Name, group_id: int | str | None, index: int) -> tuple[obje
 
 
 def _name_of(shape: dict[str, Any], unit: Unit, index: int, labels: Labels) -> Name | None:
-    """The class of a shape that has an area; None, with a finding, for all others."""
+    """The class of a shape that has an area; None, with a finding, for any other shape."""
     kind = shape.get("shape_type")
     label = shape.get("label")
     if kind is None or (isinstance(kind, str) and kind in AREA_TYPES):
@@ -297,7 +307,7 @@ def _name_of(shape: dict[str, Any], unit: Unit, index: int, labels: Labels) -> N
 
 
 def _group_id(raw: object, unit: Unit, index: int) -> int | str | None:
-    """The group's number; other types are read leniently, with a warning."""
+    """The group's number; values of other types are converted, with a warning."""
     if raw is None or (isinstance(raw, int) and not isinstance(raw, bool)):
         return raw
     group_id = _read_group_id(raw)
@@ -307,7 +317,7 @@ def _group_id(raw: object, unit: Unit, index: int) -> int | str | None:
 
 
 def _read_group_id(raw: object) -> int | str | None:
-    """The whole number that was meant, where one was, else what is there as text; None for neither."""
+    """A value as a whole number where it is one, else as text; None for a value that is neither."""
     if isinstance(raw, (bool, float)):
         return int(raw) if math.isfinite(raw) and raw == int(raw) else str(raw)
     if not isinstance(raw, str) or not raw.strip():
@@ -333,19 +343,19 @@ def write(
     tolerance_px: float = 1.0,
     force: bool = False,
 ) -> list[Path]:
-    """Write one Labelme file per image, strictly as Labelme itself writes them.
+    """Write one Labelme file per image, with the keys and types that Labelme writes.
 
-    Outlines along the edges of pixels, as masks have them, are simplified, so that a person can edit them. Instances
-    with a score are predictions: their outlines are simplified too, the flag ``prediction`` is set, and the score
-    stands in ``description`` and in the key ``score``. Several parts share a group_id; what has holes is a mask.
+    Outlines along pixel edges, as traced from masks, are simplified so that they can be edited. Instances with a score
+    are predictions: their outlines are simplified too, the flag ``prediction`` is set, and the score is written to
+    ``description`` and to the key ``score``. The parts of an instance share a group_id; an instance with holes is
+    written as a mask.
 
     Args:
         dataset: What to write.
         out: The folder; files keep the subfolders of their images in it, or of their original files.
-        originals: The folder that ``Image.annotation_file`` is relative to. Where such a file is Labelme's, its shapes
-            are written as they were, with every key that the file had: those that the instances came from, and those
-            that take no part in training. Only what was asked to be left out (a label renamed to nothing, predictions)
-            is.
+        originals: The folder that ``Image.annotation_file`` is relative to. The shapes of such a Labelme file are
+            written unchanged, with all their keys: those of the instances, and those that are not used for training.
+            Only shapes excluded by an option (a label renamed to nothing, predictions) are not written.
         tolerance_px: How far the outline of a mask or of a prediction may move.
         force: Whether files that are there are overwritten.
 
@@ -356,7 +366,7 @@ def write(
         DataError: A file is already there.
     """
     uses = Counter(image.annotation_file for image in dataset.images)
-    # A file that speaks of several images is not Labelme's.
+    # A file with several images is not a Labelme file.
     folders = {image.id: originals if uses[image.annotation_file] == 1 else None for image in dataset.images}
     places = _places(dataset.images, out, folders)
     refuse_existing(places.values(), force=force)
@@ -365,9 +375,8 @@ def write(
     idle = _idle_shapes(dataset)
     for image in dataset.images:
         original = _original(image, folders[image.id])
-        drawn = original.get("shapes", [])
         kept = idle.get(image.annotation_file or "", frozenset())
-        shapes = _shapes_of(groups[image.id], names, drawn, kept, tolerance_px)
+        shapes = _shapes_of(groups[image.id], names, original.get("shapes", []), kept, tolerance_px)
         write_json(places[image.id], _finite(_top_level(image, places[image.id], original, shapes)))
     return list(places.values())
 
@@ -388,7 +397,7 @@ def file_content(dataset: Dataset, place: Path, *, tolerance_px: float = 1.0) ->
 
 
 def _places(images: Sequence[Image], out: Path, originals: Mapping[int, Path | None]) -> dict[int, Path]:
-    """The file of every image: where its original lies below the source folder, else where its image does."""
+    """The file of every image: at the relative path of its original file, else at that of its image."""
     places = beside(images, out, ".json")
     mirrored = {
         image.id: beside([replace(image, file_name=image.annotation_file)], out, ".json")[image.id]
@@ -400,7 +409,7 @@ def _places(images: Sequence[Image], out: Path, originals: Mapping[int, Path | N
 
 
 def _idle_shapes(dataset: Dataset) -> dict[str, frozenset[int]]:
-    """The shapes of every file that take no part in training, but were not asked to be left out either."""
+    """The shapes of every file that were dropped, but not excluded by an option."""
     idle: dict[str, set[int]] = {}
     for row in dataset.ledger:
         if row.fate == "dropped" and row.shape is not None and row.codes and "ignored_label" not in row.codes:
@@ -409,7 +418,7 @@ def _idle_shapes(dataset: Dataset) -> dict[str, frozenset[int]]:
 
 
 def _original(image: Image, folder: Path | None) -> dict[str, Any]:
-    """The Labelme file that an image was read from, empty where there is none."""
+    """The content of the Labelme file of an image, empty where it has none."""
     if folder is None or image.annotation_file is None:
         return {}
     try:
@@ -444,10 +453,10 @@ def _shapes_of(
     """The shapes of one image: those of the original file in their order, then new ones.
 
     Args:
-        instances: Those of the image.
+        instances: The instances of the image.
         names: Class names by category id.
         originals: The shapes of the original file.
-        idle: Indices of those among them that are no part of an instance and stay.
+        idle: Indices of those that belong to no instance and are kept.
         tolerance_px: As for `write`.
     """
     taken = [raw.get("group_id") for raw in originals if isinstance(raw, dict)]
@@ -455,28 +464,28 @@ def _shapes_of(
     kept = {
         index: raw
         for index, raw in enumerate(originals)
-        if isinstance(raw, dict) and (index in idle or _is_passed_over(raw))
+        if isinstance(raw, dict) and (index in idle or _is_skipped(raw))
     }
     shapes: list[dict[str, Any]] = []
-    for one in instances:
-        label = names[one.category_id]
-        if one.shapes and all(index < len(originals) for index in one.shapes):
-            parts = [originals[index] | {"label": label} for index in one.shapes]
-            kept |= dict(zip(one.shapes, _grouped(parts, fresh), strict=True))
+    for instance in instances:
+        label = names[instance.category_id]
+        if instance.shapes and all(index < len(originals) for index in instance.shapes):
+            parts = [originals[index] | {"label": label} for index in instance.shapes]
+            kept |= dict(zip(instance.shapes, _grouped(parts, fresh), strict=True))
         else:
-            shapes += _grouped(_new_shapes(one, label, tolerance_px), fresh)
+            shapes += _grouped(_new_shapes(instance, label, tolerance_px), fresh)
     return [_complete(kept[index]) for index in sorted(kept) if kept[index].get("points")] + shapes
 
 
-def _is_passed_over(raw: dict[str, Any]) -> bool:
-    """Whether a shape takes no part in training but belongs to the file: lines, points, ignored labels."""
+def _is_skipped(raw: dict[str, Any]) -> bool:
+    """Whether a shape is not used for training because of its type or label: lines, points, ignored labels."""
     kind, label = raw.get("shape_type"), raw.get("label")
     is_area = kind is None or (isinstance(kind, str) and kind in AREA_TYPES)
     return not is_area or (isinstance(label, str) and label.strip() in SPECIAL_LABELS)
 
 
 def _grouped(parts: list[dict[str, Any]], fresh: Iterator[int]) -> list[dict[str, Any]]:
-    """Several parts without a group get one."""
+    """The parts, with a new group where there are several without one."""
     if len(parts) < 2 or any(type(part.get("group_id")) is int for part in parts):
         return parts
     group_id = next(fresh)
@@ -484,7 +493,7 @@ def _grouped(parts: list[dict[str, Any]], fresh: Iterator[int]) -> list[dict[str
 
 
 def _complete(raw: dict[str, Any]) -> dict[str, Any]:
-    """A shape with all keys that Labelme wants, in types that it accepts; values of those types stay as they are."""
+    """A shape with all keys that Labelme requires, in types that it accepts; values of those types stay unchanged."""
     shape: dict[str, Any] = {"label": "", "points": [], "group_id": None, "description": "", "mask": None} | raw
     shape["shape_type"] = raw.get("shape_type") or "polygon"
     shape["flags"] = _flags(raw)
@@ -498,26 +507,26 @@ def _complete(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flags(raw: Mapping[str, Any]) -> dict[str, bool]:
-    """The flags of a shape; Labelme takes none but true and false."""
+    """The flags of a shape; Labelme accepts only true and false."""
     flags = raw.get("flags")
     return {key: bool(value) for key, value in flags.items()} if isinstance(flags, dict) else {}
 
 
-def _new_shapes(one: Instance, label: str, tolerance_px: float) -> list[dict[str, Any]]:
-    """The shapes of an instance that no file holds yet."""
-    polygons, patch = one.segmentation, None
+def _new_shapes(instance: Instance, label: str, tolerance_px: float) -> list[dict[str, Any]]:
+    """The shapes of an instance without an original file."""
+    polygons, patch = instance.segmentation, None
     if isinstance(polygons, Rle):
         size = {"width_px": polygons.width_px, "height_px": polygons.height_px}
         patch = Patch(decode_mask(polygons), 0, 0).clipped(**size)
         traced = tracing.mask_to_polygons(patch.mask, tolerance_px=tolerance_px)
         polygons = tuple(part + np.array([patch.left_px, patch.top_px]) for part in traced or ())
-    elif one.score is not None or any(tracing.runs_along_pixels(part) for part in polygons):
+    elif instance.score is not None or any(tracing.runs_along_pixels(part) for part in polygons):
         polygons = tuple(tracing.simplify(part, tolerance_px=tolerance_px) for part in polygons)
-    flags: dict[str, bool] = {"iscrowd": True} if one.iscrowd else {}
+    flags: dict[str, bool] = {"iscrowd": True} if instance.iscrowd else {}
     common: dict[str, Any] = {"label": label, "flags": flags}
-    if one.score is not None:
+    if instance.score is not None:
         flags["prediction"] = True
-        common |= {"description": f"score={one.score:.3f}", "score": round(one.score, 6)}
+        common |= {"description": f"score={instance.score:.3f}", "score": round(instance.score, 6)}
     if patch is not None and not polygons and patch.mask.size:
         corners = [[patch.left_px, patch.top_px]]
         corners.append([patch.left_px + patch.mask.shape[1] - 1, patch.top_px + patch.mask.shape[0] - 1])
@@ -527,7 +536,7 @@ def _new_shapes(one: Instance, label: str, tolerance_px: float) -> list[dict[str
 
 
 def _finite(value: Any) -> Any:
-    """The value with null for numbers that JSON does not have."""
+    """The value with null in place of numbers that JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(member) for key, member in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""The polygons of a file that need no word said about them, checked and rasterized all at once.
+"""The plain polygons of several files, which cause no finding, checked and rasterized together.
 
-Nearly every polygon is one: finite vertices inside the image, none twice in a row, an area, no crossing. For a dozen
-small polygons the cost of the checks is that of calling numpy, so they are made on the vertices of all of them
-together. Whatever is not plain is left to `reading.polygon_part`, which finds the words; both give equal parts.
+Nearly every polygon is plain: finite vertices inside the image, no vertex twice in a row, an area, no self-crossing.
+For a dozen small polygons the cost of the checks is that of calling numpy, so the vertices of all polygons are checked
+together. All other polygons are left to `shared.parts.polygon_part`, which makes the findings; both give equal parts.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _NUMBERS = frozenset({float, int})
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class FileOutlines:
     """The polygons of one file.
 
     Attributes:
-        outlines: What the file says are the points, by the index of the shape.
+        outlines: The points as the file has them, unchecked, by the index of the shape.
         width_px: Width of the image.
         height_px: Height of the image.
     """
@@ -39,23 +39,23 @@ class Drawn:
     height_px: int
 
 
-def plain_parts(files: Sequence[Drawn]) -> list[dict[int, Part]]:
-    """The plain ones among the polygons of several files.
+def plain_parts(files: Sequence[FileOutlines]) -> list[dict[int, Part]]:
+    """The parts of the plain polygons of several files.
 
     Returns:
-        Parts by the index of the shape, for each file; those that are not plain are missing.
+        Parts by the index of the shape, for each file; polygons that are not plain are missing.
     """
-    drawn: list[list[list[float]]] = []
+    candidates: list[list[list[float]]] = []
     owners: list[tuple[int, int]] = []
     for position, file in enumerate(files):
         for shape, raw in file.outlines.items():
             if _is_outline(raw):
-                drawn.append(raw)
+                candidates.append(raw)
                 owners.append((position, shape))
     parts: list[dict[int, Part]] = [{} for _ in files]
-    if not drawn:
+    if not candidates:
         return parts
-    outlines, plain, boxes = _examined(drawn, [(files[at].width_px, files[at].height_px) for at, _ in owners])
+    outlines, plain, boxes = _examined(candidates, [(files[at].width_px, files[at].height_px) for at, _ in owners])
     chosen = itertools.groupby(np.flatnonzero(plain).tolist(), key=lambda index: owners[index][0])
     for position, indices in chosen:
         size = {"width_px": files[position].width_px, "height_px": files[position].height_px}
@@ -70,15 +70,15 @@ def plain_parts(files: Sequence[Drawn]) -> list[dict[int, Part]]:
 
 
 def _examined(
-    drawn: list[list[list[float]]], sizes: list[tuple[int, int]]
+    raw: list[list[list[float]]], sizes: list[tuple[int, int]]
 ) -> tuple[list[Points], NDArray[np.bool_], list[list[float]]]:
     """The outlines, which of them are plain, and the boxes around them."""
-    points, starts, lengths = _gathered(drawn)
+    points, starts, lengths = _gathered(raw)
     following = np.arange(1, len(points) + 1)
     following[starts + lengths - 1] = starts
     ends = points[following]
     low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
-    with np.errstate(all="ignore"):  # what is not finite or huge fails the comparisons
+    with np.errstate(all="ignore"):  # values that are not finite or are huge fail the comparisons
         is_inside = ((low >= 0) & (high <= np.array(sizes))).all(axis=1)
         same = points == ends
         repeats = np.logical_or.reduceat(same[:, 0] & same[:, 1], starts)
@@ -102,7 +102,7 @@ def _may_wind_wrongly(points: Points) -> bool:
 
 
 def _is_outline(raw: object) -> TypeGuard[list[list[float]]]:
-    """Whether something is a list of three pairs of numbers or more."""
+    """Whether a value is a list of three or more pairs of numbers."""
     return (
         type(raw) is list
         and len(raw) > 2
@@ -113,11 +113,11 @@ def _is_outline(raw: object) -> TypeGuard[list[list[float]]]:
 
 
 def _gathered(outlines: list[list[list[float]]]) -> tuple[Points, NDArray[np.intp], NDArray[np.intp]]:
-    """All vertices ``(N, 2)``, and the first one and the number of each outline, ``(K,)``."""
+    """All vertices ``(N, 2)``, and the first vertex and the number of vertices of each outline, ``(K,)``."""
     flat = list(chain.from_iterable(chain.from_iterable(outlines)))
     try:
         points = np.array(flat, dtype=np.float64).reshape(-1, 2)
-    except OverflowError:  # a whole number of hundreds of digits; none of the file's outlines is then looked at here
+    except OverflowError:  # an integer of hundreds of digits; then none of the outlines is plain
         points = np.full((len(flat) // 2, 2), np.nan)
     lengths = np.array([len(outline) for outline in outlines], dtype=np.intp)
     return points, np.cumsum(lengths) - lengths, lengths
@@ -131,9 +131,9 @@ def _turns(
     low: Points,
     high: Points,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which outlines clearly have an area, and which go round the mean of their vertices once, ``(K,)`` both.
+    """Which outlines clearly have an area, and which go around the mean of their vertices once, ``(K,)`` both.
 
-    The sum of the cross products of neighbors, seen from any place, is twice the shoelace area.
+    The sum of the cross products of neighboring vertices, relative to any point, is twice the shoelace area.
     """
     mean = np.add.reduceat(points, starts) / lengths[:, None]
     spoke, next_spoke = points - np.repeat(mean, lengths, axis=0), ends - np.repeat(mean, lengths, axis=0)

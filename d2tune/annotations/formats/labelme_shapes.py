@@ -1,4 +1,4 @@
-"""The shapes of a Labelme file that have an area, made into parts."""
+"""The shapes of a Labelme file that have an area, read into parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from d2tune.annotations.io.images import magic_suffix
 from d2tune.annotations.model.types import Mask, Points
 
 POINT_COUNTS = {"rectangle": 2, "circle": 2, "oriented_rectangle": 4, "mask": 2}
-"""How many points a shape of each type has; a polygon has any number."""
+"""The number of points of a shape of each type; a polygon has any number."""
 
 AREA_TYPES = frozenset({"polygon", *POINT_COUNTS})
 
@@ -28,7 +28,7 @@ _MASK_LIMIT_SAMPLES = 2**27
 
 
 def decode_base64(data: object) -> bytes | None:
-    """The bytes behind base64 text, also where it stands in a ``data:`` address; None where it is none."""
+    """The bytes of base64 text, with or without a ``data:`` prefix; None where it is not valid base64."""
     if not isinstance(data, str):
         return None
     if data.startswith("data:"):
@@ -40,7 +40,7 @@ def decode_base64(data: object) -> bytes | None:
 
 
 def read_shape(shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
-    """Check the points of a shape that has an area and make a part of it."""
+    """Check the points of a shape that has an area and read it into a part."""
     kind = shape.get("shape_type") or "polygon"
     try:
         points = check_points(shape.get("points"))
@@ -49,7 +49,7 @@ def read_shape(shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
         return None
     wanted = POINT_COUNTS.get(kind)
     if wanted is not None and len(points) != wanted:
-        message = f"a {kind} has {wanted} points, this one has {len(points)}"
+        message = f"a {kind} needs {wanted} points, this shape has {len(points)}"
         unit.note("error", "wrong_point_count", message, shape=index)
         return None
     return _READERS[kind](points, shape, unit, index)
@@ -71,24 +71,24 @@ def _read_circle(points: Points, shape: dict[str, Any], unit: Unit, index: int) 
 def _read_mask(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
     data = shape.get("mask")
     if data is None or data == "":
-        unit.note("error", "mask_missing", "the shape is a mask but holds none", shape=index)
+        unit.note("error", "mask_missing", "the mask shape has no mask", shape=index)
         return None
     mask = _decode_png(decode_base64(data))
     if mask is None:
-        unit.note("error", "mask_undecodable", "the mask is no PNG in base64 that can be decoded", shape=index)
+        unit.note("error", "mask_undecodable", "the mask is not a valid PNG in base64", shape=index)
         return None
     (x1, y1), (x2, y2) = points.tolist()
     if all(value == int(value) for value in (x1, y1, x2, y2)):
         wanted = (int(x2 - x1 + 1), int(y2 - y1 + 1))
         if wanted != (mask.shape[1], mask.shape[0]):
-            found = f"{mask.shape[1]} x {mask.shape[0]}"
-            message = f"the corners call for a mask of {wanted[0]} x {wanted[1]} px, the PNG has {found}, which is used"
+            size = f"{mask.shape[1]} x {mask.shape[0]}"
+            message = f"the PNG has {size} px, its corners {wanted[0]} x {wanted[1]}; the size of the PNG is used"
             unit.note("warning", "mask_bbox_mismatch", message, shape=index)
     return mask_part(Patch(mask, round(x1), round(y1)), unit, index)
 
 
 def _decode_png(content: bytes | None) -> Mask | None:
-    """The pixels of a mask, ``(h, w)``: whatever is not 0 belongs."""
+    """The pixels of a mask, ``(h, w)``: those that are not 0."""
     from PIL import Image as PilImage
 
     if content is None or magic_suffix(content) != ".png":

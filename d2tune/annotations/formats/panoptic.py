@@ -1,4 +1,4 @@
-"""COCO panoptic: a color PNG per image whose colors number segments, and a JSON that says what they are."""
+"""COCO panoptic: a PNG per image whose colors are segment ids, and a JSON file with the class of each segment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from d2tune.annotations.formats import coco
 from d2tune.annotations.formats.semantic import paint, separated_map
 from d2tune.annotations.formats.shared.assembly import assemble
-from d2tune.annotations.formats.shared.parts import instance, mask_part
+from d2tune.annotations.formats.shared.parts import mask_part, unite
 from d2tune.annotations.formats.shared.sources import check_size, folders_of, measure
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.formats.voc import read_pixels
@@ -28,10 +28,10 @@ from d2tune.text import describe
 
 
 def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
-    """Write everything that Detectron2's panoptic FPN is trained and evaluated with.
+    """Write the files that Detectron2's panoptic FPN needs for training and evaluation.
 
-    ``panoptic/*.png`` and ``panoptic.json`` are the COCO panoptic ground truth, ``stuff/*.png`` the label images
-    (0 for things, 1 and up for stuff, 255 for void) and ``instances.json`` the things as COCO instances.
+    ``panoptic/*.png`` and ``panoptic.json`` are the COCO panoptic ground truth, ``stuff/*.png`` the label maps
+    (0 for things, 1 and up for stuff, 255 for ignored pixels) and ``instances.json`` the things as COCO instances.
 
     Args:
         dataset: What to write.
@@ -70,14 +70,15 @@ def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
 def panoptic_map(
     dataset: Dataset, instances: Sequence[Instance], top: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], list[dict[str, Any]]]:
-    """Segment ids ``(H, W)``, 0 for void, and the ``segments_info`` of an image.
+    """Segment ids ``(H, W)``, 0 for ignored pixels, and the ``segments_info`` of an image.
 
-    Each thing is a segment; all stuff of one class is one. What is fully covered has none.
+    Each thing is a segment; all stuff of a class is one segment. An instance that is fully covered has none.
     """
     isthing = {category.id: category.isthing for category in dataset.categories}
     members: dict[tuple[int, int], list[int]] = {}
-    for index, one in enumerate(instances):
-        members.setdefault((one.category_id, index if isthing[one.category_id] else -1), []).append(index)
+    for index, instance in enumerate(instances):
+        category_id = instance.category_id
+        members.setdefault((category_id, index if isthing[category_id] else -1), []).append(index)
     ids = np.zeros(top.shape, dtype=np.int32)
     infos: list[dict[str, Any]] = []
     for (category_id, _), indices in members.items():
@@ -120,14 +121,14 @@ def is_panoptic(value: object) -> bool:
 def read(source: Path, options: ReadOptions) -> Dataset:
     """Read a COCO panoptic file, or the one in a folder; areas and boxes are measured in the PNGs.
 
-    The PNGs are looked for in a folder called like the JSON file, in ``panoptic`` and beside the file.
+    The PNGs are looked up in a folder with the name of the JSON file, in ``panoptic`` and beside the file.
 
     Args:
-        source: JSON file, or a folder that holds one.
+        source: JSON file, or a folder with such a file.
         options: How to read.
 
     Raises:
-        DataError: The source does not exist, or holds no COCO panoptic file, or several.
+        DataError: The source does not exist, or has not exactly one COCO panoptic file.
     """
     source = Path(source).absolute()
     path, value = _panoptic_file(source)
@@ -155,7 +156,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
 
 
 def _key(value: object) -> str:
-    """An id as something that two entries can share, whatever its type."""
+    """An id of any type as text, so that ids can be compared."""
     return repr(value)
 
 
@@ -167,7 +168,7 @@ def _panoptic_file(source: Path) -> tuple[Path, dict[str, Any]]:
         if source.is_file()
         else [source / name for name in walk_files(source) if name.lower().endswith(".json")]
     )
-    found = []
+    matches = []
     for path in paths:
         try:
             value, _ = decode_json(read_bytes(path))
@@ -178,17 +179,17 @@ def _panoptic_file(source: Path) -> tuple[Path, dict[str, Any]]:
         except OSError as error:
             raise DataError(f"the file cannot be read ({error.strerror})", file=path) from error
         if is_panoptic(value):
-            found.append((path, value))
-    if len(found) != 1:
-        names = ", ".join(path.name for path, _ in found[:5])
+            matches.append((path, value))
+    if len(matches) != 1:
+        names = ", ".join(path.name for path, _ in matches[:5])
         raise DataError(
-            "expected one COCO panoptic file", file=source, found=names or "none", hint="Name the file itself."
+            "expected one COCO panoptic file", file=source, found=names or "none", hint="Give the path of the file."
         )
-    return found[0]
+    return matches[0]
 
 
 def _read_segments(row: dict[str, Any], path: Path, unit: Unit, classes: coco.Classes) -> None:
-    """Cut the segments of one image out of its PNG."""
+    """Read the segments of one image from its PNG."""
     assert unit.image is not None
     ids = _segment_ids(row.get("file_name"), path, unit)
     if ids is None:
@@ -196,7 +197,7 @@ def _read_segments(row: dict[str, Any], path: Path, unit: Unit, classes: coco.Cl
     infos = row.get("segments_info")
     for index, info in enumerate(infos if isinstance(infos, list) else []):
         if not isinstance(info, dict) or type(info.get("id")) is not int or info["id"] <= 0:
-            message = f"a segment has no id above 0, which is void: found {describe(info)}"
+            message = f"a segment needs an id above 0, found {describe(info)}"
             unit.note("error", "bad_shape", message, shape=index)
             continue
         label = classes.read(info.get("category_id"), unit, index)
@@ -209,20 +210,20 @@ def _read_segments(row: dict[str, Any], path: Path, unit: Unit, classes: coco.Cl
             continue
         part = mask_part(Patch(mask, 0, 0), unit, index)
         if part is not None:
-            unit.drafts.append(instance(label, [part], unit, iscrowd=info.get("iscrowd") in (1, True)))
+            unit.drafts.append(unite(label, [part], unit, iscrowd=info.get("iscrowd") in (1, True)))
 
 
 def _segment_ids(name: object, path: Path, unit: Unit) -> NDArray[np.int32] | None:
-    """The segment ids ``(H, W)`` in the PNG of an image, or None with the error that says why there are none."""
+    """The segment ids ``(H, W)`` in the PNG of an image, or None with an error that gives the reason."""
     assert unit.image is not None
     base = str(name).replace("\\", "/")
     if not isinstance(name, str) or ".." in PurePosixPath(base).parts or PurePosixPath(base).is_absolute():
-        unit.note("error", "mask_missing", f"the annotation names no PNG: found {describe(name)}")
+        unit.note("error", "mask_missing", f"the annotation does not name a PNG, found {describe(name)}")
         return None
     places = [folder / base for folder in (path.with_suffix(""), path.parent / "panoptic", path.parent)]
     png = next((place for place in places if is_file(str(place))), None)
     if png is None:
-        unit.note("error", "mask_missing", f"there is no PNG {places[0]}")
+        unit.note("error", "mask_missing", f"the PNG {places[0]} does not exist")
         return None
     colors = read_pixels(png, unit, mode="RGB")
     return None if colors is None else from_colors(colors)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import Labels
-from d2tune.annotations.formats.shared.parts import instance, mask_part
+from d2tune.annotations.formats.shared.parts import mask_part, unite
 from d2tune.annotations.formats.shared.sources import Folders, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.masks import Patch, decode_mask, mask_runs, union_segmentations
@@ -276,7 +276,7 @@ class _File:
         for piece in components(mask) if self.options.split_components else [mask]:
             part = mask_part(Patch(piece, 0, 0), unit, index)
             if part is not None:
-                unit.drafts.append(instance(name.label, [part], unit))
+                unit.drafts.append(unite(name.label, [part], unit))
 
 
 def write(

@@ -1,4 +1,4 @@
-"""Instances painted on one another: semantic label images."""
+"""Instances painted in the order of their shapes: semantic label maps."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from d2tune.errors import DataError
 from d2tune.files import write_json
 
 IGNORE_LABEL = 255
-"""The label of pixels that belong to no class; training and evaluation pass them over."""
+"""The label of ignored pixels, which belong to no class: training and evaluation skip them."""
 
 
 def paint(instances: Sequence[Instance], *, width_px: int, height_px: int) -> NDArray[np.int32]:
-    """Which instance lies on top at each pixel; later shapes lie on earlier ones.
+    """Which instance is on top at each pixel; later shapes cover earlier shapes.
 
     Args:
-        instances: Those of one image.
+        instances: The instances of one image.
         width_px: Width of the image.
         height_px: Height of the image.
 
@@ -32,50 +32,51 @@ def paint(instances: Sequence[Instance], *, width_px: int, height_px: int) -> ND
         Array ``(H, W)`` with the index into ``instances``, or -1 where there is none.
     """
     layers: list[tuple[int, int, RawRle]] = []
-    for index, one in enumerate(instances):
-        layers += [(order, index, rle) for order, rle in _layers(one, index, width_px, height_px)]
+    for index, instance in enumerate(instances):
+        layers += [(order, index, rle) for order, rle in _layers(instance, index, width_px, height_px)]
     top = np.full((height_px, width_px), -1, dtype=np.int32)
     for _, index, rle in sorted(layers, key=lambda layer: layer[:2]):
         top[decode_mask(rle)] = index
     return top
 
 
-def _layers(one: Instance, index: int, width_px: int, height_px: int) -> list[tuple[int, RawRle]]:
-    """The parts of an instance with their places in the order of drawing."""
-    last = one.shapes[-1] if one.shapes else index
-    if isinstance(one.segmentation, Rle):
-        return [(order, to_raw(rle)) for order, rle in one.layers or ((last, one.segmentation),)]
-    rles = rasterize(one.segmentation, width_px=width_px, height_px=height_px)
-    orders = one.part_shapes or (last,) * len(rles)
+def _layers(instance: Instance, index: int, width_px: int, height_px: int) -> list[tuple[int, RawRle]]:
+    """The parts of an instance with their positions in the order of the shapes."""
+    last = instance.shapes[-1] if instance.shapes else index
+    if isinstance(instance.segmentation, Rle):
+        return [(order, to_raw(rle)) for order, rle in instance.layers or ((last, instance.segmentation),)]
+    rles = rasterize(instance.segmentation, width_px=width_px, height_px=height_px)
+    orders = instance.part_shapes or (last,) * len(rles)
     return list(zip(orders, rles, strict=True))
 
 
 def semantic_map(dataset: Dataset, instances: Sequence[Instance], top: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Class labels ``(H, W)`` from a painted image: the place of the category from 0, or `IGNORE_LABEL`."""
-    return _look_up([one.category_id - 1 for one in instances], top, IGNORE_LABEL, dataset)
+    """Class labels ``(H, W)`` from a painted image: the index of the category from 0, or `IGNORE_LABEL`."""
+    return _look_up([instance.category_id - 1 for instance in instances], top, dataset)
 
 
 def separated_map(dataset: Dataset, instances: Sequence[Instance], top: NDArray[np.int32]) -> NDArray[np.uint8]:
     """Labels ``(H, W)`` for Detectron2's panoptic FPN: 0 for things, 1 and up for stuff, or `IGNORE_LABEL`."""
     stuff = [category.id for category in dataset.categories if not category.isthing]
     label_of = {category_id: number for number, category_id in enumerate(stuff, start=1)}
-    return _look_up([label_of.get(one.category_id, 0) for one in instances], top, IGNORE_LABEL, dataset)
+    return _look_up([label_of.get(instance.category_id, 0) for instance in instances], top, dataset)
 
 
-def _look_up(labels: Sequence[int], top: NDArray[np.int32], void: int, dataset: Dataset) -> NDArray[np.uint8]:
+def _look_up(labels: Sequence[int], top: NDArray[np.int32], dataset: Dataset) -> NDArray[np.uint8]:
+    """The label of the instance on top at each pixel ``(H, W)``."""
     if len(dataset.categories) > IGNORE_LABEL:
         raise DataError(
-            "a label image holds at most 255 classes",
+            "a label map holds at most 255 classes",
             found=str(len(dataset.categories)),
-            hint="Leave some out of the labels.",
+            hint="Exclude some of the labels.",
         )
-    table: NDArray[Any] = np.array([*labels, void], dtype=np.uint8)
+    table: NDArray[Any] = np.array([*labels, IGNORE_LABEL], dtype=np.uint8)
     labeled: NDArray[np.uint8] = table[top]
     return labeled
 
 
 def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
-    """Write one gray PNG per image, and ``categories.json`` with what each gray value means.
+    """Write one gray PNG per image, and ``categories.json`` with the class of each gray value.
 
     Args:
         dataset: What to write.

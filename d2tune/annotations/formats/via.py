@@ -12,7 +12,7 @@ import numpy as np
 
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import Labels
-from d2tune.annotations.formats.shared.parts import Part, instance, polygon_part, round_part
+from d2tune.annotations.formats.shared.parts import Part, polygon_part, round_part, unite
 from d2tune.annotations.formats.shared.sources import Folders, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
@@ -260,7 +260,7 @@ class _Reader:
             unit.note("error", error.code, str(error), shape=region.index)
             return
         if part is not None:
-            unit.drafts.append(instance(name.label, [part], unit))
+            unit.drafts.append(unite(name.label, [part], unit))
 
     def _class_of(self, region: Region, unit: Unit) -> object:
         """What the class attribute says, else ``class_name``; None, with an error, where there is neither."""

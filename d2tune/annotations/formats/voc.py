@@ -15,7 +15,7 @@ from d2tune.annotations.formats.rle_csv import components
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import Labels
-from d2tune.annotations.formats.shared.parts import instance, mask_part, polygon_part
+from d2tune.annotations.formats.shared.parts import mask_part, polygon_part, unite
 from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.masks import Patch
@@ -149,7 +149,7 @@ def _read_object(index: int, element: Element, unit: Unit, labels: Labels) -> No
     part = polygon_part(rectangle_points(*corners.tolist()), unit, index, is_polygon=False)
     if part is not None:
         difficult = (element.findtext("difficult") or "").strip() == "1"
-        unit.drafts.append(instance(name.label, [part], unit, difficult=difficult))
+        unit.drafts.append(unite(name.label, [part], unit, difficult=difficult))
 
 
 def has_masks(names: Iterable[str]) -> bool:
@@ -235,7 +235,7 @@ def add_region(mask: Mask, label: str, shape: int, unit: Unit, labels: Labels, o
     for piece in components(mask) if options.split_components else [mask]:
         part = mask_part(Patch(piece, 0, 0), unit, shape)
         if part is not None:
-            unit.drafts.append(instance(name.label, [part], unit))
+            unit.drafts.append(unite(name.label, [part], unit))
 
 
 def read_indices(path: Path, unit: Unit) -> NDArray[Any] | None:

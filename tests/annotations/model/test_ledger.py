@@ -78,7 +78,7 @@ def test_skip_bad_drops_the_good_shapes_of_a_bad_file_too(tmp_path: Path) -> Non
     rows = read(tmp_path, shape(SQUARE), shape([[1, 2]], kind="rectangle"), skip_bad=True)
     assert [row.fate for row in rows] == ["dropped", "dropped"]
     assert rows[0].why == "the file is excluded"
-    assert rows[1].why.startswith("a rectangle has 2 points, this one has 1")
+    assert rows[1].why.startswith("a rectangle needs 2 points, this shape has 1")
 
 
 def test_the_second_file_of_an_image_is_dropped(tmp_path: Path) -> None:

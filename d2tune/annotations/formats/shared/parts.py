@@ -146,7 +146,7 @@ def mask_part(patch: Patch, unit: Unit, shape: int) -> Part | None:
     return Part(shape, rle, rle_area_px2(rle), () if holes else tuple(outer), is_mask=True)
 
 
-def instance(
+def unite(
     name: str,
     parts: Sequence[Part],
     unit: Unit,
