@@ -1,4 +1,4 @@
-"""Where log lines go: the terminal gets d2tune's own, the run folder gets Detectron2's as well."""
+"""Where log lines go: d2tune's to the terminal, Detectron2's as well to the run folder."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def log_to(file: Path) -> Iterator[None]:
 
 
 def set_up_terminal(*, debug: bool = False) -> None:
-    """Send warnings of d2tune (with ``debug``: everything) to the terminal; Detectron2's stay in the run's log.
+    """Send warnings of d2tune (with ``debug``: everything) to the terminal; Detectron2's are only in the run's log.
 
-    What the terminal's encoding does not have is written as escapes.
+    Letters that the terminal's encoding does not have are written as escapes.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

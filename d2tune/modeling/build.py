@@ -23,7 +23,7 @@ class ChosenWeights:
     Attributes:
         file: The pretrained weights, or None for a start from scratch.
         line: One line that says what was chosen and why.
-        fallback: Whether pretrained weights were wanted but could not be had.
+        fallback: Whether pretrained weights were wanted but are not available.
     """
 
     file: weights.WeightsFile | None
@@ -35,7 +35,7 @@ def choose_weights(project: Project) -> ChosenWeights:
     """Find the weights that ``project.weights`` asks for; ``auto`` falls back to a start from scratch.
 
     Raises:
-        WeightsError: Weights that were named cannot be had.
+        WeightsError: Weights that the project names are not available.
         ProjectError: The model does not fit the task.
     """
     check_model(project)
@@ -50,7 +50,7 @@ def choose_weights(project: Project) -> ChosenWeights:
     try:
         file = weights.find(source)
     except WeightsError as error:
-        return ChosenWeights(None, f"FROM SCRATCH: {source} could not be had ({error.message})", True)
+        return ChosenWeights(None, f"FROM SCRATCH: {source} is not available ({error.message})", True)
     return ChosenWeights(file, f"{source} (sha256 {file.sha256[:12]})")
 
 
@@ -60,7 +60,7 @@ def _network(project: Project) -> str:
 
 
 def automatic_source(project: Project) -> str | None:
-    """Where ``weights: auto`` looks: the preset's own weights, or those of the backbone put in its place."""
+    """Where ``weights: auto`` looks: the preset's weights, or those of the backbone that replaces its own."""
     cfg = preset_config(project.model.preset)
     if is_bridge(cfg):
         return bridge_weights.automatic_source(cfg.MODEL.BRIDGE.ARCHITECTURE, project.model.encoder)
@@ -77,11 +77,11 @@ def build_model(
 
     Args:
         cfg: A whole config.
-        chosen: Where ``state`` came from.
-        state: The chosen file's tensors; None starts from scratch.
+        chosen: The file of ``state``.
+        state: The tensors of the file; None starts from scratch.
 
     Raises:
-        WeightsError: The weights are another architecture's.
+        WeightsError: The weights are those of another architecture.
     """
     register_components(cfg)
     model = build_detectron2_model(cfg)

@@ -201,3 +201,15 @@ def test_every_logger_that_was_started_is_finished(tmp_path: Path, fail_in: str,
     events = [[call[0] for call in calls] for calls in others]
     assert events[0] == (["start", "finish"] if fail_in == "start" else ["start", "log", "finish"])
     assert events[1] == {"start": [], "log": ["start", "finish"], "finish": ["start", "log", "finish"]}[fail_in]
+
+
+def test_histograms_are_dropped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Weights(HookBase):
+        def after_step(self) -> None:
+            get_event_storage().put_histogram("weights", torch.rand(5))
+
+    feed = FeedLoggers([JsonLines()], run_info(tmp_path, first_iteration=0), period=2)
+    trainer = trainer_of(Climbing(), Weights(), feed)
+    trainer.train(0, 4)
+    assert caplog.text.count("histograms are not logged: weights") == 2
+    assert trainer.storage._histograms == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from d2tune.engine.hooks.base import Hook
 from d2tune.loggers import Logger, RunInfo
 
+logger = logging.getLogger(__name__)
+
 
 class FeedLoggers(Hook):
     """Starts the loggers, gives them what is new in the ``EventStorage`` of the training, and finishes them.
 
     Scalars and images that a model or a hook puts into the storage (``put_scalar``, ``put_image``) reach all loggers.
+    Histograms are dropped with a warning: no logger takes them, and the storage would keep all of them.
 
     Args:
         loggers: Each gets everything.
@@ -36,10 +40,10 @@ class FeedLoggers(Hook):
         self._logged = -1
 
     def before_train(self) -> None:
-        for logger in self._loggers:
-            logger.start(self._run)
-            self._started.append(logger)
-            self._finishing.callback(logger.finish)
+        for one in self._loggers:
+            one.start(self._run)
+            self._started.append(one)
+            self._finishing.callback(one.finish)
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -58,15 +62,15 @@ class FeedLoggers(Hook):
                 names[iteration].append(name)
         self._logged = max(names, default=self._logged)
         images = _take_images(storage)
-        windows = {logger.window for logger in self._started}
-        smoothed = {window: storage.latest_with_smoothing_hint(window) for window in windows}
+        _drop_histograms(storage)
+        smoothed = {size: storage.latest_with_smoothing_hint(size) for size in {one.window for one in self._started}}
         for iteration in sorted({*names, *images}):
-            for logger in self._started:
+            for one in self._started:
                 if iteration in names:
-                    values = smoothed[logger.window]
-                    logger.log({name: float(values[name][0]) for name in names[iteration]}, iteration=iteration)
+                    values = smoothed[one.window]
+                    one.log({name: float(values[name][0]) for name in names[iteration]}, iteration=iteration)
                 if iteration in images:
-                    logger.log_images(images[iteration], iteration=iteration)
+                    one.log_images(images[iteration], iteration=iteration)
 
 
 def _take_images(storage: Any) -> dict[int, dict[str, NDArray[np.uint8]]]:
@@ -76,6 +80,13 @@ def _take_images(storage: Any) -> dict[int, dict[str, NDArray[np.uint8]]]:
         images[iteration][name] = _rgb(image)
     storage.clear_images()
     return images
+
+
+def _drop_histograms(storage: Any) -> None:
+    if storage._histograms:
+        names = ", ".join(sorted({str(histogram["tag"]) for histogram in storage._histograms}))
+        logger.warning("histograms are not logged: %s", names)
+        storage.clear_histograms()
 
 
 def _rgb(image: torch.Tensor | NDArray[Any]) -> NDArray[np.uint8]:
