@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from detectron2.layers import Conv2d as NormedConv2d
@@ -151,3 +153,31 @@ def test_an_evaluation_runs_the_compact_backbone_without_norms() -> None:
     for name, feature in expected.items():
         assert (found[name] - feature).abs().max() < 1e-4 * feature.abs().max()
     assert not working(model)
+
+
+def test_norms_are_fused_once_for_all_windows_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    from d2tune.inference import fused
+    from d2tune.inference.sliding_window import predict_rows
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
+
+        def forward(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return [{"sem_seg": self.body(sample["image"][None].float())[0]} for sample in samples]
+
+    class Pixels:
+        height_px = width_px = 64
+
+        def read(self, top_px: int, left_px: int, height_px: int, width_px: int) -> np.ndarray:
+            return np.full((height_px, width_px, 3), 7, np.uint8)
+
+    folded: list[nn.Module] = []
+    real = fused._folded
+    monkeypatch.setattr(fused, "_folded", lambda convolution, norm: folded.append(norm) or real(convolution, norm))
+    model = Net()
+    with inference_mode(model):
+        rows = list(predict_rows(model, Pixels(), classes=4, window_px=16, show_progress=False))
+    assert sum(len(block.class_ids) for block in rows) == 64 and len(folded) == 1
+    assert model.training and "forward" not in vars(model.body[0]), "what was is restored"
