@@ -158,7 +158,9 @@ def _error_types(errors: Mapping[str, Bar], AP50: float | None, subtitle: str) -
     worst = worst if known.get(worst, 0) > 0 else ""
     title = "AP50 to gain by fixing each kind of error"
     if worst:
-        title = f'Fixing "{_SHOWN_NAMES.get(worst, worst)}" errors would gain the most: {known[worst]:+.1f} points of AP50'
+        title = (
+            f'Fixing "{_SHOWN_NAMES.get(worst, worst)}" errors would gain the most: {known[worst]:+.1f} points of AP50'
+        )
     rows = []
     for name, (meaning, remedy) in ERROR_WORDS.items():
         bar, value = errors[name], values[name]
@@ -168,7 +170,9 @@ def _error_types(errors: Mapping[str, Bar], AP50: float | None, subtitle: str) -
             fitted(f"helps: {remedy}", _MOST_TEXT_IN, _NOTE_PT),
         ]
         words = f"{value:+.1f}".replace("-", "\u2212") if value is not None else _NOTHING
-        rows.append(_Row(_SHOWN_NAMES.get(name, name), notes, value, None, words, _why(bar), ACCENT if name == worst else BAR))
+        rows.append(
+            _Row(_SHOWN_NAMES.get(name, name), notes, value, None, words, _why(bar), ACCENT if name == worst else BAR)
+        )
     now = "" if AP50 is None else f"; AP50 is {AP50:.1f}"
     label = f"points of AP50 to gain by fixing all errors of the kind{now}"
     top = max(1.0, *(1.06 * value for value in known.values())) if known else 1.0
