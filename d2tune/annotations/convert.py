@@ -1,4 +1,4 @@
-"""The doors of this room: recognize a format, read it, and convert it to another."""
+"""Recognize an annotation format, read it, and convert it to another format."""
 
 from __future__ import annotations
 
@@ -50,22 +50,22 @@ READERS: dict[str, Callable[[Path, ReadOptions], Dataset]] = {
     "masks": masks.read,
     "label_images": label_images.read,
 }
-"""Every format that can be read, by the name that ``--format`` takes."""
+"""The readers by the format names of ``--format``."""
 
 TARGETS = ("coco", "labelme", "semantic", "panoptic", "rle")
-"""Every format that can be written."""
+"""The formats that can be written."""
 
 _JSON_FILES_LOOKED_INTO = 50
 _LEVELS = ("error", "warning", "info")
 
 
 class FindingsError(DataError):
-    """The annotations have errors, so nothing was written.
+    """The annotations have errors, and nothing was written.
 
     Args:
-        error: What `Dataset.raise_on_errors` says of them.
-        findings: All that was found, errors and others.
-        ledger: What became of every shape.
+        error: The error that `Dataset.raise_on_errors` raised.
+        findings: All findings.
+        ledger: The fate of every shape.
     """
 
     def __init__(self, error: DataError, findings: Sequence[Finding], ledger: Sequence[LedgerRow]) -> None:
@@ -76,12 +76,12 @@ class FindingsError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class ConvertResult:
-    """What a conversion gave.
+    """The result of a conversion or a check.
 
     Attributes:
-        dataset: What was read.
+        dataset: The annotations.
         paths: The files written; none after a check.
-        findings: Everything noticed, in the order of the files.
+        findings: In the order of the files.
     """
 
     dataset: Dataset
@@ -93,21 +93,21 @@ def detect_format(source: Path) -> str:
     """Recognize the annotation format of a file or a folder from its content.
 
     Raises:
-        DataError: There is nothing there, or nothing that looks like annotations or images.
+        DataError: The path does not exist, or has neither annotations nor images.
     """
     source = Path(source)
     if not source.exists():
         raise DataError("there is no such file or folder", file=source)
-    found = _format_of_file(source) if source.is_file() else _format_of_folder(source)
-    if found is None:
+    detected = _format_of_file(source) if source.is_file() else _format_of_folder(source)
+    if detected is None:
         raise _nothing_in(source)
-    return found
+    return detected
 
 
 def _nothing_in(source: Path) -> DataError:
     kind = "file" if source.is_file() else "folder"
     return DataError(
-        f"the {kind} holds neither annotations nor images",
+        f"the {kind} contains neither annotations nor images",
         file=source,
         expected="Labelme, VIA or COCO JSON, VOC XML or masks, or run-length CSV",
         hint="Check the path.",
@@ -124,7 +124,7 @@ def _format_of_file(path: Path) -> str | None:
 
 
 def _format_of_json(path: Path) -> str | None:
-    """The format of a JSON file, None where it is another's or broken."""
+    """The format of a JSON file, None where it is not an annotation format or not readable."""
     try:
         value, _ = decode_json(read_bytes(path))
     except (JsonError, OSError):
@@ -143,10 +143,10 @@ def _format_of_folder(folder: Path) -> str | None:
     jsons = [name for name in names if name.lower().endswith(".json")]
     seen: set[str] = set()
     for name in itertools.islice(jsons, _JSON_FILES_LOOKED_INTO):
-        found = _format_of_json(folder / name)
-        if found == "labelme":
-            return found
-        seen |= {found} if found else set()
+        detected = _format_of_json(folder / name)
+        if detected == "labelme":
+            return detected
+        seen |= {detected} if detected else set()
     for candidate in ("via", "panoptic", "coco"):
         if candidate in seen:
             return candidate
@@ -179,14 +179,14 @@ def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptio
         options: How to read.
 
     Returns:
-        The dataset; what is wrong with single files is among its findings, see `Dataset.raise_on_errors`.
+        The dataset; errors in single files are among its findings, see `Dataset.raise_on_errors`.
 
     Raises:
-        DataError: The source does not exist or is empty, or an option cannot be meant.
+        DataError: The source does not exist or is empty, or an option is invalid.
     """
     path = Path(source)
     if options is not None and not abs(options.pixel_offset) <= 1:
-        raise DataError("the pixel offset cannot be meant", found=str(options.pixel_offset), expected="-1 to 1")
+        raise DataError("the pixel offset must be between -1 and 1", found=str(options.pixel_offset))
     if format == "auto":
         format = detect_format(path)
     if format not in READERS:
@@ -212,9 +212,9 @@ def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptio
 def checked(
     source: str | Path, *, format: str = "auto", options: ReadOptions | None = None, strict: bool = False
 ) -> Iterator[ConvertResult]:
-    """Read annotations as `convert` does and write nothing; errors are among the findings.
+    """Read annotations as `convert` does without writing files; errors are among the findings.
 
-    Images that exist only inside of annotation files are files until the block ends.
+    Images that exist only inside annotation files are temporary files until the block ends.
     """
     with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
         staged = dataclasses.replace(options or ReadOptions(), restore_dir=Path(scratch))
@@ -225,7 +225,7 @@ def checked(
 def check(
     source: str | Path, *, format: str = "auto", options: ReadOptions | None = None, strict: bool = False
 ) -> ConvertResult:
-    """What `checked` gives; images that exist only inside of annotation files are gone when this returns."""
+    """The result of `checked`; images that exist only inside annotation files are removed before this returns."""
     with checked(source, format=format, options=options, strict=strict) as result:
         return result
 
@@ -253,7 +253,7 @@ def convert(
 ) -> ConvertResult:
     """Read annotations of one format and write them in another.
 
-    Images that exist only inside of annotation files are written to the output folder, or to
+    Images that exist only inside annotation files are written to the output folder, or to
     ``options.restore_dir``.
 
     Args:
@@ -261,15 +261,15 @@ def convert(
         out: Folder; for COCO and run-length CSV also a file.
         to: One of `TARGETS`.
         format: One of `READERS`, or ``auto``.
-        options: How to read; ``preset`` also says how run-length CSV is written.
+        options: How to read; ``preset`` is also the dialect of written run-length CSV.
         strict: Whether warnings count as errors.
-        force: Whether files that are there are overwritten.
-        findings_path: Where the findings are written as JSON, also when there are errors.
-        ledger_path: Where the ledger is written, also when there are errors; see `ledger.write_ledger`.
+        force: Whether existing files are overwritten.
+        findings_path: File for the findings as JSON, also when there are errors.
+        ledger_path: File for the ledger, also when there are errors; see `ledger.write_ledger`.
         tolerance_px: How far the outlines of predictions may move in Labelme files.
 
     Raises:
-        FindingsError: There are errors; nothing was written but the findings.
+        FindingsError: There are errors; only the findings and the ledger were written.
         DataError: The source, an option or the output cannot be used.
     """
     places = {"findings_path": findings_path, "ledger_path": ledger_path}
@@ -279,13 +279,13 @@ def convert(
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Annotations that were read without errors, before anything is written.
+    """Annotations that were read without errors and are not written yet.
 
     Attributes:
-        dataset: What was read.
-        source: Where from.
-        options: How.
-        scratch: Where images are that exist only inside of annotation files.
+        dataset: The annotations.
+        source: The file or folder that they were read from.
+        options: How they were read.
+        scratch: Temporary folder of the images that exist only inside annotation files.
     """
 
     dataset: Dataset
@@ -296,13 +296,13 @@ class Stage:
     def write(
         self, out: str | Path, *, to: str = "coco", tolerance_px: float = 1.0, force: bool = False
     ) -> ConvertResult:
-        """Write them in another format; the arguments are those of `convert`."""
+        """Write the annotations in another format; the arguments are those of `convert`."""
         out = Path(out)
         if to not in TARGETS:
             raise DataError("unknown target format", found=repr(to), expected=", ".join(TARGETS))
         is_file = out.suffix.lower() in (".json", ".csv")
         if is_file and to not in ("coco", "rle"):
-            raise DataError("this format is written to a folder", file=out, hint="Name a folder.")
+            raise DataError("this format is written to a folder", file=out, hint="Give a folder.")
         folder = self.options.restore_dir or (out.parent if is_file else out)
         dataset, restored = _keep_restored(self.dataset, self.scratch, folder, force=force)
         if to == "labelme":
@@ -338,10 +338,10 @@ def read_without_errors(
     findings_path: str | Path | None = None,
     ledger_path: str | Path | None = None,
 ) -> Dataset:
-    """Read annotations that something is going to be made of; the arguments are those of `convert`.
+    """Read annotations and raise where they have errors; the arguments are those of `convert`.
 
     Raises:
-        FindingsError: There are errors; nothing was written but the findings and the ledger.
+        FindingsError: There are errors; only the findings and the ledger were written.
         DataError: The source or an option cannot be used.
     """
     dataset = read_dataset(source, format=format, options=options)
@@ -358,7 +358,7 @@ def read_without_errors(
 
 
 def _keep_restored(dataset: Dataset, scratch: Path, folder: Path, *, force: bool) -> tuple[Dataset, dict[Path, Path]]:
-    """The dataset with restored images where they will stay, and by those places where they are now."""
+    """The dataset with the final paths of restored images, and their temporary paths by final path."""
     restored: dict[Path, Path] = {}
     images = []
     for image in dataset.images:
@@ -386,7 +386,7 @@ def _write(dataset: Dataset, out: Path, to: str, options: ReadOptions, source: P
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
-    """Class names from a labels file, one a line; blank lines are passed over.
+    """Class names from a labels file, one per line; blank lines are skipped.
 
     Raises:
         DataError: The file cannot be read, or names a class twice.
@@ -402,15 +402,15 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
             raise DataError("the labels file names a class twice", file=path, place=f"line {number}", found=repr(name))
         names += [name] if name else []
     if not names:
-        raise DataError("the labels file is empty", file=path, expected="one class name a line")
+        raise DataError("the labels file is empty", file=path, expected="one class name per line")
     return tuple(names)
 
 
 def read_rename(pairs: str, dropped: str) -> dict[str, str | None]:
-    """What ``--rename OLD=NEW,OLD=NEW`` and ``--drop LABEL,LABEL`` say, as `ReadOptions.rename` has it.
+    """The value of `ReadOptions.rename` for ``--rename OLD=NEW,OLD=NEW`` and ``--drop LABEL,LABEL``.
 
     Raises:
-        DataError: A pair has no two sides, or a label is named twice.
+        DataError: A pair is not OLD=NEW, or a label occurs twice.
     """
     rename: dict[str, str | None] = {}
     words = [("--rename", word.strip()) for word in pairs.split(",")]
@@ -420,15 +420,15 @@ def read_rename(pairs: str, dropped: str) -> dict[str, str | None]:
             continue
         old, new = (side.strip() for side in word.split("=", 1)) if "=" in word and option == "--rename" else (word, "")
         if option == "--rename" and not (old and new):
-            raise DataError("no new name for a label", place=option, found=repr(word), expected="OLD=NEW,OLD=NEW")
+            raise DataError("a label has no new name", place=option, found=repr(word), expected="OLD=NEW,OLD=NEW")
         if old in rename:
-            raise DataError("the label is named twice in --rename and --drop", place=option, found=repr(old))
+            raise DataError("the label occurs twice in --rename and --drop", place=option, found=repr(old))
         rename[old] = new or None
     return rename
 
 
 def findings_table(findings: Sequence[Finding]) -> str:
-    """The findings as a table for the terminal: level, code, how many, the first three places."""
+    """The findings as a table for the terminal: level, code, number, the first three places."""
     groups: dict[tuple[int, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((_LEVELS.index(finding.level), finding.code), []).append(finding)
@@ -441,7 +441,7 @@ def findings_table(findings: Sequence[Finding]) -> str:
         hint = f" ({members[0].hint})" if members[0].hint else ""
         details.append("    " + printable(members[0].message + hint))
     if len(rows) == 1:
-        return "nothing to report"
+        return "no findings"
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = []
     for row, detail in zip(rows, details, strict=True):
@@ -454,7 +454,7 @@ def write_findings(path: str | Path, findings: Sequence[Finding]) -> None:
     """Write the findings as a JSON list, atomically; earlier findings are replaced.
 
     Raises:
-        DataError: Something else is there.
+        DataError: The path has a file that is not a list of findings.
     """
     refuse_foreign(Path(path), is_own=lambda content: holds_rows_with(content, ("level", "code", "file")))
     write_json(path, [finding.to_json() for finding in findings])

@@ -10,14 +10,22 @@ from typing import Any
 
 import pytest
 
-from d2tune.annotations import convert as doors
-from d2tune.annotations.convert import FindingsError, check, convert, detect_format, read_dataset
+from d2tune import annotations
+from d2tune.annotations.convert import (
+    FindingsError,
+    check,
+    convert,
+    detect_format,
+    findings_table,
+    read_dataset,
+    read_labels,
+)
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
 from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, photo, shape
 
-SOURCES = Path(doors.__file__).parent
+SOURCES = Path(str(annotations.__file__)).parent
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -52,14 +60,14 @@ def test_formats_are_recognized_from_the_content(tmp_path: Path, names: dict[str
         assert detect_format(single) == wanted
 
 
-def test_nothing_to_read_is_said_plainly(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds neither annotations nor images.*Labelme, VIA or COCO") as caught:
+def test_sources_without_annotations_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"contains neither annotations nor images.*Labelme, VIA or COCO") as caught:
         read_dataset(tmp_path)
     assert str(tmp_path) in str(caught.value)
     with pytest.raises(DataError, match="no such file or folder"):
         read_dataset(tmp_path / "gone")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match="the file holds neither"):
+    with pytest.raises(DataError, match="the file contains neither"):
         read_dataset(tmp_path / "notes.txt")
     labelme_file(tmp_path / "a.json", shape(SQUARE))
     with pytest.raises(DataError, match="Did you mean 'labelme'"):
@@ -99,7 +107,7 @@ def test_strict_makes_errors_of_warnings(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_restored_images_go_to_the_output_and_only_when_all_is_well(tmp_path: Path) -> None:
+def test_restored_images_go_to_the_output_only_without_errors(tmp_path: Path) -> None:
     data = base64.b64encode(photo(tmp_path / "photo.png").read_bytes()).decode()
     source = tmp_path / "src"
     labelme_file(source / "a.json", shape(SQUARE), draw=False, imageData=data)
@@ -109,12 +117,12 @@ def test_restored_images_go_to_the_output_and_only_when_all_is_well(tmp_path: Pa
     assert files(tmp_path / "out") == ["a.png", "annotations.json"]
     assert result.dataset.images[0].path == tmp_path / "out" / "a.png"
     assert files(source) == before
-    convert(source, out=tmp_path / "one" / "c.json")
-    assert files(tmp_path / "one") == ["a.png", "c.json"]
+    convert(source, out=tmp_path / "file" / "c.json")
+    assert files(tmp_path / "file") == ["a.png", "c.json"]
     labelme_file(source / "b.json", shape(SQUARE, None))
     with pytest.raises(FindingsError):
-        convert(source, out=tmp_path / "other")
-    assert not (tmp_path / "other").exists()
+        convert(source, out=tmp_path / "failed")
+    assert not (tmp_path / "failed").exists()
 
 
 def test_labelme_to_labelme_and_back(tmp_path: Path) -> None:
@@ -139,47 +147,45 @@ def test_coco_to_labelme_to_coco(tmp_path: Path) -> None:
     convert(tmp_path / "src" / "coco.json", to="labelme", out=tmp_path / "lab", tolerance_px=0.0)
     again = read_dataset(tmp_path / "lab", options=ReadOptions(image_root=tmp_path / "src"))
     assert again.findings == ()
-    assert [(one.area_px2, one.bbox_xywh, one.iscrowd) for one in again.instances] == [
-        (one.area_px2, one.bbox_xywh, one.iscrowd) for one in first.instances
-    ]
+    rows = [[(row.area_px2, row.bbox_xywh, row.iscrowd) for row in dataset.instances] for dataset in (first, again)]
+    assert rows[0] == rows[1]
     assert again.instances[0].coco_segmentation() == first.instances[0].coco_segmentation()
 
 
 def test_labels_files(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_bytes("\ufeff__ignore__\n_background_\r\n\n person \ndog\n".encode())
-    assert doors.read_labels(path) == ("__ignore__", "_background_", "person", "dog")
+    assert read_labels(path) == ("__ignore__", "_background_", "person", "dog")
     path.write_text("dog\ncat\ndog\n")
     with pytest.raises(DataError, match=r"line 3.*twice.*'dog'"):
-        doors.read_labels(path)
+        read_labels(path)
     path.write_text("\n")
     with pytest.raises(DataError, match="empty"):
-        doors.read_labels(path)
+        read_labels(path)
     with pytest.raises(DataError, match="cannot be read"):
-        doors.read_labels(tmp_path / "gone.txt")
+        read_labels(tmp_path / "gone.txt")
 
 
 def test_the_table_groups_by_code_and_counts_the_rest() -> None:
     findings = [
         Finding("warning", "clipped", f"{n}.json", "the shape extends beyond the image", shape=n) for n in range(5)
     ]
-    findings += [Finding("error", "bad_json", "x.json", "cut off", line=3, column=9, hint="mend it")]
-    assert doors.findings_table(findings).splitlines() == [
+    findings += [Finding("error", "bad_json", "x.json", "cut off", line=3, column=9, hint="restore it")]
+    assert findings_table(findings).splitlines() == [
         "level    code      count  where",
         "error    bad_json      1  x.json: line 3, column 9",
-        "    cut off (mend it)",
+        "    cut off (restore it)",
         "warning  clipped       5  0.json: shape 0; 1.json: shape 1; 2.json: shape 2; and 2 more",
         "    the shape extends beyond the image",
     ]
-    assert doors.findings_table([]) == "nothing to report"
+    assert findings_table([]) == "no findings"
 
 
 def codes_in_sources() -> set[str]:
-    """Every finding code that the sources name beside a level, or raise with points."""
+    """Every finding code that occurs in the sources with a level or in a `PointError`."""
     text = "\n".join(path.read_text("utf-8") for path in SOURCES.rglob("*.py"))
-    found = set(re.findall(r'note\(\s*"(?:error|warning|info)",\s*"(\w+)"', text))
-    found |= set(re.findall(r'(?:PointError\(\s*|dropped\(unit, )"(\w+)"', text))
-    return found
+    codes = set(re.findall(r'note\(\s*"(?:error|warning|info)",\s*"(\w+)"', text))
+    return codes | set(re.findall(r'(?:PointError\(\s*|dropped\(unit, )"(\w+)"', text))
 
 
 def test_every_code_is_explained_with_its_level() -> None:
@@ -191,7 +197,7 @@ def test_every_code_is_explained_with_its_level() -> None:
         assert dict(rows)[code] == level
 
 
-def test_the_room_needs_neither_torch_nor_detectron2() -> None:
+def test_reading_needs_neither_torch_nor_detectron2() -> None:
     program = (
         "import sys; import d2tune.annotations.convert; "
         "print(sorted({'torch', 'detectron2', 'cv2', 'PIL.Image', 'matplotlib', 'shapely'} & set(sys.modules)))"

@@ -1,4 +1,4 @@
-"""COCO instances JSON: one file for a whole set of images."""
+"""COCO instances JSON: one file for all images."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _LEAST_USUAL = 1e-3
 def to_coco(dataset: Dataset) -> dict[str, Any]:
     """The dataset as a COCO instances dict with ``images``, ``annotations`` and ``categories``.
 
-    Ids count from 1, because COCO's evaluator takes 0 for "not matched". Instances of stuff are left out; where there
-    is any stuff, all categories are listed with ``isthing``. Numbers that are whole are written without a fraction.
+    Ids count from 1, because COCO's evaluator takes 0 for "not matched". Instances of stuff are excluded; where there
+    is any stuff, all categories are listed with ``isthing``. Whole numbers are written without a fraction.
     """
     return {
         "images": list(_image_rows(dataset)),
@@ -60,46 +60,48 @@ def _category_rows(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def _annotation_rows(dataset: Dataset) -> Iterator[tuple[list[dict[str, Any]], bool]]:
-    """The annotations in bunches, each with whether orjson writes its numbers as Python does."""
+    """The annotations in blocks, each with whether orjson writes its numbers as Python does."""
     things = {category.id for category in dataset.categories if category.isthing}
-    kept = (one for one in dataset.instances if one.category_id in things)
+    kept = (instance for instance in dataset.instances if instance.category_id in things)
     first = 1
-    while some := list(itertools.islice(kept, _ROWS_AT_ONCE)):
-        yield _bunch(some, first)
-        first += len(some)
+    while block := list(itertools.islice(kept, _ROWS_AT_ONCE)):
+        yield _block(block, first)
+        first += len(block)
 
 
-def _bunch(some: Sequence[Instance], first: int) -> tuple[list[dict[str, Any]], bool]:
-    """Some annotations, numbered from ``first``; see `_annotation_rows`."""
-    outlines = [part.reshape(-1) for one in some if not isinstance(one.segmentation, Rle) for part in one.segmentation]
-    lists, is_usual = _plain_lists([*outlines, *np.array([one.bbox_xywh for one in some], dtype=np.float64)])
+def _block(instances: Sequence[Instance], first: int) -> tuple[list[dict[str, Any]], bool]:
+    """The annotations of some instances, numbered from ``first``; see `_annotation_rows`."""
+    polygons = [instance.segmentation for instance in instances if not isinstance(instance.segmentation, Rle)]
+    outlines = [part.reshape(-1) for parts in polygons for part in parts]
+    all_boxes = np.array([instance.bbox_xywh for instance in instances], dtype=np.float64)
+    lists, is_usual = _plain_lists([*outlines, *all_boxes])
     boxes = lists[len(outlines) :]
     flat = iter(lists)
     rows = []
-    for number, (one, box) in enumerate(zip(some, boxes, strict=True), start=first):
-        segmentation = one.segmentation
+    for number, (instance, box) in enumerate(zip(instances, boxes, strict=True), start=first):
+        segmentation, area_px2 = instance.segmentation, instance.area_px2
         row: dict[str, Any] = {
             "id": number,
-            "image_id": one.image_id,
-            "category_id": one.category_id,
-            "iscrowd": int(one.iscrowd),
-            "area": int(one.area_px2) if one.area_px2 == int(one.area_px2) else one.area_px2,
+            "image_id": instance.image_id,
+            "category_id": instance.category_id,
+            "iscrowd": int(instance.iscrowd),
+            "area": int(area_px2) if area_px2 == int(area_px2) else area_px2,
             "bbox": box,
             "segmentation": segmentation.to_coco()
             if isinstance(segmentation, Rle)
             else [next(flat) for _ in segmentation],
         }
-        if one.score is not None:
-            row["score"] = one.score
-        if one.difficult:
+        if instance.score is not None:
+            row["score"] = instance.score
+        if instance.difficult:
             row["difficult"] = 1
         rows.append(row)
-        is_usual = is_usual and one.score is None and not isinstance(segmentation, Rle) and one.area_px2 >= 1
+        is_usual = is_usual and instance.score is None and not isinstance(segmentation, Rle) and area_px2 >= 1
     return rows, is_usual
 
 
 def _plain_lists(arrays: Sequence[NDArray[np.float64]]) -> tuple[list[list[float | int]], bool]:
-    """Arrays ``(N,)`` as lists in which whole numbers are integers, and whether all others are of a usual size."""
+    """Arrays ``(N,)`` as lists with whole numbers as integers, and whether all others are of a usual size."""
     values = np.concatenate(arrays)
     is_whole = values == np.trunc(values)
     is_usual = bool((is_whole | (np.abs(values) >= _LEAST_USUAL)).all())
@@ -111,18 +113,18 @@ def _plain_lists(arrays: Sequence[NDArray[np.float64]]) -> tuple[list[list[float
 
 
 def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
-    """Write the COCO instances file, one record a line; the same dataset gives the same bytes.
+    """Write the COCO instances file, a record per line; the same dataset gives the same bytes.
 
     Args:
         dataset: What to write.
         out: The file, where it ends in ``.json``; else a folder, which gets ``annotations.json``.
-        force: Whether a file that is there and says something else is overwritten.
+        force: Whether an existing file with other content is overwritten.
 
     Returns:
         The files written.
 
     Raises:
-        DataError: Another file is already there.
+        DataError: A file with other content exists.
     """
     path = out if out.suffix.lower() == ".json" else out / "annotations.json"
     if not holds(path, _content(dataset)):
@@ -135,7 +137,7 @@ def _content(dataset: Dataset) -> Iterator[bytes]:
     """The file in pieces."""
     images, categories = _image_rows(dataset), _category_rows(dataset)
     yield b'{"images": ['
-    yield from _joined(_lines(some) for some in iter(lambda: list(itertools.islice(images, _ROWS_AT_ONCE)), []))
+    yield from _joined(_lines(block) for block in iter(lambda: list(itertools.islice(images, _ROWS_AT_ONCE)), []))
     yield b',\n"annotations": ['
     yield from _joined(_number_lines(rows) if usual else _lines(rows) for rows, usual in _annotation_rows(dataset))
     yield b',\n"categories": ['
@@ -143,10 +145,10 @@ def _content(dataset: Dataset) -> Iterator[bytes]:
     yield b"}\n"
 
 
-def _joined(bunches: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines between an opening bracket that is already written and a closing one."""
+def _joined(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines between an opening bracket that is already written and a closing bracket."""
     separator = b"\n"
-    for lines in bunches:
+    for lines in blocks:
         yield separator + lines
         separator = b",\n"
     yield b"]" if separator == b"\n" else b"\n]"
@@ -160,7 +162,7 @@ def _lines(rows: Sequence[dict[str, Any]]) -> bytes:
 def _number_lines(rows: Sequence[dict[str, Any]]) -> bytes:
     """The same bytes as `_lines` for rows without text whose numbers are of a usual size, much faster.
 
-    orjson writes the same shortest digits as Python, but other exponents, and no blanks.
+    orjson writes the same shortest digits as Python, but other exponents, and no spaces.
     """
     lines: bytes = orjson.dumps(rows)[1:-1]
     return lines.replace(b"},{", b"}\n{").replace(b",", b", ").replace(b":", b": ").replace(b"}\n{", b"},\n{")
@@ -177,15 +179,15 @@ def is_coco(value: object) -> bool:
 def read(source: Path, options: ReadOptions) -> Dataset:
     """Read a COCO instances file, or the one in a folder.
 
-    Categories keep the order of their ids and are numbered from 1; images and annotations are numbered anew.
+    Categories keep the order of their ids; categories, images and annotations get new ids from 1.
 
     Args:
-        source: JSON file, or a folder that holds one; images are looked for beside it, in ``images`` beside it or
+        source: JSON file, or a folder with such a file; images are looked up beside it, in ``images`` beside it or
             in its parent, and under ``options.image_root``.
         options: How to read.
 
     Raises:
-        DataError: The source does not exist, or holds no COCO file, or several.
+        DataError: The source does not exist, or has not exactly one COCO file.
     """
     source = Path(source).absolute()
     path = _coco_file(source)
@@ -200,14 +202,14 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     except OSError as error:
         raise DataError(f"the file cannot be read ({error.strerror})", file=path) from error
     if not is_coco(value):
-        raise DataError("the file is no COCO instances file", file=path, expected="lists `images` and `annotations`")
+        raise DataError("the file is not a COCO instances file", file=path, expected="lists `images` and `annotations`")
     if not is_utf8:
         unit.note("warning", "not_utf8", "the file is not UTF-8; it was read as GB18030", hint="save it as UTF-8")
     return from_coco(value, path, unit, folders, options)
 
 
 def image_folders(path: Path, folders: Folders) -> tuple[Path, ...]:
-    """Where images of a COCO file may lie: beside it, under the image root, in ``images`` or in its parent."""
+    """The folders for images of a COCO file: its own, the image root, ``images`` and its parent."""
     near = (path.parent / "images", path.parent.parent / "images", path.parent.parent)
     return (*folders.search_from(path), *near)
 
@@ -217,23 +219,23 @@ def _coco_file(source: Path) -> Path:
         raise DataError("there is no such file or folder", file=source)
     if source.is_file():
         return source
-    found = []
+    paths = []
     for name in walk_files(source):
         if name.lower().endswith(".json"):
             try:
                 if is_coco(decode_json(read_bytes(source / name))[0]):
-                    found.append(source / name)
+                    paths.append(source / name)
             except (JsonError, OSError):
                 continue
-    if len(found) != 1:
-        names = ", ".join(path.relative_to(source).as_posix() for path in found[:5])
+    if len(paths) != 1:
+        names = ", ".join(path.relative_to(source).as_posix() for path in paths[:5])
         raise DataError(
-            "the folder must hold one COCO instances file",
+            "the folder must contain exactly one COCO instances file",
             file=source,
             found=names or "none",
-            hint="Name the file itself.",
+            hint="Give the path of the file.",
         )
-    return found[0]
+    return paths[0]
 
 
 def from_coco(value: Mapping[str, Any], path: Path, unit: Unit, folders: Folders, options: ReadOptions) -> Dataset:
@@ -241,9 +243,9 @@ def from_coco(value: Mapping[str, Any], path: Path, unit: Unit, folders: Folders
 
     Args:
         value: The dict, with the lists ``images``, ``annotations`` and ``categories``.
-        path: Where it came from.
+        path: Its file.
         unit: Takes the findings that belong to no image.
-        folders: Where images are looked for.
+        folders: Where images are looked up.
         options: How to read.
     """
     classes = Classes(value.get("categories"), unit, options)
@@ -253,7 +255,7 @@ def from_coco(value: Mapping[str, Any], path: Path, unit: Unit, folders: Folders
         image_unit = Unit(unit.file)
         image_id = row.get("id") if isinstance(row, dict) else None
         if not isinstance(image_id, (int, str)) or isinstance(image_id, bool):
-            unit.note("error", "bad_shape", f"an image has no id: found {describe(row)}")
+            unit.note("error", "bad_shape", f"an image needs an id, found {describe(row)}")
             continue
         if image_id in units:
             unit.note("error", "duplicate_image", f"the image id {image_id} occurs twice")
@@ -270,7 +272,7 @@ def from_coco(value: Mapping[str, Any], path: Path, unit: Unit, folders: Folders
 
 
 class Classes:
-    """The categories of a COCO file, seen through the label rules."""
+    """The categories of a COCO file under the rules for labels."""
 
     def __init__(self, raw: object, unit: Unit, options: ReadOptions) -> None:
         self.labels = Labels(options)
@@ -281,7 +283,7 @@ class Classes:
             category_id = row.get("id") if isinstance(row, dict) else None
             name = row.get("name") if isinstance(row, dict) else None
             if not isinstance(category_id, (int, str)) or not isinstance(name, str) or not name.strip():
-                unit.note("error", "bad_shape", f"a category needs id and name: found {describe(row)}")
+                unit.note("error", "bad_shape", f"a category needs an id and a name, found {describe(row)}")
                 continue
             if category_id in self._name_of:
                 unit.note("error", "bad_shape", f"the category id {category_id} occurs twice")
@@ -297,7 +299,7 @@ class Classes:
         """The class name of an annotation, or None with a finding."""
         raw = self._name_of.get(category_id) if isinstance(category_id, (int, str)) else None
         if raw is None:
-            message = f"there is no category {describe(category_id)}"
+            message = f"the category {describe(category_id)} does not exist"
             unit.note("error", "unknown_label", message, shape=index)
             return None
         name = self.labels.read(raw, unit, index)
@@ -321,7 +323,7 @@ def _read_annotation(index: int, row: object, units: dict[int | str, Unit], file
     unit = units.get(image_id) if isinstance(image_id, (int, str)) else None
     if unit is None:
         has_id = image_id is not None
-        message = f"there is no image {describe(image_id)}" if has_id else "the annotation has no image_id"
+        message = f"the image {describe(image_id)} does not exist" if has_id else "the annotation has no image_id"
         file.note("error", "image_missing" if has_id else "bad_shape", message, shape=index)
         return
     if unit.image is None or any(finding.code.startswith("size_") for finding in unit.findings):
@@ -352,27 +354,29 @@ def _read_annotation(index: int, row: object, units: dict[int | str, Unit], file
 
 
 def _part(row: dict[str, Any], unit: Unit, index: int) -> Part | None:
-    """The segmentation as one part; an annotation with a box alone becomes a rectangle."""
+    """The segmentation as a part; an annotation that has only a box becomes a rectangle."""
     segmentation = row.get("segmentation")
     if isinstance(segmentation, dict):
         return _rle_part(segmentation, unit, index)
     if segmentation:
         if not isinstance(segmentation, list):
-            raise PointError("bad_point", f"the segmentation is {describe(segmentation)}")
+            raise PointError(
+                "bad_point", f"the segmentation is {describe(segmentation)}, expected polygons or a run-length mask"
+            )
         return _polygons_part(segmentation, unit, index)
     box = row.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
-        raise PointError("bad_point", f"there is no segmentation, and the bbox is {describe(box)}")
+        raise PointError("bad_point", f"the annotation has no segmentation, and its bbox is {describe(box)}")
     (x, y), (width, height) = check_points([box[:2], box[2:]]).tolist()
     return polygon_part(rectangle_points((x, y), (x + width, y + height)), unit, index, is_polygon=False)
 
 
 def _polygons_part(segmentation: list[object], unit: Unit, index: int) -> Part | None:
-    """Each flat list of x and y is a polygon; all of them together are the instance."""
+    """Each flat list of x and y is a polygon; the instance is their union."""
     parts = []
     for flat in segmentation:
         if not isinstance(flat, list) or len(flat) % 2:
-            raise PointError("bad_point", f"a polygon is {describe(flat)}, expected x and y in turn")
+            raise PointError("bad_point", f"a polygon is {describe(flat)}, expected x, y, x, y, ...")
         points = check_points([flat[at : at + 2] for at in range(0, len(flat), 2)])
         part = polygon_part(points, unit, index)
         if part is not None:

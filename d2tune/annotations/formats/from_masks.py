@@ -1,4 +1,4 @@
-"""A dataset of masks that were drawn or predicted, rather than read from a file."""
+"""A dataset of masks in memory, such as predictions."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def dataset_of_masks(
     """A dataset with an instance for each mask, its segmentation a run-length mask.
 
     Args:
-        images: The images; they are put in the order of their file names and numbered from 1.
-        masks: For each image, as many as there are: place of the class in ``class_names`` and pixels ``(H, W)``;
-            empty masks are left out.
+        images: The images; the dataset has them in the order of their file names, with ids from 1.
+        masks: For each image any number of pairs: index of the class in ``class_names`` and pixels ``(H, W)``;
+            empty masks are excluded.
         class_names: The classes in the order of their ids.
         image_root: The folder that file names are relative to.
     """
-    # masks are encoded as they come, so that only those of one image are in memory
+    # masks are encoded while iterating, so that only those of one image are in memory
     encoded = [
-        (image, [(place, encode_mask(mask)) for place, mask in found])
-        for image, found in zip(images, masks, strict=True)
+        (image, [(index, encode_mask(mask)) for index, mask in pairs])
+        for image, pairs in zip(images, masks, strict=True)
     ]
     encoded.sort(key=lambda pair: pair[0].file_name)
     instances: list[Instance] = []
-    for image_id, (_, found) in enumerate(encoded, start=1):
-        for place, raw in found:
+    for image_id, (_, pairs) in enumerate(encoded, start=1):
+        for index, raw in pairs:
             area_px2 = rle_area_px2(raw)
             if area_px2:
                 box = rle_bbox_xywh(raw)
-                ids = len(instances) + 1, image_id, place + 1
+                ids = len(instances) + 1, image_id, index + 1
                 instances.append(Instance(*ids, to_rle(raw), box, area_px2))
     return Dataset(
         images=tuple(replace(image, id=number) for number, (image, _) in enumerate(encoded, start=1)),

@@ -1,4 +1,4 @@
-"""Images of any number of channels beside label images whose values are classes."""
+"""Label images whose values are classes, beside images of any number of channels."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _ARRAY_HINT = "of an array with three axes, the shorter one of the first and the
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """The images of one name and their label, each relative to its own folder.
+    """An image and its label, by their paths without suffix, each relative to its own folder.
 
     Attributes:
-        images: One, unless something is wrong.
+        images: Exactly one, unless there is an error.
         label: None where it is missing.
     """
 
@@ -41,18 +41,18 @@ class _Pair:
 
 
 def read(source: Path, options: ReadOptions) -> Dataset:
-    """Read label images: ``images/a.tif`` and ``labels/a.png``, or any other endings.
+    """Read label images: ``images/a.tif`` and ``labels/a.png``, with any suffixes.
 
-    An image is what `rasters.open_raster` reads: a photo, an array, a TIFF, or a folder of files that is named as its
-    label. Labels are PNG, TIFF or NumPy files with one channel of whole numbers; palettes count by their indices. A
-    value is the class that ``options.label_images.values`` names, where None leaves the pixels out; without that, it
-    is a place in ``options.labels`` and 255 is left out. A value that a TIFF says to hold no data is left out where it
-    is no class. Each class of an image is one run-length instance.
+    An image is what `rasters.open_raster` reads: a photo, an array, a TIFF, or a folder of files with the name of its
+    label. Labels are PNG, TIFF or NumPy files with one channel of whole numbers, or palette images by their indices.
+    ``options.label_images.values`` has the class of each value, None for ignored pixels; without it, values are
+    positions in ``options.labels``, and 255 is ignored. The no-data value of a TIFF is ignored where it is not a
+    class. Each class of an image is one run-length instance.
 
-    With ``options.image_root`` the images lie there, and the source holds the labels.
+    ``options.image_root`` is the folder of the images where the source has only labels.
 
     Raises:
-        DataError: A folder is missing, the values have no names, or a name is none of the classes.
+        DataError: A folder is missing, the values have no names, or a name is not one of the classes.
     """
     own = options.label_images or LabelImageOptions()
     source = Path(source).absolute()
@@ -63,7 +63,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     for folder, key in ((images, "images"), (source / own.labels, "labels")):
         if not folder.is_dir():
             hint = f"Name it with data.label_images.{key}."
-            raise DataError(f"there is no folder of {key}", file=folder, expected="a folder", hint=hint)
+            raise DataError(f"the folder of {key} does not exist", file=folder, hint=hint)
     labels = Labels(options)
     names = _class_names(options, own, labels)
     units, channels = [], {}
@@ -73,25 +73,25 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         if count is not None:
             channels[len(units) - 1] = count
     _note_channels(units, channels)
-    _note_all_left_out([units[place] for place in channels if units[place].image is not None])
+    _note_all_ignored([units[place] for place in channels if units[place].image is not None])
     return assemble(units, options, root=folders.root, names=names)
 
 
 def _class_names(options: ReadOptions, own: LabelImageOptions, labels: Labels) -> tuple[str, ...] | None:
-    """Class names in order where the values alone say them; None where ``options.labels`` does."""
+    """Class names in the order of the values; None where ``options.labels`` has them."""
     if labels.names is None and not own.values:
         raise DataError(
             "the label values have no names",
             place="data.label_images",
             hint="Name the classes with --labels, or in the project with `classes` or data.label_images.values.",
         )
-    drawn = [name for _, name in sorted(own.values.items()) if name is not None]
-    classes = [name for name in (labels.class_of(one.strip())[0] for one in drawn) if name is not None]
+    in_order = [name for _, name in sorted(own.values.items()) if name is not None]
+    classes = [name for name in (labels.class_of(label.strip())[0] for label in in_order) if name is not None]
     unknown = next((name for name in classes if labels.names is not None and name not in labels.names), None)
     if unknown is not None:
         near = nearest(unknown, labels.names or ())
         raise DataError(
-            "a label value stands for a class that there is not",
+            "the class of a label value does not exist",
             place="data.label_images.values",
             found=repr(unknown),
             expected=", ".join(labels.names or ()),
@@ -101,12 +101,12 @@ def _class_names(options: ReadOptions, own: LabelImageOptions, labels: Labels) -
 
 
 def _key(name: str) -> str:
-    """A path without its ending."""
+    """A path without its suffix."""
     return str(PurePosixPath(name).with_suffix(""))
 
 
 def _pairs(images: Path, label_folder: Path, own: LabelImageOptions) -> Iterator[_Pair]:
-    """Images and labels with the same path but for the ending, in the order of their paths."""
+    """Images and labels whose paths differ only in the suffix, in the order of the paths."""
     inside = label_folder.is_relative_to(images) and label_folder != images
     prefix = label_folder.relative_to(images).as_posix() + "/" if inside else None
     names = [name for name in walk_files(images) if is_raster_name(name)]
@@ -117,17 +117,17 @@ def _pairs(images: Path, label_folder: Path, own: LabelImageOptions) -> Iterator
         by_key.setdefault(key, ([], []))[0].append(name)
     for label in labels:
         by_key.setdefault(_key(label), ([], []))[1].append(label)
-    for _, (found, theirs) in sorted(by_key.items()):
-        yield from (_Pair(tuple(found), label) for label in theirs)
-        if not theirs:
-            yield from (_Pair((image,), None) for image in found)
+    for _, (same_images, same_labels) in sorted(by_key.items()):
+        yield from (_Pair(tuple(same_images), label) for label in same_labels)
+        if not same_labels:
+            yield from (_Pair((image,), None) for image in same_images)
 
 
 def _image_keys(names: Sequence[str], labels: set[str], *, is_stack: bool) -> Iterator[tuple[str, str]]:
-    """Each image with the path that its label has without an ending.
+    """Each image with the path of its label without suffix.
 
-    A folder is an image where a label is called as it is. Where one folder is an image or files are stacked, every
-    other folder is one too, unless labels lie in a folder of its name.
+    A folder is an image where a label has its name. Where any folder is an image or files are stacked, all folders are
+    images, except those with the name of a folder of labels.
     """
     by_folder: dict[str, list[str]] = {}
     for name in names:
@@ -144,21 +144,21 @@ def _image_keys(names: Sequence[str], labels: set[str], *, is_stack: bool) -> It
 def _read_pair(
     pair: _Pair, images: Path, folders: Folders, options: ReadOptions, own: LabelImageOptions, labels: Labels
 ) -> tuple[Unit, int | None]:
-    """Read one image's header and its label; gives the image's channels where both are whole."""
+    """Read the header of an image and its label; returns the number of channels where both can be read."""
     base = images.relative_to(folders.root)
     shown = (base / pair.images[0]).as_posix() if pair.images else None
     label = None if pair.label is None else f"{own.labels}/{pair.label}"
     unit = Unit(label or shown or "")
     if shown is None:
-        message = f"there is no image {images / _key(str(pair.label))}.*"
-        unit.note("error", "image_missing", message, hint="bring the image, or delete the label")
+        message = f"the image {images / _key(str(pair.label))}.* does not exist"
+        unit.note("error", "image_missing", message, hint="add the image, or delete the label")
         return unit, None
     if len(pair.images) > 1:
         message = f"several images have this name: {', '.join(sorted(pair.images))}"
         unit.note("error", "duplicate_image", message, hint="keep one of them")
         return unit, None
     if label is None and not options.include_unlabeled:
-        hint = "label it, move it away, or leave it out with data.skip_bad or --skip-bad"
+        hint = "label it, remove it, or exclude it with data.skip_bad or --skip-bad"
         unit.note("error", "label_missing", f"the image has no label in {own.labels}", hint=hint)
         return unit, None
     try:
@@ -179,7 +179,7 @@ def _read_pair(
 
 
 def _label_pixels(path: Path, unit: Unit) -> tuple[NDArray[Any] | None, float | None]:
-    """The values ``(H, W)`` of a label and which of them holds no data; None with the error that says why not."""
+    """The values ``(H, W)`` of a label and its no-data value; None with an error that gives the reason."""
     assert unit.image is not None
     if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif"):
         hint = "save the label as PNG from its source"
@@ -196,7 +196,7 @@ def _label_pixels(path: Path, unit: Unit) -> tuple[NDArray[Any] | None, float | 
             if problem is not None:
                 unit.note("error", "mask_undecodable", problem, hint="save the label as one channel of class values")
             elif size_px != unit.image.size_px:
-                size, wanted = (f"{one[0]} x {one[1]}" for one in (size_px, unit.image.size_px))
+                size, wanted = (f"{width} x {height}" for width, height in (size_px, unit.image.size_px))
                 is_array = unit.image.file_name.lower().endswith((".npy", ".npz"))
                 message = f"the label has {size} px, {unit.image.file_name} has {wanted}"
                 unit.note("error", "size_mismatch", message, hint=_ARRAY_HINT if is_array else None)
@@ -208,7 +208,7 @@ def _label_pixels(path: Path, unit: Unit) -> tuple[NDArray[Any] | None, float | 
 
 
 def _value_names(options: ReadOptions, own: LabelImageOptions) -> Mapping[int, str | None]:
-    """Class name by label value; None is left out."""
+    """Class name by label value; None for ignored values."""
     if own.values:
         return own.values
     return {IGNORE_LABEL: None} | {
@@ -219,22 +219,22 @@ def _value_names(options: ReadOptions, own: LabelImageOptions) -> Mapping[int, s
 def _add_classes(
     pixels: NDArray[Any], nodata: float | None, unit: Unit, labels: Labels, names: Mapping[int, str | None]
 ) -> None:
-    """Add an instance for each class in a label, or the error that names its unknown values."""
+    """Add an instance for each class in a label, or an error with its unknown values."""
     counts = value_counts(pixels)
-    strangers = {value: count for value, count in counts.items() if value not in names and value != nodata}
-    if strangers:
-        listed = ", ".join(f"{value} ({count} px)" for value, count in sorted(strangers.items())[:8])
-        more = f" and {len(strangers) - 8} more" if len(strangers) > 8 else ""
+    unknown = {value: count for value, count in counts.items() if value not in names and value != nodata}
+    if unknown:
+        listed = ", ".join(f"{value} ({count} px)" for value, count in sorted(unknown.items())[:8])
+        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         known = ", ".join(str(value) for value in sorted(names)[:20]) + (", ..." if len(names) > 20 else "")
-        hint = "add them to the classes, or leave them out with `VALUE: null` in data.label_images.values"
-        message = f"the label holds values that are no class: {listed}{more}, expected {known}"
+        hint = "add them to the classes, or ignore them with `VALUE: null` in data.label_images.values"
+        message = f"the label has values without a class: {listed}{more}, expected {known}"
         unit.note("error", "unknown_label_value", message, hint=hint)
-        unit.exclude(sorted(strangers))
+        unit.exclude(sorted(unknown))
         return
     values: dict[str, list[int]] = {}
     for value in sorted(counts):
-        drawn = names.get(value)
-        name = None if drawn is None else labels.read(drawn, unit, value)
+        label_name = names.get(value)
+        name = None if label_name is None else labels.read(label_name, unit, value)
         if name is not None:
             values.setdefault(name.label, []).append(value)
     pixels = np.asfortranarray(pixels)  # run-length masks go down the columns
@@ -248,7 +248,7 @@ def _add_classes(
 
 
 def value_counts(pixels: NDArray[Any]) -> dict[int, int]:
-    """How many pixels each value of a label ``(H, W)`` has, counted a few rows at a time."""
+    """The number of pixels of each value of a label ``(H, W)``, counted in blocks of rows."""
     counts: Counter[int] = Counter()
     rows = max(1, _BLOCK_VALUES // pixels.shape[1])
     for top in range(0, len(pixels), rows):
@@ -264,7 +264,7 @@ def value_counts(pixels: NDArray[Any]) -> dict[int, int]:
 
 
 def _note_channels(units: Sequence[Unit], channels: Mapping[int, int]) -> None:
-    """Images that differ from most others in their channels cannot go through one network."""
+    """Note an error for images whose number of channels is not that of most images: a network takes one number."""
     if len(set(channels.values())) < 2:
         return
     usual = Counter(channels.values()).most_common(1)[0][0]
@@ -274,20 +274,20 @@ def _note_channels(units: Sequence[Unit], channels: Mapping[int, int]) -> None:
         if count != usual:
             image = units[place].image
             assert image is not None
-            message = f"{image.file_name} has {count} channels, others such as {example.file_name} have {usual}"
-            hint = "bring the missing channels, or name those to use with data.label_images.channels"
+            message = f"{image.file_name} has {count} channels, most images such as {example.file_name} have {usual}"
+            hint = "add the missing channels, or name the channels to use with data.label_images.channels"
             units[place].note("error", "channels_differ", message, hint=hint)
 
 
-def _note_all_left_out(units: Sequence[Unit]) -> None:
-    """An image of which every pixel is left out teaches nothing; where all are so, the values may be wrong."""
+def _note_all_ignored(units: Sequence[Unit]) -> None:
+    """Note an error for images without a labeled pixel; where no image has one, the values may be wrong."""
     empty = [unit for unit in units if not unit.drafts and not unit.is_bad]
     for unit in empty:
-        message = "every pixel of the label is left out, so the image teaches nothing"
-        hint = "label it, move it away, or leave it out with data.skip_bad or --skip-bad"
+        message = "all pixels of the label are ignored; the image has no labeled pixels"
+        hint = "label it, remove it, or exclude it with data.skip_bad or --skip-bad"
         unit.note("error", "all_left_out", message, hint=hint)
     if empty and len(empty) == len(units):
-        message = "every pixel of every label is left out, so there is nothing to learn or to score"
+        message = "all pixels of all labels are ignored; no image has labeled pixels"
         empty[0].note("error", "nothing_labeled", message)
 
 

@@ -31,10 +31,10 @@ MASK_FOLDERS = frozenset(
         *("segmentation", "segmentationclass", "semantic", "stuff"),
     }
 )
-"""Names of folders that hold masks, in lower case."""
+"""Names of mask folders, in lower case."""
 
 IMAGE_FOLDERS = frozenset(["image", "images", "img", "imgs", "input", "inputs", "jpegimages", "photo", "photos", "rgb"])
-"""Names of folders that hold photos, in lower case."""
+"""Names of photo folders, in lower case."""
 
 _MASK_ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg", "-mask", "-label")
 _COLOR_MAPS = ("class_dict.csv", "labelmap.txt", "label_colors.txt")
@@ -44,13 +44,13 @@ _NAME_LAST = re.compile(rf"\s*{_NUMBERS}\s*[,:;\s]\s*(?P<name>[^\s,:;][^,:;\t]*?
 _BLACK = (0, 0, 0)
 
 ColorMap = dict[tuple[int, int, int], str]
-"""Class names by color, red before green before blue."""
+"""Class names by color: red, green, blue."""
 
 
 def _key(name: str) -> tuple[bool, tuple[str, ...]]:
-    """Whether a file is a mask by its name, and what it shares with its photo or mask."""
+    """Whether a file is a mask by its name, and the part of its path that its photo or mask has too."""
     path = PurePosixPath(name)
-    folders = [part.lower() for part in path.parts[:-1]]
+    folders = [folder.lower() for folder in path.parts[:-1]]
     stem = path.stem
     is_mask = any(folder in MASK_FOLDERS for folder in folders)
     for ending in _MASK_ENDINGS:
@@ -62,7 +62,7 @@ def _key(name: str) -> tuple[bool, tuple[str, ...]]:
 
 
 def pairs(names: Iterable[str]) -> dict[str, str]:
-    """Photos by mask: files whose paths differ by the folder's role or an ending such as ``_mask`` alone."""
+    """Photos by mask: files whose paths differ only by the role of the folder or by an ending such as ``_mask``."""
     keyed = [(name, *_key(name)) for name in names if is_image_name(name)]
     photos = {key: name for name, is_mask, key in keyed if not is_mask}
     return {name: photos[key] for name, is_mask, key in keyed if is_mask and key in photos}
@@ -76,16 +76,18 @@ def has_masks(names: Iterable[str]) -> bool:
 def read(source: Path, options: ReadOptions) -> Dataset:
     """Read masks beside photos.
 
-    With ``options.class_name``, whatever is not 0 is that class. Else gray values and palette indices are places in
-    ``options.labels`` from 0 (put ``_background_`` first where 0 is background), 255 being void; without labels, 0 is
-    background and the values are the names, unless a ``categories.json`` of `semantic.write` lies with the masks.
+    With ``options.class_name``, all pixels that are not 0 are that class. Else gray values and palette indices are
+    positions in ``options.labels`` from 0 (put ``_background_`` first where 0 is background), and 255 is ignored;
+    without labels, 0 is background and the values are the names, unless there is a ``categories.json`` of
+    `semantic.write`.
     Color masks need a color map: ``options.color_map``, or in the source folder ``class_dict.csv`` (name,r,g,b),
-    ``labelmap.txt`` (name:r,g,b) or ``label_colors.txt`` (r g b name). With one, palette and gray masks are read by
-    their colors too. Each class of an image is one instance, or with ``options.split_components`` each of its
-    connected parts. With ``options.image_root`` the photos lie there, and the source holds masks only.
+    ``labelmap.txt`` (name:r,g,b) or ``label_colors.txt`` (r g b name). With a color map,
+    palette and gray masks are read by their colors too. Each class of an image is one instance, or with
+    ``options.split_components`` each of its connected components. ``options.image_root`` is the folder of the photos
+    where the source has only masks.
 
     Raises:
-        DataError: The source is no folder, or the color map cannot be read.
+        DataError: The source is not a folder, or the color map cannot be read.
     """
     source = Path(source).absolute()
     if not source.is_dir():
@@ -106,14 +108,14 @@ def read(source: Path, options: ReadOptions) -> Dataset:
 
 
 def _pairs_across(masks: Iterable[str], photos: Iterable[str]) -> dict[str, str]:
-    """Photos of one folder by masks of another: files whose paths differ by the folder's role or an ending alone."""
+    """Photos by mask, in two folders: files whose paths differ only by the role of the folder or by an ending."""
     by_key = {_key(name)[1]: name for name in photos if is_image_name(name)}
     keyed = {name: _key(name)[1] for name in masks if is_mask_name(name)}
     return {name: by_key[key] for name, key in keyed.items() if key in by_key}
 
 
 def _own_categories(table: Path) -> tuple[tuple[str, ...] | None, list[str]]:
-    """The classes in the order of the gray values, and the stuff among them, as `semantic.write` leaves them."""
+    """The classes in the order of the gray values, and the stuff among them, as `semantic.write` lists them."""
     try:
         rows = json.loads(table.read_bytes())
         names = {int(row["label"]): str(row["name"]) for row in rows}
@@ -154,8 +156,8 @@ def _read_values(pixels: NDArray[Any], unit: Unit, labels: Labels, options: Read
         add_region(pixels == IGNORE_LABEL, labels.names[0], IGNORE_LABEL, unit, labels, options)
         return
     if values in ([0, IGNORE_LABEL], [IGNORE_LABEL]) and options.labels is None:
-        hint = "name the class of the pixels that are set with data.class_name or --class-name"
-        unit.note("error", "no_class", "the mask holds 0 and 255 alone and names no class", hint=hint)
+        hint = "name the class of the pixels that are not 0 with data.class_name or --class-name"
+        unit.note("error", "no_class", "the mask has only the values 0 and 255, and its class is not named", hint=hint)
         return
     for value in values:
         if value == IGNORE_LABEL or (value == 0 and options.labels is None):
@@ -172,32 +174,35 @@ def _name_of(value: int, options: ReadOptions) -> str:
 
 
 def _read_colors(pixels: NDArray[np.uint8], unit: Unit, labels: Labels, options: ReadOptions, colors: ColorMap) -> None:
-    """Add a region for each class; a color that is none takes the nearest, unless it fills an area of its own."""
+    """Add a region for each class.
+
+    An unknown color gets the class of the nearest color, unless it fills an area; then an error is noted.
+    """
     table = colors if _BLACK in colors else {_BLACK: "_background_", **colors}
     names = list(dict.fromkeys(table.values()))
-    place = {name: number for number, name in enumerate(names)}
+    number_of = {name: number for number, name in enumerate(names)}
     known = np.array(list(table), dtype=np.int64)
-    class_of = np.array([place[name] for name in table.values()], dtype=np.int64)
+    class_of = np.array([number_of[name] for name in table.values()], dtype=np.int64)
     codes = pixels.astype(np.int64) @ np.array([65536, 256, 1])
-    found, inverse = np.unique(codes, return_inverse=True)
-    strangers = np.setdiff1d(_filled_with(codes) if colors else found, known @ np.array([65536, 256, 1]))
-    for code in strangers.tolist():
+    present, inverse = np.unique(codes, return_inverse=True)
+    unknown = np.setdiff1d(_filled_with(codes) if colors else present, known @ np.array([65536, 256, 1]))
+    for code in unknown.tolist():
         color = (code >> 16, (code >> 8) & 255, code & 255)
         where = f"name it in {_COLOR_MAPS[0]} in the source folder (name,r,g,b), or in a file for --color-map"
-        number = int(np.searchsorted(found, code))
-        unit.note("error", "unknown_label", f"the color {color} names no class; {where}", shape=number)
-    if strangers.size:
+        number = int(np.searchsorted(present, code))
+        unit.note("error", "unknown_label", f"the color {color} has no class; {where}", shape=number)
+    if unknown.size:
         return
-    classes = class_of[_nearest(found, known)][inverse].reshape(codes.shape)
+    classes = class_of[_nearest(present, known)][inverse].reshape(codes.shape)
     for number in np.unique(classes).tolist():
         if names[number] not in SPECIAL_LABELS and names[number].lower() not in ("background", "void"):
             add_region(classes == number, names[number], number, unit, labels, options)
 
 
 def _filled_with(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The values that fill a block of 3 x 3 pixels somewhere ``(H, W)``, or all of a smaller image.
+    """The values ``(K,)`` that fill a block of 3 x 3 pixels anywhere in ``(H, W)``, or all of a smaller image.
 
-    Smoothed edges are mixtures one or two pixels wide, so they fill none.
+    Smoothed edges are mixtures one or two pixels wide, so their values fill no block.
     """
     height, width = (min(3, size) for size in codes.shape)
     blocks = np.lib.stride_tricks.sliding_window_view(codes, (height, width))
@@ -210,7 +215,7 @@ def _filled_with(codes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _nearest(codes: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The row of ``known`` ``(K, 3)`` that each color code ``(N,)`` lies nearest to; of equals the first."""
+    """The row of ``known`` ``(K, 3)`` nearest to each color code ``(N,)``; the first of several nearest rows."""
     colors = np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], axis=1)
     best = np.zeros(len(codes), dtype=np.intp)
     least = np.full(len(codes), np.iinfo(np.int64).max)
@@ -222,12 +227,12 @@ def _nearest(codes: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.i
 
 
 def read_color_map(path: Path) -> ColorMap:
-    """Class names by color from a text file with a class a line: a name and three numbers from 0 to 255.
+    """Class names by color from a text file with a class per line: a name and three numbers from 0 to 255.
 
-    The name stands before or behind the numbers; commas, colons, blanks and tabs separate. Other lines are headings.
+    The name is before or after the numbers, separated by commas, colons, spaces or tabs. Other lines are skipped.
 
     Raises:
-        DataError: The file cannot be read, names no color, or names one twice.
+        DataError: The file cannot be read, has no color, or has a number above 255 or a color with two names.
     """
     try:
         text, _ = decode_text(read_bytes(path))
@@ -240,18 +245,20 @@ def read_color_map(path: Path) -> ColorMap:
             continue
         color = (int(match["r"]), int(match["g"]), int(match["b"]))
         if max(color) > 255 or table.get(color, match["name"]) != match["name"]:
-            found = f"{match['name']} {color}"
-            expected = "three numbers up to 255, each color once"
             raise DataError(
-                "a color cannot be meant", file=path, place=f"line {number}", found=found, expected=expected
+                "the color is invalid",
+                file=path,
+                place=f"line {number}",
+                found=f"{match['name']} {color}",
+                expected="three numbers from 0 to 255, and each color once",
             )
         table[color] = match["name"]
     if not table:
-        raise DataError("the color map names no color", file=path, expected="lines such as: road,128,64,128")
+        raise DataError("the color map has no color", file=path, expected="lines such as: road,128,64,128")
     return table
 
 
 def _color_map_in(source: Path) -> ColorMap:
-    """The first color map that lies in a folder; an empty one where there is none."""
+    """The first color map in a folder; an empty color map where there is none."""
     path = next((source / name for name in _COLOR_MAPS if (source / name).is_file()), None)
     return {} if path is None else read_color_map(path)

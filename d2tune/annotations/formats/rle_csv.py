@@ -42,10 +42,10 @@ class Preset:
     """A dialect.
 
     Attributes:
-        headers: The column names it may have; the first is the one that is written.
-        by_rows: Whether pixels are counted along rows, rather than down columns.
-        has_classes: Whether a row names its class.
-        row_per_instance: Whether each instance has a row, rather than each class of an image.
+        headers: Its possible column names; the first is written.
+        by_rows: Whether pixels are counted along rows; else down columns.
+        has_classes: Whether rows have a class.
+        row_per_instance: Whether each instance has a row; else each class of an image.
     """
 
     headers: tuple[tuple[str, ...], ...]
@@ -65,11 +65,11 @@ PRESETS = {
 
 
 class RunError(ValueError):
-    """Run-length text that is none."""
+    """Run-length text that is not valid."""
 
 
 def preset_of(header: Sequence[str]) -> str | None:
-    """The dialect that has these columns, for recognizing the format."""
+    """The dialect with these columns; None where no dialect has them."""
     columns = tuple(name.strip() for name in header)
     return next((name for name, preset in PRESETS.items() if columns in preset.headers), None)
 
@@ -82,7 +82,7 @@ def parse_runs(text: str, *, pixels: int) -> tuple[NDArray[np.int64], NDArray[np
         pixels: How many pixels the image has.
 
     Raises:
-        RunError: A count is no number or odd one out, zero, beyond the end, or covered twice.
+        RunError: A value is not a number or 0, their count is odd, or a run ends beyond the image or overlaps another.
     """
     words = text.split()
     if not all(word.isascii() and word.isdigit() and len(word) < 19 for word in words):
@@ -105,7 +105,7 @@ def parse_runs(text: str, *, pixels: int) -> tuple[NDArray[np.int64], NDArray[np
 def runs_to_mask(
     starts: NDArray[np.int64], lengths: NDArray[np.int64], *, width_px: int, height_px: int, by_rows: bool
 ) -> Mask:
-    """The pixels ``(H, W)`` of runs as `parse_runs` gives them."""
+    """The pixels ``(H, W)`` of the runs that `parse_runs` returns."""
     steps = np.zeros(width_px * height_px + 1, dtype=np.int8)
     np.add.at(steps, starts, 1)
     np.subtract.at(steps, starts + lengths, 1)
@@ -120,7 +120,7 @@ def mask_to_text(mask: Mask, *, by_rows: bool) -> str:
 
 
 def components(mask: Mask) -> list[Mask]:
-    """The connected parts of a mask ``(H, W)``, pixels that share a corner belonging together, from the top down."""
+    """The connected components of a mask ``(H, W)`` from the top down; pixels that share a corner are connected."""
     import cv2
 
     count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
@@ -128,14 +128,14 @@ def components(mask: Mask) -> list[Mask]:
 
 
 def read(source: Path, options: ReadOptions) -> Dataset:
-    """Read a run-length CSV file, or all of a folder that have the dialect's columns.
+    """Read a run-length CSV file, or all such files of a folder.
 
     Args:
-        source: Folder or CSV file; images lie beside it or under ``options.image_root``, also in subfolders.
+        source: Folder or CSV file; images are beside it or under ``options.image_root``, also in subfolders.
         options: How to read; ``preset`` is needed, and ``class_name`` where the dialect has no classes.
 
     Raises:
-        DataError: The source does not exist, the dialect or the class is not named, or no file has its columns.
+        DataError: The source does not exist or has no CSV file, or the dialect or the class is missing.
     """
     source = Path(source).absolute()
     if not source.exists():
@@ -143,7 +143,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     preset = _preset(options.preset, source)
     if not preset.has_classes and options.class_name is None:
         raise DataError(
-            "this dialect names no class", file=source, hint="Name it with data.class_name or --class-name."
+            "this dialect names no class", file=source, hint="Name the class with data.class_name or --class-name."
         )
     folders = folders_of(source, options)
     names = (
@@ -154,7 +154,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     for name in names:
         units += _File(name, folders, options, preset, by_name).read()
     if not names:
-        raise DataError("the folder holds no CSV file", file=source)
+        raise DataError("the folder contains no CSV file", file=source)
     claimed = [unit.image.file_name for unit in units if unit.image is not None]
     return assemble(units + unlabeled_units(folders, options, claimed), options, root=folders.root)
 
@@ -163,7 +163,7 @@ def _preset(name: str | None, file: Path | None) -> Preset:
     if name is None or name not in PRESETS:
         near = nearest(name, PRESETS) if name else None
         raise DataError(
-            "run-length CSV needs a dialect, because the file does not say how its pixels are counted",
+            "run-length CSV needs a dialect, which defines how pixels are counted",
             file=file,
             found="none" if name is None else repr(name),
             expected=", ".join(PRESETS),
@@ -173,7 +173,7 @@ def _preset(name: str | None, file: Path | None) -> Preset:
 
 
 def _images_by_name(root: Path) -> dict[str, list[str]]:
-    """Images under a folder by base name, because competitions unpack them into folders of their own."""
+    """Images under a folder by base name: competitions unpack them into other folders."""
     by_name: dict[str, list[str]] = {}
     for name in walk_files(root):
         if is_image_name(name):
@@ -183,7 +183,7 @@ def _images_by_name(root: Path) -> dict[str, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """One CSV file being read."""
+    """A CSV file that is read."""
 
     name: str
     folders: Folders
@@ -192,7 +192,7 @@ class _File:
     by_name: dict[str, list[str]]
 
     def read(self) -> list[Unit]:
-        """A unit for each image of the file, and one for what belongs to none."""
+        """A unit for each image of the file, and a unit for findings without an image."""
         whole = Unit(self.name)
         try:
             text, is_utf8 = decode_text(read_bytes(self.folders.source / self.name))
@@ -214,7 +214,7 @@ class _File:
             for index, row in enumerate(rows):
                 self._read_row(index, row, rows.line_num, header, units, whole, labels)
         except csv.Error as error:
-            whole.note("error", "bad_rle", f"the line is no CSV ({error})", line=rows.line_num)
+            whole.note("error", "bad_rle", f"the line is not valid CSV ({error})", line=rows.line_num)
         return [whole, *units.values()] if whole.findings else list(units.values())
 
     def _read_row(
@@ -246,7 +246,7 @@ class _File:
             self._read_runs(index, label, runs, line, unit, labels)
 
     def _cells(self, row: list[str], header: tuple[str, ...]) -> tuple[str, str | None, str]:
-        """Image, class and runs of a row; the class is None where it should be there and is not."""
+        """Image, class and runs of a row; the class is None where it is missing."""
         if not self.preset.has_classes:
             return row[0].strip(), self.options.class_name, row[1]
         if len(header) == 3:
@@ -256,9 +256,9 @@ class _File:
 
     def _find(self, image: str) -> Place:
         place = self.folders.finder.find(image, folders=self.folders.search_from(self.folders.source / self.name))
-        elsewhere = self.by_name.get(image, [])
-        if place.path is None and len(elsewhere) == 1:
-            return Place(self.folders.root / elsewhere[0], elsewhere[0])
+        candidates = self.by_name.get(image, [])
+        if place.path is None and len(candidates) == 1:
+            return Place(self.folders.root / candidates[0], candidates[0])
         return place
 
     def _read_runs(self, index: int, label: str, text: str, line: int, unit: Unit, labels: Labels) -> None:
@@ -295,19 +295,18 @@ def write(
         out: The file, where it ends in ``.csv``; else a folder, which gets ``masks.csv``.
         preset: The dialect.
         like: A CSV file of the same dialect whose columns are used; ``ImageId_ClassId`` gets a row for every class.
-            Where it says just what the dataset says, in whatever order, it is written as it is.
-        columns: Which of the dialect's columns are written where ``like`` does not say; None takes the first.
-        force: Whether a file that is there is overwritten.
+            Where its masks are those of the dataset, in any order, its content is written unchanged.
+        columns: Columns to write where ``like`` does not decide them; None takes the first of the dialect.
+        force: Whether an existing file is overwritten.
 
     Returns:
         The files written.
 
     Raises:
-        DataError: The dialect is not named, or the file is already there.
+        DataError: The dialect is missing, or the file exists.
     """
     dialect = _preset(preset, None)
-    drawn = [name for name, count in dataset.counts().items() if count]
-    refuse_several_classes(dialect, drawn)
+    refuse_several_classes(dialect, [name for name, count in dataset.counts().items() if count])
     path = out if out.suffix.lower() == ".csv" else out / "masks.csv"
     refuse_existing([path], force=force)
     header = _header_like(like, dialect) or columns or dialect.headers[0]
@@ -317,10 +316,10 @@ def write(
         size = (image.width_px, image.height_px)
         rows += _rows(image.file_name, groups[image.id], size, dataset, dialect, header)
     images = {_base_name(image.file_name) for image in dataset.images}
-    content = None if like is None else _as_it_was(like, dialect, rows, images)
+    content = None if like is None else _unchanged(like, dialect, rows, images)
     if content is None:
         stream = io.StringIO()
-        # the writer quotes a line feed by itself, but not a carriage return
+        # the writer quotes line feeds, but not carriage returns
         has_returns = any("\r" in cell for row in rows for cell in row)
         table = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL)
         table.writerows([header, *rows])
@@ -330,7 +329,7 @@ def write(
 
 
 def refuse_several_classes(dialect: Preset, class_names: Collection[str]) -> None:
-    """Stop where a dialect names no class and several have instances.
+    """Refuse instances of several classes in a dialect without classes.
 
     Raises:
         DataError: Names the classes.
@@ -349,7 +348,7 @@ def rows_of(dataset: Dataset, *, preset: str, columns: tuple[str, ...]) -> list[
     Args:
         dataset: What to write.
         preset: The dialect.
-        columns: Those of the dialect's headers that is written.
+        columns: The header of the dialect to write.
     """
     groups = dataset.by_image()
     rows: list[list[str]] = []
@@ -359,21 +358,21 @@ def rows_of(dataset: Dataset, *, preset: str, columns: tuple[str, ...]) -> list[
     return rows
 
 
-def _as_it_was(like: Path, dialect: Preset, rows: Sequence[Sequence[str]], images: set[str]) -> bytes | None:
-    """The content of ``like`` where it says the same of the same images as ``rows``, else None."""
+def _unchanged(like: Path, dialect: Preset, rows: Sequence[Sequence[str]], images: set[str]) -> bytes | None:
+    """The content of ``like`` where it has the same masks of the same images as ``rows``, else None."""
     try:
         content = read_bytes(like)
         lines = list(csv.reader(io.StringIO(decode_text(content)[0], newline="")))
         if not lines or tuple(cell.strip() for cell in lines[0]) not in dialect.headers:
             return None
-        regions, named = _said(lines[1:], dialect)
-        return content if named == images and regions == _said(rows, dialect)[0] else None
+        regions, listed = _regions(lines[1:], dialect)
+        return content if listed == images and regions == _regions(rows, dialect)[0] else None
     except (OSError, JsonError, csv.Error, RunError):
         return None
 
 
-def _said(rows: Iterable[Sequence[str]], dialect: Preset) -> tuple[Counter[tuple[str, str, bytes]], set[str]]:
-    """How often each image, class and set of pixels occurs, and which images are named."""
+def _regions(rows: Iterable[Sequence[str]], dialect: Preset) -> tuple[Counter[tuple[str, str, bytes]], set[str]]:
+    """The number of each combination of image, class and pixels, and the images that occur."""
     regions: Counter[tuple[str, str, bytes]] = Counter()
     images: set[str] = set()
     for row in rows:
@@ -420,13 +419,13 @@ def _rows(
 ) -> list[list[str]]:
     """The rows of one image."""
     if dialect.row_per_instance:
-        texts = [_text([one], size_px, by_rows=dialect.by_rows) for one in instances]
+        texts = [_text([instance], size_px, by_rows=dialect.by_rows) for instance in instances]
         return [[file_name, text] for text in texts or [""]]
     if not dialect.has_classes:
         return [[file_name, _text(instances, size_px, by_rows=dialect.by_rows)]]
     rows = []
     for category in dataset.categories:
-        members = [one for one in instances if one.category_id == category.id]
+        members = [instance for instance in instances if instance.category_id == category.id]
         text = _text(members, size_px, by_rows=dialect.by_rows)
         if len(header) == 2:
             rows.append([f"{file_name}_{category.name}", text])
@@ -436,8 +435,9 @@ def _rows(
 
 
 def _text(instances: Sequence[Instance], size_px: tuple[int, int], *, by_rows: bool) -> str:
-    """The union of instances as run-length text, blank where there are none."""
+    """The union of instances as run-length text, empty without instances."""
     if not instances:
         return ""
-    union = union_segmentations([one.segmentation for one in instances], width_px=size_px[0], height_px=size_px[1])
+    segmentations = [instance.segmentation for instance in instances]
+    union = union_segmentations(segmentations, width_px=size_px[0], height_px=size_px[1])
     return mask_to_text(decode_mask(union), by_rows=by_rows)

@@ -36,8 +36,8 @@ class Region:
     """One region of any version.
 
     Attributes:
-        index: Its place among all regions of the file, from 0.
-        kind: rect, circle, ellipse, polygon, another name, or None where it lies nowhere in the image.
+        index: Its index among all regions of the file, from 0.
+        kind: rect, circle, ellipse, polygon, another name, or None for a region without a position in the image.
         numbers: The numbers of its kind: x, y, width, height; cx, cy, r; cx, cy, rx, ry, theta; or ``[x, y]`` pairs.
         attributes: Region attributes by name.
     """
@@ -60,7 +60,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     """Read a VIA file, or every VIA file in a folder.
 
     Args:
-        source: Folder or JSON file; images lie beside the file or under ``options.image_root``.
+        source: Folder or JSON file; images are beside the file or under ``options.image_root``.
         options: How to read; ``class_name``, ``class_attribute`` and ``pixel_offset`` are for VIA.
 
     Raises:
@@ -93,7 +93,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
 
 
 def is_via(value: object) -> bool:
-    """Whether a parsed JSON file is one of VIA's."""
+    """Whether a parsed JSON file is a VIA annotation."""
     if not isinstance(value, dict):
         return False
     if isinstance(value.get("metadata"), dict) and isinstance(value.get("file"), dict):
@@ -105,7 +105,7 @@ def is_via(value: object) -> bool:
 
 
 def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]) -> list[Unit]:
-    """Read one JSON file into a unit per image; ``seen`` gathers the names of region attributes."""
+    """Read one JSON file into a unit per image; ``seen`` collects the names of region attributes."""
     unit = Unit(name)
     path = folders.source / name
     try:
@@ -119,7 +119,7 @@ def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]
     if not is_utf8:
         unit.note("warning", "not_utf8", "the file is not UTF-8; it was read as GB18030", hint="save it as UTF-8")
     if not is_via(value):
-        unit.note("warning", "not_via", "the file is no VIA annotation; skipped")
+        unit.note("warning", "not_via", "the file is not a VIA annotation; skipped")
         return [unit]
     images = images_of(value)
     attributes = {key for image in images for region in image.regions for key in region.attributes}
@@ -133,7 +133,7 @@ def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]
 
 
 def images_of(value: dict[str, Any]) -> list[Image]:
-    """The images of a parsed VIA file with their regions as they were drawn, unchecked."""
+    """The images of a parsed VIA file with their regions, unchecked."""
     return list(_images_3(value) if "metadata" in value else _images_2(value.get("_via_img_metadata", value)))
 
 
@@ -166,25 +166,25 @@ def _region_2(index: int, row: dict[str, Any]) -> Region:
 
 
 def _pairs(x: object, y: object) -> object:
-    """``[x, y]`` pairs of two lists of one length; else what cannot be read as points, for the finding."""
+    """``[x, y]`` pairs of two lists of the same length; else a value that the check of points refuses."""
     if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y):
         return {"all_points_x": x, "all_points_y": y}
     return [list(pair) for pair in zip(x, y, strict=True)]
 
 
 def _images_3(value: dict[str, Any]) -> Iterator[Image]:
-    """Images of version 3: regions in ``metadata``, files through the view that each belongs to."""
+    """Images of version 3: regions in ``metadata``, files through the view of each region."""
     texts = _Attributes3(value.get("attribute"))
     view = value["view"] if isinstance(value.get("view"), dict) else {}
     regions: dict[str, list[Region]] = {str(key): [] for key in view}
     for index, row in enumerate(value["metadata"].values()):
         if isinstance(row, dict):
             regions.setdefault(str(row.get("vid")), []).append(_region_3(index, row, texts))
-    for key, found in regions.items():
+    for key, members in regions.items():
         files = view.get(key)
         fids = files.get("fid_list") if isinstance(files, dict) else None
         entry = value["file"].get(str(fids[0])) if isinstance(fids, list) and fids else None
-        yield Image(entry.get("fname") if isinstance(entry, dict) else None, tuple(found))
+        yield Image(entry.get("fname") if isinstance(entry, dict) else None, tuple(members))
 
 
 def _region_3(index: int, row: dict[str, Any], texts: _Attributes3) -> Region:
@@ -200,30 +200,30 @@ def _region_3(index: int, row: dict[str, Any], texts: _Attributes3) -> Region:
 
 
 class _Attributes3:
-    """The attribute definitions of a version 3 project, which turn option ids into text."""
+    """The attribute definitions of a version 3 project, with the texts of option ids."""
 
     def __init__(self, raw: object) -> None:
         self._defined = {key: row for key, row in raw.items() if isinstance(row, dict)} if isinstance(raw, dict) else {}
 
     def of(self, av: object) -> dict[str, Any]:
         """Attribute texts by name; several chosen options become a checkbox dict as in version 2."""
-        found: dict[str, Any] = {}
+        texts: dict[str, Any] = {}
         for key, value in av.items() if isinstance(av, dict) else ():
             row = self._defined.get(str(key), {})
             options = row.get("options")
             options = options if isinstance(options, dict) else {}
             text = options.get(str(value), value)
             if str(value) not in options and isinstance(value, str) and "," in value:
-                chosen = [part.strip() for part in value.split(",") if part.strip()]
-                if chosen and all(part in options for part in chosen):
-                    text = {str(options[part]): True for part in chosen}
-            found[str(row.get("aname", key))] = text
-        return found
+                chosen = [option.strip() for option in value.split(",") if option.strip()]
+                if chosen and all(option in options for option in chosen):
+                    text = {str(options[option]): True for option in chosen}
+            texts[str(row.get("aname", key))] = text
+        return texts
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Turns images into units."""
+    """Reads images into units."""
 
     folders: Folders
     options: ReadOptions
@@ -231,7 +231,7 @@ class _Reader:
     attribute: str | None
 
     def read_image(self, image: Image, file: str, path: Path) -> Unit:
-        """Find and measure the image and read its regions."""
+        """Look up and measure the image and read its regions."""
         unit = Unit(file)
         place = self.folders.finder.find(image.name, folders=self.folders.search_from(path))
         if measure(place, unit) is None:
@@ -239,7 +239,7 @@ class _Reader:
             return unit
         for region in image.regions:
             if region.kind is None:
-                message = f"the entry lies nowhere in {image.name}; it is no region"
+                message = f"the entry has no position in {image.name}; skipped"
                 unit.note("info", "no_spatial_extent", message, shape=region.index)
                 continue
             if region.kind not in ("rect", "circle", "ellipse", "polygon"):
@@ -263,7 +263,7 @@ class _Reader:
             unit.drafts.append(unite(name.label, [part], unit))
 
     def _class_of(self, region: Region, unit: Unit) -> object:
-        """What the class attribute says, else ``class_name``; None, with an error, where there is neither."""
+        """The value of the class attribute, else ``class_name``; None, with an error, where there is neither."""
         value = None if self.attribute is None else region.attributes.get(self.attribute)
         if isinstance(value, dict):
             chosen = [option for option, is_on in value.items() if is_on is True]
@@ -300,7 +300,7 @@ def _numbers(region: Region) -> list[float]:
     wanted = {"rect": (4, 4), "circle": (3, 3), "ellipse": (4, 5)}[str(region.kind)]
     raw = region.numbers
     if not isinstance(raw, list) or not wanted[0] <= len(raw) <= wanted[1]:
-        message = f"a {region.kind} has {wanted[0]} numbers: found {describe(raw)}"
+        message = f"a {region.kind} needs {wanted[0]} numbers, found {describe(raw)}"
         raise PointError("wrong_point_count", message)
     padded = check_points([[value, 0] for value in raw])
     return [float(value) for value in np.asarray(padded)[:, 0]]

@@ -34,7 +34,7 @@ CLASS_NAMES = [
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 ]
-"""The twenty classes of VOC; class masks number them from 1."""
+"""The twenty classes of VOC; their indices in class masks count from 1."""
 
 _CLASS_FOLDER, _OBJECT_FOLDER = "SegmentationClass", "SegmentationObject"
 
@@ -61,14 +61,14 @@ def read(source: Path, options: ReadOptions) -> Dataset:
 
 
 def _unlabeled(folders: Folders, options: ReadOptions, units: Sequence[Unit]) -> list[Unit]:
-    """Images without annotation; the masks are no images."""
+    """Units of the images without an annotation; masks are not images."""
     claimed = [unit.image.file_name for unit in units if unit.image is not None]
     claimed += [name for name in walk_files(folders.root) if _folder_in(name) is not None]
     return unlabeled_units(folders, options, claimed)
 
 
 def _folder_in(name: str) -> str | None:
-    """Which mask folder a file lies in."""
+    """The mask folder of a file; None outside of both."""
     parts = PurePosixPath(name).parts[:-1]
     return next((folder for folder in (_CLASS_FOLDER, _OBJECT_FOLDER) if folder in parts), None)
 
@@ -86,7 +86,7 @@ def _read_xml(name: str, folders: Folders, labels: Labels) -> Unit:
         unit.note("error", "bad_xml", f"the file cannot be read ({error})")
         return unit
     if root.tag != "annotation":
-        unit.note("warning", "not_voc", f"the file holds <{root.tag[:40]}>, no VOC annotation; skipped")
+        unit.note("warning", "not_voc", f"the file contains <{root.tag[:40]}>, which is not a VOC annotation; skipped")
         return unit
     header = measure(_find(root.findtext("filename"), path, folders), unit)
     stated = (root.findtext("size/width"), root.findtext("size/height"))
@@ -100,7 +100,7 @@ def _read_xml(name: str, folders: Folders, labels: Labels) -> Unit:
 
 
 def _find(name: str | None, path: Path, folders: Folders) -> Place:
-    """The image by its name, else by the name of the XML file."""
+    """The image of an annotation by its name, else by the name of the XML file."""
     search = image_folders(path, folders)
     place = folders.finder.find(name.strip(), folders=search) if name and name.strip() else None
     if place is not None and (place.path is not None or PurePosixPath(place.file_name).suffix):
@@ -108,18 +108,18 @@ def _find(name: str | None, path: Path, folders: Folders) -> Place:
     return (
         find_by_stem(path.stem, search, folders.finder)
         or place
-        or Place(None, "", f"the file names no image, and none is called {path.stem}")
+        or Place(None, "", f"the file does not name an image, and no image is called {path.stem}")
     )
 
 
 def image_folders(path: Path, folders: Folders) -> tuple[Path, ...]:
-    """Where the images of a VOC file lie: in JPEGImages or images beside its folder, or near the file."""
+    """The folders for images of a VOC file: JPEGImages or images beside its folder, and those near the file."""
     above = path.parent.parent
     return (folders.root / "JPEGImages", folders.root, path.parent, above / "JPEGImages", above / "images", above)
 
 
 def find_by_stem(stem: str, search: Iterable[Path], finder: ImageFinder) -> Place | None:
-    """The first image called ``stem`` with any suffix."""
+    """The first image with the name ``stem`` and any suffix."""
     for folder in dict.fromkeys(search):
         if folder.is_dir():
             for suffix in (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp"):
@@ -144,7 +144,7 @@ def _read_object(index: int, element: Element, unit: Unit, labels: Labels) -> No
         unit.note("error", "bad_point", message, shape=index)
         return
     if not np.all(corners[1] > corners[0]):
-        unit.note("warning", "zero_area", "the box ends before it begins; dropped", shape=index)
+        unit.note("warning", "zero_area", "the box has no area; dropped", shape=index)
         return
     part = polygon_part(rectangle_points(*corners.tolist()), unit, index, is_polygon=False)
     if part is not None:
@@ -160,12 +160,12 @@ def has_masks(names: Iterable[str]) -> bool:
 def read_masks(source: Path, options: ReadOptions) -> Dataset:
     """Read VOC masks: ``SegmentationClass/*.png`` and, for single objects, ``SegmentationObject/*.png``.
 
-    The PNGs are palette images whose indices count: VOC's classes from 1, or the place in ``options.labels`` from
-    1 where those are no classes of VOC and none of VOC's is renamed; 0 is background and 255 void. Without an object
-    mask, each class of an image is one instance, or with ``options.split_components`` each of its connected parts.
+    Palette indices are VOC's classes from 1, or the positions in ``options.labels`` from 1 where those are not classes
+    of VOC and no class of VOC is renamed; 0 is background and 255 is ignored. Without an object mask, each class of an
+    image is one instance, or with ``options.split_components`` each of its connected components.
 
     Raises:
-        DataError: The source is no folder.
+        DataError: The source is not a folder.
     """
     source = Path(source).absolute()
     if not source.is_dir():
@@ -185,7 +185,7 @@ def _read_mask(name: str, folders: Folders, options: ReadOptions) -> Unit:
     top = folders.source.joinpath(*parts[:at])
     search = (top / "JPEGImages", top / "images", top, folders.root)
     place = find_by_stem(path.stem, search, folders.finder)
-    if measure(place or Place(None, "", f"there is no image {search[0] / path.stem}.*"), unit) is None:
+    if measure(place or Place(None, "", f"the image {search[0] / path.stem}.* does not exist"), unit) is None:
         return unit
     classes = read_indices(path, unit)
     if classes is None:
@@ -205,13 +205,13 @@ def _read_mask(name: str, folders: Folders, options: ReadOptions) -> Unit:
 def _read_objects(
     objects: NDArray[Any], classes: NDArray[Any], unit: Unit, labels: Labels, options: ReadOptions
 ) -> None:
-    """Each object index is one instance; its class is the one that most of its pixels have."""
+    """Each object index is an instance; its class is that of most of its pixels."""
     for value in np.unique(objects[(objects != 0) & (objects != IGNORE_LABEL)]).tolist():
         mask = objects == value
         below = classes[mask]
         below = below[(below != 0) & (below != IGNORE_LABEL)]
         if not below.size:
-            message = f"object {value} lies on no class in {_CLASS_FOLDER}"
+            message = f"object {value} has no class in {_CLASS_FOLDER}"
             unit.note("error", "unknown_label", message, shape=value)
             continue
         name = _class_name(int(np.bincount(below).argmax()), options)
@@ -220,15 +220,15 @@ def _read_objects(
 
 
 def _class_name(value: int, options: ReadOptions) -> str:
-    passed_over = ("__ignore__", "_background_", options.background)
-    names = [name for name in options.labels or CLASS_NAMES if name not in passed_over]
+    skipped = ("__ignore__", "_background_", options.background)
+    names = [name for name in options.labels or CLASS_NAMES if name not in skipped]
     if set(names) <= set(CLASS_NAMES) or set(options.rename) & set(CLASS_NAMES):
         names = CLASS_NAMES
     return names[value - 1] if value <= len(names) else str(value)
 
 
 def add_region(mask: Mask, label: str, shape: int, unit: Unit, labels: Labels, options: ReadOptions) -> None:
-    """Add the pixels ``(H, W)`` of a class as one instance, or as one for each connected part."""
+    """Add the pixels ``(H, W)`` of a class as one instance, or as one for each connected component."""
     name = labels.read(label, unit, shape)
     if name is None:
         return
@@ -239,7 +239,7 @@ def add_region(mask: Mask, label: str, shape: int, unit: Unit, labels: Labels, o
 
 
 def read_indices(path: Path, unit: Unit) -> NDArray[Any] | None:
-    """The values ``(H, W)`` of a gray or palette image of the unit's size; None with the error that says why not."""
+    """The values ``(H, W)`` of a gray or palette image of the unit's size; None with an error that gives the reason."""
     pixels = read_pixels(path, unit)
     if pixels is not None and pixels.ndim != 2:
         unit.note("error", "mask_undecodable", f"{path} is a color image, expected palette or gray values")
@@ -252,8 +252,8 @@ def read_pixels(path: Path, unit: Unit, *, mode: str | None = None) -> NDArray[A
 
     Args:
         path: The image; its size is checked before it is decoded.
-        unit: Takes the error that says why there is none.
-        mode: Pillow's mode to convert to; None keeps what is stored, palettes as their indices.
+        unit: Takes the error that gives the reason where there is none.
+        mode: Pillow's mode to convert to; None keeps the stored values, palette indices included.
     """
     from PIL import Image as PilImage
 
@@ -265,8 +265,8 @@ def read_pixels(path: Path, unit: Unit, *, mode: str | None = None) -> NDArray[A
             image = PilImage.open(path)
         with image:
             if image.size != wanted:
-                found = f"{image.width} x {image.height}"
-                message = f"{path.name} has {found} px, the image {wanted[0]} x {wanted[1]}"
+                size = f"{image.width} x {image.height}"
+                message = f"{path.name} has {size} px, the image {wanted[0]} x {wanted[1]}"
                 unit.note("error", "size_mismatch", message)
                 return None
             pixels = np.asarray(image.convert(mode) if mode else image)

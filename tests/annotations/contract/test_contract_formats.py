@@ -201,8 +201,8 @@ def test_an_all_black_mask_has_no_class_whatever_the_labels(tmp_path: Path) -> N
     ("text", "message"),
     [
         (None, "cannot be read"),
-        ("", "names no color"),
-        ("name,r,g,b\n", "names no color"),
+        ("", "has no color"),
+        ("name,r,g,b\n", "has no color"),
         ("road,300,0,0\n", "line 1"),
         ("road,1,2,3\ncar,1,2,3\n", "line 2"),
     ],

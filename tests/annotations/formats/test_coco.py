@@ -190,12 +190,12 @@ def test_images_are_found_in_images_folders(tmp_path: Path) -> None:
     assert [image.file_name for image in whole.images] == ["images/p.png"]
 
 
-def test_files_that_are_no_coco(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no COCO"):
+def test_files_that_are_not_coco(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a COCO"):
         read(tmp_path, {"images": 3})
     (tmp_path / "cut.json").write_text("{", "utf-8")
     assert codes(coco.read(tmp_path / "cut.json", ReadOptions())) == [("error", "bad_json", None)]
-    with pytest.raises(DataError, match="must hold one COCO"):
+    with pytest.raises(DataError, match="must contain exactly one COCO"):
         coco.read(tmp_path, ReadOptions())
 
 

@@ -217,13 +217,13 @@ BAD_LABELS: dict[str, tuple[str, Any, str, str]] = {
         "a.png",
         np.array([[7, 7, 9, 0], [0, 0, 0, 0]], np.uint8),
         "unknown_label_value",
-        "values that are no class: 7 (2 px), 9 (1 px), expected 0, 1, 2, 255",
+        "values without a class: 7 (2 px), 9 (1 px), expected 0, 1, 2, 255",
     ),
     "negative values": (
         "a.npy",
         np.array([[-1, 0, 0, 0], [0, 0, 0, 0]], np.int16),
         "unknown_label_value",
-        "values that are no class: -1 (1 px), expected 0",
+        "values without a class: -1 (1 px), expected 0",
     ),
     "another size": (
         "a.png",
@@ -302,7 +302,7 @@ def test_channels_that_differ(tmp_path: Path) -> None:
         label(tmp_path / "labels" / f"{name}.png")
     dataset = read(tmp_path)
     assert noted(dataset) == [("error", "channels_differ", "labels/a.png")]
-    assert dataset.findings[0].message == ("images/a.tif has 3 channels, others such as images/b.tif have 4")
+    assert dataset.findings[0].message == ("images/a.tif has 3 channels, most images such as images/b.tif have 4")
     assert not read(tmp_path, raster=RasterOptions(channels=(0, 2))).findings
 
 
@@ -322,10 +322,10 @@ def test_labels_that_teach_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_person_says_and_cannot_mean(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"images: there is no folder of images"):
+    with pytest.raises(DataError, match=r"images: the folder of images does not exist"):
         read(tmp_path)
     photo(tmp_path / "images" / "a.png")
-    with pytest.raises(DataError, match=r"labels: there is no folder of labels.*data\.label_images\.labels"):
+    with pytest.raises(DataError, match=r"labels: the folder of labels does not exist.*data\.label_images\.labels"):
         read(tmp_path)
     label(tmp_path / "labels" / "a.png")
     with pytest.raises(DataError, match="the label values have no names"):

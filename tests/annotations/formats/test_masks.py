@@ -61,7 +61,7 @@ def test_color_masks_need_a_table(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read(tmp_path, values).raise_on_errors()
     told = caught.value.one_line()
-    assert "(0, 0, 255) names no class; name it in class_dict.csv" in told and "Did you mean" not in told
+    assert "(0, 0, 255) has no class; name it in class_dict.csv" in told and "Did you mean" not in told
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nroad,255,0,0\ncar,0,0,255\nvoid,9,9,9\n")
     assert read(tmp_path, values).counts() == {"car": 1, "road": 1}
     (tmp_path / "class_dict.csv").unlink()

@@ -126,7 +126,7 @@ def test_own_label_images_are_read_back_with_their_classes(tmp_path: Path, layou
 @pytest.mark.parametrize("offset", [float("nan"), float("inf"), 1e300, 2])
 def test_a_pixel_offset_that_cannot_be_meant(tmp_path: Path, offset: float) -> None:
     labelme_file(tmp_path / "a.json", shape(SQUARE))
-    with pytest.raises(DataError, match="pixel offset cannot be meant"):
+    with pytest.raises(DataError, match="pixel offset must be between -1 and 1"):
         read_dataset(tmp_path, options=ReadOptions(pixel_offset=offset))
 
 
