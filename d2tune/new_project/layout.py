@@ -171,7 +171,10 @@ def _image_names(path: Path, format: str) -> list[str]:
             rows = [line.decode("utf-8", "replace") for line in itertools.islice(stream, 1, _NAMES_LOOKED_FOR + 1)]
         cells = [row.split(",")[0].strip() for row in rows]
         return [cell if is_image_name(cell) else cell.rpartition("_")[0] for cell in cells]
-    value: Any = decode_json(read_bytes(path))[0]
+    try:
+        value: Any = decode_json(read_bytes(path))[0]
+    except (JsonError, OSError):
+        return []  # what is wrong with the file is among the findings of its reader
     images = value.get("images") if isinstance(value, dict) else None
     entries: list[Any] = images[:_NAMES_LOOKED_FOR] if isinstance(images, list) else []
     names = [entry.get("file_name") for entry in entries if isinstance(entry, dict)]

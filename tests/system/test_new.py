@@ -108,6 +108,22 @@ def test_every_folder_of_the_labelme_zoo_gets_a_file_or_one_line(
     assert written >= 12
 
 
+def test_every_conversion_case_gets_a_file_or_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = 0
+    cases = sorted(path for path in CASES.iterdir() if path.is_dir())
+    for source in cases:
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        status = main(["new", "mine", "--data", str(case(source.name, folder)), "--classes", "cat,dog", "--force"])
+        streams = capsys.readouterr()
+        if status == 0:
+            written += 1
+            stops = "training stops on" in streams.out
+            assert main(["check", "mine.yaml"]) == int(stops), (source.name, streams.out)
+        else:
+            assert streams.err.count("error: ") == 1, (source.name, streams.err)
+    assert written > len(cases) * 0.9
+
+
 def test_label_images_with_names_for_their_values(folder: Path) -> None:
     project = new("--data", MEMBRANE, "--classes", "membrane,cell")
     assert (project.task, project.data.format, project.data.val) == ("semantic", "label_images", 0.2)
@@ -318,6 +334,8 @@ def _arguments(command: Path, images: Path, annotations: Path, labels: Path) -> 
         ("empty", "the folder is empty"),
         ("texts", "neither annotations nor images"),
         ("broken", "a.json"),
+        ("table.csv", "the columns of the CSV"),
+        ("cut.json", "cut.json"),
     ],
 )
 def test_folders_that_cannot_be_used(
@@ -325,10 +343,12 @@ def test_folders_that_cannot_be_used(
 ) -> None:
     for name in ("empty", "texts", "broken"):
         (folder / name).mkdir()
+    (folder / "table.csv").write_text("name,age\nx,3\n", "utf-8")
+    (folder / "cut.json").write_text('{"images": [', "utf-8")
     (folder / "texts" / "notes.txt").write_text("nothing", "utf-8")
     (folder / "broken" / "a.json").write_text('{"shapes": [', "utf-8")
     line = refused_here("new", "mine", "--data", data, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
-    assert words in line and str(folder / data) in line
+    assert words in line and str(folder) in line
     assert not (folder / "mine.yaml").exists()
 
 
