@@ -28,7 +28,7 @@ CONSTRAINTS := d2tune/install/constraints.txt
 # half a minute.
 PIP_INSTALL = quiet=; [ -t 1 ] || quiet=--quiet; set -x; "$$python" -m pip install --no-compile $$quiet
 
-.PHONY: help setup doctor new annotate data convert train evaluate predict demo browser test lint clean FORCE
+.PHONY: help setup doctor new annotate data convert train evaluate predict demo browser test test-all lint clean FORCE
 
 help:  ## list these targets
 	@echo "make TARGET [PROJECT=balloon] [ARGS=...]"
@@ -112,8 +112,13 @@ browser:
 	  exit 1; \
 	fi
 
-test: browser lint $(LABELME)  ## lint, then every test that needs no GPU
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not gpu" -n $(JOBS) --dist loadfile $(ARGS)
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test: browser lint $(LABELME)  ## lint, then the tests, in under 15 minutes on two cores
+	$(PYTEST) -m "not gpu and not extended" $(ARGS)
+
+test-all: browser lint $(LABELME)  ## those, and long fuzzing, simulations and real sizes
+	$(PYTEST) -m "not gpu" $(ARGS)
 
 lint: $(READY)  ## style, format, types and import rules
 	$(VENV)/bin/ruff check .

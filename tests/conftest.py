@@ -1,4 +1,4 @@
-"""What several tests share: a rendered sample, a project on it, a server on loopback, no cache of the user's."""
+"""Fixtures of several tests: a rendered sample, a project on it, a server on loopback, a cache of their own."""
 
 from __future__ import annotations
 
@@ -12,10 +12,27 @@ import pytest
 
 from d2tune.samples import render_sample
 
+TESTS = Path(__file__).parent
+
+
+FIRST = ("system", "engine", "runs", "samples")
+"""Folders whose tests take longest: a process that begins with them is not the last one to finish."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the folders of `FIRST` first, in this order, and slow files before quick ones."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def rank(item: pytest.Item) -> tuple[int, bool]:
+        folder = item.path.relative_to(TESTS).parts[0]
+        return (FIRST.index(folder) if folder in FIRST else len(FIRST)), item.path not in slow
+
+    items.sort(key=rank)
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep downloads of the tests apart from the user's, and let nothing reach the internet or W&B."""
+    """Use a separate cache, and reach neither the internet nor W&B."""
     monkeypatch.setenv("D2TUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("D2TUNE_ZOO_URL", "http://127.0.0.1:9")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

@@ -16,10 +16,10 @@ from d2tune.engine.hooks.base import Hook
 from d2tune.engine.hooks.weight_average import WeightAverage
 from d2tune.engine.plan import TrainingPlan
 from d2tune.evaluation.evaluator import Scoring
-from d2tune.inference.loop import StageTimes
 from d2tune.modeling import checkpoint
 from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
+from d2tune.timing import StageTimes
 
 
 class Validation(Hook):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from d2tune.errors import DataError, RunError
 from d2tune.metrics.bootstrap import Comparison, Weights, paired_comparisons
@@ -14,11 +14,11 @@ from d2tune.metrics.coco.resampling import resample
 from d2tune.metrics.coco.results import KIND_NAMES, KINDS, InstanceResult, Kind
 from d2tune.metrics.coco.scorer import score_coco
 from d2tune.metrics.coco.summary import REPLICATES, replicates_for
-from d2tune.metrics.panoptic import PanopticScorer
-from d2tune.metrics.semantic import SemanticScorer
 from d2tune.report.tables import format_table
 
-Scorer = TypeVar("Scorer", SemanticScorer, PanopticScorer)
+if TYPE_CHECKING:
+    from d2tune.metrics.panoptic import PanopticScorer
+    from d2tune.metrics.semantic import SemanticScorer
 
 _SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
@@ -156,7 +156,7 @@ def _statistics(result: InstanceResult, kind: Kind, weights: Weights) -> dict[st
 
 
 @dataclass(frozen=True)
-class MapSide(ComparedSide, Generic[Scorer]):
+class MapSide(ComparedSide):
     """Label maps or panoptic predictions.
 
     Attributes:
@@ -165,7 +165,7 @@ class MapSide(ComparedSide, Generic[Scorer]):
         main_name: The main metric.
     """
 
-    scorer: Scorer
+    scorer: SemanticScorer | PanopticScorer
     task_name: str
     main_name: str
 
@@ -174,7 +174,7 @@ class MapSide(ComparedSide, Generic[Scorer]):
         """The name of the task."""
         return self.task_name
 
-    def _compared(self, other: MapSide[Scorer]) -> RunComparison:
+    def _compared(self, other: MapSide) -> RunComparison:
         compared = paired_comparisons(
             self.scorer.resample, other.scorer.resample, self.scorer.images, replicates=REPLICATES
         )

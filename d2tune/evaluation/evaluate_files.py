@@ -8,13 +8,12 @@ from pathlib import Path
 from d2tune import files
 from d2tune.annotations.convert import read_labels
 from d2tune.errors import DataError
-from d2tune.evaluation.map_files import evaluate_panoptic, evaluate_semantic
 from d2tune.evaluation.outcome import evaluate_results, write_outcome
 from d2tune.evaluation.result_files import kinds_of, read_results
 from d2tune.evaluation.summaries import EvaluationResult, closing_sentence
-from d2tune.inference.loop import StageTimes
 from d2tune.metrics.coco.results import Kind
 from d2tune.run_folder import ensure_writable
+from d2tune.timing import StageTimes
 
 
 def evaluate_files(
@@ -44,9 +43,13 @@ def evaluate_files(
     if both[1].is_dir():
         if labels is None:
             raise DataError("label PNGs name no classes", file=ground_truth, hint="Name them with --labels FILE.")
+        from d2tune.evaluation.map_files import evaluate_semantic
+
         return evaluate_semantic(*both, class_names=read_labels(labels), out=Path(out))
     truth, results = read_results(*both)
     if any("segments_info" in row for row in truth.get("annotations") or () if isinstance(row, dict)):
+        from d2tune.evaluation.map_files import evaluate_panoptic
+
         return evaluate_panoptic(*both, out=Path(out))
     kinds = kinds_of(truth, results, both[0]) if kinds is None else kinds
     target = Path(out)

@@ -13,9 +13,9 @@ from d2tune.data.image_reader import Pixels
 from d2tune.errors import DataError
 from d2tune.evaluation.comparison import ComparedSide
 from d2tune.evaluation.summaries import Metrics
-from d2tune.inference.loop import StageTimes
 from d2tune.inference.predictors.base import Predictor
 from d2tune.metrics.coco.results import KINDS, Kind
+from d2tune.timing import StageTimes
 
 Prediction = TypeVar("Prediction")
 """The prediction on one image, as the evaluator of a task keeps it in memory."""

@@ -18,11 +18,11 @@ from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
 from d2tune.evaluation.outcome import InstanceEvaluation, evaluate_results, write_outcome
 from d2tune.evaluation.result_files import kinds_of
 from d2tune.evaluation.summaries import short_line
-from d2tune.inference.loop import StageTimes
 from d2tune.inference.results import CocoResult, Detections
 from d2tune.metrics.coco.results import KIND_NAMES
 from d2tune.metrics.coco.scorer import score_coco
 from d2tune.metrics.coco.summary import InstanceMetrics, metrics_of
+from d2tune.timing import StageTimes
 
 PREDICTIONS = "predictions.json"
 """COCO results in a run's folder."""

@@ -21,9 +21,9 @@ from d2tune.evaluation.panoptic_files import PanopticFile, read_panoptic, score_
 from d2tune.evaluation.panoptic_metrics import panoptic_metrics
 from d2tune.evaluation.semantic_metrics import semantic_metrics
 from d2tune.evaluation.summaries import EvaluationResult
-from d2tune.inference.loop import StageTimes
 from d2tune.metrics.semantic import SemanticScorer
 from d2tune.run_folder import ensure_writable
+from d2tune.timing import StageTimes
 
 
 def evaluate_semantic(

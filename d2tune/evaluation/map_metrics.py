@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from d2tune import files
 from d2tune.evaluation.outcome import SCHEMA
-from d2tune.inference.loop import StageTimes
 from d2tune.metrics import bootstrap
 from d2tune.metrics.coco.summary import REPLICATES
 from d2tune.metrics.metric import Metric, with_interval
 from d2tune.report.plots import bar_plots
 from d2tune.report.tables import format_table
+from d2tune.timing import StageTimes
 
 
 @dataclass(frozen=True)

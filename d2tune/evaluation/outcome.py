@@ -12,7 +12,6 @@ import numpy as np
 
 from d2tune import files
 from d2tune.errors import DataError
-from d2tune.inference.loop import StageTimes
 from d2tune.metrics.analysis.analysis import Analysis, analyze, size_ranges
 from d2tune.metrics.coco.matching import RECALLS
 from d2tune.metrics.coco.results import KIND_NAMES, KINDS, InstanceResult, Kind
@@ -20,6 +19,7 @@ from d2tune.metrics.coco.rows import read_coco
 from d2tune.metrics.coco.scorer import score_set
 from d2tune.metrics.coco.summary import WANTED_PRECISION, InstanceMetrics, metrics_of, with_intervals
 from d2tune.report.plots import bar_plots, confusion_plot, curve_plots
+from d2tune.timing import StageTimes
 
 SCHEMA = 2
 """Version of ``evaluation.json``; docs/evaluation.md describes it."""

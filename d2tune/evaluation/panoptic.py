@@ -54,7 +54,7 @@ class PanopticEvaluator(Evaluator[Segments]):
         with scoring.times.scoring():
             return MapOutcome(panoptic_metrics(self.scorer(predictions), intervals=True))
 
-    def side(self, predictions: Sequence[Segments], *, name: str, truth_sha256: str) -> MapSide[PanopticScorer]:
+    def side(self, predictions: Sequence[Segments], *, name: str, truth_sha256: str) -> MapSide:
         """The predictions as one side of a comparison."""
         metrics = PanopticMetrics
         return MapSide(name, truth_sha256, self.scorer(predictions), metrics.task, metrics.main_name)

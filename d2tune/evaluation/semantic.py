@@ -14,7 +14,7 @@ from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.io.outputs import beside
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import ImageReader, Pixels
-from d2tune.data.label_maps import decode_png, encode_png, label_files, read_labels
+from d2tune.data.label_maps import decode_png, encode_png, label_files, read_label_map
 from d2tune.evaluation.comparison import MapSide
 from d2tune.evaluation.contact_sheet import chosen_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
@@ -73,7 +73,7 @@ class SemanticEvaluator(Evaluator[LabelPng]):
                 metrics = replace(metrics, metrics=metrics.metrics | {preset: self._competition(predictions, preset)})
             return MapOutcome(metrics)
 
-    def side(self, predictions: Sequence[LabelPng], *, name: str, truth_sha256: str) -> MapSide[SemanticScorer]:
+    def side(self, predictions: Sequence[LabelPng], *, name: str, truth_sha256: str) -> MapSide:
         """The label maps as one side of a comparison."""
         metrics = SemanticMetrics
         return MapSide(name, truth_sha256, self.scorer(predictions), metrics.task, metrics.main_name)
@@ -124,7 +124,7 @@ class SemanticEvaluator(Evaluator[LabelPng]):
 
     def _both(self, predictions: Sequence[LabelPng], index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Prediction and ground truth of an image; pixels without data are ignored in both."""
-        predicted, truth = decode_png(predictions[index]), read_labels(self._labels.semantic[index])
+        predicted, truth = decode_png(predictions[index]), read_label_map(self._labels.semantic[index])
         return predicted, np.where(predicted == IGNORE_LABEL, np.uint8(IGNORE_LABEL), truth)
 
     def scorer(self, predictions: Sequence[LabelPng], *, boundary: bool = True) -> SemanticScorer:

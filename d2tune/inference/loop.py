@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from d2tune.errors import DataError
 from d2tune.inference.fused import fused_norms
+from d2tune.timing import StageTimes
 
 Raw = TypeVar("Raw")
 Finished = TypeVar("Finished")
@@ -49,51 +49,6 @@ class Samples(Protocol):
 
     def input_size(self, index: int) -> tuple[int, int]:
         """Height and width of the ``image`` of a sample, known without loading it."""
-
-
-@dataclass(slots=True)
-class StageTimes:
-    """Where the time of an evaluation went, in seconds.
-
-    Stages overlap, so that their sum can exceed ``total_s``.
-
-    Attributes:
-        load_s: Reading, decoding and resizing images.
-        forward_s: The network.
-        postprocess_s: Pasting and encoding masks.
-        score_s: Matching and metrics.
-        total_s: Elapsed time, from the first image to the last metric.
-    """
-
-    load_s: float = 0.0
-    forward_s: float = 0.0
-    postprocess_s: float = 0.0
-    score_s: float = 0.0
-    total_s: float = 0.0
-
-    @contextmanager
-    def scoring(self) -> Iterator[None]:
-        """What happens inside is scoring."""
-        with self._into("score_s"):
-            yield
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """What happens inside is the network, with all that belongs to it."""
-        with self._into("forward_s"):
-            yield
-
-    @contextmanager
-    def _into(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        spent_s = time.perf_counter() - start
-        setattr(self, stage, getattr(self, stage) + spent_s)
-        self.total_s += spent_s
-
-    def to_json(self) -> dict[str, float]:
-        """The times rounded to milliseconds."""
-        return {name: round(value, 3) for name, value in asdict(self).items()}
 
 
 _READY: WeakSet[nn.Module] = WeakSet()

@@ -10,10 +10,7 @@ from d2tune import files
 from d2tune.errors import RunError
 from d2tune.evaluation.comparison import ComparedSide, InstanceSide, RunComparison
 from d2tune.evaluation.result_files import kinds_of, read_results
-from d2tune.modeling.config import read_config
 from d2tune.project import load_project
-from d2tune.runs.evaluate import dataset_of
-from d2tune.tasks import task_of
 
 _AGAIN = "Evaluate the run again, d2tune eval RUN, and compare once more."
 
@@ -57,6 +54,10 @@ def _file_side(predictions: Path, ground_truth: Path) -> InstanceSide:
 
 def _run_side(folder: Path) -> ComparedSide:
     """The predictions of a run or of an evaluation, if they are still those of its weights, config and data."""
+    from d2tune.modeling.config import read_config
+    from d2tune.runs.evaluate import dataset_of
+    from d2tune.tasks import task_of
+
     given = folder
     folder = _newest_evaluation(folder)
     evaluation = _read_evaluation(folder)

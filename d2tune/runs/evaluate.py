@@ -16,12 +16,12 @@ from d2tune.data.splits import load_splits, read_split
 from d2tune.errors import DataError
 from d2tune.evaluation.evaluator import Scoring
 from d2tune.evaluation.summaries import EvaluationResult, closing_sentence
-from d2tune.inference.loop import StageTimes
 from d2tune.metrics.coco.results import KINDS, Kind
 from d2tune.project import Project, load_project
 from d2tune.run_folder import RunFolder, ensure_writable
 from d2tune.runs.load import load_model
 from d2tune.tasks import task_of
+from d2tune.timing import StageTimes
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from d2tune.annotations.model.dataset import Category
 from d2tune.evaluation.map_metrics import MapMetrics, MapOutcome, map_sentence
 from d2tune.evaluation.panoptic_metrics import panoptic_metrics
 from d2tune.evaluation.semantic_metrics import semantic_metrics
-from d2tune.inference.loop import StageTimes
 from d2tune.metrics.metric import Metric
 from d2tune.metrics.panoptic import PanopticScorer
 from d2tune.metrics.semantic import SemanticScorer
 from d2tune.tasks import metrics_from_json
+from d2tune.timing import StageTimes
 
 CATEGORIES = (Category(1, "car"), Category(2, "tram"), Category(3, "road", False))
 

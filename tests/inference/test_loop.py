@@ -27,11 +27,12 @@ from d2tune.errors import DataError
 from d2tune.evaluation.instance import InstanceEvaluator
 from d2tune.inference import loop
 from d2tune.inference.images import InputSize, PredictionSamples
-from d2tune.inference.loop import LOOKAHEAD, StageTimes, stream
+from d2tune.inference.loop import LOOKAHEAD, stream
 from d2tune.inference.predictors.instance import InstancePredictor, detections_of, forward_detections
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import DataFacts, project_config
 from d2tune.project import Data, Model, Project
+from d2tune.timing import StageTimes
 from tests.shared_files import SHARED
 
 
@@ -86,7 +87,7 @@ def masks(results: Sequence[dict[str, Any]]) -> np.ndarray[Any, Any]:
 @pytest.mark.slow
 def test_the_results_of_detectron2s_own_loop(photos: Dataset, model_and_config: Any, tmp_path: Path) -> None:
     model, cfg = model_and_config
-    name = register(photos, project="loop", part="val")
+    name = register(photos, project="loop", split="val")
     evaluator = COCOEvaluator(name, output_dir=str(tmp_path), use_fast_impl=False)
     samples = samples_of(photos, cfg)
     evaluator.reset()

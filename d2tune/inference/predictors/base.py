@@ -12,7 +12,8 @@ from detectron2.config import CfgNode
 from d2tune.data.image_reader import ImageReader, Pixels
 from d2tune.errors import DataError
 from d2tune.inference.images import ImageLike, InputSize, PredictionSamples
-from d2tune.inference.loop import Sample, StageTimes, inference_mode, stream
+from d2tune.inference.loop import Sample, inference_mode, stream
+from d2tune.timing import StageTimes
 
 Result = TypeVar("Result")
 Raw = TypeVar("Raw")

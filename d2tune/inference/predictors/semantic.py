@@ -20,10 +20,11 @@ from d2tune.data.image_reader import OpenImage, Pixels
 from d2tune.data.semantic_mapper import resized_labels
 from d2tune.errors import DataError
 from d2tune.inference.images import ImageLike, read_pixels
-from d2tune.inference.loop import Sample, StageTimes, inference_mode
+from d2tune.inference.loop import Sample, inference_mode
 from d2tune.inference.predictors.base import Predictor
 from d2tune.inference.results import LabelMap
 from d2tune.inference.sliding_window import predict_rows
+from d2tune.timing import StageTimes
 
 
 @dataclass(frozen=True, slots=True)
