@@ -17,7 +17,7 @@ from d2tune.errors import ProjectError, nearest
 STRIDES = (4, 8, 16, 32)
 
 
-class FeatureBackbone(Backbone):
+class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no types
     """The feature stages of a classification network, as a Detectron2 backbone.
 
     Outputs ``stride4``, ``stride8``, ``stride16`` and ``stride32``, each ``(N, C, H / stride, W / stride)``.
@@ -193,7 +193,7 @@ def _unknown(library: str, name: str, known: list[str]) -> ProjectError:
     return ProjectError(f"{library} has no network {name!r}", place="model.backbone", hint=hint)
 
 
-@BACKBONE_REGISTRY.register()
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_feature_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """An FPN with levels p2 to p6 on ``MODEL.FEATURES.NAME``; config as in ``modeling/config.py``."""
     bottom_up = FeatureBackbone(

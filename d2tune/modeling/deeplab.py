@@ -11,7 +11,7 @@ from torch import Tensor
 SIZE_DIVISIBILITY_PX = 32
 
 
-class PaddedBackbone(Backbone):
+class PaddedBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no types
     """A backbone whose images are padded to a multiple of 32 px, so that strided features scale back exactly.
 
     Args:
@@ -38,7 +38,7 @@ class PaddedBackbone(Backbone):
         return SIZE_DIVISIBILITY_PX
 
 
-@BACKBONE_REGISTRY.register()
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_padded_deeplab_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> PaddedBackbone:
     """Detectron2's ``build_resnet_deeplab_backbone``, with padding."""
     return PaddedBackbone(build_resnet_deeplab_backbone(cfg, input_shape))

@@ -22,7 +22,7 @@ else:
 
 
 @META_ARCH_REGISTRY.register()
-class ContiguousPanopticDeepLab(PanopticDeepLab):
+class ContiguousPanopticDeepLab(PanopticDeepLab):  # type: ignore[misc]  # Detectron2 has no types
     """Detectron2's ``PanopticDeepLab`` whose class ids are places in the class names, the things before the stuff.
 
     The parent asks a registered dataset for its thing ids, which is not there when a finished run predicts; here the

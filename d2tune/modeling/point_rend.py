@@ -14,7 +14,7 @@ from d2tune.modeling.semantic_heads import zero_loss
 
 
 @ROI_MASK_HEAD_REGISTRY.register()
-class NegativeSafePointRendMaskHead(PointRendMaskHead):
+class NegativeSafePointRendMaskHead(PointRendMaskHead):  # type: ignore[misc]  # Detectron2 has no types
     """Detectron2's ``PointRendMaskHead``, which fails on a batch that has no foreground proposal at all.
 
     Such a batch gives losses of zero that still depend on every parameter of the head, so that
@@ -31,7 +31,7 @@ class NegativeSafePointRendMaskHead(PointRendMaskHead):
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class VoidSafePointRendSemSegHead(PointRendSemSegHead):
+class VoidSafePointRendSemSegHead(PointRendSemSegHead):  # type: ignore[misc]  # Detectron2 has no types
     """Detectron2's ``PointRendSemSegHead``, which fails on one class and where no drawn point is labeled.
 
     With one class no point is more uncertain than another, so the coarse head alone answers.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 @META_ARCH_REGISTRY.register()
-class GapSafeSemanticSegmentor(SemanticSegmentor):
+class GapSafeSemanticSegmentor(SemanticSegmentor):  # type: ignore[misc]  # Detectron2 has no types
     """Detectron2's ``SemanticSegmentor``, with images that lack data in places, and with probabilities as scores."""
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -35,7 +35,7 @@ def zero_loss(module: nn.Module, predictions: Tensor) -> Tensor:
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class VoidSafeSemSegFPNHead(SemSegFPNHead):
+class VoidSafeSemSegFPNHead(SemSegFPNHead):  # type: ignore[misc]  # Detectron2 has no types
     """Detectron2's ``SemSegFPNHead``, whose mean over no labeled pixel at all would not be a number."""
 
     def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ class SemanticBridge(nn.Module):
         noise: Deviation of the normal noise that training adds to the normalized channels.
     """
 
-    @configurable
+    @configurable  # type: ignore[untyped-decorator]
     def __init__(
         self,
         *,

@@ -108,11 +108,13 @@ def _torchvision_encoder(name: str, in_channels: int, output_stride: int) -> nn.
             )
         features = torchvision.models.mobilenet_v3_large(weights=None, dilated=True).features
         features[0][0] = _like(features[0][0], in_channels)
-        return IntermediateLayerGetter(features, {str(len(features) - 1): "out"})
+        stages: nn.Module = IntermediateLayerGetter(features, {str(len(features) - 1): "out"})
+        return stages
     dilation = [False, output_stride == 8, True]
     resnet = torchvision.models.get_model(name, weights=None, replace_stride_with_dilation=dilation)
     resnet.conv1 = _like(resnet.conv1, in_channels)
-    return IntermediateLayerGetter(resnet, {"layer4": "out"})
+    last: nn.Module = IntermediateLayerGetter(resnet, {"layer4": "out"})
+    return last
 
 
 def _like(first: nn.Conv2d, in_channels: int) -> nn.Conv2d:
