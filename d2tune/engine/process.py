@@ -12,12 +12,11 @@ from torch import nn
 
 from d2tune.engine.assembly import Extensions, build_trainer, training_batches, training_split
 from d2tune.engine.cost import measure_cost
-from d2tune.engine.hooks.stop import StoppedError
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.plan_text import plan_text
 from d2tune.engine.record import write_resumed
 from d2tune.engine.result import TrainResult, add_duration, read_result
-from d2tune.engine.trainer import Trainer
+from d2tune.engine.trainer import StoppedError, Trainer
 from d2tune.errors import RunError
 from d2tune.evaluation.summaries import metrics_text
 from d2tune.logs import log_to, set_up_terminal

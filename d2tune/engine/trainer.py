@@ -15,12 +15,15 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from detectron2.utils import comm
 from torch import nn
 
-from d2tune.engine.hooks.stop import StoppedError
 from d2tune.errors import RunError
 from d2tune.modeling import checkpoint
 from d2tune.modeling.device import Precision
 
 logger = logging.getLogger(__name__)
+
+
+class StoppedError(Exception):
+    """Training was stopped on request; ``args[0]`` iterations are completed. A hook raises it after a step."""
 
 
 class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types

@@ -9,10 +9,7 @@ from typing import Any
 from detectron2.utils import comm
 
 from d2tune.engine.hooks.base import Hook
-
-
-class StoppedError(Exception):
-    """Training was stopped on request; ``args[0]`` iterations are completed."""
+from d2tune.engine.trainer import StoppedError
 
 
 class StopOnSignal(Hook):
