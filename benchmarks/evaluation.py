@@ -276,7 +276,7 @@ def compare_loops(run: Path, data: Path | None, rounds: int, repeat: int) -> dic
         for one in dataset.instances
     ]
     dataset = replace(dataset, images=tuple(copies), instances=tuple(instances), ledger=())
-    name = register(dataset, project="benchmark", part="val")
+    name = register(dataset, project="benchmark", split="val")
     contenders: dict[str, Callable[[], Scores]] = {
         "d2tune": lambda: our_loop(loaded.model, loaded.cfg, dataset),
         "Detectron2": lambda: their_loop(loaded.model, loaded.cfg, name),

@@ -1,1 +1,1 @@
-"""From a ``Dataset`` to tensors: Detectron2 registration, mapping, augmentation, and the order of batches."""
+"""From a ``Dataset`` to tensors: registration with Detectron2, mapping, augmentation, and the order of batches."""

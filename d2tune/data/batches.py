@@ -1,6 +1,6 @@
-"""Which images make up which batch: a function of the seed and the iteration, and of nothing else.
+"""The images of each training batch, which depend on the seed and the iteration only.
 
-A resumed run therefore sees exactly the batches it would have seen, whatever the number of workers.
+A resumed run therefore gets the batches of an uninterrupted run, with any number of workers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from torch.utils.data import Sampler
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """One image of a batch: which, resized to what short side in pixels, and the seed of its augmentation."""
+    """One image of a batch.
+
+    Attributes:
+        index: Index of the image in the dataset.
+        short_side_px: Short side that the image is resized to.
+        seed: Seed of the image's augmentation.
+    """
 
     index: int
     short_side_px: int
@@ -26,15 +32,15 @@ class SampleKey:
 class TrainingBatches(Sampler[list[SampleKey]]):
     """Endless batches over shuffled epochs.
 
-    Landscape and portrait images are kept apart, and the images of one batch share a short side, so that
-    little of a batch is padding.
+    A batch has either landscape or portrait images, all resized to the same short side, so that little of a batch is
+    padding. Only the images that remain at the end of an epoch are mixed.
 
     Args:
-        is_portrait: For each image, whether it is higher than wide.
+        is_portrait: For each image, whether its height exceeds its width.
         batch_size: Images per batch on this process.
         short_side_range_px: Smallest and largest short side, both included.
-        seed: Seed of everything drawn.
-        start: Iteration to begin with.
+        seed: Seed of all random numbers.
+        start: First iteration.
         rank: Number of this process among ``world`` processes, each of which takes every ``world``-th batch.
         world: Number of processes.
     """
@@ -66,7 +72,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
             iteration += 1
 
     def batch(self, number: int) -> list[SampleKey]:
-        """The batch of that number, counted from 0 over all processes."""
+        """The batch with this number, counted from 0 over all processes."""
         per_epoch = len(self._epoch(0))
         indices = self._epoch(number // per_epoch)[number % per_epoch]
         low, high = self._range_px
@@ -77,14 +83,14 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         ]
 
     def typical(self) -> list[SampleKey]:
-        """The first batch at the root mean square of the short sides, which costs what batches cost on average."""
+        """The first batch at the root mean square of the short sides, which has the average cost of a batch."""
         low, high = self._range_px
         side_px = round(math.sqrt((low * low + low * high + high * high) / 3))
         return [replace(key, short_side_px=side_px) for key in self.batch(0)]
 
     def _shuffled_epoch(self, epoch: int) -> list[list[int]]:
-        draw = np.random.default_rng((self._seed, 0, epoch))
-        order = draw.permutation(len(self._is_portrait))
+        rng = np.random.default_rng((self._seed, 0, epoch))
+        order = rng.permutation(len(self._is_portrait))
         size = self._batch_size
         batches: list[list[int]] = []
         rest: list[int] = []
@@ -95,6 +101,6 @@ class TrainingBatches(Sampler[list[SampleKey]]):
             rest.extend(group[whole:])
         while rest:
             batch, rest = rest[:size], rest[size:]
-            batch += draw.integers(len(order), size=size - len(batch)).tolist()
+            batch += rng.integers(len(order), size=size - len(batch)).tolist()
             batches.append(batch)
-        return [batches[at] for at in draw.permutation(len(batches))]
+        return [batches[at] for at in rng.permutation(len(batches))]

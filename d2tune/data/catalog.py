@@ -1,4 +1,4 @@
-"""Registering a ``Dataset`` with Detectron2, under a name that says what is in it."""
+"""Registration of a ``Dataset`` with Detectron2, under a name that contains the hash of its content."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.data.label_maps import LabelFiles
 
 Layout = Literal["contiguous", "separated"]
-"""Whether the label images of a model hold places of all classes, or 0 for all things and 1 and up for the stuff."""
+"""The values of a model's label maps: indices of all classes, or 0 for all things and 1 and up for the stuff."""
 
 
 def register(
-    dataset: Dataset, *, project: str, part: str, labels: LabelFiles | None = None, layout: Layout = "contiguous"
+    dataset: Dataset, *, project: str, split: str, labels: LabelFiles | None = None, layout: Layout = "contiguous"
 ) -> str:
-    """Register ``dataset`` and return its name, ``d2tune/<project>/<part>/<content hash>``.
+    """Register ``dataset`` and return its name, ``d2tune/<project>/<split>/<content hash>``.
 
-    The name changes with the content, so no name ever stands for two contents. Registering the same content again
-    keeps the name; it then leads to where the images are now. The metadata have all that Detectron2's evaluators
-    ask for.
+    The name changes with the content, so a name never stands for two contents. Registering the same content again
+    keeps the name and replaces the paths of the images. The metadata have everything that Detectron2's evaluators
+    read.
 
     Args:
-        dataset: What to register.
+        dataset: The dataset to register.
         project: The project's name.
-        part: ``train`` or ``val``.
-        labels: Label images, for semantic and panoptic tasks.
-        layout: What is in the label images that training sees.
+        split: ``train`` or ``val``.
+        labels: Label maps, for semantic and panoptic tasks.
+        layout: The values of the label maps that the model is trained on.
     """
     kind, content = "", dataset.content_hash()
     if labels is not None:
-        # the label images depend on which shape lies on which as well
+        # label maps also depend on the order in which overlapping shapes are painted
         task, _, content = labels.folder.name.partition("-")
         kind = f"{layout}/{task}/"
-    name = f"d2tune/{project}/{part}/{kind}{content[:12]}"
+    name = f"d2tune/{project}/{split}/{kind}{content[:12]}"
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
@@ -57,7 +57,9 @@ def _metadata(dataset: Dataset, labels: LabelFiles | None, layout: Layout) -> di
     stuff = [category for category in dataset.categories if not category.isthing]
     if layout == "separated":
         metadata["stuff_classes"] = ["things", *(category.name for category in stuff)]
-        metadata["stuff_dataset_id_to_contiguous_id"] = {one.id: number for number, one in enumerate(stuff, start=1)}
+        metadata["stuff_dataset_id_to_contiguous_id"] = {
+            category.id: number for number, category in enumerate(stuff, start=1)
+        }
     else:
         metadata["stuff_classes"] = [category.name for category in dataset.categories]
         listed = stuff if labels.segments else dataset.categories
@@ -74,19 +76,19 @@ def _metadata(dataset: Dataset, labels: LabelFiles | None, layout: Layout) -> di
 
 
 LABEL_DIVISOR = 1000
-"""What Detectron2 multiplies the class with in the segment ids of Panoptic-DeepLab."""
+"""Factor of the class in the segment ids of Detectron2's Panoptic-DeepLab."""
 
 
 def detectron2_dicts(
     dataset: Dataset, *, labels: LabelFiles | None = None, layout: Layout = "contiguous"
 ) -> list[dict[str, Any]]:
-    """Detectron2's standard dicts, one for each image, in order; images without instances included.
+    """Detectron2's standard dicts of all images in order, including images without instances.
 
     Args:
-        dataset: What to describe.
-        labels: Label images, for semantic and panoptic tasks: they add ``sem_seg_file_name`` and, for panoptic
+        dataset: The dataset to describe.
+        labels: Label maps, for semantic and panoptic tasks: they add ``sem_seg_file_name`` and, for panoptic
             tasks, ``pan_seg_file_name`` and ``segments_info`` with contiguous classes.
-        layout: Which label images ``sem_seg_file_name`` names.
+        layout: The values of the label maps that ``sem_seg_file_name`` names.
     """
     contiguous = {
         category.id: index

@@ -1,4 +1,4 @@
-"""Reading the images of a project: photos, or rasters of any number of channels."""
+"""Reader of a project's images: photos, or rasters with any number of channels."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Pixels = NDArray[Any]
 
 
 class OpenImage:
-    """An open raster, read window by window with the model's number of channels; see `Raster`.
+    """An open raster that is read window by window with the model's number of channels; see `Raster`.
 
     Args:
-        raster: What is read.
-        channels: 3 makes three channels of a gray photo; else those of the raster.
-        order: ``RGB`` or ``BGR``, of photos.
+        raster: The open raster.
+        channels: Channels of the result: 3 to repeat the channel of a gray photo, else those of the raster.
+        order: Channel order of photos, ``RGB`` or ``BGR``.
     """
 
     def __init__(self, raster: Raster, channels: int, order: str) -> None:
@@ -40,7 +40,7 @@ class OpenImage:
 
     @property
     def georeference(self) -> Georeference | None:
-        """Where on earth it lies, if anywhere."""
+        """Position of the raster on earth; None without georeference."""
         return self._raster.georeference
 
     def __enter__(self) -> OpenImage:
@@ -64,9 +64,9 @@ class ImageReader:
     """How images become arrays.
 
     Attributes:
-        channels: Channels that the model takes; None takes those of the image.
-        order: ``RGB`` or ``BGR``, of photos.
-        raster: How rasters are read; None where all images are photos.
+        channels: Input channels of the model; None keeps those of the image.
+        order: Channel order of photos, ``RGB`` or ``BGR``.
+        raster: Options for reading rasters; None if all images are photos.
     """
 
     channels: int | None = 3
@@ -74,29 +74,32 @@ class ImageReader:
     raster: RasterOptions | None = None
 
     def open(self, path: str | Path) -> OpenImage:
-        """The image, to be read window by window.
+        """Open an image to read it window by window.
 
         Raises:
-            DataError: It cannot be read, or has other channels than the model takes.
+            DataError: The image cannot be read, or its number of channels is not that of the model.
         """
         raster = open_raster(Path(path), self.raster or RasterOptions())
         is_gray_photo = self.channels == 3 and raster.channels == 1 and raster.dtype == np.uint8
         if self.channels not in (None, raster.channels) and not is_gray_photo:
             raster.close()
             raise DataError(
-                "the image has other channels than the model was made for",
+                "the image does not have the number of channels of the model",
                 file=path,
                 found=f"{raster.channels} channel{'' if raster.channels == 1 else 's'}",
                 expected=str(self.channels),
-                hint="data.label_images says which files are stacked, and which channels are used.",
+                hint="Set the stacked files and the channels in data.label_images.",
             )
         return OpenImage(raster, self.channels or raster.channels, self.order)
 
     def read(self, path: str | Path) -> Pixels:
-        """The whole image.
+        """Read a whole image.
+
+        Returns:
+            ``(H, W, C)``, uint8 or float32.
 
         Raises:
-            DataError: It cannot be read, or has other channels than the model takes.
+            DataError: The image cannot be read, or its number of channels is not that of the model.
         """
         if self.raster is None:
             return read_image(str(path), self.order)
@@ -104,11 +107,16 @@ class ImageReader:
             return image.read()
 
     def shown(self, pixels: Pixels) -> Pixels:
-        """What `read` gave, with photos as RGB."""
+        """The pixels ``(H, W, C)`` that `read` returned, with photos in RGB order."""
         is_turned = self.order == "BGR" and pixels.shape[2] == 3 and pixels.dtype == np.uint8
         return np.ascontiguousarray(pixels[:, :, ::-1]) if is_turned else pixels
 
 
 def image_reader(project: Project, cfg: CfgNode) -> ImageReader:
-    """The reader of a run's images."""
+    """The reader of a run's images.
+
+    Args:
+        project: Its data section has the options for rasters.
+        cfg: The run's config, with the channels of the model and their order.
+    """
     return ImageReader(len(cfg.MODEL.PIXEL_MEAN), cfg.INPUT.FORMAT, raster_options(project))

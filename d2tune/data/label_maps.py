@@ -1,4 +1,4 @@
-"""Label images of a dataset, painted once and kept by what is in them."""
+"""Label maps of a dataset, painted once and cached under a hash of their content."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from d2tune.errors import DataError
 from d2tune.files import cache_folder, write_bytes, write_json
 
 _VERSION = 1
-"""Counts up when the same dataset is painted differently than before."""
+"""To be increased when the same dataset is painted differently than before."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelFiles:
-    """The label images of a dataset, in the order of its images.
+    """The label maps of a dataset, in the order of its images.
 
     Attributes:
-        folder: Where they are.
-        semantic: Gray PNGs: the place of the class, 255 where there is none.
-        separated: For panoptic tasks, as Detectron2's panoptic FPN wants them: 0 for all things, 1 and up for the
-            stuff, 255 where there is none.
+        folder: The folder of the files.
+        semantic: Gray PNGs with the index of the class, 255 (ignored) where no shape is.
+        separated: For panoptic tasks, the label maps of Detectron2's panoptic FPN: 0 for all things, 1 and up for the
+            stuff, 255 (ignored) where no shape is.
         segments: For panoptic tasks, COCO's panoptic PNGs: id = R + 256 G + 65536 B.
         infos: For panoptic tasks, ``segments_info`` of each image.
     """
@@ -54,35 +54,35 @@ class LabelFiles:
 
     @property
     def segments_folder(self) -> Path:
-        """Where the PNGs of the COCO panoptic file are."""
+        """The folder with the PNGs of the COCO panoptic file."""
         return self.folder / "panoptic"
 
 
 def with_background(dataset: Dataset, name: str | None) -> Dataset:
-    """The dataset with a region of the class ``name`` under everything that is drawn.
+    """The dataset with a region of the class ``name`` under all shapes of each image.
 
     Args:
-        dataset: Its categories have one of that name.
-        name: The class of what no shape covers; None changes nothing.
+        dataset: A dataset with a category of that name.
+        name: The class of the pixels that no shape covers; None returns the dataset as it is.
 
     Raises:
-        DataError: There is no such class.
+        DataError: ``name`` is not among the classes.
     """
     if name is None:
         return dataset
-    category = next((one for one in dataset.categories if one.name == name), None)
-    if category is None:
+    background = next((category for category in dataset.categories if category.name == name), None)
+    if background is None:
         raise DataError(f"the class of the background, {name!r}, is not among the classes", place="data.background")
-    drawn = dataset.by_image()
+    by_image = dataset.by_image()
     instances: list[Instance] = []
     for image in dataset.images:
-        both = [_whole(image, category.id), *drawn[image.id]]
-        instances += [replace(one, id=len(instances) + number) for number, one in enumerate(both, start=1)]
+        layers = [_whole_image(image, background.id), *by_image[image.id]]
+        instances += [replace(layer, id=len(instances) + number) for number, layer in enumerate(layers, start=1)]
     return replace(dataset, instances=tuple(instances))
 
 
-def _whole(image: Image, category_id: int) -> Instance:
-    """An instance that covers the image and lies under all others."""
+def _whole_image(image: Image, category_id: int) -> Instance:
+    """An instance that covers the image and is below all others."""
     raw = encode_mask(np.ones((image.height_px, image.width_px), dtype=bool))
     rle = Rle(image.height_px, image.width_px, raw["counts"].decode())
     box = (0.0, 0.0, float(image.width_px), float(image.height_px))
@@ -90,14 +90,14 @@ def _whole(image: Image, category_id: int) -> Instance:
 
 
 def label_files(dataset: Dataset, *, with_segments: bool = False) -> LabelFiles:
-    """Paint the label images of a dataset, later shapes on earlier ones, or find those painted before.
+    """Paint the label maps of a dataset, later shapes over earlier ones, or return those in the cache.
 
-    They are kept in the user's cache under a hash of everything they depend on, so that a change of an annotation
-    makes new ones and nothing is ever out of date.
+    The user's cache has them under a hash of everything that they depend on. A changed annotation changes the hash, so
+    cached label maps are never out of date.
 
     Args:
-        dataset: What to paint, with its background.
-        with_segments: Whether objects are kept apart, for panoptic tasks.
+        dataset: The dataset to paint, with its background.
+        with_segments: Whether to paint the segments of panoptic tasks as well.
 
     Raises:
         DataError: There are more than 255 classes.
@@ -107,65 +107,69 @@ def label_files(dataset: Dataset, *, with_segments: bool = False) -> LabelFiles:
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".painting-", dir=folder.parent) as scratch:
-            # a folder of its own, which has the usual permissions
+            # a temporary folder is private; a folder inside it has the usual permissions
             painted = Path(scratch) / "labels"
             painted.mkdir()
             _paint_all(dataset, painted, with_segments=with_segments)
             _move(painted, folder)
-    semantic = _places(dataset, folder / "semantic")
+    semantic = _png_files(dataset, folder / "semantic")
     if not with_segments:
         return LabelFiles(folder, semantic)
     infos = [row["segments_info"] for row in json.loads((folder / "panoptic.json").read_bytes())["annotations"]]
     return LabelFiles(
         folder,
         semantic,
-        separated=_places(dataset, folder / "separated"),
-        segments=_places(dataset, folder / "panoptic"),
+        separated=_png_files(dataset, folder / "separated"),
+        segments=_png_files(dataset, folder / "panoptic"),
         infos=tuple(infos),
     )
 
 
-def read_labels(path: str | Path) -> NDArray[np.uint8]:
-    """A label image ``(H, W)``.
+def read_label_map(path: str | Path) -> NDArray[np.uint8]:
+    """Read a PNG that `label_files` painted.
+
+    Returns:
+        Class indices ``(H, W)``, or the colors of segment ids ``(H, W, 3)`` as BGR.
 
     Raises:
         DataError: The file is missing or damaged.
     """
     path = Path(path)
-    labels: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    labels: NDArray[np.uint8] | None = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
     if labels is None:
-        kept = cache_folder() / "labels"
-        folder = kept / path.relative_to(kept).parts[0] if path.is_relative_to(kept) else None
-        hint = f"Remove the folder {folder}; it is painted anew." if folder else None
-        raise DataError("the label image cannot be read", file=path, hint=hint)
-    found: NDArray[np.uint8] = labels
-    return found
+        cached = cache_folder() / "labels"
+        folder = cached / path.relative_to(cached).parts[0] if path.is_relative_to(cached) else None
+        hint = f"Remove the folder {folder} and repeat the command, which paints it again." if folder else None
+        raise DataError("the label map cannot be read", file=path, hint=hint)
+    return labels
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of gray ``(H, W)`` or RGB ``(H, W, 3)`` pixels, written fast rather than small."""
+    """A PNG of gray ``(H, W)`` or RGB ``(H, W, 3)`` pixels, with fast rather than small compression."""
     bgr = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
     return bytes(cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
 
 
 def decode_png(content: bytes) -> NDArray[np.uint8]:
-    """The pixels that `encode_png` was given."""
+    """The gray ``(H, W)`` or RGB ``(H, W, 3)`` pixels of a PNG that `encode_png` made."""
     pixels: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
 
 
-def _places(dataset: Dataset, folder: Path) -> tuple[Path, ...]:
-    places = beside(dataset.images, folder, ".png")
-    return tuple(places[image.id] for image in dataset.images)
+def _png_files(dataset: Dataset, folder: Path) -> tuple[Path, ...]:
+    files = beside(dataset.images, folder, ".png")
+    return tuple(files[image.id] for image in dataset.images)
 
 
 def _paint_all(dataset: Dataset, folder: Path, *, with_segments: bool) -> None:
-    drawn = dataset.by_image()
+    by_image = dataset.by_image()
     rows = []
-    semantic, separated, segments = (_places(dataset, folder / name) for name in ("semantic", "separated", "panoptic"))
-    bar = tqdm(dataset.images, desc="painting labels", unit="image", disable=None, leave=False)
+    semantic, separated, segments = (
+        _png_files(dataset, folder / name) for name in ("semantic", "separated", "panoptic")
+    )
+    bar = tqdm(dataset.images, desc="painting label maps", unit="image", disable=None, leave=False)
     for number, image in enumerate(bar):
-        instances = drawn[image.id]
+        instances = by_image[image.id]
         top = paint(instances, width_px=image.width_px, height_px=image.height_px)
         write_bytes(semantic[number], encode_png(semantic_map(dataset, instances, top)))
         if not with_segments:
@@ -180,7 +184,12 @@ def _paint_all(dataset: Dataset, folder: Path, *, with_segments: bool) -> None:
 
 
 def panoptic_table(dataset: Dataset, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A COCO panoptic file of ``rows``, one for each image."""
+    """The content of a COCO panoptic file.
+
+    Args:
+        dataset: Its images and categories.
+        rows: The entry of each image under ``annotations``.
+    """
     return {
         "images": [
             {"id": image.id, "file_name": image.file_name, "width": image.width_px, "height": image.height_px}
@@ -195,7 +204,7 @@ def panoptic_table(dataset: Dataset, rows: Sequence[dict[str, Any]]) -> dict[str
 
 
 def _move(scratch: Path, folder: Path) -> None:
-    """Put what was painted in its place; another process may have been faster."""
+    """Rename the painted folder; ignore an error if another process has painted the same folder first."""
     try:
         scratch.replace(folder)
     except OSError:
@@ -204,7 +213,7 @@ def _move(scratch: Path, folder: Path) -> None:
 
 
 def _content_hash(dataset: Dataset) -> str:
-    """Over everything that the images depend on: the content, and which shape lies on which."""
+    """A hash of everything that the label maps depend on: the content, and the order of overlapping shapes."""
     digest = hashlib.sha256(f"{_VERSION} {dataset.content_hash()}".encode())
     for row in _layering(dataset.instances):
         digest.update(json.dumps(row).encode())
@@ -212,5 +221,5 @@ def _content_hash(dataset: Dataset) -> str:
 
 
 def _layering(instances: Sequence[Instance]) -> Iterator[list[Any]]:
-    for one in instances:
-        yield [one.shapes, one.part_shapes, [(order, rle.counts) for order, rle in one.layers]]
+    for instance in instances:
+        yield [instance.shapes, instance.part_shapes, [(order, rle.counts) for order, rle in instance.layers]]

@@ -1,4 +1,4 @@
-"""Where a project's data are: in the folder that it names, or in that of its rendered sample."""
+"""The folder of a project's data: the folder that the project names, or the one with its rendered sample."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ logger = logging.getLogger(__name__)
 
 
 def sample_folder(project: Project) -> Path:
-    """Where the project's sample is rendered: beside the folder of its own data."""
+    """The folder that the project's sample is rendered to, beside the project's data folder."""
     root = project.data.root
     return root.with_name(f"{root.name}-sample")
 
 
 def locate_data(project: Project, *, sample: bool = True, render: bool = False) -> tuple[Project, bool]:
-    """Find the data of a project.
+    """The project with the folder that its data are in.
 
     A project with ``data.sample`` whose ``data.root`` is missing reads its sample, which has a folder of its own.
 
     Args:
-        project: Its ``data`` section says where the data are.
-        sample: Whether the sample may take the place of missing data.
-        render: Whether the sample is rendered if it is missing too.
+        project: The project, whose ``data`` section has the data folder and the sample.
+        sample: Whether the sample may replace missing data.
+        render: Whether to render the sample if it is missing as well.
 
     Returns:
-        The project with the folder that its data are in as ``data.root``, and whether that is a rendered sample.
+        The project with the existing folder as ``data.root``, and whether it is a rendered sample.
 
     Raises:
-        DataError: The data are missing and no sample takes their place.
+        DataError: The data are missing and no sample replaces them.
     """
     data = project.data
     if data.root.exists():
@@ -44,7 +44,7 @@ def locate_data(project: Project, *, sample: bool = True, render: bool = False) 
         raise DataError("the data folder is missing", file=data.root, hint=_hint(project, renders=kind is not None))
     get = _public_data(project)
     logger.warning(
-        "%s is missing%s; %s the %s sample in %s instead%s. Its scores say nothing about photos.",
+        "%s is missing%s; %s the %s sample in %s instead%s. Metrics on rendered images do not apply to photos.",
         data.root,
         f" ({get})" if get else "",
         "using" if exists else "rendering",
@@ -58,7 +58,7 @@ def locate_data(project: Project, *, sample: bool = True, render: bool = False) 
 
 
 def _fitting_sample(project: Project) -> str | None:
-    """The sample that the project names, None where it names none or has other classes than the sample."""
+    """The project's sample; None if the project has no sample or its classes differ from those of the sample."""
     from d2tune.samples import class_names
 
     kind, background = project.data.sample, project.data.background
@@ -67,7 +67,7 @@ def _fitting_sample(project: Project) -> str | None:
 
 
 def _render(kind: str, folder: Path, *, images: int) -> None:
-    """Render into a temporary folder first, so that a sample folder is never incomplete."""
+    """Render to a temporary folder first, so that a sample folder is never incomplete."""
     from d2tune.samples import render_sample
 
     folder.parent.mkdir(parents=True, exist_ok=True)

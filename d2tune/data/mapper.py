@@ -19,34 +19,42 @@ from d2tune.data.batches import SampleKey
 from d2tune.errors import DataError
 
 CACHE_BYTES = 1 << 30
-"""How much memory the decoded training images may take over all processes that load them."""
+"""Memory for decoded training images, in all processes that load them together."""
 
 
 def read_image(path: str, channel_order: str) -> NDArray[np.uint8]:
-    """The image as it is shown, its EXIF orientation applied, ``(H, W, 3)`` in ``RGB`` or ``BGR``.
+    """Read a photo with its EXIF orientation applied.
+
+    Args:
+        path: An image file.
+        channel_order: ``RGB`` or ``BGR``.
+
+    Returns:
+        ``(H, W, 3)``.
 
     Raises:
-        DataError: The file is missing or no image.
+        DataError: The file is missing or is not an image.
     """
     try:
-        return detection_utils.read_image(path, format=channel_order)
+        image: NDArray[np.uint8] = detection_utils.read_image(path, format=channel_order)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"the image cannot be read: {error}", file=path) from error
+    return image
 
 
 class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
     """Training images by ``SampleKey``.
 
     Each item has ``image`` ``(3, H, W)`` uint8, ``instances`` with ``gt_boxes``, ``gt_classes`` and
-    ``gt_masks`` (crowds left out), ``height``, ``width`` and ``image_id``. Images larger than
-    training needs are reduced once and kept in memory up to ``CACHE_BYTES``.
+    ``gt_masks`` (without crowds), ``height``, ``width`` and ``image_id``. Images larger than
+    training needs are reduced once and kept in memory up to ``cache_bytes``.
 
     Args:
         dicts: Detectron2's dataset dicts.
         channel_order: ``RGB`` or ``BGR``.
         mask_format: ``polygon`` or ``bitmask``.
-        short_side_range_px: The smallest and largest short side that will be asked for.
-        max_side_px: Longest side a training image may have.
+        short_side_range_px: Smallest and largest short side of the keys.
+        max_side_px: Largest long side of a training image.
         color_jitter: Share of images whose colors are varied.
         cache_bytes: Memory that decoded images may take in one process.
     """
@@ -83,8 +91,8 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         transforms = T.AugmentationList([size, T.RandomFlip(), self._color])(inputs)
         shape = inputs.image.shape[:2]
         mapped = [
-            detection_utils.transform_instance_annotations(_copied(one), transforms, shape)
-            for one in reduced.annotations
+            _with_writable_mask(detection_utils.transform_instance_annotations(_copied(annotation), transforms, shape))
+            for annotation in reduced.annotations
         ]
         instances = _instances(mapped, shape, self._mask_format)
         source = self._dicts[key.index]
@@ -99,12 +107,12 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
             sample |= self.label_targets(source, transforms.apply_segmentation(reduced.labels))
         return sample
 
-    def read_label_image(self, source: dict[str, Any]) -> NDArray[np.uint8] | None:
-        """The label image of a dataset dict, ``(H, W)`` or ``(H, W, 3)``; instance tasks have none."""
+    def read_label_map(self, source: dict[str, Any]) -> NDArray[np.uint8] | None:
+        """The label map of a dataset dict, ``(H, W)`` or ``(H, W, 3)``; None for instance tasks."""
         return None
 
     def label_targets(self, source: dict[str, Any], labels: NDArray[np.uint8]) -> dict[str, Any]:
-        """What a sample has beyond its instances, from the label image in the size of the sample's image."""
+        """Further fields of a sample, made from its label map at the size of the sample's image."""
         return {}
 
     def _reduced(self, index: int) -> _Reduced:
@@ -114,19 +122,19 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         image = read_image(source["file_name"], self._channel_order)
         if image.shape[:2] != (source["height"], source["width"]):
             raise DataError(
-                "the image has changed its size since its annotations were read",
+                "the size of the image has changed since its annotations were read",
                 file=source["file_name"],
                 found=f"{image.shape[1]} x {image.shape[0]} px",
                 expected=f"{source['width']} x {source['height']} px",
             )
-        annotations = [one for one in source["annotations"] if not one["iscrowd"]]
-        labels = self.read_label_image(source)
+        annotations = [annotation for annotation in source["annotations"] if not annotation["iscrowd"]]
+        labels = self.read_label_map(source)
         factor = self._largest_short_side_px / min(image.shape[:2])
         if factor < 0.9:
             height_px, width_px = (max(1, round(side * factor)) for side in image.shape[:2])
             scale = (width_px / image.shape[1], height_px / image.shape[0])
             image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)
-            annotations = [_scaled(one, scale, (height_px, width_px)) for one in annotations]
+            annotations = [_scaled(annotation, scale, (height_px, width_px)) for annotation in annotations]
             if labels is not None:
                 labels = cv2.resize(labels, (width_px, height_px), interpolation=cv2.INTER_NEAREST_EXACT)
         reduced = _Reduced(image, annotations, labels)
@@ -138,7 +146,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
 @dataclass(frozen=True, slots=True)
 class _Reduced:
-    """An image with its annotations and its label image, no larger than training needs them."""
+    """An image with its annotations and label map, no larger than training needs."""
 
     image: NDArray[np.uint8]
     annotations: list[dict[str, Any]]
@@ -149,22 +157,32 @@ class _Reduced:
         return self.image.nbytes + (0 if self.labels is None else self.labels.nbytes)
 
 
-class ColorJitter(T.Augmentation):
-    """Brightness, contrast and saturation, each by a factor between 0.7 and 1.3."""
+class ColorJitter(T.Augmentation):  # type: ignore[misc]  # Detectron2 has no types
+    """Changes brightness, contrast and saturation, each by a random factor between 0.7 and 1.3."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._parts = [T.RandomBrightness(0.7, 1.3), T.RandomContrast(0.7, 1.3), T.RandomSaturation(0.7, 1.3)]
+        self._jitters = [T.RandomBrightness(0.7, 1.3), T.RandomContrast(0.7, 1.3), T.RandomSaturation(0.7, 1.3)]
 
     def __call__(self, aug_input: T.AugInput) -> T.Transform:
-        return T.AugmentationList(self._parts)(aug_input)
+        return T.AugmentationList(self._jitters)(aug_input)
 
 
 def _copied(annotation: dict[str, Any]) -> dict[str, Any]:
-    """Detectron2 changes polygons in place."""
+    """The annotation with a copy of its polygons, because Detectron2 changes polygons in place."""
     segmentation = annotation["segmentation"]
-    fresh = [np.array(part) for part in segmentation] if isinstance(segmentation, list) else segmentation
+    fresh = [np.array(polygon) for polygon in segmentation] if isinstance(segmentation, list) else segmentation
     return {**annotation, "segmentation": fresh}
+
+
+def _with_writable_mask(annotation: dict[str, Any]) -> dict[str, Any]:
+    """The annotation with a mask that torch accepts without a warning; PIL gives Detectron2 read-only arrays."""
+    mask = annotation["segmentation"]
+    return (
+        {**annotation, "segmentation": np.require(mask, requirements="W")}
+        if isinstance(mask, np.ndarray)
+        else annotation
+    )
 
 
 def _scaled(annotation: dict[str, Any], scale_xy: tuple[float, float], size_hw: tuple[int, int]) -> dict[str, Any]:
@@ -172,7 +190,7 @@ def _scaled(annotation: dict[str, Any], scale_xy: tuple[float, float], size_hw: 
     bbox = (np.asarray(annotation["bbox"]).reshape(2, 2) * factors).reshape(-1).tolist()
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, list):
-        scaled: Any = [(np.asarray(part).reshape(-1, 2) * factors).reshape(-1) for part in segmentation]
+        scaled: Any = [(np.asarray(polygon).reshape(-1, 2) * factors).reshape(-1) for polygon in segmentation]
     else:
         mask = mask_utils.decode({**segmentation, "counts": segmentation["counts"].encode()})
         small = cv2.resize(mask, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_AREA)
@@ -192,13 +210,16 @@ def _instances(annotations: list[dict[str, Any]], shape: tuple[int, int], mask_f
 
 
 class EvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
-    """Images in order, resized for inference: ``image`` ``(3, H, W)``, ``height``, ``width``, ``image_id``.
+    """Images in order, resized for inference.
+
+    Each item has ``image`` ``(3, h, w)`` uint8, ``height`` and ``width`` of the original image, ``image_id`` and
+    ``file_name``.
 
     Args:
         dicts: Detectron2's dataset dicts; their annotations are not read.
         channel_order: ``RGB`` or ``BGR``.
         short_side_px: Short side at inference.
-        max_side_px: Longest side at inference.
+        max_side_px: Largest long side at inference.
     """
 
     def __init__(
@@ -213,7 +234,7 @@ class EvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
         return len(self._dicts)
 
     def input_size(self, index: int) -> tuple[int, int]:
-        """Height and width of the resized image."""
+        """Height and width of the resized image, in pixels."""
         source = self._dicts[index]
         size = source["height"], source["width"]
         height_px, width_px = T.ResizeShortestEdge.get_output_shape(*size, self._short_side_px, self._max_side_px)
@@ -227,11 +248,11 @@ class EvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def inference_sample(image: NDArray[np.uint8], *, short_side_px: int, max_side_px: int) -> dict[str, Any]:
-    """What a Detectron2 model takes: the resized ``image`` ``(3, h, w)``, and the image's ``height`` and ``width``.
+    """The input of a Detectron2 model: the resized ``image`` ``(3, h, w)``, and the image's ``height`` and ``width``.
 
     Args:
         image: ``(H, W, 3)`` in the model's channel order.
-        short_side_px: Wanted short side.
+        short_side_px: Short side after resizing.
         max_side_px: Largest long side.
     """
     transform = T.ResizeShortestEdge(short_side_px, max_side_px).get_transform(image)

@@ -1,4 +1,4 @@
-"""From a Detectron2 dataset dict to what panoptic models train on."""
+"""From a Detectron2 dataset dict to the tensors that panoptic models are trained on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from d2tune.annotations.formats.panoptic import from_colors
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
-from d2tune.data.label_maps import read_labels
+from d2tune.data.label_maps import read_label_map
 from d2tune.data.mapper import TrainingSamples
 from d2tune.detectron2_projects import project_module
 from d2tune.errors import DataError
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 class PanopticSamples(TrainingSamples):
     """Training images of a panoptic task by ``SampleKey``.
 
-    Each item has what ``TrainingSamples`` gives, ``instances`` being those of the things, and ``sem_seg`` ``(h, w)``
-    int64 with 255 for pixels to leave out, resized and flipped with the image. Without ``center_targets`` it is read
-    from ``sem_seg_file_name``. With them it is made, as are ``center`` ``(h, w)``, ``offset`` ``(2, h, w)`` and the
-    ``sem_seg_weights``, ``center_weights`` and ``offset_weights``, from ``pan_seg_file_name`` and ``segments_info``,
-    whose classes are places among the things followed by the stuff.
+    Each item has the fields of ``TrainingSamples``, with the ``instances`` of the things, and ``sem_seg`` ``(h, w)``
+    int64, 255 for ignored pixels, resized and flipped with the image. Without ``center_targets``, ``sem_seg`` is read
+    from ``sem_seg_file_name``. With ``center_targets``, it is made from ``pan_seg_file_name`` and ``segments_info``,
+    whose classes are indices of the things followed by the stuff, as are ``center`` ``(h, w)``, ``offset``
+    ``(2, h, w)``, ``sem_seg_weights``, ``center_weights`` and ``offset_weights``.
 
     Args:
-        dicts: Detectron2's dataset dicts with label images.
+        dicts: Detectron2's dataset dicts with label maps.
         center_targets: Makes the targets of Panoptic-DeepLab; None for Panoptic FPN.
-        how: What ``TrainingSamples`` takes.
+        options: Arguments of ``TrainingSamples``.
     """
 
     def __init__(
@@ -42,22 +42,22 @@ class PanopticSamples(TrainingSamples):
         dicts: Sequence[dict[str, Any]],
         *,
         center_targets: PanopticDeepLabTargetGenerator | None = None,
-        **how: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(dicts, **how)
+        super().__init__(dicts, **options)
         self._center_targets = center_targets
 
-    def read_label_image(self, source: dict[str, Any]) -> NDArray[np.uint8]:
-        """The map of classes ``(H, W)``, or the colors ``(H, W, 3)`` that are the ids of segments.
+    def read_label_map(self, source: dict[str, Any]) -> NDArray[np.uint8]:
+        """The class indices ``(H, W)``, or the colors ``(H, W, 3)`` of segment ids as RGB.
 
         Raises:
-            DataError: The image is damaged or of another size than the image.
+            DataError: The label map is missing or damaged, or its size is not that of the image.
         """
         path = Path(source["sem_seg_file_name" if self._center_targets is None else "pan_seg_file_name"])
-        labels = read_labels(path)
+        labels = read_label_map(path)
         if labels.shape[:2] != (source["height"], source["width"]):
             raise DataError(
-                "the label image has another size than its image",
+                "the size of the label map is not the size of its image",
                 file=path,
                 found=f"{labels.shape[1]} x {labels.shape[0]} px",
                 expected=f"{source['width']} x {source['height']} px",
@@ -65,16 +65,16 @@ class PanopticSamples(TrainingSamples):
         return labels if labels.ndim == 2 else np.ascontiguousarray(labels[:, :, ::-1])
 
     def label_targets(self, source: dict[str, Any], labels: NDArray[np.uint8]) -> dict[str, Any]:
-        """``sem_seg``, and the targets of Panoptic-DeepLab where it is trained."""
+        """``sem_seg``, and with ``center_targets`` the targets of Panoptic-DeepLab."""
         if self._center_targets is None:
             return {"sem_seg": torch.from_numpy(labels.astype(np.int64))}
-        segments = [{"iscrowd": 0} | one for one in source["segments_info"]]
+        segments = [{"iscrowd": 0} | info for info in source["segments_info"]]
         targets = self._center_targets(from_colors(labels), segments)
         return {name: value for name, value in targets.items() if isinstance(value, torch.Tensor)}
 
 
 def center_targets(cfg: CfgNode) -> PanopticDeepLabTargetGenerator | None:
-    """What makes the targets of the config's model; None where it is no Panoptic-DeepLab."""
+    """The target generator of the config's model; None if the model is not Panoptic-DeepLab."""
     if cfg.MODEL.META_ARCHITECTURE != "ContiguousPanopticDeepLab":
         return None
     generator = project_module("panoptic_deeplab.target_generator").PanopticDeepLabTargetGenerator

@@ -1,4 +1,4 @@
-"""From a dataset dict to what a semantic model takes: an image of any number of channels, and its labels."""
+"""From a dataset dict to the input of a semantic model: an image with any number of channels, and its label map."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.data import patches
 from d2tune.data.batches import SampleKey
 from d2tune.data.image_reader import ImageReader, Pixels
-from d2tune.data.label_maps import read_labels
+from d2tune.data.label_maps import read_label_map
 from d2tune.data.mapper import ColorJitter
 from d2tune.errors import DataError
 
 Labels = NDArray[np.uint8]
+"""``(H, W)``: class indices, 255 for ignored pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SemanticInput:
-    """How a semantic model sees images.
+    """The options for the training images of a semantic model.
 
     Attributes:
-        reader: Reads them.
-        max_side_px: Longest side of a whole image after resizing.
-        largest_short_side_px: The largest short side that training asks for; 0 leaves images as they are.
-        patch_px: Side of the squares that training sees; 0 takes whole images.
-        patch_balance: Share of the squares that are drawn by class.
-        augment: ``photo`` or ``overhead``.
+        reader: Reader of the images.
+        max_side_px: Largest long side of a whole image after resizing.
+        largest_short_side_px: Largest short side of the keys; 0 disables resizing.
+        patch_px: Side of the patches; 0 takes whole images.
+        patch_balance: Share of the patches that are chosen by class; see `PatchSampler`.
+        augment: ``photo`` (mirrored left to right) or ``overhead`` (all symmetries of the square).
         color_jitter: Share of photos whose colors are varied.
-        classes: How many there are.
+        classes: Number of classes.
     """
 
     reader: ImageReader
@@ -52,19 +53,19 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
     """Training images by ``SampleKey``.
 
     Each item has ``image`` ``(C, h, w)``, uint8 for photos and else float32, ``sem_seg`` ``(h, w)`` int64 with 255
-    for pixels to leave out, and ``height``, ``width`` and ``image_id`` of the image. Images are kept in memory
-    as far as ``cache_bytes`` goes; of those that do not fit only the squares that are trained on are read.
+    for ignored pixels, and ``height``, ``width`` and ``image_id`` of the image. Images are kept in memory
+    up to ``cache_bytes``; of larger rasters only the patches are read.
 
     Args:
         dicts: Dataset dicts with ``sem_seg_file_name``.
-        how: How images are seen.
+        options: The options for the images.
         cache_bytes: Memory that images may take in one process.
     """
 
-    def __init__(self, dicts: Sequence[dict[str, Any]], how: SemanticInput, *, cache_bytes: int) -> None:
+    def __init__(self, dicts: Sequence[dict[str, Any]], options: SemanticInput, *, cache_bytes: int) -> None:
         self._dicts = dicts
-        self._how = how
-        self._color = T.RandomApply(ColorJitter(), prob=how.color_jitter)
+        self._options = options
+        self._color = T.RandomApply(ColorJitter(), prob=options.color_jitter)
         self._sampler: patches.PatchSampler | None = None
         self._labels: dict[int, Labels] = {}
         self._cache: dict[int, Pixels] = {}
@@ -75,10 +76,10 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any]:
         source = self._dicts[key.index]
-        draw = np.random.default_rng(key.seed)
-        image, labels = self._patch(key, draw) if self._how.patch_px else self._whole(key)
-        image, labels = self._augmented(image, labels, key.seed, draw)
-        labels = without_data(image, labels)
+        rng = np.random.default_rng(key.seed)
+        image, labels = self._patch(key, rng) if self._options.patch_px else self._whole(key)
+        image, labels = self._augmented(image, labels, key.seed, rng)
+        labels = ignore_without_data(image, labels)
         return {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "sem_seg": torch.from_numpy(labels.astype(np.int64)),
@@ -87,10 +88,10 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
             "image_id": source["image_id"],
         }
 
-    def _augmented(self, image: Pixels, labels: Labels, seed: int, draw: np.random.Generator) -> tuple[Pixels, Labels]:
-        if self._how.augment == "overhead":
-            image, labels = patches.overhead(image, labels, draw)
-        elif draw.random() < 0.5:
+    def _augmented(self, image: Pixels, labels: Labels, seed: int, rng: np.random.Generator) -> tuple[Pixels, Labels]:
+        if self._options.augment == "overhead":
+            image, labels = patches.overhead(image, labels, rng)
+        elif rng.random() < 0.5:
             image, labels = patches.flip_left_right(image, labels)
         if image.dtype == np.uint8 and image.shape[2] == 3:
             np.random.seed(seed)
@@ -101,25 +102,25 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
     def _whole(self, key: SampleKey) -> tuple[Pixels, Labels]:
         image, labels = self._image(key.index), self._labels_of(key.index)
-        if not self._how.largest_short_side_px:
+        if not self._options.largest_short_side_px:
             return image, labels
-        size_hw = T.ResizeShortestEdge.get_output_shape(*labels.shape, key.short_side_px, self._how.max_side_px)
+        size_hw = T.ResizeShortestEdge.get_output_shape(*labels.shape, key.short_side_px, self._options.max_side_px)
         return resized(image, size_hw), resized_labels(labels, size_hw)
 
-    def _patch(self, key: SampleKey, draw: np.random.Generator) -> tuple[Pixels, Labels]:
-        """A square of the image, so large that it has the wanted side after resizing; less where the image ends."""
-        source, how = self._dicts[key.index], self._how
+    def _patch(self, key: SampleKey, rng: np.random.Generator) -> tuple[Pixels, Labels]:
+        """A patch that has the side ``patch_px`` after resizing, or less where the image is smaller."""
+        source, options = self._dicts[key.index], self._options
         own_hw = source["height"], source["width"]
-        short_side_px = key.short_side_px if how.largest_short_side_px else 0
-        seen_hw = input_size(own_hw, short_side_px=short_side_px, max_side_px=how.max_side_px)
-        scale = max(seen_hw) / max(own_hw)
-        side_px = max(1, round(how.patch_px / scale))
-        top_px, left_px = self._sampler_of().draw(key.index, draw, patch_px=side_px)
+        short_side_px = key.short_side_px if options.largest_short_side_px else 0
+        resized_hw = input_size(own_hw, short_side_px=short_side_px, max_side_px=options.max_side_px)
+        scale = max(resized_hw) / max(own_hw)
+        side_px = max(1, round(options.patch_px / scale))
+        top_px, left_px = self._sampler_of().draw(key.index, rng, patch_px=side_px)
         height_px, width_px = (min(side_px, source[name]) for name in ("height", "width"))
         labels = self._labels_of(key.index)[top_px : top_px + height_px, left_px : left_px + width_px]
         image = self._window(key.index, top_px, left_px, height_px, width_px)
-        if side_px != how.patch_px:
-            factor = how.patch_px / side_px
+        if side_px != options.patch_px:
+            factor = options.patch_px / side_px
             size_hw = max(1, round(height_px * factor)), max(1, round(width_px * factor))
             image, labels = resized(image, size_hw), resized_labels(labels, size_hw)
         return image, labels
@@ -127,25 +128,25 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
     def _sampler_of(self) -> patches.PatchSampler:
         if self._sampler is None:
             maps = [self._labels_of(index) for index in range(len(self._dicts))]
-            how = self._how
+            options = self._options
             self._sampler = patches.PatchSampler(
-                maps, patch_px=how.patch_px, balance=how.patch_balance, classes=how.classes
+                maps, patch_px=options.patch_px, balance=options.patch_balance, classes=options.classes
             )
         return self._sampler
 
     def _labels_of(self, index: int) -> Labels:
         if index not in self._labels:
-            self._labels[index] = read_labels(self._dicts[index]["sem_seg_file_name"])
+            self._labels[index] = read_label_map(self._dicts[index]["sem_seg_file_name"])
         return self._labels[index]
 
     def _image(self, index: int) -> Pixels:
         if index in self._cache:
             return self._cache[index]
         source = self._dicts[index]
-        image = self._how.reader.read(source["file_name"])
+        image = self._options.reader.read(source["file_name"])
         check_size(image.shape[:2], source)
-        factor = self._how.largest_short_side_px / min(image.shape[:2])
-        if not self._how.patch_px and 0 < factor < 0.9:
+        factor = self._options.largest_short_side_px / min(image.shape[:2])
+        if not self._options.patch_px and 0 < factor < 0.9:
             image = resized(image, (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))))
         if image.nbytes <= self._free_bytes:
             self._free_bytes -= image.nbytes
@@ -153,7 +154,7 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
         return image
 
     def _window(self, index: int, top_px: int, left_px: int, height_px: int, width_px: int) -> Pixels:
-        source, reader = self._dicts[index], self._how.reader
+        source, reader = self._dicts[index], self._options.reader
         fits = source["height"] * source["width"] * (reader.channels or 1) * 4 <= self._free_bytes
         if index in self._cache or fits or reader.raster is None:
             return self._image(index)[top_px : top_px + height_px, left_px : left_px + width_px]
@@ -163,13 +164,16 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class SemanticEvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
-    """Images in order, as they are evaluated: ``image`` ``(C, h, w)``, ``height``, ``width``, ``image_id``.
+    """Images in order, resized for inference.
+
+    Each item has ``image`` ``(C, h, w)``, ``height`` and ``width`` of the original image, ``image_id`` and
+    ``file_name``.
 
     Args:
-        dicts: Dataset dicts; their labels are not read.
-        reader: Reads the images.
-        short_side_px: Short side at inference; 0 leaves images as they are.
-        max_side_px: Longest side at inference.
+        dicts: Dataset dicts; their label maps are not read.
+        reader: Reader of the images.
+        short_side_px: Short side at inference; 0 disables resizing.
+        max_side_px: Largest long side at inference.
     """
 
     def __init__(
@@ -184,7 +188,7 @@ class SemanticEvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
         return len(self._dicts)
 
     def input_size(self, index: int) -> tuple[int, int]:
-        """Height and width of the resized image."""
+        """Height and width of the resized image, in pixels."""
         size = self._dicts[index]["height"], self._dicts[index]["width"]
         return input_size(size, short_side_px=self._short_side_px, max_side_px=self._max_side_px)
 
@@ -197,7 +201,7 @@ class SemanticEvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def input_size(size_hw: tuple[int, int], *, short_side_px: int, max_side_px: int) -> tuple[int, int]:
-    """Height and width that an image of ``size_hw`` has when the model sees it."""
+    """Height and width in pixels of the model's input for an image of ``size_hw``; short side 0: no resizing."""
     if not short_side_px:
         return size_hw
     height_px, width_px = T.ResizeShortestEdge.get_output_shape(*size_hw, short_side_px, max_side_px)
@@ -205,11 +209,11 @@ def input_size(size_hw: tuple[int, int], *, short_side_px: int, max_side_px: int
 
 
 def semantic_sample(image: Pixels, *, short_side_px: int, max_side_px: int) -> dict[str, Any]:
-    """What a model takes: ``image`` ``(C, h, w)``, and the image's own ``height`` and ``width``.
+    """The input of a semantic model: ``image`` ``(C, h, w)``, and the ``height`` and ``width`` of the original image.
 
     Args:
         image: ``(H, W, C)``.
-        short_side_px: Wanted short side; 0 leaves the image as it is.
+        short_side_px: Short side after resizing; 0 disables resizing.
         max_side_px: Largest long side.
     """
     height_px, width_px = image.shape[:2]
@@ -220,22 +224,26 @@ def semantic_sample(image: Pixels, *, short_side_px: int, max_side_px: int) -> d
 
 
 def check_size(size_hw: tuple[int, ...], source: dict[str, Any]) -> None:
-    """Make sure that an image still has the size that its annotations were read for.
+    """Check that an image has the size of its annotations.
+
+    Args:
+        size_hw: Height and width of the image, in pixels.
+        source: The dataset dict of the image.
 
     Raises:
-        DataError: It has another.
+        DataError: The size differs.
     """
     if size_hw != (source["height"], source["width"]):
         raise DataError(
-            "the image has changed its size since its annotations were read",
+            "the size of the image has changed since its annotations were read",
             file=source["file_name"],
             found=f"{size_hw[1]} x {size_hw[0]} px",
             expected=f"{source['width']} x {source['height']} px",
         )
 
 
-def without_data(image: Pixels, labels: Labels) -> Labels:
-    """The labels, with pixels left out where no channel has data."""
+def ignore_without_data(image: Pixels, labels: Labels) -> Labels:
+    """The labels, with 255 (ignored) where all channels of the image are NaN."""
     if image.dtype == np.uint8:
         return labels
     empty = np.isnan(image).all(axis=2)
@@ -243,21 +251,20 @@ def without_data(image: Pixels, labels: Labels) -> Labels:
 
 
 def resized(image: Pixels, size_hw: tuple[int, int]) -> Pixels:
-    """The image at another size; areas are averaged where it shrinks. Any number of channels."""
+    """The image ``(H, W, C)`` resized to ``size_hw``: by averaging areas if it becomes smaller, else bilinearly."""
     if image.shape[:2] == size_hw:
         return image
-    shrinks = size_hw[0] < image.shape[0]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if size_hw[0] < image.shape[0] else cv2.INTER_LINEAR
     planes = [
-        cv2.resize(np.ascontiguousarray(image[:, :, at]), size_hw[::-1], interpolation=how)
-        for at in range(image.shape[2])
+        cv2.resize(np.ascontiguousarray(image[:, :, channel]), size_hw[::-1], interpolation=interpolation)
+        for channel in range(image.shape[2])
     ]
     return np.stack(planes, axis=2)
 
 
 def resized_labels(labels: Labels, size_hw: tuple[int, int]) -> Labels:
-    """The labels at another size, each pixel that of the nearest."""
+    """The labels ``(H, W)`` resized to ``size_hw`` by the nearest pixel."""
     if labels.shape == size_hw:
         return labels
-    found: Labels = cv2.resize(np.ascontiguousarray(labels), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    return found
+    nearest: Labels = cv2.resize(np.ascontiguousarray(labels), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return nearest

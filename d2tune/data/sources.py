@@ -1,4 +1,4 @@
-"""How a project's annotations and images are to be read; needs neither torch nor Detectron2."""
+"""The options for reading a project's annotations and images; imports neither torch nor Detectron2."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from d2tune.project import Project
 
 
 def refuse_shared_images(project: Project) -> None:
-    """Make sure that lists of the two splits have no image in common.
+    """Check that the lists of the two splits have no image in common.
 
     Raises:
-        DataError: Names the first image that is in both.
+        DataError: An image is in both lists; the error has the first.
     """
     data = project.data
     if isinstance(data.val, str) and is_list(data.train) and is_list(data.val):
@@ -23,13 +23,13 @@ def refuse_shared_images(project: Project) -> None:
 def split_source(
     project: Project, name: str, labels: tuple[str, ...] | None, *, restore_dir: Path | None = None
 ) -> tuple[Path, ReadOptions]:
-    """Where the annotations of a split of a project are, and how they are to be read.
+    """The file or folder of a split's annotations, and the options for reading it.
 
     Args:
-        project: Its ``data`` section says so.
-        name: ``data.train`` or ``data.val``, or an absolute path in the place of one.
+        project: The project, whose ``data`` section has the paths and options.
+        name: The value of ``data.train`` or ``data.val``, or an absolute path.
         labels: Class names; None takes those that occur.
-        restore_dir: Where images that exist only inside the annotations are written.
+        restore_dir: Folder for images that exist only inside the annotations.
     """
     data = project.data
     foreground = None if labels is None else tuple(name for name in labels if name != data.background)
@@ -53,7 +53,7 @@ def split_source(
 
 
 def raster_options(project: Project) -> RasterOptions | None:
-    """How a project's rasters are read; None where its images are photos."""
+    """The options for reading a project's rasters; None if its images are photos."""
     if project.data.format != "label_images":
         return None
     keys = project.data.label_images

@@ -1,4 +1,4 @@
-"""The training and validation parts that a project names, read and checked."""
+"""The training and validation splits of a project, read and checked."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """What a project trains on and what it is evaluated on, with the same categories.
+    """The training and validation splits of a project, with the same categories.
 
     Attributes:
-        train: The training part.
-        val: The validation part.
-        root: The folder that they were read from: the project's, or that of its rendered sample.
-        rendered: Whether the data are a rendered sample, because the project's own were missing.
+        train: The training split.
+        val: The validation split.
+        root: The folder that they were read from: the project's data folder, or that of its rendered sample.
+        rendered: Whether the data are a rendered sample, because the data folder is missing.
     """
 
     train: Dataset
@@ -38,16 +38,16 @@ class Splits:
 
 
 def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | None = None) -> Splits:
-    """Read both parts of a project's data.
+    """Read both splits of a project.
 
     Args:
-        project: Its ``data`` and ``classes`` say what to read.
-        sample: Whether the project's sample may take the place of missing data; it is rendered if it is missing too.
-        restore_dir: Where images that exist only inside the annotations are written; by default
-            ``.restored`` in the data folder.
+        project: The project, with its ``data`` and ``classes``.
+        sample: Whether the project's sample may replace missing data; it is rendered if it is missing as well.
+        restore_dir: Folder for images that exist only inside the annotations; by default ``.restored`` in the data
+            folder.
 
     Raises:
-        DataError: There are no data, they have errors, or there is nothing to learn from.
+        DataError: The data are missing, have errors, or have no annotations to train on.
     """
     project, rendered = locate_data(project, sample=sample, render=sample)
     data = project.data
@@ -59,7 +59,12 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
     labels = train.class_names
     if isinstance(data.val, float):
         if len(train.images) < 2:
-            raise DataError("one image cannot be divided into training and validation", file=data.root / data.train)
+            raise DataError(
+                "the images cannot be divided into a training and a validation split",
+                file=data.root / data.train,
+                found="1 image",
+                expected="2 images or more",
+            )
         train, val = split(train, fraction=data.val, seed=data.split_seed)
     else:
         val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore), background)
@@ -67,48 +72,54 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
     return Splits(train, val, data.root, rendered)
 
 
-def read_split(project: Project, part: str, *, labels: tuple[str, ...] | None, restore_dir: Path | None) -> Dataset:
-    """Read one part of a project's data.
+def read_split(project: Project, name: str, *, labels: tuple[str, ...] | None, restore_dir: Path | None) -> Dataset:
+    """Read a split of a project.
+
+    Args:
+        project: The project, with its ``data`` section.
+        name: The value of ``data.train`` or ``data.val``, or an absolute path.
+        labels: Class names; None takes those that occur.
+        restore_dir: Folder for images that exist only inside the annotations.
 
     Raises:
-        DataError: It is missing, has errors, or has no images.
+        DataError: The split is missing, has errors, or has no images.
     """
     data = project.data
-    source, options = split_source(project, part, labels, restore_dir=restore_dir)
+    source, options = split_source(project, name, labels, restore_dir=restore_dir)
     for path in (source, options.image_list):
         if path is not None and not path.exists():
-            hint = "Correct data.root, data.train, data.val and data.annotations in the project."
-            raise DataError("no such data", file=path, hint=hint)
+            hint = "Correct data.root, data.train, data.val or data.annotations in the project."
+            raise DataError("the annotations are missing", file=path, hint=hint)
     dataset = read_dataset(source, format=data.format, options=options)
     notable = [finding for finding in dataset.findings if finding.level != "info"]
     if notable:
         logger.warning("%s:\n%s", source, findings_table(notable))
     dataset.raise_on_errors()
     if project.has_label_maps and data.background is None:
-        dataset = _with_labels(dataset, skip_bad=data.skip_bad)
+        dataset = _only_labeled_images(dataset, skip_bad=data.skip_bad)
     if not dataset.images:
-        raise DataError("no images", file=source, expected="images with annotations beside them")
-    # reading rasters has opened all of them
-    return dataset if data.format == "label_images" else _with_whole_images(dataset, skip_bad=data.skip_bad)
+        raise DataError("the split has no images", file=source, expected="images with annotations beside them")
+    # the reader of label images has already opened all rasters
+    return dataset if data.format == "label_images" else _only_whole_images(dataset, skip_bad=data.skip_bad)
 
 
-def _with_labels(dataset: Dataset, *, skip_bad: bool) -> Dataset:
-    """The images that have a shape: where nothing says what the others show, all their pixels are left out."""
-    drawn = dataset.by_image()
-    empty = [image for image in dataset.images if not drawn[image.id]]
+def _only_labeled_images(dataset: Dataset, *, skip_bad: bool) -> Dataset:
+    """The images with shapes; without a class for the background, all pixels of the other images are ignored."""
+    by_image = dataset.by_image()
+    empty = [image for image in dataset.images if not by_image[image.id]]
     if empty and not skip_bad:
         raise DataError(
-            "the image has no shape, so all its pixels are left out and it teaches nothing",
+            "the image has no shapes, so it has no labeled pixels",
             file=empty[0].path or Path(empty[0].file_name),
             found=f"{len(empty)} such images" if empty[1:] else None,
-            hint="Label it, name the class of what no shape covers with data.background, or set data.skip_bad.",
+            hint="Annotate it, set data.background to the class of pixels that no shape covers, or set data.skip_bad.",
         )
     for image in empty:
-        logger.warning("left out: %s has no shape", image.path or image.file_name)
-    return dataset.subset([image.id for image in dataset.images if drawn[image.id]]) if empty else dataset
+        logger.warning("excluded: %s has no shapes", image.path or image.file_name)
+    return dataset.subset([image.id for image in dataset.images if by_image[image.id]]) if empty else dataset
 
 
-def _with_whole_images(dataset: Dataset, *, skip_bad: bool) -> Dataset:
+def _only_whole_images(dataset: Dataset, *, skip_bad: bool) -> Dataset:
     kept = []
     for image in dataset.images:
         try:
@@ -117,7 +128,7 @@ def _with_whole_images(dataset: Dataset, *, skip_bad: bool) -> Dataset:
         except DataError as error:
             if not skip_bad:
                 raise
-            logger.warning("left out: %s", error.one_line())
+            logger.warning("excluded: %s", error.one_line())
         else:
             kept.append(image.id)
     return dataset if len(kept) == len(dataset.images) else dataset.subset(kept)
@@ -128,9 +139,9 @@ _TAIL_BYTES = 1024
 
 
 def check_image(path: Path) -> None:
-    """Make sure that an image can be decoded to its end, before an hour of training finds that it cannot.
+    """Check that an image is complete, so that training does not stop at a damaged file.
 
-    A JPEG or PNG whose last bytes hold its format's end mark is taken as whole; all others are decoded.
+    A JPEG or PNG is complete if its last bytes have the end mark of the format; other files are decoded.
 
     Raises:
         DataError: The image is cut off or damaged.
@@ -151,33 +162,32 @@ def check_image(path: Path) -> None:
 
 def _check(project: Project, train: Dataset) -> None:
     source = project.data.root / project.data.train
-    drawn = {name: count for name, count in train.counts().items() if name != project.data.background}
-    if not any(drawn.values()):
-        raise DataError(
-            "no instance in the training part, so there is nothing to learn",
-            file=source,
-            found=f"{len(train.images)} images without a shape",
-            hint="Draw polygons first: `d2tune annotate`.",
-        )
     counts, background = train.counts(), project.data.background
+    if not any(count for name, count in counts.items() if name != background):
+        raise DataError(
+            "the training split has no annotations",
+            file=source,
+            found=f"{len(train.images)} images without shapes",
+            hint="Annotate objects with `d2tune annotate`.",
+        )
     present = [name for name, count in counts.items() if count or name == background]
     if project.is_by_pixel and len(present) == 1:
         raise DataError(
-            "all labeled pixels of the training part are of one class, so there is nothing to tell apart",
+            "all labeled pixels of the training split have the same class",
             file=source,
             found=present[0],
             expected="two classes or more",
-            hint="Name the class of the pixels that no shape covers with data.background, or label other classes.",
+            hint="Set data.background to the class of pixels that no shape covers, or annotate more classes.",
         )
-    undrawn = [name for name in counts if name not in present]
-    if undrawn and project.needs_every_class:
-        where = "things" if undrawn[0] in project.things else "stuff"
+    missing = [name for name in counts if name not in present]
+    if missing and project.needs_every_class:
+        where = "things" if missing[0] in project.things else "stuff"
         raise DataError(
-            f"nobody drew a {undrawn[0]} in the training part",
+            f"class {missing[0]!r} has no annotations in the training split",
             file=source,
             place=where,
             found=", ".join(f"{count} {name}" for name, count in counts.items()),
-            hint=f"Draw some, or take it out of {where}.",
+            hint=f"Annotate the class, or remove it from {where}.",
         )
-    if undrawn:
-        logger.warning("nobody drew a %s in the training part: it cannot be learned", " or a ".join(undrawn))
+    if missing:
+        logger.warning("classes without annotations in the training split cannot be learned: %s", ", ".join(missing))

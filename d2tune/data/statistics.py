@@ -1,4 +1,4 @@
-"""Mean and standard deviation of channels, and pixels of classes, measured from the training part."""
+"""Mean and standard deviation of channels, and number of pixels of classes, measured on a split."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from d2tune.annotations.formats.semantic import IGNORE_LABEL
 logger = logging.getLogger(__name__)
 
 BLOCK_VALUES = 1 << 22
-"""How many values are in memory at once, as float64."""
+"""Values that are in memory at once, as float64."""
 
 
 class Windows(AbstractContextManager[Any], Protocol):
-    """An open image that is read window by window, as a `Raster` is."""
+    """An open image that is read window by window, such as a `Raster`."""
 
     height_px: int
     width_px: int
     channels: int
 
     def read(self, top_px: int = 0, left_px: int = 0, height_px: int | None = None, width_px: int | None = None) -> Any:
-        """A window ``(h, w, C)``, NaN where there is no data."""
+        """A window ``(h, w, C)``, NaN for pixels without data."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelStatistics:
-    """What the channels of some images look like.
+    """Mean and standard deviation of the channels of some images.
 
     Attributes:
-        mean: Of each channel, over the pixels that hold data; 0 where none does.
-        std: Of each channel, dividing by the number of pixels; 1 where the channel is constant or holds no data.
-        pixels: Pixels looked at, with those that hold no data.
-        empty: Places of the images that hold no data anywhere.
+        mean: Mean of each channel over the pixels with data; 0 for a channel without data.
+        std: Population standard deviation of each channel; 1 for a channel that is constant or without data.
+        pixels: Number of pixels, including those without data.
+        empty: Indices of the images without any data.
     """
 
     mean: tuple[float, ...]
@@ -51,17 +51,17 @@ def channel_statistics(rasters: Iterable[Windows], *, block_values: int = BLOCK_
     """Measure the channels of some images, a few rows at a time.
 
     Blocks are merged as in Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-    variances" (1979), in float64, so that the result does not depend on how the images are cut. Channels that are
-    constant or hold no data are named in a warning, by their places from 0, unless no image holds any.
+    variances" (1979), in float64, so that the result does not depend on the size of the blocks. A warning lists the
+    indices of channels that are constant or without data, unless no image has any data.
 
     Args:
-        rasters: Open images of one number of channels, closed when they are read; from a generator, one is open at
-            a time.
-        block_values: How many values are read at once.
+        rasters: Open images with the same number of channels. Each is closed after it is read, so with a generator
+            only one image is open at a time.
+        block_values: Values that are read at once.
 
     Raises:
-        DataError: An image is broken.
-        ValueError: There are no images, or they differ in their channels.
+        DataError: An image is damaged.
+        ValueError: There are no images, or their numbers of channels differ.
     """
     total: _Moments | None = None
     pixels = 0
@@ -92,9 +92,9 @@ class _Moments:
         self.high = np.full(channels, -np.inf)
 
     def add(self, block: NDArray[Any]) -> None:
-        """Merge a block ``(N, C)`` of values, of which NaN is left out."""
+        """Merge a block ``(N, C)`` of values; NaN is ignored."""
         if block.shape[1] != len(self.mean):
-            raise ValueError(f"an image has {block.shape[1]} channels, those before it {len(self.mean)}")
+            raise ValueError(f"an image has {block.shape[1]} channels, the images before it have {len(self.mean)}")
         for channel in range(block.shape[1]):
             values = block[:, channel].astype(np.float64)
             values = values[~np.isnan(values)]
@@ -103,42 +103,42 @@ class _Moments:
 
     def _merge(self, channel: int, values: NDArray[np.float64]) -> None:
         mean = float(values.mean())
-        apart = mean - self.mean[channel]
-        before, both = self.count[channel], self.count[channel] + values.size
-        self.mean[channel] += apart * values.size / both
-        self.squares[channel] += float(np.square(values - mean).sum()) + apart**2 * before * values.size / both
-        self.count[channel] = both
+        difference = mean - self.mean[channel]
+        before, total = self.count[channel], self.count[channel] + values.size
+        self.mean[channel] += difference * values.size / total
+        self.squares[channel] += float(np.square(values - mean).sum()) + difference**2 * before * values.size / total
+        self.count[channel] = total
         self.low[channel] = min(self.low[channel], values.min())
         self.high[channel] = max(self.high[channel], values.max())
 
     def deviation(self) -> NDArray[np.float64]:
-        """The standard deviation of each channel, 1 where there is none to divide by."""
+        """The standard deviation of each channel; 1 for a channel that is constant or without data."""
         empty, constant = self.count == 0, self.low == self.high
-        whats = (empty & ~empty.all(), "without data"), (constant, "with the same value everywhere")
-        for chosen, what in whats:
-            if chosen.any():
-                places = ", ".join(map(str, np.flatnonzero(chosen).tolist()))
-                logger.warning("channels %s in the training part, which teach nothing: %s", what, places)
+        reasons = (empty & ~empty.all(), "without data"), (constant, "with the same value everywhere")
+        for channels, reason in reasons:
+            if channels.any():
+                indices = ", ".join(map(str, np.flatnonzero(channels).tolist()))
+                logger.warning("channels %s in the training split: %s", reason, indices)
         deviation: NDArray[np.float64] = np.sqrt(self.squares / np.maximum(self.count, 1))
         return np.where(empty | constant, 1.0, deviation)
 
 
 def class_pixels(label_maps: Iterable[NDArray[np.uint8]], *, classes: int) -> tuple[int, ...]:
-    """How many pixels each class has.
+    """Number of pixels of each class.
 
     Args:
-        label_maps: Each ``(H, W)``: places of classes, 255 where pixels are left out.
-        classes: How many there are.
+        label_maps: Each ``(H, W)``: class indices, 255 for ignored pixels.
+        classes: Number of classes.
 
     Raises:
-        ValueError: A label map holds a value that is no class.
+        ValueError: A label map has a value that is not a class index.
     """
     counts = np.zeros(256, dtype=np.int64)
     for labels in label_maps:
         rows = max(1, BLOCK_VALUES // labels.shape[1])
         for top in range(0, len(labels), rows):
             counts += np.bincount(labels[top : top + rows].reshape(-1), minlength=256)
-    strangers = [value for value in np.flatnonzero(counts).tolist() if classes <= value != IGNORE_LABEL]
-    if strangers:
-        raise ValueError(f"label maps hold {strangers}, which are none of the {classes} classes")
+    unknown = [value for value in np.flatnonzero(counts).tolist() if classes <= value != IGNORE_LABEL]
+    if unknown:
+        raise ValueError(f"label maps have the values {unknown}; class indices are 0 to {classes - 1}")
     return tuple(counts[:classes].tolist())

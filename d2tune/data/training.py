@@ -1,4 +1,4 @@
-"""The training samples of each kind of model."""
+"""The training samples of each task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from d2tune.project import Project
 
 
 def layout_of(cfg: CfgNode) -> Layout:
-    """What the label maps hold that the model of ``cfg`` is trained on."""
+    """The layout of the label maps that the model of ``cfg`` is trained on."""
     return "separated" if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN" else "contiguous"
 
 
@@ -48,16 +48,16 @@ def panoptic_samples(dataset: Dataset, labels: LabelFiles | None, cfg: CfgNode, 
 def semantic_samples(
     dataset: Dataset, labels: LabelFiles | None, cfg: CfgNode, project: Project, *, cache_bytes: int
 ) -> SemanticSamples:
-    """Images, or squares of them, with their label maps, by ``SampleKey``.
+    """Images, or patches of images, with their label maps, by ``SampleKey``.
 
     Args:
         dataset: The training split, its background painted.
         labels: Its label maps.
         cfg: The run's config.
-        project: How its images are read.
+        project: The project, with the options for reading its images.
         cache_bytes: Memory that images may take in one process.
     """
-    how = SemanticInput(
+    options = SemanticInput(
         reader=image_reader(project, cfg),
         max_side_px=cfg.INPUT.MAX_SIZE_TRAIN,
         largest_short_side_px=cfg.INPUT.MIN_SIZE_TRAIN[1],
@@ -68,7 +68,7 @@ def semantic_samples(
         classes=len(dataset.categories),
     )
     dicts = detectron2_dicts(dataset, labels=labels, layout=layout_of(cfg))
-    return SemanticSamples(dicts, how, cache_bytes=cache_bytes)
+    return SemanticSamples(dicts, options, cache_bytes=cache_bytes)
 
 
 def _instance_options(cfg: CfgNode, cache_bytes: int) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import RasterOptions
 from d2tune.data.catalog import register
-from d2tune.data.image_reader import ImageReader, raster_options
-from d2tune.data.label_maps import LabelFiles, read_labels
+from d2tune.data.image_reader import ImageReader
+from d2tune.data.label_maps import LabelFiles, read_label_map
+from d2tune.data.sources import raster_options
 from d2tune.data.splits import Splits, load_splits
 from d2tune.data.statistics import channel_statistics, class_pixels
 from d2tune.data.training import layout_of
@@ -159,8 +160,8 @@ def _facts(project: Project, splits: Splits, *, pretrained: bool) -> tuple[DataF
         "stuff_names": tuple(category.name for category in train.categories if not category.isthing),
         "train_images": len(train.images),
         "has_rle": train.has_rle or val.has_rle,
-        "train_name": register(train, project=project.name, part="train", labels=train_labels, layout=layout),
-        "val_name": register(val, project=project.name, part="val", labels=val_labels, layout=layout),
+        "train_name": register(train, project=project.name, split="train", labels=train_labels, layout=layout),
+        "val_name": register(val, project=project.name, split="val", labels=val_labels, layout=layout),
     }
     pixels = None
     if task.measures_pixels and train_labels is not None and val_labels is not None:
@@ -177,7 +178,7 @@ def _pixels(dataset: Dataset, labels: LabelFiles) -> tuple[int, ...]:
     counted = dataset.class_pixels()
     if counted is not None:
         return counted
-    return class_pixels(map(read_labels, labels.semantic), classes=len(dataset.categories))
+    return class_pixels(map(read_label_map, labels.semantic), classes=len(dataset.categories))
 
 
 def _channels(splits: Splits, raster: RasterOptions, *, pretrained: bool, takes_any_channels: bool) -> dict[str, Any]:
@@ -224,10 +225,10 @@ def _device(project: Project, num_gpus: int | None) -> str:
 
 
 def check_gpus(num_gpus: int | None) -> None:
-    """Refuse more GPUs than there are.
+    """Refuse more GPUs than the machine has.
 
     Raises:
-        ProjectError: There are fewer.
+        ProjectError: It has fewer.
     """
     available = torch.cuda.device_count()
     if num_gpus is not None and not 0 <= num_gpus <= available:

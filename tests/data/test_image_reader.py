@@ -10,7 +10,8 @@ import tifffile
 from PIL import Image as PilImage
 
 from d2tune.annotations.model.options import RasterOptions
-from d2tune.data.image_reader import ImageReader, raster_options
+from d2tune.data.image_reader import ImageReader
+from d2tune.data.sources import raster_options
 from d2tune.errors import DataError
 from d2tune.project import load_project
 
@@ -25,7 +26,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("raster", [None, RASTERS])
-def test_photos_come_in_the_order_asked_for_whole_and_by_windows(photo: Path, raster: RasterOptions | None) -> None:
+def test_photos_have_the_wanted_channel_order_whole_and_by_windows(photo: Path, raster: RasterOptions | None) -> None:
     for order, expected in (("RGB", COLORED), ("BGR", COLORED[:, :, ::-1])):
         reader = ImageReader(3, order, raster)
         pixels = reader.read(photo)
@@ -76,21 +77,21 @@ def test_tiffs_of_any_depth(tmp_path: Path, dtype: type, shape: tuple[int, ...],
 
 
 @pytest.mark.parametrize(
-    ("channels", "found", "says"),
+    ("channels", "stored", "counts"),
     [(5, 4, "4 channels; expected 5"), (3, 1, "1 channel; expected 3"), (1, 3, "3 channels; expected 1")],
 )
-def test_other_channels_are_refused_with_file_and_both_counts(
-    tmp_path: Path, channels: int, found: int, says: str
+def test_another_number_of_channels_is_an_error_with_the_file_and_both_counts(
+    tmp_path: Path, channels: int, stored: int, counts: str
 ) -> None:
-    np.save(tmp_path / "scene.npy", np.zeros((4, 5, found), np.float32))
-    with pytest.raises(DataError, match=rf"scene\.npy.*found {says}") as caught:
+    np.save(tmp_path / "scene.npy", np.zeros((4, 5, stored), np.float32))
+    with pytest.raises(DataError, match=rf"scene\.npy.*found {counts}") as caught:
         ImageReader(channels, "RGB", RASTERS).read(tmp_path / "scene.npy")
     assert "\n" not in caught.value.one_line()
 
 
 @pytest.mark.parametrize("name", ["gone.png", "text.png", "gone.npy", "text.npy", "text.tif"])
 @pytest.mark.parametrize("raster", [None, RASTERS])
-def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, raster: RasterOptions | None) -> None:
+def test_the_error_of_an_unreadable_image_has_its_name(tmp_path: Path, name: str, raster: RasterOptions | None) -> None:
     if name.startswith("text"):
         (tmp_path / name).write_text("no image")
     with pytest.raises(DataError, match=name.replace(".", r"\.")):
@@ -98,8 +99,8 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, raster: RasterO
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turned_photos_are_read_as_they_are_shown(tmp_path: Path, orientation: int) -> None:
-    """Both ways of reading agree with what Exif 2.3 says of rows and columns."""
+def test_photos_are_read_in_their_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    """Both ways of reading agree with the definition of rows and columns in Exif 2.3."""
     pixels = np.zeros((32, 48, 3), np.uint8)
     pixels[:16, :24] = 255
     exif = PilImage.Exif()
@@ -122,7 +123,7 @@ def test_turned_photos_are_read_as_they_are_shown(tmp_path: Path, orientation: i
         assert (image.height_px, image.width_px) == upright.shape[:2]
 
 
-def test_the_project_says_how_rasters_are_read(tmp_path: Path) -> None:
+def test_raster_options_of_a_project(tmp_path: Path) -> None:
     for number, text in enumerate(
         ("{root: d}", "{root: d, format: label_images, label_images: {stack: ['b*'], channels: [2, 0], nodata: -1}}")
     ):

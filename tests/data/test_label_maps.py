@@ -1,4 +1,4 @@
-"""Label images: what they show, how they are kept, and that nothing half-made is ever used."""
+"""Label maps: their content, their cache, and that incomplete ones are never used."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle
 from d2tune.data import label_maps
-from d2tune.data.label_maps import LabelFiles, decode_png, encode_png, label_files, read_labels, with_background
+from d2tune.data.label_maps import decode_png, encode_png, label_files, read_label_map, with_background
 from d2tune.errors import DataError
 from d2tune.files import cache_folder
-from tests.annotations.builders import image, labelme_value, shape
+from tests.annotations.builders import labelme_value, photo, shape
 
 CAR, PERSON, SKY, ROAD = 1, 2, 3, 4
 CATEGORIES = (
@@ -39,15 +39,17 @@ def box(left: int, top: int, right: int, bottom: int) -> tuple[np.ndarray]:
     return (np.array([[left, top], [right, top], [right, bottom], [left, bottom]], float),)
 
 
-def drawn(*shapes: tuple[int, tuple[int, int, int, int]], names: tuple[str, ...] = ("a.jpg",)) -> Dataset:
-    """Images of 8 x 6 px with the same boxes on each, in the order of drawing."""
+def annotated(*shapes: tuple[int, tuple[int, int, int, int]], names: tuple[str, ...] = ("a.jpg",)) -> Dataset:
+    """Images of 8 x 6 px with the same boxes on each, in the order of painting."""
     images = tuple(Image(number, name, WIDTH_PX, HEIGHT_PX) for number, name in enumerate(names, start=1))
     instances = [
         Instance(0, image.id, category, box(*sides), (0.0, 0.0, 1.0, 1.0), 1.0, shapes=(at,), part_shapes=(at,))
         for image in images
         for at, (category, sides) in enumerate(shapes)
     ]
-    return Dataset(images, CATEGORIES, tuple(replace(one, id=at) for at, one in enumerate(instances, start=1)))
+    return Dataset(
+        images, CATEGORIES, tuple(replace(instance, id=at) for at, instance in enumerate(instances, start=1))
+    )
 
 
 def gray(path: Path) -> np.ndarray:
@@ -62,7 +64,7 @@ STREET = (
     (CAR, (3, 2, 6, 4)),
     (SKY, (7, 3, 8, 6)),
 )
-"""Sky, a car on it, another car on the first, and more sky; the rest nobody drew."""
+"""Sky, a car on it, another car on the first, and more sky; the rest has no shape."""
 
 SHOWN = np.array(
     [
@@ -77,8 +79,8 @@ SHOWN = np.array(
 
 
 def test_later_shapes_lie_on_earlier_ones() -> None:
-    under = label_files(drawn((SKY, (0, 0, 8, 6)), (CAR, (2, 1, 5, 4))))
-    above = label_files(drawn((CAR, (2, 1, 5, 4)), (SKY, (0, 0, 8, 6))))
+    under = label_files(annotated((SKY, (0, 0, 8, 6)), (CAR, (2, 1, 5, 4))))
+    above = label_files(annotated((CAR, (2, 1, 5, 4)), (SKY, (0, 0, 8, 6))))
     expected = np.full((HEIGHT_PX, WIDTH_PX), 2)
     assert np.array_equal(gray(above.semantic[0]), expected)
     expected[1:4, 2:5] = 0
@@ -87,19 +89,19 @@ def test_later_shapes_lie_on_earlier_ones() -> None:
 
 
 def test_a_street_as_labels_and_as_segments() -> None:
-    found = label_files(drawn(*STREET), with_segments=True)
-    assert np.array_equal(gray(found.semantic[0]), SHOWN)
-    assert np.array_equal(gray(found.separated[0]), np.select([SHOWN == 2, SHOWN == 0], [1, 0], 255))
-    with PilImage.open(found.segments[0]) as image:
+    files = label_files(annotated(*STREET), with_segments=True)
+    assert np.array_equal(gray(files.semantic[0]), SHOWN)
+    assert np.array_equal(gray(files.separated[0]), np.select([SHOWN == 2, SHOWN == 0], [1, 0], 255))
+    with PilImage.open(files.segments[0]) as image:
         assert image.mode == "RGB"
         colors = np.asarray(image).astype(int)
     ids = colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]
     second = np.zeros_like(SHOWN, dtype=bool)
     second[2:4, 3:6] = True
-    rows = {row["id"]: row for row in found.infos[0]}
+    rows = {row["id"]: row for row in files.infos[0]}
     assert len(rows) == 3, "all sky is one segment, each car is one"
     assert np.array_equal(ids == 0, SHOWN == 255)
-    assert {rows[one]["category_id"] for one in np.unique(ids[SHOWN == 2])} == {SKY}
+    assert {rows[segment_id]["category_id"] for segment_id in np.unique(ids[SHOWN == 2])} == {SKY}
     (top,) = np.unique(ids[second])
     (bottom,) = np.unique(ids[(SHOWN == 0) & ~second])
     (sky,) = np.unique(ids[SHOWN == 2])
@@ -113,52 +115,57 @@ def test_a_street_as_labels_and_as_segments() -> None:
     }
     assert (rows[bottom]["area"], rows[bottom]["bbox"]) == (10, [1, 1, 3, 4])
     assert (rows[sky]["area"], rows[sky]["isthing"], rows[sky]["bbox"]) == (int((SHOWN == 2).sum()), 0, [0, 0, 8, 6])
-    table = json.loads(found.panoptic_json.read_text("utf-8"))
+    table = json.loads(files.panoptic_json.read_text("utf-8"))
     (row,) = table["annotations"]
-    assert (found.segments_folder / row["file_name"]) == found.segments[0]
-    assert row["segments_info"] == found.infos[0]
-    assert [one["isthing"] for one in table["categories"]] == [1, 1, 0, 0]
+    assert (files.segments_folder / row["file_name"]) == files.segments[0]
+    assert row["segments_info"] == files.infos[0]
+    assert [category["isthing"] for category in table["categories"]] == [1, 1, 0, 0]
 
 
 def test_more_segments_than_one_byte_counts_keep_their_numbers() -> None:
     boxes = [(CAR, (at % 20, at // 20, at % 20 + 1, at // 20 + 1)) for at in range(300)]
-    dataset = drawn(*boxes)
+    dataset = annotated(*boxes)
     dataset = replace(dataset, images=(Image(1, "a.jpg", 20, 15),))
-    found = label_files(dataset, with_segments=True)
-    colors = np.asarray(PilImage.open(found.segments[0])).astype(int)
+    files = label_files(dataset, with_segments=True)
+    colors = np.asarray(PilImage.open(files.segments[0])).astype(int)
     assert np.array_equal(colors[..., 0] + 256 * colors[..., 1], np.arange(1, 301).reshape(15, 20))
 
 
 def test_the_background_lies_under_everything() -> None:
-    found = label_files(with_background(drawn(*STREET), "road"))
-    assert np.array_equal(gray(found.semantic[0]), np.where(SHOWN == 255, 3, SHOWN))
-    empty = with_background(drawn(names=("a.jpg", "b.jpg")), "road")
-    assert [one.id for one in empty.instances] == [1, 2]
+    files = label_files(with_background(annotated(*STREET), "road"))
+    assert np.array_equal(gray(files.semantic[0]), np.where(SHOWN == 255, 3, SHOWN))
+    empty = with_background(annotated(names=("a.jpg", "b.jpg")), "road")
+    assert [instance.id for instance in empty.instances] == [1, 2]
     assert all((gray(path) == 3).all() for path in label_files(empty).semantic)
     assert with_background(empty, None) is empty
     with pytest.raises(DataError, match=r"data\.background.*'moon'"):
         with_background(empty, "moon")
 
 
-def test_drawn_background_and_what_no_shape_covers_are_one_segment() -> None:
-    found = label_files(with_background(drawn((CAR, (2, 1, 5, 4)), (ROAD, (3, 2, 6, 6))), "road"), with_segments=True)
-    assert sorted((row["category_id"], row["area"]) for row in found.infos[0]) == [(CAR, 5), (ROAD, 43)]
+def test_annotated_background_and_pixels_without_a_shape_are_one_segment() -> None:
+    files = label_files(
+        with_background(annotated((CAR, (2, 1, 5, 4)), (ROAD, (3, 2, 6, 6))), "road"), with_segments=True
+    )
+    assert sorted((row["category_id"], row["area"]) for row in files.infos[0]) == [(CAR, 5), (ROAD, 43)]
 
 
-def test_they_are_found_again_and_change_with_the_shapes() -> None:
-    first = label_files(drawn(*STREET))
+def test_they_are_cached_and_change_with_the_shapes() -> None:
+    first = label_files(annotated(*STREET))
     before = first.semantic[0].stat()
-    assert label_files(drawn(*STREET)) == first
+    assert label_files(annotated(*STREET)) == first
     after = first.semantic[0].stat()
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino), "painted once"
-    moved = label_files(drawn((SKY, (0, 0, 8, 2)), *STREET[1:]))
-    turned = label_files(drawn(STREET[1], STREET[0], *STREET[2:]))
-    assert len({first.folder, moved.folder, turned.folder, label_files(drawn(*STREET), with_segments=True).folder}) == 4
+    moved = label_files(annotated((SKY, (0, 0, 8, 2)), *STREET[1:]))
+    turned = label_files(annotated(STREET[1], STREET[0], *STREET[2:]))
+    assert (
+        len({first.folder, moved.folder, turned.folder, label_files(annotated(*STREET), with_segments=True).folder})
+        == 4
+    )
 
 
-def test_which_shape_lies_on_which_makes_new_ones_even_for_equal_objects() -> None:
+def test_another_order_of_overlapping_shapes_paints_new_ones_even_for_equal_objects() -> None:
     def layered(orders: tuple[int, int]) -> Dataset:
-        """A car of two parts; a person is drawn between them, or after both."""
+        """A car of two parts; a person is painted between them, or after both."""
         (first,), (second,) = box(0, 0, 4, 6), box(4, 0, 8, 6)
         car = Instance(
             1, 1, CAR, (first, second), (0.0, 0.0, 8.0, 6.0), 48.0, shapes=(0, orders[1]), part_shapes=(0, orders[1])
@@ -170,50 +177,50 @@ def test_which_shape_lies_on_which_makes_new_ones_even_for_equal_objects() -> No
 
     between, after = layered((1, 2)), layered((2, 1))
     assert between.content_hash() == after.content_hash()
-    maps = [gray(label_files(one).semantic[0]) for one in (between, after)]
-    assert [int((one == 1).sum()) for one in maps] == [4, 8]
+    maps = [gray(label_files(dataset).semantic[0]) for dataset in (between, after)]
+    assert [int((labels == 1).sum()) for labels in maps] == [4, 8]
     assert (maps[0][2:4, 2:4] == 1).all() and (maps[1][2:4, 2:6] == 1).all()
 
 
 def test_names_with_any_suffix_and_equal_names_in_two_folders() -> None:
     names = ("x/a.tif", "x/b.JPEG", "y/a.png", "y/a.jpg", "z.webp")
-    dataset = drawn(names=names)
+    dataset = annotated(names=names)
     instances = tuple(
         Instance(at, at, CAR, box(0, 0, at, 1), (0.0, 0.0, 1.0, 1.0), 1.0, shapes=(0,), part_shapes=(0,))
         for at in range(1, 6)
     )
-    found = label_files(replace(dataset, instances=instances), with_segments=True)
-    assert len(set(found.semantic)) == len(set(found.segments)) == 5
-    assert [int((gray(path) == 0).sum()) for path in found.semantic] == [1, 2, 3, 4, 5]
-    assert [int((gray(path) == 0).sum()) for path in found.separated] == [1, 2, 3, 4, 5]
-    assert [infos[0]["area"] for infos in found.infos] == [1, 2, 3, 4, 5]
-    assert all(path.suffix == ".png" and path.is_relative_to(found.folder) for path in found.semantic)
+    files = label_files(replace(dataset, instances=instances), with_segments=True)
+    assert len(set(files.semantic)) == len(set(files.segments)) == 5
+    assert [int((gray(path) == 0).sum()) for path in files.semantic] == [1, 2, 3, 4, 5]
+    assert [int((gray(path) == 0).sum()) for path in files.separated] == [1, 2, 3, 4, 5]
+    assert [infos[0]["area"] for infos in files.infos] == [1, 2, 3, 4, 5]
+    assert all(path.suffix == ".png" and path.is_relative_to(files.folder) for path in files.semantic)
 
 
-def paint_with_others(barrier: Any, answers: Any) -> None:
+def paint_concurrently(barrier: Any, answers: Any) -> None:
     barrier.wait()
-    found = label_files(drawn(*STREET, names=tuple(f"{at}.jpg" for at in range(60))), with_segments=True)
-    answers.put((str(found.folder), [path.is_file() for path in (*found.semantic, *found.separated, *found.segments)]))
+    files = label_files(annotated(*STREET, names=tuple(f"{at}.jpg" for at in range(60))), with_segments=True)
+    answers.put((str(files.folder), [path.is_file() for path in (*files.semantic, *files.separated, *files.segments)]))
 
 
 def test_processes_that_paint_at_once() -> None:
     fork = multiprocessing.get_context("fork")
     barrier, answers = fork.Barrier(3), fork.Queue()
-    painters = [fork.Process(target=paint_with_others, args=(barrier, answers)) for _ in range(3)]
-    for one in painters:
-        one.start()
-    found = [answers.get(timeout=60) for _ in painters]
-    for one in painters:
-        one.join()
-    (folder,) = {place for place, _ in found}
-    assert [one.exitcode for one in painters] == [0, 0, 0]
-    assert all(all(there) and len(there) == 180 for _, there in found)
-    assert [path.name for path in Path(folder).parent.iterdir()] == [Path(folder).name], "nothing is left lying about"
+    painters = [fork.Process(target=paint_concurrently, args=(barrier, answers)) for _ in range(3)]
+    for painter in painters:
+        painter.start()
+    painted = [answers.get(timeout=60) for _ in painters]
+    for painter in painters:
+        painter.join()
+    (folder,) = {path for path, _ in painted}
+    assert [painter.exitcode for painter in painters] == [0, 0, 0]
+    assert all(all(exist) and len(exist) == 180 for _, exist in painted)
+    assert [path.name for path in Path(folder).parent.iterdir()] == [Path(folder).name], "no temporary folder remains"
 
 
-def test_what_is_half_painted_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_label_maps_are_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
     names = tuple(f"{at}.jpg" for at in range(3))
-    broken = drawn(*STREET, names=names)
+    broken = annotated(*STREET, names=names)
     bad = replace(broken.instances[-1], segmentation=Rle(9, 9, encode_mask(np.eye(9) > 0)["counts"].decode()))
     with pytest.raises(IndexError):
         label_files(replace(broken, instances=(*broken.instances[:-1], bad)), with_segments=True)
@@ -221,19 +228,19 @@ def test_what_is_half_painted_is_never_used(monkeypatch: pytest.MonkeyPatch) -> 
     left = cache_folder() / "labels" / ".painting-of-a-process-that-was-killed"
     (left / "labels" / "semantic").mkdir(parents=True)
     (left / "labels" / "semantic" / "0.png").write_bytes(b"half")
-    found = label_files(broken, with_segments=True)
-    assert all(np.array_equal(gray(path), SHOWN) for path in found.semantic)
+    files = label_files(broken, with_segments=True)
+    assert all(np.array_equal(gray(path), SHOWN) for path in files.semantic)
 
 
-def test_others_may_read_what_one_has_painted() -> None:
-    found = label_files(drawn(*STREET))
+def test_other_users_may_read_them() -> None:
+    files = label_files(annotated(*STREET))
     mask = os.umask(0)
     os.umask(mask)
-    assert found.folder.stat().st_mode & 0o777 == 0o777 & ~mask
-    assert found.semantic[0].stat().st_mode & 0o777 == 0o666 & ~mask
+    assert files.folder.stat().st_mode & 0o777 == 0o777 & ~mask
+    assert files.semantic[0].stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-def test_a_process_that_was_faster_is_no_harm(tmp_path: Path) -> None:
+def test_label_maps_of_a_faster_process_are_kept(tmp_path: Path) -> None:
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
     for folder in (mine, theirs):
         folder.mkdir()
@@ -245,38 +252,40 @@ def test_a_process_that_was_faster_is_no_harm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut off"])
-def test_a_lost_label_image_is_named_with_the_folder_to_remove(damage: str) -> None:
-    found = label_files(drawn(*STREET, names=("deep/er/a.jpg",)))
-    path = found.semantic[0]
+def test_the_error_of_a_missing_or_damaged_one_has_the_folder_to_remove(damage: str) -> None:
+    files = label_files(annotated(*STREET, names=("deep/er/a.jpg",)))
+    path = files.semantic[0]
     if damage == "missing":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(DataError, match=re.escape(str(path)) + f".*Remove the folder {re.escape(str(found.folder))};"):
-        read_labels(str(path))
+    with pytest.raises(
+        DataError, match=re.escape(str(path)) + f".*Remove the folder {re.escape(str(files.folder))} and"
+    ):
+        read_label_map(str(path))
 
 
-def test_a_lost_image_elsewhere_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"mine\.png: the label image cannot be read$"):
-        read_labels(tmp_path / "mine.png")
+def test_the_error_of_a_missing_one_outside_the_cache_has_its_path(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mine\.png: the label map cannot be read$"):
+        read_label_map(tmp_path / "mine.png")
 
 
 def test_more_classes_than_a_byte_holds_are_refused() -> None:
     many = tuple(Category(at, f"c{at}") for at in range(1, 257))
     with pytest.raises(DataError, match="at most 255 classes; found 256"):
-        label_files(replace(drawn((256, (0, 0, 2, 2))), categories=many))
-    most = label_files(replace(drawn((255, (0, 0, 2, 2))), categories=many[:255]))
+        label_files(replace(annotated((256, (0, 0, 2, 2))), categories=many))
+    most = label_files(replace(annotated((255, (0, 0, 2, 2))), categories=many[:255]))
     assert set(np.unique(gray(most.semantic[0]))) == {254, 255}
 
 
 @pytest.mark.parametrize("size", [(5, 7), (5, 7, 3), (1, 1), (1, 1, 3)])
-def test_pngs_come_back_as_they_were(size: tuple[int, ...]) -> None:
+def test_decoded_pngs_are_equal(size: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     assert np.array_equal(decode_png(encode_png(pixels)), pixels)
 
 
-def test_labelme_polygons_of_a_turned_photo_are_painted_as_it_is_shown(tmp_path: Path) -> None:
-    image(tmp_path / "a.jpg", 64, 48, orientation=6)
+def test_labelme_polygons_of_a_turned_photo_are_painted_in_its_exif_orientation(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg", 64, 48, orientation=6)
     value = labelme_value(
         shape([[2, 3], [40, 3], [40, 60], [2, 60]], "road"), shape([[10, 10], [20, 10], [20, 30], [10, 30]], "car")
     )
@@ -284,8 +293,8 @@ def test_labelme_polygons_of_a_turned_photo_are_painted_as_it_is_shown(tmp_path:
     (tmp_path / "a.json").write_text(json.dumps(value), encoding="utf-8")
     dataset = read_dataset(tmp_path, options=ReadOptions(labels=("car", "road")))
     assert not dataset.errors()
-    found: LabelFiles = label_files(dataset)
+    files = label_files(dataset)
     expected = np.full((64, 48), 255)
     expected[3:60, 2:40] = 1
     expected[10:30, 10:20] = 0
-    assert np.array_equal(gray(found.semantic[0]), expected)
+    assert np.array_equal(gray(files.semantic[0]), expected)

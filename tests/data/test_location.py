@@ -32,7 +32,7 @@ def test_a_sample_has_a_folder_of_its_own(tmp_path: Path, caplog: pytest.LogCapt
     assert f"rendering the balloon sample in {splits.root}" in caplog.text
 
 
-def test_a_rendered_sample_is_used_again_and_is_still_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rendered_sample_is_used_again_and_still_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = load_splits(project(tmp_path))
     written = files(first.root)
     caplog.clear()
@@ -50,7 +50,7 @@ def test_data_that_appear_later_are_used(tmp_path: Path) -> None:
     assert len(splits.train.images) + len(splits.val.images) == 5
 
 
-def test_a_folder_that_is_there_is_never_replaced(tmp_path: Path) -> None:
+def test_an_existing_folder_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(DataError, match="photos"):
         load_splits(project(tmp_path))
@@ -79,7 +79,7 @@ def test_without_a_sample_an_existing_one_is_not_used_either(tmp_path: Path) -> 
         load_splits(project(tmp_path), sample=False)
 
 
-def test_what_only_reads_renders_nothing_and_reads_a_rendered_sample(tmp_path: Path) -> None:
+def test_without_render_only_an_existing_sample_is_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data folder is missing.*renders the project's sample"):
         locate_data(project(tmp_path))
     load_splits(project(tmp_path))
@@ -99,7 +99,7 @@ def test_a_failed_rendering_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_a_run_on_a_sample_says_so_and_is_evaluated_on_it_from_any_folder(
+def test_a_run_on_a_sample_records_it_and_is_evaluated_on_it_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "projects").mkdir()
@@ -116,6 +116,6 @@ def test_a_run_on_a_sample_says_so_and_is_evaluated_on_it_from_any_folder(
     before = json.loads((run / "evaluation.json").read_text("utf-8"))
     assert main(["eval", str(path)]) == 0
     after = json.loads((run / "evaluation" / "evaluation.json").read_text("utf-8"))
-    assert after["images"] == before["images"] == 1, "the sample's, although the data have appeared"
+    assert after["images"] == before["images"] == 1, "the sample's, although the data folder exists now"
     assert main(["predict", str(path)]) == 0
     assert sorted(item.name for item in tmp_path.iterdir()) == ["empty", "projects"]

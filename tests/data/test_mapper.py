@@ -81,20 +81,20 @@ def test_an_image_without_instances_keeps_its_fields(tmp_path: Path, mask_format
     assert item["instances"].has("gt_masks") and item["instances"].gt_boxes.tensor.shape == (0, 4)
 
 
-def test_crowds_are_left_out(tmp_path: Path) -> None:
+def test_crowds_are_excluded(tmp_path: Path) -> None:
     crowd = polygon_annotation() | {"iscrowd": 1}
     item = samples([image(tmp_path, annotations=[crowd, polygon_annotation()])])[SampleKey(0, 50, 0)]
     assert len(item["instances"]) == 1
 
 
-def test_a_changed_image_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_image_size_is_an_error(tmp_path: Path) -> None:
     source = image(tmp_path, annotations=[])
     cv2.imwrite(source["file_name"], np.zeros((50, 50, 3), np.uint8))
-    with pytest.raises(DataError, match=r"changed its size.*found 50 x 50 px; expected 200 x 100 px"):
+    with pytest.raises(DataError, match=r"the size of the image has changed.*found 50 x 50 px; expected 200 x 100 px"):
         samples([source])[SampleKey(0, 50, 0)]
 
 
-def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+def test_the_error_of_an_unreadable_image_has_its_name(tmp_path: Path) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(b"\xff\xd8\xff\xe0 not an image")
     with pytest.raises(DataError, match=r"broken\.jpg.*cannot be read"):
@@ -130,5 +130,5 @@ def test_real_balloon_masks_have_the_polygons_areas() -> None:
     side = min(source["height"], source["width"])
     item = samples([source], largest=side)[SampleKey(0, side, 1)]
     areas = item["instances"].gt_masks.tensor.sum((1, 2)).to(torch.float64)
-    expected = [one.area_px2 for one in dataset.by_image()[source["image_id"]]]
+    expected = [instance.area_px2 for instance in dataset.by_image()[source["image_id"]]]
     assert np.allclose(areas.numpy(), expected, rtol=0.02)

@@ -16,42 +16,42 @@ COLORS = np.array([[0, 0, 0], [40, 80, 250], [90, 90, 90], [250, 30, 30], [30, 2
 SEPARATED = np.array([255, 1, 2, 0, 0], np.uint8)
 """Label of each region for Panoptic FPN: 0 for all things, 1 and up for the stuff."""
 CONTIGUOUS = np.array([255, 1, 2, 0, 0])
-"""Place of each region's class among car, sky, road."""
+"""Index of each region's class among car, sky, road."""
 SEGMENT_IDS = np.array([0, 70_000, 300, 5, 66_000])
 
 
 def regions() -> np.ndarray:
-    """Sky above road, two cars that touch, a strip at the bottom that nobody drew."""
-    drawn = np.full((HEIGHT_PX, WIDTH_PX), ROAD)
-    drawn[:40] = SKY
-    drawn[50:70, 20:50] = LEFT_CAR
-    drawn[45:75, 50:100] = RIGHT_CAR
-    drawn[85:] = IGNORE_LABEL
-    return drawn
+    """Sky above road, two cars that touch, a strip at the bottom without a shape."""
+    region_map = np.full((HEIGHT_PX, WIDTH_PX), ROAD)
+    region_map[:40] = SKY
+    region_map[50:70, 20:50] = LEFT_CAR
+    region_map[45:75, 50:100] = RIGHT_CAR
+    region_map[85:] = IGNORE_LABEL
+    return region_map
 
 
-def street(folder: Path, drawn: np.ndarray | None = None) -> dict:
-    """The dataset dict of an image whose colors tell its regions."""
-    drawn = regions() if drawn is None else drawn
-    ids = SEGMENT_IDS[drawn]
+def street(folder: Path, region_map: np.ndarray | None = None) -> dict:
+    """The dataset dict of an image whose colors identify its regions."""
+    region_map = regions() if region_map is None else region_map
+    ids = SEGMENT_IDS[region_map]
     images = {
-        "file_name": COLORS[drawn],
-        "sem_seg_file_name": SEPARATED[drawn],
+        "file_name": COLORS[region_map],
+        "sem_seg_file_name": SEPARATED[region_map],
         "pan_seg_file_name": np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8),
     }
     paths = {name: folder / f"{name}.png" for name in images}
     for name, pixels in images.items():
         Image.fromarray(pixels).save(paths[name])
-    there = np.unique(drawn).tolist()
+    present = np.unique(region_map).tolist()
     return {name: str(path) for name, path in paths.items()} | {
         "image_id": 1,
         "height": HEIGHT_PX,
         "width": WIDTH_PX,
-        "annotations": [car(drawn == one) for one in (LEFT_CAR, RIGHT_CAR) if one in there],
+        "annotations": [car(region_map == region) for region in (LEFT_CAR, RIGHT_CAR) if region in present],
         "segments_info": [
-            {"id": int(SEGMENT_IDS[one]), "category_id": int(CONTIGUOUS[one]), "isthing": int(CONTIGUOUS[one] == 0)}
-            for one in there
-            if one != IGNORE_LABEL
+            {"id": int(SEGMENT_IDS[region]), "category_id": int(class_id), "isthing": int(class_id == 0)}
+            for region, class_id in zip(present, CONTIGUOUS[present], strict=True)
+            if region != IGNORE_LABEL
         ],
     }
 
@@ -85,7 +85,7 @@ def seen(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("largest", "short_side"), [(90, 90), (90, 61), (50, 47), (140, 137)])
 @pytest.mark.parametrize("preset", ["panoptic_fpn_r50", "panoptic_deeplab_r50"])
-def test_labels_and_masks_lie_on_what_the_image_shows(
+def test_labels_and_masks_lie_on_the_regions_of_the_image(
     tmp_path: Path, preset: str, largest: int, short_side: int
 ) -> None:
     data = samples(street(tmp_path), preset=preset, largest=largest)
@@ -101,8 +101,8 @@ def test_labels_and_masks_lie_on_what_the_image_shows(
         assert (labels[clear] == labels_of[region[clear]]).mean() > 0.99
         masks = item["instances"].gt_masks.tensor.numpy()
         assert item["instances"].gt_classes.tolist() == [0, 0]
-        for mask, one in zip(masks, (LEFT_CAR, RIGHT_CAR), strict=True):
-            assert (mask[clear] == (region[clear] == one)).mean() > 0.99
+        for mask, side in zip(masks, (LEFT_CAR, RIGHT_CAR), strict=True):
+            assert (mask[clear] == (region[clear] == side)).mean() > 0.99
         sides.add(bool(np.nonzero(region == LEFT_CAR)[1].mean() < np.nonzero(region == RIGHT_CAR)[1].mean()))
     assert sides == {True, False}, "both ways round"
 
@@ -129,31 +129,31 @@ def test_offsets_lead_from_each_pixel_of_an_object_to_its_center(tmp_path: Path)
 
 
 @pytest.mark.parametrize("preset", ["panoptic_fpn_r50", "panoptic_deeplab_r50"])
-def test_a_image_of_stuff_alone(tmp_path: Path, preset: str) -> None:
-    drawn = np.full((HEIGHT_PX, WIDTH_PX), SKY)
-    item = samples(street(tmp_path, drawn), preset=preset)[SampleKey(0, 60, 0)]
+def test_an_image_of_stuff_alone(tmp_path: Path, preset: str) -> None:
+    region_map = np.full((HEIGHT_PX, WIDTH_PX), SKY)
+    item = samples(street(tmp_path, region_map), preset=preset)[SampleKey(0, 60, 0)]
     assert len(item["instances"]) == 0 and tuple(item["instances"].gt_masks.tensor.shape) == (0, 60, 93)
     assert (item["sem_seg"] == 1).all()
     if preset == "panoptic_deeplab_r50":
         assert not item["center"].any() and not item["offset_weights"].any()
 
 
-def test_a_image_that_nobody_drew_on_is_void(tmp_path: Path) -> None:
-    drawn = np.full((HEIGHT_PX, WIDTH_PX), IGNORE_LABEL)
-    item = samples(street(tmp_path, drawn), preset="panoptic_deeplab_r50")[SampleKey(0, 60, 0)]
+def test_an_image_without_shapes_is_ignored(tmp_path: Path) -> None:
+    region_map = np.full((HEIGHT_PX, WIDTH_PX), IGNORE_LABEL)
+    item = samples(street(tmp_path, region_map), preset="panoptic_deeplab_r50")[SampleKey(0, 60, 0)]
     assert (item["sem_seg"] == 255).all() and not item["center_weights"].any()
 
 
-def test_the_second_look_at_a_image_is_as_the_first(tmp_path: Path) -> None:
+def test_a_cached_image_gives_the_same_sample(tmp_path: Path) -> None:
     data = samples(street(tmp_path), preset="panoptic_deeplab_r50", largest=50)
-    first, again, other = (data[SampleKey(0, 47, seed)] for seed in (3, 3, 4))
+    first, again, augmented = (data[SampleKey(0, 47, seed)] for seed in (3, 3, 4))
     for name in ("image", "sem_seg", "center", "offset"):
         assert (first[name] == again[name]).all()
-    assert other["image"].shape == first["image"].shape
+    assert augmented["image"].shape == first["image"].shape
 
 
-def test_a_label_image_of_another_size_is_named(tmp_path: Path) -> None:
+def test_a_label_map_of_another_size_is_an_error_with_its_name(tmp_path: Path) -> None:
     source = street(tmp_path)
     Image.fromarray(np.zeros((5, 7), np.uint8)).save(source["sem_seg_file_name"])
-    with pytest.raises(DataError, match=r"sem_seg_file_name\.png.*another size.*7 x 5 px.*140 x 90 px"):
+    with pytest.raises(DataError, match=r"sem_seg_file_name\.png.*size of the label map is not.*7 x 5 px.*140 x 90 px"):
         samples(source, preset="panoptic_fpn_r50")[SampleKey(0, 60, 0)]

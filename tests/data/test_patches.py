@@ -15,7 +15,7 @@ from d2tune.data.patches import PatchSampler, flip_left_right, overhead
 
 def sampler(*maps: Any, patch_px: int = 4, balance: float = 1.0, classes: int = 3) -> PatchSampler:
     return PatchSampler(
-        [np.asarray(one, np.uint8) for one in maps], patch_px=patch_px, balance=balance, classes=classes
+        [np.asarray(labels, np.uint8) for labels in maps], patch_px=patch_px, balance=balance, classes=classes
     )
 
 
@@ -30,10 +30,10 @@ def rare_map(height: int = 40, width: int = 50) -> Any:
 def test_every_class_of_the_image_is_drawn_as_often() -> None:
     labels = rare_map()
     draw = np.random.default_rng(0)
-    one = sampler(labels, patch_px=4)
+    patch_sampler = sampler(labels, patch_px=4)
     seen: Counter[int] = Counter()
     for _ in range(6000):
-        top, left = one.draw(0, draw)
+        top, left = patch_sampler.draw(0, draw)
         seen.update(np.unique(labels[top : top + 4, left : left + 4]).tolist())
     # a patch drawn for class 0 rarely holds the others: 16 and 24 places of 37 * 47
     for rare in (1, 2):
@@ -45,9 +45,9 @@ def test_every_pixel_of_a_class_is_drawn_as_often_and_every_place_around_it() ->
     pixels = [(2, 3), (2, 9), (17, 10)]
     for row, column in pixels:
         labels[row, column] = 1
-    one = sampler(labels, patch_px=3)
+    patch_sampler = sampler(labels, patch_px=3)
     draw = np.random.default_rng(1)
-    places = Counter(one.draw(0, draw) for _ in range(27000))
+    places = Counter(patch_sampler.draw(0, draw) for _ in range(27000))
     wanted = {(row - up, column - back) for row, column in pixels for up in range(3) for back in range(3)}
     wanted = {(top, left) for top, left in wanted if 0 <= top <= 17 and 0 <= left <= 17}
     assert set(places) == wanted and len(places) == 27
@@ -55,9 +55,9 @@ def test_every_pixel_of_a_class_is_drawn_as_often_and_every_place_around_it() ->
 
 
 def test_uniform_places() -> None:
-    one = sampler(np.zeros((6, 7), np.uint8), patch_px=4, balance=0)
+    patch_sampler = sampler(np.zeros((6, 7), np.uint8), patch_px=4, balance=0)
     draw = np.random.default_rng(2)
-    places = Counter(one.draw(0, draw) for _ in range(12000))
+    places = Counter(patch_sampler.draw(0, draw) for _ in range(12000))
     assert set(places) == {(top, left) for top in range(3) for left in range(4)}
     assert min(places.values()) > 850 and max(places.values()) < 1150
 
@@ -65,9 +65,10 @@ def test_uniform_places() -> None:
 def test_the_share_that_is_balanced() -> None:
     labels = rare_map(200, 200)
     draw = np.random.default_rng(3)
-    one = sampler(labels, patch_px=8, balance=0.6)
+    patch_sampler = sampler(labels, patch_px=8, balance=0.6)
     hits = sum(
-        (labels[top : top + 8, left : left + 8] == 1).any() for top, left in (one.draw(0, draw) for _ in range(5000))
+        (labels[top : top + 8, left : left + 8] == 1).any()
+        for top, left in (patch_sampler.draw(0, draw) for _ in range(5000))
     )
     assert hits / 5000 == pytest.approx(0.6 / 3, abs=0.02)
 
@@ -80,32 +81,32 @@ def test_patches_stay_inside_and_hold_labels(data: st.DataObject) -> None:
     labels = np.full((height, width), 255, np.uint8)
     for _ in range(data.draw(st.integers(0, 3))):
         labels[draw.integers(height), draw.integers(width)] = draw.integers(3)
-    side, other = data.draw(st.integers(1, 40)), data.draw(st.sampled_from([None, 5]))
-    one = sampler(labels, patch_px=side, balance=data.draw(st.sampled_from([0.0, 0.5, 1.0])))
-    side = other or side
+    side, own_side = data.draw(st.integers(1, 40)), data.draw(st.sampled_from([None, 5]))
+    patch_sampler = sampler(labels, patch_px=side, balance=data.draw(st.sampled_from([0.0, 0.5, 1.0])))
+    side = own_side or side
     for _ in range(10):
-        top, left = one.draw(0, draw, patch_px=other)
+        top, left = patch_sampler.draw(0, draw, patch_px=own_side)
         assert 0 <= top <= max(0, height - side) and 0 <= left <= max(0, width - side)
         assert (labels != 255).any() == (labels[top : top + side, left : left + side] != 255).any()
 
 
 def test_the_same_seed_draws_the_same_places() -> None:
-    one = sampler(rare_map(), balance=0.5)
+    patch_sampler = sampler(rare_map(), balance=0.5)
     first, second = (np.random.default_rng(7) for _ in range(2))
-    assert [one.draw(0, first) for _ in range(50)] == [one.draw(0, second) for _ in range(50)]
+    assert [patch_sampler.draw(0, first) for _ in range(50)] == [patch_sampler.draw(0, second) for _ in range(50)]
 
 
 def test_each_image_has_its_own_classes() -> None:
     left, right = np.full((10, 10), 255), np.full((10, 10), 255)
     left[0, 0], right[9, 9] = 0, 2
-    one = sampler(left, right, patch_px=2)
+    patch_sampler = sampler(left, right, patch_px=2)
     draw = np.random.default_rng(0)
-    assert {one.draw(0, draw) for _ in range(20)} == {(0, 0)}
-    assert {one.draw(1, draw) for _ in range(20)} == {(8, 8)}
+    assert {patch_sampler.draw(0, draw) for _ in range(20)} == {(0, 0)}
+    assert {patch_sampler.draw(1, draw) for _ in range(20)} == {(8, 8)}
 
 
-def test_classes_that_there_are_not() -> None:
-    with pytest.raises(ValueError, match="holds 3"):
+def test_values_that_are_not_class_indices() -> None:
+    with pytest.raises(ValueError, match="the value 3; class indices are 0 to 2"):
         sampler(np.full((4, 4), 3))
 
 
@@ -115,9 +116,9 @@ def test_a_large_map_costs_little() -> None:
     labels[:, 10000:] = 1
     labels[12345, 6789] = 2
     tracemalloc.start()
-    one = sampler(labels, patch_px=512)
+    patch_sampler = sampler(labels, patch_px=512)
     draw = np.random.default_rng(0)
-    places = [one.draw(0, draw) for _ in range(300)]
+    places = [patch_sampler.draw(0, draw) for _ in range(300)]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 200 << 20

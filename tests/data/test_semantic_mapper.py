@@ -1,4 +1,4 @@
-"""What a semantic model sees: images whose values tell the label of each pixel, however they are cut and turned."""
+"""The input of a semantic model: images whose values identify the label of each pixel, after cutting and turning."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def samples(
     max_side_px: int = 10_000,
     order: str = "RGB",
 ) -> SemanticSamples:
-    how = SemanticInput(
+    options = SemanticInput(
         reader=ImageReader(channels, order, RasterOptions()),
         max_side_px=max_side_px,
         largest_short_side_px=largest,
@@ -80,17 +80,17 @@ def samples(
         color_jitter=jitter,
         classes=4,
     )
-    return SemanticSamples(sources, how, cache_bytes=cache_bytes)
+    return SemanticSamples(sources, options, cache_bytes=cache_bytes)
 
 
-def told(image: torch.Tensor) -> np.ndarray:
-    """The label that the first channel tells, -1 where resizing has mixed two."""
+def encoded_labels(image: torch.Tensor) -> np.ndarray:
+    """The label that the first channel encodes, -1 where resizing has mixed two."""
     distance = np.abs(image[0].numpy().astype(float)[..., None] - LEVELS)
     return np.where(distance.min(axis=-1) < 6, distance.argmin(axis=-1), -1)
 
 
 def assert_aligned(item: dict[str, Any], *, clear_share: float = 0.6) -> None:
-    labels, shown = item["sem_seg"].numpy(), told(item["image"])
+    labels, shown = item["sem_seg"].numpy(), encoded_labels(item["image"])
     assert labels.dtype == np.int64 and labels.shape == shown.shape
     clear = (shown >= 0) & (labels != 255)
     assert clear.mean() >= clear_share
@@ -128,10 +128,10 @@ def test_image_and_labels_stay_together(tmp_path: Path, augment: str, channels: 
     assert len(seen) > 1
 
 
-def test_all_eight_ways_round_and_only_two_of_photos(tmp_path: Path) -> None:
+def test_all_eight_symmetries_and_only_two_for_photos(tmp_path: Path) -> None:
     labels = blocks((40, 40))
     source = source_of(tmp_path, labels, pixels_of(labels, 4, np.float32))
-    ways = {turned.tobytes() for one in (labels, labels.T) for turned in (np.rot90(one, k) for k in range(4))}
+    ways = {turned.tobytes() for plain in (labels, labels.T) for turned in (np.rot90(plain, k) for k in range(4))}
     for augment, expected in (("overhead", ways), ("photo", {labels.tobytes(), labels[:, ::-1].tobytes()})):
         data = samples(source, channels=4, augment=augment)
         items = [data[SampleKey(0, 40, seed)] for seed in range(80)]
@@ -196,8 +196,8 @@ def test_what_does_not_fit_the_cache_is_read_by_windows_with_the_same_result(
     options: dict[str, Any] = {"channels": 3, "patch_px": 40, "largest": largest, "augment": "overhead", "order": order}
     kept, streamed = samples(source, **options), samples(source, **options, cache_bytes=0)
     for seed in range(12):
-        one, other = (data[SampleKey(0, (70, 120)[seed % 2], seed)] for data in (kept, streamed))
-        assert torch.equal(one["image"], other["image"]) and torch.equal(one["sem_seg"], other["sem_seg"])
+        cached, read = (data[SampleKey(0, (70, 120)[seed % 2], seed)] for data in (kept, streamed))
+        assert torch.equal(cached["image"], read["image"]) and torch.equal(cached["sem_seg"], read["sem_seg"])
     assert kept._cache and not streamed._cache
 
 
@@ -214,7 +214,7 @@ def test_the_cache_takes_no_more_than_it_may(tmp_path: Path) -> None:
         assert sorted(data._cache) == [0, 1]
 
 
-def test_pixels_without_any_data_are_left_out(tmp_path: Path) -> None:
+def test_pixels_without_any_data_are_ignored(tmp_path: Path) -> None:
     labels = blocks((48, 64))
     pixels = pixels_of(labels, 5, np.float32)
     pixels[10:20, 30:50] = np.nan
@@ -233,7 +233,7 @@ def test_pixels_without_any_data_are_left_out(tmp_path: Path) -> None:
     assert int((whole["sem_seg"] == 255).sum()) == 200, "one channel with data is enough"
 
 
-def test_labels_that_are_left_out_stay_so(tmp_path: Path) -> None:
+def test_ignored_pixels_stay_ignored(tmp_path: Path) -> None:
     labels = blocks((48, 64))
     labels[:9, :7] = 255
     labels[40:, 50:] = 255
@@ -243,17 +243,17 @@ def test_labels_that_are_left_out_stay_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("patch_px", [0, 32])
-def test_a_key_says_all_that_is_drawn(tmp_path: Path, patch_px: int) -> None:
+def test_a_key_determines_all_random_numbers(tmp_path: Path, patch_px: int) -> None:
     labels = blocks((60, 80))
     source = source_of(tmp_path, labels, pixels_of(labels, 3, np.uint8), "a.png")
     options: dict[str, Any] = {"channels": 3, "patch_px": patch_px, "augment": "overhead", "jitter": 0.5}
-    first, other = samples(source, **options), samples(source, **options)
+    first, second = samples(source, **options), samples(source, **options)
     keys = [SampleKey(0, 60, seed) for seed in range(10)]
     items = [first[key] for key in keys]
     np.random.seed(99)
-    again = [other[key] for key in reversed(keys)][::-1]
-    for one, two in zip(items, again, strict=True):
-        assert torch.equal(one["image"], two["image"]) and torch.equal(one["sem_seg"], two["sem_seg"])
+    again = [second[key] for key in reversed(keys)][::-1]
+    for item, repeated in zip(items, again, strict=True):
+        assert torch.equal(item["image"], repeated["image"]) and torch.equal(item["sem_seg"], repeated["sem_seg"])
     assert len({item["image"].numpy().tobytes() for item in items}) > 5
 
 
@@ -262,9 +262,10 @@ def test_colors_vary_and_labels_do_not(tmp_path: Path) -> None:
     source = source_of(tmp_path, labels, pixels_of(labels, 3, np.uint8), "a.png")
     plain, varied = (samples(source, channels=3, jitter=jitter) for jitter in (0.0, 1.0))
     for seed in range(5):
-        one, two = plain[SampleKey(0, 32, seed)], varied[SampleKey(0, 32, seed)]
-        assert torch.equal(one["sem_seg"], two["sem_seg"]) and not torch.equal(one["image"], two["image"])
-        assert two["image"].dtype == torch.uint8
+        original, jittered = plain[SampleKey(0, 32, seed)], varied[SampleKey(0, 32, seed)]
+        assert torch.equal(original["sem_seg"], jittered["sem_seg"])
+        assert not torch.equal(original["image"], jittered["image"])
+        assert jittered["image"].dtype == torch.uint8
 
 
 def test_gray_photos_beside_colored_ones(tmp_path: Path) -> None:
@@ -281,13 +282,13 @@ def test_gray_photos_beside_colored_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("patch_px", [0, 16])
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
-def test_a_image_that_has_changed_its_size_is_named(tmp_path: Path, patch_px: int, cache_bytes: int) -> None:
+def test_a_changed_image_size_is_an_error_with_the_name(tmp_path: Path, patch_px: int, cache_bytes: int) -> None:
     labels = blocks((40, 56))
     source = source_of(tmp_path, labels, pixels_of(labels[:30], 5, np.float32))
-    with pytest.raises(DataError, match=r"a\.npy: .*changed its size.*found 56 x 30 px; expected 56 x 40 px"):
+    with pytest.raises(DataError, match=r"a\.npy: the size.*changed.*found 56 x 30 px; expected 56 x 40 px"):
         samples(source, patch_px=patch_px, cache_bytes=cache_bytes)[SampleKey(0, 40, 0)]
     reader = ImageReader(5, "RGB", RasterOptions())
-    with pytest.raises(DataError, match=r"a\.npy: .*changed its size"):
+    with pytest.raises(DataError, match=r"a\.npy: the size of the image has changed"):
         SemanticEvaluationSamples([source], reader=reader, short_side_px=0, max_side_px=0)[0]
 
 

@@ -20,47 +20,48 @@ def project(folder: Path, **keys: object) -> Project:
 
 
 def test_balloon_photos_in_via_format(tmp_path: Path) -> None:
-    parts = load_splits(project(tmp_path, data={"root": str(SHARED / "data/balloon")}, classes=["balloon"]))
-    assert (len(parts.train.images), len(parts.train.instances)) == (61, 255)
-    assert (len(parts.val.images), len(parts.val.instances)) == (13, 50)
-    assert min(one.id for one in parts.train.instances) == 1
-    assert parts.train.categories[0].id == 1
+    splits = load_splits(project(tmp_path, data={"root": str(SHARED / "data/balloon")}, classes=["balloon"]))
+    assert (len(splits.train.images), len(splits.train.instances)) == (61, 255)
+    assert (len(splits.val.images), len(splits.val.instances)) == (13, 50)
+    assert min(instance.id for instance in splits.train.instances) == 1
+    assert splits.train.categories[0].id == 1
 
 
 def test_microcontroller_photos_with_a_split_of_their_own(tmp_path: Path) -> None:
     data = {"root": str(SHARED / "data/microcontrollers"), "val": 0.2, "split_seed": 3}
-    parts = load_splits(project(tmp_path, data=data))
+    splits = load_splits(project(tmp_path, data=data))
     again = load_splits(project(tmp_path, data=data))
-    assert len(parts.train.images) + len(parts.val.images) == 142
-    assert 27 <= len(parts.val.images) <= 29
-    assert parts.train.class_names == ("Arduino_Nano", "ESP8266", "Heltec_ESP32_Lora", "Raspberry_Pi_3")
-    assert parts.val.content_hash() == again.val.content_hash()
-    assert not {image.file_name for image in parts.train.images} & {image.file_name for image in parts.val.images}
-    for name, count in parts.val.counts().items():
-        total = count + parts.train.counts()[name]
+    assert len(splits.train.images) + len(splits.val.images) == 142
+    assert 27 <= len(splits.val.images) <= 29
+    assert splits.train.class_names == ("Arduino_Nano", "ESP8266", "Heltec_ESP32_Lora", "Raspberry_Pi_3")
+    assert splits.val.content_hash() == again.val.content_hash()
+    assert not {image.file_name for image in splits.train.images} & {image.file_name for image in splits.val.images}
+    for name, count in splits.val.counts().items():
+        total = count + splits.train.counts()[name]
         assert 0.1 < count / total < 0.35, name
 
 
-def test_parts_that_are_lists(tmp_path: Path) -> None:
-    """Names are relative to the data's root; the classes are those of all annotations, so both parts agree."""
+def test_splits_that_are_lists(tmp_path: Path) -> None:
+    """Names are relative to the data's root; the classes are those of all annotations, so both splits agree."""
     photos = sorted((SHARED / "data/microcontrollers/train").glob("*.jpg"))
     names = [f"train/{photo.name}" for photo in photos]
     for name, listed in {"learn": names[:9], "judge": names[9:12], "both": names[8:12]}.items():
-        (tmp_path / f"{name}.txt").write_text("".join(f"{one}\n" for one in listed), "utf-8")
+        (tmp_path / f"{name}.txt").write_text("".join(f"{file_name}\n" for file_name in listed), "utf-8")
     root = SHARED / "data/microcontrollers"
     data = {"root": str(root), "train": str(tmp_path / "learn.txt"), "val": str(tmp_path / "judge.txt")}
-    parts = load_splits(project(tmp_path, data=data))
-    assert [image.file_name for image in parts.train.images] == names[:9]
-    assert [image.file_name for image in parts.val.images] == names[9:12]
-    assert parts.train.class_names == parts.val.class_names and len(parts.train.class_names) == 4
+    splits = load_splits(project(tmp_path, data=data))
+    assert [image.file_name for image in splits.train.images] == names[:9]
+    assert [image.file_name for image in splits.val.images] == names[9:12]
+    assert splits.train.class_names == splits.val.class_names and len(splits.train.class_names) == 4
     with_fraction = load_splits(project(tmp_path, data=data | {"val": 0.34}))
     assert len(with_fraction.val.images) in (3, 4)
     assert (
-        sorted(one.file_name for part in (with_fraction.train, with_fraction.val) for one in part.images) == names[:9]
+        sorted(image.file_name for dataset in (with_fraction.train, with_fraction.val) for image in dataset.images)
+        == names[:9]
     )
     with pytest.raises(DataError, match=r"both.txt: line 1: train/IMG_\w+.jpg is in .*learn.txt too, line 9"):
         load_splits(project(tmp_path, data=data | {"val": str(tmp_path / "both.txt")}))
-    with pytest.raises(DataError, match=r"elsewhere: no such data.*data\.annotations"):
+    with pytest.raises(DataError, match=r"elsewhere: the annotations are missing.*data\.annotations"):
         load_splits(project(tmp_path, data=data | {"annotations": "elsewhere"}))
 
 
@@ -74,11 +75,11 @@ def test_near_duplicates_are_not_divided(tmp_path: Path) -> None:
         shutil.copy(photo, tmp_path / "photos")
         write_square(tmp_path / "photos" / f"{photo.stem}.json", photo.name, (800, 600))
     data = {"root": ".", "train": "photos", "val": 0.2}
-    parts = load_splits(project(tmp_path, data=data | {"split_seed": 1}))
+    splits = load_splits(project(tmp_path, data=data | {"split_seed": 1}))
     frames = Counter(
-        part for part in ("train", "val") for one in getattr(parts, part).images if "IMG" not in one.file_name
+        name for name in ("train", "val") for image in getattr(splits, name).images if "IMG" not in image.file_name
     )
-    assert len(parts.val.images) == 5 and list(frames.values()) == [5]
+    assert len(splits.val.images) == 5 and list(frames.values()) == [5]
 
 
 def write_square(path: Path, image: str, size: tuple[int, int]) -> None:
@@ -91,7 +92,7 @@ def test_labelme_zoo_folder_by_folder(tmp_path: Path) -> None:
     read = refused = 0
     for folder in sorted((SHARED / "data/labelme_zoo").iterdir()):
         try:
-            parts = load_splits(
+            splits = load_splits(
                 project(tmp_path, data={"root": str(folder.parent), "train": folder.name, "val": folder.name}),
                 restore_dir=tmp_path / "restored",
             )
@@ -100,21 +101,21 @@ def test_labelme_zoo_folder_by_folder(tmp_path: Path) -> None:
             assert folder.name in str(error) or any(path.name in str(error) for path in folder.iterdir())
         else:
             read += 1
-            assert parts.train.instances
+            assert splits.train.instances
     assert read >= 11 and read + refused == 14
 
 
-def test_missing_data_names_what_to_do(tmp_path: Path) -> None:
+def test_the_error_of_missing_data_has_the_next_step(tmp_path: Path) -> None:
     wanted = project(tmp_path, name="balloon", data={"root": "none", "sample": "balloon"}, classes=["balloon"])
     with pytest.raises(DataError, match="make data PROJECT=balloon"):
         load_splits(wanted, sample=False)
     assert not (tmp_path / "none").exists()
 
 
-def test_missing_data_are_rendered_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_sample_replaces_missing_data_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = {"root": "none", "sample": "balloon", "sample_images": 4}
-    parts = load_splits(project(tmp_path, name="balloon", data=data, classes=["balloon"]))
-    assert parts.rendered and len(parts.train.images) == 3
+    splits = load_splits(project(tmp_path, name="balloon", data=data, classes=["balloon"]))
+    assert splits.rendered and len(splits.train.images) == 3
     assert "rendering the balloon sample" in caplog.text and "make data PROJECT=balloon" in caplog.text
 
 
@@ -123,9 +124,9 @@ def test_a_label_outside_the_list_names_the_nearest(balloon_sample: Path, tmp_pa
         load_splits(project(tmp_path, data={"root": str(balloon_sample)}, classes=["baloon"]))
 
 
-def test_nothing_drawn_in_the_training_part(balloon_sample: Path, tmp_path: Path) -> None:
+def test_no_annotations_in_the_training_split(balloon_sample: Path, tmp_path: Path) -> None:
     renamed = {"root": str(balloon_sample), "rename": {"balloon": None}}
-    with pytest.raises(DataError, match="no instance in the training part"):
+    with pytest.raises(DataError, match="the training split has no annotations"):
         load_splits(project(tmp_path, data=renamed, classes=["balloon"]))
 
 
@@ -135,7 +136,7 @@ def test_empty_folder(tmp_path: Path) -> None:
         load_splits(project(tmp_path, data={"root": "photos"}, classes=["a"]))
 
 
-def test_the_background_is_in_every_image_and_missing_in_no_part(
+def test_the_background_is_in_every_image_of_both_splits(
     balloon_sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "covered.yaml"
@@ -144,7 +145,7 @@ def test_the_background_is_in_every_image_and_missing_in_no_part(
         f"data: {{root: {balloon_sample}, train: train, val: 0.25, background: scene}}\n"
         "model: {preset: unet}\n"
     )
-    parts = load_splits(load_project(path).project)
-    assert parts.train.counts()["scene"] == len(parts.train.images)
-    assert parts.val.counts()["scene"] == len(parts.val.images) > 0
-    assert "no scene" not in caplog.text
+    splits = load_splits(load_project(path).project)
+    assert splits.train.counts()["scene"] == len(splits.train.images)
+    assert splits.val.counts()["scene"] == len(splits.val.images) > 0
+    assert "without annotations" not in caplog.text

@@ -23,7 +23,7 @@ def rasters(folder: Path, arrays: list[Any], **options: Any) -> Any:
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_the_same_as_numpy_however_it_is_cut(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_the_same_as_numpy_for_any_block_size(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     offset, scale = data.draw(st.sampled_from([(0, 1), (1e4, 1), (-5, 1e-3), (250, 60)]))
     arrays = [
@@ -33,53 +33,53 @@ def test_the_same_as_numpy_however_it_is_cut(tmp_path_factory: pytest.TempPathFa
     for pixels in arrays:
         pixels[draw.random(pixels.shape) < 0.2] = np.nan
     folder = tmp_path_factory.mktemp("rasters")
-    found = channel_statistics(rasters(folder, arrays), block_values=data.draw(st.integers(1, 4000)))
+    measured = channel_statistics(rasters(folder, arrays), block_values=data.draw(st.integers(1, 4000)))
     values = np.concatenate([pixels.reshape(-1, 3) for pixels in arrays]).astype(np.float64)
-    np.testing.assert_allclose(found.mean, np.nanmean(values, axis=0), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(found.std, np.nanstd(values, axis=0), rtol=1e-9)
+    np.testing.assert_allclose(measured.mean, np.nanmean(values, axis=0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(measured.std, np.nanstd(values, axis=0), rtol=1e-9)
     whole = channel_statistics(rasters(folder, arrays))
-    np.testing.assert_allclose(found.std, whole.std, rtol=1e-9)
-    np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-9, atol=1e-12)
-    assert found.pixels == len(values)
+    np.testing.assert_allclose(measured.std, whole.std, rtol=1e-9)
+    np.testing.assert_allclose(measured.mean, whole.mean, rtol=1e-9, atol=1e-12)
+    assert measured.pixels == len(values)
 
 
 def test_channels_that_cannot_be_scaled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pixels = np.stack([np.full((5, 9), 0.1), np.full((5, 9), np.nan), np.arange(45.0).reshape(5, 9)], axis=2)
     with caplog.at_level(logging.WARNING):
-        found = channel_statistics(rasters(tmp_path, [pixels, pixels]), block_values=10)
-    assert found.mean == pytest.approx((np.float32(0.1), 0, 22)) and found.std[:2] == (1, 1)
-    assert found.std[2] == pytest.approx(np.sqrt((45**2 - 1) / 12), rel=1e-12)
+        measured = channel_statistics(rasters(tmp_path, [pixels, pixels]), block_values=10)
+    assert measured.mean == pytest.approx((np.float32(0.1), 0, 22)) and measured.std[:2] == (1, 1)
+    assert measured.std[2] == pytest.approx(np.sqrt((45**2 - 1) / 12), rel=1e-12)
     assert [record.getMessage() for record in caplog.records] == [
-        "channels without data in the training part, which teach nothing: 1",
-        "channels with the same value everywhere in the training part, which teach nothing: 0",
+        "channels without data in the training split: 1",
+        "channels with the same value everywhere in the training split: 0",
     ]
 
 
-def test_images_without_any_data_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_without_any_data_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     full, empty = np.arange(40.0).reshape(5, 4, 2), np.full((5, 4, 2), np.nan)
-    found = channel_statistics(rasters(tmp_path, [empty, full, empty]), block_values=6)
-    assert found.empty == (0, 2) and found.mean == pytest.approx((19, 20)) and not caplog.records
+    measured = channel_statistics(rasters(tmp_path, [empty, full, empty]), block_values=6)
+    assert measured.empty == (0, 2) and measured.mean == pytest.approx((19, 20)) and not caplog.records
     assert channel_statistics(rasters(tmp_path, [empty])).empty == (0,) and not caplog.records
 
 
 def test_8_bit_images_and_no_data(tmp_path: Path) -> None:
     pixels = np.array([[0, 10], [20, 255]], np.uint8)
     assert channel_statistics(rasters(tmp_path, [pixels])).mean == (71.25,)
-    found = channel_statistics(rasters(tmp_path, [pixels], nodata=255))
-    assert (found.mean, found.pixels) == ((10.0,), 4) and found.std == pytest.approx((np.sqrt(200 / 3),))
+    measured = channel_statistics(rasters(tmp_path, [pixels], nodata=255))
+    assert (measured.mean, measured.pixels) == ((10.0,), 4) and measured.std == pytest.approx((np.sqrt(200 / 3),))
 
 
 def test_the_land_cover_series() -> None:
     path = SHARED / "data" / "landcover_timeseries" / "data" / "NDVI.npy"
-    found = channel_statistics([open_raster(path)], block_values=5000)
+    measured = channel_statistics([open_raster(path)], block_values=5000)
     stored = np.load(path)[..., 0].astype(np.float64)
-    np.testing.assert_allclose(found.mean, np.nanmean(stored, axis=(1, 2)), rtol=1e-9)
-    np.testing.assert_allclose(found.std, np.nanstd(stored, axis=(1, 2)), rtol=1e-9)
-    assert len(found.mean) == 68
+    np.testing.assert_allclose(measured.mean, np.nanmean(stored, axis=(1, 2)), rtol=1e-9)
+    np.testing.assert_allclose(measured.std, np.nanstd(stored, axis=(1, 2)), rtol=1e-9)
+    assert len(measured.mean) == 68
 
 
-def test_images_that_do_not_belong_together(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="2 channels, those before it 3"):
+def test_images_with_different_channels_or_no_images(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 channels, the images before it have 3"):
         channel_statistics(rasters(tmp_path, [np.zeros((9, 9, 3)), np.zeros((9, 9, 2))]))
     with pytest.raises(ValueError, match="no images"):
         channel_statistics([])

@@ -278,7 +278,7 @@ def test_a_class_without_annotations_is_named_with_the_data(tmp_path: Path) -> N
         f"task: panoptic\ndata: {{root: {root}}}\nthings: [car, person, tram]\n"
         "stuff: [road, sky, building, vegetation]\nmodel: {preset: panoptic_fpn_mobilenet_v2}\n"
     )
-    with pytest.raises(DataError, match=r"street.train: things: nobody drew a tram"):
+    with pytest.raises(DataError, match=r"street.train: things: class 'tram' has no annotations in the training split"):
         make_plan(load_project(project), num_gpus=0, sample=False)
 
 
