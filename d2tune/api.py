@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from d2tune import project as projects
-from d2tune.errors import RunError
 from d2tune.project import LoadedProject
-from d2tune.run_folder import latest_run
 
 if TYPE_CHECKING:
     from d2tune.annotations.convert import ConvertResult
@@ -25,17 +20,6 @@ if TYPE_CHECKING:
     from d2tune.loggers import Logger
     from d2tune.metrics.coco.results import Kind
     from d2tune.runs.predict import PredictionResult, To
-
-
-PROJECT_KEYS = {
-    "MODEL.WEIGHTS": "weights",
-    "SOLVER.MAX_ITER": "train.iterations",
-    "SOLVER.IMS_PER_BATCH": "train.batch_size",
-    "TEST.EVAL_PERIOD": "train.eval_every",
-    "DATALOADER.NUM_WORKERS": "train.workers",
-    "SEED": "train.seed",
-}
-"""Detectron2's keys that a project has keys of its own for."""
 
 
 def load_project(
@@ -58,20 +42,12 @@ def load_project(
         num_gpus: 0 takes the profile of the CPU.
 
     Raises:
-        ProjectError: The file or an override cannot be meant.
+        ProjectError: The file or an override is invalid.
     """
     import torch
 
-    keys, raw = projects.parse_overrides(overrides)
-    keys |= {PROJECT_KEYS[key]: raw.pop(key) for key in list(raw) if key in PROJECT_KEYS}
-    if Path(str(keys.get("weights", ""))).suffix and "://" not in str(keys["weights"]):
-        keys["weights"] = str(Path(keys["weights"]).expanduser().resolve())
-    if wandb:
-        keys["tracking"] = "wandb"
-    on_cpu = num_gpus == 0 or raw.get("MODEL.DEVICE") == "cpu" or not torch.cuda.is_available()
-    hardware: Literal["gpu", "cpu"] = "cpu" if on_cpu else "gpu"
-    loaded = projects.load_project(path, profile=profile, hardware=hardware, overrides=keys)
-    return loaded.with_detectron2(raw)
+    has_gpu = num_gpus != 0 and torch.cuda.is_available()
+    return projects.load_overridden(path, profile=profile, words=overrides, wandb=wandb, has_gpu=has_gpu)
 
 
 def train(
@@ -147,7 +123,7 @@ def evaluate(
     from d2tune.runs import evaluate as evaluation
 
     return evaluation.evaluate(
-        run_folder(run), data=data, weights=weights, out=out, kinds=metrics, batch_size=batch_size
+        _run_folder(run), data=data, weights=weights, out=out, kinds=metrics, batch_size=batch_size
     )
 
 
@@ -199,7 +175,7 @@ def predict(
     """
     from d2tune.runs import predict as prediction
 
-    folder = run_folder(run)
+    folder = _run_folder(run)
     return prediction.predict(
         folder,
         source,
@@ -228,119 +204,32 @@ def load_predictor(run: str | Path, *, weights: str = "best") -> Predictor[Any, 
     """
     from d2tune.runs import load
 
-    return load.load_predictor(run_folder(run), weights=weights)
+    return load.load_predictor(_run_folder(run), weights=weights)
 
 
 def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
     """Convert annotations; see ``annotations.convert.convert`` for the options.
 
-    A project file stands for its training and validation parts, which are written as COCO files to
-    ``out``, or to ``coco`` in the project's data folder; a part that is a fraction of another is left out. Beside it
-    ``overrides`` takes fields of `ReadOptions` that differ from what the project says.
+    A project file stands for its training and validation splits; see ``data.convert_project.convert_project``.
     """
     from d2tune.annotations.convert import convert as convert_one
+    from d2tune.data.convert_project import convert_project
 
     path = Path(source)
     if path.suffix.lower() in (".yaml", ".yml"):
-        return _convert_project(path, **options)
+        return convert_project(path, **options)
     return [convert_one(path, **options)]
 
 
-def _convert_project(
-    path: Path,
-    *,
-    out: str | Path | None = None,
-    findings_path: str | Path | None = None,
-    ledger_path: str | Path | None = None,
-    strict: bool = False,
-    overrides: dict[str, Any] | None = None,
-    to: str = "coco",
-    **writing: Any,
-) -> list[ConvertResult]:
-    """Read both parts of a project, and write them only where neither has an error."""
-    from d2tune.annotations.convert import FindingsError, Stage, staged, write_findings
-    from d2tune.annotations.model.ledger import write_ledger
-    from d2tune.data.location import locate_data
-    from d2tune.data.sources import refuse_shared_images, split_source
-
-    project, _ = locate_data(projects.load_project(path).project)
-    data = project.data
-    refuse_shared_images(project)
-    stages: dict[str, Stage] = {}
-    failed: list[FindingsError] = []
-    with contextlib.ExitStack() as stack:
-        for role, part in (("train", data.train), ("val", data.val)):
-            if not isinstance(part, str):
-                continue
-            labels = project.class_names or (stages["train"].dataset.class_names if "train" in stages else None)
-            annotations, options = split_source(project, part, labels)
-            options = replace(options, **(overrides or {}))
-            try:
-                stages[role] = stack.enter_context(
-                    staged(annotations, format=data.format, options=options, strict=strict)
-                )
-            except FindingsError as error:
-                failed.append(error)
-        findings = [*(stage.dataset.findings for stage in stages.values()), *(error.findings for error in failed)]
-        ledgers = [*(stage.dataset.ledger for stage in stages.values()), *(error.ledger for error in failed)]
-        if findings_path is not None:
-            write_findings(findings_path, [finding for found in findings for finding in found])
-        if ledger_path is not None:
-            write_ledger(ledger_path, [row for rows in ledgers for row in rows])
-        if failed:
-            raise FindingsError(
-                failed[0],
-                [finding for error in failed for finding in error.findings],
-                [row for error in failed for row in error.ledger],
-            )
-        folder = Path(out or data.root / "coco")
-        suffix = ".json" if to == "coco" else ""
-        return [stage.write(folder / f"{role}{suffix}", to=to, **writing) for role, stage in stages.items()]
-
-
 def split(source: str | Path, *, out: str | Path | None = None, **options: Any) -> tuple[Split, Path]:
-    """Divide annotated images into parts and write lists of their names.
+    """Divide annotated images into splits and write lists of their names; see ``annotations.divide.divide``."""
+    from d2tune.annotations.divide import divide
 
-    Args:
-        source: Folder or file of annotations.
-        out: Folder for the lists; None is ``splits`` in the source folder, or beside the source file.
-        options: ``how`` (`SplitOptions`), ``force``, and those of ``annotations.convert.read_without_errors``.
-
-    Returns:
-        The split, and the folder with the lists.
-
-    Raises:
-        FindingsError: The annotations have errors.
-        DataError: The annotations or an option cannot be used, or lists of another split are there.
-    """
-    from d2tune.annotations.convert import read_without_errors
-    from d2tune.annotations.model.options import ReadOptions
-    from d2tune.annotations.splitting.splits import make_split, write_split
-
-    path = Path(source)
-    how, force = options.pop("how", None), options.pop("force", False)
-    reading = options.pop("options", None) or ReadOptions()
-    with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
-        dataset = read_without_errors(path, options=replace(reading, restore_dir=Path(scratch)), **options)
-        made = make_split(dataset, how)
-    folder = Path(out) if out is not None else (path if path.is_dir() else path.parent) / "splits"
-    write_split(made, folder, force=force)
-    return made, folder
+    return divide(source, out=out, **options)
 
 
-def run_folder(run: str | Path) -> Path:
-    """A run folder as given, or the latest run of a project file.
+def _run_folder(run: str | Path) -> Path:
+    """A run folder as given, or the latest run of a project file."""
+    from d2tune.runs.latest import run_folder
 
-    Raises:
-        RunError: The project has no run yet.
-    """
-    path = Path(run)
-    if path.suffix.lower() not in (".yaml", ".yml"):
-        return path
-    name = projects.load_project(path).project.name
-    latest = latest_run(name, having="checkpoints/model_best.pth")
-    if latest is None:
-        raise RunError(
-            "the project has no finished run", file=Path("runs") / name, hint=f"Train first: d2tune train {path}"
-        )
-    return latest.path
+    return run_folder(run)

@@ -1,6 +1,7 @@
 """Project files: what they may say, and how they are read."""
 
 from d2tune.project.loading import LoadedProject, load_project
+from d2tune.project.overridden import load_overridden
 from d2tune.project.overrides import flatten, parse_overrides
 from d2tune.project.presets import preset_files, preset_names
 from d2tune.project.schema import Data, LabelImages, Model, Project, Train
@@ -13,6 +14,7 @@ __all__ = [
     "Project",
     "Train",
     "flatten",
+    "load_overridden",
     "load_project",
     "parse_overrides",
     "preset_files",
