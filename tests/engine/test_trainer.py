@@ -15,8 +15,9 @@ from torch import nn
 from d2tune.engine.hooks.base import Hook
 from d2tune.engine.hooks.keep_best import EvaluateAndKeepBest
 from d2tune.engine.hooks.save_last import SaveLast
-from d2tune.engine.hooks.stop import StopOnSignal, StoppedError
+from d2tune.engine.hooks.stop import StopOnSignal
 from d2tune.engine.hooks.weight_average import WeightAverage
+from d2tune.engine.trainer import StoppedError
 from d2tune.errors import RunError
 from d2tune.modeling import checkpoint
 from tests.engine.trainers import SEED, Batches, Climbing, Noisy, climbing, trainer_of
