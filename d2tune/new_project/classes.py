@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from d2tune.errors import ProjectError, nearest
 from d2tune.new_project.contents import Contents, refuse_errors
-from d2tune.new_project.layout import Layout, Task
+from d2tune.new_project.layout import Layout
 from d2tune.new_project.naming import BACKGROUND, Naming
+from d2tune.project.traits import TRAITS, TaskName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class Classes:
         return tuple(name for name in self.names if name not in self.stuff)
 
 
-def choose_classes(task: Task, layout: Layout, naming: Naming, contents: Contents, stuff: Sequence[str]) -> Classes:
+def choose_classes(task: TaskName, layout: Layout, naming: Naming, contents: Contents, stuff: Sequence[str]) -> Classes:
     """Choose the classes of a project.
 
     Args:
@@ -56,11 +57,12 @@ def choose_classes(task: Task, layout: Layout, naming: Naming, contents: Content
             file=layout.root,
             hint="Name the classes to annotate: --classes A,B",
         )
-    if task == "panoptic":
+    traits = TRAITS[task]
+    if traits.has_things_and_stuff:
         return _panoptic(layout, names, contents, tuple(stuff))
     if stuff:
         raise ProjectError("--stuff is for panoptic tasks", hint="Remove it, or add --task panoptic.")
-    if task == "instance":
+    if not traits.has_label_maps:
         regions = contents.stuff()
         things = tuple(name for name in names if name not in regions)
         if not things:

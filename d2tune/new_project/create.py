@@ -17,10 +17,11 @@ from d2tune.errors import DataError, ProjectError, printable
 from d2tune.new_project.classes import Classes, choose_classes
 from d2tune.new_project.contents import Contents, read_contents
 from d2tune.new_project.document import FORMATS, Document
-from d2tune.new_project.layout import Layout, Task, find_layout, refuse_task
+from d2tune.new_project.layout import Layout, find_layout, refuse_task
 from d2tune.new_project.naming import name_classes
 from d2tune.new_project.schedule import plan_schedule, val_fraction
 from d2tune.project import load_project
+from d2tune.project.traits import TRAITS, TaskName
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CLASSES_NAMED = 12
@@ -54,7 +55,7 @@ def new_project(
     name: str,
     data: str | Path,
     *,
-    task: Task | None = None,
+    task: TaskName | None = None,
     classes: Sequence[str] = (),
     stuff: Sequence[str] = (),
     class_attribute: str | None = None,
@@ -87,7 +88,7 @@ def new_project(
         contents = read_contents(layout, naming, scratch=Path(scratch))
         chosen = choose_classes(task, layout, naming, contents, stuff)
         validation = _validation(layout, contents)
-        if task == "panoptic" and contents.is_annotated and not contents.errors:
+        if TRAITS[task].needs_every_class and contents.is_annotated and not contents.errors:
             chosen = _trained(chosen, contents, validation, layout)
     images = _images_to_train_on(contents, validation)
     document = Document(
@@ -128,7 +129,7 @@ def _target(name: str, out: str | Path | None, *, force: bool) -> Path:
     return file
 
 
-def _usual_task(layout: Layout) -> Task:
+def _usual_task(layout: Layout) -> TaskName:
     """What annotations of a format are made for."""
     if layout.format == "panoptic":
         return "panoptic"

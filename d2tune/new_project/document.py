@@ -10,9 +10,10 @@ import yaml
 
 from d2tune.errors import printable
 from d2tune.new_project.classes import Classes
-from d2tune.new_project.layout import Layout, Task
+from d2tune.new_project.layout import Layout
 from d2tune.new_project.naming import Naming
 from d2tune.new_project.schedule import Schedule
+from d2tune.project.traits import TRAITS, TaskName, TaskTraits
 
 _COMMENT_COLUMN = 32
 
@@ -28,17 +29,6 @@ FORMATS = {
     "label_images": "label images beside images",
 }
 """Formats in words, by the value of ``data.format``."""
-
-_TASKS: dict[Task, str] = {
-    "instance": "one mask for each object",
-    "semantic": "one class for each pixel",
-    "panoptic": "objects of the things, regions of the stuff",
-}
-_PRESETS: dict[Task, tuple[str, str]] = {
-    "instance": ("pointrend_r50_fpn", "pointrend_mobilenet_v2_fpn"),
-    "semantic": ("unet", "unet"),
-    "panoptic": ("panoptic_fpn_r50", "panoptic_fpn_mobilenet_v2"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +51,7 @@ class Document:
     """
 
     title: str
-    task: Task
+    task: TaskName
     root: str
     layout: Layout
     naming: Naming
@@ -75,9 +65,13 @@ class Document:
 
     def text(self) -> str:
         """The YAML file."""
-        lines = [f"# {printable(self.title)}", _line("task", self.task, _TASKS[self.task])]
+        lines = [f"# {printable(self.title)}", _line("task", self.task, self._traits.meaning)]
         lines += [*self._data(), *self._classes(), *self._model(), *self._train(), *self._profiles()]
         return "\n".join(lines) + "\n"
+
+    @property
+    def _traits(self) -> TaskTraits:
+        return TRAITS[self.task]
 
     def _data(self) -> Iterator[str]:
         layout, classes = self.layout, self.classes
@@ -103,14 +97,18 @@ class Document:
             comment = "class of the pixels that no shape covers; without this key they are ignored"
             yield _line("background", classes.background, comment, indent=2)
         if classes.ignored:
-            why = "stuff has no instances" if self.task == "instance" else "no annotations in the training split"
+            why = (
+                "stuff has no instances" if not self._traits.has_label_maps else "no annotations in the training split"
+            )
             yield _line("rename", dict.fromkeys(classes.ignored), f"classes that are not read: {why}", indent=2)
 
     def _classes(self) -> Iterator[str]:
         count = "counts: annotated instances" + (" to train on + to validate on" if isinstance(self.val, str) else "")
         comment = f"in the order of their ids; {count}" if self.is_annotated else "in the order of their ids"
         groups = {"things": self.classes.things, "stuff": self.classes.stuff}
-        for key, names in groups.items() if self.task == "panoptic" else {"classes": self.classes.names}.items():
+        for key, names in (
+            groups.items() if self._traits.has_things_and_stuff else {"classes": self.classes.names}.items()
+        ):
             yield _commented(f"{key}:", comment)
             for name in names:
                 yield _commented(f"  - {_flow(name)}", self._count(name))
@@ -123,10 +121,9 @@ class Document:
 
     def _model(self) -> Iterator[str]:
         yield "model:"
-        yield _line("preset", _PRESETS[self.task][0], "network; the README lists all of them", indent=2)
-        if self.task == "semantic":
-            yield _line("encoder", "resnet34", "network that makes the features of an image", indent=2)
-            yield _line("loss", {"cross_entropy": 1, "dice": 1}, "sum of losses, by weight", indent=2)
+        traits = self._traits
+        for key, value in traits.gpu_model.items():
+            yield _line(key, value, traits.comments[key], indent=2)
         yield _line("weights", "auto", "pretrained if they can be downloaded, else from scratch")
 
     def _train(self) -> Iterator[str]:
@@ -145,10 +142,7 @@ class Document:
         yield _commented("profiles:", "merged by hardware, or by --profile")
         yield _commented("  gpu: {}", "as above")
         yield "  cpu:"
-        if self.task == "semantic":
-            yield _line("model", {"encoder": "mobilenet_v2"}, "a smaller network", indent=4)
-        else:
-            yield _line("model", {"preset": _PRESETS[self.task][1]}, "a smaller network", indent=4)
+        yield _line("model", dict(self._traits.cpu_model), "a smaller network", indent=4)
         train: dict[str, Any] = {"iterations": schedule.cpu_iterations}
         train |= {} if schedule.cpu_px == schedule.gpu_px else {"image_size": schedule.cpu_px}
         yield _line("train", train, "fewer steps on smaller images" if len(train) > 1 else "fewer steps", indent=4)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from d2tune.annotations.convert import detect_format
 from d2tune.annotations.formats import masks, rle_csv
@@ -15,8 +15,7 @@ from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text
 from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name, open_raster
 from d2tune.errors import DataError, ProjectError
-
-Task = Literal["instance", "semantic", "panoptic"]
+from d2tune.project.traits import TRAITS, TaskName
 
 COLOR_MAPS = ("class_dict.csv", "labelmap.txt", "label_colors.txt", "categories.json")
 """Files that name the classes of masks."""
@@ -62,7 +61,7 @@ class Layout:
         return keys
 
 
-def find_layout(data: Path, *, task: Task | None) -> Layout:
+def find_layout(data: Path, *, task: TaskName | None) -> Layout:
     """Recognize how a folder is laid out.
 
     Args:
@@ -129,12 +128,13 @@ def _run_lengths(root: Path, names: Iterable[str]) -> Layout | None:
     return Layout(root=root, format="rle", train=table.name, images=images, csv_preset=_csv_preset(table))
 
 
-def _coco_files(root: Path, names: Iterable[str], *, task: Task | None) -> Layout | None:
+def _coco_files(root: Path, names: Iterable[str], *, task: TaskName | None) -> Layout | None:
     """COCO files in the folder itself or in its folder ``annotations``: one, or one for each split."""
     inside = [f"annotations/{name}" for name in _entries(root / "annotations")]
     jsons = [name for name in (*names, *inside) if name.lower().endswith(".json")]
     formats = {name: detect_format(root / name) for name in itertools.islice(jsons, _JSON_FILES_READ)}
-    wanted = ("coco", "panoptic") if task == "instance" else ("panoptic", "coco")
+    by_pixel = task is None or TRAITS[task].has_label_maps
+    wanted = ("panoptic", "coco") if by_pixel else ("coco", "panoptic")
     format = next((format for format in wanted if format in formats.values()), None)
     if format is None:
         return None
@@ -218,7 +218,7 @@ def _lists(root: Path) -> Layout | None:
     return Layout(root=root, format=_format_of(root, pair), train=train, val=val, pair=pair)
 
 
-def _folders(root: Path, names: Iterable[str], *, task: Task | None) -> Layout:
+def _folders(root: Path, names: Iterable[str], *, task: TaskName | None) -> Layout:
     """A folder for each split, or one for all images."""
     lower = {name.lower(): name for name in names if (root / name).is_dir()}
     train = next((lower[name] for name in _TRAIN_FOLDERS if name in lower), None)
@@ -271,19 +271,20 @@ def _rasters(folder: Path) -> Iterator[str]:
     return (name for name in walk_files(folder) if is_raster_name(name))
 
 
-def refuse_task(layout: Layout, task: Task) -> None:
+def refuse_task(layout: Layout, task: TaskName) -> None:
     """Make sure that the format has what a task needs.
 
     Raises:
         ProjectError: It has not.
     """
-    if layout.format in ("label_images", "masks") and task != "semantic":
+    traits = TRAITS[task]
+    if layout.format in ("label_images", "masks") and traits.has_objects:
         raise ProjectError(
             f"label images do not distinguish objects, as a project with task {task} needs",
             file=layout.root,
             hint="Leave --task out, or name --task semantic.",
         )
-    if layout.format == "rle" and task == "panoptic":
+    if layout.format == "rle" and traits.has_things_and_stuff:
         raise ProjectError(
             "run-length CSV has no regions, as a panoptic task needs",
             file=layout.root,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from d2tune.new_project.layout import Task
+from d2tune.project.traits import TaskName
 
 _STEP_PX = 32
 _BATCH = 4
@@ -23,7 +23,7 @@ class _Limits:
     cpu_epochs: int
 
 
-_LIMITS: dict[Task, _Limits] = {
+_LIMITS: dict[TaskName, _Limits] = {
     "instance": _Limits(gpu_px=800, cpu_px=480, gpu_epochs=40, cpu_epochs=24),
     "semantic": _Limits(gpu_px=640, cpu_px=256, gpu_epochs=40, cpu_epochs=12),
     "panoptic": _Limits(gpu_px=640, cpu_px=256, gpu_epochs=40, cpu_epochs=8),
@@ -53,7 +53,7 @@ class Schedule:
     patch_px: int | None = None
 
 
-def plan_schedule(task: Task, *, images: int, short_side_px: int, are_photos: bool) -> Schedule:
+def plan_schedule(task: TaskName, *, images: int, short_side_px: int, are_photos: bool) -> Schedule:
     """Choose sizes and iterations.
 
     Args:

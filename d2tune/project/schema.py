@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from d2tune.errors import nearest
 from d2tune.project.overrides import flatten
 from d2tune.project.presets import preset_names
+from d2tune.project.traits import TRAITS, TaskName, TaskTraits
 
 Sample = Literal["balloon", "chipset", "face", "carvana", "ships", "steel", "crops", "membrane", "cells", "street"]
 """Labeled image sets that can be rendered."""
@@ -249,7 +250,7 @@ class Project(Section):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    task: Literal["instance", "semantic", "panoptic"] = "instance"
+    task: TaskName = "instance"
     data: Data
     classes: tuple[str, ...] = ()
     things: tuple[str, ...] = ()
@@ -286,9 +287,9 @@ class Project(Section):
             raise ValueError("classes, and things or stuff, are both set; keep one of them")
         if both:
             raise ValueError(f"{both[0]!r} is in things and in stuff")
-        if self.task == "panoptic" and not (self.things and self.stuff):
+        if self.traits.has_things_and_stuff and not (self.things and self.stuff):
             raise ValueError("a panoptic task needs things and stuff")
-        if self.task == "instance" and self.stuff:
+        if not self.has_label_maps and self.stuff:
             raise ValueError("stuff is for semantic and panoptic tasks; an instance task has things alone")
         return self
 
@@ -308,7 +309,7 @@ class Project(Section):
 
     @model_validator(mode="after")
     def _semantic_keys_fit_task(self) -> Project:
-        if self.task == "semantic":
+        if self.is_by_pixel:
             return self
         if self.data.format == "label_images":
             raise ValueError("data.format: label_images is for semantic tasks: label images do not distinguish objects")
@@ -325,19 +326,24 @@ class Project(Section):
         return self.classes or (*self.things, *self.stuff)
 
     @property
+    def traits(self) -> TaskTraits:
+        """What distinguishes the task."""
+        return TRAITS[self.task]
+
+    @property
     def has_label_maps(self) -> bool:
         """Whether the task has a class for each pixel, so that its ground truth includes label maps."""
-        return self.task != "instance"
+        return self.traits.has_label_maps
 
     @property
     def is_by_pixel(self) -> bool:
         """Whether the task has nothing but a class for each pixel, so that one class alone cannot be learned."""
-        return self.task == "semantic"
+        return not self.traits.has_objects
 
     @property
     def needs_every_class(self) -> bool:
         """Whether each class must have annotations in the training split."""
-        return self.task == "panoptic"
+        return self.traits.needs_every_class
 
     def to_yaml(self) -> str:
         """The project with every default written out; ``load_project`` reads it back to an equal object."""
