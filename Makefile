@@ -33,7 +33,7 @@ PIP_INSTALL = quiet=; [ -t 1 ] || quiet=--quiet; set -x; "$$python" -m pip insta
 help:  ## list these targets
 	@echo "make TARGET [PROJECT=balloon] [ARGS=...]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## build .venv with everything in it (DETECTRON2=requirement for another Detectron2)
 
@@ -75,7 +75,7 @@ new: $(READY)  ## write projects/PROJECT.yaml for the photos in datasets/PROJECT
 annotate: $(READY) $(LABELME)  ## draw polygons in Labelme, with the project's labels
 	$(D2TUNE) annotate $(YAML) $(ARGS)
 
-# Labelme has an environment of its own: it brings Qt, and its licence is the GPL.
+# Labelme has an environment of its own: it brings Qt, and its license is the GPL.
 $(LABELME): $(PY)
 	$(PY) -m venv .venv-labelme
 	@python=.venv-labelme/bin/python; $(PIP_INSTALL) "labelme>=6.3,<8"

@@ -5,6 +5,8 @@ Importing this module needs the standard library only, and ``examine`` works whe
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import netrc
@@ -137,24 +139,23 @@ def labelme_command(folder: str | Path = ".") -> Path | None:
     for path in (own / "bin" / "labelme", own / "Scripts" / "labelme.exe"):
         if path.is_file():
             return path
-    found = shutil.which("labelme")
-    return Path(found) if found else None
+    program = shutil.which("labelme")
+    return Path(program) if program else None
 
 
 class _Later:
     """A row that is computed in its own thread, with a time limit."""
 
     def __init__(self, look: Callable[[], Row]) -> None:
-        self._found: list[Row] = []
-        self._thread = threading.Thread(target=lambda: self._found.append(_guarded("", look)), daemon=True)
+        self._rows: list[Row] = []
+        self._thread = threading.Thread(target=lambda: self._rows.append(_guarded("", look)), daemon=True)
         self._thread.start()
 
     def row(self, name: str, *, timeout_s: float) -> Row:
         self._thread.join(timeout_s)
-        if not self._found:
+        if not self._rows:
             return Row(name, f"no answer in {timeout_s:.0f} s", "warn")
-        found = self._found[0]
-        return Row(name, found.value, found.state, found.remedy)
+        return dataclasses.replace(self._rows[0], name=name)
 
 
 def _guarded(name: str, look: Callable[[], Row], *, needed: bool = True) -> Row:
@@ -184,14 +185,14 @@ def _d2tune() -> Row:
 
 def _detectron2() -> Row:
     try:
-        found = installer.installed()
+        detectron2 = installer.installed()
     except D2TuneError as error:
         return Row("Detectron2", str(error), "fail", _SETUP)
-    if found is None:
+    if detectron2 is None:
         return Row("Detectron2", "not installed", "fail", _SETUP)
-    if found.import_error is not None:
-        return Row("Detectron2", f"cannot be imported: {found.import_error}", "fail", _SETUP)
-    return Row("Detectron2", installer.describe(found).removeprefix("Detectron2 "))
+    if detectron2.import_error is not None:
+        return Row("Detectron2", f"cannot be imported: {detectron2.import_error}", "fail", _SETUP)
+    return Row("Detectron2", installer.describe(detectron2).removeprefix("Detectron2 "))
 
 
 def _torch() -> Row:
@@ -263,14 +264,18 @@ def _bfloat16() -> Row:
 
 def weights() -> Row:
     """Whether pretrained weights can be downloaded; asks for their headers only."""
-    answers = {"Detectron2's zoo": ZOO_URL, "torchvision's weights": TORCHVISION_URL}
-    found = {name: _Later(lambda url=url: Row("", _head(url))) for name, url in answers.items()}  # type: ignore[misc]
-    values = {name: later.row("", timeout_s=NETWORK_TIMEOUT_S).value for name, later in found.items()}
+    addresses = {"Detectron2's zoo": ZOO_URL, "torchvision's weights": TORCHVISION_URL}
+    asked = {name: _Later(functools.partial(_head_row, url)) for name, url in addresses.items()}
+    values = {name: later.row("", timeout_s=NETWORK_TIMEOUT_S).value for name, later in asked.items()}
     text = "; ".join(f"{name}: {value}" for name, value in values.items())
     if all(value == "reachable" for value in values.values()):
         return Row("weights", text)
     remedy = "Without them name a file in the project (weights: path), or training starts from scratch"
     return Row("weights", text, "warn", remedy)
+
+
+def _head_row(url: str) -> Row:
+    return Row("", _head(url))
 
 
 def _head(url: str) -> str:

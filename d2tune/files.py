@@ -92,7 +92,7 @@ def sha256_files(folder: str | Path, paths: Iterable[Path]) -> str:
 
 
 def refuse_foreign(path: Path, *, is_own: Callable[[bytes], bool]) -> None:
-    """Stop where a report would replace something that is no earlier report.
+    """Stop where a report would replace something that is not an earlier report.
 
     Raises:
         DataError: There is such a file.

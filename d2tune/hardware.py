@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 WORTHWHILE_SPEEDUP = 1.15
-"""From this on bfloat16 is used: below it, its coarser numbers buy nothing."""
+"""bfloat16 is used from this speedup on; below it, the lower precision is not worth it."""
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -51,7 +51,7 @@ def memory_bytes() -> tuple[int, int]:
 def bfloat16_speedup(device: str = "cpu") -> float:
     """How many times faster a small convolutional network trains in bfloat16 autocast than in float32.
 
-    Both run on ``channels_last`` tensors, forward and backward, in turns; the fastest turn of each counts. Below 1
+    Both run on ``channels_last`` tensors, forward and backward, in turns; the fastest of each counts. Below 1
     bfloat16 is slower, as on processors that must emulate it. It is measured once per process, in one to two seconds.
 
     Args:

@@ -20,11 +20,11 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions by package; packages that are not installed are left out."""
-    found = {"python": platform.python_version()}
+    """Versions by package, of those that are installed, and of Python."""
+    known = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            known[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return known

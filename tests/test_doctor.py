@@ -38,13 +38,13 @@ def venv(folder):
 
 
 def test_it_works_where_nothing_is_installed(tmp_path):
-    found = examine_with(venv(tmp_path / "bare"), tmp_path)
-    assert found["ok"] is False
+    report = examine_with(venv(tmp_path / "bare"), tmp_path)
+    assert report["ok"] is False
     for name in ("torch", "torchvision", "libraries"):
-        assert found["rows"][name][1:] == ["fail", "Install d2tune again with pip, or in a checkout run: make setup"]
-    assert found["rows"]["Detectron2"][1:] == ["fail", "Run: d2tune setup"]
-    assert found["rows"]["memory"][1] == "warn"
-    assert found["text"].splitlines()[-1] == "Training cannot run here: torch, torchvision, libraries, Detectron2."
+        assert report["rows"][name][1:] == ["fail", "Install d2tune again with pip, or in a checkout run: make setup"]
+    assert report["rows"]["Detectron2"][1:] == ["fail", "Run: d2tune setup"]
+    assert report["rows"]["memory"][1] == "warn"
+    assert report["text"].splitlines()[-1] == "Training cannot run here: torch, torchvision, libraries, Detectron2."
 
 
 @pytest.mark.slow
@@ -55,10 +55,10 @@ def test_it_names_detectron2_where_only_that_is_missing(tmp_path):
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if not entry.name.startswith(("detectron2", "__editable__", "__pycache__")):
             (site / entry.name).symlink_to(entry)
-    found = examine_with(python, tmp_path)
-    assert found["ok"] is False
-    assert [name for name, row in found["rows"].items() if row[1] == "fail"] == ["Detectron2"]
-    assert found["rows"]["Detectron2"] == ["not installed", "fail", "Run: d2tune setup"]
+    report = examine_with(python, tmp_path)
+    assert report["ok"] is False
+    assert [name for name, row in report["rows"].items() if row[1] == "fail"] == ["Detectron2"]
+    assert report["rows"]["Detectron2"] == ["not installed", "fail", "Run: d2tune setup"]
 
 
 @pytest.mark.slow

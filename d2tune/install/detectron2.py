@@ -44,23 +44,23 @@ class Installed:
 # MENDS.txt is what an earlier d2tune called the list of changes.
 _LOOK = """
 import importlib.metadata, importlib.util, json
-found = None
+fields = None
 spec = importlib.util.find_spec("detectron2")
 if spec is not None and spec.origin is not None:
-    found = {"version": None, "folder": spec.origin.removesuffix("__init__.py").rstrip("/\\\\"), "compiled": False}
-    found.update({"fixes": None, "import_error": None})
+    fields = {"version": None, "folder": spec.origin.removesuffix("__init__.py").rstrip("/\\\\"), "compiled": False}
+    fields.update({"fixes": None, "import_error": None})
     try:
         metadata = importlib.metadata.distribution("detectron2")
-        found["fixes"] = metadata.read_text("COMPATIBILITY.txt") or metadata.read_text("MENDS.txt")
+        fields["fixes"] = metadata.read_text("COMPATIBILITY.txt") or metadata.read_text("MENDS.txt")
     except importlib.metadata.PackageNotFoundError:
         pass
     try:
         import detectron2, detectron2.model_zoo, detectron2.projects.point_rend
-        found["version"] = detectron2.__version__
-        found["compiled"] = importlib.util.find_spec("detectron2._C") is not None
+        fields["version"] = detectron2.__version__
+        fields["compiled"] = importlib.util.find_spec("detectron2._C") is not None
     except Exception as error:
-        found["import_error"] = f"{type(error).__name__}: {error}"
-print("d2tune:" + json.dumps(found))
+        fields["import_error"] = f"{type(error).__name__}: {error}"
+print("d2tune:" + json.dumps(fields))
 """
 
 
@@ -75,8 +75,8 @@ def installed() -> Installed | None:
     answer = [line for line in done.stdout.splitlines() if line.startswith("d2tune:")]
     if not answer:
         raise MachineError("Python failed while it looked for Detectron2", found=done.stderr.strip()[-300:])
-    found = json.loads(answer[-1].removeprefix("d2tune:"))
-    return None if found is None else Installed(**found)
+    fields = json.loads(answer[-1].removeprefix("d2tune:"))
+    return None if fields is None else Installed(**fields)
 
 
 def is_kept(present: Installed) -> bool:
@@ -122,11 +122,11 @@ def install(*, requirement: str | None = None, sdist: Path | None = None) -> str
     return f"Installed {describe(now)}"
 
 
-def describe(found: Installed) -> str:
+def describe(detectron2: Installed) -> str:
     """One line about a Detectron2: version, kind and place."""
-    builder = "not built by d2tune" if found.fixes is None else "built by d2tune"
-    operators = "compiled operators" if found.compiled else "no compiled operators"
-    return f"Detectron2 {found.version} ({builder}, {operators}) in {found.folder}"
+    builder = "not built by d2tune" if detectron2.fixes is None else "built by d2tune"
+    operators = "compiled operators" if detectron2.compiled else "no compiled operators"
+    return f"Detectron2 {detectron2.version} ({builder}, {operators}) in {detectron2.folder}"
 
 
 def _wheel_of(requirement: str, folder: Path) -> Path:

@@ -66,14 +66,14 @@ def check_sdist(path: Path) -> None:
         MachineError: The file cannot be read, or it is another one.
     """
     try:
-        found = sha256_file(path)
+        sha256 = sha256_file(path)
     except OSError as error:
         raise MachineError(f"the sdist cannot be read: {error.strerror}", file=path) from error
-    if found != SDIST_SHA256:
+    if sha256 != SDIST_SHA256:
         raise MachineError(
             "this is not the Detectron2 sdist that d2tune knows, and it was not installed",
             file=path,
-            found=f"SHA-256 {found}",
+            found=f"SHA-256 {sha256}",
             expected=SDIST_SHA256,
             hint=f"Take {SDIST_NAME} from {SDIST_PAGE}",
         )
@@ -90,10 +90,10 @@ def unpack(sdist: Path, folder: Path) -> Path:
             for member in archive:
                 if not member.isfile():
                     continue
-                parts = PurePosixPath(member.name).parts
-                if ".." in parts or member.name.startswith("/") or "\\" in member.name:
+                names = PurePosixPath(member.name).parts
+                if ".." in names or member.name.startswith("/") or "\\" in member.name:
                     raise MachineError("a name leads out of the archive", file=sdist, place=member.name)
-                target = folder.joinpath(*parts)
+                target = folder.joinpath(*names)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 content = archive.extractfile(member)
                 assert content is not None
@@ -105,8 +105,8 @@ def unpack(sdist: Path, folder: Path) -> Path:
 
 def is_checkout(folder: Path) -> bool:
     """Whether a folder holds upstream's repository: the package, its projects and the model zoo's configs."""
-    parts = ("detectron2/__init__.py", "configs", *PROJECTS.values())
-    return all((folder / part).exists() for part in parts)
+    needed = ("detectron2/__init__.py", "configs", *PROJECTS.values())
+    return all((folder / name).exists() for name in needed)
 
 
 def copy_checkout(checkout: Path, folder: Path) -> Path:

@@ -105,10 +105,10 @@ def pack(source: Path, folder: Path, *, changes: str) -> Path:
 
 def _version(source: Path) -> str:
     path = source / "detectron2" / "__init__.py"
-    found = re.search(r'^__version__ = "([0-9][0-9A-Za-z.+]*)"$', path.read_text(encoding="utf-8"), re.MULTILINE)
-    if found is None:
+    line = re.search(r'^__version__ = "([0-9][0-9A-Za-z.+]*)"$', path.read_text(encoding="utf-8"), re.MULTILINE)
+    if line is None:
         raise MachineError("the sources do not say which version of Detectron2 they are", file=path)
-    return found[1]
+    return line[1]
 
 
 def _metadata(version: str) -> str:

@@ -86,7 +86,7 @@ class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no type
         return channels
 
     def _freeze(self, stride: int) -> None:
-        """Freeze the parameters that the features of ``stride`` depend on, which the gradient tells."""
+        """Freeze the parameters that the features of ``stride`` depend on, those with a gradient."""
         parameters = list(self.body.parameters())
         features = self._taps(self.body.eval(), torch.zeros(1, 3, 96, 160))[self._index_of[stride]]
         gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)

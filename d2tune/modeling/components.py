@@ -48,5 +48,5 @@ def _names(cfg: CfgNode) -> Iterator[str]:
     model = cfg.MODEL
     yield model.META_ARCHITECTURE
     yield model.POINT_HEAD.COARSE_SEM_SEG_HEAD_NAME
-    for part in (model.BACKBONE, model.ROI_HEADS, model.ROI_MASK_HEAD, model.SEM_SEG_HEAD):
-        yield part.NAME
+    for section in (model.BACKBONE, model.ROI_HEADS, model.ROI_MASK_HEAD, model.SEM_SEG_HEAD):
+        yield section.NAME

@@ -35,13 +35,13 @@ class DataFacts:
         train_images: Number of training images.
         has_rle: Whether any instance is a run-length mask.
         train_name: Name in Detectron2's ``DatasetCatalog``.
-        val_name: Likewise for validation.
-        thing_names: Of a panoptic task: the first of ``class_names``, whose objects are told apart.
+        val_name: Name of the validation split in it.
+        thing_names: Of a panoptic task: the first of ``class_names``, whose objects are distinguished.
         stuff_names: Of a panoptic task: the rest of ``class_names``.
         channels: Of the images.
-        pixel_mean: Mean of each channel over the training part; None keeps the preset's own scaling.
-        pixel_std: Standard deviation likewise.
-        class_pixels: Pixels of each class in the training part; empty where nobody counted them.
+        pixel_mean: Mean of each channel over the training split; None keeps the preset's own scaling.
+        pixel_std: Standard deviation of each channel.
+        class_pixels: Pixels of each class in the training split; empty where they were not counted.
     """
 
     class_names: tuple[str, ...]
@@ -124,7 +124,7 @@ DERIVED = {
     "MODEL.ROI_HEADS.NUM_CLASSES": "It follows from classes.",
     "MODEL.POINT_HEAD.NUM_CLASSES": "It follows from classes.",
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES": "It follows from classes.",
-    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": "Pixels that are left out are 255 in every label map.",
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": "Ignored pixels are 255 in every label map.",
     "MODEL.BRIDGE.NUM_CLASSES": "It follows from classes.",
     "MODEL.BRIDGE.ARCHITECTURE": "Set model.preset.",
     "MODEL.BRIDGE.ENCODER": "Set model.encoder.",
@@ -415,7 +415,7 @@ def _set_schedule(cfg: CfgNode, project: Project, facts: DataFacts, *, scratch: 
 
 
 def planned_iterations(project: Project, train_images: int) -> int:
-    """Optimizer steps: as said, or from the epochs, or enough for about 12,000 images seen and 20 epochs."""
+    """Optimizer steps: as given, or from the epochs, or enough for about 12,000 images seen and 20 epochs."""
     train = project.train
     if train.iterations is not None:
         return train.iterations

@@ -55,7 +55,7 @@ def load_run(path: str | Path, *, weights: str = "best") -> LoadedRun:
         weights: ``best``, ``final``, or a checkpoint file of this model.
 
     Raises:
-        RunError: The folder is no run, or has no such weights.
+        RunError: The folder is not a run folder, or does not have such weights.
     """
     folder = RunFolder(Path(path))
     record = folder.read_record()

@@ -1,4 +1,4 @@
-"""What panoptic models answer, in the words of the evaluation: segments whose classes are places in the class names."""
+"""Segments from the outputs of panoptic models; their classes are places in the class names."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def segments(output: Mapping[str, Any], *, things: int, stuff: int) -> tuple[NDA
     """The segments of one image.
 
     Panoptic FPN lists its segments, things by their place among the things and stuff by its place in the semantic
-    head, whose class 0 stands for all things. Panoptic-DeepLab lists none: its ids hold the class, and -1 is nothing.
+    head, whose class 0 is all things. Panoptic-DeepLab lists none: its ids encode the class, and -1 means none.
 
     Args:
-        output: A model's answer for one image, with ``panoptic_seg``.
+        output: A model's output for one image, with ``panoptic_seg``.
         things: Number of thing classes.
         stuff: Number of stuff classes.
 
@@ -26,14 +26,14 @@ def segments(output: Mapping[str, Any], *, things: int, stuff: int) -> tuple[NDA
         Segment ids ``(H, W)``, 0 where there is no segment, and for each segment its ``id``, its ``category_id``, which
         is its class's place among the things followed by the stuff, and its ``score`` where the model gives one.
     """
-    found, infos = output["panoptic_seg"]
-    ids = found.cpu().numpy()
+    id_map, infos = output["panoptic_seg"]
+    ids = id_map.cpu().numpy()
     if infos is None:
         return _from_coded_ids(ids, things + stuff)
     listed = [
-        {"id": int(one["id"]), "category_id": _place(one, things)}
-        | ({"score": float(one["score"])} if "score" in one else {})
-        for one in infos
+        {"id": int(info["id"]), "category_id": _place(info, things)}
+        | ({"score": float(info["score"])} if "score" in info else {})
+        for info in infos
     ]
     return ids.astype(np.int32), listed
 
@@ -48,8 +48,8 @@ def _from_coded_ids(coded: NDArray[Any], classes: int) -> tuple[NDArray[np.int32
     is_segment = (values >= 0) & (values // LABEL_DIVISOR < classes)
     number = np.where(is_segment, np.cumsum(is_segment), 0).astype(np.int32)
     listed = [
-        {"id": int(one), "category_id": int(value // LABEL_DIVISOR)}
-        for one, value in zip(number, values, strict=True)
-        if one
+        {"id": int(segment), "category_id": int(value // LABEL_DIVISOR)}
+        for segment, value in zip(number, values, strict=True)
+        if segment
     ]
     return number[places].reshape(coded.shape), listed

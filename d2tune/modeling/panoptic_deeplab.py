@@ -25,9 +25,9 @@ else:
 class ContiguousPanopticDeepLab(PanopticDeepLab):  # type: ignore[misc]  # Detectron2 has no types
     """Detectron2's ``PanopticDeepLab`` whose class ids are places in the class names, the things before the stuff.
 
-    The parent asks a registered dataset for its thing ids, which is not there when a finished run predicts; here the
-    config tells them. The parent also groups pixels in the image's own size by offsets in the input's pixels; here
-    they are grouped in the input's size, and the result is brought to the image's.
+    The parent takes the thing ids from a registered dataset, which does not exist when a finished run predicts; here
+    they follow from the config. The parent also groups pixels in the image's own size by offsets in the input's
+    pixels; here they are grouped in the input's size, and the result is resized to the image's.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -53,7 +53,7 @@ class ContiguousPanopticDeepLab(PanopticDeepLab):  # type: ignore[misc]  # Detec
 
 
 def _at_size(output: dict[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
-    """The output for an input, brought to the size of its image; the parent lists no instances where it has none."""
+    """The output for an input, resized to the size of its image; the parent lists no instances where it has none."""
     sem_seg, (ids, segments_info) = output["sem_seg"], output["panoptic_seg"]
     instances = Instances(size_hw)
     if "instances" in output:

@@ -284,9 +284,9 @@ def test_a_detectron2_that_d2tune_built_is_recognized_under_both_names_of_its_li
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: detectron2\nVersion: 0.6\n", encoding="utf-8")
     (metadata / name).write_text("the list of changes", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = installer.installed()
-    assert found is not None and found.fixes == "the list of changes"
-    assert Path(found.folder) == tmp_path / "detectron2"
+    detectron2 = installer.installed()
+    assert detectron2 is not None and detectron2.fixes == "the list of changes"
+    assert Path(detectron2.folder) == tmp_path / "detectron2"
 
 
 @pytest.fixture(scope="module")
@@ -342,7 +342,7 @@ def test_only_the_whole_repository_is_a_checkout(checkout, tmp_path, missing):
 
 
 @pytest.mark.slow
-def test_a_detectron2_from_elsewhere_is_kept_and_said_to_be(wheel, tmp_path):
+def test_a_detectron2_from_elsewhere_is_kept(wheel, tmp_path):
     site = unpacked(wheel, tmp_path / "site")
     (site / "detectron2-0.6.dist-info" / "COMPATIBILITY.txt").unlink()
     before = sorted(site.rglob("*.py"))

@@ -65,9 +65,9 @@ def test_setup_says_what_python_it_needs(programs, tmp_path, python, expected):
 def test_help_is_the_default_and_names_every_target():
     done = make()
     assert done.returncode == 0
-    targets = {"setup", "doctor", "new", "annotate", "data", "convert", "train", "evaluate", "predict", "demo", "test", "lint"}
+    names = "setup doctor new annotate data convert train evaluate predict demo test test-all lint clean help"
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
-    assert listed == targets | {"clean", "help"}
+    assert listed == set(names.split())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,8 @@ def test_help_is_the_default_and_names_every_target():
         (("annotate",), "d2tune annotate projects/balloon.yaml"),
         (("setup", "DETECTRON2=a requirement"), 'd2tune setup --requirement "a requirement"'),
         (("setup", "SDIST=file.tar.gz"), 'd2tune setup  --sdist "file.tar.gz"'),
-        (("test",), 'pytest -m "not gpu"'),
+        (("test",), '-m "not gpu and not extended"'),
+        (("test-all",), '-m "not gpu"'),
     ],
 )
 def test_each_target_shows_the_command_below_it(arguments, command):
@@ -130,7 +131,7 @@ def test_a_browser_that_cannot_be_had_stops_the_tests(programs, tmp_path):
     assert (tmp_path / "log").read_text() == "update\n"
 
 
-def test_others_are_told_to_install_a_browser(programs, tmp_path):
+def test_others_must_install_a_browser_themselves(programs, tmp_path):
     add_system(programs, tmp_path, user=1000)
     done = make("browser", path=programs)
     assert done.returncode != 0

@@ -47,13 +47,13 @@ CONFIGS = {"point_rend.config", "deeplab.config", "panoptic_deeplab.config"}
 
 
 def test_the_tables_name_all_that_is_registered_and_where() -> None:
-    for found in pkgutil.walk_packages(d2tune.modeling.__path__, "d2tune.modeling."):
-        importlib.import_module(found.name)
+    for module in pkgutil.walk_packages(d2tune.modeling.__path__, "d2tune.modeling."):
+        importlib.import_module(module.name)
     project_module("panoptic_deeplab.panoptic_seg")
     registered: dict[str, set[str]] = defaultdict(set)
     for registry in REGISTRIES:
-        for name, part in registry:
-            registered[part.__module__].add(name)
+        for name, component in registry:
+            registered[component.__module__].add(name)
     tables = {
         **{f"d2tune.modeling.{module}": set(names) for module, names in components._OWN.items()},
         **{f"detectron2.projects.{module}": set(names) for module, names in components._OF_PROJECTS.items()},

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from d2tune.errors import ProjectError, nearest
 
 IGNORED = 255
-"""Label of the pixels that are left out."""
+"""Label of ignored pixels."""
 
 FOCUS = 2.0
 """The focal loss's exponent, gamma, which Lin et al. found best."""
@@ -23,7 +23,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None =
 
     Args:
         logits: ``(N, K, h, w)``.
-        labels: ``(N, h, w)`` int64, 255 = left out.
+        labels: ``(N, h, w)`` int64, 255 = ignored.
         class_weights: ``(K,)``; None counts all classes the same.
 
     Returns:
@@ -40,7 +40,7 @@ def focal(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, *
 
     Args:
         logits: ``(N, K, h, w)``.
-        labels: ``(N, h, w)`` int64, 255 = left out.
+        labels: ``(N, h, w)`` int64, 255 = ignored.
         class_weights: ``(K,)``; None counts all classes the same.
         focus: Gamma; 0 gives cross entropy.
 
@@ -64,7 +64,7 @@ def dice(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: ``(N, K, h, w)``.
-        labels: ``(N, h, w)`` int64, 255 = left out.
+        labels: ``(N, h, w)`` int64, 255 = ignored.
 
     Returns:
         A scalar between 0 and 1; 0 where no pixel is labeled.
@@ -89,7 +89,7 @@ def lovasz(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: ``(N, K, h, w)``.
-        labels: ``(N, h, w)`` int64, 255 = left out.
+        labels: ``(N, h, w)`` int64, 255 = ignored.
 
     Returns:
         A scalar between 0 and 1; 0 where no pixel is labeled.
@@ -165,7 +165,7 @@ class WeightedLosses(nn.Module):
 
         Args:
             logits: ``(N, K, h, w)``, of any float type; taken as float32.
-            labels: ``(N, h, w)`` int64, 255 = left out.
+            labels: ``(N, h, w)`` int64, 255 = ignored.
         """
         logits = logits.float()
         return {
@@ -184,7 +184,7 @@ def balanced_weights(class_pixels: Sequence[int]) -> tuple[float, ...]:
     ``WEIGHT_LIMIT``. A class without pixels weighs 1.
 
     Args:
-        class_pixels: Pixels of each class in the training part.
+        class_pixels: Pixels of each class in the training split.
     """
     there = [pixels for pixels in class_pixels if pixels > 0]
     if not there:

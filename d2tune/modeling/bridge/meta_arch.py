@@ -23,9 +23,9 @@ from d2tune.modeling.bridge.padding import mirror_pad
 class SemanticBridge(nn.Module):
     """Runs any network from images to logits on Detectron2's lists of dicts.
 
-    Images are normalized, values that are no number become 0, and their right and lower edges are mirrored up to a
+    Images are normalized, NaN becomes 0, and their right and lower edges are mirrored up to a
     size that the network takes. In training all images of a batch are brought to one size, and what was added is
-    left out of the loss. In evaluation each image is padded to its own size alone, and only those of one size share
+    ignored by the loss. In evaluation each image is padded to its own size alone, and only those of one size share
     a pass, so that a result does not depend on the other images of its batch.
 
     Args:
@@ -76,8 +76,8 @@ class SemanticBridge(nn.Module):
             padding=bridge.PADDING,
             width=bridge.WIDTH,
         )
-        if cfg.MODEL.FEATURES.NORM == "frozen" and kind.encoder_part is not None:
-            _freeze_norms(network, kind.encoder_part)
+        if cfg.MODEL.FEATURES.NORM == "frozen" and kind.encoder_attribute is not None:
+            _freeze_norms(network, kind.encoder_attribute)
         return {
             "network": network,
             "loss": WeightedLosses(terms=bridge.LOSS, classes=bridge.NUM_CLASSES, class_weights=bridge.CLASS_WEIGHTS),
@@ -97,7 +97,7 @@ class SemanticBridge(nn.Module):
 
         Args:
             batched_inputs: For each image ``image`` ``(C, h, w)``, uint8 or float, NaN where there is no data;
-                ``height`` and ``width`` of the original image; for training ``sem_seg`` ``(h, w)``, 255 = left out.
+                ``height`` and ``width`` of the original image; for training ``sem_seg`` ``(h, w)``, 255 = ignored.
 
         Returns:
             In training the weighted losses by name. In evaluation one dict for each image, whose ``sem_seg``
@@ -153,8 +153,8 @@ class SemanticBridge(nn.Module):
         return [{"sem_seg": scores[place]} for place in range(len(images))]
 
 
-def _freeze_norms(network: nn.Module, part: str) -> None:
-    """Turn the batch norms of a pretrained encoder into affine maps, which neither learn nor look at the batch."""
+def _freeze_norms(network: nn.Module, attribute: str) -> None:
+    """Turn the batch norms of a pretrained encoder into affine maps, which neither learn nor depend on the batch."""
     from timm.layers import freeze_batch_norm_2d
 
-    setattr(network, part, freeze_batch_norm_2d(getattr(network, part)))
+    setattr(network, attribute, freeze_batch_norm_2d(getattr(network, attribute)))

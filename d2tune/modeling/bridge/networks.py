@@ -29,7 +29,7 @@ class Architecture:
             ``output_stride``, ``padding`` and ``width``.
         encoder: The encoder unless another is named; None where there is none.
         encoders: All that can be named; None: whatever segmentation-models-pytorch has.
-        encoder_part: The network's attribute that holds the encoder.
+        encoder_attribute: The network's attribute that holds the encoder.
         output_strides: To choose from, its own first.
         divisibility_px: Images must have sides that are multiples of this.
     """
@@ -37,7 +37,7 @@ class Architecture:
     build: Callable[..., nn.Module]
     encoder: str | None = None
     encoders: tuple[str, ...] | None = ()
-    encoder_part: str | None = None
+    encoder_attribute: str | None = None
     output_strides: tuple[int, ...] = ()
     divisibility_px: int = 1
 
@@ -142,7 +142,7 @@ def _smp(class_name: str, encoder: str, output_strides: tuple[int, ...] = ()) ->
         build=partial(_smp_network, class_name),
         encoder=encoder,
         encoders=None,
-        encoder_part="encoder",
+        encoder_attribute="encoder",
         output_strides=output_strides,
         divisibility_px=32,
     )
@@ -153,7 +153,7 @@ def _torchvision(head: str, encoders: tuple[str, ...]) -> Architecture:
         build=partial(TorchvisionNetwork, head),
         encoder=encoders[0],
         encoders=encoders,
-        encoder_part="backbone",
+        encoder_attribute="backbone",
         output_strides=(16, 8),
         divisibility_px=16,
     )
@@ -172,7 +172,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         build=_deeplab_v3_mobilenet_v2,
         encoder="mobilenet_v2",
         encoders=("mobilenet_v2",),
-        encoder_part="features",
+        encoder_attribute="features",
     ),
 }
 """By the names that ``MODEL.BRIDGE.ARCHITECTURE`` takes."""
@@ -278,7 +278,7 @@ def _unknown(what: str, name: str, known: Iterable[str], place: str, of: str = "
     names = list(known)
     like = nearest(name, names)
     there = f"There are: {', '.join(names)}." if len(names) < 20 else None
-    hint = " ".join(part for part in (f"Did you mean {like!r}?" if like else None, there) if part)
+    hint = " ".join(text for text in (f"Did you mean {like!r}?" if like else None, there) if text)
     return ProjectError(f"no {what} {name!r}{of}", place=place, hint=hint or None)
 
 

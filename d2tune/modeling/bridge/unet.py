@@ -39,7 +39,7 @@ def valid_input_px(output_px: int) -> int:
 
 
 class UNet2015(nn.Module):
-    """Figure 1 of the paper: two 3 x 3 convolutions a level, 2 x 2 max pooling, 2 x 2 up-convolutions, skips.
+    """The network of the paper: two 3 x 3 convolutions a level, 2 x 2 max pooling, 2 x 2 up-convolutions, skips.
 
     The weights start as the paper says (section 3, after He et al.), with its dropout at the end of the contracting
     path. Batch norm after each convolution is newer than the paper and makes training from scratch far steadier.
@@ -93,7 +93,7 @@ class UNet2015(nn.Module):
         return self.convolve(padded)[..., :height_px, :width_px]
 
     def convolve(self, x: Tensor) -> Tensor:
-        """The network of the figure alone: ``(N, 1, 572, 572)`` gives ``(N, K, 388, 388)`` with ``valid`` padding."""
+        """The network of the paper alone: ``(N, 1, 572, 572)`` gives ``(N, K, 388, 388)`` with ``valid`` padding."""
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else self.pool(x))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from d2tune.modeling.bridge.networks import architecture_named
 from d2tune.modeling.weights import LoadReport, StateDict, load_fitting, published_source, stage_names
 
-ENCODER_PARTS = ("encoder", "backbone", "features")
+ENCODER_ATTRIBUTES = ("encoder", "backbone", "features")
 """Attributes under which the networks hold their encoders."""
 
 
@@ -25,7 +25,7 @@ def automatic_source(architecture: str, encoder: str | None = None) -> str | Non
         encoder: None takes the architecture's own.
 
     Returns:
-        A URL, or None where nobody publishes any.
+        A URL, or None where none are published.
 
     Raises:
         ProjectError: The architecture is unknown.
@@ -65,7 +65,7 @@ def fit_bridge(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
             so the weights are another architecture's.
     """
     target = model.state_dict()
-    encoder = next((part for part in ENCODER_PARTS if hasattr(model.network, part)), None)
+    encoder = next((name for name in ENCODER_ATTRIBUTES if hasattr(model.network, name)), None)
     trunk = [
         key
         for key, value in target.items()
@@ -80,8 +80,8 @@ def fit_bridge(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
         trunk_name="network" if encoder is None else "encoder",
         sample=next(iter(state)),
         file=file,
-        component_of=_part,
-        remarks={_part(trunk[0]): remark} if remark else {},
+        component_of=_component,
+        remarks={_component(trunk[0]): remark} if remark else {},
     )
 
 
@@ -136,8 +136,8 @@ def _widen_first(given: StateDict, target: StateDict, trunk: list[str]) -> str |
     return f"first convolution widened from 3 to {channels} channels by {how}"
 
 
-def _part(key: str) -> str:
-    _, part, *rest = key.split(".")
-    if part in ENCODER_PARTS:
+def _component(key: str) -> str:
+    _, name, *rest = key.split(".")
+    if name in ENCODER_ATTRIBUTES:
         return "encoder"
-    return f"{part}.{rest[0]}" if part == "classifier" else part
+    return f"{name}.{rest[0]}" if name == "classifier" else name
