@@ -1,4 +1,4 @@
-"""Masks: COCO run lengths and bitmaps, made, united and measured."""
+"""Masks as COCO run lengths and bitmaps: conversion, union and measures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AREAS_AT_ONCE = 255  # pycocotools fails on more with numpy 2
 
 
 def rasterize(polygons: Sequence[Points], *, width_px: int, height_px: int) -> list[RawRle]:
-    """One run-length mask per polygon; the polygons must lie on the image and have three vertices or more.
+    """One run-length mask per polygon; the polygons must be on the image and have three or more vertices.
 
     Raises:
         PointError: An outline is longer than `LENGTH_LIMIT_PX`.
@@ -28,16 +28,16 @@ def rasterize(polygons: Sequence[Points], *, width_px: int, height_px: int) -> l
         return []
     many_vertices = LENGTH_LIMIT_PX / max(width_px, height_px)  # no edge is longer than the image
     if any(len(part) > many_vertices and outline_length_px(part) > LENGTH_LIMIT_PX for part in polygons):
-        raise PointError("outline_too_complex", f"it is longer than {LENGTH_LIMIT_PX:,} px on the image")
+        raise PointError("outline_too_complex", f"its length on the image is over {LENGTH_LIMIT_PX:,} px")
     rles: list[RawRle] = coco_mask.frPyObjects([part.reshape(-1) for part in polygons], height_px, width_px)
     return rles
 
 
 def union_rles(rles: Sequence[RawRle]) -> RawRle:
-    """The union of run-length masks; pixels in several count once."""
+    """The union of run-length masks."""
     merged = list(rles)
     while len(merged) > 1:
-        # in bunches, because merging one after another goes through all runs once for every mask
+        # in blocks, because merging masks one by one goes through all runs once for every mask
         merged = [coco_mask.merge(merged[at : at + _MERGED_AT_ONCE]) for at in range(0, len(merged), _MERGED_AT_ONCE)]
     return merged[0]
 
@@ -61,8 +61,8 @@ def rle_area_px2(rle: RawRle) -> float:
 
 def rle_areas_px2(rles: Sequence[RawRle]) -> list[float]:
     """The number of pixels of each mask."""
-    bunches = (list(rles[at : at + _AREAS_AT_ONCE]) for at in range(0, len(rles), _AREAS_AT_ONCE))
-    return [float(area) for bunch in bunches for area in coco_mask.area(bunch)]
+    blocks = (list(rles[at : at + _AREAS_AT_ONCE]) for at in range(0, len(rles), _AREAS_AT_ONCE))
+    return [float(area) for block in blocks for area in coco_mask.area(block)]
 
 
 def rle_bbox_xywh(rle: RawRle) -> tuple[float, float, float, float]:
@@ -85,14 +85,14 @@ def decode_mask(rle: RawRle | Rle) -> Mask:
 
 
 def to_rle(raw: RawRle) -> Rle:
-    """Pycocotools' run-length object as the dataset's own."""
+    """The run-length mask of a dataset for pycocotools' object."""
     counts = raw["counts"]
     height_px, width_px = (int(value) for value in raw["size"])
     return Rle(height_px, width_px, counts.decode("ascii") if isinstance(counts, bytes) else counts)
 
 
 def to_raw(rle: Rle) -> RawRle:
-    """The dataset's run-length mask as pycocotools' object."""
+    """A run-length mask of a dataset as pycocotools' object."""
     return {"size": [rle.height_px, rle.width_px], "counts": rle.counts.encode("ascii")}
 
 
@@ -190,7 +190,7 @@ class Patch:
     top_px: int
 
     def clipped(self, *, width_px: int, height_px: int) -> Patch:
-        """What of the patch lies on the image, cropped to its pixels; an empty patch where nothing does."""
+        """The part of the patch on the image, cropped to its pixels; an empty patch where it has none."""
         rows = slice(max(0, -self.top_px), max(0, height_px - self.top_px))
         columns = slice(max(0, -self.left_px), max(0, width_px - self.left_px))
         mask = self.mask[rows, columns]
@@ -202,7 +202,7 @@ class Patch:
         return Patch(mask[y : int(filled_rows[-1]) + 1, x : int(filled_columns[-1]) + 1], left + x, top + y)
 
     def rle(self, *, width_px: int, height_px: int) -> RawRle:
-        """The patch, which must be clipped and not empty, as a mask of the whole image."""
+        """The patch as a mask of the whole image; it must be clipped and not empty."""
         if 4 * self.mask.size > width_px * height_px:
             canvas = np.zeros((height_px, width_px), dtype=np.uint8, order="F")
             rows, columns = self.mask.shape

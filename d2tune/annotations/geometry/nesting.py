@@ -1,4 +1,4 @@
-"""Which parts of a group lie inside which others, without comparing all with all."""
+"""Which parts of a group lie inside other parts, without comparing all pairs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pycocotools.mask as coco_mask  # type: ignore[import-untyped,unused-ignor
 from d2tune.annotations.model.types import RawRle
 
 PAIRS_LIMIT = 100_000
-"""So many pairs of parts, the box of one inside the box of the other, are compared pixel by pixel."""
+"""How many pairs of parts, the box of one inside the box of the second, are compared pixel by pixel."""
 
 NEIGHBORS_LIMIT = 100 * PAIRS_LIMIT
-"""So many pairs of parts whose boxes overlap are looked at."""
+"""How many pairs of parts with overlapping boxes are tested."""
 
 _PAIRS_AT_ONCE = 1_000_000
 
@@ -54,7 +54,7 @@ def nesting(rles: Sequence[RawRle], areas_px: Sequence[float]) -> list[list[int]
         inner, outer = inner[fits], outer[fits]
         pairs += len(inner)
         if pairs > PAIRS_LIMIT or neighbors > NEIGHBORS_LIMIT:
-            raise CrowdedGroupError(f"the group has {len(rles)} parts, too many of them on top of one another")
+            raise CrowdedGroupError(f"the group has {len(rles)} parts, of which too many overlap")
         for index in np.unique(inner).tolist():
             members = np.sort(outer[inner == index])
             # with "crowd", the overlap is divided by the area of the inner part alone

@@ -1,8 +1,8 @@
-"""Polygons and masks: checked, clipped, rasterized, and traced back.
+"""Polygons: checks, clipping, areas and self-crossings.
 
 Coordinates are continuous pixels: pixel ``i`` covers ``[i, i + 1)``, so the image is the rectangle from ``(0, 0)``
-to ``(width_px, height_px)``. A polygon is filled by the even-odd rule. Nothing reaches pycocotools that was not
-checked and clipped first, because it crashes or takes all memory on coordinates that are not finite or huge.
+to ``(width_px, height_px)``. A polygon is filled by the even-odd rule. Polygons are checked
+and clipped before pycocotools, which crashes or takes all memory on coordinates that are huge or not finite.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from d2tune.annotations.model.types import Points, Polygons
 from d2tune.text import describe
 
 COORDINATE_LIMIT_PX = 1e12
-"""Beyond this a coordinate is a mistake, not a place; up to here clipping is exact enough."""
+"""Coordinates beyond this are refused; up to this value clipping is exact enough."""
 
 LENGTH_LIMIT_PX = 4_000_000
-"""Longer outlines are not rasterized: pycocotools takes 80 bytes a pixel of length, and crashes on very long ones."""
+"""Longer outlines are not rasterized: pycocotools takes 80 bytes per pixel of length, and crashes on very long ones."""
 
 PARTS_LIMIT = 10_000
-"""So often may an outline come in over one border of the image."""
+"""How often an outline may enter the image over one of its borders."""
 
 MEETINGS_LIMIT = 20_000_000
-"""So many pairs of edges of an outline are looked at for crossings."""
+"""How many pairs of edges of an outline are tested for crossings."""
 
 CUTS_LIMIT = 10_000_000
-"""So many places where edges pass the height of a vertex are looked at for the area of an outline."""
+"""How many places where edges pass the height of a vertex are used for the area of an outline."""
 
 _AREA_EPS_PX = 1e-9
 _LARGEST_RADIUS_PX = 1e6
@@ -41,11 +41,11 @@ _LATER_EDGES = np.triu(np.ones((_FEW_EDGES, _FEW_EDGES), dtype=np.bool_), 2)
 
 
 class PointError(ValueError):
-    """Points that are none.
+    """Points that are invalid.
 
     Args:
         code: ``non_finite_coordinate`` or ``bad_point``.
-        message: What is wrong with which point.
+        message: The point and its error.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -54,13 +54,13 @@ class PointError(ValueError):
 
 
 def check_points(raw: object) -> Points:
-    """Turn what a file says into points.
+    """Check the points of a file.
 
     Returns:
         Array of shape ``(V, 2)``; ``V`` may be 0.
 
     Raises:
-        PointError: ``raw`` is no list of pairs of finite numbers of a sane size.
+        PointError: ``raw`` is not a list of pairs of finite numbers up to `COORDINATE_LIMIT_PX`.
     """
     if not isinstance(raw, (list, tuple)):
         raise PointError("bad_point", f"points are {describe(raw)}, expected a list of [x, y] pairs")
@@ -70,7 +70,7 @@ def check_points(raw: object) -> Points:
     flat = [value for point in raw for value in point]
     if not {float, int}.issuperset(map(type, flat)):
         index = next(index for index, value in enumerate(flat) if type(value) is not float and type(value) is not int)
-        message = f"point {index // 2} holds {describe(flat[index])}, expected two numbers"
+        message = f"point {index // 2} has {describe(flat[index])}, expected two numbers"
         raise PointError("bad_point", message)
     if flat and not (min(flat) >= -COORDINATE_LIMIT_PX and max(flat) <= COORDINATE_LIMIT_PX and sum(flat) == sum(flat)):
         _refuse_far(flat)
@@ -80,10 +80,10 @@ def check_points(raw: object) -> Points:
 def _refuse_far(flat: Sequence[float]) -> None:
     for index, value in enumerate(flat):
         if isinstance(value, float) and not math.isfinite(value):
-            message = f"point {index // 2} holds {value}, which is no number"
+            message = f"point {index // 2} has the coordinate {value}, expected a finite number"
             raise PointError("non_finite_coordinate", message)
         if abs(value) > COORDINATE_LIMIT_PX:
-            message = f"point {index // 2} lies beyond {COORDINATE_LIMIT_PX:.0e} px, which no image has"
+            message = f"point {index // 2} has a coordinate beyond {COORDINATE_LIMIT_PX:.0e} px"
             raise PointError("bad_point", message)
 
 
@@ -122,20 +122,20 @@ def has_no_area(points: Points) -> bool:
 
 
 def no_area_limit_px(width_px: Any, height_px: Any) -> Any:
-    """The area up to which an outline with an extent of that width and height encloses nothing; for arrays too."""
+    """The area up to which an outline of that width and height counts as empty; also for arrays."""
     return _AREA_EPS_PX + 1e-12 * (width_px * height_px)
 
 
 def self_intersects(points: Points) -> bool:
-    """Whether the outline crosses itself, so that parts of it are wound in opposite ways or more than once.
+    """Whether the outline crosses itself, so that areas of it are wound in opposite directions or more than once.
 
-    Touching itself is no crossing: a keyhole polygon runs along its slit twice and is sound.
+    An outline that only touches itself does not cross itself: a keyhole polygon runs along its slit twice and is valid.
     """
     return not _is_star_shaped(points) and winds_wrongly(points)
 
 
 def winds_wrongly(points: Points) -> bool:
-    """What `self_intersects` says, without its short cut for outlines that go round their middle."""
+    """`self_intersects` without its shortcut for outlines that go around their center."""
     crossing, touching = _meetings(points)
     if crossing or not touching:
         return crossing
@@ -144,7 +144,7 @@ def winds_wrongly(points: Points) -> bool:
 
 
 def _is_star_shaped(points: Points) -> bool:
-    """Whether the outline goes round the mean of its vertices once and in one direction; a cheap sufficient test."""
+    """Whether the outline goes around the mean of its vertices once in one direction; a fast sufficient test."""
     spoke = points - points.mean(axis=0)
     x, y = spoke[:, 0], spoke[:, 1]
     next_x, next_y = _following(x), _following(y)
@@ -164,7 +164,7 @@ def _meetings(points: Points) -> tuple[bool, bool]:
     if count <= _FEW_EDGES:
         shared = (low[:, None, 0] <= high[None, :, 0]) & (low[:, None, 1] <= high[None, :, 1])
         a, b = np.nonzero(shared & shared.T & _LATER_EDGES[:count, :count])
-        if len(a) < 2:  # the last edge and the first, which are neighbors
+        if len(a) < 2:  # the last edge and the first edge, which are neighbors
             return False, False
         extent = high.max(axis=0) - low.min(axis=0)
         return _pairs_meet(points, ends, a, b, 1e-12 * max(float(extent.max()), 1.0) ** 2)
@@ -184,15 +184,15 @@ def _meetings(points: Points) -> tuple[bool, bool]:
         first = np.repeat(np.arange(start, stop), block)
         second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(block) - block, block)
         a, b = order[first], order[second]
-        other = 1 - axis
-        near = (low[a, other] <= high[b, other]) & (low[b, other] <= high[a, other])
+        across = 1 - axis
+        near = (low[a, across] <= high[b, across]) & (low[b, across] <= high[a, across])
         crosses, touches = _pairs_meet(points, ends, a[near], b[near], scale)
         if crosses:
             return True, touching
         touching |= touches
         start = stop
         if start < count and totals[start - 1] > MEETINGS_LIMIT:
-            raise PointError("outline_too_complex", f"its {count:,} edges pass one another too often")
+            raise PointError("outline_too_complex", f"its {count:,} edges are near one another too often")
     return False, touching
 
 
@@ -207,7 +207,7 @@ def _pairs_meet(
         return False, False
     start_a, start_b = points[a], points[b]
     along_a, along_b, between = ends[a] - start_a, ends[b] - start_b, start_b - start_a
-    # How far the ends of one edge lie to the side of the other one, times its length.
+    # The distances of the ends of one edge from the line of the second edge, times the length of the second edge.
     b_starts, b_turns, a_starts = _cross(along_a, between), _cross(along_a, along_b), _cross(along_b, -between)
     b_sides = _signs(b_starts, scale) * _signs(b_starts + b_turns, scale)
     a_sides = _signs(a_starts, scale) * _signs(a_starts - b_turns, scale)
@@ -247,12 +247,12 @@ def _even_odd_area_px2(points: Points) -> float:
 
 
 def clip_polygon(points: Points, *, width_px: int, height_px: int) -> Polygons:
-    """The part of a polygon that lies on the image.
+    """The part of a polygon on the image.
 
-    A polygon that lies inside comes back as it is. Otherwise it is cut at each side that it passes and taken apart
-    where the cut separates it, so that no edges are left that run along the border and enclose nothing. Only where
-    the parts of an outline that crosses itself may overlap, it stays whole (Sutherland and Hodgman, 1974), because
-    the union of the parts would not be its even-odd fill.
+    A polygon inside the image is returned unchanged. Other polygons are cut at each side that they pass and divided
+    where the cut separates them, so that no edges without area remain along the border. Only where the parts of an
+    outline that crosses itself may overlap, it is not divided (Sutherland and Hodgman, 1974), because the union of the
+    parts would not be its even-odd fill.
 
     Args:
         points: Clean vertices, shape ``(V, 2)``.
@@ -260,7 +260,7 @@ def clip_polygon(points: Points, *, width_px: int, height_px: int) -> Polygons:
         height_px: Height of the image.
 
     Returns:
-        Polygons inside the image, none where nothing of the polygon is on it.
+        Polygons inside the image, none where the polygon is outside.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     if low[0] >= 0 and low[1] >= 0 and high[0] <= width_px and high[1] <= height_px:
@@ -279,7 +279,7 @@ def _cut_at(
     sides: Sequence[tuple[int, float, float]],
     cut: Callable[[Points, int, float, float], list[Points]],
 ) -> Polygons:
-    """What is left of a polygon after ``cut`` at each side, without parts that enclose nothing."""
+    """The parts of a polygon after ``cut`` at each side, without parts that have no area."""
     parts = [points]
     for axis, border_px, inward in sides:
         parts = [kept for part in parts for kept in cut(part, axis, border_px, inward)]
@@ -288,7 +288,7 @@ def _cut_at(
 
 
 def _boxes_overlap(polygons: Polygons) -> bool:
-    """Whether the boxes around any two of several polygons share an area; True where there are too many to ask."""
+    """Whether the boxes around any two of several polygons overlap; True where there are too many to test."""
     if len(polygons) > _BOXES_COMPARED:
         return True
     low = np.array([part.min(axis=0) for part in polygons])
@@ -298,19 +298,19 @@ def _boxes_overlap(polygons: Polygons) -> bool:
 
 
 def _crossings(points: Points, axis: int, border_px: float, inward: float) -> tuple[NDArray[np.bool_], Points]:
-    """Which vertices lie inside the border, ``(V,)``, and where each edge meets it, ``(V, 2)``."""
+    """Which vertices are inside the border, ``(V,)``, and where each edge meets it, ``(V, 2)``."""
     ends = _following(points)
-    here, there = inward * (points[:, axis] - border_px), inward * (ends[:, axis] - border_px)
+    start_px, end_px = inward * (points[:, axis] - border_px), inward * (ends[:, axis] - border_px)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        share = here / (here - there)
+        share = start_px / (start_px - end_px)
         met = points + share[:, None] * (ends - points)
-    met = np.where((here == 0)[:, None], points, np.where((there == 0)[:, None], ends, met))
+    met = np.where((start_px == 0)[:, None], points, np.where((end_px == 0)[:, None], ends, met))
     met[:, axis] = border_px
-    return here > 0, met
+    return start_px > 0, met
 
 
 def _cut_whole(points: Points, axis: int, border_px: float, inward: float) -> list[Points]:
-    """Cut at one border and keep one outline, whose even-odd fill is right even where it crosses itself."""
+    """Cut at one border without dividing the outline, whose even-odd fill is correct also where it crosses itself."""
     inside, met = _crossings(points, axis, border_px, inward)
     if inside.all():
         return [points]
@@ -325,11 +325,11 @@ def _cut_whole(points: Points, axis: int, border_px: float, inward: float) -> li
 
 
 def _cut_apart(points: Points, axis: int, border_px: float, inward: float) -> list[Points]:
-    """Cut at one border; what the border separates becomes polygons of its own.
+    """Cut at one border; the areas that the border separates become separate polygons.
 
-    The outline falls into chains that enter and leave at the border. Along the border inside and outside take turns
-    from one such place to the next, which says which ends belong together. Ends at one place are told apart by how
-    their edges lean.
+    The outline consists of chains that enter and leave at the border. Along the border, inside and outside alternate
+    from one end of a chain to the next, which decides the ends to join. Ends at the same place are ordered by the slope
+    of their edges.
     """
     inside, met = _crossings(points, axis, border_px, inward)
     if inside.all():
@@ -340,7 +340,7 @@ def _cut_apart(points: Points, axis: int, border_px: float, inward: float) -> li
     if not len(entries):
         return []
     if len(entries) > PARTS_LIMIT:
-        raise PointError("outline_too_complex", f"it goes over the border of the image {len(entries):,} times")
+        raise PointError("outline_too_complex", f"it crosses the border of the image {len(entries):,} times")
     exits = np.roll(exits, -int(np.searchsorted(exits, entries[0], side="right")))
     chains = []
     for entry, leave in zip(entries.tolist(), exits.tolist(), strict=True):
@@ -379,9 +379,9 @@ def rectangle_points(first: Sequence[float], second: Sequence[float]) -> Points:
 
 
 def round_vertex_count(radius_px: float) -> int:
-    """Vertices for a circle: the outline stays within 0.1 px of it; at least 24, a multiple of 4.
+    """The number of vertices for a circle: at least 24, a multiple of 4, for an outline within 0.1 px of the circle.
 
-    Circles larger than any image get no more vertices than one of a million pixels.
+    Circles with a radius above a million pixels get the vertices of a circle of a million pixels.
 
     The gap between a circle and a chord over the angle ``2 a`` is ``r (1 - cos a)``, so ``a = acos(1 - 0.1 / r)``.
     """
@@ -393,7 +393,7 @@ def round_vertex_count(radius_px: float) -> int:
 def ellipse_points(
     center: Sequence[float], radius_x_px: float, radius_y_px: float, *, theta_rad: float = 0.0
 ) -> Points:
-    """A polygon ``(V, 2)`` with the area of the ellipse; ``theta_rad`` turns it from x towards y.
+    """A polygon ``(V, 2)`` with the area of the ellipse; ``theta_rad`` rotates it from x towards y.
 
     A regular polygon of ``n`` vertices on a circle of radius ``R`` has the area ``n R^2 sin(2 pi / n) / 2``, so the
     radii are scaled by ``sqrt(2 pi / (n sin(2 pi / n)))``.
@@ -407,7 +407,7 @@ def ellipse_points(
 
 
 def outline_length_px(points: Points) -> float:
-    """The length of a closed outline ``(V, 2)``, each edge counted by the longer of its sides."""
+    """The length of a closed outline ``(V, 2)``, each edge counted by its longer extent along x or y."""
     steps = np.abs(_following(points) - points)
     return float(np.maximum(steps[:, 0], steps[:, 1]).sum())
 

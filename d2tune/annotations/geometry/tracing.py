@@ -1,4 +1,4 @@
-"""Masks traced back to polygons along the edges of their pixels."""
+"""Masks traced to polygons along the edges of their pixels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from d2tune.annotations.geometry.polygons import has_no_area
 from d2tune.annotations.model.types import Mask, Points, Polygons
 
 CORNERS_LIMIT = 1_000_000
-"""A mask whose outlines have more corners stays pixels."""
+"""A mask whose outlines have more corners is not traced."""
 
 _PIXELS_AT_ONCE = 1 << 22
 
 
 class RaggedMaskError(ValueError):
-    """A mask with more corners than polygons are made of, such as noise."""
+    """A mask with more than `CORNERS_LIMIT` corners, such as noise."""
 
 
 def patch_outlines(patch: Patch) -> tuple[list[Points], list[Points]]:
@@ -31,8 +31,8 @@ def patch_outlines(patch: Patch) -> tuple[list[Points], list[Points]]:
 def mask_outlines(mask: NDArray[Any]) -> tuple[list[Points], list[Points]]:
     """The outlines of a mask along its pixel edges.
 
-    Pixels that share only a corner are apart; background that meets only at a corner is joined, so a hole that
-    reaches the outside at a corner is none.
+    Pixels that share only a corner are separate; background that meets only at a corner is connected, so that an area
+    of background that reaches the outside at a corner is not a hole.
 
     Args:
         mask: Pixels, shape ``(H, W)``.
@@ -53,14 +53,14 @@ def mask_outlines(mask: NDArray[Any]) -> tuple[list[Points], list[Points]]:
 
 
 def _corners(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-    """Where outlines turn: columns, rows, and whether the pixels meet there from low left to up right, all ``(K,)``.
+    """The corners of outlines: columns, rows, and whether pixels meet from lower left to upper right, all ``(K,)``.
 
-    Corners are in the order of the rows; one where two pixels meet is there twice. The mask is gone through in bands
-    of rows, because the comparisons take several times its memory.
+    Corners are in the order of the rows; a corner where two pixels meet occurs twice. The mask is processed in bands of
+    rows, because the comparisons take several times its memory.
     """
     height, width = mask.shape
     rows_at_once = max(1, _PIXELS_AT_ONCE // (width + 2))
-    found: list[tuple[NDArray[Any], ...]] = []
+    corners: list[tuple[NDArray[Any], ...]] = []
     count = 0
     for top in range(0, height + 1, rows_at_once):
         stop = min(top + rows_at_once, height + 1)
@@ -77,13 +77,13 @@ def _corners(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np
         count += int(copies.sum())
         if count > CORNERS_LIMIT:
             raise RaggedMaskError(f"the outlines of the mask have more than {CORNERS_LIMIT:,} corners")
-        found.append((np.repeat(x, copies), np.repeat(y + top, copies), np.repeat(rising[y, x], copies)))
-    x, y, is_rising = (np.concatenate(values) for values in zip(*found, strict=True))
+        corners.append((np.repeat(x, copies), np.repeat(y + top, copies), np.repeat(rising[y, x], copies)))
+    x, y, is_rising = (np.concatenate(values) for values in zip(*corners, strict=True))
     return x, y, is_rising
 
 
 def _partners(order: NDArray[np.intp]) -> list[int]:
-    """The other end of the edge at each corner, where corners follow each other in ``order`` as edge ends."""
+    """The corner at the opposite end of each edge, where the ends of edges follow each other in ``order``."""
     partner = np.empty(len(order), dtype=np.intp)
     partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
     pairs: list[int] = partner.tolist()
@@ -93,7 +93,7 @@ def _partners(order: NDArray[np.intp]) -> list[int]:
 def _walk(
     x: NDArray[np.intp], y: NDArray[np.intp], along_row: list[int], along_column: list[int], mask: Mask
 ) -> tuple[list[Points], list[Points]]:
-    """Follow row edges and column edges in turn from each corner not yet seen."""
+    """Follow row edges and column edges alternately from each corner that is not part of an outline yet."""
     seen = bytearray(len(along_row))
     outer: list[Points] = []
     holes: list[Points] = []
@@ -113,14 +113,14 @@ def _walk(
 
 
 def mask_to_polygons(mask: NDArray[Any], *, tolerance_px: float = 0.0) -> Polygons | None:
-    """The outlines of a mask as polygons, for predictions and for export.
+    """The outlines of a mask as polygons.
 
     Args:
         mask: Pixels, shape ``(H, W)``.
         tolerance_px: How far the outline may move (Douglas and Peucker, 1973); 0 keeps the pixel edges exactly.
 
     Returns:
-        One polygon ``(V, 2)`` per part; None where the mask has a hole, which polygons cannot say, or is too ragged.
+        One polygon ``(V, 2)`` per part; None where the mask is too ragged or has a hole, which polygons cannot have.
     """
     try:
         outer, holes = mask_outlines(mask)
@@ -134,15 +134,15 @@ def mask_to_polygons(mask: NDArray[Any], *, tolerance_px: float = 0.0) -> Polygo
 
 
 def runs_along_pixels(points: Points) -> bool:
-    """Whether a closed outline ``(V, 2)`` of more than four vertices keeps to the edges of pixels, as a mask's does."""
+    """Whether a closed outline ``(V, 2)`` of more than four vertices runs along the edges of pixels, as of a mask."""
     steps = np.roll(points, -1, axis=0) - points
     return len(points) > 4 and bool(np.all(points == np.round(points)) and np.all((steps == 0).any(axis=1)))
 
 
 def simplify(points: Points, *, tolerance_px: float) -> Points:
-    """A closed polygon with fewer vertices, none of the dropped farther than ``tolerance_px`` from the new outline.
+    """A closed polygon with fewer vertices; removed vertices are within ``tolerance_px`` of the new outline.
 
-    The polygon comes back as it is where too little would be left of it to have an area.
+    The polygon is returned unchanged where the result would have no area.
     """
     far = int(np.argmax(np.sum((points - points[0]) ** 2, axis=1)))
     ring = np.concatenate([points, points[:1]])

@@ -32,16 +32,16 @@ _MAGIC = (
 
 
 class ImageError(ValueError):
-    """A file that is no image, is cut off in its header, or claims an absurd size."""
+    """A file that is not an image, is cut off in its header, or states an invalid size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image's header says.
+    """The header of an image.
 
     Attributes:
-        width_px: Width as shown, after EXIF orientation.
-        height_px: Height as shown.
+        width_px: Width as displayed, after EXIF orientation.
+        height_px: Height as displayed.
         orientation: The EXIF orientation, 1 to 8; 1 where there is none.
     """
 
@@ -51,7 +51,7 @@ class Header:
 
     @property
     def swapped(self) -> bool:
-        """Whether the image is stored lying on its side."""
+        """Whether the image is stored rotated by 90 degrees."""
         return self.orientation >= 5
 
 
@@ -62,15 +62,15 @@ def read_header(source: Path | bytes) -> Header:
         source: The file, or its content.
 
     Raises:
-        ImageError: It is no image that Pillow knows, or it is cut off or hostile.
+        ImageError: The file is not an image that Pillow reads, or it is cut off or hostile.
     """
     if isinstance(source, Path) and not os.path.isfile(source):
-        raise ImageError("the file is not there, or no regular file")
+        raise ImageError("the file does not exist or is not a regular file")
     return _quick_header(source) or _full_header(source)
 
 
 def _quick_header(source: Path | bytes) -> Header | None:
-    """The header where it is a plain one, see `headers`."""
+    """The header where it is plain, see `headers`; else None."""
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb", buffering=0) as stream:
             size = quick_size(stream)
@@ -96,20 +96,20 @@ def _full_header(source: Path | bytes) -> Header:
                 orientation = _orientation(image)
                 is_turned = image.format == "TIFF"
     except PilImage.DecompressionBombError as error:
-        raise ImageError(f"the image claims a size that cannot be meant ({error})") from error
+        raise ImageError(f"the size of the image is invalid ({error})") from error
     except UnidentifiedImageError as error:
-        raise ImageError("the file is empty, cut off or no image") from error
+        raise ImageError("the file is empty, cut off or not an image") from error
     except (OSError, ValueError, SyntaxError, KeyError, IndexError, EOFError, TypeError, OverflowError) as error:
         raise ImageError(f"the image's header cannot be read ({error})") from error
     if width_px < 1 or height_px < 1:
-        raise ImageError(f"the image claims to be {width_px} x {height_px} pixels")
+        raise ImageError(f"the size of the image is invalid ({width_px} x {height_px} px)")
     if orientation >= 5 and not is_turned:
         width_px, height_px = height_px, width_px
     return Header(width_px, height_px, orientation)
 
 
 def _orientation(image: Any) -> int:
-    """The EXIF orientation, without the decoding that Pillow does to find it at the end of a PNG."""
+    """The EXIF orientation, also at the end of a PNG, without decoding the image as Pillow does."""
     from PIL import Image as PilImage
 
     try:
@@ -117,13 +117,13 @@ def _orientation(image: Any) -> int:
         if image.format == "PNG" and not exif:
             exif.load(_late_exif(image.fp))
         value = exif.get(_ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block leaves an image that every viewer shows unturned
+    except Exception:  # viewers show an image with a broken EXIF block unrotated
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _late_exif(stream: Any) -> bytes:
-    """The EXIF block of a PNG that has it behind the pixels, found by going from chunk to chunk; empty without one."""
+    """The EXIF block after the pixels of a PNG, empty without one; the chunks are read one after the other."""
     stream.seek(8)
     while len(head := stream.read(8)) == 8:
         length = int.from_bytes(head[:4], "big")
@@ -134,12 +134,12 @@ def _late_exif(stream: Any) -> bytes:
 
 
 def magic_suffix(content: bytes) -> str | None:
-    """The file suffix that the first bytes call for, or None where they are no image's."""
+    """The file suffix that matches the first bytes, or None where they are not those of an image."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return ".webp"
     return next((suffix for start, suffix in _MAGIC if content.startswith(start)), None)
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's suffix is that of an image."""
+    """Whether a file has the suffix of an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES

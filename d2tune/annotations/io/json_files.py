@@ -1,4 +1,4 @@
-"""JSON files as annotators have them: with or without a byte order mark, in UTF-8 or in GB18030."""
+"""JSON annotation files: with or without a byte order mark, in UTF-8 or GB18030."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE_LIMIT_BYTES = 2_000_000_000
 """Larger annotation files are not read."""
 
 DEPTH_LIMIT = 100
-"""How many levels deep the values that a writer copies may be nested; Python itself ends at about a thousand."""
+"""The deepest nesting of values that a writer copies; Python fails at about a thousand levels."""
 
 _DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONGEST_EXACT = b"0" * 19
@@ -23,7 +23,7 @@ _EMBEDDED_IMAGE = re.compile(rb'"imageData"\s*:\s*"')
 
 
 class JsonError(ValueError):
-    """Bytes that are no JSON.
+    """Content that is not valid JSON.
 
     Args:
         message: What is wrong.
@@ -46,11 +46,11 @@ def read_bytes(path: Path) -> bytes:
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise JsonError("it is no regular file")
+        raise JsonError("it is not a regular file")
     size_bytes = status.st_size
     if size_bytes > FILE_LIMIT_BYTES:
         limit = f"{FILE_LIMIT_BYTES / 1e9:.0f} GB"
-        raise JsonError(f"the file has {size_bytes / 1e9:.1f} GB, more than the {limit} that are read")
+        raise JsonError(f"the file has {size_bytes / 1e9:.1f} GB, the limit is {limit}")
     return path.read_bytes()
 
 
@@ -70,10 +70,10 @@ def is_nested_deeper(value: object, levels: int) -> bool:
 
 
 def decode_text(content: bytes) -> tuple[str, bool]:
-    """Text, and whether it was UTF-8.
+    """Text, and whether it is UTF-8.
 
     Raises:
-        JsonError: It is neither UTF-8 nor GB18030.
+        JsonError: The content is neither UTF-8 nor GB18030.
     """
     try:
         return content.decode("utf-8-sig"), True
@@ -86,30 +86,30 @@ def decode_text(content: bytes) -> tuple[str, bool]:
 
 
 def decode_json(content: bytes) -> tuple[Any, bool]:
-    """The value of a JSON file, and whether the file was UTF-8.
+    """The value of a JSON file, and whether the file is UTF-8.
 
-    Numbers that JSON does not have (NaN, Infinity) are read as such, so that the shape they stand in can be named.
+    Numbers that JSON does not have (NaN, Infinity) are read, so that a finding can name their shape.
 
     Raises:
-        JsonError: It is no JSON.
+        JsonError: The content is not valid JSON.
     """
     if not _may_hold_long_numbers(content):
         try:
             return orjson.loads(content.removeprefix(codecs.BOM_UTF8)), True
         except orjson.JSONDecodeError:
-            pass  # the standard library reads more (NaN, GB18030) and says better what is wrong
+            pass  # the standard library accepts more (NaN, GB18030) and has better error messages
     text, is_utf8 = decode_text(content)
     try:
         return json.loads(text), is_utf8
     except json.JSONDecodeError as error:
         raise JsonError(_in_words(error, text), line=error.lineno, column=error.colno) from error
     except (ValueError, RecursionError) as error:
-        detail = "it is nested too deep" if isinstance(error, RecursionError) else "it holds an absurdly long number"
+        detail = "it is nested too deep" if isinstance(error, RecursionError) else "a number has too many digits"
         raise JsonError(f"the file cannot be parsed: {detail}") from error
 
 
 def _may_hold_long_numbers(content: bytes) -> bool:
-    """Whether there are so many digits in a row that orjson might make a rounded number of a whole one."""
+    """Whether there are so many digits in a row that orjson might round a whole number."""
     if image := _EMBEDDED_IMAGE.search(content):
         content = content[: image.end()] + content[content.find(b'"', image.end()) :]
     return _LONGEST_EXACT in content.translate(_DIGITS_AS_ZEROS)
@@ -120,4 +120,4 @@ def _in_words(error: json.JSONDecodeError, text: str) -> str:
         return "the file is empty"
     if not text[error.pos :].strip() or re.match(r"Unterminated", error.msg):
         return f"the file ends in the middle of the JSON (line {error.lineno}, column {error.colno})"
-    return f"the file is no JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+    return f"the file is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"

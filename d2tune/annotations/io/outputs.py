@@ -1,4 +1,4 @@
-"""What writers share: where files go, and not overwriting what is there."""
+"""Output files of the writers: their paths, and the protection of existing files."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from d2tune.files import write_bytes
 
 
 def beside(images: Sequence[Image], folder: Path, suffix: str) -> dict[int, Path]:
-    """A file for every image id: its name below ``folder`` with another suffix.
+    """A path for every image id: the file name below ``folder`` with another suffix.
 
-    Where two images differ by their suffix alone, both keep theirs before the new one.
+    Where two images differ only in their suffix, both keep it before the new suffix.
     """
     stems = [str(PurePosixPath(image.file_name).with_suffix("")) for image in images]
     uses = Counter(stems)
     places = {}
     for image, stem in zip(images, stems, strict=True):
         name = (stem if uses[stem] == 1 else image.file_name) + suffix
-        inside = PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/")))
+        inside = PurePosixPath(*(step for step in PurePosixPath(name).parts if step not in ("..", "/")))
         places[image.id] = folder / inside
     return places
 
 
 def refuse_existing(paths: Iterable[Path], *, force: bool) -> None:
-    """Stop before anything is written where a file would be overwritten.
+    """Refuse to overwrite files, before anything is written.
 
     Raises:
-        DataError: Names the first file that is already there.
+        DataError: A file exists; the message names the first one.
     """
-    there = [] if force else [path for path in paths if os.path.lexists(path)]
-    if there:
-        more = "" if len(there) == 1 else f" and {len(there) - 1} more"
+    existing = [] if force else [path for path in paths if os.path.lexists(path)]
+    if existing:
+        more = "" if len(existing) == 1 else f" and {len(existing) - 1} more"
         raise DataError(
             f"the file is already there{more} and is not overwritten",
-            file=there[0],
+            file=existing[0],
             hint="Write to another folder, or overwrite it with --force.",
         )
 

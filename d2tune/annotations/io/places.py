@@ -1,6 +1,6 @@
 """Files below a folder: the images that annotation files name, looked up inside the data root.
 
-Paths are handled as text here: for tens of thousands of files ``Path`` costs several times as much.
+Paths are text here: ``Path`` takes several times as long for tens of thousands of files.
 """
 
 # ruff: noqa: PTH100, PTH110, PTH113, PTH114, PTH118, PTH119
@@ -16,13 +16,13 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an image should be.
+    """The location of an image.
 
     Attributes:
-        path: The file, absolute; None where there is none that may be used.
+        path: The file, absolute; None where there is none or it must not be used.
         file_name: Path relative to the data root, with forward slashes.
-        problem: Why there is none, in words, naming the path tried; None where there is one.
-        hint: What to do about it.
+        problem: The reason with the path tried where ``path`` is None.
+        hint: What to do.
     """
 
     path: Path | None
@@ -32,11 +32,11 @@ class Place:
 
 
 class ImageFinder:
-    """Finds the images that annotation files name, and refuses those outside the data root.
+    """Looks up the images that annotation files name, and refuses those outside the data root.
 
     Args:
         root: The folder that ``file_name`` is relative to.
-        allow_outside: Whether images may lie outside of it.
+        allow_outside: Whether images outside the root are allowed.
     """
 
     def __init__(self, root: Path, *, allow_outside: bool) -> None:
@@ -47,12 +47,12 @@ class ImageFinder:
         self._absolute_folders: dict[Path, str] = {}
 
     def find(self, text: object, *, folders: tuple[Path, ...]) -> Place:
-        """Find the image called ``text``, seen from each of ``folders`` in turn.
+        """Look up the image named ``text`` relative to each of ``folders``.
 
-        Windows backslashes and ``..`` are understood.
+        Windows backslashes and ``..`` are resolved.
         """
         if not isinstance(text, str) or not text.strip() or "\0" in text:
-            return Place(None, "", f"no image is named: found {text!r:.60}")
+            return Place(None, "", f"the file does not name an image, found {text!r:.60}")
         name = text.replace("\\", "/")
         tried = [os.path.normpath(os.path.join(self._absolute(folder), name)) for folder in folders]
         if re.match(r"[A-Za-z]:/", name):
@@ -92,23 +92,23 @@ class ImageFinder:
         file_name = self._inside(tried) or self._inside(os.path.join(os.path.abspath(folder), base)) or base
         hint = None
         if is_file(os.path.join(folder, base)):
-            hint = f"an image called {base} lies beside the annotation file"
+            hint = f"the folder of the annotation file has an image {base}"
         if outside is not None:
             message = f"the image {outside} lies outside the data root {self.root}"
             return Place(
-                None, file_name, message, hint or "name its folder with --image-root, or allow it with --allow-outside"
+                None, file_name, message, hint or "set its folder with --image-root, or allow it with --allow-outside"
             )
-        return Place(None, file_name, f"there is no image {tried}", hint)
+        return Place(None, file_name, f"the image {tried} does not exist", hint)
 
     def _inside(self, path: str) -> str | None:
-        """``path`` relative to the root, by its text alone; None where that leads outside."""
+        """``path`` relative to the root, by its text alone; None where it is outside."""
         if not _is_below(path, self.root) or ":" in os.path.basename(path):
             return None
         return _posix(os.path.relpath(path, self.root))
 
 
 def is_file(path: str) -> bool:
-    """Whether there is a regular file; False also for names that no file can have."""
+    """Whether a path is a regular file; False also for names that no file can have."""
     try:
         return os.path.isfile(path)
     except ValueError:
@@ -131,8 +131,7 @@ def _posix(path: str) -> str:
 def walk_files(root: Path, *, skip: Path | None = None) -> Iterator[str]:
     """Every file under a folder, relative to it with forward slashes, in a fixed order.
 
-    Hidden files and folders are passed over, and so are pipes, devices and the folder ``skip``. Links to folders are
-    not followed.
+    Hidden files and folders, pipes, devices and the folder ``skip`` are skipped. Links to folders are not followed.
     """
     skipped = None if skip is None else os.path.abspath(skip)
     left = [(os.path.abspath(root), "")]
@@ -144,13 +143,13 @@ def walk_files(root: Path, *, skip: Path | None = None) -> Iterator[str]:
                 if not entry.is_symlink() and entry.path != skipped:
                     folders.append((entry.path, f"{below}{entry.name}/"))
             elif _holds(entry.is_file) or not os.path.exists(entry.path):
-                # what is there and no file is a pipe, a socket or a device, which reading would wait for
+                # entries that exist and are not files are pipes, sockets or devices, on which reading would wait
                 yield below + entry.name
         left += reversed(folders)
 
 
 def _shown(folder: str) -> list[os.DirEntry[str]]:
-    """What a folder holds and does not hide, by name; nothing where it cannot be read."""
+    """The entries of a folder that are not hidden, by name; none where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)

@@ -1,7 +1,6 @@
-"""The pixels of one raster file, as arrays that windows can be cut out of.
+"""The pixels of one raster file, as arrays from which windows are read.
 
-Every file becomes one or more `StoredArray`: pixels as they are stored, and which of their axes are rows, columns and
-channels.
+Every file becomes one or more `StoredArray`: pixels as they are stored, and the axes of the rows, columns and channels.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 
 SEGMENT_CACHE_BYTES = 128 << 20
-"""How much memory the decoded tiles and strips of one TIFF may take, so that windows side by side share them."""
+"""The memory limit for decoded tiles and strips of one TIFF, which neighboring windows share."""
 
 _GDAL_NODATA_TAG = 42113
 _ORIENTATION_TAG = 274
@@ -40,7 +39,7 @@ _DEEP_COLOR = ((16, 2), (16, 4), (16, 6))
 
 
 class Pixels(Protocol):
-    """Whatever gives its values for one slice of each axis."""
+    """An array that returns its values for one slice of each axis."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,7 +54,7 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which axes of an array are what.
+    """The axes of an array.
 
     Attributes:
         rows: Axis of the rows.
@@ -69,13 +68,13 @@ class Layout:
 
 
 def layout_of(shape: Sequence[int]) -> Layout:
-    """Tell channels from rows and columns by the shape of an array alone.
+    """Distinguish channels from rows and columns by the shape of an array alone.
 
     - ``(H, W)``: one channel.
-    - Three axes: the first or the last one is the channels, whichever is shorter; of equal ones the last. So
+    - Three axes: the shorter of the first and the last axis is the channels, the last where they are equal. So
       ``(200, 300, 4)`` and ``(4, 200, 300)`` both have 4 channels.
-    - Four axes: the first one is dates, the others are as above: ``(T, H, W, C)`` or ``(T, C, H, W)``. Each date has
-      all its channels before the next date begins, T * C in all.
+    - Four axes: the first axis is dates, the others are as above: ``(T, H, W, C)`` or ``(T, C, H, W)``. The channels of
+      a date are followed by those of the next date, T * C in total.
 
     Raises:
         ValueError: The array has another number of axes, or an axis of length 0.
@@ -95,13 +94,13 @@ def layout_of(shape: Sequence[int]) -> Layout:
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """What a file holds.
+    """The array of a file.
 
     Attributes:
         pixels: The values as stored.
-        layout: What the axes are.
-        nodata: The value that the file says to hold no data, if any.
-        close: Gives the file back.
+        layout: Its axes.
+        nodata: The no-data value that the file declares, if any.
+        close: Closes the file.
     """
 
     pixels: Pixels
@@ -116,7 +115,7 @@ class StoredArray:
 
     @property
     def channels(self) -> int:
-        """How many values a pixel has."""
+        """The number of values per pixel."""
         return math.prod(self.pixels.shape[axis] for axis in self.layout.channels)
 
     def window(self, rows: slice, columns: slice, channels: Sequence[int]) -> NDArray[Any]:
@@ -141,7 +140,7 @@ class StoredArray:
 
 
 def _forget_pages(pixels: Any) -> None:
-    """Give back the memory of the pages that were read of a mapped file, which would pile up with every window."""
+    """Release the pages of a mapped file that were read, which would take more memory with every window."""
     mapped = getattr(pixels, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
@@ -149,12 +148,12 @@ def _forget_pages(pixels: Any) -> None:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Tell whatever goes wrong with a file in one line."""
+    """Turn any error of a library into a `DataError` with the file."""
     try:
         yield
     except DataError:
         raise
-    except Exception as error:  # each library raises a dozen kinds for broken files
+    except Exception as error:  # each library raises many kinds of errors for broken files
         raise DataError(
             f"the image cannot be read ({error or type(error).__name__})",
             file=path,
@@ -164,17 +163,17 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def open_arrays(path: Path, *, indices: bool) -> list[StoredArray]:
-    """Open one file; several arrays are to be stacked along their channels.
+    """Open one file; the channels of several arrays follow each other.
 
     Args:
         path: A photo, a TIFF, or a NumPy file.
-        indices: Keep the indices of palettes in the place of their colors.
+        indices: Keep the indices of palettes instead of their colors.
 
     Raises:
-        DataError: It is missing, broken, or holds something that is no image.
+        DataError: The file is missing, broken, or not an image.
     """
     if not path.is_file():
-        raise DataError("there is no such image", file=path, hint="Check the path.")
+        raise DataError("the image does not exist", file=path, hint="Check the path.")
     suffix = path.suffix.lower()
     with reading(path):
         if suffix in ARRAY_SUFFIXES:
@@ -185,39 +184,40 @@ def open_arrays(path: Path, *, indices: bool) -> list[StoredArray]:
             arrays = [_open_photo(path, indices=indices)]
     for array in arrays:
         if array.pixels.dtype.kind not in "biuf":
-            for one in arrays:
-                one.close()
+            for opened in arrays:
+                opened.close()
             raise DataError(
-                "the values are no real numbers",
+                "the values are not real numbers",
                 file=path,
                 found=str(array.pixels.dtype),
                 expected="whole numbers, floats or booleans",
-                hint="Save it again with such a type; complex numbers as two channels.",
+                hint="Save it with such a type, complex numbers as two channels.",
             )
     return arrays
 
 
 def _open_numpy(path: Path) -> StoredArray:
-    with warnings.catch_warnings():
+    with path.open("rb") as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        content = np.load(path, mmap_mode="r", allow_pickle=False)
-    if isinstance(content, np.lib.npyio.NpzFile):
-        with content:
+        if stream.peek(2)[:2] != b"PK":
+            content = np.load(path, mmap_mode="r", allow_pickle=False)
+            return StoredArray(content, layout_of(content.shape))
+        with np.load(stream, allow_pickle=False) as content:  # by its path, a broken file would stay open
             names = content.files
             if len(names) != 1 and "arr_0" not in names:
                 raise DataError(
-                    "the file holds several arrays",
+                    "the file does not contain exactly one array",
                     file=path,
                     found=", ".join(names) or "none",
-                    expected="a single array, or one called arr_0",
-                    hint="Save the image's array in a file of its own.",
+                    expected="one array, or an array with the name arr_0",
+                    hint="Save the array of the image in its own file.",
                 )
             content = content["arr_0" if "arr_0" in names else names[0]]
     return StoredArray(content, layout_of(content.shape))
 
 
 class _Photo:
-    """An image that Pillow reads, decoded whole when the first window of it is asked for."""
+    """An image that Pillow reads, decoded whole when its first window is read."""
 
     def __init__(self, path: Path, *, indices: bool) -> None:
         from PIL import Image as PilImage
@@ -281,10 +281,10 @@ def _is_deep_color(path: Path) -> bool:
 
 
 def _open_tiff(path: Path, *, indices: bool) -> list[StoredArray]:
-    """Choose who reads a TIFF: tifffile what it can decode, else rasterio, else Pillow."""
+    """Open a TIFF with tifffile where it can decode it, else with rasterio, else with Pillow."""
     import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is told in our own words
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors in a file are in the messages of this package
     with contextlib.ExitStack() as stack:
         tiff = stack.enter_context(tifffile.TiffFile(str(path)))
         _refuse_lost_pages(tiff)
@@ -300,7 +300,7 @@ def _open_tiff(path: Path, *, indices: bool) -> list[StoredArray]:
         if is_lone and is_color and not indices and page.dtype in (np.uint8, np.bool_):
             return [_open_photo(path, indices=False)]
         if is_turned:
-            raise ValueError(f"it is stored turned, orientation {orientation}, and must be saved upright")
+            raise ValueError(f"its orientation is {orientation}, expected 1: save it upright")
         if page.photometric == _YCBCR or not _decodes(page):
             if is_lone and _is_installed("rasterio"):
                 return [_open_with_rasterio(path)]
@@ -310,20 +310,20 @@ def _open_tiff(path: Path, *, indices: bool) -> list[StoredArray]:
                 f"its compression {getattr(page.compression, 'name', page.compression)} needs `pip install "
                 f"{'rasterio' if is_lone else 'imagecodecs'}`, or save it with Deflate or without compression"
             )
-        arrays = [_open_series(path, tiff, one) for one in series]
+        arrays = [_open_series(path, tiff, image) for image in series]
         tiff_open = stack.pop_all()
         return [StoredArray(array.pixels, array.layout, array.nodata, tiff_open.close) for array in arrays]
 
 
 def _refuse_lost_pages(tiff: Any) -> None:
-    """Stop where the last page that was found names another one, which tifffile passes over."""
+    """Refuse a file whose last readable page is followed by another page, which tifffile skips."""
     last, layout, stream = tiff.pages[-1], tiff.tiff, tiff.filehandle
     stream.seek(last.offset)
     (tags,) = struct.unpack(layout.tagnoformat, stream.read(layout.tagnosize))
     stream.seek(last.offset + layout.tagnosize + tags * layout.tagsize)
     (following,) = struct.unpack(layout.offsetformat, stream.read(layout.offsetsize))
     if following:
-        raise ValueError(f"it is cut off behind page {len(tiff.pages)}")
+        raise ValueError(f"it is cut off after page {len(tiff.pages)}")
 
 
 def _decodes(page: Any) -> bool:
@@ -338,8 +338,7 @@ def _decodes(page: Any) -> bool:
 def _open_series(path: Path, tiff: Any, series: Any) -> StoredArray:
     """One image of a TIFF; all its pages and bands are channels, pages slowest.
 
-    Where tifffile wrote a plain array, and the file does not say what its axes are, they are told as those of an
-    array.
+    Where tifffile wrote a plain array without the names of its axes, `layout_of` distinguishes them.
     """
     planes, depth, height, width, samples = series.keyframe.shaped
     if depth != 1:
@@ -350,10 +349,10 @@ def _open_series(path: Path, tiff: Any, series: Any) -> StoredArray:
     before = axes.find("Y")
     if before > 0 and set(axes[:before]) == {"Q"} and planes == samples == 1 and axes.endswith("YX"):
         lead = series.shape[:before]
-        told = layout_of((*lead, height, width))
+        plain = layout_of((*lead, height, width))
         place = [*range(before), before + 1, before + 2]
-        channels = tuple(place[axis] for axis in told.channels)
-        layout = Layout(place[told.rows], place[told.columns], (*channels, before, before + 3))
+        channels = tuple(place[axis] for axis in plain.channels)
+        layout = Layout(place[plain.rows], place[plain.columns], (*channels, before, before + 3))
     shape = (*lead, planes, height, width, samples)
     offset = series.dataoffset
     pixels: Pixels
@@ -373,7 +372,7 @@ def _nodata_of(page: Any) -> float | None:
 
 
 class _Segments:
-    """A TIFF's pages as an array ``(*pages, planes, H, W, samples)`` of which only the touched tiles are decoded."""
+    """The pages of a TIFF as an array ``(*pages, planes, H, W, samples)``; only the tiles of a window are decoded."""
 
     def __init__(self, tiff: Any, series: Any, shape: tuple[int, ...]) -> None:
         self.shape = shape
@@ -389,16 +388,16 @@ class _Segments:
 
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
         *pages, planes, rows, columns, samples = key
-        lengths = [one.stop - one.start for one in (*pages, planes, rows, columns)]
+        lengths = [axis.stop - axis.start for axis in (*pages, planes, rows, columns)]
         out = np.zeros((*lengths, self.shape[-1]), dtype=self.dtype)
-        for place in itertools.product(*(range(one.start, one.stop) for one in (*pages, planes))):
-            target = out[tuple(at - one.start for at, one in zip(place, (*pages, planes), strict=True))]
+        for place in itertools.product(*(range(axis.start, axis.stop) for axis in (*pages, planes))):
+            target = out[tuple(at - axis.start for at, axis in zip(place, (*pages, planes), strict=True))]
             page = int(np.ravel_multi_index(place[:-1], self.shape[: len(pages)]))
             self._fill(page, place[-1], rows, columns, target)
         return out[..., samples]
 
     def _fill(self, page: int, plane: int, rows: slice, columns: slice, target: NDArray[Any]) -> None:
-        """Copy what tiles hold of a window into ``target`` ``(h, w, samples)``."""
+        """Copy the values of a window from its tiles into ``target`` ``(h, w, samples)``."""
         tile_height, tile_width = self._tile_px
         across, down = -(-self.shape[-2] // tile_width), -(-self.shape[-3] // tile_height)
         for tile_row in range(rows.start // tile_height, -(-rows.stop // tile_height)):
@@ -407,17 +406,17 @@ class _Segments:
                 top, left = tile_row * tile_height, tile_column * tile_width
                 first_row, last_row = max(rows.start, top), min(rows.stop, top + tile_height)
                 first_column, last_column = max(columns.start, left), min(columns.stop, left + tile_width)
-                part = (
+                overlap = (
                     slice(first_row - rows.start, last_row - rows.start),
                     slice(first_column - columns.start, last_column - columns.start),
                 )
                 if tile is None:
-                    target[part] = self._keyframe.nodata
+                    target[overlap] = self._keyframe.nodata
                 else:
-                    target[part] = tile[first_row - top : last_row - top, first_column - left : last_column - left]
+                    target[overlap] = tile[first_row - top : last_row - top, first_column - left : last_column - left]
 
     def _tile(self, page: int, index: int) -> NDArray[Any] | None:
-        """A decoded tile or strip ``(h, w, samples)``; None for one that the file leaves out."""
+        """A decoded tile or strip ``(h, w, samples)``; None for a tile that the file does not contain."""
         if (page, index) in self._cache:
             self._cache.move_to_end((page, index))
             return self._cache[page, index]

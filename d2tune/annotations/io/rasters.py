@@ -1,12 +1,12 @@
 """Images of any number of channels, read window by window.
 
 An image is a photo, a ``.npy`` or ``.npz`` array, a TIFF with any number of pages and bands, or a folder of such
-files whose channels are stacked. How channels are told from rows and columns stands in `raster_files.layout_of`.
+files whose channels are stacked. `raster_files.layout_of` distinguishes channels from rows and columns.
 
 - Photos have 1 channel where they are gray (8 or 16 bits) and 3 where they are colored: red, green, blue. Their EXIF
   orientation is applied, their alpha dropped, and palettes are resolved.
-- All bands and pages of a TIFF are channels, the fourth of four as well, which many programs mark as alpha when it is
-  near infrared. Overviews and mask pages are passed over.
+- All bands and pages of a TIFF are channels, the fourth of four as well, which many programs mark as alpha where it is
+  near infrared. Overviews and mask pages are skipped.
 - NumPy files, uncompressed TIFFs and tiled ones of any compression are read window by window; of a TIFF in strips
   whole strips are decoded; photos and ``.npz`` arrays are decoded whole.
 """
@@ -43,11 +43,11 @@ _GEO_DRIVERS = {
 
 @dataclass(frozen=True, slots=True)
 class Georeference:
-    """Where on earth an image lies.
+    """The position of an image on earth.
 
     Attributes:
         crs: Coordinate reference system as WKT text; None where only the transform is known.
-        transform: ``(a, b, c, d, e, f)``: column x and row y lie at ``(a x + b y + c, d x + e y + f)``.
+        transform: ``(a, b, c, d, e, f)``: the position of column x and row y is ``(a x + b y + c, d x + e y + f)``.
     """
 
     crs: str | None
@@ -56,13 +56,13 @@ class Georeference:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A file's array, and which of its channels go where.
+    """The array of a file, and the positions of its channels in the image.
 
     Attributes:
         path: The file.
         array: Its values.
-        channels: The channels that are used.
-        places: Where they go in the image.
+        channels: The channels of the file that are used.
+        places: Their positions in the image.
     """
 
     path: Path
@@ -72,38 +72,38 @@ class _Member:
 
 
 class Raster:
-    """An image of any number of channels that windows are read from; a context manager.
+    """An image of any number of channels, read window by window; a context manager.
 
     Args:
         path: The file or folder.
-        files: Its arrays in the order of the channels, each with the file that it comes from.
-        options: Which channels are used, and what holds no data.
+        files: Its arrays in the order of the channels, each with its file.
+        options: The channels to use, and the no-data value.
 
     Attributes:
         path: The file or folder.
         height_px: Rows.
         width_px: Columns.
-        channels: Values that each pixel has.
-        dtype: Of what `read` gives: uint8 or float32.
-        stored_dtype: Of what `read_stored` gives.
+        channels: Number of values per pixel.
+        dtype: Type of the values of `read`: uint8 or float32.
+        stored_dtype: Type of the values of `read_stored`.
 
     Raises:
-        DataError: Files differ in size, or a channel is asked for that there is not.
+        DataError: Files differ in size, or a channel does not exist.
     """
 
     def __init__(self, path: Path, files: Sequence[tuple[Path, StoredArray]], options: RasterOptions) -> None:
         self.path = path
         self._files = list(files)
-        self._paths = list(dict.fromkeys(one for one, _ in files))
+        self._paths = list(dict.fromkeys(file for file, _ in files))
         first_path, first = files[0]
         self.height_px, self.width_px = first.size_px
-        for other_path, other in files:
-            if other.size_px != first.size_px:
+        for file, array in files:
+            if array.size_px != first.size_px:
                 raise DataError(
-                    f"the files of one image differ in size: {first_path.name} and {other_path.name}",
+                    f"the files of one image differ in size: {first_path.name} and {file.name}",
                     file=path,
-                    found=f"{_size(first)} and {_size(other)} px",
-                    expected="one size",
+                    found=f"{_size(first)} and {_size(array)} px",
+                    expected="the same size",
                     hint="Resample them to the same grid.",
                 )
         self._members = list(_members(path, files, options.channels))
@@ -125,20 +125,20 @@ class Raster:
         self.close()
 
     def close(self) -> None:
-        """Give the files back; no window can be read any more."""
+        """Close the files; no window can be read any more."""
         for _, array in self._files:
             array.close()
         self._files, self._members = [], []
 
     @cached_property
     def georeference(self) -> Georeference | None:
-        """Where the image lies, as far as rasterio is there and can tell; of a folder, its first file that can."""
-        found = (_georeference_of(path) for path in self._paths if path.suffix.lower() in _GEO_DRIVERS)
-        return next((one for one in found if one is not None), None)
+        """The position of the image, of a folder that of its first file with a position; None without rasterio."""
+        candidates = (_georeference_of(path) for path in self._paths if path.suffix.lower() in _GEO_DRIVERS)
+        return next((georeference for georeference in candidates if georeference is not None), None)
 
     @property
     def nodata(self) -> float | None:
-        """The value that the file itself says to hold no data, where there is one for all channels."""
+        """The no-data value that the file declares, where it is the same for all channels."""
         values = {member.array.nodata for member in self._members}
         return values.pop() if len(values) == 1 else None
 
@@ -154,13 +154,13 @@ class Raster:
             width_px: Columns; None reads to the right border.
 
         Returns:
-            ``(h, w, C)``. 8-bit values without a no-data value stay uint8, booleans become 0 and 1. All else is
-            float32, where NaN, infinities and no-data values are NaN; whole numbers beyond 16,777,216 and doubles are
+            ``(h, w, C)``. 8-bit values without a no-data value stay uint8, booleans become 0 and 1. All other values
+            are float32: NaN, infinities and no-data values are NaN; whole numbers beyond 16,777,216 and doubles are
             rounded to the nearest float32.
 
         Raises:
             DataError: The file is broken.
-            ValueError: The window reaches beyond the image.
+            ValueError: The window extends beyond the image.
         """
         rows, columns = self._window(top_px, left_px, height_px, width_px)
         out = np.empty((rows.stop - rows.start, columns.stop - columns.start, self.channels), dtype=self.dtype)
@@ -173,7 +173,7 @@ class Raster:
     def read_stored(
         self, top_px: int = 0, left_px: int = 0, height_px: int | None = None, width_px: int | None = None
     ) -> NDArray[Any]:
-        """Read a window ``(h, w, C)`` of the values as they are stored, with no-data values; see `read`."""
+        """Read a window ``(h, w, C)`` of the stored values, with no-data values; see `read`."""
         rows, columns = self._window(top_px, left_px, height_px, width_px)
         out = np.empty((rows.stop - rows.start, columns.stop - columns.start, self.channels), dtype=self.stored_dtype)
         for member in self._members:
@@ -186,23 +186,23 @@ class Raster:
         right_px = self.width_px if width_px is None else left_px + width_px
         if not (0 <= top_px < bottom_px <= self.height_px and 0 <= left_px < right_px <= self.width_px):
             raise ValueError(
-                f"rows {top_px} to {bottom_px} and columns {left_px} to {right_px} are no window of an image of "
+                f"rows {top_px} to {bottom_px} and columns {left_px} to {right_px} are not a window of an image of "
                 f"{self.height_px} x {self.width_px} px"
             )
         return slice(top_px, bottom_px), slice(left_px, right_px)
 
 
 def open_raster(path: Path, options: RasterOptions | None = None, *, indices: bool = False) -> Raster:
-    """Open an image; nothing but its header is read, but for ``.npz`` arrays.
+    """Open an image; only its header is read, except for ``.npz`` arrays.
 
     Args:
         path: A file, or a folder whose files are stacked.
         options: How to read it.
-        indices: Keep the indices of palettes in the place of their colors, as label images need.
+        indices: Keep the indices of palettes instead of their colors, as label images need.
 
     Raises:
-        DataError: There is no such image, it is broken or holds something else, patterns do not match one file
-            each, files of a folder differ in size, or a channel is asked for that there is not.
+        DataError: The image does not exist or is broken, patterns do not match one file each, files of a folder
+            differ in size, or a channel does not exist.
     """
     options = options or RasterOptions()
     paths = _stacked(path, options.stack) if path.is_dir() else [path]
@@ -210,12 +210,12 @@ def open_raster(path: Path, options: RasterOptions | None = None, *, indices: bo
         raise DataError(
             "the image is one file, and `stack` orders the files of a folder",
             file=path,
-            hint="Leave `stack` out, or make the image a folder.",
+            hint="Remove `stack`, or make the image a folder.",
         )
     files: list[tuple[Path, StoredArray]] = []
     try:
-        for one in paths:
-            files += [(one, array) for array in open_arrays(one, indices=indices)]
+        for file in paths:
+            files += [(file, array) for array in open_arrays(file, indices=indices)]
         return Raster(path, files, options)
     except DataError:
         for _, array in files:
@@ -230,8 +230,8 @@ def is_raster_name(name: str) -> bool:
 
 def natural_order(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     """A sorting key that puts ``2.tif`` before ``10.tif``."""
-    parts = re.findall(r"\d+|\D+", name.casefold())
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts], name
+    pieces = re.findall(r"\d+|\D+", name.casefold())
+    return [(not piece.isdecimal(), int(piece) if piece.isdecimal() else 0, piece) for piece in pieces], name
 
 
 def files_of(folder: Path) -> list[str]:
@@ -243,7 +243,7 @@ def files_of(folder: Path) -> list[str]:
 def _stacked(folder: Path, patterns: Sequence[str]) -> list[Path]:
     names = files_of(folder)
     if not names:
-        raise DataError("the folder holds no file of an image", file=folder, expected="photos, TIFFs, .npy or .npz")
+        raise DataError("the folder contains no image file", file=folder, expected="photos, TIFFs, .npy or .npz")
     if not patterns:
         return [folder / name for name in names]
     chosen = []
@@ -263,24 +263,24 @@ def _stacked(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def _members(path: Path, files: Sequence[tuple[Path, StoredArray]], channels: Sequence[int]) -> Iterator[_Member]:
-    """Divide the channels that are asked for among the files."""
+    """Assign the requested channels to the files."""
     total = sum(array.channels for _, array in files)
     wanted = list(channels) or list(range(total))
     beyond = next((channel for channel in wanted if not 0 <= channel < total), None)
     if beyond is not None:
         raise DataError(
-            "a channel is asked for that the image does not have",
+            "the image does not have the channel",
             file=path,
             place="channels",
             found=str(beyond),
             expected=f"0 to {total - 1}",
-            hint="Correct `channels` in data.label_images; places count from 0.",
+            hint="Correct `channels` in data.label_images; channels count from 0.",
         )
     first = 0
-    for one, array in files:
+    for file, array in files:
         places = [place for place, channel in enumerate(wanted) if first <= channel < first + array.channels]
         if places:
-            yield _Member(one, array, [wanted[place] - first for place in places], places)
+            yield _Member(file, array, [wanted[place] - first for place in places], places)
         first += array.channels
 
 
@@ -295,7 +295,7 @@ def _fits(value: float, dtype: Any) -> bool:
 
 
 def _as_float(values: NDArray[Any], nodata: set[float]) -> NDArray[np.float32]:
-    """Values as float32, NaN where they are not finite or say that there is no data."""
+    """Values as float32, NaN where they are not finite or no-data values."""
     with np.errstate(over="ignore", invalid="ignore"):
         out = values.astype(np.float32)
     is_float = values.dtype.kind == "f"

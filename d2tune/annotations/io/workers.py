@@ -1,8 +1,9 @@
 """Reading many files with several processes, in the order of the files.
 
-The processes are Pythons of their own that talk through pipes. Unlike ``multiprocessing`` they never import the main
-script again, so this works from a notebook, from ``python -c`` and from scripts without a main guard, and unlike a
-fork they inherit no lock that a thread holds.
+The processes are separate Python interpreters connected by pipes. Unlike those of ``multiprocessing`` they never import
+the main script again, so this works from a notebook, from ``python -c`` and from scripts without a main guard, and
+unlike forks they inherit no locks of threads. loky was measured and is slower, see
+docs/decisions/010-libraries-in-annotations.md.
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ class WorkerError(RuntimeError):
 
 
 def worker_count(wanted: int | None, items: int) -> int:
-    """How many processes to read with, this one among them.
+    """The number of processes for reading, including this process.
 
     Args:
-        wanted: What was asked for; None takes as many as there are cores and enough files for, up to four.
-        items: How many files there are.
+        wanted: The number asked for; None takes one per core and thousand files, up to four.
+        items: The number of files.
 
     Raises:
-        DataError: ``wanted`` is less than one.
+        DataError: ``wanted`` is below 1.
     """
     if wanted is not None and wanted < 1:
-        raise DataError("there must be at least one worker", found=str(wanted), expected="1 or more")
+        raise DataError("the number of workers must be 1 or more", found=str(wanted))
     if not sys.executable:
         return 1
     if wanted is None:
@@ -70,11 +71,11 @@ def ordered_map(
     """``function(items)``, a few items at a time, with several processes and, after two seconds, a progress bar.
 
     Args:
-        function: Gives a result for each of some items; can be pickled and imported, and keeps nothing between calls.
-        items: What it is called with.
-        workers: How many processes, this one among them.
-        label: What the progress bar says.
-        unit: What it counts.
+        function: Returns a result for each of some items; can be pickled and imported, and keeps no state.
+        items: Its arguments, passed a few at a time.
+        workers: The number of processes, including this process.
+        label: The text of the progress bar.
+        unit: The unit of the progress bar.
 
     Raises:
         MachineError: A process ended before its work was done.
@@ -106,7 +107,7 @@ def ordered_map(
 
 @contextlib.contextmanager
 def _no_collections() -> Iterator[None]:
-    """Do not look for cycles among millions of objects that have none; it takes an eighth of the time."""
+    """Switch garbage collection off: searching millions of objects for cycles takes an eighth of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -117,10 +118,10 @@ def _no_collections() -> Iterator[None]:
 
 
 class _Progress:
-    """A bar on the terminal from the third second on; tqdm is imported only then, because that takes a while too."""
+    """A bar on the terminal after two seconds; tqdm is imported only then, because its import takes time too."""
 
     def __init__(self, total: int, label: str, unit: str) -> None:
-        self._words: dict[str, Any] = {"total": total, "desc": label, "unit": unit}
+        self._settings: dict[str, Any] = {"total": total, "desc": label, "unit": unit}
         self._started_s = time.monotonic()
         self._bar: Any = None
 
@@ -132,20 +133,20 @@ class _Progress:
             self._bar.close()
 
     def show(self, count: int) -> None:
-        """Say that ``count`` are done in all."""
+        """Show that ``count`` items are done in total."""
         if self._bar is None:
             elapsed_s = time.monotonic() - self._started_s
             if elapsed_s < _QUIET_S:
                 return
             from tqdm import tqdm
 
-            self._bar = tqdm(**self._words, leave=False, disable=None)
+            self._bar = tqdm(**self._settings, leave=False, disable=None)
             self._bar.start_t = time.time() - elapsed_s
         self._bar.update(count - self._bar.n)
 
 
 class _Work:
-    """What is left to do, shared by the threads that hand it out."""
+    """The work that remains, shared by the threads that distribute it."""
 
     def __init__(self, spans: Sequence[Span]) -> None:
         self.results: dict[Span, list[Any]] = {}
@@ -157,7 +158,7 @@ class _Work:
             self._left.put(span)
 
     def next(self) -> Span | None:
-        """The next span to work on; None where there is none, or no use in going on."""
+        """The next span to work on; None where there is none, or an error occurred."""
         if self.problem is not None:
             return None
         try:
@@ -172,7 +173,7 @@ class _Work:
 
 
 class _Worker(threading.Thread):
-    """A process, and the thread that gives it work and takes its results."""
+    """A process, and the thread that sends it work and receives its results."""
 
     def __init__(self, task: bytes, work: _Work) -> None:
         super().__init__(daemon=True)
@@ -188,19 +189,19 @@ class _Worker(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._hand_out()
+            self._distribute()
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             status = self._process.wait()
             died = MachineError(
                 "a process that reads files ended early",
                 found=f"exit status {status}",
-                hint="Memory may be short: read with --workers 1.",
+                hint="The memory may be too small: use --workers 1.",
             )
             died.__cause__ = error
             self._work.problem = self._work.problem or died
 
-    def _hand_out(self) -> None:
-        """Keep one span ahead of the process, so that it never waits."""
+    def _distribute(self) -> None:
+        """Send each span before the one before it is done, so that the process never waits."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(self._task)
         waiting: list[Span] = []
@@ -217,7 +218,7 @@ class _Worker(threading.Thread):
             self._work.done(waiting.pop(0), answer)
 
     def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process at once."""
         self._process.kill()
         self.join()
         for stream in (self._process.stdin, self._process.stdout):
@@ -227,7 +228,7 @@ class _Worker(threading.Thread):
 
 
 def _close(stream: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # what was still to be sent to a process that is gone
+    with contextlib.suppress(OSError):  # data that was not sent yet to a process that has ended
         stream.close()
 
 
@@ -237,11 +238,11 @@ def _send(stream: IO[bytes], value: object) -> None:
 
 
 def serve() -> None:
-    """What a reading process does: apply the function it is sent to spans of the items, until there are no more."""
+    """The main function of a reading process: apply the function that it receives to spans of the items."""
     gc.disable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that reads for the user stops this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends this process
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that is printed may get among the answers
+    os.dup2(2, 1)  # printed text must not get among the answers
     questions = sys.stdin.buffer
     function, items = pickle.load(questions)
     while True:

@@ -34,8 +34,8 @@ def d2tune(*words: object, status: int = 0) -> Done:
     """Run the command in this process, which is quick."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        found = main([*map(str, words)])
-    assert found == status, out.getvalue() + err.getvalue()
+        actual = main([*map(str, words)])
+    assert actual == status, out.getvalue() + err.getvalue()
     return Done(out.getvalue(), err.getvalue())
 
 
@@ -138,8 +138,8 @@ def test_every_way_of_reading_works_in_convert_and_check(
         if answer:
             value = json.loads(out.read_text("utf-8"))
             names = {row["id"]: row["name"] for row in value["categories"]}
-            found = [f"{names[row['category_id']]} {row['area']}" for row in value["annotations"]]
-            assert found == answer
+            rows = [f"{names[row['category_id']]} {row['area']}" for row in value["annotations"]]
+            assert rows == answer
             assert len(value["images"]) == 1 + ("--include-unlabeled" in options)
 
 
@@ -183,11 +183,11 @@ def test_errors_warnings_strict_and_leaving_out(tmp_path: Path) -> None:
     labelme_file(source / "a.json", shape(TRIANGLE, "cat "))
     labelme_file(source / "b.json", shape([[1, 2], [3, float("nan")], [4, 4]]))
     (source / "c.json").write_text('{"shapes": [\n  {]')
-    out, found = tmp_path / "out", tmp_path / "findings.json"
+    out, findings = tmp_path / "out", tmp_path / "findings.json"
 
-    done = process("convert", source, "--out", out, "--findings", found, status=1)
+    done = process("convert", source, "--out", out, "--findings", findings, status=1)
     assert not out.exists() and len(done.stderr.strip().splitlines()) == 1
-    rows = json.loads(found.read_text("utf-8"))
+    rows = json.loads(findings.read_text("utf-8"))
     assert [(row["level"], row["code"], row["file"], row["shape"]) for row in rows] == [
         ("warning", "label_whitespace", "a.json", 0),
         ("error", "non_finite_coordinate", "b.json", 0),
@@ -195,11 +195,11 @@ def test_errors_warnings_strict_and_leaving_out(tmp_path: Path) -> None:
     ]
     assert (rows[2]["line"], rows[2]["column"]) == (2, 4)
     checked = process("check", source, "--findings", tmp_path / "again.json", status=1)
-    assert (tmp_path / "again.json").read_bytes() == found.read_bytes() and "bad_json" in checked.stdout
+    assert (tmp_path / "again.json").read_bytes() == findings.read_bytes() and "bad_json" in checked.stdout
 
-    left = process("convert", source, "--out", out, "--skip-bad", "--findings", found)
+    left = process("convert", source, "--out", out, "--skip-bad", "--findings", findings)
     assert "b.json" in left.stdout and "c.json" in left.stdout
-    assert {row["level"] for row in json.loads(found.read_text("utf-8"))} == {"warning"}
+    assert {row["level"] for row in json.loads(findings.read_text("utf-8"))} == {"warning"}
     value = json.loads((out / "annotations.json").read_text("utf-8"))
     assert [row["file_name"] for row in value["images"]] == ["a.png"]
     process("check", source, "--skip-bad")

@@ -19,8 +19,8 @@ from tests.annotations.builders import TRIANGLE, codes, labelme_file, photo, sha
 
 def coco_value(*segmentations: Any, **more: Any) -> dict[str, Any]:
     rows = [
-        {"id": index, "image_id": 0, "category_id": 90, "segmentation": one, "bbox": [0, 0, 1, 1], "area": 1}
-        for index, one in enumerate(segmentations)
+        {"id": index, "image_id": 0, "category_id": 90, "segmentation": segmentation, "bbox": [0, 0, 1, 1], "area": 1}
+        for index, segmentation in enumerate(segmentations)
     ]
     images = [{"id": 0, "file_name": "a.png", "width": 64, "height": 48}]
     return {"images": images, "annotations": rows, "categories": [{"id": 90, "name": "cat"}]} | more
@@ -53,7 +53,7 @@ def read_coco(folder: Path, value: Any, **options: Any) -> Dataset:
 def test_coco_is_held_to_the_same_rules(tmp_path: Path, segmentation: Any, wanted: tuple[str, str]) -> None:
     dataset = read_coco(tmp_path, coco_value([[10, 10, 30, 10, 10, 40]], segmentation))
     assert codes(dataset) == [(*wanted, 1)]
-    assert [one.area_px2 for one in dataset.instances] == [300]
+    assert [instance.area_px2 for instance in dataset.instances] == [300]
 
 
 def panoptic_folder(folder: Path) -> Path:
@@ -79,21 +79,21 @@ def panoptic_folder(folder: Path) -> Path:
 def test_panoptic_coco_is_coco_too(tmp_path: Path, format: str, name: str) -> None:
     dataset = check(panoptic_folder(tmp_path) / name, format=format).dataset
     assert codes(dataset) == [("warning", "rasterizes_empty", 2)]
-    assert [(one.category_id, one.area_px2, one.bbox_xywh) for one in dataset.instances] == [
+    assert [(instance.category_id, instance.area_px2, instance.bbox_xywh) for instance in dataset.instances] == [
         (1, 20 * 64, (0, 0, 64, 20)),
         (2, 100, (0, 20, 10, 10)),
     ]
 
 
 @pytest.mark.parametrize("number", [0, -1, None, "1"])
-def test_void_is_no_segment(tmp_path: Path, number: Any) -> None:
+def test_ignored_pixels_are_not_a_segment(tmp_path: Path, number: Any) -> None:
     value = json.loads((panoptic_folder(tmp_path) / "p.json").read_text())
     value["annotations"][0]["segments_info"][1]["id"] = number
     (tmp_path / "p.json").write_text(json.dumps(value))
     assert codes(check(tmp_path).dataset) == [("error", "bad_shape", 1), ("warning", "rasterizes_empty", 2)]
 
 
-def test_coco_of_both_kinds_reads_the_instances_and_of_none_says_so(tmp_path: Path) -> None:
+def test_of_both_kinds_of_coco_the_instances_are_read_and_neither_is_an_error(tmp_path: Path) -> None:
     panoptic_folder(tmp_path)
     assert read_coco(tmp_path, coco_value([[10, 10, 30, 10, 10, 40]])).class_names == ("cat",)
     (tmp_path / "none").mkdir()
@@ -170,14 +170,14 @@ def test_color_masks_take_the_nearest_color(tmp_path: Path, text: str, palette: 
     options = ReadOptions(color_map=tmp_path / "map.txt")
     dataset = check(color_folder(tmp_path / "src", palette=palette), options=options).dataset
     assert dataset.findings == () and dataset.class_names == ("road", "roof tile")
-    areas = {dataset.class_names[one.category_id - 1]: one.area_px2 for one in dataset.instances}
+    areas = {dataset.class_names[instance.category_id - 1]: instance.area_px2 for instance in dataset.instances}
     assert areas == {"roof tile": 110, "road": 200}
     ordered = ReadOptions(color_map=tmp_path / "map.txt", labels=["roof tile", "road"])
     assert check(tmp_path / "src", options=ordered).dataset.counts() == {"roof tile": 1, "road": 1}
 
 
 @pytest.mark.parametrize("name", ["class_dict.csv", "labelmap.txt", "label_colors.txt"])
-def test_a_color_map_beside_the_masks_is_found(tmp_path: Path, name: str) -> None:
+def test_a_color_map_beside_the_masks_is_read(tmp_path: Path, name: str) -> None:
     (color_folder(tmp_path) / name).write_text("roof,255,0,0\nroad,0,0,255\n")
     assert check(tmp_path, format="masks").dataset.counts() == {"road": 1, "roof": 1}
 
@@ -207,7 +207,7 @@ def test_an_all_black_mask_has_no_class_whatever_the_labels(tmp_path: Path) -> N
         ("road,1,2,3\ncar,1,2,3\n", "line 2"),
     ],
 )
-def test_bad_color_maps_are_told_in_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+def test_invalid_color_maps_are_reported_in_one_line(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "map.csv").write_text(text)
     with pytest.raises(DataError, match=message):

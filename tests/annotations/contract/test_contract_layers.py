@@ -35,7 +35,7 @@ def painted(folder: Path, *shapes: Any, **options: Any) -> tuple[np.ndarray, np.
     return photos[0], photos[1], ids, row["segments_info"]
 
 
-def drawn(rng: random.Random) -> tuple[dict[str, Any], np.ndarray]:
+def random_shape(rng: random.Random) -> tuple[dict[str, Any], np.ndarray]:
     """A rectangle or a mask somewhere, and its pixels ``(48, 64)`` by the rule that pixel i covers [i, i + 1)."""
     x, y, width, height = rng.randint(-10, 60), rng.randint(-10, 44), rng.randint(1, 30), rng.randint(1, 30)
     common: dict[str, Any] = {
@@ -58,28 +58,28 @@ def drawn(rng: random.Random) -> tuple[dict[str, Any], np.ndarray]:
 @pytest.mark.parametrize("seed", range(12))
 def test_every_pixel_belongs_to_the_last_shape_on_it(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
-    shapes, masks = zip(*(drawn(rng) for _ in range(8)), strict=True)
+    shapes, masks = zip(*(random_shape(rng) for _ in range(8)), strict=True)
     top = np.full((48, 64), -1)
     for index, mask in enumerate(masks):
         top[mask] = index
     semantic, separated, ids, segments = painted(tmp_path, *shapes)
-    class_of = np.array([LABELS.index(one["label"]) for one in shapes] + [255])
+    class_of = np.array([LABELS.index(row["label"]) for row in shapes] + [255])
     assert np.array_equal(semantic, class_of[top])
-    of_stuff = np.array([{"sky": 1, "road": 2}.get(one["label"], 0) for one in shapes] + [255])
+    of_stuff = np.array([{"sky": 1, "road": 2}.get(row["label"], 0) for row in shapes] + [255])
     assert np.array_equal(separated, of_stuff[top])
     # Things are told apart by their group, stuff is one segment for each class.
     keys = [
-        (one["label"], None if one["label"] in STUFF else one["group_id"] or f"shape {index}")
-        for index, one in enumerate(shapes)
+        (row["label"], None if row["label"] in STUFF else row["group_id"] or f"shape {index}")
+        for index, row in enumerate(shapes)
     ]
     wanted = {key: sum(int((top == index).sum()) for index, other in enumerate(keys) if other == key) for key in keys}
-    found = sorted((LABELS[row["category_id"] - 1], row["area"]) for row in segments)
-    assert found == sorted((label, area) for (label, _), area in wanted.items() if area)
+    areas = sorted((LABELS[row["category_id"] - 1], row["area"]) for row in segments)
+    assert areas == sorted((label, area) for (label, _), area in wanted.items() if area)
     assert all((ids == row["id"]).sum() == row["area"] for row in segments)
     assert (ids == 0).sum() == (top == -1).sum()
 
 
-def test_what_is_drawn_between_the_parts_of_a_group_lies_between_them(tmp_path: Path) -> None:
+def test_shapes_between_the_parts_of_a_group_are_painted_between_them(tmp_path: Path) -> None:
     block = png_base64(np.ones((20, 20)))
     lower = shape([[0, 0], [19, 19]], "car", "mask", mask=block, group_id=1)
     between = shape([[10, 0], [30, 20]], "dog", "rectangle")
@@ -90,7 +90,7 @@ def test_what_is_drawn_between_the_parts_of_a_group_lies_between_them(tmp_path: 
     assert [(row["category_id"], row["area"]) for row in segments] == [(3, 20 * 30), (1, 20 * 15)]
 
 
-def test_a_hole_shows_what_lies_below_and_its_ring_stays_where_it_was_drawn(tmp_path: Path) -> None:
+def test_a_hole_shows_the_instance_below_and_its_ring_keeps_its_order(tmp_path: Path) -> None:
     ring = shape([[0, 0], [40, 40]], "car", "rectangle", group_id=1)
     between = shape([[0, 0], [5, 40]], "dog", "rectangle")
     hole = shape([[10, 10], [30, 30]], "car", "rectangle", group_id=1)

@@ -77,7 +77,7 @@ def test_what_is_dropped_leaves_its_image(tmp_path: Path, points: Any, kind: str
         ([[10, 10, 1], [30, 10, 1], [10, 40, 1]], "bad_point"),
     ],
 )
-def test_points_that_are_none_are_errors(tmp_path: Path, points: Any, wanted: str) -> None:
+def test_invalid_points_are_errors(tmp_path: Path, points: Any, wanted: str) -> None:
     assert codes(read(tmp_path, shape(SQUARE), shape(points))) == [("error", wanted, 1)]
 
 
@@ -96,9 +96,9 @@ def test_points_that_are_none_are_errors(tmp_path: Path, points: Any, wanted: st
 def test_clipped_polygons(tmp_path: Path, points: Any, area_px2: float, bbox: tuple[float, ...], parts: int) -> None:
     dataset = read(tmp_path, shape(points))
     assert codes(dataset) == [("warning", "clipped", 0)]
-    (one,) = dataset.instances
-    assert one.area_px2 == area_px2 and one.bbox_xywh == pytest.approx(bbox, abs=0.01)
-    assert len(one.coco_segmentation()) == parts
+    (instance,) = dataset.instances
+    assert instance.area_px2 == area_px2 and instance.bbox_xywh == pytest.approx(bbox, abs=0.01)
+    assert len(instance.coco_segmentation()) == parts
 
 
 def test_an_outline_that_crosses_itself_outside_is_taken_apart_and_a_bow_tie_is_not() -> None:
@@ -112,7 +112,7 @@ def test_an_outline_that_crosses_itself_outside_is_taken_apart_and_a_bow_tie_is_
     assert len(clip_polygon(tie, width_px=64, height_px=48)) == 1
 
 
-def test_cut_outlines_reach_no_farther_than_what_they_enclose() -> None:
+def test_boxes_of_clipped_outlines_are_those_of_their_areas() -> None:
     """The box of a clipped outline is that of its even-odd fill, although the outline crosses itself."""
     rng = np.random.default_rng(7)
     photo = shapely.box(0, 0, 64, 48)
@@ -122,7 +122,7 @@ def test_cut_outlines_reach_no_farther_than_what_they_enclose() -> None:
         if len(points) < 3 or has_no_area(points) or not self_intersects(points):
             continue
         filled = shapely.make_valid(shapely.Polygon(points)).intersection(photo)
-        regions = [one for one in shapely.get_parts(filled) if one.area > 1e-9]
+        regions = [region for region in shapely.get_parts(filled) if region.area > 1e-9]
         parts = clip_polygon(points, width_px=64, height_px=48)
         if not regions or not parts:
             continue
@@ -177,13 +177,13 @@ def test_masks_in_base64(tmp_path: Path, data: Any, area_px2: float | None) -> N
         ([[10**9, 5], [10**9 + 4, 8]], None, "outside_image"),
     ],
 )
-def test_where_a_mask_lies(tmp_path: Path, corners: Any, bbox: tuple[float, ...] | None, code: str | None) -> None:
+def test_the_position_of_a_mask(tmp_path: Path, corners: Any, bbox: tuple[float, ...] | None, code: str | None) -> None:
     dataset = read(tmp_path, shape(corners, kind="mask", mask=BLOCK))
     assert codes(dataset) == ([("warning", code, 0)] if code else [])
-    assert [one.bbox_xywh for one in dataset.instances] == ([bbox] if bbox else [])
+    assert [instance.bbox_xywh for instance in dataset.instances] == ([bbox] if bbox else [])
 
 
-def test_a_nested_part_names_all_that_it_lies_in(tmp_path: Path) -> None:
+def test_a_nested_part_names_all_parts_around_it(tmp_path: Path) -> None:
     outer, middle, inner = square(5, 4, 40, group_id=1), square(15, 14, 20, group_id=1), square(20, 18, 5, group_id=1)
     dataset = read(tmp_path, inner, middle, outer)
     assert [(f.code, f.shape, f.also) for f in dataset.findings] == [
@@ -200,15 +200,15 @@ def test_a_group_may_mix_masks_polygons_and_loose_numbers(tmp_path: Path) -> Non
     # 20 px of the mask and 100 px of the square share the pixels 8 and 9 across, 7 and 8 down.
     dataset = read(tmp_path, mask, square(8, 7, 10, group_id=0), square(30, 30, 2, group_id=0.0))
     assert codes(dataset) == [("warning", "group_id_not_int", 0), ("warning", "group_id_not_int", 2)]
-    (one,) = dataset.instances
-    assert (one.area_px2, one.shapes, one.iscrowd) == (20 + 100 - 4 + 4, (0, 1, 2), False)
-    assert isinstance(one.coco_segmentation(), dict)
+    (instance,) = dataset.instances
+    assert (instance.area_px2, instance.shapes, instance.iscrowd) == (20 + 100 - 4 + 4, (0, 1, 2), False)
+    assert isinstance(instance.coco_segmentation(), dict)
 
 
 def test_a_crowd_of_two_parts_is_one_run_length_mask(tmp_path: Path) -> None:
     parts = square(5, 5, 10, group_id=1), square(30, 5, 10, group_id=1, flags={"iscrowd": True})
-    (one,) = read(tmp_path, *parts).instances
-    assert one.iscrowd and one.area_px2 == 200 and isinstance(one.coco_segmentation(), dict)
+    (instance,) = read(tmp_path, *parts).instances
+    assert instance.iscrowd and instance.area_px2 == 200 and isinstance(instance.coco_segmentation(), dict)
     assert not read(tmp_path, square(5, 5, 10, flags={"iscrowd": "true"})).instances[0].iscrowd
 
 
@@ -242,7 +242,7 @@ def test_embedded_images_get_the_suffix_of_their_first_bytes(tmp_path: Path, for
 
 
 @pytest.mark.parametrize("data", ["xxxx", "data:image/png;base64,", base64.b64encode(b"no image").decode(), 5])
-def test_neither_a_image_nor_one_embedded_names_the_path_tried(tmp_path: Path, data: Any) -> None:
+def test_a_missing_image_without_image_data_names_the_path(tmp_path: Path, data: Any) -> None:
     labelme_file(tmp_path / "a.json", shape(TRIANGLE), image="..\\x\\gone.png", draw=False, imageData=data)
     (finding,) = check(tmp_path).findings
     assert (finding.level, finding.code) == ("error", "image_missing")
@@ -274,9 +274,9 @@ def test_two_files_that_differ_by_case_for_one_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [None, "missing"])
 @pytest.mark.parametrize("version", [None, "2.8.1", "7.0.0", 5])
 def test_versions_and_missing_types_are_read_alike(tmp_path: Path, kind: str | None, version: Any) -> None:
-    one = shape(TRIANGLE, kind=kind)
+    row = shape(TRIANGLE, kind=kind)
     if kind == "missing":
-        del one["shape_type"], one["flags"], one["group_id"], one["description"], one["mask"]
-    labelme_file(tmp_path / "a.json", one, version=version, flags=None)
+        del row["shape_type"], row["flags"], row["group_id"], row["description"], row["mask"]
+    labelme_file(tmp_path / "a.json", row, version=version, flags=None)
     dataset = labelme.read(tmp_path, ReadOptions())
     assert dataset.findings == () and dataset.instances[0].area_px2 == 300

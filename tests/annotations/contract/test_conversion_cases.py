@@ -1,4 +1,4 @@
-"""Every worked case of the shared folder: what is read, what is found, and what is written."""
+"""Every worked case of the shared folder: what is read, the findings, and what is written."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def issues(rows: list[dict[str, Any]], like: list[dict[str, Any]]) -> list[tuple
 def test_findings_and_images_are_as_expected(name: str, tmp_path: Path) -> None:
     source, expected, format, options = case(name, tmp_path)
     result = check(source, format=format, options=options, strict=expected["strict"])
-    found = [finding.to_json() for finding in result.findings]
-    assert issues(found, expected["issues"]) == issues(expected["issues"], expected["issues"])
+    rows = [finding.to_json() for finding in result.findings]
+    assert issues(rows, expected["issues"]) == issues(expected["issues"], expected["issues"])
     for issue in expected["issues"]:
-        told = {key: issue[key] for key in ("code", "file", "hint", "also") if key in issue}
-        assert any(told.items() <= row.items() for row in found)
+        expected_row = {key: issue[key] for key in ("code", "file", "hint", "also") if key in issue}
+        assert any(expected_row.items() <= row.items() for row in rows)
     images = [{"file_name": i.file_name, "width": i.width_px, "height": i.height_px} for i in result.dataset.images]
     assert images == expected["images"]
 
@@ -141,8 +141,8 @@ def compare_labels(path: Path, wanted: dict[str, Any]) -> None:
         assert photo.mode == wanted["mode"]
         labels = np.asarray(photo)
     values, counts = np.unique(labels, return_counts=True)
-    found = dict(zip(map(str, values.tolist()), counts.tolist(), strict=True))
-    assert found == {value: count for value, count in wanted["pixel_counts"].items() if count}
+    pixels = dict(zip(map(str, values.tolist()), counts.tolist(), strict=True))
+    assert pixels == {value: count for value, count in wanted["pixel_counts"].items() if count}
     for place, value in wanted.get("at", {}).items():
         x, y = json.loads(place)
         assert labels[y, x] == value
@@ -164,15 +164,15 @@ def compare_segments(folder: Path, wanted: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "void_px" in answers(name)])
-def test_void_is_no_class(name: str, tmp_path: Path) -> None:
+def test_ignored_pixels_are_not_a_class(name: str, tmp_path: Path) -> None:
     source, expected, format, options = case(name, tmp_path)
     (image,) = expected["images"]
     stem = Path(image["file_name"]).with_suffix(".png")
     convert(source, to="semantic", out=tmp_path / "semantic", format=format, options=options)
     with PilImage.open(source / "SegmentationClass" / stem) as classes:
-        void = np.asarray(classes) == 255
+        ignored = np.asarray(classes) == 255
     with PilImage.open(tmp_path / "semantic" / stem) as photo:
         assert photo.mode == "L"
         labels = np.asarray(photo)
-    assert void.sum() == expected["void_px"] and (labels[void] == 255).all()
-    assert (labels != 255).sum() == sum(one["area_exact"] for one in expected["annotations"])
+    assert ignored.sum() == expected["void_px"] and (labels[ignored] == 255).all()
+    assert (labels != 255).sum() == sum(row["area_exact"] for row in expected["annotations"])

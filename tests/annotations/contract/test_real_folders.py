@@ -53,7 +53,7 @@ def test_every_labelme_dialect_is_read(name: str) -> None:
     assert [(f.code, f.shape) for f in result.findings if f.level != "info"] == findings
 
 
-def test_the_turned_photo_has_its_shown_size() -> None:
+def test_a_rotated_photo_has_its_displayed_size() -> None:
     (image,) = check(DATA / "labelme_zoo" / "50_v4.4.0_exif6_wh_swapped").dataset.images
     assert (image.width_px, image.height_px) == (3024, 4032)
 

@@ -48,10 +48,13 @@ def read(folder: Path, content: Any, **options: Any) -> Dataset:
 def test_everything_is_numbered_from_1_in_the_order_of_the_ids(tmp_path: Path) -> None:
     dataset = read(tmp_path, value(annotation(), annotation(category_id=7)))
     assert [(c.id, c.name) for c in dataset.categories] == [(1, "cat"), (2, "ant")]
-    assert [(one.id, one.image_id, one.category_id) for one in dataset.instances] == [(1, 1, 1), (2, 1, 2)]
+    assert [(instance.id, instance.image_id, instance.category_id) for instance in dataset.instances] == [
+        (1, 1, 1),
+        (2, 1, 2),
+    ]
     assert dataset.images[0].id == 1
     labeled = read(tmp_path, value(annotation()), labels=["ant", "bee", "cat"])
-    assert [one.category_id for one in labeled.instances] == [3]
+    assert [instance.category_id for instance in labeled.instances] == [3]
 
 
 def test_a_perfect_detector_scores_1(tmp_path: Path) -> None:
@@ -101,7 +104,7 @@ def test_a_box_alone_becomes_a_rectangle(tmp_path: Path) -> None:
         ({"size": [48, 64], "counts": [3072]}, "rasterizes_empty"),
     ],
 )
-def test_bad_segmentations_are_found(tmp_path: Path, segmentation: Any, code: str) -> None:
+def test_invalid_segmentations_are_reported(tmp_path: Path, segmentation: Any, code: str) -> None:
     dataset = read(tmp_path, value(annotation(segmentation=segmentation), annotation()))
     assert [(finding.code, finding.shape) for finding in dataset.findings] == [(code, 0)]
     assert dataset.instances[-1].shapes == (1,)
@@ -123,8 +126,8 @@ def test_masks_become_polygons_where_they_can(tmp_path: Path) -> None:
     assert dataset.findings == ()
     assert dataset.instances[0].coco_segmentation() == [[5, 10, 15, 10, 15, 20, 5, 20]]
     assert dataset.instances[1].segmentation == Rle(48, 64, compressed)
-    assert [one.area_px2 for one in dataset.instances] == [100, 96, 96]
-    assert [one.iscrowd for one in dataset.instances] == [False, False, True]
+    assert [instance.area_px2 for instance in dataset.instances] == [100, 96, 96]
+    assert [instance.iscrowd for instance in dataset.instances] == [False, False, True]
 
 
 def coco_mask_counts(mask: np.ndarray) -> list[int]:
@@ -159,7 +162,7 @@ def test_hostile_run_lengths_never_reach_pycocotools(text: str) -> None:
         assert coco_mask.decode(raw).shape == (48, 64)
 
 
-def test_broken_references_are_found(tmp_path: Path) -> None:
+def test_broken_references_are_reported(tmp_path: Path) -> None:
     content = value(annotation(image_id=5), annotation(category_id=3), annotation(image_id=[1]), 7, annotation())
     content["images"] += [{"id": 0, "file_name": "b.png"}, {"file_name": "c.png"}, {"id": 9, "file_name": "gone.png"}]
     content["categories"] += [{"id": 7, "name": "bee"}, {"id": 8}, None]
@@ -175,7 +178,7 @@ def test_sizes_and_labels_are_checked(tmp_path: Path) -> None:
     assert [f.hint for f in read(tmp_path, value(annotation()), labels=["cart"]).errors()] == ["cart"]
 
 
-def test_images_are_found_in_images_folders(tmp_path: Path) -> None:
+def test_images_are_read_from_images_folders(tmp_path: Path) -> None:
     photo(tmp_path / "images" / "p.png")
     (tmp_path / "annotations").mkdir()
     content = value(annotation(), images=[{"id": 0, "file_name": "p.png"}])
@@ -184,8 +187,8 @@ def test_images_are_found_in_images_folders(tmp_path: Path) -> None:
     refused = coco.read(path, ReadOptions())
     assert [finding.code for finding in refused.errors()] == ["image_missing"]
     assert "outside the data root" in refused.errors()[0].message
-    found = coco.read(path, ReadOptions(image_root=tmp_path / "images"))
-    assert [image.file_name for image in found.images] == ["p.png"]
+    dataset = coco.read(path, ReadOptions(image_root=tmp_path / "images"))
+    assert [image.file_name for image in dataset.images] == ["p.png"]
     whole = coco.read(tmp_path, ReadOptions())
     assert [image.file_name for image in whole.images] == ["images/p.png"]
 
@@ -199,7 +202,7 @@ def test_files_that_are_not_coco(tmp_path: Path) -> None:
         coco.read(tmp_path, ReadOptions())
 
 
-def test_stuff_is_left_out_of_instances_and_listed(tmp_path: Path) -> None:
+def test_stuff_is_excluded_from_instances_and_listed(tmp_path: Path) -> None:
     categories = [{"id": 1, "name": "sky", "isthing": 0}, {"id": 2, "name": "cat", "isthing": 1}]
     rows = [annotation(category_id=1), annotation(category_id=2)]
     dataset = read(tmp_path, value(*rows, categories=categories))

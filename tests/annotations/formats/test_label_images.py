@@ -120,7 +120,7 @@ def test_the_order_of_the_classes_may_be_another_than_that_of_the_values(tmp_pat
     names = {10: "water", 20: "forest", 30: "water", 0: None}
     dataset = read(tmp_path, ("forest", "water"), values=names)
     np.testing.assert_array_equal(painted(dataset), [[1, 0, 1, 255], [1, 1, 0, 1]])
-    assert [(one.category_id, one.shapes) for one in dataset.instances] == [(2, (10, 30)), (1, (20,))]
+    assert [(instance.category_id, instance.shapes) for instance in dataset.instances] == [(2, (10, 30)), (1, (20,))]
     assert read(tmp_path, None, values=names).class_names == ("water", "forest")
     renamed = read(tmp_path, None, values=names, rename={"water": "wet", "forest": None})
     assert renamed.class_names == ("wet",)
@@ -139,7 +139,8 @@ def test_palettes_count_by_their_indices(tmp_path: Path) -> None:
         path.unlink()
 
 
-def test_special_labels_and_the_no_data_of_a_tiff_are_left_out(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_special_labels_and_the_no_data_of_a_tiff_are_ignored(tmp_path: Path) -> None:
     photo(tmp_path / "images" / "a.png")
     path = tmp_path / "labels" / "a.tif"
     path.parent.mkdir()
@@ -183,7 +184,7 @@ def test_a_folder_of_files_is_one_image(tmp_path: Path) -> None:
     assert "the pattern '3.tif' matches no file; found 1.tif, 2.tif, 10.tif" in broken.findings[0].message
 
 
-def test_images_that_lie_elsewhere(tmp_path: Path) -> None:
+def test_images_in_another_folder(tmp_path: Path) -> None:
     photo(tmp_path / "photos" / "a.png")
     label(tmp_path / "part" / "labels" / "a.png")
     dataset = read(tmp_path / "part", image_root=tmp_path / "photos")
@@ -239,7 +240,7 @@ BAD_LABELS: dict[str, tuple[str, Any, str, str]] = {
     ),
     "colors": ("a.png", COLORS, "mask_undecodable", "the label has 3 channels, expected one"),
     "floats": ("a.npy", FLOATS, "mask_undecodable", "the label holds float32 values, expected whole numbers"),
-    "complex": ("a.npy", VALUES * 1j, "mask_undecodable", "no real numbers; found complex128"),
+    "complex": ("a.npy", VALUES * 1j, "mask_undecodable", "not real numbers; found complex128"),
     "jpeg": ("a.jpg", VALUES, "mask_undecodable", "a JPEG changes the values of a label"),
 }
 
@@ -260,7 +261,7 @@ def test_bad_labels(tmp_path: Path, case: str) -> None:
     assert [image.file_name for image in kept.images] == ["images/good.png"] and not kept.errors()
 
 
-def test_the_ledger_names_values_that_are_no_class(tmp_path: Path) -> None:
+def test_the_ledger_has_values_without_a_class(tmp_path: Path) -> None:
     photo(tmp_path / "images" / "a.png")
     label(tmp_path / "labels" / "a.png", np.array([[7, 7, 9, 0], [0, 0, 0, 0]], np.uint8))
     assert [(row.fate, row.shape) for row in read(tmp_path).ledger] == [("dropped", 7), ("dropped", 9)]
@@ -306,7 +307,7 @@ def test_channels_that_differ(tmp_path: Path) -> None:
     assert not read(tmp_path, raster=RasterOptions(channels=(0, 2))).findings
 
 
-def test_labels_that_teach_nothing(tmp_path: Path) -> None:
+def test_labels_without_labeled_pixels(tmp_path: Path) -> None:
     empty = np.full((2, 4), 255, np.uint8)
     for name in ("a", "b"):
         photo(tmp_path / "images" / f"{name}.png")
@@ -321,7 +322,7 @@ def test_labels_that_teach_nothing(tmp_path: Path) -> None:
     ]
 
 
-def test_what_a_person_says_and_cannot_mean(tmp_path: Path) -> None:
+def test_invalid_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"images: the folder of images does not exist"):
         read(tmp_path)
     photo(tmp_path / "images" / "a.png")

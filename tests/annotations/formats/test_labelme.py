@@ -39,11 +39,11 @@ def read_shapes(folder: Path, *shapes: Any, **options: Any) -> Dataset:
 
 
 def mask_of(dataset: Dataset, index: int = 0) -> np.ndarray:
-    one, image = dataset.instances[index], dataset.images[0]
-    if isinstance(one.segmentation, Rle):
-        return decode_mask(one.segmentation)
+    instance, image = dataset.instances[index], dataset.images[0]
+    if isinstance(instance.segmentation, Rle):
+        return decode_mask(instance.segmentation)
     size = {"width_px": image.width_px, "height_px": image.height_px}
-    return decode_mask(union_rles(rasterize(one.segmentation, **size)))
+    return decode_mask(union_rles(rasterize(instance.segmentation, **size)))
 
 
 # Shapes -------------------------------------------------------------------------------------------------------------
@@ -66,23 +66,23 @@ def test_a_shape_of_unknown_type_is_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [None, 7, "polygon", []])
-def test_a_shape_that_is_no_object_is_an_error(tmp_path: Path, broken: Any) -> None:
+def test_a_shape_that_is_not_an_object_is_an_error(tmp_path: Path, broken: Any) -> None:
     dataset = read_shapes(tmp_path, broken, shape(TRIANGLE))
     assert codes(dataset) == [("error", "bad_shape", 0)]
     assert len(dataset.instances) == 1
 
 
 @pytest.mark.parametrize(
-    ("center", "found"),
+    ("center", "wanted"),
     [((15, 24), []), ((14, 24), [("warning", "clipped", 0)]), ((-16, 24), [("warning", "outside_image", 0)])],
 )
 def test_a_circle_is_clipped_only_where_the_disk_sticks_out(
-    tmp_path: Path, center: tuple[int, int], found: list[Any]
+    tmp_path: Path, center: tuple[int, int], wanted: list[Any]
 ) -> None:
     x, y = center
     dataset = read_shapes(tmp_path, shape([[x, y], [x + 15, y]], kind="circle"))
-    assert codes(dataset) == found
-    assert all(part.min() >= 0 for one in dataset.instances for part in one.segmentation)
+    assert codes(dataset) == wanted
+    assert all(part.min() >= 0 for instance in dataset.instances for part in instance.segmentation)
 
 
 def test_a_huge_coordinate_is_clipped(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_masks_of_every_png_mode_mean_the_same(tmp_path: Path, mode: str) -> Non
 @pytest.mark.parametrize(
     "data", ["not base64", 7, base64.b64encode(b"\xff\xd8\xff\xe0 no png").decode(), "iVBORw0KGgo="]
 )
-def test_a_mask_that_is_no_png_is_an_error(tmp_path: Path, data: Any) -> None:
+def test_a_mask_that_is_not_a_png_is_an_error(tmp_path: Path, data: Any) -> None:
     dataset = read_shapes(tmp_path, shape([[2, 3], [4, 4]], kind="mask", mask=data))
     assert codes(dataset) == [("error", "mask_undecodable", 0)]
 
@@ -206,7 +206,7 @@ def test_a_union_with_a_mask_is_run_lengths(tmp_path: Path) -> None:
     assert (dataset.instances[0].area_px2, dataset.instances[0].bbox_xywh) == (150, (0, 0, 15, 10))
 
 
-def test_a_dropped_part_leaves_the_others_of_its_group(tmp_path: Path) -> None:
+def test_a_dropped_part_keeps_the_remaining_parts_of_its_group(tmp_path: Path) -> None:
     dataset = read_shapes(tmp_path, shape(square(70, 70, 5), group_id=4), shape(SQUARE, group_id=4))
     assert codes(dataset) == [("warning", "outside_image", 0)]
     assert dataset.instances[0].shapes == (1,)
@@ -230,7 +230,7 @@ def test_loose_types_are_coerced_with_warnings(tmp_path: Path) -> None:
         ("warning", "group_id_not_int", 4),
         ("warning", "group_id_not_int", 5),
     ]
-    assert [one.shapes for one in dataset.instances] == [(0, 1, 2), (3, 4), (5,)]
+    assert [instance.shapes for instance in dataset.instances] == [(0, 1, 2), (3, 4), (5,)]
     assert dataset.class_names == ("7",)
 
 
@@ -242,8 +242,8 @@ def test_flags_make_crowds_and_predictions(tmp_path: Path) -> None:
         shape(SQUARE, flags={"prediction": True}, score=0.75),
         shape(SQUARE, flags=None),
     )
-    assert [one.iscrowd for one in dataset.instances] == [True, False, False, False]
-    assert [one.score for one in dataset.instances] == [None, None, 0.75, None]
+    assert [instance.iscrowd for instance in dataset.instances] == [True, False, False, False]
+    assert [instance.score for instance in dataset.instances] == [None, None, 0.75, None]
     assert len(read(tmp_path, no_predictions=True).instances) == 3
 
 
@@ -255,11 +255,11 @@ def test_categories_are_the_sorted_labels_or_follow_the_list(tmp_path: Path) -> 
     assert [(c.id, c.name) for c in read(tmp_path).categories] == [(1, "cat"), (2, "dog")]
     listed = read(tmp_path, labels=["__ignore__", "_background_", "emu", "dog", "cat"])
     assert [(c.id, c.name) for c in listed.categories] == [(1, "emu"), (2, "dog"), (3, "cat")]
-    assert [one.category_id for one in listed.instances] == [2, 3]
+    assert [instance.category_id for instance in listed.instances] == [2, 3]
     assert listed.counts() == {"emu": 0, "dog": 1, "cat": 1}
 
 
-def test_an_unknown_label_names_the_nearest_and_hides_nothing(tmp_path: Path) -> None:
+def test_an_unknown_label_names_the_nearest_and_hides_no_finding(tmp_path: Path) -> None:
     labelme_file(tmp_path / "a.json", shape(SQUARE, "perosn"), shape(TRIANGLE, "dog"))
     labelme_file(tmp_path / "b.json", shape(SQUARE, "xyz"))
     dataset = read(tmp_path, labels=["person", "dog"])
@@ -280,8 +280,8 @@ def test_labels_that_differ_by_case_stay_apart_with_one_warning(tmp_path: Path) 
 
 @pytest.mark.parametrize("label", ["", "  ", None, True, ["cat"], {}])
 def test_a_shape_without_a_usable_label_is_an_error(tmp_path: Path, label: Any) -> None:
-    found = codes(read_shapes(tmp_path, shape(SQUARE, label)))
-    assert ("error", "bad_shape", 0) in found
+    noted = codes(read_shapes(tmp_path, shape(SQUARE, label)))
+    assert ("error", "bad_shape", 0) in noted
 
 
 def test_renaming_joins_and_leaves_out(tmp_path: Path) -> None:
@@ -300,13 +300,17 @@ def test_the_old_instance_suffix_is_stripped_but_not_from_whole_names(tmp_path: 
         shape(SQUARE, "x-"),
     )
     dataset = read(tmp_path, instance_suffix="strip", labels=["person", "f-16", "x-"])
-    assert [(one.category_id, one.shapes) for one in dataset.instances] == [(1, (0, 1)), (2, (2,)), (3, (3,))]
+    assert [(instance.category_id, instance.shapes) for instance in dataset.instances] == [
+        (1, (0, 1)),
+        (2, (2,)),
+        (3, (3,)),
+    ]
 
 
 # Files and images -------------------------------------------------------------------------------------------------
 
 
-def test_one_bad_file_hides_no_other_and_can_be_left_out(tmp_path: Path) -> None:
+def test_a_bad_file_hides_no_other_file_and_can_be_excluded(tmp_path: Path) -> None:
     labelme_file(tmp_path / "a.json", shape(SQUARE))
     labelme_file(tmp_path / "b.json", shape([[1, 1], [5, float("nan")], [9, 1]]), shape(SQUARE))
     labelme_file(tmp_path / "c.json", shape(SQUARE), size=(64, 48))
@@ -328,9 +332,9 @@ def test_one_bad_file_hides_no_other_and_can_be_left_out(tmp_path: Path) -> None
     ("content", "message"),
     [
         (b"", "empty"),
-        (b"{]", "no JSON"),
+        (b"{]", "not valid JSON"),
         (b"[" * 100_000, "nested"),
-        (b'{"shapes": [' + b"9" * 10_000 + b"]}", "long number"),
+        (b'{"shapes": [' + b"9" * 10_000 + b"]}", "too many digits"),
         (b"\xff\xff\xff\xff", "neither UTF-8 nor GB18030"),
     ],
 )
@@ -362,7 +366,7 @@ def test_other_json_is_skipped_with_a_warning(tmp_path: Path, value: Any) -> Non
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_sizes_are_those_of_the_turned_image(tmp_path: Path, orientation: int) -> None:
+def test_sizes_are_those_of_the_rotated_image(tmp_path: Path, orientation: int) -> None:
     for suffix in (".jpg", ".png", ".tif", ".webp"):
         path = photo(tmp_path / f"a{suffix}", orientation=orientation)
         with PilImage.open(path) as stored:
@@ -384,7 +388,7 @@ def test_an_orientation_behind_the_pixels_of_a_png_counts(tmp_path: Path) -> Non
     assert codes(read(tmp_path)) == []
 
 
-def test_a_size_of_the_unturned_image_names_the_orientation(tmp_path: Path) -> None:
+def test_a_size_of_the_unrotated_image_names_the_orientation(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg", orientation=6)
     labelme_file(tmp_path / "a.json", shape(SQUARE), draw=False, image="a.jpg", size=(64, 48))
     dataset = read(tmp_path)
@@ -408,7 +412,7 @@ def test_two_files_for_one_image_are_an_error(tmp_path: Path) -> None:
     assert len(dataset.images) == 1
 
 
-def test_a_image_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     whole = photo(tmp_path / "whole.png").read_bytes()
     for name, content in (("empty", b""), ("text", b"hello"), ("cut", whole[:20])):
         labelme_file(tmp_path / f"{name}.json", shape(SQUARE), draw=False)
@@ -421,7 +425,7 @@ def test_a_image_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     dataset = read(tmp_path)
     errors = [(f.file, f.code) for f in dataset.errors()]
     assert errors == [(f"{name}.json", "image_unreadable") for name in ("cut", "empty", "huge", "text")]
-    assert "size that cannot be meant" in dataset.errors()[2].message
+    assert "size of the image is invalid" in dataset.errors()[2].message
 
 
 def test_images_without_annotation_are_named_and_may_be_negatives(tmp_path: Path) -> None:
@@ -454,7 +458,7 @@ def test_images_outside_the_root_are_refused_unless_allowed(tmp_path: Path) -> N
     assert [image.file_name for image in rooted.images] == ["secret/s.png"]
 
 
-def test_images_are_found_under_the_image_root(tmp_path: Path) -> None:
+def test_images_are_read_from_the_image_root(tmp_path: Path) -> None:
     photo(tmp_path / "photos" / "x" / "a.png")
     labelme_file(tmp_path / "ann" / "a.json", shape(SQUARE), draw=False, image="x/a.png")
     dataset = read(tmp_path / "ann", image_root=tmp_path / "photos")
@@ -469,7 +473,7 @@ def test_a_missing_image_names_the_path_tried_and_one_beside(tmp_path: Path) -> 
     (finding,) = read(tmp_path).errors()
     assert finding.code == "image_missing"
     assert "D:/photos/a.png" in finding.message
-    assert finding.hint == "an image called a.png lies beside the annotation file"
+    assert finding.hint == "the folder of the annotation file has an image a.png"
 
 
 def restored(tmp_path: Path, image: Any, data: str, **more: Any) -> Dataset:
@@ -548,21 +552,21 @@ def test_predictions_are_written_as_labelme_reads_them(tmp_path: Path) -> None:
     assert (path.parent / value["imagePath"]).resolve() == tmp_path / "photos" / "x" / "a.png"
     first, second, third, fourth = value["shapes"]
     assert first["description"] == "score=0.873" and first["score"] == 0.8734
-    assert all(one["flags"] == {"prediction": True} for one in value["shapes"])
+    assert all(row["flags"] == {"prediction": True} for row in value["shapes"])
     assert first["group_id"] is None and second["group_id"] == third["group_id"] == 0
     assert len(first["points"]) < 40
     assert (fourth["shape_type"], fourth["points"]) == ("mask", [[70, 10], [109, 49]])
 
     back = labelme.read(tmp_path / "out", ReadOptions(image_root=tmp_path / "photos"))
     assert back.findings == ()
-    assert [one.score for one in back.instances] == [0.8734] * 3
-    for one, wanted in zip(range(3), (disk(30, 60, 15), two, ring), strict=True):
-        found = mask_of(back, one)
-        assert (found & wanted).sum() / (found | wanted).sum() > 0.95
+    assert [instance.score for instance in back.instances] == [0.8734] * 3
+    for index, wanted in zip(range(3), (disk(30, 60, 15), two, ring), strict=True):
+        mask = mask_of(back, index)
+        assert (mask & wanted).sum() / (mask | wanted).sum() > 0.95
     assert np.array_equal(mask_of(back, 2), ring)
 
 
-def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     dataset = predicted(tmp_path, disk(30, 60, 15))
     (tmp_path / "out" / "x").mkdir(parents=True)
     (tmp_path / "out" / "x" / "a.json").write_text("by hand")
@@ -598,6 +602,6 @@ def test_a_round_trip_keeps_every_key_that_a_human_wrote(tmp_path: Path) -> None
     assert value["shapes"][4] == shape(TRIANGLE, line_color=None)
     assert value["shapes"][5] == shapes[5]  # outside of the image: of no use to training, but a human drew it
     again = labelme.read(tmp_path / "out", ReadOptions(image_root=source))
-    assert [one.coco_segmentation() for one in again.instances] == [
-        one.coco_segmentation() for one in dataset.instances
+    assert [instance.coco_segmentation() for instance in again.instances] == [
+        instance.coco_segmentation() for instance in dataset.instances
     ]

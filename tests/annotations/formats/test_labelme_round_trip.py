@@ -66,7 +66,7 @@ def test_loose_types_become_those_that_labelme_takes(tmp_path: Path) -> None:
     assert seen["errors"] == [] and len(seen["shapes"]) == 2
 
 
-def test_what_was_asked_to_be_left_out_is(tmp_path: Path) -> None:
+def test_excluded_shapes_are_not_written(tmp_path: Path) -> None:
     labelme_file(
         tmp_path / "src" / "a.json",
         shape(SQUARE, "cat"),
@@ -78,7 +78,7 @@ def test_what_was_asked_to_be_left_out_is(tmp_path: Path) -> None:
     dataset = labelme.read(tmp_path / "src", options)
     (path,) = labelme.write(dataset, tmp_path / "out", originals=tmp_path / "src")
     shapes = json.loads(path.read_text("utf-8"))["shapes"]
-    assert [(one["label"], one["points"]) for one in shapes] == [("animal", SQUARE), ("cat", [[3, 3]])]
+    assert [(row["label"], row["points"]) for row in shapes] == [("animal", SQUARE), ("cat", [[3, 3]])]
 
 
 def test_files_keep_the_folders_they_had(tmp_path: Path) -> None:
@@ -140,14 +140,14 @@ def test_labelme_opens_and_saves_predictions_without_changing_them(tmp_path: Pat
         assert {key: new[key] for key in old if key != "mask"} == {key: old[key] for key in old if key != "mask"}
         assert new["flags"] == {"prediction": True} and new["description"] == f"score={new['score']:.3f}"
     assert after["shapes"][2]["group_id"] == after["shapes"][3]["group_id"] == 0
-    masks = [mask_of(one) for one in labelme.read(tmp_path, ReadOptions()).instances]
-    for one, mask in zip(predictions(tmp_path).instances, masks, strict=True):
-        wanted = mask_of(one)
+    masks = [mask_of(instance) for instance in labelme.read(tmp_path, ReadOptions()).instances]
+    for instance, mask in zip(predictions(tmp_path).instances, masks, strict=True):
+        wanted = mask_of(instance)
         assert (wanted & mask).sum() / (wanted | mask).sum() > 0.96
 
 
-def mask_of(one: Instance) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    segmentation = one.coco_segmentation()
+def mask_of(instance: Instance) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    segmentation = instance.coco_segmentation()
     rle = (
         segmentation
         if isinstance(segmentation, dict)
@@ -191,4 +191,4 @@ def test_the_old_suffix_becomes_a_group(tmp_path: Path) -> None:
     dataset = labelme.read(tmp_path / "src", ReadOptions(instance_suffix="strip"))
     (path,) = labelme.write(dataset, tmp_path / "out", originals=tmp_path / "src")
     shapes = json.loads(path.read_text("utf-8"))["shapes"]
-    assert [(one["label"], one["group_id"]) for one in shapes] == [("cow", 0), ("cow", 0), ("cow", None)]
+    assert [(row["label"], row["group_id"]) for row in shapes] == [("cow", 0), ("cow", 0), ("cow", None)]

@@ -60,8 +60,8 @@ def test_color_masks_need_a_table(tmp_path: Path) -> None:
     assert {code for _, code, _ in codes(read(tmp_path, values))} == {"unknown_label"}
     with pytest.raises(DataError) as caught:
         read(tmp_path, values).raise_on_errors()
-    told = caught.value.one_line()
-    assert "(0, 0, 255) has no class; name it in class_dict.csv" in told and "Did you mean" not in told
+    line = caught.value.one_line()
+    assert "(0, 0, 255) has no class; name it in class_dict.csv" in line and "Did you mean" not in line
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nroad,255,0,0\ncar,0,0,255\nvoid,9,9,9\n")
     assert read(tmp_path, values).counts() == {"car": 1, "road": 1}
     (tmp_path / "class_dict.csv").unlink()
@@ -71,7 +71,7 @@ def test_color_masks_need_a_table(tmp_path: Path) -> None:
     assert read(tmp_path, values).counts() == {"car": 1, "road": 1, "x": 1}
 
 
-def test_masks_of_another_size_and_lonely_ones(tmp_path: Path) -> None:
+def test_masks_of_another_size_and_masks_without_a_photo(tmp_path: Path) -> None:
     read(tmp_path, [[0, 255]], class_name="cell")
     photo(tmp_path / "images" / "a.jpg", 5, 5)
     photo(tmp_path / "images" / "b.jpg", 5, 5)
@@ -89,7 +89,7 @@ def test_our_own_semantic_images_read_back(tmp_path: Path) -> None:
     photo(tmp_path / "back" / "images" / "a.png")
     dataset = masks.read(tmp_path / "back", ReadOptions(labels=["cat", "dog"]))
     # The triangle, drawn last, covers what it shares with the square: pixels (10..14, 10..14).
-    assert [one.area_px2 for one in dataset.instances] == [100 - 25, 300]
+    assert [instance.area_px2 for instance in dataset.instances] == [100 - 25, 300]
 
 
 def test_the_membrane_set(tmp_path: Path) -> None:

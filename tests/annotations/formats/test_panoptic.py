@@ -39,10 +39,13 @@ def folder(path: Path) -> Path:
     return path
 
 
-def test_later_shapes_lie_on_top_shape_by_shape(tmp_path: Path) -> None:
+def test_later_shapes_are_on_top_shape_by_shape(tmp_path: Path) -> None:
     dataset = read_dataset(folder(tmp_path), options=ReadOptions(stuff=["sky"]))
     top = semantic.paint(dataset.instances, width_px=64, height_px=48)
-    number = {(dataset.class_names[one.category_id - 1], one.shapes): i for i, one in enumerate(dataset.instances)}
+    number = {
+        (dataset.class_names[instance.category_id - 1], instance.shapes): i
+        for i, instance in enumerate(dataset.instances)
+    }
     assert top[5, 5] == number["sky", (0,)]
     assert top[11, 11] == number["car", (2, 4)]
     assert top[13, 13] == number["sign", (3,)]  # drawn between the two parts of the car
@@ -50,7 +53,7 @@ def test_later_shapes_lie_on_top_shape_by_shape(tmp_path: Path) -> None:
     assert top[40, 5] == -1
 
 
-def test_segments_void_and_separated_labels(tmp_path: Path) -> None:
+def test_segments_ignored_pixels_and_separated_labels(tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = convert(folder(tmp_path / "src"), to="panoptic", out=out, options=ReadOptions(stuff=["sky"]))
     assert {path.relative_to(out).as_posix() for path in result.paths} == {
@@ -62,8 +65,8 @@ def test_segments_void_and_separated_labels(tmp_path: Path) -> None:
     table = json.loads((out / "panoptic.json").read_text("utf-8"))
     rows = table["annotations"][0]["segments_info"]
     of = {row["id"]: row["name"] for row in table["categories"]}
-    found = sorted((of[row["category_id"]], row["area"], row["iscrowd"], tuple(row["bbox"])) for row in rows)
-    assert found == [
+    segments = sorted((of[row["category_id"]], row["area"], row["iscrowd"], tuple(row["bbox"])) for row in rows)
+    assert segments == [
         ("car", 400 + 100 - 25 - 16, 0, (10, 10, 25, 25)),
         ("sign", 16, 0, (12, 12, 4, 4)),
         ("sign", 16, 0, (59, 0, 4, 4)),
@@ -86,11 +89,11 @@ def test_ids_beyond_a_byte_survive_the_colors() -> None:
     assert panoptic.to_colors(ids)[0, 5].tolist() == [0, 0, 1]
 
 
-def test_a_label_image_holds_255_classes(tmp_path: Path) -> None:
+def test_a_label_map_holds_255_classes(tmp_path: Path) -> None:
     categories = tuple(Category(number, str(number)) for number in range(1, 258))
-    one = Instance(1, 1, 256, (np.array([[0, 0], [2, 0], [2, 2.0]]),), (0, 0, 2, 2), 3)
+    instance = Instance(1, 1, 256, (np.array([[0, 0], [2, 0], [2, 2.0]]),), (0, 0, 2, 2), 3)
     with pytest.raises(DataError, match="255 classes"):
-        semantic.write(Dataset((Image(1, "a.png", 4, 4),), categories, (one,)), tmp_path)
+        semantic.write(Dataset((Image(1, "a.png", 4, 4),), categories, (instance,)), tmp_path)
 
 
 def test_the_coco_sample_reads_with_areas_from_the_png(tmp_path: Path) -> None:
@@ -99,9 +102,9 @@ def test_the_coco_sample_reads_with_areas_from_the_png(tmp_path: Path) -> None:
     table = json.loads((SAMPLE / "panoptic_examples.json").read_text("utf-8"))
     assert len(dataset.images) == 2 and len(dataset.categories) == 133
     segments = sorted(segment["area"] for row in table["annotations"] for segment in row["segments_info"])
-    assert sorted(one.area_px2 for one in dataset.instances) == pytest.approx(segments)
+    assert sorted(instance.area_px2 for instance in dataset.instances) == pytest.approx(segments)
     boxes = sorted(tuple(segment["bbox"]) for row in table["annotations"] for segment in row["segments_info"])
-    assert sorted(one.bbox_xywh for one in dataset.instances) == boxes
+    assert sorted(instance.bbox_xywh for instance in dataset.instances) == boxes
     names = {row["id"]: row for row in table["categories"]}
     assert [c.isthing for c in dataset.categories] == [bool(names[key]["isthing"]) for key in sorted(names)]
 
@@ -109,7 +112,9 @@ def test_the_coco_sample_reads_with_areas_from_the_png(tmp_path: Path) -> None:
     assert len(paths) == 6
     again = read_dataset(tmp_path / "panoptic.json", options=ReadOptions(image_root=SAMPLE / "input_images"))
     assert again.findings == ()
-    assert sorted(one.area_px2 for one in again.instances) == sorted(one.area_px2 for one in dataset.instances)
+    assert sorted(instance.area_px2 for instance in again.instances) == sorted(
+        instance.area_px2 for instance in dataset.instances
+    )
 
 
 def sample(path: Path, **changes: Any) -> Dataset:
@@ -132,24 +137,24 @@ def sample(path: Path, **changes: Any) -> Dataset:
     return read_dataset(path / "pan.json")
 
 
-def test_what_a_panoptic_file_states_wrong_is_measured_or_found(tmp_path: Path) -> None:
+def test_wrong_values_in_a_panoptic_file_are_measured_or_reported(tmp_path: Path) -> None:
     dataset = sample(tmp_path)
     assert dataset.findings == ()
-    assert [(one.area_px2, one.bbox_xywh, one.iscrowd) for one in dataset.instances] == [
+    assert [(instance.area_px2, instance.bbox_xywh, instance.iscrowd) for instance in dataset.instances] == [
         (3, (0, 0, 2, 2), False),
         (3, (1, 0, 2, 2), True),
     ]
     assert [(c.name, c.isthing) for c in dataset.categories] == [("cat", True), ("sky", False)]
     assert decode_mask(dataset.instances[1].segmentation).sum() == 3
 
-    def found(**changes: Any) -> list[tuple[str, str]]:
+    def noted(**changes: Any) -> list[tuple[str, str]]:
         return [(f.level, f.code) for f in sample(tmp_path, **changes).findings]
 
     gone = {"id": 7, "category_id": 2}
-    assert found(segments_info=[gone]) == [("warning", "rasterizes_empty")]
-    assert found(segments_info=[{"id": "x"}]) == [("error", "bad_shape")]
-    assert found(segments_info=[{"id": 1, "category_id": 9}]) == [("error", "unknown_label")]
-    assert found(file_name="../a.png") == [("error", "mask_missing")]
-    assert found(file_name="b.png") == [("error", "mask_missing")]
+    assert noted(segments_info=[gone]) == [("warning", "rasterizes_empty")]
+    assert noted(segments_info=[{"id": "x"}]) == [("error", "bad_shape")]
+    assert noted(segments_info=[{"id": 1, "category_id": 9}]) == [("error", "unknown_label")]
+    assert noted(file_name="../a.png") == [("error", "mask_missing")]
+    assert noted(file_name="b.png") == [("error", "mask_missing")]
     PilImage.new("RGB", (3, 3)).save(tmp_path / "pan" / "c.png")
-    assert found(file_name="c.png") == [("error", "size_mismatch")]
+    assert noted(file_name="c.png") == [("error", "size_mismatch")]

@@ -117,7 +117,7 @@ def test_the_dialect_and_the_class_must_be_named(tmp_path: Path) -> None:
         read(tmp_path, text, preset="airbus")
 
 
-def test_images_are_found_in_subfolders_or_missed(tmp_path: Path) -> None:
+def test_images_are_read_from_subfolders_or_reported(tmp_path: Path) -> None:
     photo(tmp_path / "train_v2" / "c.png", 6, 4)
     text = "ImageId,EncodedPixels\nc.png,1 1\ngone.png,\n"
     dataset = read(tmp_path, text, preset="airbus", class_name="ship")

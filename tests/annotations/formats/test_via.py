@@ -49,9 +49,9 @@ def read(folder: Path, value: Any, **options: Any) -> Dataset:
 def test_versions_1_and_2_are_the_same(tmp_path: Path, value: Any) -> None:
     dataset = read(tmp_path, value)
     assert dataset.findings == ()
-    assert [one.bbox_xywh for one in dataset.instances] == [(10, 20, 20, 15), (10, 10, 20, 30)]
-    assert [one.area_px2 for one in dataset.instances] == [300, 300]
-    assert [len(one.segmentation[0]) for one in dataset.instances] == [4, 3]
+    assert [instance.bbox_xywh for instance in dataset.instances] == [(10, 20, 20, 15), (10, 10, 20, 30)]
+    assert [instance.area_px2 for instance in dataset.instances] == [300, 300]
+    assert [len(instance.segmentation[0]) for instance in dataset.instances] == [4, 3]
 
 
 def test_round_regions(tmp_path: Path) -> None:
@@ -93,15 +93,15 @@ def test_regions_without_area_and_broken_ones(tmp_path: Path) -> None:
 
 def test_the_pixel_offset_moves_every_coordinate(tmp_path: Path) -> None:
     dataset = read(tmp_path, {"a": entry("a.png", [RECT, TRIANGLE])}, pixel_offset=0.5)
-    assert [one.bbox_xywh for one in dataset.instances] == [(10.5, 20.5, 20, 15), (10.5, 10.5, 20, 30)]
+    assert [instance.bbox_xywh for instance in dataset.instances] == [(10.5, 20.5, 20, 15), (10.5, 10.5, 20, 30)]
 
 
 def test_where_the_class_comes_from(tmp_path: Path) -> None:
     def names(*attributes: Any, **options: Any) -> list[Any]:
-        regions = [polygon([10, 30, 10], [10, 10, 40], one) for one in attributes]
+        regions = [polygon([10, 30, 10], [10, 10, 40], attribute) for attribute in attributes]
         dataset = read(tmp_path, {"a": entry("a.png", regions)}, **options)
         of = {category.id: category.name for category in dataset.categories}
-        return [of[one.category_id] for one in dataset.instances] + [f.code for f in dataset.findings]
+        return [of[instance.category_id] for instance in dataset.instances] + [f.code for f in dataset.findings]
 
     assert names({"kind": "dog"}) == ["dog"]
     assert names({"kind": {"dog": True, "cat": False}}) == ["dog"]
@@ -120,7 +120,7 @@ def test_findings_count_regions_over_the_whole_file(tmp_path: Path) -> None:
     bad = polygon([1, 2], [1, 2])
     dataset = read(tmp_path, {"a": entry("a.png", [RECT, TRIANGLE]), "b": entry("b.png", [RECT, bad])})
     assert codes(dataset) == [("warning", "too_few_points", 3)]
-    assert [one.shapes for one in dataset.instances] == [(0,), (1,), (2,)]
+    assert [instance.shapes for instance in dataset.instances] == [(0,), (1,), (2,)]
 
 
 def test_images_missing_twice_or_not_spoken_of(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_version_3_views_attributes_and_negatives(tmp_path: Path) -> None:
     ]
 
 
-def test_a_folder_may_hold_several_files_and_others(tmp_path: Path) -> None:
+def test_a_folder_may_have_several_files_and_other_json(tmp_path: Path) -> None:
     photo(tmp_path / "b.png")
     (tmp_path / "more.json").write_text(json.dumps({"b": entry("b.png", [RECT])}), "utf-8")
     (tmp_path / "other.json").write_text("[]", "utf-8")

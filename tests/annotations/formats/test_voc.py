@@ -40,14 +40,14 @@ def test_boxes_count_from_1_and_include_their_last_pixel(tmp_path: Path) -> None
         tmp_path, xml(thing(1, 1, 64, 48), thing(11, 21, 30, 40), thing(5, 5, 5, 5, more="<difficult>1</difficult>"))
     )
     assert dataset.findings == ()
-    assert [one.bbox_xywh for one in dataset.instances] == [(0, 0, 64, 48), (10, 20, 20, 20), (4, 4, 1, 1)]
-    assert [one.area_px2 for one in dataset.instances] == [3072, 400, 1]
-    assert [one.difficult for one in dataset.instances] == [False, False, True]
-    assert not any(one.iscrowd for one in dataset.instances)
+    assert [instance.bbox_xywh for instance in dataset.instances] == [(0, 0, 64, 48), (10, 20, 20, 20), (4, 4, 1, 1)]
+    assert [instance.area_px2 for instance in dataset.instances] == [3072, 400, 1]
+    assert [instance.difficult for instance in dataset.instances] == [False, False, True]
+    assert not any(instance.iscrowd for instance in dataset.instances)
     assert dataset.images[0].file_name == "JPEGImages/a.png"
 
 
-def test_bad_boxes_and_labels_are_found(tmp_path: Path) -> None:
+def test_invalid_boxes_and_labels_are_reported(tmp_path: Path) -> None:
     boxes = [thing(1, 1, 5), thing(1, 1, "x", 5), thing(9, 9, 5, 20), thing(1, 1, "nan", 5), thing(0, 1, 5, 5)]
     dataset = read(tmp_path, xml(*boxes, thing(1, 1, 9, 9, name=""), thing(1, 1, 9, 9, name="cat ")))
     assert codes(dataset) == [
@@ -72,7 +72,7 @@ def test_bad_boxes_and_labels_are_found(tmp_path: Path) -> None:
         (xml(filename="<filename>gone.png</filename>"), "image_missing", None),
     ],
 )
-def test_bad_files_are_found(tmp_path: Path, text: str, code: str, line: int | None) -> None:
+def test_invalid_files_are_reported(tmp_path: Path, text: str, code: str, line: int | None) -> None:
     dataset = read(tmp_path, text)
     assert [(f.code, f.line) for f in dataset.findings if f.level != "info"] == [(code, line)]
 
@@ -147,7 +147,7 @@ def test_objects_take_the_class_of_most_of_their_pixels(tmp_path: Path) -> None:
     dataset = voc.read_masks(masks_folder(tmp_path, CLASSES, objects), ReadOptions())
     assert dataset.findings == ()
     assert dataset.class_names == ("dog", "person")
-    assert [one.category_id for one in dataset.instances] == [1, 2, 1]
+    assert [instance.category_id for instance in dataset.instances] == [1, 2, 1]
     assert [pixels(dataset, index) for index in range(3)] == [[[0, 0], [0, 1], [1, 0]], [[1, 3], [2, 3]], [[2, 2]]]
     assert dataset.images[0].annotation_file == "SegmentationClass/a.png"
 
@@ -161,7 +161,7 @@ def test_classes_alone_are_one_instance_or_one_for_each_part(tmp_path: Path) -> 
     assert own.counts() == {"mug": 1, "pen": 1}
 
 
-def test_bad_masks_are_found(tmp_path: Path) -> None:
+def test_invalid_masks_are_reported(tmp_path: Path) -> None:
     folder = masks_folder(tmp_path, CLASSES, [[7, 0, 9, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
     assert codes(voc.read_masks(folder, ReadOptions())) == [("error", "unknown_label", 9)]
     PilImage.new("P", (9, 9)).save(folder / "SegmentationClass" / "a.png")
@@ -177,7 +177,7 @@ def test_bad_masks_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "drawn"),
+    ("options", "label"),
     [
         ({"labels": ["road", "dog"], "background": "road"}, "dog"),
         ({"labels": ["animal"], "rename": {"dog": "animal"}}, "animal"),
@@ -185,7 +185,7 @@ def test_bad_masks_are_found(tmp_path: Path) -> None:
     ],
 )
 def test_indices_are_those_of_voc_beside_a_background_and_new_names(
-    tmp_path: Path, options: dict[str, Any], drawn: str
+    tmp_path: Path, options: dict[str, Any], label: str
 ) -> None:
     photo(tmp_path / "JPEGImages" / "a.png")
     pixels = np.zeros((48, 64), np.uint8)
@@ -193,4 +193,4 @@ def test_indices_are_those_of_voc_beside_a_background_and_new_names(
     (tmp_path / "SegmentationClass").mkdir()
     PilImage.fromarray(pixels).save(tmp_path / "SegmentationClass" / "a.png")
     dataset = voc.read_masks(tmp_path, ReadOptions(**options))
-    assert not dataset.findings and {name for name, count in dataset.counts().items() if count} == {drawn}
+    assert not dataset.findings and {name for name, count in dataset.counts().items() if count} == {label}

@@ -73,7 +73,7 @@ def pixels(polygons: object) -> np.ndarray:
         (None, "bad_point"),
     ],
 )
-def test_points_that_are_none_are_refused(raw: object, code: str) -> None:
+def test_invalid_points_are_refused(raw: object, code: str) -> None:
     with pytest.raises(PointError) as caught:
         check_points(raw)
     assert caught.value.code == code
@@ -148,13 +148,13 @@ def _only_touches(outline: Points) -> bool:
         [[0, 0], [10, 0], [10, 5], [0, 0], [10, 0], [10, 5]],  # wound twice: even-odd leaves nothing
     ],
 )
-def test_nothing_enclosed(outline: list[list[float]]) -> None:
+def test_outlines_without_area(outline: list[list[float]]) -> None:
     assert has_no_area(clean_points(points(outline))) is (len(outline) != 6)
     if len(outline) == 6:
         assert rle_area_px2(rasterize([points(outline)], **SIZE)[0]) == 0
 
 
-def test_equal_lobes_of_a_bow_tie_are_no_empty_shape() -> None:
+def test_a_bow_tie_with_equal_lobes_has_an_area() -> None:
     assert signed_area_px2(points(BOW_TIE)) == 0
     assert not has_no_area(points(BOW_TIE))
     assert not has_no_area(points([[0, 0], [5, 5], [10, 10], [10, 0], [5, 5], [0, 10]]))

@@ -73,9 +73,9 @@ def peak_megabytes() -> float:
     return int(line.split()[1]) / 1024
 
 
-def guarded(source: Path, *, megabytes: float = 500.0, **told: Any) -> Outcome:
-    """`tried` in a process of its own, so that a crash is told from a result, and its memory measured."""
-    words = {"source": source, **told}
+def guarded(source: Path, *, megabytes: float = 500.0, **options: Any) -> Outcome:
+    """`tried` in its own process, which may crash and whose memory is measured."""
+    words = {"source": source, **options}
     command = [sys.executable, "-m", "tests.annotations.hostile.guarded", json.dumps(words, default=str)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=2 * _STUCK_S, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
@@ -89,9 +89,9 @@ def _main() -> None:
     import PIL.PngImagePlugin  # noqa: F401
 
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-    told = json.loads(sys.argv[1])
-    places = {key: Path(told.pop(key)) for key in ("source", "out") if key in told}
-    print(json.dumps(asdict(tried(**places, **told))))
+    options = json.loads(sys.argv[1])
+    places = {key: Path(options.pop(key)) for key in ("source", "out") if key in options}
+    print(json.dumps(asdict(tried(**places, **options))))
 
 
 if __name__ == "__main__":

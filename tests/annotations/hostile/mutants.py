@@ -187,7 +187,7 @@ def via_seeds() -> list[Seed]:
         {"name": "polyline", "all_points_x": [1, 9], "all_points_y": [1, 1]},
         {"name": "point", "cx": 3, "cy": 4},
     ]
-    regions = [{"shape_attributes": one, "region_attributes": {"kind": "cat"}} for one in shapes]
+    regions = [{"shape_attributes": row, "region_attributes": {"kind": "cat"}} for row in shapes]
     regions[1] = regions[1] | {"region_attributes": {"kind": {"dog": True, "owl": False}}}
     entry = {"filename": "a.png", "size": 99, "file_attributes": {}}
     one = {"a.png99": entry | {"regions": {str(number): row for number, row in enumerate(regions)}}}
@@ -554,14 +554,14 @@ class Mutator:
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
     """Every container with every key of it."""
-    found, stack = [], [value]
+    pairs, stack = [], [value]
     while stack:
         node = stack.pop()
         members = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
         for key in members:
-            found.append((node, key))
+            pairs.append((node, key))
             stack.append(node[key])
-    return found
+    return pairs
 
 
 def _has(node: Any, key: Any) -> bool:

@@ -48,14 +48,14 @@ def project(folder: Path, *, broken: tuple[str, ...]) -> Path:
     return path
 
 
-def test_a_project_writes_no_part_while_another_has_errors(tmp_path: Path) -> None:
+def test_a_project_writes_no_split_where_another_has_errors(tmp_path: Path) -> None:
     path = project(tmp_path, broken=("val",))
     with pytest.raises(FindingsError):
         api.convert(path)
     assert not (tmp_path / "data" / "coco").exists()
 
 
-def test_errors_of_one_part_do_not_hide_those_of_the_other(tmp_path: Path) -> None:
+def test_errors_of_a_split_do_not_hide_those_of_another(tmp_path: Path) -> None:
     path = project(tmp_path, broken=("train", "val"))
     with pytest.raises(FindingsError) as caught:
         api.convert(path, findings_path=tmp_path / "f.json", ledger_path=tmp_path / "l.csv")
@@ -118,13 +118,16 @@ def test_own_label_images_are_read_back_with_their_classes(tmp_path: Path, layou
         dataset = read_dataset(tmp_path, format="masks")
     else:
         dataset = read_dataset(masks, format="masks", options=ReadOptions(image_root=source))
-    assert [(one.name, one.isthing) for one in dataset.categories] == [("cat", True), ("sky", False)]
-    assert [(one.category_id, one.area_px2) for one in dataset.instances] == [(1, 100), (2, pytest.approx(200, abs=15))]
+    assert [(category.name, category.isthing) for category in dataset.categories] == [("cat", True), ("sky", False)]
+    assert [(instance.category_id, instance.area_px2) for instance in dataset.instances] == [
+        (1, 100),
+        (2, pytest.approx(200, abs=15)),
+    ]
     assert not dataset.errors()
 
 
 @pytest.mark.parametrize("offset", [float("nan"), float("inf"), 1e300, 2])
-def test_a_pixel_offset_that_cannot_be_meant(tmp_path: Path, offset: float) -> None:
+def test_a_pixel_offset_beyond_1_is_refused(tmp_path: Path, offset: float) -> None:
     labelme_file(tmp_path / "a.json", shape(SQUARE))
     with pytest.raises(DataError, match="pixel offset must be between -1 and 1"):
         read_dataset(tmp_path, options=ReadOptions(pixel_offset=offset))

@@ -101,10 +101,10 @@ rubbish = st.sampled_from(
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The paths of everything inside of a JSON value."""
     members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    found = []
+    paths = []
     for key, member in members:
-        found += [(*path, key), *places(member, (*path, key))]
-    return found
+        paths += [(*path, key), *places(member, (*path, key))]
+    return paths
 
 
 @st.composite
@@ -141,9 +141,9 @@ def survive(value: Any, read: Callable[[Path, ReadOptions], Dataset], **options:
         for finding in dataset.findings:
             assert finding.message and json.dumps(finding.to_json(), allow_nan=False)
         json.dumps(coco.to_coco(dataset), allow_nan=False)
-        for one in dataset.instances:
-            assert one.area_px2 > 0
-            x, y, width, height = one.bbox_xywh
+        for instance in dataset.instances:
+            assert instance.area_px2 > 0
+            x, y, width, height = instance.bbox_xywh
             assert 0 <= x <= x + width <= 64 and 0 <= y <= y + height <= 48
         labelme.write(dataset, Path(folder) / "out", originals=Path(folder))
         assert Path(folder).joinpath("a.png").is_file()
@@ -196,5 +196,5 @@ def test_a_drawing_of_50000_vertices_is_read(tmp_path: Path) -> None:
     points = np.stack([32 + 20 * np.cos(angle), 24 + 20 * np.sin(angle)], axis=1).tolist()
     photo(tmp_path / "a.png")
     (tmp_path / "a.json").write_text(json.dumps(labelme_value(shape(points))), "utf-8")
-    (one,) = labelme.read(tmp_path, ReadOptions()).instances
-    assert one.area_px2 == pytest.approx(np.pi * 400, rel=0.02)
+    (instance,) = labelme.read(tmp_path, ReadOptions()).instances
+    assert instance.area_px2 == pytest.approx(np.pi * 400, rel=0.02)

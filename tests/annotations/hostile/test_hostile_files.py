@@ -68,7 +68,7 @@ def test_a_header_that_claims_a_giant_is_refused(tmp_path: Path, width: int, hei
     assert tried(source).codes == ["image_unreadable"]
 
 
-def test_a_image_of_30000_by_30000_is_refused_in_words(tmp_path: Path) -> None:
+def test_an_image_of_30000_by_30000_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "set"
     write(source / "a.json", labelme_value(shape(TRIANGLE), size=(30_000, 30_000)))
     write(source / "a.png", png_of_one_value(30_000, 30_000))
@@ -78,7 +78,7 @@ def test_a_image_of_30000_by_30000_is_refused_in_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["coco", "labelme"])
-def test_shapes_on_a_image_of_170_megapixels(tmp_path: Path, to: str) -> None:
+def test_shapes_on_an_image_of_170_megapixels(tmp_path: Path, to: str) -> None:
     """The largest image that is read: shapes on it take the memory of their outlines, not of the image."""
     source = tmp_path / "set"
     corners = [[0, 0], [13_000, 0], [13_000, 13_000], [0, 12_999]]
@@ -192,7 +192,7 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize("text", OUTSIDE.values(), ids=OUTSIDE)
-def test_a_image_outside_the_data_root(tmp_path: Path, text: str) -> None:
+def test_an_image_outside_the_data_root(tmp_path: Path, text: str) -> None:
     photo(tmp_path / "secret.png")
     write(tmp_path / "set" / "a.json", labelme_value(shape(TRIANGLE), image=text))
     assert tried(tmp_path / "set").codes == ["image_missing"]
@@ -200,7 +200,7 @@ def test_a_image_outside_the_data_root(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", OUTSIDE.values(), ids=OUTSIDE)
 @pytest.mark.parametrize("to", ["coco", "labelme"])
-def test_a_image_in_image_data_stays_in_the_output(tmp_path: Path, text: str, to: str) -> None:
+def test_an_image_in_image_data_stays_in_the_output(tmp_path: Path, text: str, to: str) -> None:
     png = base64.b64encode(photo(tmp_path / "b.png").read_bytes()).decode()
     photo(tmp_path / "secret.png")
     write(tmp_path / "set" / "a.json", labelme_value(shape(TRIANGLE), image=text, imageData=png))
@@ -213,7 +213,7 @@ def test_a_image_in_image_data_stays_in_the_output(tmp_path: Path, text: str, to
 
 
 @pytest.mark.parametrize("include", [True, False])
-def test_pipes_make_nobody_wait(tmp_path: Path, include: bool) -> None:
+def test_pipes_are_not_waited_for(tmp_path: Path, include: bool) -> None:
     labelme_file(tmp_path / "set" / "z.json", shape(TRIANGLE))
     for name in ("a.png", "a.json", "b.csv", "c.xml", "class_dict.csv"):
         os.mkfifo(tmp_path / "set" / name)
@@ -231,7 +231,7 @@ def test_a_pipe_or_device_as_the_source(tmp_path: Path, kind: str, what: str) ->
     assert tried(source, format=kind, out=tmp_path / "out", **options).error
 
 
-def test_a_image_that_is_a_pipe(tmp_path: Path) -> None:
+def test_an_image_that_is_a_pipe(tmp_path: Path) -> None:
     write(tmp_path / "set" / "a.json", labelme_value(shape(TRIANGLE)))
     os.mkfifo(tmp_path / "set" / "a.png")
     assert tried(tmp_path / "set").codes == ["image_missing"]
@@ -309,7 +309,7 @@ def test_names_of_the_greatest_length(tmp_path: Path, to: str) -> None:
     assert outcome.error is None or "too long" in outcome.error
 
 
-def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
+def test_a_name_that_is_not_unicode(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     photo(tmp_path / "set" / name)
     write(tmp_path / "set" / os.fsdecode(b"caf\xe9.json"), labelme_value(shape(SQUARE), image=name))

@@ -47,8 +47,8 @@ SHAPES = {
 
 @pytest.mark.parametrize("number", ["1e9", "-1e9", "1e308", "-1e308", HUGE, "NaN", "Infinity", "-Infinity"])
 def test_far_and_unreal_coordinates_of_every_shape(tmp_path: Path, number: str) -> None:
-    for name, one in SHAPES.items():
-        source = labelme_text(tmp_path / name, with_number(labelme_value(one), number))
+    for name, row in SHAPES.items():
+        source = labelme_text(tmp_path / name, with_number(labelme_value(row), number))
         dataset = labelme.read(source, ReadOptions())
         for instance in dataset.instances:
             x, y, width, height = instance.bbox_xywh
@@ -131,15 +131,15 @@ def ring(count: int, *, turns: float = 1.0, inner: float = 1.0, side: int = 1000
     angle = np.linspace(0, 2 * np.pi * turns, count, endpoint=False)
     radius = np.linspace(inner, 1.0, count) * side * 0.45
     points = np.stack([side / 2 + radius * np.cos(angle), side / 2 + radius * np.sin(angle)], axis=1)
-    found: list[list[float]] = points.tolist()
-    return found
+    outline: list[list[float]] = points.tolist()
+    return outline
 
 
 def comb(count: int, side: int = 1000) -> list[list[float]]:
     rows = np.arange(count)
     points = np.stack([rows % 2 * (side - 10.0), rows * (side / count)], axis=1)
-    found: list[list[float]] = np.concatenate([points, [[-10.0, side], [-10.0, 0]]]).tolist()
-    return found
+    outline: list[list[float]] = np.concatenate([points, [[-10.0, side], [-10.0, 0]]]).tolist()
+    return outline
 
 
 OUTLINES = {
@@ -208,8 +208,8 @@ def test_nesting_is_what_comparing_all_with_all_gives(seed: int) -> None:
         outline = rectangle_points(corner.tolist(), np.minimum(corner + extent, [200, 160]).tolist())
         if rng.random() < 0.5:
             outline = outline[:3]
-        rles += [one for one in rasterize([outline], **size) if rle_area_px2(one)]
-    masks = [decode_mask(one) for one in rles]
+        rles += [rle for rle in rasterize([outline], **size) if rle_area_px2(rle)]
+    masks = [decode_mask(rle) for rle in rles]
     areas = [float(mask.sum()) for mask in masks]
     expected = [
         [
@@ -241,12 +241,12 @@ def test_a_hundred_thousand_brackets(tmp_path: Path, brackets: str, kind: str) -
 @pytest.mark.parametrize("place", ["top", "shape", "flags", "points", "label", "group_id"])
 def test_values_nested_deep(tmp_path: Path, levels: int, place: str) -> None:
     deep = "[" * levels + "]" * levels
-    one = shape(SQUARE, kind="line") if place == "points" else shape(SQUARE)
-    value = labelme_value(one)
+    row = shape(SQUARE, kind="line") if place == "points" else shape(SQUARE)
+    value = labelme_value(row)
     if place == "top":
         value["own"] = "@"
     else:
-        one["own" if place == "shape" else place] = {"a": "@"} if place == "flags" else "@"
+        row["own" if place == "shape" else place] = {"a": "@"} if place == "flags" else "@"
     for to in ("coco", "labelme"):
         outcome = tried(labelme_text(tmp_path / "set", with_number(value, deep)), to=to, out=tmp_path / to)
         assert outcome.error or (outcome.images == 1 and levels < 101)
@@ -414,10 +414,10 @@ def test_a_label_with_a_surrogate_is_named_in_the_findings(tmp_path: Path) -> No
     assert [code for _, code, _ in codes(dataset)] == ["unknown_label", "label_whitespace", "unknown_label"]
 
 
-def test_holes_that_leave_nothing_of_a_group(tmp_path: Path) -> None:
+def test_holes_that_cover_all_of_a_group(tmp_path: Path) -> None:
     """The second of two equal parts is a hole that takes all of the first."""
     labelme_file(tmp_path / "a.json", shape(TRIANGLE, group_id=1), shape(TRIANGLE, group_id=1), shape(SQUARE))
     dataset = labelme.read(tmp_path, ReadOptions(nested_groups="hole"))
-    assert [one.shapes for one in dataset.instances] == [(2,)]
+    assert [instance.shapes for instance in dataset.instances] == [(2,)]
     assert codes(dataset) == [("warning", "rasterizes_empty", 0), ("warning", "rasterizes_empty", 1)]
     assert [row.fate for row in dataset.ledger] == ["dropped", "dropped", "kept"]

@@ -98,9 +98,9 @@ def test_polygons_read_together_are_those_read_alone(tmp_path: Path) -> None:
         mine = [finding for finding in together.findings if finding.file == f"{index:02d}.json"]
         assert [(f.code, f.message) for f in mine] == [(f.code, f.message) for f in apart.findings]
         image = together.dataset.images[index]
-        cats = [one for one in together.dataset.by_image()[image.id] if one.category_id == 1]
-        assert [(one.area_px2, one.bbox_xywh, one.coco_segmentation()) for one in cats] == [
-            (one.area_px2, one.bbox_xywh, one.coco_segmentation()) for one in apart.instances
+        cats = [instance for instance in together.dataset.by_image()[image.id] if instance.category_id == 1]
+        assert [(instance.area_px2, instance.bbox_xywh, instance.coco_segmentation()) for instance in cats] == [
+            (instance.area_px2, instance.bbox_xywh, instance.coco_segmentation()) for instance in apart.instances
         ]
 
 
@@ -218,5 +218,5 @@ def test_how_many_workers() -> None:
     assert worker_count(None, 10) == 1
     assert worker_count(3, 2) == 2
     assert worker_count(5, 1000) == 5
-    with pytest.raises(DataError, match="at least one worker"):
+    with pytest.raises(DataError, match="must be 1 or more"):
         worker_count(0, 10)

@@ -34,12 +34,12 @@ def dataset_of(*segmentations: object, path: Path | None = None, iscrowd: bool =
 
 def by_json(dataset: Dataset) -> str:
     """The definition of the hash, which run folders rely on."""
-    text = "".join(f"c{one.id}\t{one.name}\t{one.isthing}\n" for one in dataset.categories)
+    text = "".join(f"c{category.id}\t{category.name}\t{category.isthing}\n" for category in dataset.categories)
     for image in dataset.images:
         size_bytes = -1 if image.path is None or not image.path.is_file() else len(image.path.read_bytes())
         text += f"i{image.id}\t{image.file_name}\t{image.width_px}\t{image.height_px}\t{size_bytes}\n"
-    for one in dataset.instances:
-        text += json.dumps([one.image_id, one.category_id, one.iscrowd, one.coco_segmentation()])
+    for instance in dataset.instances:
+        text += json.dumps([instance.image_id, instance.category_id, instance.iscrowd, instance.coco_segmentation()])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -76,7 +76,7 @@ def test_photos_that_are_only_alike_are_not(photos: list[Path], nearest: int) ->
     assert abs(np.mean(pairs) - HASH_BITS / 2) < 5
 
 
-def test_the_frames_of_a_film_are_one_group() -> None:
+def test_the_frames_of_a_video_are_one_group() -> None:
     frames = sorted((SHARED / "data/car_video/JPEGImages").rglob("*.jpg"))
     (group,) = duplicate_groups(images([*frames, *BOARDS[:20]]))
     assert group.image_ids == tuple(range(1, len(frames) + 1))
@@ -93,7 +93,7 @@ def test_the_frames_of_a_film_are_one_group() -> None:
         (8, PilImage.Transpose.ROTATE_270),
     ],
 )
-def test_a_turned_photo_is_hashed_as_it_is_shown(
+def test_a_rotated_photo_is_hashed_as_it_is_displayed(
     tmp_path: Path, suffix: str, orientation: int, undo: PilImage.Transpose
 ) -> None:
     with PilImage.open(BOARDS[0]) as opened:
