@@ -134,8 +134,8 @@ def test_predicting_on_a_folder(folder: Path, trained: Path) -> None:
     assert image["file_name"] == "deep/a.jpg"
     for annotation in coco.dataset["annotations"]:
         assert coco.annToMask(annotation).sum() == annotation["area"]
-    drawn = PilImage.open(folder / "found" / "deep" / "a.jpg.predicted.jpg")
-    assert drawn.size == (image["width"], image["height"])
+    with PilImage.open(folder / "found" / "deep" / "a.jpg.predicted.jpg") as overlay:
+        assert overlay.size == (image["width"], image["height"])
 
 
 def test_detectron2_loads_the_weights(trained: Path) -> None:
