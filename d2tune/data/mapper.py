@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -40,6 +41,26 @@ def read_image(path: str, channel_order: str) -> NDArray[np.uint8]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"the image cannot be read: {error}", file=path) from error
     return image
+
+
+def check_size(size_hw: tuple[int, ...], annotated_hw: tuple[int, int], file: str | Path) -> None:
+    """Check that an image has the size of its annotations.
+
+    Args:
+        size_hw: Height and width of the image, in pixels.
+        annotated_hw: Height and width when its annotations were read.
+        file: The image file.
+
+    Raises:
+        DataError: The sizes differ.
+    """
+    if size_hw != annotated_hw:
+        raise DataError(
+            "the size of the image has changed since its annotations were read",
+            file=file,
+            found=f"{size_hw[1]} x {size_hw[0]} px",
+            expected=f"{annotated_hw[1]} x {annotated_hw[0]} px",
+        )
 
 
 class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
@@ -120,13 +141,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
             return self._cache[index]
         source = self._dicts[index]
         image = read_image(source["file_name"], self._channel_order)
-        if image.shape[:2] != (source["height"], source["width"]):
-            raise DataError(
-                "the size of the image has changed since its annotations were read",
-                file=source["file_name"],
-                found=f"{image.shape[1]} x {image.shape[0]} px",
-                expected=f"{source['width']} x {source['height']} px",
-            )
+        check_size(image.shape[:2], (source["height"], source["width"]), source["file_name"])
         annotations = [annotation for annotation in source["annotations"] if not annotation["iscrowd"]]
         labels = self.read_label_map(source)
         factor = self._largest_short_side_px / min(image.shape[:2])

@@ -17,8 +17,7 @@ from d2tune.data import patches
 from d2tune.data.batches import SampleKey
 from d2tune.data.image_reader import ImageReader, Pixels
 from d2tune.data.label_maps import read_label_map
-from d2tune.data.mapper import ColorJitter
-from d2tune.errors import DataError
+from d2tune.data.mapper import ColorJitter, check_size
 
 Labels = NDArray[np.uint8]
 """``(H, W)``: class indices, 255 for ignored pixels."""
@@ -144,7 +143,7 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
             return self._cache[index]
         source = self._dicts[index]
         image = self._options.reader.read(source["file_name"])
-        check_size(image.shape[:2], source)
+        check_size(image.shape[:2], (source["height"], source["width"]), source["file_name"])
         factor = self._options.largest_short_side_px / min(image.shape[:2])
         if not self._options.patch_px and 0 < factor < 0.9:
             image = resized(image, (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))))
@@ -159,7 +158,7 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
         if index in self._cache or fits or reader.raster is None:
             return self._image(index)[top_px : top_px + height_px, left_px : left_px + width_px]
         with reader.open(source["file_name"]) as image:
-            check_size((image.height_px, image.width_px), source)
+            check_size((image.height_px, image.width_px), (source["height"], source["width"]), source["file_name"])
             return image.read(top_px, left_px, height_px, width_px)
 
 
@@ -195,7 +194,7 @@ class SemanticEvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         source = self._dicts[index]
         image = self._reader.read(source["file_name"])
-        check_size(image.shape[:2], source)
+        check_size(image.shape[:2], (source["height"], source["width"]), source["file_name"])
         sample = semantic_sample(image, short_side_px=self._short_side_px, max_side_px=self._max_side_px)
         return sample | {"image_id": source["image_id"], "file_name": source["file_name"]}
 
@@ -221,25 +220,6 @@ def semantic_sample(image: Pixels, *, short_side_px: int, max_side_px: int) -> d
     small = resized(image, size_hw)
     tensor = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
     return {"image": tensor, "height": height_px, "width": width_px}
-
-
-def check_size(size_hw: tuple[int, ...], source: dict[str, Any]) -> None:
-    """Check that an image has the size of its annotations.
-
-    Args:
-        size_hw: Height and width of the image, in pixels.
-        source: The dataset dict of the image.
-
-    Raises:
-        DataError: The size differs.
-    """
-    if size_hw != (source["height"], source["width"]):
-        raise DataError(
-            "the size of the image has changed since its annotations were read",
-            file=source["file_name"],
-            found=f"{size_hw[1]} x {size_hw[0]} px",
-            expected=f"{source['width']} x {source['height']} px",
-        )
 
 
 def ignore_without_data(image: Pixels, labels: Labels) -> Labels:

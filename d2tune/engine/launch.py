@@ -8,7 +8,7 @@ from pathlib import Path
 from signal import Signals
 
 from detectron2.engine import launch
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from d2tune.engine.assembly import Extensions, HookSource
 from d2tune.engine.plan import TrainingPlan, check_gpus, make_plan

@@ -1,1 +1,1 @@
-"""Running a model over a dataset, and scoring what it finds."""
+"""Evaluation: predictions of a dataset or from files are scored, compared and drawn."""

@@ -21,11 +21,19 @@ from d2tune.report.sheets.contact_sheet import Panel, write_contact_sheet
 
 MOST_PANELS = 16
 LONGEST_SIDE_PX = 1100
-"""Images are reduced to this before they are drawn: a panel is no larger, and sixteen photos may be."""
+"""Images are reduced to this long side before drawing, because the panels are no larger."""
 
 
 def write_images(path: Path, dataset: Dataset, results: Sequence[CocoResult], *, title: str, subtitle: str) -> None:
-    """Draw ground truth beside prediction for up to 16 images, spread evenly over the dataset, into one PNG."""
+    """Write a PNG with ground truth beside predictions for up to 16 images, spread evenly over the dataset.
+
+    Args:
+        path: The PNG.
+        dataset: The images and their ground truth.
+        results: Rows in COCO's results format with masks; those with a score of at least `SHOWN_SCORE` are drawn.
+        title: First line of the sheet.
+        subtitle: Second line of the sheet.
+    """
     chosen = chosen_images(len(dataset.images))
     by_image: dict[int, list[CocoResult]] = defaultdict(list)
     for result in results:
@@ -34,15 +42,16 @@ def write_images(path: Path, dataset: Dataset, results: Sequence[CocoResult], *,
     truth = dataset.by_image()
     names = {category.id: category.name for category in dataset.categories}
     panels = [
-        _panel(image, truth[image.id], by_image[image.id], names) for image in (dataset.images[at] for at in chosen)
+        _panel(image, truth[image.id], by_image[image.id], names)
+        for image in (dataset.images[index] for index in chosen)
     ]
     write_contact_sheet(path, panels, title=title, subtitle=subtitle)
 
 
 def chosen_images(images: int) -> list[int]:
-    """The places of up to 16 of so many images, spread evenly."""
-    places: list[int] = np.unique(np.linspace(0, images - 1, MOST_PANELS).round().astype(int)).tolist()
-    return places
+    """Indices of up to 16 of this number of images, spread evenly."""
+    indices: list[int] = np.unique(np.linspace(0, images - 1, MOST_PANELS).round().astype(int)).tolist()
+    return indices
 
 
 def _panel(image: Image, truth: Sequence[Instance], results: Sequence[CocoResult], names: dict[int, str]) -> Panel:
@@ -52,29 +61,29 @@ def _panel(image: Image, truth: Sequence[Instance], results: Sequence[CocoResult
     return Panel(
         image_rgb=cv2.resize(photo, size, interpolation=cv2.INTER_AREA),
         title=image.file_name,
-        truth_masks=_stack([instance_mask(one, image) for one in truth], size),
-        truth_labels=[names[one.category_id] for one in truth],
-        predicted_masks=_stack([_decode(one["segmentation"]) for one in results], size),
-        predicted_labels=[names[one["category_id"]] for one in results],
-        predicted_scores=[one["score"] for one in results],
+        truth_masks=_stack([instance_mask(instance, image) for instance in truth], size),
+        truth_labels=[names[instance.category_id] for instance in truth],
+        predicted_masks=_stack([_decode(row["segmentation"]) for row in results], size),
+        predicted_labels=[names[row["category_id"]] for row in results],
+        predicted_scores=[row["score"] for row in results],
     )
 
 
 def instance_mask(instance: Instance, image: Image) -> NDArray[np.bool_]:
-    """The instance's pixels, ``(H, W)``."""
+    """The pixels ``(H, W)`` of an instance on its image."""
     size = (image.height_px, image.width_px)
     if isinstance(instance.segmentation, Rle):
         return _decode(instance.segmentation.to_coco())
-    rles = mask_utils.frPyObjects([part.reshape(-1).tolist() for part in instance.segmentation], *size)
-    return mask_utils.decode(mask_utils.merge(rles)).astype(bool)
+    rles = mask_utils.frPyObjects([polygon.reshape(-1).tolist() for polygon in instance.segmentation], *size)
+    return np.asarray(mask_utils.decode(mask_utils.merge(rles)), dtype=bool)
 
 
 def _decode(rle: dict[str, Any]) -> NDArray[np.bool_]:
-    return mask_utils.decode({**rle, "counts": rle["counts"].encode()}).astype(bool)
+    return np.asarray(mask_utils.decode({**rle, "counts": rle["counts"].encode()}), dtype=bool)
 
 
 def _stack(masks: list[NDArray[np.bool_]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The masks at ``size`` (width, height), ``(N, height, width)``."""
+    """The masks ``(N, height, width)``, resized to ``size`` (width, height)."""
     if not masks:
         return np.zeros((0, size[1], size[0]), dtype=bool)
     return np.stack([cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0 for mask in masks])

@@ -1,1 +1,1 @@
-"""Putting a trained model to work on images."""
+"""Running a trained model on images: predictors, their results, and writers of results."""

@@ -1,8 +1,9 @@
-"""What is predicted on: image files and folders of them, and arrays, as samples of the network."""
+"""Image files, folders and arrays as samples of a network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,26 +14,26 @@ from numpy.typing import NDArray
 from d2tune.annotations.io.images import ImageError, read_header
 from d2tune.annotations.io.rasters import is_raster_name
 from d2tune.annotations.model.dataset import Image
-from d2tune.data.image_reader import ImageReader, Pixels
-from d2tune.data.mapper import inference_sample
+from d2tune.data.image_reader import ImageReader, OpenImage, Pixels
+from d2tune.data.mapper import check_size, inference_sample
 from d2tune.data.semantic_mapper import input_size, semantic_sample
 from d2tune.errors import DataError
 from d2tune.inference.loop import Sample
 
 ImageLike = str | Path | Image | NDArray[Any]
-"""A file, an image of a dataset, or an array: ``(H, W, 3)`` uint8 in RGB, ``(H, W)`` uint8 in gray, or of a model for
-rasters ``(H, W, C)`` uint8 or float32, NaN where there is no data."""
+"""A file, an image of a dataset, or an array: ``(H, W, 3)`` uint8 in RGB, ``(H, W)`` uint8 in gray, or for models of
+rasters ``(H, W, C)`` uint8 or float32, NaN for pixels without data."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSize:
-    """The size that images have when the network sees them.
+    """The size of images after resizing for the network.
 
     Attributes:
-        short_side_px: Short side; 0 leaves images as they are.
-        max_side_px: Longest side.
+        short_side_px: Short side; 0 disables resizing.
+        max_side_px: Largest long side.
     """
 
     short_side_px: int
@@ -44,10 +45,10 @@ class PredictionSamples:
 
     Args:
         images: The images.
-        reader: Reads files, and says the channel order of the model.
-        size: The size that the network sees.
-        is_semantic: Whether images are resized as semantic models are trained, any number of channels at a time.
-        keep_pixels: Whether samples have ``pixels`` too, the image as it is shown: photos ``(H, W, 3)`` in RGB.
+        reader: Reader of files, with the channel order of the model.
+        size: The size of images after resizing.
+        is_semantic: Whether images are resized as for semantic models, which take any number of channels.
+        keep_pixels: Whether samples also have ``pixels``: the image before resizing, photos as RGB ``(H, W, 3)``.
     """
 
     def __init__(
@@ -69,29 +70,28 @@ class PredictionSamples:
         return len(self._images)
 
     def input_size(self, index: int) -> tuple[int, int]:
-        """Height and width of the resized image; 0 by 0 of a file that cannot be read."""
+        """Height and width of the resized image, in pixels; ``(0, 0)`` if the file cannot be read."""
         size_hw = size_of(self._images[index], self._reader)
         if size_hw is None:
             return 0, 0
         return input_size(size_hw, short_side_px=self._size.short_side_px, max_side_px=self._size.max_side_px)
 
     def __getitem__(self, index: int) -> Sample:
-        """``image`` ``(C, h, w)``, the image's own ``height`` and ``width``, and ``pixels`` where they are kept.
+        """``image`` ``(C, h, w)``, ``height`` and ``width`` of the original image, and with ``keep_pixels`` ``pixels``.
 
         Raises:
-            DataError: The file cannot be read, or the array is not an image that the model takes.
+            DataError: The file cannot be read, the array is not a valid input of the model, or the size of an image of
+                a dataset has changed.
         """
         image = self._images[index]
         pixels = read_pixels(image, self._reader)
-        if isinstance(image, Image):
-            _check_size(image, pixels)
         make = semantic_sample if self._is_semantic else inference_sample
         sample = make(pixels, short_side_px=self._size.short_side_px, max_side_px=self._size.max_side_px)
         return sample | ({"pixels": self._reader.shown(pixels)} if self._keep_pixels else {})
 
 
 def size_of(image: ImageLike, reader: ImageReader) -> tuple[int, int] | None:
-    """Height and width of an image as it is shown; None where the file cannot be read."""
+    """Height and width of an image in its EXIF orientation, in pixels; None if the file cannot be read."""
     if isinstance(image, Image):
         return image.height_px, image.width_px
     if isinstance(image, np.ndarray):
@@ -110,18 +110,78 @@ def read_pixels(image: ImageLike, reader: ImageReader) -> Pixels:
     """The pixels ``(H, W, C)`` of an image in the channel order of the model.
 
     Raises:
-        DataError: The file cannot be read, or the array is not an image that the model takes.
+        DataError: The file cannot be read, the array is not a valid input of the model, or the size of an image of a
+            dataset has changed.
     """
     if isinstance(image, np.ndarray):
-        return _of_array(image, reader)
+        return _array_pixels(image, reader)
+    path = image_path(image)
+    pixels = reader.read(path)
     if isinstance(image, Image):
-        if image.path is None:
-            raise DataError("the image has no file", file=image.file_name)
-        return reader.read(image.path)
-    return reader.read(image)
+        check_size(pixels.shape[:2], (image.height_px, image.width_px), path)
+    return pixels
 
 
-def _of_array(array: NDArray[Any], reader: ImageReader) -> Pixels:
+def image_path(image: str | Path | Image) -> Path:
+    """The file of an image.
+
+    Raises:
+        DataError: It is an image of a dataset without a file.
+    """
+    if not isinstance(image, Image):
+        return Path(image)
+    if image.path is None:
+        raise DataError("the image has no file", file=image.file_name)
+    return image.path
+
+
+class ArrayImage:
+    """An array that is read window by window; see `OpenImage`.
+
+    Args:
+        pixels: ``(H, W, C)`` in the channel order of the model.
+    """
+
+    georeference = None
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels = pixels
+        self.height_px, self.width_px = pixels.shape[:2]
+
+    def __enter__(self) -> ArrayImage:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        pass
+
+    def read(
+        self, top_px: int = 0, left_px: int = 0, height_px: int | None = None, width_px: int | None = None
+    ) -> Pixels:
+        """A window ``(h, w, C)``, by default the whole image."""
+        bottom_px = None if height_px is None else top_px + height_px
+        right_px = None if width_px is None else left_px + width_px
+        return self._pixels[top_px:bottom_px, left_px:right_px]
+
+
+def open_image(image: ImageLike, reader: ImageReader) -> OpenImage | ArrayImage:
+    """Open an image to read it window by window in the channel order of the model; to be used as a context manager.
+
+    Raises:
+        DataError: The file cannot be read, the array is not a valid input of the model, or the size of an image of a
+            dataset has changed.
+    """
+    if isinstance(image, np.ndarray):
+        return ArrayImage(_array_pixels(image, reader))
+    path = image_path(image)
+    with ExitStack() as stack:
+        opened = stack.enter_context(reader.open(path))
+        if isinstance(image, Image):
+            check_size((opened.height_px, opened.width_px), (image.height_px, image.width_px), path)
+        stack.pop_all()
+    return opened
+
+
+def _array_pixels(array: NDArray[Any], reader: ImageReader) -> Pixels:
     channels = 3 if reader.channels is None else reader.channels
     pixels = array[:, :, None] if array.ndim == 2 else array
     if pixels.ndim == 3 and pixels.shape[2] == 1 and channels == 3:
@@ -130,63 +190,54 @@ def _of_array(array: NDArray[Any], reader: ImageReader) -> Pixels:
     takes_floats = reader.raster is not None and pixels.dtype == np.float32
     if pixels.ndim != 3 or pixels.shape[2] != channels or not (is_photo or takes_floats) or not pixels.size:
         expected = f"(H, W, {channels}) uint8" + (" or float32" if reader.raster is not None else "")
-        raise DataError("the array is not an image", found=f"{array.shape} {array.dtype}", expected=expected)
+        given = f"{array.shape} {array.dtype}"
+        raise DataError("the array is not a valid input of the model", found=given, expected=expected)
     is_turned = reader.order == "BGR" and channels == 3 and is_photo
     return np.ascontiguousarray(pixels[:, :, ::-1] if is_turned else pixels)
 
 
-def _check_size(image: Image, pixels: Pixels) -> None:
-    if pixels.shape[:2] != (image.height_px, image.width_px):
-        raise DataError(
-            "the image has changed its size since its annotations were read",
-            file=image.path or image.file_name,
-            found=f"{pixels.shape[1]} x {pixels.shape[0]} px",
-            expected=f"{image.width_px} x {image.height_px} px",
-        )
-
-
 def find_images(source: Path) -> tuple[Path, list[Path]]:
-    """The photos of a folder in order, or the one that is named.
+    """The image files of a folder and its subfolders, in the order of their paths; a file stands for itself.
 
     Args:
         source: A file or a folder.
 
     Returns:
-        The folder that names are relative to, and the photos.
+        The folder that names are relative to, and the image files.
 
     Raises:
-        DataError: There are none.
+        DataError: The source does not exist, or the folder has no image files.
     """
     if source.is_file():
         return source.parent, [source]
     if not source.is_dir():
-        raise DataError("no such image or folder", file=source)
+        raise DataError("the image or folder does not exist", file=source)
     images = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not images:
-        raise DataError("no images", file=source, expected=f"files ending in {', '.join(SUFFIXES)}")
+        raise DataError("the folder has no images", file=source, expected=f"files ending in {', '.join(SUFFIXES)}")
     return source, images
 
 
 def find_rasters(source: Path, *, stacked: bool) -> tuple[Path, list[Path]]:
-    """The images of a folder in order: files, or folders of files to stack.
+    """The rasters of a folder and its subfolders, in the order of their paths: files, or folders of stacked files.
 
     Args:
         source: A file or a folder.
         stacked: Whether the channels of an image are the files of a folder.
 
     Returns:
-        The folder that names are relative to, and the images.
+        The folder that names are relative to, and the rasters.
 
     Raises:
-        DataError: There are none.
+        DataError: The source does not exist, or the folder has no rasters.
     """
     if source.is_file():
         return source.parent, [source]
     if not source.is_dir():
-        raise DataError("no such image or folder", file=source)
+        raise DataError("the image or folder does not exist", file=source)
     images = sorted(path for path in source.rglob("*") if path.is_file() and is_raster_name(path.name))
     if not images:
-        raise DataError("no images", file=source, expected="photos, TIFFs, .npy or .npz files")
+        raise DataError("the folder has no images", file=source, expected="photos, TIFFs, .npy or .npz files")
     if not stacked:
         return source, images
     folders = sorted({path.parent for path in images})

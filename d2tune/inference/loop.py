@@ -1,4 +1,4 @@
-"""Running a model over many images: the next batch is loaded, and the last one finished, while the network works."""
+"""Running a model on many images: the next batches are loaded and previous ones finished while the network runs."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ Raw = TypeVar("Raw")
 Finished = TypeVar("Finished")
 
 Sample = dict[str, Any]
-"""What a Detectron2 model takes: ``image`` ``(C, h, w)``, and the image's own ``height`` and ``width``."""
+"""The input of a Detectron2 model: ``image`` ``(C, h, w)``, ``height`` and ``width`` of the original image."""
 
 LOOKAHEAD = 64
-"""Images whose sizes are looked at together to make batches of equal size; results wait for at most as many."""
+"""Number of consecutive images that are grouped into batches of equal size; a result waits for at most as many."""
 
 _CUDA_BATCH = 8
 _CPU_BATCH, _CPU_BATCH_PX = 4, 1_000_000
-"""Four of 384 x 512 px were measured to be a quarter faster than one by one, three of 544 x 832 px a tenth slower."""
+"""Measured against single images: four of 384 x 512 px are a quarter faster, three of 544 x 832 px a tenth slower."""
 _BATCHES_BEHIND = 2
-"""Batches whose masks may still be waiting to be encoded; more would only take memory."""
+"""Batches whose masks wait to be encoded; more would take memory without a gain in speed."""
 
 
 class Samples(Protocol):
-    """Images to run on, in order."""
+    """The samples of images, in order."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample.
+        """Load a sample.
 
         Raises:
             DataError: The image cannot be read.
         """
 
     def input_size(self, index: int) -> tuple[int, int]:
-        """Height and width of the ``image`` of a sample, known without loading it."""
+        """Height and width of the ``image`` of a sample in pixels, without loading it."""
 
 
 _READY: WeakSet[nn.Module] = WeakSet()
-"""Models whose norms are within their convolutions at present."""
+"""Models whose norms are fused at present."""
 
 
 @contextmanager
 def inference_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode, norms within their convolutions; what was is restored at the end.
+    """Set a model to evaluation mode with fused norms; its previous state is restored at the end.
 
-    Inside another one for the same model this does nothing, so that norms are fused once. Gradients are turned off
-    where the network is called, because this may last while a generator is suspended.
+    A nested context for the same model does nothing, so that norms are fused once. Gradients are not disabled here but
+    where the network is called, because a generator may be suspended inside this context.
 
     Args:
-        model: A module; another callable is left as it is.
+        model: A module; other callables are not changed.
     """
     if not isinstance(model, nn.Module) or model in _READY:
         yield
@@ -90,24 +90,24 @@ def stream(
     batch_size: int | None = None,
     times: StageTimes | None = None,
 ) -> Iterator[Finished | DataError]:
-    """Run a model over samples, and give what is finished in their order.
+    """Run a model on samples, and yield the finished results in the order of the samples.
 
-    Only images that the network would pad to one size share a batch, so that the batch changes no result. In memory
-    there are the images of a few batches, and what is finished of at most twice `LOOKAHEAD` images.
+    Only images that the network pads to the same size share a batch, so results do not depend on the batch. The images
+    of a few batches and the results of at most twice `LOOKAHEAD` images are in memory.
 
     Args:
         model: The model, a module or a callable.
         samples: The images.
-        forward: Runs the model on a batch and brings its output off the device, one entry for each sample.
-        finish: Takes the index of a sample, the sample and its entry, in a thread of its own, one after the other, and
-            not in order.
-        description: What the progress bar says.
-        show_progress: Whether to draw a progress bar; None draws one on a terminal.
+        forward: Runs the model on a batch and moves its output off the device; returns an entry for each sample.
+        finish: Called with the index of a sample, the sample and its entry, in a single thread, not in the order of
+            the samples.
+        description: Text of the progress bar.
+        show_progress: Whether to show a progress bar; None shows it on a terminal.
         batch_size: Images per forward pass; None is 8 on CUDA, and on the CPU up to 4, fewer for large images.
-        times: Takes the time of each stage.
+        times: Receives the time of each stage.
 
     Yields:
-        What ``finish`` returned for each sample, or the error of an image that cannot be read.
+        The value that ``finish`` returned for each sample, or the error of an image that cannot be read.
     """
     times = times or StageTimes()
     began = time.perf_counter()
@@ -115,7 +115,7 @@ def stream(
 
     def finish_batch(loaded: Sequence[tuple[int, Sample]], raw: Sequence[Raw]) -> dict[int, Finished]:
         start = time.perf_counter()
-        done = {index: finish(index, sample, one) for (index, sample), one in zip(loaded, raw, strict=True)}
+        done = {index: finish(index, sample, output) for (index, sample), output in zip(loaded, raw, strict=True)}
         times.postprocess_s += time.perf_counter() - start
         return done
 
@@ -147,7 +147,7 @@ def stream(
 
 
 class _InOrder(Generic[Finished]):
-    """Puts what was finished back into the order of the samples."""
+    """Puts finished results back into the order of the samples."""
 
     def __init__(self, on_count: Callable[[int], object]) -> None:
         self._waiting: dict[int, Finished | DataError] = {}
@@ -155,12 +155,12 @@ class _InOrder(Generic[Finished]):
         self._on_count = on_count
 
     def add(self, finished: Mapping[int, Finished | DataError]) -> None:
-        """Take what was finished, by index."""
+        """Add finished results by index."""
         self._waiting.update(finished)
         self._on_count(len(finished))
 
     def ready(self) -> Iterator[Finished | DataError]:
-        """Everything whose predecessors have come."""
+        """Yield all results whose predecessors have been yielded."""
         while self._next in self._waiting:
             yield self._waiting.pop(self._next)
             self._next += 1
@@ -180,13 +180,13 @@ def _divisibility(model: Any) -> int:
 def batches_of(
     samples: Samples, batch_size: int | None, *, on_cuda: bool = False, divisibility: int = 1
 ) -> Iterator[list[int]]:
-    """Indices of images that the network pads to one size.
+    """Yield batches of image indices; the network pads the images of a batch to the same size.
 
     Among each `LOOKAHEAD` images the batches are in the order of the first image of each size.
 
     Args:
         samples: The images.
-        batch_size: Images in a batch; None chooses by the size and the device.
+        batch_size: Images per batch; None chooses by their size and the device.
         on_cuda: Whether the model is on a CUDA device.
         divisibility: The network pads sides to multiples of this many pixels.
     """
@@ -202,7 +202,7 @@ def batches_of(
 
 
 class _Loading:
-    """Loads the images of the coming batches in threads, so many ahead that one batch is always waiting."""
+    """Loads the images of the next batches in threads, so that a loaded batch is always waiting."""
 
     def __init__(self, samples: Samples, batches: Iterator[Sequence[int]], times: StageTimes) -> None:
         self._samples = samples
@@ -228,7 +228,7 @@ class _Loading:
         return self._samples[index], time.perf_counter() - start
 
     def __iter__(self) -> Iterator[tuple[list[tuple[int, Sample]], dict[int, DataError]]]:
-        """The samples of each batch by index, and the errors of those that cannot be read."""
+        """Yield the samples of each batch by index, and the errors of images that cannot be read."""
         while self._waiting:
             self._submit()
             loaded: list[tuple[int, Sample]] = []

@@ -1,8 +1,8 @@
-"""From the model's box-sized mask to run lengths on the whole image, without ever making the whole image.
+"""From a box-sized mask to run lengths on the whole image, without a bitmap of the whole image.
 
-Detectron2 pastes every mask into an image-sized bitmap and encodes that. On a photo of 2048 px with 100
-detections this takes about as long as the network. Here only the box's own pixels are computed, by the same
-bilinear sampling in the same single-precision steps, and the run lengths of the image follow from theirs.
+Detectron2 pastes each mask into an image-sized bitmap and encodes it. On a photo of 2048 px with 100 detections this
+takes about as long as the network. Here only the pixels of the box are computed, by the same bilinear sampling in the
+same single-precision steps, and the run lengths of the image follow from them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def paste_rle(
     """The mask of one detection on its image.
 
     Args:
-        probabilities: ``(M, M)``, foreground probability over the box.
+        probabilities: ``(M, M)``, probability of the object over the box.
         box_xyxy: ``(4,)``, the box in pixels of the image, not empty.
         height_px: Height of the image.
         width_px: Width of the image.
@@ -46,24 +46,25 @@ def paste_rle(
 def _samples(
     start: int, stop: int, low: np.float32, high: np.float32, cells: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Where the centers of pixels ``start`` to ``stop`` lie among the cells of a mask that spans ``low`` to ``high``.
+    """Positions of the centers of pixels ``start`` to ``stop`` in the cells of a mask from ``low`` to ``high``.
 
     The steps are those of torch's ``grid_sample`` without aligned corners, each in single precision.
 
     Returns:
-        For each pixel the cell before it, counted from the padding in front of the mask, and the weight of the next.
+        For each pixel the index of the cell before it, where 0 is the padding before the mask, and the weight of the
+        next cell.
     """
     centers = np.arange(start, stop, dtype=np.float32) + _HALF
     grid = (centers - low) / (high - low) * _TWO - _ONE
-    places = ((grid + _ONE) * np.float32(cells) - _ONE) / _TWO
-    before = np.floor(places)
-    weights = places - before
-    is_off = (before < -1) | (before >= cells)
-    return np.where(is_off, -1, before).astype(np.int64) + 1, np.where(is_off, np.float32(0), weights)
+    positions = ((grid + _ONE) * np.float32(cells) - _ONE) / _TWO
+    before = np.floor(positions)
+    weights = positions - before
+    is_outside = (before < -1) | (before >= cells)
+    return np.where(is_outside, -1, before).astype(np.int64) + 1, np.where(is_outside, np.float32(0), weights)
 
 
 def encode_crop(crop: NDArray[np.bool_], left: int, top: int, *, height_px: int, width_px: int) -> dict[str, Any]:
-    """The RLE of an image that is empty but for ``crop`` ``(h, w)``, whose corner lies at ``left``, ``top``."""
+    """COCO's compressed RLE of a mask that is ``crop`` ``(h, w)`` at ``left``, ``top`` and false elsewhere."""
     h, w = crop.shape
     columns = np.zeros((w, height_px), dtype=bool)
     columns[:, top : top + h] = crop.T

@@ -1,7 +1,7 @@
 """Predictions of one image in memory: detections, a label map, or a panoptic map.
 
-Class ids are contiguous: the place of a class in ``class_names``, from 0. Coordinates are in pixels of the image as it
-is shown, its EXIF orientation applied.
+Class ids are contiguous: the index of a class in ``class_names``, from 0. Coordinates are in pixels of the image with
+its EXIF orientation applied.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ CocoResult = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Detections:
-    """The N instances detected on one image, by falling score.
+    """The N instances detected on an image, in descending order of their scores.
 
     Attributes:
         height_px: Height of the image.
         width_px: Width of the image.
         boxes_xyxy: ``(N, 4)`` float32, left, top, right, bottom in pixels.
         scores: ``(N,)`` float32, from 0 to 1.
-        class_ids: ``(N,)`` int64, places in ``class_names``.
-        rles: N run-length masks of the whole image, which take a thousandth of the memory of bitmaps; None of a model
-            without masks.
+        class_ids: ``(N,)`` int64, indices of ``class_names``.
+        rles: N run-length masks of the whole image, which take a thousandth of the memory of bitmaps; None if the
+            model predicts no masks.
         class_names: All classes in the order of their ids.
     """
 
@@ -56,13 +56,13 @@ class Detections:
 
     @property
     def masks(self) -> NDArray[np.bool_]:
-        """The masks as bitmaps ``(N, H, W)``; ``(0, H, W)`` where there are none."""
+        """The masks as bitmaps ``(N, H, W)``; ``(0, H, W)`` without masks."""
         if not self.rles:
             return np.zeros((0, self.height_px, self.width_px), dtype=bool)
         return np.stack([decode_rle(rle) for rle in self.rles])
 
     def at_least(self, score: float) -> Detections:
-        """The detections with this score or a higher one; scores count with six digits, as they are written."""
+        """The detections whose score, rounded to six digits as in files, is at least ``score``."""
         kept = np.flatnonzero([rounded_score(value) >= score for value in self.scores])
         return Detections(
             self.height_px,
@@ -79,7 +79,7 @@ class Detections:
 
         Args:
             image_id: Id of the image in the COCO file.
-            category_ids: Id in the COCO file of each class; None counts from 1.
+            category_ids: Id of each class in the COCO file; None counts from 1.
         """
         ids = range(1, len(self.class_names) + 1) if category_ids is None else category_ids
         rows: list[CocoResult] = []
@@ -97,10 +97,10 @@ class Detections:
         return rows
 
     def to_dataset(self, image: Image) -> Dataset:
-        """The image with an instance for each detection, ids counted from 1.
+        """A dataset of the image with an instance for each detection.
 
         Args:
-            image: The image; its id is kept.
+            image: The image; its id is kept. Ids of categories and instances count from 1.
         """
         categories = tuple(Category(number, name) for number, name in enumerate(self.class_names, start=1))
         instances = []
@@ -113,16 +113,16 @@ class Detections:
             else:
                 segmentation = self.rles[number - 1]
                 area_px2 = float(mask_utils.area(row["segmentation"]))
-            place = number, image.id, row["category_id"]
-            instances.append(Instance(*place, segmentation, tuple(row["bbox"]), area_px2, score=row["score"]))
+            ids = number, image.id, row["category_id"]
+            instances.append(Instance(*ids, segmentation, tuple(row["bbox"]), area_px2, score=row["score"]))
         return Dataset((image,), categories, tuple(instances))
 
     def to_labelme(self, image_name: str, *, tolerance_px: float = 1.0) -> dict[str, Any]:
-        """The content of a Labelme file; its shapes carry the flag ``prediction`` and the score.
+        """The content of a Labelme file; its shapes have the flag ``prediction`` and the score.
 
         Args:
-            image_name: What ``imagePath`` says: the image's path from the folder of the Labelme file.
-            tolerance_px: How far the outlines may lie from those of the masks.
+            image_name: The value of ``imagePath``: the path of the image relative to the folder of the Labelme file.
+            tolerance_px: Largest distance of the outlines from the outlines of the masks.
         """
         image = Image(1, image_name, self.width_px, self.height_px)
         return labelme.file_content(self.to_dataset(image), Path(image_name), tolerance_px=tolerance_px)
@@ -151,10 +151,10 @@ class Detections:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabelMap:
-    """The class of every pixel of one image.
+    """The class of each pixel of an image.
 
     Attributes:
-        class_ids: ``(H, W)`` uint8, places in ``class_names``; 255 where no channel has data.
+        class_ids: ``(H, W)`` uint8, indices of ``class_names``; 255 for pixels without data in all channels.
         class_names: All classes in the order of their ids.
     """
 
@@ -166,20 +166,22 @@ class LabelMap:
 
     @property
     def height_px(self) -> int:
-        """Height of the image."""
+        """Height of the image, in pixels."""
         return int(self.class_ids.shape[0])
 
     @property
     def width_px(self) -> int:
-        """Width of the image."""
+        """Width of the image, in pixels."""
         return int(self.class_ids.shape[1])
 
     def mask(self, class_name: str) -> NDArray[np.bool_]:
-        """The pixels ``(H, W)`` of one class.
+        """The pixels of a class as a bitmap ``(H, W)``.
 
         Raises:
-            ValueError: There is no such class.
+            ValueError: ``class_name`` is not among the classes.
         """
+        if class_name not in self.class_names:
+            raise ValueError(f"there is no class {class_name!r}; the classes are {', '.join(self.class_names)}")
         return np.asarray(self.class_ids == self.class_names.index(class_name))
 
 
@@ -188,11 +190,11 @@ class Segment:
     """An object or a region of a panoptic map.
 
     Attributes:
-        id: Its number in ``PanopticMap.segment_ids``, from 1.
-        class_id: Place of its class in ``PanopticMap.class_names``.
-        isthing: Whether it is an object of a thing class; else it is a region of a stuff class.
-        area_px2: Its number of pixels.
-        score: Of an object, from 0 to 1, where the model gives one.
+        id: The id of the segment in ``PanopticMap.segment_ids``, from 1.
+        class_id: Index of its class in ``PanopticMap.class_names``.
+        isthing: True for an object of a thing class, False for a region of a stuff class.
+        area_px2: Number of its pixels.
+        score: Score of an object, from 0 to 1; None if the model gives none.
     """
 
     id: int
@@ -204,11 +206,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PanopticMap:
-    """The objects and regions of one image; each pixel belongs to at most one.
+    """The objects and regions of an image; each pixel belongs to at most one of them.
 
     Attributes:
-        segment_ids: ``(H, W)`` int32; 0 where there is no segment.
-        segments: What each id is.
+        segment_ids: ``(H, W)`` int32; 0 for pixels without a segment.
+        segments: The segment of each id.
         class_names: All classes in the order of their ids, things before stuff.
     """
 
@@ -221,16 +223,16 @@ class PanopticMap:
 
     @property
     def height_px(self) -> int:
-        """Height of the image."""
+        """Height of the image, in pixels."""
         return int(self.segment_ids.shape[0])
 
     @property
     def width_px(self) -> int:
-        """Width of the image."""
+        """Width of the image, in pixels."""
         return int(self.segment_ids.shape[1])
 
     def to_segments_info(self) -> list[dict[str, Any]]:
-        """``segments_info`` of COCO's panoptic format, category ids counted from 1."""
+        """``segments_info`` of COCO's panoptic format; category ids count from 1."""
         rows = []
         for segment in self.segments:
             row: dict[str, Any] = {
@@ -244,7 +246,7 @@ class PanopticMap:
 
 
 def rounded_score(score: float) -> float:
-    """A score as it is written to files: with six digits."""
+    """A score with six digits, as in files."""
     return round(float(score), 6)
 
 

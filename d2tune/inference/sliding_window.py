@@ -1,4 +1,4 @@
-"""Semantic prediction on images of any size: overlapping windows, blended, in memory that the window bounds."""
+"""Semantic prediction on images of any size in overlapping, blended windows; the window bounds the memory."""
 
 from __future__ import annotations
 
@@ -19,21 +19,19 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.errors import ProjectError, RunError
 from d2tune.inference.loop import inference_mode
 
-LEFT_OUT = 255
-"""The class id of pixels without data in any channel."""
-
-_CUDA_BATCH, _CPU_BATCH = 8, 1  # four windows at once take four times the memory
+_CUDA_BATCH, _CPU_BATCH = 8, 1  # memory grows with the batch
 _CARRY_IN_MEMORY_BYTES = 1 << 28
 
 SemanticModel = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
-"""Takes Detectron2's samples (``image`` ``(C, h, w)``, ``height``, ``width``); gives ``sem_seg`` ``(K, h, w)`` each."""
+"""From Detectron2's samples (``image`` ``(C, h, w)``, ``height``, ``width``) to ``sem_seg`` ``(K, h, w)`` for each."""
 
 
-class Image(Protocol):
-    """An image that is read by windows; `d2tune.annotations.io.rasters.Raster` is one."""
+class WindowedImage(Protocol):
+    """An image that is read window by window, such as `d2tune.data.image_reader.OpenImage`."""
 
     @property
     def height_px(self) -> int: ...
@@ -42,16 +40,17 @@ class Image(Protocol):
     def width_px(self) -> int: ...
 
     def read(self, top_px: int, left_px: int, height_px: int, width_px: int) -> NDArray[Any]:
-        """The window ``(h, w, C)``: uint8, or float32 with NaN where there is no data."""
+        """A window ``(h, w, C)``: uint8, or float32 with NaN for pixels without data."""
 
 
 class FinishedRows(NamedTuple):
-    """Rows of an image that no window will change any more.
+    """Finished rows of an image.
 
     Attributes:
-        top_px: The first of these rows in the image.
-        class_ids: ``(h, W)`` contiguous class ids; 255 where no channel has data.
-        confidence: ``(h, W)`` blended probability of that class, 0 where no channel has data; None if not asked for.
+        top_px: Index of the first of these rows in the image.
+        class_ids: ``(h, W)`` contiguous class ids; 255 for pixels without data in all channels.
+        confidence: ``(h, W)`` blended probability of that class, 0 for pixels without data; None without
+            ``with_confidence``.
     """
 
     top_px: int
@@ -61,7 +60,7 @@ class FinishedRows(NamedTuple):
 
 def predict_rows(
     model: SemanticModel,
-    image: Image,
+    image: WindowedImage,
     *,
     classes: int,
     window_px: int,
@@ -71,49 +70,47 @@ def predict_rows(
     batch_size: int | None = None,
     show_progress: bool | None = None,
 ) -> Generator[FinishedRows, None, None]:
-    """The class of every pixel, found in overlapping windows, as rows from top to bottom.
+    """Predict the class of each pixel in overlapping windows, and yield rows from top to bottom.
 
-    Windows begin every ``window_px * (1 - overlap)`` pixels; the last one of each axis is moved back to end with the
-    image. An image smaller than a window is one window of its own size; nothing is padded.
+    Windows begin every ``window_px * (1 - overlap)`` pixels; the last window of each axis is moved back to end at the
+    border of the image. An image smaller than a window is a single window of the size of the image; nothing is padded.
 
     Where windows overlap, their probabilities are averaged. The weight of a window is 0 in the outer quarter of the
-    overlap, where it sees too little around a pixel, rises linearly over the middle half and is 1 further in. It does
-    not fall towards the borders of the image. So a network that looks no further than a quarter of the overlap gives
-    just what it would give on the whole image.
+    overlap, where the window has too little context, rises linearly over the middle half and is 1 further inside. At
+    the borders of the image it stays 1. A network whose receptive field reaches at most a quarter of the overlap
+    therefore gives the same result as on the whole image.
 
-    Memory is bounded by the window and the batch: of the whole width there are only the finished rows, one byte a pixel
-    (five with the confidence). What windows leave for those below them beyond 256 MB goes to a temporary file, of
+    Memory is bounded by the window and the batch. Only finished rows have the whole width, with a byte per pixel (five
+    with the confidence). Sums for the next row of windows beyond 256 MB go to a temporary file with
     ``window_px * overlap * W * classes`` float32.
 
-    The blending adds in one order, whatever the batch. So the maps are the same for all batch sizes where the model
-    computes each image of a batch as it would alone. Some libraries' kernels differ in a last bit there, which shows
-    only where two classes are equal but for that bit.
+    The order of additions does not depend on the batch, so the maps are the same for all batch sizes if the model
+    computes each image of a batch as it would alone. The kernels of some libraries differ in the last bit, which
+    matters only where two classes are equal except for that bit.
 
     Args:
-        model: A module or callable; a module runs in evaluation mode. Its batches hold windows of one size.
-        image: What to predict on.
+        model: A module or callable; a module runs in evaluation mode. All windows of a batch have the same size.
+        image: The image.
         classes: K, the number of planes of ``sem_seg``; at most 255.
         window_px: Height and width of a window.
-        overlap: Share of a window that the next one covers too, from 0 to below 1.
-        scores: What ``sem_seg`` holds; logits pass a softmax over the classes first.
+        overlap: Share of a window that the next window covers as well, from 0 to below 1.
+        scores: The values of ``sem_seg``; a softmax over the classes is applied to logits.
         with_confidence: Whether to give the probability of the class as well.
-        batch_size: Windows in a forward pass; None is 8 on CUDA and 1 on the CPU.
-        show_progress: Whether to draw a progress bar of the windows; None draws one on a terminal.
+        batch_size: Windows per forward pass; None is 8 on CUDA and 1 on the CPU.
+        show_progress: Whether to show a progress bar of the windows; None shows it on a terminal.
 
     Raises:
-        ProjectError: ``window_px``, ``overlap`` or ``batch_size`` cannot be meant.
-        RunError: The model gives another number of planes, or planes of another size.
+        ProjectError: ``classes``, ``window_px``, ``overlap`` or ``batch_size`` is invalid.
+        RunError: The number of planes or their size is not that of the classes and the window.
     """
     if window_px < 1:
-        raise ProjectError("a window needs pixels", place="window_px", found=str(window_px), expected="1 or more")
+        raise ProjectError("the window size must be at least 1 px", place="window_px", found=str(window_px))
     if not 0 <= overlap < 1:
-        raise ProjectError("windows cannot overlap so", place="overlap", found=str(overlap), expected="0 to below 1")
+        raise ProjectError("the overlap must be from 0 to below 1", place="overlap", found=str(overlap))
     if batch_size is not None and batch_size < 1:
-        raise ProjectError("a batch needs windows", place="batch_size", found=str(batch_size), expected="1 or more")
-    if not 1 <= classes <= LEFT_OUT:
-        raise ProjectError(
-            "a label map has class ids of one byte", place="classes", found=str(classes), expected="1 to 255"
-        )
+        raise ProjectError("the batch size must be at least 1", place="batch_size", found=str(batch_size))
+    if not 1 <= classes <= IGNORE_LABEL:
+        raise ProjectError("the number of classes must be from 1 to 255", place="classes", found=str(classes))
     overlap_px = min(round(overlap * window_px), window_px - 1)
     rows = _axis(image.height_px, window_px, overlap_px)
     columns = _axis(image.width_px, window_px, overlap_px)
@@ -124,13 +121,13 @@ def predict_rows(
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """How windows lie along one side of the image.
+    """The windows along a side of the image.
 
     Attributes:
-        length_px: Of the side.
-        size_px: Of every window.
-        starts: Where each begins.
-        weights: ``(size_px,)`` of each; those over one pixel add up to 1.
+        length_px: Length of the side.
+        size_px: Size of each window.
+        starts: First pixel of each window.
+        weights: Weights ``(size_px,)`` of each window; the weights at a pixel add up to 1.
     """
 
     length_px: int
@@ -139,7 +136,7 @@ class _Axis:
     weights: tuple[torch.Tensor, ...]
 
     def finished_px(self, index: int) -> int:
-        """How far a window reaches before the next one begins; the last one reaches to the end."""
+        """Pixels of a window before the next window begins; for the last window, all of its pixels."""
         return (*self.starts, self.length_px)[index + 1] - self.starts[index]
 
 
@@ -156,7 +153,7 @@ def _axis(length_px: int, window_px: int, overlap_px: int) -> _Axis:
 
 
 def _falloff(size_px: int, overlap_px: int, *, at_start: bool, at_end: bool) -> NDArray[np.float64]:
-    """``(size_px,)``: 1, and falling to 0 towards those ends that have a neighbor."""
+    """``(size_px,)``: 1, and decreasing to 0 towards the ends with a neighboring window."""
     outer_px = overlap_px // 4
     ramp = np.clip((np.arange(size_px) - outer_px + 0.5) / max(1, overlap_px - 2 * outer_px), 0, 1)
     flat = np.ones(size_px)
@@ -166,7 +163,7 @@ def _falloff(size_px: int, overlap_px: int, *, at_start: bool, at_end: bool) -> 
 
 
 class _Window(NamedTuple):
-    """What there is in a window: ``(h, w)`` pixels without data (None if all have some), and the sample to run on.
+    """A loaded window: ``(h, w)`` pixels without data (None if all pixels have data), and the sample for the model.
 
     A window without any data has no sample, and later no probabilities.
     """
@@ -184,12 +181,12 @@ class _Scored(NamedTuple):
 
 def _windows(
     run: Callable[[list[dict[str, Any]]], list[torch.Tensor]],
-    image: Image,
+    image: WindowedImage,
     rows: _Axis,
     columns: _Axis,
     batch_size: int,
 ) -> Generator[_Scored, None, None]:
-    """Every window, row by row; a thread reads the next batch while the network works on one."""
+    """Yield each window, row by row; a thread reads the next batch while the network runs on the current batch."""
     corners = list(product(rows.starts, columns.starts))
     batches = [corners[at : at + batch_size] for at in range(0, len(corners), batch_size)]
 
@@ -218,7 +215,7 @@ def _load(pixels: NDArray[Any]) -> _Window:
 
 
 def _run(model: SemanticModel, samples: list[dict[str, Any]], *, classes: int, are_logits: bool) -> list[torch.Tensor]:
-    """Probabilities ``(K, h, w)`` of each sample, float32, on the model's device and nobody else's."""
+    """Probabilities ``(K, h, w)`` of each sample, float32, on the model's device, in memory that may be changed."""
     if not samples:
         return []
     with inference_mode(model), torch.no_grad():
@@ -227,7 +224,7 @@ def _run(model: SemanticModel, samples: list[dict[str, Any]], *, classes: int, a
             expected = (classes, sample["height"], sample["width"])
             if tuple(plane.shape) != expected:
                 raise RunError(
-                    "the model gives other scores than the classes and the window ask for",
+                    "the shape of the model's scores is not that of the classes and the window",
                     found=" x ".join(map(str, plane.shape)),
                     expected=" x ".join(map(str, expected)),
                     hint="Predict with the classes that the model was trained on.",
@@ -249,7 +246,7 @@ def _blended(
     with_confidence: bool,
     show_progress: bool | None,
 ) -> Generator[FinishedRows, None, None]:
-    """The rows that each row of windows finishes."""
+    """Yield the rows that each row of windows finishes."""
     bar = tqdm(
         total=len(rows.starts) * len(columns.starts),
         desc="predicting",
@@ -262,7 +259,7 @@ def _blended(
         carry = _Carry(above, below)
         for row, top in enumerate(rows.starts):
             height_px = rows.finished_px(row)
-            class_ids = np.full((height_px, columns.length_px), LEFT_OUT, np.uint8)
+            class_ids = np.full((height_px, columns.length_px), IGNORE_LABEL, np.uint8)
             confidence = np.zeros(class_ids.shape, np.float32) if with_confidence else None
             from_left: torch.Tensor | None = None
             for column, left in enumerate(columns.starts):
@@ -276,20 +273,20 @@ def _blended(
                     if from_above is not None:
                         total[:, : from_above.shape[1], :width_px] += from_above.to(total.device)
                     best, probability = _best(total[:, :height_px, :width_px])
-                    place = np.s_[:, left : left + width_px]
+                    area = np.s_[:, left : left + width_px]
                     has_data = True if no_data is None else ~no_data[:height_px, :width_px]
-                    np.copyto(class_ids[place], best, where=has_data)
+                    np.copyto(class_ids[area], best, where=has_data)
                     if confidence is not None:
-                        np.copyto(confidence[place], probability.cpu().numpy(), where=has_data)
+                        np.copyto(confidence[area], probability.cpu().numpy(), where=has_data)
                 carry.put(None if total is None else total[:, height_px:, :width_px])
                 from_left = None if total is None else total[:, :, width_px:]
                 bar.update()
-            carry.turn()
+            carry.next_row()
             yield FinishedRows(top, class_ids, confidence)
 
 
 def _best(sums: torch.Tensor) -> tuple[NDArray[np.uint8], torch.Tensor]:
-    """The class ``(h, w)`` with the largest sum of ``(K, h, w)``, the first of equal ones, and that sum, at most 1."""
+    """The class ``(h, w)`` with the largest sum of ``(K, h, w)``, the first of equal sums, and this sum, at most 1."""
     highest = sums[0].clone()
     best = torch.zeros(highest.shape, dtype=torch.uint8, device=sums.device)
     for class_id in range(1, len(sums)):  # a third of the time that `max(dim=0)` takes
@@ -300,7 +297,7 @@ def _best(sums: torch.Tensor) -> tuple[NDArray[np.uint8], torch.Tensor]:
 
 
 class _Carry:
-    """What each row of windows leaves for the one below, in the order of the columns, in memory or in files."""
+    """The sums of each row of windows for the next row, in the order of the columns, in memory or in files."""
 
     def __init__(self, above: IO[bytes], below: IO[bytes]) -> None:
         self._above, self._below = above, below
@@ -308,7 +305,7 @@ class _Carry:
         self._shapes_below: deque[tuple[int, ...] | None] = deque()
 
     def put(self, sums: torch.Tensor | None) -> None:
-        """Keep the sums ``(K, h, w)`` of the next column for the row below; None where there are none."""
+        """Keep the sums ``(K, h, w)`` of the next column for the next row; None without sums."""
         if sums is None or not sums.numel():
             self._shapes_below.append(None)
             return
@@ -316,15 +313,15 @@ class _Carry:
         self._below.write(sums.contiguous().cpu().numpy().data)
 
     def take(self) -> torch.Tensor | None:
-        """What the row above kept for the next column."""
+        """The sums ``(K, h, w)`` that the row above kept for the next column."""
         shape = self._shapes_above.popleft()
         if shape is None:
             return None
         content = bytearray(self._above.read(4 * math.prod(shape)))
         return torch.from_numpy(np.frombuffer(content, np.float32).reshape(shape))
 
-    def turn(self) -> None:
-        """Go on to the next row of windows: what was below is above."""
+    def next_row(self) -> None:
+        """Make the sums of this row of windows those of the row above."""
         self._above, self._below = self._below, self._above
         self._shapes_above, self._shapes_below = self._shapes_below, deque()
         self._above.seek(0)

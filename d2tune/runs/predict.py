@@ -1,4 +1,4 @@
-"""Predicting with a finished run, into files."""
+"""Prediction with a finished run, written to files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from d2tune.runs.load import load_model, predictor_of
 from d2tune.tasks import TASKS, Task
 
 To = Literal["auto", "coco", "labelme", "csv", "label_maps", "coco_panoptic"]
-"""What predictions can be written as; which of them depends on the task."""
+"""The formats of predictions; `Task.writers` has those of a task."""
 
 DEFAULT_MIN_SCORE = 0.5
 
@@ -30,12 +30,11 @@ class PredictionResult:
     """The result of a prediction.
 
     Attributes:
-        out: The folder with the predictions and an image to look at for each image, or with the Labelme files; or the
-            CSV file.
-        images: Images predicted on.
-        instances: Instances of the least score or higher; of a semantic or panoptic run the regions.
-        skipped: Images that were skipped, with the reason.
-        task: Of the run.
+        out: The folder with the predictions and drawn images, the folder with the Labelme files, or the CSV file.
+        images: Number of images with predictions.
+        instances: Number of instances with at least the lowest score; for semantic and panoptic runs, of regions.
+        skipped: A line for each skipped image, with the reason.
+        task: Name of the task of the run.
     """
 
     out: Path
@@ -46,7 +45,7 @@ class PredictionResult:
 
     @property
     def summary(self) -> str:
-        """The numbers in a line."""
+        """The numbers and the output folder on a line."""
         images = f"{self.images} image{'' if self.images == 1 else 's'}"
         noun = TASKS[self.task].predictions_noun
         counted = f"{self.instances} {noun} on " if self.instances or TASKS[self.task].has_scores else "label maps of "
@@ -64,25 +63,25 @@ def predict(
     tolerance_px: float = 1.0,
     force: bool = False,
 ) -> PredictionResult:
-    """Predict on an image or on every image below a folder.
+    """Predict on an image, or on all images of a folder and its subfolders, and write the predictions.
 
-    An instance run writes ``predictions.json``, a COCO file with images, categories and annotations that carry a
-    score. A semantic run writes label maps into ``labels``, a panoptic run ``panoptic.json`` with its PNGs in
-    ``panoptic``. Beside them there is an image with the predictions drawn for each image. As Labelme, all write one
-    file for each image, to be corrected in Labelme and trained on; an image whose file is already there is skipped.
+    An instance run writes ``predictions.json``, a COCO file with images, categories and annotations with scores. A
+    semantic run writes label maps to ``labels``, a panoptic run writes ``panoptic.json`` with its PNGs in ``panoptic``.
+    For each image a copy with drawn predictions is written as well. ``labelme`` writes a Labelme file for each image,
+    for a person to correct; an image whose file exists is skipped.
 
     Args:
         run: The run folder.
         source: An image or a folder; None takes the images of the validation split.
-        out: Where the results go: a folder; a name that ends in ``.csv`` is the CSV file itself.
+        out: The output folder; for ``csv``, a path that ends in ``.csv`` is the file.
         weights: ``best``, ``final`` or a checkpoint file.
-        min_score: Least score of an instance, from 0 to 1; None is 0.5.
-        to: One of `Task.writers`, or ``auto`` for the first of them.
-        tolerance_px: How far the outlines in Labelme files may lie from those of the masks.
-        force: Write Labelme files and a CSV also where there are some already.
+        min_score: Lowest score of written instances, from 0 to 1; None is 0.5.
+        to: A key of `Task.writers`, or ``auto`` for the first of them.
+        tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
+        force: Whether existing Labelme files and an existing CSV are overwritten.
 
     Raises:
-        DataError: There are no images, the CSV is there already, or all have their Labelme files.
+        DataError: There are no images, no image can be read, the CSV exists, or all images have a Labelme file.
         RunError: The run cannot be used, or ``out`` cannot be written.
     """
     folder = RunFolder(Path(run))
@@ -117,25 +116,25 @@ def _write(
     options: WriterOptions,
     skipped: list[str],
 ) -> PredictionResult:
-    counted = 0
+    counted, errors = 0, []
     with task.writer(to, target, images, predictor_of(loaded), options, loaded.project) as writer:
         for index, kept in enumerate(writer.predictions()):
             if isinstance(kept, DataError):
-                skipped.append(kept.one_line())
+                errors.append(kept.one_line())
             else:
                 counted += writer.add(index, kept)
         if not writer.written:
-            raise DataError("no image could be read", file=images.root, found=skipped[0])
+            raise DataError("no image could be read", file=images.root, found=errors[0])
         writer.finish()
-        return PredictionResult(target, writer.written, counted, tuple(skipped), task.name)
+        return PredictionResult(target, writer.written, counted, (*skipped, *errors), task.name)
 
 
 def _images_in(source: Path, project: Project, stacked: bool) -> Images:
-    """The images of a source; of a split of label images beside its label images, the images."""
+    """The images of a source; for a split of label images, those in its folder of images."""
     if project.data.format != "label_images":
         return Images(*find_images(source))
-    folders = project.data.label_images
-    images, labels = source / folders.images, source / folders.labels
+    keys = project.data.label_images
+    images, labels = source / keys.images, source / keys.labels
     return Images(*find_rasters(images if images.is_dir() and labels.is_dir() else source, stacked=stacked))
 
 
@@ -151,15 +150,15 @@ def _validation_images(loaded: LoadedRun) -> Images:
 
 
 def _without_labelme_file(images: Images, out: Path) -> tuple[Images, list[str]]:
-    """The images without a Labelme file in ``out``, and a line for each that has one."""
-    places = images.places(out, ".json")
-    there = [os.path.lexists(place) for place in places]
-    if all(there):
+    """The images without a Labelme file in ``out``, and a line for each image with a file."""
+    outputs = images.output_files(out, ".json")
+    exist = [os.path.lexists(path) for path in outputs]
+    if all(exist):
         raise DataError(
-            f"every image has its Labelme file already ({len(there)} in all)",
-            file=places[0],
+            f"all {len(exist)} images already have a Labelme file",
+            file=outputs[0],
             hint="Write to another folder with --out, or overwrite them with --force.",
         )
-    rows: Sequence[tuple[Path, Path, bool]] = list(zip(images.paths, places, there, strict=True))
-    lines = [f"{path}: there is a {place.name} already" for path, place, is_there in rows if is_there]
-    return Images(images.root, [path for path, _, is_there in rows if not is_there]), lines
+    rows: Sequence[tuple[Path, Path, bool]] = list(zip(images.paths, outputs, exist, strict=True))
+    lines = [f"{path}: {output.name} already exists" for path, output, exists in rows if exists]
+    return Images(images.root, [path for path, _, exists in rows if not exists]), lines

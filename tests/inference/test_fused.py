@@ -1,4 +1,4 @@
-"""Norms inside their convolutions give the same numbers, leave every tensor alone, and are themselves again after."""
+"""Fused norms give the same numbers, change no tensor, and are restored afterwards."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from d2tune.inference.loop import inference_mode
 from d2tune.modeling.backbone import FeatureBackbone
 
 
-def with_drawn_norms(model: nn.Module) -> nn.Module:
-    """The model with norms that do something."""
+def with_random_norms(model: nn.Module) -> nn.Module:
+    """The model with norms that are not the identity."""
     torch.manual_seed(5)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
@@ -40,8 +40,8 @@ def normed(norm: nn.Module, activation: Callable[[torch.Tensor], torch.Tensor] |
     return NormedConv2d(3, 4, 3, padding=1, bias=False, norm=norm, activation=activation)
 
 
-def working(model: nn.Module) -> list[nn.Module]:
-    """Modules whose work was replaced."""
+def replaced(model: nn.Module) -> list[nn.Module]:
+    """Modules whose ``forward`` is replaced."""
     return [module for module in model.modules() if "forward" in vars(module)]
 
 
@@ -77,17 +77,17 @@ def test_a_folded_norm_by_hand() -> None:
     ],
 )
 def test_the_same_numbers_from_the_same_tensors(build: Callable[[], nn.Module]) -> None:
-    model, x = with_drawn_norms(build()), torch.randn(2, 3, 15, 17)
+    model, x = with_random_norms(build()), torch.randn(2, 3, 15, 17)
     before = {name: (value, value.clone()) for name, value in model.state_dict(keep_vars=True).items()}
     with torch.no_grad():
         expected = model(x)
         with fused_norms(model):
-            assert working(model)
+            assert replaced(model)
             assert (model(x) - expected).abs().max() < 1e-5
             during = model.state_dict(keep_vars=True)
             assert list(during) == list(before)
             assert all(value is before[name][0] for name, value in during.items())
-        assert not working(model) and torch.equal(model(x), expected)
+        assert not replaced(model) and torch.equal(model(x), expected)
     assert all(torch.equal(*pair) for pair in before.values())
 
 
@@ -97,10 +97,10 @@ class TwoUses(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         shared = nn.Conv2d(3, 4, 3)
-        self.one, self.other = (nn.Sequential(shared, nn.BatchNorm2d(4)) for _ in range(2))
+        self.first, self.second = (nn.Sequential(shared, nn.BatchNorm2d(4)) for _ in range(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.one(x) * self.other(x)
+        return self.first(x) * self.second(x)
 
 
 @pytest.mark.parametrize(
@@ -114,45 +114,45 @@ class TwoUses(nn.Module):
         lambda: nn.Sequential(NormedConv2d(3, 4, 3, activation=F.relu), FrozenBatchNorm2d(4)),
     ],
 )
-def test_what_cannot_be_folded_is_left_alone(build: Callable[[], nn.Module]) -> None:
-    model, x = with_drawn_norms(build()), torch.randn(2, 3, 15, 17)
+def test_modules_that_cannot_be_fused_do_not_change(build: Callable[[], nn.Module]) -> None:
+    model, x = with_random_norms(build()), torch.randn(2, 3, 15, 17)
     with torch.no_grad():
         expected = model(x)
         with fused_norms(model):
-            assert not working(model) and torch.equal(model(x), expected)
+            assert not replaced(model) and torch.equal(model(x), expected)
 
 
-def test_norms_that_learn_are_left_alone() -> None:
+def test_norms_in_training_mode_do_not_change() -> None:
     model = block(nn.BatchNorm2d(4)).train()
     with fused_norms(model):
-        assert not working(model)
+        assert not replaced(model)
 
 
 def test_training_goes_on_after_an_evaluation_that_failed() -> None:
-    model = with_drawn_norms(block(nn.BatchNorm2d(4))).train()
+    model = with_random_norms(block(nn.BatchNorm2d(4))).train()
     with pytest.raises(ValueError, match="broken"), inference_mode(model):
-        assert working(model)
+        assert replaced(model)
         raise ValueError("broken")
-    assert not working(model) and model.training
+    assert not replaced(model) and model.training
     model(torch.randn(2, 3, 9, 9)).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_an_evaluation_runs_the_compact_backbone_without_norms() -> None:
-    """All 52 norms of a MobileNetV2 up to stride 32; each is itself again afterwards."""
+    """All 52 norms of a MobileNetV2 up to stride 32; each is restored afterwards."""
     torch.manual_seed(1)
-    model = with_drawn_norms(FeatureBackbone("torchvision/mobilenet_v2", freeze_norm=True, freeze_at=2))
+    model = with_random_norms(FeatureBackbone("torchvision/mobilenet_v2", freeze_norm=True, freeze_at=2))
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         expected = model(x)
     norms = [module for module in model.modules() if isinstance(module, FrozenBatchNorm2d)]
     with inference_mode(model):
         assert all(norm(x) is x for norm in norms) and len(norms) > 50
-        found = model(x)
-    assert OrderedDict.fromkeys(found) == OrderedDict.fromkeys(expected)
+        features = model(x)
+    assert OrderedDict.fromkeys(features) == OrderedDict.fromkeys(expected)
     for name, feature in expected.items():
-        assert (found[name] - feature).abs().max() < 1e-4 * feature.abs().max()
-    assert not working(model)
+        assert (features[name] - feature).abs().max() < 1e-4 * feature.abs().max()
+    assert not replaced(model)
 
 
 def test_norms_are_fused_once_for_all_windows_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,4 +180,4 @@ def test_norms_are_fused_once_for_all_windows_of_an_image(monkeypatch: pytest.Mo
     with inference_mode(model):
         rows = list(predict_rows(model, Pixels(), classes=4, window_px=16, show_progress=False))
     assert sum(len(block.class_ids) for block in rows) == 64 and len(folded) == 1
-    assert model.training and "forward" not in vars(model.body[0]), "what was is restored"
+    assert model.training and "forward" not in vars(model.body[0]), "the previous state is restored"

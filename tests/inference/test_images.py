@@ -21,7 +21,9 @@ def test_a_single_image(tmp_path: Path) -> None:
     assert find_images(path) == (tmp_path, [path])
 
 
-@pytest.mark.parametrize(("name", "told"), [("none", "no such image or folder"), ("", "no images")])
-def test_nothing_to_predict_on(tmp_path: Path, name: str, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+@pytest.mark.parametrize(
+    ("name", "message"), [("none", "the image or folder does not exist"), ("", "the folder has no images")]
+)
+def test_nothing_to_predict_on(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         find_images(tmp_path / name)

@@ -1,4 +1,4 @@
-"""The loop gives what Detectron2's own loop gives, whatever the batch, and takes any model that that one takes."""
+"""The loop gives the results of Detectron2's own loop for any batch size and any model of Detectron2."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def photos() -> Dataset:
 
 @pytest.fixture(scope="module")
 def model_and_config() -> tuple[nn.Module, CfgNode]:
-    """A PointRend model whose weights were drawn, so that it finds a hundred things on every photo."""
+    """A PointRend model with random weights, which detects the largest number of objects on every photo."""
     facts = DataFacts(class_names=("balloon",), train_images=9, has_rle=True, train_name="t", val_name="v")
     project = Project(name="p", data=Data(root=Path()), model=Model(preset="pointrend_mobilenet_v2_fpn"))
     cfg = project_config(project, facts, scratch=True, device="cpu").clone()
@@ -80,7 +80,7 @@ def run(
 
 
 def masks(results: Sequence[dict[str, Any]]) -> np.ndarray[Any, Any]:
-    rles = [{**one["segmentation"], "counts": one["segmentation"]["counts"].encode()} for one in results]
+    rles = [{**row["segmentation"], "counts": row["segmentation"]["counts"].encode()} for row in results]
     return np.stack([mask_utils.decode(rle) for rle in rles])
 
 
@@ -96,11 +96,11 @@ def test_the_results_of_detectron2s_own_loop(photos: Dataset, model_and_config: 
     expected = torch.load(tmp_path / "instances_predictions.pth", weights_only=False)
     ours = predict_dataset(model, photos, cfg)
     for entry in expected:
-        mine = [one for one in ours if one["image_id"] == entry["image_id"]]
-        theirs = sorted(entry["instances"], key=lambda one: -one["score"])
+        mine = [row for row in ours if row["image_id"] == entry["image_id"]]
+        theirs = sorted(entry["instances"], key=lambda row: -row["score"])
         assert len(mine) == len(theirs) == 20
-        assert [one["score"] for one in mine] == pytest.approx([one["score"] for one in theirs], abs=1e-6)
-        boxes = np.array([one["bbox"] for one in mine]), np.array([one["bbox"] for one in theirs])
+        assert [row["score"] for row in mine] == pytest.approx([row["score"] for row in theirs], abs=1e-6)
+        boxes = np.array([row["bbox"] for row in mine]), np.array([row["bbox"] for row in theirs])
         assert np.abs(boxes[0] - boxes[1]).max() < 2e-3
         different = masks(mine) != masks(theirs)
         # the masks of an untrained model lie so near to 0.5 that the last bit of a float decides on a few pixels
@@ -118,13 +118,13 @@ def samples_of(photos: Dataset, cfg: CfgNode) -> PredictionSamples:
 def test_the_batch_size_changes_no_result(photos: Dataset, model_and_config: Any) -> None:
     model, cfg = model_and_config
     single, batched = (predict_dataset(model, photos, cfg, batch_size=size) for size in (1, 4))
-    assert [one["image_id"] for one in single] == [one["image_id"] for one in batched]
-    assert [one["image_id"] for one in single] == sorted(one["image_id"] for one in single)
-    assert [one["score"] for one in single] == pytest.approx([one["score"] for one in batched], abs=1e-4)
+    assert [row["image_id"] for row in single] == [row["image_id"] for row in batched]
+    assert [row["image_id"] for row in single] == sorted(row["image_id"] for row in single)
+    assert [row["score"] for row in single] == pytest.approx([row["score"] for row in batched], abs=1e-4)
 
 
 @pytest.mark.slow
-def test_samples_know_their_size_before_they_are_loaded(photos: Dataset, model_and_config: Any) -> None:
+def test_the_size_of_a_sample_is_available_without_loading_it(photos: Dataset, model_and_config: Any) -> None:
     samples = samples_of(photos, model_and_config[1])
     for index in range(len(samples)):
         assert samples.input_size(index) == tuple(samples[index]["image"].shape[1:])
@@ -151,7 +151,7 @@ class Images:
 
 
 class WholeMasks:
-    """A model that is no nn.Module: one box with a mask on the whole image, its score by the image."""
+    """A model that is not an nn.Module: a box with a mask on the whole image, its score by the image."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -160,27 +160,27 @@ class WholeMasks:
     def __call__(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         self.batches.append([int(sample["image"][0, 0, 0]) for sample in batch])
         self.threads.add(threading.get_ident())
-        return [{"instances": self._found(sample)} for sample in batch]
+        return [{"instances": self._detected(sample)} for sample in batch]
 
-    def _found(self, sample: dict[str, Any]) -> Instances:
+    def _detected(self, sample: dict[str, Any]) -> Instances:
         height, width = sample["height"], sample["width"]
-        found = Instances((height, width))
-        found.pred_boxes = Boxes(torch.tensor([[1.0, 2.0, 5.0, 8.0], [3.0, 3.0, 3.0, 9.0]]))
-        found.scores = torch.tensor([0.25, 0.5])
-        found.pred_classes = torch.tensor([1, 0])
-        found.pred_masks = torch.zeros(2, height, width, dtype=torch.bool)
-        found.pred_masks[0, 2:8, 1:5] = True
-        return found
+        instances = Instances((height, width))
+        instances.pred_boxes = Boxes(torch.tensor([[1.0, 2.0, 5.0, 8.0], [3.0, 3.0, 3.0, 9.0]]))
+        instances.scores = torch.tensor([0.25, 0.5])
+        instances.pred_classes = torch.tensor([1, 0])
+        instances.pred_masks = torch.zeros(2, height, width, dtype=torch.bool)
+        instances.pred_masks[0, 2:8, 1:5] = True
+        return instances
 
 
 def test_any_model_in_batches_of_one_size_with_results_in_order() -> None:
     model, images = WholeMasks(), Images([(10, 12), (20, 12), (10, 12), (10, 12), (20, 12)])
     times = StageTimes()
-    found = run(model, images, [7, 9], batch_size=2, times=times, show_progress=False)
+    results = run(model, images, [7, 9], batch_size=2, times=times, show_progress=False)
     assert model.batches == [[0, 2], [3], [1, 4]]
     assert model.threads == {threading.get_ident()}
-    assert [[one["image_id"] for one in results] for results in found] == [[1], [2], [3], [4], [5]]
-    (only,) = found[1]
+    assert [[row["image_id"] for row in rows] for rows in results] == [[1], [2], [3], [4], [5]]
+    (only,) = results[1]
     assert only["category_id"] == 9 and only["bbox"] == [1.0, 2.0, 4.0, 6.0] and only["score"] == 0.25
     mask = masks([only])[0]
     assert mask.shape == (20, 12) and mask[2:8, 1:5].all() and mask.sum() == 24
@@ -215,7 +215,7 @@ def test_images_are_loaded_ahead_but_not_all_at_once() -> None:
 
 
 @pytest.mark.parametrize("where", ["load", "model", "on_image"])
-def test_what_goes_wrong_in_any_thread_reaches_the_caller(where: str) -> None:
+def test_an_error_in_any_thread_reaches_the_caller(where: str) -> None:
     class Broken(Images):
         def __getitem__(self, index: int) -> dict[str, Any]:
             if where == "load" and index == 3:
@@ -231,15 +231,15 @@ def test_what_goes_wrong_in_any_thread_reaches_the_caller(where: str) -> None:
         if where == "on_image" and index == 2:
             raise ValueError("no such image")
 
-    told = {"load": "image", "model": "layer", "on_image": "image"}[where]
-    with pytest.raises(ValueError, match=f"no such {told}"):
+    what = {"load": "image", "model": "layer", "on_image": "image"}[where]
+    with pytest.raises(ValueError, match=f"no such {what}"):
         run(model, Broken([(8, 8)] * 6), [1, 2], batch_size=1, on_image=on_image, show_progress=False)
     assert threading.active_count() < 20
 
 
 def test_no_images_and_no_detections() -> None:
     assert run(WholeMasks(), Images([]), [1, 2], show_progress=False) == []
-    empty = lambda batch: [{"instances": WholeMasks()._found(batch[0])[[False, False]]}]  # noqa: E731
+    empty = lambda batch: [{"instances": WholeMasks()._detected(batch[0])[[False, False]]}]  # noqa: E731
     assert run(empty, Images([(9, 9)]), [1, 2], show_progress=False) == [[]]
 
 
@@ -250,7 +250,7 @@ def test_a_model_keeps_its_mode(model_and_config: Any, photos: Dataset) -> None:
         assert not model.training
         with loop.inference_mode(model):
             assert not model.training
-        assert not model.training, "the outer one lasts"
+        assert not model.training, "the outer context lasts"
     assert model.training
     model.eval()
 
@@ -284,5 +284,5 @@ def test_an_image_that_cannot_be_read_gives_its_error_in_its_place() -> None:
             return super().__getitem__(index)
 
     results = run(WholeMasks(), Torn([(8, 8)] * 5), [1, 2], batch_size=2, show_progress=False)
-    assert [isinstance(one, DataError) for one in results] == [True, False, False, True, False]
+    assert [isinstance(result, DataError) for result in results] == [True, False, False, True, False]
     assert results[3].file == "3.png"

@@ -1,4 +1,4 @@
-"""Results in memory, and what they become."""
+"""Results in memory and their conversions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_masks_are_bitmaps_of_the_whole_image() -> None:
 
 
 @pytest.mark.parametrize(("score", "kept"), [(0.0, 2), (0.25, 2), (0.2500001, 1), (0.9, 1), (0.95, 0)])
-def test_the_least_score_counts_as_it_is_written(score: float, kept: int) -> None:
+def test_the_lowest_score_is_compared_with_six_digits(score: float, kept: int) -> None:
     chosen = detections().at_least(score)
     assert len(chosen) == kept == len(chosen.rles or ()) == len(chosen.boxes_xyxy)
 
@@ -71,7 +71,10 @@ def test_a_labelme_file_reads_back_to_the_same_masks(tmp_path: Path) -> None:
     assert all(shape["flags"] == {"prediction": True} for shape in content["shapes"])
     (tmp_path / "a.json").write_text(json.dumps(content), encoding="utf-8")
     dataset = read_dataset(tmp_path, options=ReadOptions(labels=("car", "tram")))
-    assert [(one.category_id, one.score, one.area_px2) for one in dataset.instances] == [(2, 0.9, 60), (1, 0.25, 100)]
+    assert [(instance.category_id, instance.score, instance.area_px2) for instance in dataset.instances] == [
+        (2, 0.9, 60),
+        (1, 0.25, 100),
+    ]
 
 
 def test_a_dataset_of_boxes_alone() -> None:
@@ -81,14 +84,18 @@ def test_a_dataset_of_boxes_alone() -> None:
 
 
 @pytest.mark.parametrize("with_masks", [True, False])
-def test_supervision_gets_what_it_wants(with_masks: bool) -> None:
-    found = detections(with_masks=with_masks).to_supervision()
-    assert len(found) == 2 and list(found.data["class_name"]) == ["tram", "car"]
-    assert found.xyxy[0].tolist() == [2, 3, 12, 9] and found.class_id.tolist() == [1, 0]
+def test_supervision_gets_boxes_masks_and_names(with_masks: bool) -> None:
+    converted = detections(with_masks=with_masks).to_supervision()
+    assert len(converted) == 2 and list(converted.data["class_name"]) == ["tram", "car"]
+    assert converted.xyxy[0].tolist() == [2, 3, 12, 9] and converted.class_id.tolist() == [1, 0]
     if with_masks:
-        assert found.mask.shape == (2, HEIGHT_PX, WIDTH_PX) and found.mask.sum(axis=(1, 2)).tolist() == [60, 100]
+        assert converted.mask.shape == (2, HEIGHT_PX, WIDTH_PX)
+        assert converted.mask.sum(axis=(1, 2)).tolist() == [
+            60,
+            100,
+        ]
     else:
-        assert found.mask is None
+        assert converted.mask is None
     empty = detections(with_masks=with_masks).at_least(1.0).to_supervision()
     assert len(empty) == 0
 
@@ -96,7 +103,7 @@ def test_supervision_gets_what_it_wants(with_masks: bool) -> None:
 def test_label_and_panoptic_maps() -> None:
     labels = LabelMap(np.where(BITMAPS[0], np.uint8(1), np.uint8(0)), ("ground", "car"))
     assert (labels.height_px, labels.width_px) == (HEIGHT_PX, WIDTH_PX) and labels.mask("car").sum() == 60
-    with pytest.raises(ValueError, match="tuple"):
+    with pytest.raises(ValueError, match="there is no class 'ship'; the classes are ground, car"):
         labels.mask("ship")
     ids = np.where(BITMAPS[1], 5, 0).astype(np.int32)
     panoptic = PanopticMap(ids, (Segment(5, 1, False, 100), Segment(6, 0, True, 0, 0.1234567)), ("car", "road"))

@@ -1,4 +1,4 @@
-"""Windows: every pixel as on the whole image, blended by hand, whatever the batch."""
+"""Windows: the same as on the whole image, blending by hand, and independence of the batch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def brightest(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class Local(nn.Module):
-    """Scores from a convolution of whole numbers, so that float arithmetic is exact: looks two pixels far."""
+    """Scores from a convolution of whole numbers, so that float arithmetic is exact: its receptive field is 5 px."""
 
     def __init__(self, channels: int = 3, classes: int = 4) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def whole(model: Any, photo: ArrayImage, **options: Any) -> tuple[NDArray[np.uin
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 0.25, 0.5, 0.75, 0.95])
 @pytest.mark.parametrize("size", [(32, 32), (33, 31), (100, 75), (7, 90), (90, 1), (1, 1), (31, 32), (57, 129)])
 @pytest.mark.parametrize("scores", ["logits", "probabilities"])
-def test_a_function_of_the_pixel_is_found_on_every_pixel(size: tuple[int, int], overlap: float, scores: str) -> None:
+def test_a_function_of_a_pixel_is_evaluated_on_every_pixel(size: tuple[int, int], overlap: float, scores: str) -> None:
     photo = ArrayImage(numbers(*size))
     class_ids, _ = whole(brightest, photo, classes=3, window_px=32, overlap=overlap, scores=scores)
     np.testing.assert_array_equal(class_ids, photo.pixels.argmax(axis=2))
@@ -95,15 +95,15 @@ def test_a_function_of_the_pixel_is_found_on_every_pixel(size: tuple[int, int], 
 
 @pytest.mark.parametrize("size", [(70, 101), (64, 64), (65, 63), (20, 130)])
 @pytest.mark.parametrize("overlap", [0.25, 0.4, 0.6])
-def test_a_network_that_looks_no_further_than_a_quarter_of_the_overlap_sees_no_window(
+def test_windows_do_not_matter_for_a_receptive_field_up_to_a_quarter_of_the_overlap(
     size: tuple[int, int], overlap: float
 ) -> None:
     photo = ArrayImage(numbers(*size))
     model = Local().eval()
     with torch.no_grad():
         scores = model([{"image": torch.from_numpy(photo.pixels.transpose(2, 0, 1).copy())}])[0]["sem_seg"]
-    found, _ = whole(model, photo, classes=4, window_px=32, overlap=overlap, scores="probabilities")
-    np.testing.assert_array_equal(found, scores.argmax(dim=0).numpy())
+    class_ids, _ = whole(model, photo, classes=4, window_px=32, overlap=overlap, scores="probabilities")
+    np.testing.assert_array_equal(class_ids, scores.argmax(dim=0).numpy())
     _, confidence = whole(model, photo, classes=4, window_px=32, overlap=overlap, with_confidence=True)
     np.testing.assert_allclose(confidence, scores.softmax(dim=0).amax(dim=0).numpy(), atol=1e-6)
 
@@ -184,10 +184,10 @@ def test_windows_cover_the_image_and_the_last_ones_end_with_it() -> None:
 def test_the_batch_changes_nothing(batch_size: int) -> None:
     photo = ArrayImage(numbers(100, 140))
     options: dict[str, Any] = {"classes": 4, "window_px": 32, "overlap": 0.3, "with_confidence": True}
-    one = whole(Local(), photo, batch_size=1, **options)
-    several = whole(Local(), photo, batch_size=batch_size, **options)
-    np.testing.assert_array_equal(one[0], several[0])
-    np.testing.assert_array_equal(one[1], several[1])
+    single = whole(Local(), photo, batch_size=1, **options)
+    batched = whole(Local(), photo, batch_size=batch_size, **options)
+    np.testing.assert_array_equal(single[0], batched[0])
+    np.testing.assert_array_equal(single[1], batched[1])
 
 
 def test_sums_that_wait_in_files_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_sums_that_wait_in_files_are_the_same(monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_array_equal(in_memory[1], in_files[1])
 
 
-def test_pixels_without_data_are_left_out_and_empty_windows_not_run() -> None:
+def test_pixels_without_data_are_ignored_and_empty_windows_not_run() -> None:
     pixels = numbers(100, 130).astype(np.float32)
     expected = pixels.argmax(axis=2).astype(np.uint8)
     pixels[:40, 20:] = np.nan
@@ -225,12 +225,12 @@ def test_pixels_without_data_are_left_out_and_empty_windows_not_run() -> None:
     assert len(run) == len(photo.reads) - len(empty) < len(photo.reads)
 
 
-def test_a_image_without_any_data_is_left_out_whole() -> None:
+def test_an_image_without_any_data_is_ignored() -> None:
     class_ids, _ = whole(brightest, ArrayImage(np.full((50, 50, 3), np.nan, np.float32)), classes=3, window_px=32)
     assert np.all(class_ids == 255)
 
 
-def test_the_model_is_run_as_in_evaluation_and_left_as_it_was() -> None:
+def test_the_model_runs_in_evaluation_mode_and_its_mode_is_restored() -> None:
     model = Local().train()
     photo = ArrayImage(numbers(70, 70))
     blocks = predict_rows(model, photo, classes=4, window_px=32, scores="probabilities")
@@ -253,14 +253,14 @@ def test_stopping_early_reads_no_further() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"overlap": 1.0}, "overlap: windows cannot overlap so; found 1.0; expected 0 to below 1"),
-        ({"overlap": -0.1}, "overlap: windows cannot overlap so; found -0.1"),
-        ({"window_px": 0}, "window_px: a window needs pixels; found 0"),
-        ({"batch_size": 0}, "batch_size: a batch needs windows; found 0"),
-        ({"classes": 256}, "classes: a label map has class ids of one byte; found 256; expected 1 to 255"),
+        ({"overlap": 1.0}, "overlap: the overlap must be from 0 to below 1; found 1.0"),
+        ({"overlap": -0.1}, "overlap: the overlap must be from 0 to below 1; found -0.1"),
+        ({"window_px": 0}, "window_px: the window size must be at least 1 px; found 0"),
+        ({"batch_size": 0}, "batch_size: the batch size must be at least 1; found 0"),
+        ({"classes": 256}, "classes: the number of classes must be from 1 to 255; found 256"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_at_once(options: dict[str, Any], words: str) -> None:
+def test_invalid_options_are_refused_at_once(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ProjectError) as caught:
         predict_rows(brightest, ArrayImage(numbers(9, 9)), **{"classes": 3, "window_px": 32} | options)
     assert str(caught.value).startswith(words)
@@ -290,10 +290,10 @@ def test_a_tiff_of_four_channels_is_read_by_windows(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_benchmark_runs(tmp_path: Path) -> None:
-    out = tmp_path / "figures.json"
+    out = tmp_path / "values.json"
     command = [sys.executable, str(BENCHMARK), "--side", "1500", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    figures = json.loads(out.read_text("utf-8"))
-    assert figures["windows"] == 16
-    assert 100 < figures["peak_rss_mb"] < 2000
+    values = json.loads(out.read_text("utf-8"))
+    assert values["windows"] == 16
+    assert 100 < values["peak_rss_mb"] < 2000

@@ -79,7 +79,7 @@ def test_a_gray_array_is_a_photo(instance: Predictor[Any, Detections]) -> None:
     ],
 )
 def test_what_is_not_an_image_is_refused(instance: Predictor[Any, Detections], array: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"the array is not an image.*\(H, W, 3\) uint8"):
+    with pytest.raises(DataError, match=r"the array is not a valid input of the model.*\(H, W, 3\) uint8"):
         instance(array)
 
 

@@ -222,7 +222,7 @@ def test_outlines_lie_on_the_regions(photo_run: Path, tmp_path: Path) -> None:
             differs = mask != region
             assert not differs.any() if tolerance_px == 0 else edge[differs].max(initial=0) <= tolerance_px + 1
     again = tmp_path / "drawn_0.0"
-    with pytest.raises(DataError, match="has its Labelme file already"):
+    with pytest.raises(DataError, match="all 2 images already have a Labelme file"):
         d2tune.predict(photo_run, tmp_path / "in", out=again, to="labelme")
     save_photo(tmp_path / "in" / "new.png", 5)
     more = d2tune.predict(photo_run, tmp_path / "in", out=again, to="labelme")
@@ -388,7 +388,7 @@ def test_what_a_task_does_not_write_is_refused_before_anything_is_done(photo_run
     nameless = changed_run(photo_run, tmp_path / "nameless", csv_preset=None)
     with pytest.raises(DataError, match=r"data\.csv_preset: the project names no dialect of CSV.*carvana"):
         d2tune.predict(nameless, source, out=tmp_path / "out", to="csv")
-    for place, says in (("gone", "no such image or folder"), ("empty", "no images")):
+    for place, says in (("gone", "the image or folder does not exist"), ("empty", "the folder has no images")):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(DataError, match=says):
             d2tune.predict(photo_run, tmp_path / place, out=tmp_path / "out")

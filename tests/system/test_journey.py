@@ -262,7 +262,7 @@ def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path:
     words = ["predict", "run", "unlabeled", "--to", "labelme", "--out", "unlabeled", "--min-score", 0.01]
     done = d2tune(*words, folder=folder)
     assert " instances on 1 image: unlabeled" in succeeded(done)
-    assert f"{first.name}: there is a {first.stem}.json already" in done.stderr
+    assert f"{first.name}: {first.stem}.json already exists" in done.stderr
     assert first.with_suffix(".json").read_text("utf-8") == "drawn by hand"
     assert sorted(path.suffix for path in photos.iterdir()) == [".jpg", ".jpg", ".json", ".json"]
     file = second.with_suffix(".json")
@@ -270,7 +270,7 @@ def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path:
     assert value["imagePath"] == second.name and value["shapes"]
     assert all(shape["flags"] == {"prediction": True} and 0 < shape["score"] <= 1 for shape in value["shapes"])
     line = refused(d2tune(*words, folder=folder))
-    assert "every image has its Labelme file already (2 in all)" in line and "--force" in line
+    assert "all 2 images already have a Labelme file" in line and "--force" in line
     first.with_suffix(".json").unlink()
     (seen,) = open_in_labelme([file], tmp_path)
     assert seen["errors"] == [] and len(seen["shapes"]) == len(value["shapes"])

@@ -1,4 +1,4 @@
-"""What every predictor does: one image, a batch, or a stream of images in, typed results out."""
+"""The base class of predictors: an image, a batch or a stream of images in, typed results out."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Converted = TypeVar("Converted")
 
 
 class Predictor(ABC, Generic[Raw, Result]):
-    """Predicts with one model.
+    """Predicts with a model.
 
-    ``predictor(image)`` gives the result of one image, ``predictor.batch(images)`` those of several, and
-    ``predictor.stream(images)`` those of as many as there are, in memory that does not grow with their number. Images
-    are files or arrays in RGB; results are as large as the image.
+    ``predictor(image)`` returns the result of an image, ``predictor.batch(images)`` a list of results, and
+    ``predictor.stream(images)`` yields results in memory that does not grow with the number of images. Images are files
+    or arrays in RGB; a result has the size of its image.
 
     Args:
-        model: A Detectron2 model, or a callable that takes and gives what such a model does.
-        cfg: The config of the run: sizes of images and windows.
+        model: A Detectron2 model, or a callable with the inputs and outputs of a Detectron2 model.
+        cfg: The config of the run, with the sizes of images and windows.
         class_names: The classes in the order of their ids.
-        reader: Reads image files.
-        is_model_own: Whether nobody else uses the model: it then stays in evaluation mode with its norms fused.
+        reader: Reader of image files.
+        is_model_own: Whether only this predictor uses the model, which then stays in evaluation mode with fused norms.
     """
 
     _is_semantic = False
@@ -56,7 +56,7 @@ class Predictor(ABC, Generic[Raw, Result]):
             self._kept_ready.enter_context(inference_mode(model))
 
     def __call__(self, image: ImageLike) -> Result:
-        """The result of one image.
+        """Predict on an image.
 
         Raises:
             DataError: The image cannot be read.
@@ -64,10 +64,10 @@ class Predictor(ABC, Generic[Raw, Result]):
         return self.batch([image])[0]
 
     def batch(self, images: Sequence[ImageLike], *, batch_size: int | None = None) -> list[Result]:
-        """The results of images, in their order.
+        """Predict on images of any sizes; the results are in the order of the images.
 
         Args:
-            images: Files or arrays, of any sizes.
+            images: Files or arrays.
             batch_size: Images per forward pass; None is 8 on CUDA, and on the CPU up to 4, fewer for large images.
 
         Raises:
@@ -91,21 +91,21 @@ class Predictor(ABC, Generic[Raw, Result]):
         show_progress: bool | None = None,
         times: StageTimes | None = None,
     ) -> Iterator[Any]:
-        """The results of images, in their order, while later images are read ahead.
+        """Predict on images of any sizes, while later images are read ahead.
 
         Args:
-            images: Files or arrays, of any sizes.
-            convert: Takes the index of an image, its result and its pixels, and returns what is given in the place of
-                the result. It is called in a thread, one image after the other, not in order, so that large results
-                and pixels need not wait for their turn.
-            keep_pixels: Whether ``convert`` is given the pixels: photos ``(H, W, 3)`` in RGB. None otherwise.
-            description: What the progress bar says.
+            images: Files or arrays.
+            convert: Called with the index of an image, its result and its pixels; its return value is yielded instead
+                of the result. It may run in another thread, for a single image at a time and not in the order of the
+                images, so that large results and pixels are not kept in memory.
+            keep_pixels: Whether ``convert`` gets the pixels, photos as RGB ``(H, W, 3)``; otherwise it gets None.
+            description: Text of the progress bar.
             batch_size: As in `batch`.
-            show_progress: Whether to draw a progress bar; None draws one on a terminal.
-            times: Takes the time of each stage.
+            show_progress: Whether to show a progress bar; None shows it on a terminal.
+            times: Receives the time of each stage.
 
         Yields:
-            The result of each image, or the `DataError` of an image that cannot be read.
+            In the order of the images, the result of each image, or the `DataError` of an image that cannot be read.
         """
         samples = PredictionSamples(
             images, reader=self.reader, size=self._size, is_semantic=self._is_semantic, keep_pixels=keep_pixels
@@ -128,8 +128,8 @@ class Predictor(ABC, Generic[Raw, Result]):
 
     @abstractmethod
     def _forward(self, model: Any, batch: Sequence[Sample]) -> Sequence[Raw]:
-        """Run the model on a batch and bring its output off the device."""
+        """Run the model on a batch and move its output off the device."""
 
     @abstractmethod
     def _result(self, raw: Raw, sample: Sample) -> Result:
-        """The result of one image."""
+        """The result of an image from the output of the model for its sample."""

@@ -1,4 +1,4 @@
-"""Predicting instances: boxes, scores, classes and masks."""
+"""The predictor of instances: boxes, scores, classes and masks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from d2tune.inference.results import Detections, rounded_score
 
 @dataclass(frozen=True, slots=True)
 class RawDetections:
-    """What the network detected on one image, off the device.
+    """The N detections of the network on an image, off the device.
 
     Attributes:
         boxes_xyxy: ``(N, 4)`` in pixels of the image, float32.
-        scores: ``(N,)``.
-        class_ids: ``(N,)`` contiguous.
-        masks: ``(N, M, M)`` probabilities over the boxes, or ``(N, H, W)`` bool on the image, or None.
-        is_pasted: Whether the masks are on the image already.
+        scores: ``(N,)`` float32, from 0 to 1.
+        class_ids: ``(N,)`` int64, contiguous.
+        masks: ``(N, M, M)`` probabilities over the boxes, or ``(N, H, W)`` bool over the image, or None.
+        is_pasted: Whether the masks are over the image.
     """
 
     boxes_xyxy: NDArray[np.float32]
@@ -40,8 +40,8 @@ class RawDetections:
 class InstancePredictor(Predictor[RawDetections, Detections]):
     """Predicts `Detections`.
 
-    Takes any model that Detectron2's ``inference_on_dataset`` takes and whose outputs hold ``instances``. Detectron2's
-    own R-CNN is asked for its box-sized masks, which are pasted here.
+    The model may be any model of Detectron2's ``inference_on_dataset`` whose outputs have ``instances``. For
+    Detectron2's own R-CNN, box-sized masks are taken from the model and pasted here.
     """
 
     def _forward(self, model: Any, batch: Sequence[Sample]) -> list[RawDetections]:
@@ -52,7 +52,7 @@ class InstancePredictor(Predictor[RawDetections, Detections]):
 
 
 def forward_detections(model: Any, batch: Sequence[Sample]) -> list[RawDetections]:
-    """Run the network on a batch and bring what it detected off the device, once."""
+    """Run the network on a batch and move its detections off the device."""
     if not isinstance(model, GeneralizedRCNN):
         return [_off_device(output["instances"], is_pasted=True) for output in model(batch)]
     outputs = model.inference(batch, do_postprocess=False)
@@ -78,11 +78,13 @@ def _off_device(instances: Any, *, is_pasted: bool) -> RawDetections:
 
 
 def detections_of(raw: RawDetections, sample: Sample, class_names: Sequence[str]) -> Detections:
-    """The detections on one image, by falling score; of equal scores, as they are written, in the model's order.
+    """The detections on an image in descending order of their scores.
+
+    Detections whose scores are equal after rounding to six digits, as in files, keep the order of the model.
 
     Args:
-        raw: What the network detected.
-        sample: For ``height`` and ``width`` of the image.
+        raw: The detections of the network.
+        sample: The sample, with ``height`` and ``width`` of the image.
         class_names: The classes in the order of their ids.
     """
     order = sorted(range(len(raw.scores)), key=lambda index: -rounded_score(float(raw.scores[index])))

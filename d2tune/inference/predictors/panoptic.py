@@ -1,4 +1,4 @@
-"""Predicting objects and regions: one segment or none for every pixel."""
+"""The predictor of objects and regions: at most one segment for each pixel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from d2tune.inference.results import PanopticMap, Segment
 from d2tune.modeling.panoptic import segments
 
 RawSegments = tuple[NDArray[np.int32], list[dict[str, Any]]]
-"""Segment ids ``(H, W)``, and what `modeling.panoptic.segments` says of each."""
+"""Segment ids ``(H, W)``, and the list of segments; see `modeling.panoptic.segments`."""
 
 
 class PanopticPredictor(Predictor[RawSegments, PanopticMap]):
@@ -26,8 +26,8 @@ class PanopticPredictor(Predictor[RawSegments, PanopticMap]):
         model: A panoptic model of Detectron2.
         cfg: The config of the run.
         class_names: The classes in the order of their ids, things before stuff.
-        things: How many of them are things.
-        reader: Reads image files.
+        things: Number of thing classes.
+        reader: Reader of image files.
         is_model_own: As in `Predictor`.
     """
 

@@ -1,4 +1,4 @@
-"""What every writer of predictions does: take results as they come, and finish its files at the end."""
+"""The base class of writers of predictions, which take results image by image and finish their files at the end."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from d2tune.annotations.formats import labelme
 from d2tune.annotations.io.outputs import beside
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import Pixels
+from d2tune.inference.results import Detections, LabelMap, PanopticMap
 
-Result = TypeVar("Result")
+Result = TypeVar("Result", bound=Detections | LabelMap | PanopticMap)
 Kept = TypeVar("Kept")
 
 _SPOOLED_BYTES = 1 << 22
-"""Rows of a JSON file that wait in memory; more of them wait in a temporary file."""
+"""Bytes of the rows of a JSON file that are kept in memory; more go to a temporary file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The images that are predicted on.
+    """The images to predict on.
 
     Attributes:
         root: The folder that names are relative to.
-        paths: Their files, or the folders of files that are stacked.
+        paths: The image files, or folders of stacked files.
     """
 
     root: Path
@@ -48,21 +49,25 @@ class Images:
         """The names of all images, in order."""
         return [self.name(index) for index in range(len(self.paths))]
 
-    def places(self, folder: Path, suffix: str) -> list[Path]:
-        """A file below ``folder`` for each image; images that differ by their suffix alone keep it before the new."""
-        # a point in the name of a folder begins no suffix
+    def output_files(self, folder: Path, suffix: str) -> list[Path]:
+        """A file below ``folder`` for each image.
+
+        Its name is that of the image with ``suffix`` in place of the image's suffix; where images differ only by their
+        suffix, the new one is appended.
+        """
+        # a dot in the name of a folder does not begin a suffix
         named = [f"{name}.tif" if path.is_dir() else name for name, path in zip(self.names(), self.paths, strict=True)]
         return list(beside([Image(number, name, 0, 0) for number, name in enumerate(named)], folder, suffix).values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterOptions:
-    """How predictions are written.
+    """The options for writing predictions.
 
     Attributes:
-        min_score: Least score of an instance, from 0 to 1.
-        tolerance_px: How far outlines in Labelme files may lie from those of the masks.
-        force: Whether files that are there are overwritten.
+        min_score: Lowest score of written instances, from 0 to 1.
+        tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
+        force: Whether existing files are overwritten.
     """
 
     min_score: float = 0.5
@@ -73,17 +78,17 @@ class WriterOptions:
 class Writer(ABC, Generic[Result, Kept]):
     """Writes the predictions of many images, in memory that does not grow with their number.
 
-    Use it as a context manager: what waits in temporary files goes when the block ends.
+    To be used as a context manager, which removes temporary files at the end.
 
     Args:
-        out: Where the files go.
+        out: The output folder.
         images: The images.
-        predictor: What predicts; its class names, and of a semantic one its rows, are used.
-        options: How predictions are written.
+        predictor: The predictor of the task.
+        options: The options for writing.
     """
 
     keeps_pixels = False
-    """Whether `convert` draws, and so needs the pixels of the image."""
+    """Whether `convert` needs the pixels of the image, to draw on them."""
 
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
         self.out = out
@@ -100,45 +105,45 @@ class Writer(ABC, Generic[Result, Kept]):
         self._stack.__exit__(*reason)
 
     def predictions(self) -> Iterator[Any]:
-        """What `convert` kept of each image in order, or the `DataError` of an image that cannot be read."""
+        """Yield the return value of `convert` for each image in order, or the `DataError` of an unreadable image."""
         return iter(self.predictor.stream(self.images.paths, convert=self.convert, keep_pixels=self.keeps_pixels))
 
     @abstractmethod
     def convert(self, index: int, result: Result, pixels: Pixels | None) -> Kept:
-        """What is kept of a result until the turn of its image comes; called in a thread, not in order."""
+        """Reduce a result to the values that `add` needs; called in a thread, not in the order of the images."""
 
     @abstractmethod
     def add(self, index: int, kept: Kept) -> int:
-        """Take the next image; returns its number of instances or regions."""
+        """Add the next image in order; returns its number of instances or regions."""
 
     def finish(self) -> None:
-        """Write what concerns all images."""
+        """Write the files that concern all images."""
 
     def image_of(self, index: int, height_px: int, width_px: int) -> Image:
-        """The record of an image that was written, numbered from 1 in the order of `add`."""
+        """The next image to be added, with an id counted from 1 in the order of `add`."""
         self.written += 1
         path = self.images.paths[index]
         return Image(self.written, self.images.name(index), width_px, height_px, path.absolute())
 
 
 class LabelmeFiles(Writer[Result, tuple[int, int, int]]):
-    """Writes a Labelme file for each image, to be corrected and trained on."""
+    """Writes a Labelme file for each image, for a person to correct."""
 
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
         super().__init__(out, images, predictor, options)
-        self._places = images.places(out, ".json")
+        self._files = images.output_files(out, ".json")
 
     @abstractmethod
     def dataset(self, image: Image, result: Result) -> Dataset:
-        """The image with an instance for everything that gets an outline."""
+        """The image with an instance for each outline to write."""
 
     def convert(self, index: int, result: Result, pixels: Pixels | None) -> tuple[int, int, int]:
-        """Height and width of the image and its number of instances; its file is written."""
-        height_px, width_px = result.height_px, result.width_px  # type: ignore[attr-defined]
+        """Write the file of the image; returns height and width of the image and its number of instances."""
+        height_px, width_px = result.height_px, result.width_px
         image = Image(1, self.images.name(index), width_px, height_px, self.images.paths[index].absolute())
         dataset = self.dataset(image, result)
-        place = self._places[index]
-        files.write_json(place, labelme.file_content(dataset, place, tolerance_px=self.options.tolerance_px))
+        path = self._files[index]
+        files.write_json(path, labelme.file_content(dataset, path, tolerance_px=self.options.tolerance_px))
         return height_px, width_px, len(dataset.instances)
 
     def add(self, index: int, kept: tuple[int, int, int]) -> int:
@@ -149,11 +154,12 @@ class LabelmeFiles(Writer[Result, tuple[int, int, int]]):
 
 
 class JsonRows:
-    """A JSON file of lists whose rows come one after another, in any list, written atomically at the end.
+    """A JSON object of lists whose rows are appended in any order, written atomically at the end.
 
     Args:
         path: The file.
-        lists: The lists in the order in which the file has them; a value other than None is written as it is.
+        lists: The keys in the order of the file, with None for lists to append to; other values are written as they
+            are.
         stack: Closes the temporary files.
     """
 
@@ -201,4 +207,4 @@ def write_jpeg(path: Path, image_rgb: NDArray[np.uint8]) -> None:
 
 
 WriterFactory = Callable[[Path, Images, Any, WriterOptions], Writer[Any, Any]]
-"""Makes a writer of one kind."""
+"""Makes a writer from its output folder, images, predictor and options."""

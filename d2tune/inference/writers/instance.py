@@ -1,4 +1,4 @@
-"""Writing detections: a COCO file with an image to look at for each, or Labelme files to correct."""
+"""Writers of detections: a COCO file with drawn images, or Labelme files to correct."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from d2tune.report.sheets.contact_sheet import draw_instances
 
 
 class CocoWriter(Writer[Detections, Detections]):
-    """Writes ``predictions.json``, a COCO file whose annotations have scores, and ``NAME.predicted.jpg`` for each."""
+    """Writes ``predictions.json``, a COCO file with scores, and ``NAME.predicted.jpg`` for each image."""
 
     keeps_pixels = True
 
@@ -27,13 +27,13 @@ class CocoWriter(Writer[Detections, Detections]):
         self._annotations = 0
 
     def convert(self, index: int, result: Detections, pixels: Pixels | None) -> Detections:
-        """The detections of the least score or higher; they are drawn."""
+        """Draw the detections with at least the lowest score, and return them."""
         kept = result.at_least(self.options.min_score)
         assert pixels is not None
         names = [kept.class_names[class_id] for class_id in kept.class_ids.tolist()]
         scores = [row["score"] for row in kept.to_coco(0)]
-        drawn = draw_instances(pixels, kept.masks, names, scores=scores)
-        write_jpeg(self.out / f"{self.images.name(index)}.predicted.jpg", drawn)
+        image_rgb = draw_instances(pixels, kept.masks, names, scores=scores)
+        write_jpeg(self.out / f"{self.images.name(index)}.predicted.jpg", image_rgb)
         return kept
 
     def add(self, index: int, kept: Detections) -> int:
@@ -45,10 +45,10 @@ class CocoWriter(Writer[Detections, Detections]):
         for row in rows:
             self._annotations += 1
             if "segmentation" in row:
-                area = float(mask_utils.area(row["segmentation"]))
+                area_px2 = float(mask_utils.area(row["segmentation"]))
             else:
-                area = row["bbox"][2] * row["bbox"][3]
-            self._rows.add("annotations", {"id": self._annotations, "iscrowd": 0, "area": area} | row)
+                area_px2 = row["bbox"][2] * row["bbox"][3]
+            self._rows.add("annotations", {"id": self._annotations, "iscrowd": 0, "area": area_px2} | row)
         return len(rows)
 
     def finish(self) -> None:
@@ -60,5 +60,5 @@ class LabelmeWriter(LabelmeFiles[Detections]):
     """Writes Labelme files with the outlines of the detections, and their scores."""
 
     def dataset(self, image: Image, result: Detections) -> Dataset:
-        """The detections of the least score or higher."""
+        """The detections with at least the lowest score."""
         return result.at_least(self.options.min_score).to_dataset(image)

@@ -1,4 +1,4 @@
-"""Writing panoptic maps: a COCO panoptic file with an image to look at for each, or Labelme files to correct."""
+"""Writers of panoptic maps: a COCO panoptic file with drawn images, or Labelme files to correct."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CocoPanopticWriter(Writer[PanopticMap, Any]):
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
         super().__init__(out, images, predictor, options)
         self._folder = out / "panoptic"
-        self._places = images.places(self._folder, ".png")
+        self._files = images.output_files(self._folder, ".png")
         categories = [
             {"id": number, "name": name, "isthing": int(number <= predictor.things)}
             for number, name in enumerate(predictor.class_names, start=1)
@@ -36,9 +36,9 @@ class CocoPanopticWriter(Writer[PanopticMap, Any]):
         self._rows = JsonRows(out / "panoptic.json", lists, self._stack)
 
     def convert(self, index: int, result: PanopticMap, pixels: Pixels | None) -> Any:
-        """The size of the image and its ``segments_info``; PNG and overlay are written."""
+        """Write the PNG and the drawn image; returns height and width of the image and its ``segments_info``."""
         assert pixels is not None
-        files.write_bytes(self._places[index], encode_png(to_colors(result.segment_ids)))
+        files.write_bytes(self._files[index], encode_png(to_colors(result.segment_ids)))
         write_jpeg(self.out / f"{self.images.name(index)}.predicted.jpg", overlay_of(pixels, result))
         return result.height_px, result.width_px, result.to_segments_info()
 
@@ -48,7 +48,7 @@ class CocoPanopticWriter(Writer[PanopticMap, Any]):
         image = self.image_of(index, height_px, width_px)
         size = {"width": width_px, "height": height_px}
         self._rows.add("images", {"id": image.id, "file_name": image.file_name} | size)
-        name = self._places[index].relative_to(self._folder).as_posix()
+        name = self._files[index].relative_to(self._folder).as_posix()
         self._rows.add("annotations", {"image_id": image.id, "file_name": name, "segments_info": infos})
         return len(infos)
 
@@ -61,13 +61,12 @@ class LabelmeSegmentsWriter(LabelmeFiles[PanopticMap]):
     """Writes Labelme files with an outline for each segment."""
 
     def dataset(self, image: Image, result: PanopticMap) -> Dataset:
-        """The segments."""
+        """The segments of the map."""
         masks = [(segment.class_id, result.segment_ids == segment.id) for segment in result.segments]
         return dataset_of_masks([image], [masks], result.class_names)
 
 
 def overlay_of(image_rgb: NDArray[np.uint8], panoptic_map: PanopticMap) -> NDArray[np.uint8]:
-    """The segments in the colors of their classes on the image ``(H, W, 3)``."""
+    """The image ``(H, W, 3)`` with its segments in the colors of their classes."""
     rows = [(segment.id, segment.class_id, segment.isthing) for segment in panoptic_map.segments]
-    drawn: NDArray[np.uint8] = segment_overlay(image_rgb, panoptic_map.segment_ids, rows, panoptic_map.class_names)
-    return drawn
+    return segment_overlay(image_rgb, panoptic_map.segment_ids, rows, panoptic_map.class_names)

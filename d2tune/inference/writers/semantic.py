@@ -1,4 +1,4 @@
-"""Writing label maps: PNGs and TIFFs with an image to look at for each, Labelme files, or a competition's CSV."""
+"""Writers of label maps: PNGs and TIFFs with drawn images, Labelme files, or the CSV of a competition."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from d2tune.report.sheets.label_overlay import colors, overlay, to_rgb
 _TIFFS = (".tif", ".tiff")
 
 Size = tuple[int, int]
-"""Height and width, in px."""
+"""Height and width, in pixels."""
 
 
 class LabelMapWriter(Writer[LabelMap, Size]):
-    """Writes ``labels/NAME.png`` of photos and ``labels/NAME.tif`` of rasters, and an image to look at for each.
+    """Writes ``labels/NAME.png`` for photos and ``labels/NAME.tif`` for rasters, and a drawn image for each.
 
-    TIFFs are tiled and written while the windows go over the raster, with its place on earth.
+    TIFFs are tiled, are written row by row during prediction, and keep the georeference of the raster.
     """
 
     keeps_pixels = True
 
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
         super().__init__(out, images, predictor, options)
-        self._places = images.places(out / "labels", ".png")
+        self._files = images.output_files(out / "labels", ".png")
 
     def predictions(self) -> Iterator[Any]:
-        """As in `Writer`; rasters are predicted row by row, photos as a stream."""
+        """See `Writer`; rasters are predicted row by row, photos as a stream."""
         rasters = [self._is_raster(path) for path in self.images.paths]
         if not any(rasters):
             yield from super().predictions()
@@ -58,26 +58,26 @@ class LabelMapWriter(Writer[LabelMap, Size]):
                     yield error
 
     def _is_raster(self, path: Path) -> bool:
-        is_file_of_raster = path.suffix.lower() in (*_TIFFS, *ARRAY_SUFFIXES)
-        return self.predictor.reader.raster is not None and (path.is_dir() or is_file_of_raster)
+        is_raster_file = path.suffix.lower() in (*_TIFFS, *ARRAY_SUFFIXES)
+        return self.predictor.reader.raster is not None and (path.is_dir() or is_raster_file)
 
     def _raster(self, index: int) -> Size:
-        """Label a raster, and write rows as they are finished."""
-        place = self._places[index]
-        shown = self.out / place.relative_to(self.out / "labels").with_suffix(".predicted.png")
+        """Predict a raster, and write rows as they are finished."""
+        path = self._files[index]
+        preview = self.out / path.relative_to(self.out / "labels").with_suffix(".predicted.png")
         with self.predictor.open_rows(self.images.paths[index]) as label_map, ExitStack() as stack:
             height_px, width_px = label_map.height_px, label_map.width_px
             size: dict[str, Any] = {"height_px": height_px, "width_px": width_px}
             size["colors"] = colors(self.predictor.class_names)
-            tiff = LabelTiff(place.with_suffix(".tif"), georeference=label_map.georeference, **size)
-            targets = stack.enter_context(tiff), stack.enter_context(Preview(shown, **size))
+            tiff = LabelTiff(path.with_suffix(".tif"), georeference=label_map.georeference, **size)
+            targets = stack.enter_context(tiff), stack.enter_context(Preview(preview, **size))
             for rows in label_map.rows:
                 for target in targets:
                     target.write(rows)
             return height_px, width_px
 
     def _photo(self, index: int) -> Size | DataError:
-        def convert(at: int, result: LabelMap, pixels: Pixels | None) -> Size:
+        def convert(_: int, result: LabelMap, pixels: Pixels | None) -> Size:
             return self.convert(index, result, pixels)
 
         paths = [self.images.paths[index]]
@@ -87,15 +87,15 @@ class LabelMapWriter(Writer[LabelMap, Size]):
         return size
 
     def convert(self, index: int, result: LabelMap, pixels: Pixels | None) -> Size:
-        """The size of the image; its labels and an image of them are written."""
+        """Write the label map and the drawn image; returns the size of the image."""
         assert pixels is not None
-        files.write_bytes(self._places[index], encode_png(result.class_ids))
-        drawn = overlay(to_rgb(pixels), result.class_ids, colors=colors(result.class_names))
-        write_jpeg(self.out / f"{self.images.name(index)}.predicted.jpg", drawn)
+        files.write_bytes(self._files[index], encode_png(result.class_ids))
+        image_rgb = overlay(to_rgb(pixels), result.class_ids, colors=colors(result.class_names))
+        write_jpeg(self.out / f"{self.images.name(index)}.predicted.jpg", image_rgb)
         return result.height_px, result.width_px
 
     def add(self, index: int, kept: Size) -> int:
-        """Count the image; label maps have no regions to count."""
+        """Count the image; returns 0, because label maps have no counted regions."""
         self.image_of(index, *kept)
         return 0
 
@@ -108,11 +108,11 @@ class LabelmeRegionsWriter(LabelmeFiles[LabelMap]):
     """Writes Labelme files with an outline for each connected region.
 
     Args:
-        out: As in `Writer`, like the following.
-        images: As in `Writer`.
-        predictor: As in `Writer`.
-        options: As in `Writer`.
-        background: The class that gets no outlines.
+        out: See `Writer`.
+        images: See `Writer`.
+        predictor: See `Writer`.
+        options: See `Writer`.
+        background: The class that gets no outlines; None for none.
     """
 
     def __init__(
@@ -122,22 +122,22 @@ class LabelmeRegionsWriter(LabelmeFiles[LabelMap]):
         self._background = background
 
     def dataset(self, image: Image, result: LabelMap) -> Dataset:
-        """The regions."""
+        """The connected regions of the map."""
         names = result.class_names
-        masks = instances_of_map(result.class_ids, classes=names, background=self._background, split=True)
+        masks = instances_of_map(result.class_ids, classes=names, background=self._background, connected=True)
         return dataset_of_masks([image], [masks], names)
 
 
 class SubmissionWriter(Writer[LabelMap, Any]):
-    """Writes the CSV that a competition takes.
+    """Writes the CSV of a competition.
 
     Args:
-        out: As in `Writer`, like the following; a folder gets ``submission.csv``.
-        images: As in `Writer`.
-        predictor: As in `Writer`.
-        options: As in `Writer`.
+        out: A path that ends in ``.csv``, or a folder, which gets ``submission.csv``.
+        images: See `Writer`.
+        predictor: See `Writer`.
+        options: See `Writer`.
         preset: The dialect of the CSV.
-        background: The class that gets no rows.
+        background: The class that gets no rows; None for none.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class SubmissionWriter(Writer[LabelMap, Any]):
         )
 
     def convert(self, index: int, result: LabelMap, pixels: Pixels | None) -> Any:
-        """The size of the image, its instances and its rows."""
+        """Height and width of the image, its instances and its rows."""
         return result.height_px, result.width_px, *self._file.rows(self.images.name(index), result.class_ids)
 
     def add(self, index: int, kept: Any) -> int:
@@ -168,5 +168,6 @@ class SubmissionWriter(Writer[LabelMap, Any]):
 
 
 def write_categories(folder: Path, class_names: Sequence[str]) -> None:
-    """Write ``categories.json``: what each value of the label maps in a folder means."""
-    files.write_json(folder / "categories.json", [{"label": at, "name": name} for at, name in enumerate(class_names)])
+    """Write ``categories.json`` with the class of each value of the label maps in a folder."""
+    rows = [{"label": class_id, "name": name} for class_id, name in enumerate(class_names)]
+    files.write_json(folder / "categories.json", rows)

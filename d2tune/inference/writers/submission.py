@@ -1,4 +1,4 @@
-"""Predicted label maps as the CSV that a competition takes."""
+"""Predicted label maps as the CSV of a competition."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from d2tune.errors import DataError
 from d2tune.files import write_chunks
 
 _SPOOLED_BYTES = 1 << 22
-"""Rows that wait in memory; more of them wait in a temporary file."""
+"""Bytes of rows that are kept in memory; more go to a temporary file."""
 
 
 def instances_of_map(
-    labels: NDArray[Any], *, classes: Sequence[str], background: str | None, split: bool
+    labels: NDArray[Any], *, classes: Sequence[str], background: str | None, connected: bool
 ) -> list[tuple[int, Mask]]:
-    """What a label map shows, as masks.
+    """The masks of a label map.
 
     Args:
-        labels: Places of the classes ``(H, W)``, whole numbers; 255 is no class.
+        labels: Class indices ``(H, W)`` of an integer type; 255 is ignored.
         classes: All classes in the order of their ids.
-        background: The class that is left out; None leaves out none.
-        split: Whether each connected part is a mask of its own; pixels that touch at a side or a corner belong
-            together.
+        background: The class without masks; None for none.
+        connected: Whether each connected region gets a mask of its own; pixels that touch at a side or a corner are
+            connected.
 
     Returns:
-        Place of the class and pixels ``(H, W)``, by class, parts from the top down.
+        Class index and mask ``(H, W)`` of each, by class, the regions of a class from top to bottom.
 
     Raises:
-        DataError: The map holds a number that is no class.
+        DataError: The map has a value that is not a class index.
     """
-    found: list[tuple[int, Mask]] = []
-    for place in np.unique(labels).tolist():
-        if place == IGNORE_LABEL:
+    masks: list[tuple[int, Mask]] = []
+    for class_id in np.unique(labels).tolist():
+        if class_id == IGNORE_LABEL:
             continue
-        if place >= len(classes):
+        if class_id >= len(classes):
             raise DataError(
-                "the map holds a number that is no class",
-                found=str(place),
+                "the label map has a value that is not a class index",
+                found=str(class_id),
                 expected=f"0 to {len(classes) - 1}, or {IGNORE_LABEL}",
             )
-        if classes[place] != background:
-            mask = labels == place
-            found += [(place, part) for part in (rle_csv.components(mask) if split else [mask])]
-    return found
+        if classes[class_id] != background:
+            mask = labels == class_id
+            masks += [(class_id, region) for region in (rle_csv.components(mask) if connected else [mask])]
+    return masks
 
 
 def dataset_of_maps(
@@ -70,42 +70,42 @@ def dataset_of_maps(
     preset: str,
     image_root: Path | None = None,
 ) -> Dataset:
-    """Predicted label maps as the instances that a dialect has rows for.
+    """The instances of predicted label maps for which a dialect has rows.
 
     Args:
         images: The images, in any order.
-        maps: A map ``(H, W)`` for each of them, as in `instances_of_map`; they are taken one at a time.
-        classes: All classes in the order of their ids; they become the categories, the background too.
-        background: The class of pixels that show nothing.
+        maps: A map ``(H, W)`` for each image; see `instances_of_map`. From a generator, a single map is in memory.
+        classes: All classes in the order of their ids; they become the categories, including the background.
+        background: The class without instances; None for none.
         preset: The dialect: carvana, airbus or severstal.
         image_root: The folder that file names are relative to.
     """
-    split = PRESETS[preset].row_per_instance
-    masks = (instances_of_map(one, classes=classes, background=background, split=split) for one in maps)
+    connected = PRESETS[preset].row_per_instance
+    masks = (instances_of_map(labels, classes=classes, background=background, connected=connected) for labels in maps)
     return dataset_of_masks(images, masks, classes, image_root=image_root)
 
 
 def write_submission(
     dataset: Dataset, path: Path, *, preset: str, background: str | None = None, force: bool = False
 ) -> Path:
-    """Write a competition's CSV: every image is listed by its base name, with blank runs where nothing was found.
+    """Write a competition's CSV, which lists each image by its base name, with empty runs for images without instances.
 
-    ``carvana`` has a row for each image, ``airbus`` one for each ship, ``severstal`` one for each image and class
-    (``ImageId_ClassId``). `rle_csv.read` gives the same masks back.
+    ``carvana`` has a row for each image, ``airbus`` a row for each ship, ``severstal`` a row for each image and class
+    (``ImageId_ClassId``). `rle_csv.read` reads the same masks from it.
 
     Args:
-        dataset: The predictions, as of `dataset_of_maps`.
-        path: The file, where it ends in ``.csv``; else a folder, which gets ``submission.csv``.
+        dataset: The predictions; see `dataset_of_maps`.
+        path: A path that ends in ``.csv``, or a folder, which gets ``submission.csv``.
         preset: The dialect.
-        background: A class that gets no rows.
-        force: Whether a file that is there is overwritten.
+        background: The class that gets no rows; None for none.
+        force: Whether an existing file is overwritten.
 
     Returns:
         The file.
 
     Raises:
-        DataError: Two images have the same base name, the dialect is unknown or cannot tell several classes apart,
-            or the file is already there.
+        DataError: Two images have the same base name, the dialect is unknown or cannot distinguish several classes, or
+            the file already exists.
     """
     _refuse_equal_base_names(image.file_name for image in dataset.images)
     listed = _without(dataset, background)
@@ -115,14 +115,14 @@ def write_submission(
 
 
 class SubmissionFile:
-    """A competition's CSV whose rows come image by image; see `write_submission`.
+    """A competition's CSV whose rows are added image by image; see `write_submission`.
 
     Args:
         path: The file.
         names: Paths of all images below their folder.
         classes: All classes in the order of their ids.
         preset: The dialect.
-        background: The class that gets no rows.
+        background: The class that gets no rows; None for none.
         stack: Closes the temporary file.
 
     Raises:
@@ -146,7 +146,7 @@ class SubmissionFile:
         self._background = background
         self._columns = PRESETS[preset].headers[-1]
         self._classes_with_rows: set[str] = set()
-        # the writer quotes a line feed by itself, but not a carriage return
+        # csv quotes fields with a line feed, but not those with a carriage return
         has_returns = any("\r" in name for name in names)
         spool = stack.enter_context(tempfile.SpooledTemporaryFile(_SPOOLED_BYTES))  # noqa: SIM115
         self._spool: IO[bytes] = spool
@@ -161,7 +161,7 @@ class SubmissionFile:
 
         Args:
             name: Path of the image.
-            labels: Its label map, as in `instances_of_map`.
+            labels: Its label map ``(H, W)``; see `instances_of_map`.
         """
         image = Image(1, name.rsplit("/", 1)[-1], labels.shape[1], labels.shape[0])
         dataset = dataset_of_maps(
@@ -171,10 +171,10 @@ class SubmissionFile:
         return listed, rle_csv.rows_of(listed, preset=self._preset, columns=self._columns)
 
     def add(self, dataset: Dataset, rows: list[list[str]]) -> None:
-        """Append the rows of the next image, as `rows` gave them.
+        """Append the rows of the next image, as returned by `rows`.
 
         Raises:
-            DataError: The dialect names no class, and there are instances of several.
+            DataError: The dialect has no column for the class, and there are instances of several classes.
         """
         self._classes_with_rows |= {name for name, count in dataset.counts().items() if count}
         rle_csv.refuse_several_classes(PRESETS[self._preset], sorted(self._classes_with_rows))
@@ -198,10 +198,10 @@ def _refuse_equal_base_names(names: Iterable[str]) -> None:
         name = path.rsplit("/", 1)[-1]
         if name in by_name:
             raise DataError(
-                "two images have the same base name, and the CSV has nothing else to tell them apart",
+                "two images have the same base name, which is all that the CSV has of an image",
                 file=path,
                 found=f"also {by_name[name]}",
-                hint="Predict on one folder at a time.",
+                hint="Predict on each folder separately.",
             )
         by_name[name] = path
 

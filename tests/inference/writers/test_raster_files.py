@@ -21,6 +21,9 @@ from d2tune.inference.writers import raster_files
 from d2tune.inference.writers.raster_files import LabelTiff, NpyRows, Preview
 from d2tune.report.sheets.drawing import instance_colors
 
+# label maps without a georeference are intended, and rasterio warns of them
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
 COLORS = np.array([[200, 10, 0], [0, 255, 7], [1, 2, 3]], np.uint8)
 UTM = rasterio.crs.CRS.from_epsg(32633).to_wkt()
 PLACE = Georeference(UTM, (10.0, 0.0, 399960.0, 0.0, -10.0, 5200020.0))
@@ -64,7 +67,7 @@ def test_a_label_tiff_reads_back(tmp_path: Path, size: tuple[int, int], step_px:
         assert dataset.nodata == 255
         assert [dataset.colormap(1)[value][:3] for value in (0, 1, 2, 3)] == [*map(tuple, COLORS.tolist()), (0, 0, 0)]
         assert dataset.crs is None
-    assert [one.name for one in path.parent.iterdir()] == ["map.tif"]
+    assert [file.name for file in path.parent.iterdir()] == ["map.tif"]
 
 
 def test_classes_without_colors_get_those_of_the_contact_sheets(tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_npy_rows_are_what_numpy_saves(tmp_path: Path, dtype: Any) -> None:
+def test_npy_rows_are_the_bytes_that_numpy_saves(tmp_path: Path, dtype: Any) -> None:
     values = (labels(70, 31) / 3).astype(dtype)
     write(NpyRows(tmp_path / "map.npy", height_px=70, width_px=31, dtype=dtype), values, 13)
     np.save(tmp_path / "reference.npy", values)
@@ -117,7 +120,8 @@ def test_npy_rows_are_what_numpy_saves(tmp_path: Path, dtype: Any) -> None:
 def test_a_small_preview_shows_every_pixel(tmp_path: Path) -> None:
     values = labels(50, 80)
     write(Preview(tmp_path / "map.png", height_px=50, width_px=80, colors=COLORS), values, 9)
-    shown = np.asarray(Image.open(tmp_path / "map.png").convert("RGBA"))
+    with Image.open(tmp_path / "map.png") as image:
+        shown = np.asarray(image.convert("RGBA"))
     has_class = values != 255
     np.testing.assert_array_equal(shown[has_class][:, :3], COLORS[values[has_class]])
     np.testing.assert_array_equal(shown[..., 3] == 255, has_class)
@@ -127,9 +131,11 @@ def test_a_large_preview_is_reduced(tmp_path: Path) -> None:
     values = np.repeat(np.repeat(labels(90, 30), 5, axis=0), 5, axis=1)
     for step_px in (1, 64, 450):
         write(Preview(tmp_path / "map.png", height_px=450, width_px=150, max_side_px=90), values, step_px)
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "map.png")), values[2::5, 2::5])
+        with Image.open(tmp_path / "map.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), values[2::5, 2::5])
     write(Preview(tmp_path / "thin.png", height_px=1, width_px=5000), labels(1, 5000))
-    assert Image.open(tmp_path / "thin.png").size == (2000, 1)
+    with Image.open(tmp_path / "thin.png") as image:
+        assert image.size == (2000, 1)
 
 
 FILES = [
@@ -141,7 +147,7 @@ FILES = [
 
 @pytest.mark.parametrize("make", FILES)
 @pytest.mark.parametrize("there_before", [False, True])
-def test_an_interrupt_leaves_what_was_there(tmp_path: Path, make: Any, there_before: bool) -> None:
+def test_an_interrupt_leaves_an_existing_file_unchanged(tmp_path: Path, make: Any, there_before: bool) -> None:
     """A real SIGINT, while the model runs on the fourth window."""
     # a shell that starts the tests in the background has them ignore it
     earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -169,7 +175,7 @@ def test_an_interrupt_leaves_what_was_there(tmp_path: Path, make: Any, there_bef
     finally:
         signal.signal(signal.SIGINT, earlier)
     assert len(seen) == 4
-    assert [one.name for one in tmp_path.iterdir()] == (["map"] if there_before else [])
+    assert [file.name for file in tmp_path.iterdir()] == (["map"] if there_before else [])
     assert not there_before or path.read_text() == "earlier"
 
 
@@ -179,6 +185,6 @@ def test_rows_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path, make
     for rows in (labels(601, 20), labels(10, 21), labels(10, 20).astype(np.int64)):
         with pytest.raises(ValueError, match=r"for an image \(600, 20\) of uint8"):
             write(make(path), rows, 10_000)
-    with pytest.raises(ValueError, match="10 rows came of 600"):
+    with pytest.raises(ValueError, match="10 of 600 rows were written"):
         write(make(path), labels(10, 20))
     assert list(tmp_path.iterdir()) == []

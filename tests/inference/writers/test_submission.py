@@ -34,24 +34,24 @@ def options_of(preset: str, folder: Path) -> ReadOptions:
     return ReadOptions(preset=preset, class_name=named, labels=classes, image_root=folder)
 
 
-def map_of(dataset: Dataset, image: Image, parts: list[np.ndarray] | None = None) -> np.ndarray:
-    """The label map that instances stand for; their masks go to ``parts``."""
+def map_of(dataset: Dataset, image: Image) -> np.ndarray:
+    """The label map of the instances on an image."""
     labels = np.zeros((image.height_px, image.width_px), np.uint8)
-    for one in dataset.by_image()[image.id]:
-        if isinstance(one.segmentation, Rle):
-            mask = decode_mask(one.segmentation)
+    for instance in dataset.by_image()[image.id]:
+        if isinstance(instance.segmentation, Rle):
+            mask = decode_mask(instance.segmentation)
         else:
             size = {"width_px": image.width_px, "height_px": image.height_px}
-            mask = decode_mask(union_rles(rasterize(one.segmentation, **size)))
+            mask = decode_mask(union_rles(rasterize(instance.segmentation, **size)))
         assert not labels[mask].any(), "two instances share a pixel"
-        labels[mask] = one.category_id - 1
-        if parts is not None:
-            parts.append(mask)
+        labels[mask] = instance.category_id - 1
     return labels
 
 
 def predictions(preset: str, maps: dict[str, np.ndarray], **more: Any) -> Dataset:
-    images = [Image(number, name, one.shape[1], one.shape[0]) for number, (name, one) in enumerate(maps.items())]
+    images = [
+        Image(number, name, labels.shape[1], labels.shape[0]) for number, (name, labels) in enumerate(maps.items())
+    ]
     kind = {"classes": CLASSES[preset], "background": "background", "preset": preset}
     return dataset_of_maps(images, maps.values(), **(kind | more))
 
@@ -74,8 +74,8 @@ def some_maps(preset: str, seed: int) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("preset", CLASSES)
 def test_a_submission_reads_back_to_the_same_masks(tmp_path: Path, preset: str) -> None:
     maps = some_maps(preset, seed=3)
-    for name, one in maps.items():
-        photo(tmp_path / "photos" / "test" / name, one.shape[1], one.shape[0])
+    for name, labels in maps.items():
+        photo(tmp_path / "photos" / "test" / name, labels.shape[1], labels.shape[0])
     path = write_submission(predictions(preset, maps), tmp_path / "out", preset=preset, background="background")
     assert path == tmp_path / "out" / "submission.csv"
     again = rle_csv.read(path, options_of(preset, tmp_path / "photos"))
@@ -90,8 +90,8 @@ def test_a_submission_reads_back_to_the_same_masks(tmp_path: Path, preset: str) 
 @pytest.mark.parametrize("preset", CLASSES)
 def test_the_converter_reads_a_submission_and_writes_it_again(tmp_path: Path, preset: str) -> None:
     maps = some_maps(preset, seed=4)
-    for name, one in maps.items():
-        photo(tmp_path / "photos" / name, one.shape[1], one.shape[0])
+    for name, labels in maps.items():
+        photo(tmp_path / "photos" / name, labels.shape[1], labels.shape[0])
     written = predictions(preset, maps)
     path = write_submission(written, tmp_path / "mine.csv", preset=preset, background="background")
     options = options_of(preset, tmp_path / "photos")
@@ -106,7 +106,7 @@ def test_the_converter_reads_a_submission_and_writes_it_again(tmp_path: Path, pr
             assert np.array_equal(map_of(back, image), maps[image.file_name])
 
 
-def test_each_dialect_writes_what_its_competition_takes(tmp_path: Path) -> None:
+def test_each_dialect_writes_the_format_of_its_competition(tmp_path: Path) -> None:
     labels = np.zeros((3, 4), np.uint8)
     labels[0, 0] = labels[2, 1] = labels[2, 2] = 1
     maps = {"b.jpg": labels, "a.jpg": np.zeros((3, 4), np.uint8)}
@@ -122,30 +122,30 @@ def test_each_dialect_writes_what_its_competition_takes(tmp_path: Path) -> None:
     assert texts["severstal"] == "\n".join(["ImageId_ClassId,EncodedPixels", *rows, ""])
 
 
-def test_parts_that_touch_at_a_corner_are_one() -> None:
+def test_pixels_that_touch_at_a_corner_are_connected() -> None:
     labels = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0], [2, 255, 1, 0]], np.uint8)
     classes = ("sea", "ship", "buoy")
-    whole = instances_of_map(labels, classes=classes, background="sea", split=False)
-    assert [(place, int(mask.sum())) for place, mask in whole] == [(1, 5), (2, 1)]
-    parts = instances_of_map(labels, classes=classes, background="sea", split=True)
-    places = [(place, np.argwhere(mask).tolist()) for place, mask in parts]
-    assert places == [(1, [[0, 0], [1, 1]]), (1, [[0, 3], [1, 3]]), (1, [[3, 2]]), (2, [[3, 0]])]
-    everything = instances_of_map(labels, classes=classes, background=None, split=False)
-    assert [place for place, _ in everything] == [0, 1, 2]
+    whole = instances_of_map(labels, classes=classes, background="sea", connected=False)
+    assert [(class_id, int(mask.sum())) for class_id, mask in whole] == [(1, 5), (2, 1)]
+    regions = instances_of_map(labels, classes=classes, background="sea", connected=True)
+    positions = [(class_id, np.argwhere(mask).tolist()) for class_id, mask in regions]
+    assert positions == [(1, [[0, 0], [1, 1]]), (1, [[0, 3], [1, 3]]), (1, [[3, 2]]), (2, [[3, 0]])]
+    everything = instances_of_map(labels, classes=classes, background=None, connected=False)
+    assert [class_id for class_id, _ in everything] == [0, 1, 2]
     with pytest.raises(DataError, match="found 2; expected 0 to 1, or 255"):
-        instances_of_map(labels, classes=("sea", "ship"), background="sea", split=False)
+        instances_of_map(labels, classes=("sea", "ship"), background="sea", connected=False)
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2, 255]))
 )
-def test_parts_add_up_to_the_map(labels: np.ndarray) -> None:
-    for split in (False, True):
+def test_masks_add_up_to_the_map(labels: np.ndarray) -> None:
+    for connected in (False, True):
         again = np.where(labels == 255, 255, 0)
-        for place, mask in instances_of_map(labels, classes=("a", "b", "c"), background="a", split=split):
+        for class_id, mask in instances_of_map(labels, classes=("a", "b", "c"), background="a", connected=connected):
             assert mask.any() and not again[mask].any()
-            again[mask] = place
+            again[mask] = class_id
         assert np.array_equal(again, labels)
 
 
@@ -155,14 +155,14 @@ def test_images_of_one_name_are_refused(tmp_path: Path) -> None:
         write_submission(predictions("airbus", maps), tmp_path / "out.csv", preset="airbus")
 
 
-def test_a_file_that_is_there_stays_unless_forced(tmp_path: Path) -> None:
+def test_an_existing_file_is_overwritten_only_with_force(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("mine", "utf-8")
-    found = predictions("airbus", {"a.jpg": np.ones((2, 2), np.uint8)})
+    predicted = predictions("airbus", {"a.jpg": np.ones((2, 2), np.uint8)})
     with pytest.raises(DataError, match="--force"):
-        write_submission(found, path, preset="airbus")
+        write_submission(predicted, path, preset="airbus")
     assert path.read_text("utf-8") == "mine"
-    write_submission(found, path, preset="airbus", force=True)
+    write_submission(predicted, path, preset="airbus", force=True)
     assert path.read_text("utf-8") == "ImageId,EncodedPixels\na.jpg,1 4\n"
 
 
