@@ -1,4 +1,4 @@
-"""The same door as ``d2tune check``: ``python tools/check.py SRC``."""
+"""``d2tune check`` as a script: ``python tools/check.py SRC``."""
 
 import sys
 

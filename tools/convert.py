@@ -1,4 +1,4 @@
-"""The same door as ``d2tune convert``: ``python tools/convert.py SRC --to coco --out OUT``."""
+"""``d2tune convert`` as a script: ``python tools/convert.py SRC --to coco --out OUT``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The door that Detectron2 users know: ``python tools/train_net.py --config projects/balloon.yaml``."""
+"""``d2tune train`` under the name that Detectron2 users know: ``python tools/train_net.py --config FILE.yaml``."""
 
 import sys
 
