@@ -2,7 +2,7 @@
 
 Every contender converts the same folders in a fresh process, in turn, round after round. The peers have an environment
 of their own, ``benchmarks/.venv-peers``, made on the first run: they need opencv-python, which overwrites the headless
-wheel that this project uses. ``--large N`` converts N small images in one go instead and watches the memory.
+wheel that this project uses. ``--large N`` converts N small images at once instead and measures the memory.
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--slow-rounds", type=int, default=3, help="rounds that supervision takes part in (default: 3)")
     parser.add_argument("--size", default="1024x768", help="of the images, in pixels (default: 1024x768)")
-    parser.add_argument("--no-peers", action="store_true", help="leave labelme2coco and supervision out")
-    parser.add_argument("--large", type=int, help="convert this many small images in one go and watch the memory")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--no-peers", action="store_true", help="without labelme2coco and supervision")
+    parser.add_argument("--large", type=int, help="convert this many small images at once and measure the memory")
+    parser.add_argument("--out", type=Path, help="write the results as JSON")
     parser.add_argument("--run", nargs=3, metavar=("CONTENDER", "SOURCE", "OUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         print(json.dumps(run_here(options.run[0], Path(options.run[1]), Path(options.run[2]))))
         return
-    width_px, height_px = (int(part) for part in options.size.split("x"))
+    width_px, height_px = map(int, options.size.split("x"))
     with tempfile.TemporaryDirectory(prefix="d2tune-bench-") as name:
         scratch = Path(name)
         if options.large:
-            figures = measure_large(scratch, options.large)
-            print(large_table(figures))
+            results = measure_large(scratch, options.large)
+            print(large_table(results))
         else:
             contenders = (FLOOR, *OURS) if options.no_peers else (FLOOR, *OURS, *PEERS)
-            figures = compare(
+            results = compare(
                 scratch, contenders, options.images, (options.rounds, options.slow_rounds), (width_px, height_px)
             )
-            print("\n\n".join(table(case) for case in figures["cases"]))
+            print("\n\n".join(table(case) for case in results["cases"]))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"machine": machine()} | figures, indent=2) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps({"machine": machine()} | results, indent=2) + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:
@@ -80,25 +80,25 @@ def machine() -> dict[str, Any]:
 
 
 def write_input(folder: Path, images: int, size: tuple[int, int], *, embed: bool, copies_of: int) -> None:
-    """Images like photos and a Labelme file beside each; the same arguments give the same files.
+    """Write images like photos and a Labelme file for each; the same arguments give the same files.
 
     Args:
-        folder: Where they are written.
-        images: How many.
+        folder: The new folder.
+        images: Number of images.
         size: Width and height in pixels.
-        embed: Whether each file holds its image as ``imageData`` too.
-        copies_of: How many different images there are; they are used over and over.
+        embed: Whether each file has its image as ``imageData``.
+        copies_of: Number of different images, which are repeated.
     """
     import numpy as np
 
     width_px, height_px = size
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
-    drawn: list[bytes] = []
+    photos: list[bytes] = []
     for index in range(images):
         if index < copies_of:
-            drawn.append(_image(generator, width_px, height_px))
-        content = drawn[index % len(drawn)]
+            photos.append(_image(generator, width_px, height_px))
+        content = photos[index % len(photos)]
         (folder / f"{index:05d}.jpg").write_bytes(content)
         value = {
             "version": "5.5.0",
@@ -114,7 +114,7 @@ def write_input(folder: Path, images: int, size: tuple[int, int], *, embed: bool
 
 
 def _image(generator: numpy.random.Generator, width_px: int, height_px: int) -> bytes:
-    """A JPEG with the frequencies of a photo: coarse blotches under fine grain."""
+    """A JPEG with the frequencies of a photo: coarse structures under fine grain."""
     import numpy as np
     from PIL import Image
 
@@ -129,7 +129,7 @@ def _image(generator: numpy.random.Generator, width_px: int, height_px: int) -> 
 
 
 def _shape(draw: numpy.random.Generator, width_px: int, height_px: int) -> dict[str, Any]:
-    """A wavy outline of 12 to 60 vertices, wholly inside the image; every third is bent like a banana."""
+    """A wavy outline of 12 to 60 vertices inside the image; every third outline is bent like a banana."""
     import numpy as np
 
     count = int(draw.integers(12, 61))
@@ -140,8 +140,8 @@ def _shape(draw: numpy.random.Generator, width_px: int, height_px: int) -> dict[
         waves = [draw.uniform(0, 0.1) * np.sin(k * angle + draw.uniform(0, 6)) for k in (2, 3, 5)]
         reach = radius_px * (1 + np.sum(waves, axis=0))
     else:
-        there = np.linspace(0, 4, count // 2)
-        angle = np.concatenate([there, there[::-1]]) + draw.uniform(0, 6)
+        forth = np.linspace(0, 4, count // 2)
+        angle = np.concatenate([forth, forth[::-1]]) + draw.uniform(0, 6)
         reach = radius_px * np.concatenate([np.ones(count // 2), np.full(count // 2, 0.6)])
         reach += radius_px * draw.uniform(-0.05, 0.05, len(reach))
     points = np.stack([center[0] + reach * np.cos(angle), center[1] + reach * np.sin(angle)], axis=1)
@@ -157,7 +157,7 @@ def _shape(draw: numpy.random.Generator, width_px: int, height_px: int) -> dict[
 
 
 def run_here(contender: str, source: Path, out: Path) -> dict[str, Any]:
-    """Import a contender, convert once, and say how long each took; the size of what was written goes with it."""
+    """Import a contender and convert once; returns the seconds of both and the bytes written."""
     started = time.perf_counter()
     convert, versions = CONTENDERS[contender]()
     imported = time.perf_counter()
@@ -234,10 +234,10 @@ def compare(
 
     Args:
         scratch: An empty folder.
-        contenders: Whom to time.
-        images: How many images there are.
-        rounds: How often, and in how many of these rounds supervision takes part, which needs a minute or two.
-        size: Of the images, width and height in pixels.
+        contenders: The contenders to time.
+        images: Number of images.
+        rounds: Number of rounds, and of rounds with supervision, which needs a minute or two.
+        size: Width and height of the images in pixels.
     """
     peers = peer_python() if set(contenders) & set(PEERS) else sys.executable
     pythons = {name: peers if name in PEERS else sys.executable for name in contenders}
@@ -251,14 +251,14 @@ def compare(
             for name in contenders:
                 if name == SLOW and number >= rounds[1]:
                     continue
-                figures = timed(pythons[name], name, source, scratch / f"out{int(embed)}-{number}-{name}")
-                versions |= figures.pop("versions")
-                runs[name].append(figures)
+                timing = timed(pythons[name], name, source, scratch / f"out{int(embed)}-{number}-{name}")
+                versions |= timing.pop("versions")
+                runs[name].append(timing)
         ran = {name: rows for name, rows in runs.items() if rows}
         input_mb = sum(path.stat().st_size for path in source.glob("*.json")) / 1e6
         cases.append(
             {
-                "embedded_pictures": embed,
+                "embedded_images": embed,
                 "images": images,
                 "polygons": images * POLYGONS,
                 "rounds": rounds[0],
@@ -270,7 +270,7 @@ def compare(
 
 
 def timed(python: str, contender: str, source: Path, out: Path) -> dict[str, Any]:
-    """One conversion in a fresh process; ``process_s`` is all of it, from the start of Python to its end."""
+    """One conversion in a fresh process; ``process_s`` is the time from the start of Python to its end."""
     command = [python, str(Path(__file__).resolve()), "--run", contender, str(source), str(out)]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
@@ -281,14 +281,14 @@ def timed(python: str, contender: str, source: Path, out: Path) -> dict[str, Any
 
 
 def summary(rows: list[dict[str, Any]], runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The medians of one contender, and the medians of its ratios to every other one in the same round."""
+    """The medians of a contender, and the medians of its ratios to every other contender in the same round."""
     median = {key: statistics.median(row[key] for row in rows) for key in ("conversion_s", "process_s", "import_s")}
     ratios = {
-        other: round(
-            statistics.median(a["conversion_s"] / b["conversion_s"] for a, b in zip(rows, theirs, strict=False)), 4
+        name: round(
+            statistics.median(a["conversion_s"] / b["conversion_s"] for a, b in zip(rows, rival, strict=False)), 4
         )
-        for other, theirs in runs.items()
-        if theirs is not rows
+        for name, rival in runs.items()
+        if rival is not rows
     }
     return {
         **{key: round(value, 4) for key, value in median.items()},
@@ -301,7 +301,7 @@ def summary(rows: list[dict[str, Any]], runs: dict[str, list[dict[str, Any]]]) -
 def table(case: dict[str, Any]) -> str:
     """One case as a Markdown table."""
     contenders = case["contenders"]
-    with_images = "with embedded images" if case["embedded_pictures"] else "without embedded images"
+    with_images = "with embedded images" if case["embedded_images"] else "without embedded images"
     lines = [
         f"{case['images']} images, {case['polygons']} polygons, {with_images} ({case['json_mb']} MB of JSON), "
         f"median of {case['rounds']} rounds",
@@ -312,14 +312,14 @@ def table(case: dict[str, Any]) -> str:
     ]
     lines.append("|" + "---|" * (lines[-1].count("|") - 1))
     for name, row in contenders.items():
-        ratios = [row["ratio_to"].get(other) for other in contenders if other not in OURS]
+        ratios = [row["ratio_to"].get(rival) for rival in contenders if rival not in OURS]
         shown = " | ".join("1" if ratio is None else f"{ratio:.3f}" for ratio in ratios)
         lines.append(f"| {name} | {row['conversion_s']:.3f} s | {row['process_s']:.2f} s | {shown} |")
     return "\n".join(lines)
 
 
 def peer_python() -> str:
-    """The Python of the peers' environment, made where it is not there yet."""
+    """The Python of the peers' environment, which is made where it does not exist."""
     folder = PEER_ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
     python = folder / ("python.exe" if os.name == "nt" else "python")
     if not python.is_file():
@@ -333,7 +333,7 @@ def peer_python() -> str:
 
 
 def measure_large(scratch: Path, images: int) -> dict[str, Any]:
-    """Convert many small images with the command, and watch the memory of the process and all its children."""
+    """Convert many small images with the command, and measure the memory of the process and all its children."""
     import psutil
 
     source, out = scratch / "input", scratch / "out"
@@ -363,7 +363,7 @@ def measure_large(scratch: Path, images: int) -> dict[str, Any]:
 
 
 def _memory(process: psutil.Process) -> dict[str, int]:
-    """Bytes of a process and its children: resident, and with what they share counted once where that is known."""
+    """Bytes of a process and its children: resident, and with shared pages counted once where they are known."""
     import psutil
 
     members = {"rss": 0, "pss": 0, "processes": 0}
@@ -378,13 +378,13 @@ def _memory(process: psutil.Process) -> dict[str, int]:
     return members
 
 
-def large_table(figures: dict[str, Any]) -> str:
-    """The figures of one large conversion as a Markdown table."""
+def large_table(results: dict[str, Any]) -> str:
+    """The results of one large conversion as a Markdown table."""
     return (
         "| images | polygons | whole process | memory, all processes | shared pages counted once | written |\n"
         "|---|---|---|---|---|---|\n"
-        f"| {figures['images']} | {figures['polygons']} | {figures['process_s']:.1f} s | {figures['peak_rss_mb']} MB "
-        f"| {figures['peak_pss_mb']} MB | {figures['written_mb']} MB |"
+        f"| {results['images']} | {results['polygons']} | {results['process_s']:.1f} s | {results['peak_rss_mb']} MB "
+        f"| {results['peak_pss_mb']} MB | {results['written_mb']} MB |"
     )
 
 

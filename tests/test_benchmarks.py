@@ -24,7 +24,7 @@ def test_conversions_are_compared(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     shown = benchmark("--images", 4, "--rounds", 1, "--no-peers", "--size", "160x120", "--out", out)
     results = json.loads(out.read_text("utf-8"))
-    assert [case["embedded_pictures"] for case in results["cases"]] == [False, True]
+    assert [case["embedded_images"] for case in results["cases"]] == [False, True]
     for case in results["cases"]:
         assert case["polygons"] == 32
         ours = [case["contenders"][name] for name in ("d2tune", "d2tune, 1 worker")]

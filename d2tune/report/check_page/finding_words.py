@@ -23,9 +23,9 @@ WORDS = {
         "Draw the shape again.",
     ),
     "outline_too_complex": (
-        "An outline is longer than four million pixels on the image, comes in over one border of it more than 10,000 "
-        "times, or has edges that pass one another so often (20 million pairs, as with a million points in a spiral) "
-        "that they cannot be checked.",
+        "An outline is longer than four million pixels on the image, crosses one of its borders more than 10,000 "
+        "times, or has too many edges near one another to be checked (20 million pairs, as in a spiral of a million "
+        "points).",
         "Draw the shape again, or simplify it.",
     ),
     "group_too_large": (
