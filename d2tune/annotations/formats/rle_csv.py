@@ -1,7 +1,7 @@
-"""Run-length CSV as Kaggle's competitions use it: 1-indexed "start length" pairs, a dialect for each.
+"""Run-length CSV of Kaggle's competitions: 1-indexed "start length" pairs, in the dialect of a competition.
 
-Nothing in such a file says whether pixels are counted along rows or along columns, so the dialect is named by a
-person and never guessed.
+The files do not define whether pixels are counted along rows or along columns, so the dialect is an option and never
+guessed.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def runs_to_rle(starts: NDArray[np.int64], lengths: NDArray[np.int64], *, width_
 
 
 def check_rle(segmentation: Mapping[str, Any], *, width_px: int, height_px: int) -> RawRle:
-    """Check a COCO run-length dict, compressed or not, before pycocotools sees it.
+    """Check a COCO run-length dict, compressed or not, before pycocotools decodes it.
 
     Raises:
         PointError: Its size is not the image's, or its runs do not add up to the image.
@@ -144,10 +144,11 @@ def check_rle(segmentation: Mapping[str, Any], *, width_px: int, height_px: int)
 
 
 def _decompress(text: str) -> list[int] | None:
-    """The runs behind pycocotools' compressed counts; None where the text is none.
+    """The runs of pycocotools' compressed counts; None where the text is invalid.
 
-    Each run is a little-endian number of 5 bits a character above code 48; bit 5 says that more follow, the sign is
-    carried by bit 4 of the last; from the fourth run on, the difference to the run before the last one is stored.
+    Each run is a little-endian number with 5 bits per character above code 48. Bit 5 is set where more characters
+    follow, and bit 4 of the last character is the sign. From the fourth run on, the difference to the run two before
+    is stored.
     """
     runs: list[int] = []
     value = shift = 0

@@ -1,7 +1,7 @@
 """A dataset: images, their instances, and the findings made while reading them.
 
 Coordinates are continuous image coordinates in pixels, x to the right and y down: pixel ``i`` covers
-``[i, i + 1)``. Sizes are those of the image as it is shown, after its EXIF orientation.
+``[i, i + 1)``. Sizes are those of the displayed image, after its EXIF orientation.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Image:
     Attributes:
         id: Counts from 1 in the order of ``file_name``.
         file_name: Path relative to the image root, with forward slashes.
-        width_px: Width as shown, after EXIF orientation.
-        height_px: Height as shown.
+        width_px: Width as displayed, after EXIF orientation.
+        height_px: Height as displayed.
         path: The file to open, absolute; None where the file is unknown.
         annotation_file: The file of its annotations, relative to the source folder.
     """

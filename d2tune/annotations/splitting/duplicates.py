@@ -26,8 +26,8 @@ HASH_BITS = 255
 DEFAULT_DISTANCE = 40
 """Most bits, out of `HASH_BITS`, in which two near-duplicates differ.
 
-Measured on 74 photos of balloons and 149 of circuit boards, which are much alike, but no two of them the same: those
-differ in 83 bits or more. Copies compressed to JPEG quality 30, halved, doubled, or shrunk to 256 px differ in at most
+Measured on 74 photos of balloons and 149 of circuit boards, which are similar but all different: they differ in 83
+bits or more. Copies compressed to JPEG quality 30, halved, doubled, or shrunk to 256 px differ in at most
 11 bits, copies brightened or darkened by up to 30 % in at most 28, and copies cropped by 1 % on all sides in at most
 29. Neighboring frames of a driving car, filmed by a camera that follows it, differ in 15 to 31 bits and so count as
 near-duplicates; copies cropped by 3 %, with up to 67 bits, mostly do not.
@@ -36,7 +36,7 @@ near-duplicates; copies cropped by 3 %, with up to 67 bits, mostly do not.
 _SIDE_PX = 64
 _FREQUENCIES = 16
 _NOISE = 1.0
-"""What compression does to a frequency, in gray levels; frequencies below this carry no detail."""
+"""Noise of a frequency by compression, in gray levels; frequencies below this have no detail."""
 
 _MAX_DECODED_PX = 100_000_000
 _ROWS = 512

@@ -36,7 +36,7 @@ class Grouping:
 def group_images(
     images: Sequence[Image], *, group_by: str | None, gap_s: float, duplicate_distance: int | None
 ) -> Grouping:
-    """Put images into groups by one rule, and join the groups that near-duplicates lie in.
+    """Group images by a rule, and join the groups of near-duplicates.
 
     Args:
         images: What to group.

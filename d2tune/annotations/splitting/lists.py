@@ -20,7 +20,7 @@ def is_list(name: str | Path) -> bool:
 
 
 def read_list(path: Path) -> dict[str, int]:
-    """The line, from 1, that each file name stands on.
+    """The line of each file name, from 1.
 
     Blank lines are skipped; Windows line ends, backslashes and a leading ``./`` are understood.
 
