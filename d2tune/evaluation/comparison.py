@@ -1,4 +1,4 @@
-"""Two sets of predictions on the same images, compared by a paired bootstrap over the images."""
+"""Comparison of two sets of predictions on the same images by a paired bootstrap over the images."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 @dataclass(frozen=True, slots=True)
 class RunComparison:
-    """B against A on the same images.
+    """The comparison of B with A on the same images.
 
     Attributes:
-        a: Path of A as it was given.
-        b: Path of B as it was given.
-        images: Images compared.
+        a: Path of A as given.
+        b: Path of B as given.
+        images: Number of images.
         metrics: The comparison of each metric, such as ``segm AP``.
         verdict: The result of the main metric in a sentence.
     """
@@ -42,7 +42,7 @@ class RunComparison:
     verdict: str
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict of the same."""
+        """The content of ``comparison.json``."""
         return {
             "schema": 1,
             "a": self.a,
@@ -53,10 +53,10 @@ class RunComparison:
         }
 
     def table(self) -> str:
-        """A row for each metric."""
+        """A table with a row for each metric."""
         rows = [
             [
-                _in_words(name),
+                _shown_name(name),
                 _number(row.value_a),
                 _number(row.value_b),
                 _number(row.difference, signed=True),
@@ -69,7 +69,7 @@ class RunComparison:
         return format_table(rows, header=["metric", "A", "B", "B - A", "95 % interval", "B better in"])
 
 
-def _in_words(name: str) -> str:
+def _shown_name(name: str) -> str:
     """``mask AP`` for ``segm AP``, and ``mIoU`` for ``semantic mIoU``."""
     kind, metric = name.split()
     known = {str(key): word for key, word in KIND_NAMES.items()}
@@ -82,25 +82,27 @@ def _number(value: float | None, *, signed: bool = False) -> str:
 
 @dataclass(frozen=True)
 class ComparedSide(ABC):
-    """A set of predictions with the ground truth that it belongs to.
+    """A set of predictions with its ground truth.
 
     Attributes:
-        name: Its path as it was given.
-        truth_sha256: Of the ground truth.
+        name: Its path as given.
+        truth_sha256: Hash of the ground truth.
     """
 
     name: str
     truth_sha256: str
 
     def compare(self, other: ComparedSide) -> RunComparison:
-        """Compare another side (B) with this one (A).
+        """Compare this side (A) with another (B).
 
         Raises:
-            RunError: The two are of different tasks.
+            RunError: The tasks differ.
             DataError: There are no images to compare on.
         """
         if type(self) is not type(other) or self.task != other.task:
-            raise RunError("the two are runs of different tasks and cannot be compared", file=other.name)
+            raise RunError(
+                "runs of different tasks cannot be compared", file=other.name, found=other.task, expected=self.task
+            )
         return self._compared(other)
 
     @property
@@ -109,17 +111,18 @@ class ComparedSide(ABC):
         """Name of the task."""
 
     @abstractmethod
-    def _compared(self, other: Any) -> RunComparison: ...
+    def _compared(self, other: Any) -> RunComparison:
+        """The comparison with a side of the same class."""
 
 
 @dataclass(frozen=True)
 class InstanceSide(ComparedSide):
-    """COCO results.
+    """Instance predictions.
 
     Attributes:
         truth: A COCO instances dict.
         results: Rows in COCO's results format.
-        kinds: What can be scored.
+        kinds: The kinds of metrics that can be computed.
     """
 
     truth: Mapping[str, Any]
@@ -146,7 +149,7 @@ class InstanceSide(ComparedSide):
             )
             metrics |= {f"{kind} {name}": compared[name] for name in _SHOWN}
         main = "segm AP" if "segm" in kinds else "bbox AP"
-        verdict = f"{_in_words(main)}: {metrics[main].verdict}"
+        verdict = f"{_shown_name(main)}: {metrics[main].verdict}"
         return RunComparison(self.name, other.name, len(a.image_ids), metrics, verdict)
 
 
@@ -160,9 +163,9 @@ class MapSide(ComparedSide):
     """Label maps or panoptic predictions.
 
     Attributes:
-        scorer: With all images added.
+        scorer: A scorer with all images added.
         task_name: Name of the task.
-        main_name: The main metric.
+        main_name: Name of the main metric.
     """
 
     scorer: SemanticScorer | PanopticScorer

@@ -21,7 +21,7 @@ from d2tune.report.sheets.contact_sheet import Panel, write_contact_sheet
 
 MOST_PANELS = 16
 LONGEST_SIDE_PX = 1100
-"""Images are reduced to this long side before drawing, because the panels are no larger."""
+"""Images are reduced to this long side before drawing, because the panels are smaller."""
 
 
 def write_images(path: Path, dataset: Dataset, results: Sequence[CocoResult], *, title: str, subtitle: str) -> None:

@@ -1,4 +1,4 @@
-"""Scoring the predictions of any model from files."""
+"""Evaluation of any model's predictions from files."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ def evaluate_files(
     kinds: Sequence[Kind] | None = None,
     labels: str | Path | None = None,
 ) -> EvaluationResult:
-    """Score any model's predictions from files.
+    """Evaluate any model's predictions from files.
 
     Args:
         predictions: A JSON list of detections in COCO's results format, a COCO panoptic JSON, or a folder of label
             PNGs.
         ground_truth: A COCO instances file, a COCO panoptic JSON, or a folder of label PNGs of the same names.
-        out: Where the results go.
-        kinds: What of instances to score; None scores boxes, and masks and boundaries where the detections have masks.
-        labels: With folders, a file of class names, one a line.
+        out: The output folder.
+        kinds: For instances, the kinds of metrics; None takes all, or only boxes if the detections have no masks.
+        labels: With folders, a text file with a class name on each line.
 
     Raises:
-        DataError: A file cannot be read, or they do not belong together.
+        DataError: A file cannot be read, or predictions and ground truth do not fit together.
+        RunError: ``out`` cannot be written.
     """
     both = Path(predictions), Path(ground_truth)
     if labels is not None and not both[1].is_dir():
-        raise DataError("a file of labels goes with folders of label PNGs", file=ground_truth)
+        raise DataError("--labels needs a folder of label PNGs as ground truth", file=ground_truth)
     if both[1].is_dir():
         if labels is None:
-            raise DataError("label PNGs name no classes", file=ground_truth, hint="Name them with --labels FILE.")
+            raise DataError("label PNGs have no class names", file=ground_truth, hint="Give them with --labels FILE.")
         from d2tune.evaluation.map_files import evaluate_semantic
 
         return evaluate_semantic(*both, class_names=read_labels(labels), out=Path(out))

@@ -1,4 +1,4 @@
-"""Evaluating one split of the data: predict it, score it fast or completely, keep and draw the predictions."""
+"""The base class of evaluators: predictions of a split are made, scored, saved and drawn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from d2tune.metrics.coco.results import KINDS, Kind
 from d2tune.timing import StageTimes
 
 Prediction = TypeVar("Prediction")
-"""The prediction on one image, as the evaluator of a task keeps it in memory."""
+"""The prediction of an image, as the evaluator of a task keeps it in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Quick:
     """The metrics of an evaluation in training.
 
     Attributes:
-        value: The main metric, higher is better; None where it cannot be computed.
-        line: The most important values on one line.
-        scalars: All values by name, for the logs.
+        value: The main metric, for which higher is better; None if it cannot be computed.
+        line: The most important values on a line.
+        scalars: All values by name, for the loggers.
     """
 
     value: float | None
@@ -38,12 +38,12 @@ class Quick:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How a complete evaluation is done.
+    """The options of a complete evaluation.
 
     Attributes:
         split: Name of the data in the reason for a missing value.
-        kinds: Of an instance task: what to score.
-        times: Takes the time of scoring.
+        kinds: For instance tasks, the kinds of metrics.
+        times: Receives the time of scoring.
     """
 
     split: str = "the data"
@@ -65,17 +65,17 @@ class Outcome(Protocol):
         """Write ``evaluation.json`` and ``plots``.
 
         Args:
-            folder: Where they go.
-            bound: Hashes and names of what produced it.
-            times: Where the time went.
+            folder: The output folder.
+            bound: Paths and hashes of the run, its weights, config, data and predictions.
+            times: The time of each stage.
         """
 
 
 class Evaluator(ABC, Generic[Prediction]):
-    """Everything that depends on the task when a model is evaluated on one split of the data.
+    """Evaluates the predictions of a task on a split.
 
     Args:
-        dataset: The split with its ground truth, its background painted.
+        dataset: The split with its ground truth and its background.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -89,13 +89,13 @@ class Evaluator(ABC, Generic[Prediction]):
         batch_size: int | None = None,
         show_progress: bool | None = None,
     ) -> list[Prediction]:
-        """The predictions on the images of the split, in their order.
+        """Predict on the images of the split, in their order.
 
         Args:
             predictor: The predictor of the task.
-            times: Takes the time of each stage.
+            times: Receives the time of each stage.
             batch_size: Images, or windows, per forward pass.
-            show_progress: Whether to draw a progress bar; None draws one on a terminal.
+            show_progress: Whether to show a progress bar; None shows it on a terminal.
 
         Raises:
             DataError: An image cannot be read.
@@ -116,36 +116,42 @@ class Evaluator(ABC, Generic[Prediction]):
 
     @abstractmethod
     def _kept(self, index: int, result: Any, pixels: Pixels | None) -> Prediction:
-        """What is kept in memory of the result on an image."""
+        """The part of the result of an image that is kept in memory."""
 
     @abstractmethod
     def quick(self, predictions: Sequence[Prediction]) -> Quick:
-        """Score without intervals and analysis."""
+        """Compute the metrics without intervals and analysis."""
 
     @abstractmethod
     def evaluate(self, predictions: Sequence[Prediction], scoring: Scoring) -> Outcome:
-        """Score with intervals, analysis and everything else that takes time."""
+        """Compute the metrics with intervals and analysis."""
 
     @abstractmethod
     def side(self, predictions: Sequence[Prediction], *, name: str, truth_sha256: str) -> ComparedSide:
-        """The predictions as one side of a comparison; see `comparison`."""
+        """The predictions as a side of a comparison.
+
+        Args:
+            predictions: The predictions of all images.
+            name: Path of the run or evaluation as given.
+            truth_sha256: Hash of the ground truth.
+        """
 
     @abstractmethod
     def save(self, predictions: Sequence[Prediction], folder: Path) -> str:
-        """Write the predictions into a folder, replacing earlier ones, and give their `digest`."""
+        """Write the predictions to a folder, replacing earlier ones; returns their `digest`."""
 
     @abstractmethod
     def digest(self, folder: Path) -> str:
         """The SHA-256 of the predictions in a folder.
 
         Raises:
-            OSError: They are not there.
+            OSError: A file of the predictions is missing.
         """
 
     @abstractmethod
     def load(self, folder: Path) -> list[Prediction]:
-        """Read what `save` wrote."""
+        """Read the predictions that `save` wrote."""
 
     @abstractmethod
     def draw(self, path: Path, predictions: Sequence[Prediction], *, title: str, subtitle: str) -> None:
-        """Draw ground truth beside prediction for up to 16 images into one PNG."""
+        """Write a PNG with ground truth beside predictions for up to 16 images."""

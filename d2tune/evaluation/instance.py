@@ -1,4 +1,4 @@
-"""Evaluating instance predictions: COCO's average precision of boxes and masks."""
+"""The evaluator of instances: COCO's average precision of boxes, masks and boundaries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from d2tune.metrics.coco.summary import InstanceMetrics, metrics_of
 from d2tune.timing import StageTimes
 
 PREDICTIONS = "predictions.json"
-"""COCO results in a run's folder."""
+"""File with COCO results in a run folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class InstanceOutcome:
 
 
 class InstanceEvaluator(Evaluator[list[CocoResult]]):
-    """Evaluates `Detections` on one split of the data; what it keeps of an image are rows in COCO's results format."""
+    """Evaluates `Detections` on a split; keeps rows in COCO's results format for each image."""
 
     def __init__(self, dataset: Dataset) -> None:
         super().__init__(dataset)
@@ -69,12 +69,12 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
             for name, metric in values.items()
             if metric.value is not None
         }
-        of_classes = {row.name: row.metrics["segm"]["AP"].value for row in metrics.classes}
-        scalars |= {f"segm/AP-{name}": value for name, value in of_classes.items() if value is not None}
+        class_ap = {row.name: row.metrics["segm"]["AP"].value for row in metrics.classes}
+        scalars |= {f"segm/AP-{name}": value for name, value in class_ap.items() if value is not None}
         return Quick(metrics.segm["AP"].value, short_line(metrics), scalars)
 
     def evaluate(self, predictions: Sequence[list[CocoResult]], scoring: Scoring) -> InstanceOutcome:
-        """All metrics with their intervals, and their analysis."""
+        """All metrics with their intervals, and the analysis of errors."""
         evaluation = evaluate_results(
             to_coco(self._dataset),
             _rows(predictions),
@@ -85,7 +85,7 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
         return InstanceOutcome(evaluation)
 
     def side(self, predictions: Sequence[list[CocoResult]], *, name: str, truth_sha256: str) -> InstanceSide:
-        """The rows beside the ground truth as a COCO instances dict."""
+        """The rows and the ground truth as a COCO instances dict."""
         truth, rows = to_coco(self._dataset), _rows(predictions)
         return InstanceSide(name, truth_sha256, truth, rows, kinds_of(truth, rows, Path(name)))
 
@@ -106,7 +106,7 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
         return list(by_image.values())
 
     def draw(self, path: Path, predictions: Sequence[list[CocoResult]], *, title: str, subtitle: str) -> None:
-        """Instances on images, ground truth beside prediction."""
+        """Draw ground truth beside predictions on up to 16 images."""
         write_images(path, self._dataset, _rows(predictions), title=title, subtitle=subtitle)
 
 

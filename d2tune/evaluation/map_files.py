@@ -1,4 +1,4 @@
-"""Scoring label images and panoptic predictions of any model from files."""
+"""Evaluation of any model's label PNGs and panoptic predictions from files."""
 
 from __future__ import annotations
 
@@ -29,32 +29,34 @@ from d2tune.timing import StageTimes
 def evaluate_semantic(
     predictions: Path, ground_truth: Path, *, class_names: Sequence[str], out: Path, device: str = "cpu"
 ) -> EvaluationResult:
-    """Score a folder of label PNGs against another; files belong together by their names.
+    """Evaluate a folder of label PNGs; files with the same name in both folders are compared.
 
     Args:
-        predictions: Folder of single-channel images whose values are places in ``class_names``, 255 for none.
-        ground_truth: Likewise; its images are the ones that are scored.
-        class_names: The classes.
-        out: Where the results go.
-        device: Where pixels are counted.
+        predictions: Folder of single-channel PNGs whose values are indices of ``class_names``, 255 for ignored.
+        ground_truth: Folder of single-channel PNGs with the same values; all of its images are evaluated.
+        class_names: The classes in the order of their ids.
+        out: The output folder.
+        device: The device on which pixels are counted.
 
     Raises:
-        DataError: An image is missing, cannot be read, or holds an id that is no class.
+        DataError: An image is missing, cannot be read, or has a value that is not a class index.
+        RunError: ``out`` cannot be written.
     """
     began = time.perf_counter()
     if len(class_names) > 255:
-        raise DataError("a label PNG tells 255 classes apart", found=f"{len(class_names)} classes")
+        raise DataError("a label PNG has at most 255 classes", found=f"{len(class_names)} classes")
     if any(out.resolve().is_relative_to(folder.resolve()) for folder in (predictions, ground_truth)):
         raise DataError(
-            "the results may not lie among the label PNGs", file=out, hint="Name another folder with --out."
+            "the output folder must not be inside a folder of label PNGs", file=out, hint="Set another with --out."
         )
     names = [name for name in walk_files(ground_truth) if name.lower().endswith(".png")]
     if not names:
-        raise DataError("there are no label PNGs", file=ground_truth)
-    lost = [name for name in names if not (predictions / name).is_file()]
-    if lost:
+        raise DataError("the folder has no label PNGs", file=ground_truth)
+    missing = [name for name in names if not (predictions / name).is_file()]
+    if missing:
         raise DataError(
-            "there is no prediction of this name", file=predictions / lost[0], found=f"{len(lost)} of {len(names)} lost"
+            f"{len(missing)} of {len(names)} images have no prediction; the first is missing",
+            file=predictions / missing[0],
         )
     ensure_writable(out)
     scorer = SemanticScorer(class_names, device=device)
@@ -74,24 +76,25 @@ def evaluate_semantic(
 
 
 def evaluate_panoptic(predictions: Path, ground_truth: Path, *, out: Path, device: str = "cpu") -> EvaluationResult:
-    """Score a COCO panoptic file against another.
+    """Evaluate a COCO panoptic file.
 
     Args:
-        predictions: A COCO panoptic JSON; its PNGs lie in a folder of the same name, in ``panoptic`` or beside it.
-        ground_truth: Likewise, with ``categories``.
-        out: Where the results go.
-        device: Where pixels are counted.
+        predictions: A COCO panoptic JSON. Its PNGs are in a folder of the same name, in ``panoptic``, or beside it.
+        ground_truth: A COCO panoptic JSON with ``categories``, and its PNGs.
+        out: The output folder.
+        device: The device on which pixels are counted.
 
     Raises:
-        DataError: A file is missing, or they do not belong together.
+        DataError: A file is missing or damaged, or predictions and ground truth do not fit together.
+        RunError: ``out`` cannot be written.
     """
     began = time.perf_counter()
     ensure_writable(out)
-    found, truth = read_panoptic(predictions), read_panoptic(ground_truth)
-    scorer = score_panoptic_files(found, truth, device=device)
+    predicted, truth = read_panoptic(predictions), read_panoptic(ground_truth)
+    scorer = score_panoptic_files(predicted, truth, device=device)
     bound = {
         "predictions": str(predictions.resolve()),
-        "predictions_sha256": _panoptic_hash(found),
+        "predictions_sha256": _panoptic_hash(predicted),
         "ground_truth": str(ground_truth.resolve()),
         "data_sha256": _panoptic_hash(truth),
     }
@@ -109,7 +112,7 @@ def _add_hash(digest: Any, name: str, path: Path) -> None:
 
 
 def _panoptic_hash(file: PanopticFile) -> str:
-    """SHA-256 over the JSON and all its PNGs, which the areas come from."""
+    """SHA-256 of the JSON and all of its PNGs, which determine the areas."""
     digest = hashlib.sha256(bytes.fromhex(files.sha256_file(file.path)))
     for image_id in sorted(file.rows):
         _add_hash(digest, image_id, file.png(image_id))
@@ -120,8 +123,8 @@ def _labels(path: Path) -> NDArray[Any]:
     try:
         with PilImage.open(path) as image:
             labels = np.asarray(image)
-    except Exception as error:  # Pillow raises a dozen kinds for broken images
-        raise DataError(f"the label image cannot be read ({error})", file=path) from None
+    except Exception as error:  # Pillow raises a dozen types for damaged images
+        raise DataError(f"the label PNG cannot be read ({error})", file=path) from None
     if labels.ndim != 2:
-        raise DataError("the label image has colors", file=path, expected="one channel of class ids, mode L or P")
+        raise DataError("the label PNG has several channels", file=path, expected="a channel of class ids, mode L or P")
     return labels

@@ -1,4 +1,4 @@
-"""The metrics of label maps and panoptic predictions, with intervals: table, JSON and plots."""
+"""The metrics of label maps and panoptic predictions as table, JSON and plots."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class MapMetrics(ABC):
     """The metrics of a set of label maps or panoptic predictions.
 
     Attributes:
-        images: Images evaluated.
-        metrics: Those of `SemanticResult` or `PanopticResult`; and of data of a competition, by its name, the metric
-            that ranks there, times 100.
+        images: Number of images.
+        metrics: The metrics of `SemanticResult` or `PanopticResult`; for data of a competition also its metric, times
+            100, under the name of the competition.
         classes: The results of each class, with ``name`` and ``metrics``, in the order of the ids.
-        replicates: Draws behind the intervals; 0 where there are none.
+        replicates: Bootstrap replicates of the intervals; 0 without intervals.
     """
 
     task: ClassVar[str]
     """Name of the task, as in evaluation.json."""
     main_name: ClassVar[str]
-    """The metric by which the best weights are chosen."""
+    """Name of the metric by which the best weights are chosen."""
     class_metric: ClassVar[str]
-    """The metric of a class that is plotted and logged."""
+    """Name of the metric of a class that is plotted and logged."""
 
     images: int
     metrics: dict[str, Metric]
@@ -56,7 +56,7 @@ class MapMetrics(ABC):
         return f"{self.main_name} {self.main}"
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict with ``metrics.semantic.mIoU`` and so on, each ``{value, low, high, reason}``."""
+        """The part of ``evaluation.json`` with ``metrics.semantic.mIoU`` etc., each ``{value, low, high, reason}``."""
         plain: dict[str, Any] = {
             "images": self.images,
             "metrics": {self.task: {name: metric.to_json() for name, metric in self.metrics.items()}},
@@ -79,7 +79,7 @@ class MapMetrics(ABC):
 
     @property
     def table(self) -> str:
-        """A row for each class, and the metrics with their intervals."""
+        """A table with a row for each class, and a table of the metrics with their intervals."""
         header, rows = self._class_rows()
         values = [[name, with_interval(metric)] for name, metric in self.metrics.items()]
         span = f"value (95 % interval over {counted_images(self.images)})" if self.replicates else "value"
@@ -87,13 +87,13 @@ class MapMetrics(ABC):
 
     @property
     def scalars(self) -> dict[str, float]:
-        """All values by name, ``semantic/mIoU`` and ``semantic/IoU-road``, for the logs."""
+        """All values by name, such as ``semantic/mIoU`` and ``semantic/IoU-road``, for the loggers."""
         overall = {
             f"{self.task}/{name}": metric.value for name, metric in self.metrics.items() if metric.value is not None
         }
-        of_classes = {row["name"]: row["metrics"][self.class_metric].value for row in self.classes}
+        by_class = {row["name"]: row["metrics"][self.class_metric].value for row in self.classes}
         prefix = f"{self.task}/{self.class_metric}"
-        return overall | {f"{prefix}-{name}": value for name, value in of_classes.items() if value is not None}
+        return overall | {f"{prefix}-{name}": value for name, value in by_class.items() if value is not None}
 
     def bars(self) -> list[bar_plots.Bar]:
         """A bar for the plotted metric of each class."""
@@ -102,15 +102,19 @@ class MapMetrics(ABC):
 
     @abstractmethod
     def short_line(self) -> str:
-        """The most important values on one line."""
+        """The most important values on a line."""
 
     @abstractmethod
-    def answer(self, images: str) -> str:
-        """What the model gets right on ``images`` ("13 validation images"), for a person who knows no metric."""
+    def plain_summary(self, images: str) -> str:
+        """The correct part of the predictions in plain words.
+
+        Args:
+            images: The images in words, such as "13 validation images".
+        """
 
     @abstractmethod
     def write_plots(self, folder: Path) -> None:
-        """Write the plots, a PNG each."""
+        """Write each plot as a PNG."""
 
     @abstractmethod
     def _class_rows(self) -> tuple[list[str], list[list[str]]]:
@@ -145,7 +149,7 @@ class MapOutcome:
 
 
 def map_sentence(metrics: MapMetrics) -> str:
-    """The main metric and the number of images, in a sentence."""
+    """A sentence with the main metric and the number of images."""
     images = counted_images(metrics.images)
     if metrics.main.value is None:
         return f"No {metrics.main_name} can be computed on {images}: {metrics.main.reason}."
@@ -158,14 +162,20 @@ def counted_images(images: int) -> str:
 
 
 def plain_rows(classes: Any) -> tuple[dict[str, Any], ...]:
-    """The rows of a scorer's result, each a dict."""
+    """The dataclass rows of a scorer's result as dicts."""
     return tuple({name: getattr(row, name) for name in row.__dataclass_fields__} for row in classes)
 
 
 def with_spans(
     metrics: dict[str, Metric], resample: Callable[[Any], dict[str, NDArray[np.float64]]], images: int
 ) -> dict[str, Metric]:
-    """The metrics with their 95 % bootstrap intervals over the images."""
+    """The metrics with their 95 % bootstrap intervals over the images.
+
+    Args:
+        metrics: The metrics without intervals.
+        resample: Gives the metrics for weights of the images; see `bootstrap.intervals`.
+        images: Number of images.
+    """
     spans = bootstrap.intervals(resample, images, replicates=REPLICATES)
     return {
         name: metric if metric.value is None else replace(metric, low=spans[name].low, high=spans[name].high)

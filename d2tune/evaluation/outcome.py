@@ -1,4 +1,4 @@
-"""A whole evaluation of instances, and the files it leaves: figures with intervals, analysis, table and plots."""
+"""A complete evaluation of instances and its files: metrics with intervals, analysis and plots."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SCHEMA = 2
 
 @dataclass(frozen=True, slots=True)
 class InstanceEvaluation:
-    """Everything an evaluation of instances found out.
+    """A complete evaluation of instances.
 
     Attributes:
-        metrics: The figures, with intervals.
-        analysis: What is behind them.
-        result: Curves and records.
+        metrics: The metrics with intervals.
+        analysis: The analysis of errors.
+        result: Curves and records of the matching.
     """
 
     metrics: InstanceMetrics
@@ -48,17 +48,17 @@ def evaluate_results(
     split: str = "the data",
     times: StageTimes | None = None,
 ) -> InstanceEvaluation:
-    """Score, look behind the figures, and say how certain they are.
+    """Compute metrics, their intervals, and the analysis of errors.
 
     Args:
         ground_truth: A COCO instances dict.
         results: Rows in COCO's results format.
-        kinds: What to score; boundaries are scored with their masks.
+        kinds: The kinds of metrics; ``boundary`` includes ``segm``.
         split: Name of the data in the reason for a missing value.
-        times: Takes the time of scoring.
+        times: Receives the time of scoring.
 
     Raises:
-        DataError: Ground truth or results are not what they should be.
+        DataError: A kind is unknown, or ground truth or results are invalid.
     """
     began = time.perf_counter()
     kinds = _known(kinds)
@@ -75,12 +75,12 @@ def evaluate_results(
 
 
 def _known(kinds: Sequence[str]) -> tuple[Kind, ...]:
-    """The kinds in their order, masks among them where boundaries are."""
+    """The kinds in their order, with masks if boundaries are among them."""
     wanted = [kinds] if isinstance(kinds, str) else list(kinds)
-    strange = [kind for kind in wanted if kind not in KINDS]
-    if strange or not wanted:
-        found = repr(strange[0]) if strange else "none"
-        raise DataError("there is no such kind of metric", found=found, expected=", ".join(KINDS))
+    unknown = [kind for kind in wanted if kind not in KINDS]
+    if unknown or not wanted:
+        given = repr(unknown[0]) if unknown else "none"
+        raise DataError("the kind of metric is unknown", found=given, expected=", ".join(KINDS))
     return tuple(kind for kind in KINDS if kind in wanted or (kind == "segm" and "boundary" in wanted))
 
 
@@ -90,10 +90,10 @@ def write_outcome(
     """Write ``evaluation.json`` and the folder ``plots``.
 
     Args:
-        folder: Where they go.
-        outcome: What is written.
-        bound: Hashes and names of what produced it.
-        times: Where the time went.
+        folder: The output folder.
+        outcome: The evaluation.
+        bound: Paths and hashes of the run, its weights, config, data and predictions.
+        times: The time of each stage.
     """
     content: dict[str, Any] = {
         "schema": SCHEMA,
@@ -109,7 +109,7 @@ def write_outcome(
 
 
 def write_plots(folder: Path, outcome: InstanceEvaluation) -> None:
-    """Draw precision and recall, confusion, calibration, error types and sizes, a PNG each."""
+    """Write PNGs of precision and recall, confusion, calibration, error types and sizes."""
     metrics, analysis = outcome.metrics, outcome.analysis
     kind = analysis.kind
     what = {"bbox": "boxes", "segm": "masks", "boundary": "boundaries"}[kind]
@@ -129,9 +129,9 @@ def write_plots(folder: Path, outcome: InstanceEvaluation) -> None:
         curve_plots.write_precision_recall(folder / "precision_recall.png", curves, subtitle=subtitle)
     bins = [
         curve_plots.ScoreBin(
-            one.low, one.high, one.count, one.score, None if one.precision is None else one.precision / 100
+            row.low, row.high, row.count, row.score, None if row.precision is None else row.precision / 100
         )
-        for one in analysis.calibration.bins
+        for row in analysis.calibration.bins
     ]
     expected_error = analysis.calibration.expected_error.value
     if bins:
@@ -140,9 +140,11 @@ def write_plots(folder: Path, outcome: InstanceEvaluation) -> None:
         )
     confusion = analysis.confusion
     confusion_plot.write_confusion(
-        folder / "confusion.png", confusion.counts, confusion.labels[:-1], subtitle=f"{subtitle}, score from 0.5 on"
+        folder / "confusion.png", confusion.counts, confusion.labels[:-1], subtitle=f"{subtitle}, score of at least 0.5"
     )
-    errors = {name: bar_plots.Bar(name, one.dAP.value, count=one.count) for name, one in analysis.errors.errors.items()}
+    errors = {
+        name: bar_plots.Bar(name, error.dAP.value, count=error.count) for name, error in analysis.errors.errors.items()
+    }
     bar_plots.write_error_types(folder / "errors.png", errors, AP50=analysis.errors.AP50.value, subtitle=subtitle)
     sizes = [
         bar_plots.Bar(row.name, row.AP.value, row.AP.low, row.AP.high, row.instances, row.AP.reason)

@@ -1,4 +1,4 @@
-"""Evaluating panoptic predictions: how well objects and regions are detected and outlined."""
+"""The evaluator of panoptic maps: panoptic quality of objects and regions."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from d2tune.report.sheets.label_overlay import segment_overlay
 from d2tune.report.sheets.label_sheet import LabelPanel, write_label_sheet
 
 PREDICTIONS = "predicted_segments"
-"""Folder in a run's folder with ``panoptic.json`` and its PNGs, COCO's panoptic format."""
+"""Folder in a run folder with ``panoptic.json`` and its PNGs, in COCO's panoptic format."""
 
 Segments = tuple[bytes, list[dict[str, Any]]]
-"""A PNG whose colors number segments, and their ``segments_info`` with category ids."""
+"""A PNG whose colors are segment ids, and their ``segments_info`` with category ids."""
 
 
 class PanopticEvaluator(Evaluator[Segments]):
-    """Evaluates `PanopticMap` on one split of the data."""
+    """Evaluates `PanopticMap` on a split; keeps the segment ids of each image as a PNG."""
 
     def __init__(self, dataset: Dataset) -> None:
         super().__init__(dataset)
@@ -45,7 +45,7 @@ class PanopticEvaluator(Evaluator[Segments]):
         return encode_png(to_colors(result.segment_ids)), result.to_segments_info()
 
     def quick(self, predictions: Sequence[Segments]) -> Quick:
-        """PQ and what belongs to it."""
+        """Panoptic quality (PQ) and its components."""
         metrics = panoptic_metrics(self.scorer(predictions), intervals=False)
         return Quick(metrics.main.value, metrics.short_line(), metrics.scalars)
 
@@ -55,18 +55,18 @@ class PanopticEvaluator(Evaluator[Segments]):
             return MapOutcome(panoptic_metrics(self.scorer(predictions), intervals=True))
 
     def side(self, predictions: Sequence[Segments], *, name: str, truth_sha256: str) -> MapSide:
-        """The predictions as one side of a comparison."""
+        """The predictions as a side of a comparison."""
         metrics = PanopticMetrics
         return MapSide(name, truth_sha256, self.scorer(predictions), metrics.task, metrics.main_name)
 
     def save(self, predictions: Sequence[Segments], folder: Path) -> str:
         """Write ``predicted_segments/panoptic.json`` and a PNG for each image."""
         target = folder / PREDICTIONS
-        places = beside(self._dataset.images, target / "panoptic", ".png")
+        png_files = beside(self._dataset.images, target / "panoptic", ".png")
         rows = []
         for image, (png, infos) in zip(self._dataset.images, predictions, strict=True):
-            files.write_bytes(places[image.id], png)
-            name = places[image.id].relative_to(target / "panoptic").as_posix()
+            files.write_bytes(png_files[image.id], png)
+            name = png_files[image.id].relative_to(target / "panoptic").as_posix()
             rows.append({"image_id": image.id, "file_name": name, "segments_info": infos})
         files.write_json(target / "panoptic.json", panoptic_table(self._dataset, rows))
         return self.digest(folder)
@@ -74,19 +74,19 @@ class PanopticEvaluator(Evaluator[Segments]):
     def digest(self, folder: Path) -> str:
         """A SHA-256 over ``panoptic.json`` and the PNGs."""
         target = folder / PREDICTIONS
-        places = beside(self._dataset.images, target / "panoptic", ".png")
-        return files.sha256_files(target, [target / "panoptic.json", *places.values()])
+        png_files = beside(self._dataset.images, target / "panoptic", ".png")
+        return files.sha256_files(target, [target / "panoptic.json", *png_files.values()])
 
     def load(self, folder: Path) -> list[Segments]:
-        """Read them."""
+        """Read ``panoptic.json`` and the PNGs."""
         target = folder / PREDICTIONS
-        places = beside(self._dataset.images, target / "panoptic", ".png")
+        png_files = beside(self._dataset.images, target / "panoptic", ".png")
         rows = json.loads((target / "panoptic.json").read_bytes())["annotations"]
         infos = {row["image_id"]: row["segments_info"] for row in rows}
-        return [(places[image.id].read_bytes(), infos[image.id]) for image in self._dataset.images]
+        return [(png_files[image.id].read_bytes(), infos[image.id]) for image in self._dataset.images]
 
     def draw(self, path: Path, predictions: Sequence[Segments], *, title: str, subtitle: str) -> None:
-        """The photo, the annotated segments and the predicted ones, with a legend."""
+        """Draw images, annotated and predicted segments, with a legend."""
         panels = []
         for index in chosen_images(len(predictions)):
             image = self._dataset.images[index]
@@ -115,8 +115,7 @@ class PanopticEvaluator(Evaluator[Segments]):
     ) -> NDArray[np.uint8]:
         categories = self._dataset.categories
         rows = [(info["id"], info["category_id"] - 1, categories[info["category_id"] - 1].isthing) for info in infos]
-        drawn: NDArray[np.uint8] = segment_overlay(photo, ids, rows, self._dataset.class_names)
-        return drawn
+        return segment_overlay(photo, ids, rows, self._dataset.class_names)
 
     def _truth(self, index: int) -> NDArray[np.int32]:
         return from_colors(decode_png(self._labels.segments[index].read_bytes()))

@@ -1,4 +1,4 @@
-"""COCO panoptic predictions and ground truth from files: a JSON with ``segments_info`` and a PNG for each image."""
+"""COCO's panoptic format: a JSON with ``segments_info``, and a PNG of segment ids for each image."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class PanopticFile:
     """A parsed COCO panoptic JSON.
 
     Attributes:
-        path: Where it is.
-        folder: Where its PNGs are; None looks in a folder called like the JSON, in ``panoptic`` and beside the JSON.
-        categories: The classes; none where the file (of predictions) lists none.
-        rows: Its annotations by image id, in their order; ids are compared as text.
+        path: The JSON file.
+        folder: The folder of its PNGs; None searches the folder with the name of the JSON, ``panoptic``, and the
+            folder of the JSON.
+        categories: The classes; empty if the file has none, as files of predictions may.
+        rows: The annotations by image id, in the order of the file; ids are compared as text.
     """
 
     path: Path
@@ -39,31 +40,37 @@ class PanopticFile:
         """The PNG of an image.
 
         Raises:
-            DataError: It is not named, or missing.
+            DataError: The annotation has no valid file name, or the PNG is missing.
         """
         name = self.rows[image_id].get("file_name")
-        parts = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) and name else None
-        if parts is None or parts.is_absolute() or ".." in parts.parts:
-            raise DataError("an annotation names no PNG", file=self.path, place=f"image {image_id}", found=repr(name))
-        beside = [self.path.with_suffix(""), self.path.parent / "panoptic", self.path.parent]
-        places = [folder / parts for folder in ([self.folder] if self.folder else beside)]
-        png = next((place for place in places if place.is_file()), None)
+        relative = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) and name else None
+        if relative is None or relative.is_absolute() or ".." in relative.parts:
+            raise DataError(
+                "the file name of an annotation is not valid",
+                file=self.path,
+                place=f"image {image_id}",
+                found=repr(name),
+                expected="a path relative to the folder of the PNGs",
+            )
+        usual = [self.path.with_suffix(""), self.path.parent / "panoptic", self.path.parent]
+        paths = [folder / relative for folder in ([self.folder] if self.folder else usual)]
+        png = next((path for path in paths if path.is_file()), None)
         if png is None:
-            folders = ", ".join(str(place.parent) for place in places)
-            raise DataError("there is no such PNG", file=places[0].name, hint=f"It was looked for in {folders}.")
+            folders = ", ".join(str(path.parent) for path in paths)
+            raise DataError("the PNG does not exist", file=paths[0].name, hint=f"Put it into one of: {folders}.")
         return png
 
     def segment_ids(self, image_id: str) -> NDArray[np.int32]:
         """The segment ids ``(H, W)`` in the PNG of an image: R + 256 G + 65536 B.
 
         Raises:
-            DataError: The PNG is not named, missing or cannot be read.
+            DataError: The annotation has no valid file name, or the PNG is missing or cannot be read.
         """
         png = self.png(image_id)
         try:
             with PilImage.open(png) as image:
                 return from_colors(np.asarray(image.convert("RGB")))
-        except Exception as error:  # Pillow raises a dozen kinds for broken PNGs
+        except Exception as error:  # Pillow raises a dozen types for damaged PNGs
             raise DataError(f"the PNG cannot be read ({error})", file=png) from error
 
 
@@ -72,10 +79,10 @@ def read_panoptic(path: str | Path, *, folder: str | Path | None = None) -> Pano
 
     Args:
         path: The JSON file.
-        folder: Where its PNGs are; None looks where `PanopticFile` says.
+        folder: The folder of its PNGs; None searches as `PanopticFile` says.
 
     Raises:
-        DataError: The file is missing, no JSON or no COCO panoptic file, or lists an image twice.
+        DataError: The file is missing, is not valid JSON, is not a COCO panoptic file, or has an image twice.
     """
     path = Path(path)
     try:
@@ -87,7 +94,7 @@ def read_panoptic(path: str | Path, *, folder: str | Path | None = None) -> Pano
     rows = value.get("annotations") if isinstance(value, dict) else None
     if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
         raise DataError(
-            "this is no COCO panoptic file",
+            "the file is not a COCO panoptic file",
             file=path,
             expected="annotations with image_id, file_name and segments_info",
         )
@@ -101,25 +108,26 @@ def read_panoptic(path: str | Path, *, folder: str | Path | None = None) -> Pano
 def score_panoptic_files(
     predictions: PanopticFile, ground_truth: PanopticFile, *, device: str | torch.device = "cpu"
 ) -> PanopticScorer:
-    """Score every image of the ground truth, in its order; predictions for other images are passed over.
+    """Add all images of the ground truth to a scorer, in their order; predictions of other images are ignored.
 
     Args:
-        predictions: Of any model; its category ids are the ground truth's.
-        ground_truth: With categories.
-        device: Where pixels are counted.
+        predictions: Predictions of any model, with the category ids of the ground truth.
+        ground_truth: A file with categories.
+        device: The device on which pixels are counted.
 
     Raises:
-        DataError: An image has no prediction, there are no categories, or what `PanopticScorer.add` raises.
+        DataError: An image has no prediction, the ground truth has no categories, or `PanopticScorer.add` refuses an
+            image.
     """
     if not ground_truth.categories:
-        raise DataError("the ground truth lists no categories", file=ground_truth.path, expected="categories")
+        raise DataError("the ground truth has no categories", file=ground_truth.path, expected="categories")
     missing = [image_id for image_id in ground_truth.rows if image_id not in predictions.rows]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(ground_truth.rows)} images have no prediction",
             file=predictions.path,
             place=f"image {missing[0]}",
-            hint="An image without segments is predicted by an all black PNG and empty segments_info.",
+            hint="For an image without segments, add a black PNG and an empty segments_info.",
         )
     scorer = PanopticScorer(ground_truth.categories, device=device)
     for image_id, row in tqdm(ground_truth.rows.items(), desc="panoptic", unit="image", disable=None):
@@ -145,4 +153,4 @@ def _categories(value: dict[str, Any], path: Path) -> tuple[Category, ...]:
     try:
         return tuple(Category(row["id"], str(row["name"]), bool(row["isthing"])) for row in rows)
     except (TypeError, KeyError) as error:
-        raise DataError("a category lacks id, name or isthing", file=path, found=repr(rows)[:200]) from error
+        raise DataError("a category has no id, name or isthing", file=path, found=repr(rows)[:200]) from error

@@ -21,19 +21,19 @@ class PanopticMetrics(MapMetrics):
     class_metric: ClassVar[str] = "PQ"
 
     def short_line(self) -> str:
-        """PQ of all, things and stuff, SQ and RQ."""
+        """PQ of all classes, of things and of stuff, SQ and RQ."""
         values = self.metrics
         line = f"PQ {values['PQ']} (things {values['PQ_th']}, stuff {values['PQ_st']})  SQ {values['SQ']}"
         return f"{line}  RQ {values['RQ']}"
 
-    def answer(self, images: str) -> str:
-        """How many objects and regions are detected, and how many detections are false."""
-        right, false, missed = (sum(row[count] for row in self.classes) for count in ("tp", "fp", "fn"))
+    def plain_summary(self, images: str) -> str:
+        """The number of detected objects and regions, and of false alarms; see `MapMetrics`."""
+        detected, false, missed = (sum(row[count] for row in self.classes) for count in ("tp", "fp", "fn"))
         alarms = f"{false} false alarm{'' if false == 1 else 's'}"
-        return f"On {images} the model finds {right} of {right + missed} objects and regions with {alarms}"
+        return f"On {images} the model detects {detected} of {detected + missed} objects and regions with {alarms}"
 
     def write_plots(self, folder: Path) -> None:
-        """Write PQ by class."""
+        """Plot the PQ of each class."""
         bars = [bar for bar in self.bars() if bar.value is not None]
         if bars:
             bar_plots.write_class_metric(
@@ -45,7 +45,7 @@ class PanopticMetrics(MapMetrics):
             )
 
     def _class_rows(self) -> tuple[list[str], list[list[str]]]:
-        header = ["class", "kind", "right", "false", "missed", "PQ", "SQ", "RQ"]
+        header = ["class", "kind", "detected", "false", "missed", "PQ", "SQ", "RQ"]
         rows = [
             [row["name"], "thing" if row["isthing"] else "stuff", str(row["tp"]), str(row["fp"]), str(row["fn"])]
             + [str(row["metrics"][name]) for name in ("PQ", "SQ", "RQ")]
@@ -59,7 +59,7 @@ def panoptic_metrics(scorer: PanopticScorer, *, intervals: bool) -> PanopticMetr
     """The metrics of all images that were added to a scorer.
 
     Args:
-        scorer: With its images added.
+        scorer: A scorer with all images added.
         intervals: Whether each metric gets its 95 % bootstrap interval over the images.
     """
     result = scorer.result()

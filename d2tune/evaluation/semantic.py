@@ -1,4 +1,4 @@
-"""Evaluating label maps: how well they agree with the annotated ones."""
+"""The evaluator of label maps: their agreement with annotated label maps."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from d2tune.report.sheets.label_overlay import to_rgb
 from d2tune.report.sheets.label_sheet import LabelPanel, write_label_sheet
 
 PREDICTIONS = "predicted_labels"
-"""Folder of label maps in a run's folder: the place of the class, 255 where there is none."""
+"""Folder of label maps in a run folder, PNGs of class indices and 255 for ignored pixels."""
 
 LabelPng = bytes
-"""A label map ``(H, W)`` as a PNG, which takes a hundredth of its pixels' memory."""
+"""A label map ``(H, W)`` as a PNG, which takes a hundredth of the memory of the pixels."""
 
 
 class SemanticEvaluator(Evaluator[LabelPng]):
-    """Evaluates `LabelMap` on one split of the data.
+    """Evaluates `LabelMap` on a split; keeps a PNG for each image.
 
     Args:
-        dataset: As in `Evaluator`.
-        reader: Reads the images, to draw on them.
+        dataset: See `Evaluator`.
+        reader: Reader of the images to draw on.
         background: The class of the pixels that no shape covers.
-        csv_preset: The competition that the data are of, if any.
+        csv_preset: The dialect of the competition of the data; None if they are not of a competition.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SemanticEvaluator(Evaluator[LabelPng]):
         return encode_png(result.class_ids)
 
     def quick(self, predictions: Sequence[LabelPng]) -> Quick:
-        """Mean IoU and what belongs to it, without boundaries."""
+        """Mean IoU, pixel accuracy and Dice, without boundaries."""
         metrics = semantic_metrics(self.scorer(predictions, boundary=False), intervals=False)
         return Quick(metrics.main.value, metrics.short_line(), metrics.scalars)
 
@@ -74,30 +74,30 @@ class SemanticEvaluator(Evaluator[LabelPng]):
             return MapOutcome(metrics)
 
     def side(self, predictions: Sequence[LabelPng], *, name: str, truth_sha256: str) -> MapSide:
-        """The label maps as one side of a comparison."""
+        """The label maps as a side of a comparison."""
         metrics = SemanticMetrics
         return MapSide(name, truth_sha256, self.scorer(predictions), metrics.task, metrics.main_name)
 
     def save(self, predictions: Sequence[LabelPng], folder: Path) -> str:
-        """Write a PNG for each image into ``predicted_labels``, and the classes into ``categories.json`` there."""
+        """Write a PNG for each image and ``categories.json`` to ``predicted_labels``."""
         save_labels(predictions, self._dataset.images, self._dataset.class_names, folder / PREDICTIONS)
         return self.digest(folder)
 
     def digest(self, folder: Path) -> str:
-        """A SHA-256 over the PNGs and their names."""
-        places = beside(self._dataset.images, folder / PREDICTIONS, ".png")
-        return files.sha256_files(folder / PREDICTIONS, [places[image.id] for image in self._dataset.images])
+        """A SHA-256 of the PNGs and their names."""
+        png_files = beside(self._dataset.images, folder / PREDICTIONS, ".png")
+        return files.sha256_files(folder / PREDICTIONS, [png_files[image.id] for image in self._dataset.images])
 
     def load(self, folder: Path) -> list[LabelPng]:
         """Read the PNGs."""
-        places = beside(self._dataset.images, folder / PREDICTIONS, ".png")
-        return [places[image.id].read_bytes() for image in self._dataset.images]
+        png_files = beside(self._dataset.images, folder / PREDICTIONS, ".png")
+        return [png_files[image.id].read_bytes() for image in self._dataset.images]
 
     def draw(self, path: Path, predictions: Sequence[LabelPng], *, title: str, subtitle: str) -> None:
-        """The image, the annotated labels and the predicted ones, with a legend."""
+        """Draw images, annotated and predicted label maps, with a legend."""
         panels = []
         for index in chosen_images(len(predictions)):
-            image, (predicted, truth) = self._dataset.images[index], self._both(predictions, index)
+            image, (predicted, truth) = self._dataset.images[index], self._label_maps(predictions, index)
             scorer = SemanticScorer(self._dataset.class_names, boundary=False)
             scorer.add(predicted, truth, image.file_name)
             panels.append(
@@ -112,18 +112,18 @@ class SemanticEvaluator(Evaluator[LabelPng]):
         write_label_sheet(path, panels, class_names=self._dataset.class_names, title=title, subtitle=subtitle)
 
     def _competition(self, predictions: Sequence[LabelPng], preset: str) -> Metric:
-        """The metric by which a competition ranks, from 0 to 100, with its interval over the images."""
+        """The metric of a competition, times 100, with its interval over the images."""
         maps = (decode_png(prediction) for prediction in predictions)
         predicted = dataset_of_maps(
             self._dataset.images, maps, classes=self._dataset.class_names, background=self._background, preset=preset
         )
         result = competition_score(preset, self._dataset, predicted, background=self._background)
-        each = 100 * np.array(list(result.per_image.values()))
-        span = bootstrap.interval(lambda weights: weights @ each / weights.sum(axis=1), len(each))
+        scores = 100 * np.array(list(result.per_image.values()))
+        span = bootstrap.interval(lambda weights: weights @ scores / weights.sum(axis=1), len(scores))
         return Metric(100 * result.value, low=span.low, high=span.high)
 
-    def _both(self, predictions: Sequence[LabelPng], index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Prediction and ground truth of an image; pixels without data are ignored in both."""
+    def _label_maps(self, predictions: Sequence[LabelPng], index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Predicted and annotated label map ``(H, W)`` of an image; pixels without data are ignored in both."""
         predicted, truth = decode_png(predictions[index]), read_label_map(self._labels.semantic[index])
         return predicted, np.where(predicted == IGNORE_LABEL, np.uint8(IGNORE_LABEL), truth)
 
@@ -131,15 +131,15 @@ class SemanticEvaluator(Evaluator[LabelPng]):
         """A scorer with all images of the split added."""
         scorer = SemanticScorer(self._dataset.class_names, boundary=boundary)
         for index, image in enumerate(self._dataset.images):
-            scorer.add(*self._both(predictions, index), image.file_name)
+            scorer.add(*self._label_maps(predictions, index), image.file_name)
         return scorer
 
 
 def save_labels(
     predictions: Sequence[LabelPng], images: Sequence[Image], class_names: Sequence[str], folder: Path
 ) -> None:
-    """Write label maps, and ``categories.json`` with what each value means."""
-    places = beside(images, folder, ".png")
+    """Write the PNG of each image, and ``categories.json`` with the class of each value."""
+    png_files = beside(images, folder, ".png")
     for image, content in zip(images, predictions, strict=True):
-        files.write_bytes(places[image.id], content)
+        files.write_bytes(png_files[image.id], content)
     write_categories(folder, class_names)

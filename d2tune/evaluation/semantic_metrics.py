@@ -20,7 +20,7 @@ class SemanticMetrics(MapMetrics):
     """The metrics of label maps; see `MapMetrics`.
 
     Attributes:
-        confusion: Pixels ``(K, K + 1)`` as in `SemanticResult`.
+        confusion: Pixels ``(K, K + 1)``; see `SemanticResult`.
     """
 
     task: ClassVar[str] = "semantic"
@@ -34,12 +34,12 @@ class SemanticMetrics(MapMetrics):
         values = self.metrics
         return f"mIoU {values['mIoU']}  pixel accuracy {values['pACC']}  mean Dice {values['mDice']}"
 
-    def answer(self, images: str) -> str:
-        """The share of pixels labeled correctly."""
-        return f"On {images} the model labels {self.metrics['pACC']} % of the pixels right"
+    def plain_summary(self, images: str) -> str:
+        """The share of correctly labeled pixels; see `MapMetrics`."""
+        return f"On {images} the model labels {self.metrics['pACC']} % of the pixels correctly"
 
     def write_plots(self, folder: Path) -> None:
-        """Write IoU by class, and the confusion of pixels."""
+        """Plot the IoU of each class, and the confusion of pixels."""
         subtitle = counted_images(self.images)
         bar_plots.write_class_metric(folder / "class_iou.png", self.bars(), mean=self.main.value, subtitle=subtitle)
         counts = np.array(self.confusion, dtype=np.int64)
@@ -63,7 +63,7 @@ def semantic_metrics(scorer: SemanticScorer, *, intervals: bool) -> SemanticMetr
     """The metrics of all images that were added to a scorer.
 
     Args:
-        scorer: With its images added.
+        scorer: A scorer with all images added.
         intervals: Whether each metric gets its 95 % bootstrap interval over the images.
     """
     result = scorer.result()

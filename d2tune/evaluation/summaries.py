@@ -1,4 +1,4 @@
-"""The outcome of an evaluation: a table, a line, a sentence."""
+"""The result of an evaluation as a table, a line and a sentence."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Metrics = InstanceMetrics | MapMetrics
 
 
 def metrics_table(metrics: InstanceMetrics) -> str:
-    """A row for each class and, with more than one class, one for all; then the figures with their intervals."""
+    """A table with a row for each class (and for all classes), and a table of the metrics with their intervals."""
     columns = [(kind, name) for kind in metrics.metrics for name in ("AP", "AP50")]
-    header = ["class", "instances", "found", "false", *(f"{KIND_NAMES[kind]} {name}" for kind, name in columns)]
-    header.append("best score from")
+    header = ["class", "instances", "detected", "false", *(f"{KIND_NAMES[kind]} {name}" for kind, name in columns)]
+    header.append("best-F1 threshold")
     rows = [
         [
             row.name,
@@ -48,7 +48,7 @@ def metrics_table(metrics: InstanceMetrics) -> str:
 
 
 def _threshold(row: ClassScores) -> str:
-    """Where F1 is highest, with precision and recall there."""
+    """The threshold with the highest F1, with its precision and recall."""
     point = row.best_f1
     if point.threshold is None:
         return "-"
@@ -58,15 +58,15 @@ def _threshold(row: ClassScores) -> str:
 def _interval_lines(metrics: InstanceMetrics) -> list[str]:
     images = f"{metrics.images} image{'' if metrics.images == 1 else 's'}"
     rows = [
-        [f"{KIND_NAMES[kind]} {name}", with_interval(figures[name])]
-        for kind, figures in metrics.metrics.items()
+        [f"{KIND_NAMES[kind]} {name}", with_interval(values[name])]
+        for kind, values in metrics.metrics.items()
         for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
     ]
-    return [format_table(rows, header=["figure", f"value (95 % interval over {images})"])]
+    return [format_table(rows, header=["metric", f"value (95 % interval over {images})"])]
 
 
 def short_line(metrics: InstanceMetrics) -> str:
-    """Box and mask AP, and mask AP by size, on one line."""
+    """Box and mask AP, and mask AP by size, on a line."""
     segm = metrics.segm
     sizes = f"small {segm['APs']}, medium {segm['APm']}, large {segm['APl']}"
     return f"box AP {metrics.bbox['AP']}  mask AP {segm['AP']} (AP50 {segm['AP50']}; {sizes})"
@@ -79,7 +79,7 @@ class EvaluationResult:
     Attributes:
         out: The folder with ``evaluation.json``, ``plots``, and for a run its predictions and ``contact_sheet.png``.
         metrics: The metrics: `InstanceMetrics`, or `MapMetrics` of label maps and panoptic predictions.
-        sentence: The result in one sentence.
+        sentence: The result in a sentence.
     """
 
     out: Path
@@ -88,13 +88,17 @@ class EvaluationResult:
 
     @property
     def table(self) -> str:
-        """A row for each class, and the metrics with their intervals."""
+        """A table with a row for each class, and a table of the metrics with their intervals."""
         return metrics_text(self.metrics)
 
 
 @singledispatch
 def metrics_text(metrics: Any) -> str:
-    """A row for each class, and the metrics with their intervals, of any task."""
+    """The tables of classes and metrics for any task.
+
+    Raises:
+        TypeError: The type of the metrics is unknown.
+    """
     raise TypeError(f"no table for {type(metrics).__name__}")
 
 
@@ -109,10 +113,17 @@ def closing_sentence(
     contact_sheet: Path | None,
     kind: str = "validation",
 ) -> str:
-    """One sentence for a person who knows no metric, with the metrics for those who do."""
+    """A sentence with the result in plain words, and the main metrics.
+
+    Args:
+        metrics: The metrics of any task.
+        best_iteration: The iteration of the weights, to be mentioned.
+        contact_sheet: A file or folder to be mentioned.
+        kind: The kind of the images, such as "validation".
+    """
     images = f"{metrics.images} {kind} image".replace("  ", " ") + ("" if metrics.images == 1 else "s")
     return _sentence(metrics, images, best_iteration) + (
-        f"; look at {contact_sheet}." if contact_sheet is not None else "."
+        f"; see {contact_sheet}." if contact_sheet is not None else "."
     )
 
 
@@ -130,16 +141,16 @@ def _map_sentence(metrics: MapMetrics, images: str, best_iteration: int | None) 
     values = [f"{metrics.headline}{span}"]
     if best_iteration is not None:
         values.append(f"best at iteration {best_iteration}")
-    return f"{metrics.answer(images)} ({'; '.join(values)})"
+    return f"{metrics.plain_summary(images)} ({'; '.join(values)})"
 
 
 @_sentence.register
 def _instance_sentence(metrics: InstanceMetrics, images: str, best_iteration: int | None) -> str:
     instances = sum(row.instances for row in metrics.classes)
-    found = sum(row.detected for row in metrics.classes)
+    detected = sum(row.detected for row in metrics.classes)
     false = sum(row.false for row in metrics.classes)
-    what = metrics.classes[0].name if len(metrics.classes) == 1 else "object"
-    what += "" if instances == 1 else "s"
+    noun = metrics.classes[0].name if len(metrics.classes) == 1 else "object"
+    noun += "" if instances == 1 else "s"
     main = metrics.metrics[metrics.main]["AP"]
     if main.value is None:
         return f"No {KIND_NAMES[metrics.main]} AP can be computed on the {images}: {main.reason}"
@@ -150,4 +161,4 @@ def _instance_sentence(metrics: InstanceMetrics, images: str, best_iteration: in
         values.append(f"box AP {metrics.bbox['AP']}")
     if best_iteration is not None:
         values.append(f"best at iteration {best_iteration}")
-    return f"On {images} the model finds {found} of {instances} {what} with {alarms} ({'; '.join(values)})"
+    return f"On {images} the model detects {detected} of {instances} {noun} with {alarms} ({'; '.join(values)})"

@@ -1,4 +1,4 @@
-"""Figures of label images and segments as tables, sentences and JSON."""
+"""Metrics of label maps and segments as tables, sentences and JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CATEGORIES = (Category(1, "car"), Category(2, "tram"), Category(3, "road", False
 
 
 def semantic(*, intervals: bool = False, boundary: bool = False) -> MapMetrics:
-    """Two images; of the class b half is found on the first and all on the second; nobody drew or found c."""
+    """Two images; half of class b is predicted on the first and all on the second; class c is in neither map."""
     scorer = SemanticScorer(("a", "b", "c"), boundary=boundary)
     truth = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [255, 0, 0, 0]], np.uint8)
     half = np.array([[0, 0, 0, 1], [0, 0, 0, 1], [1, 0, 0, 0]], np.uint8)
@@ -33,19 +33,22 @@ def semantic(*, intervals: bool = False, boundary: bool = False) -> MapMetrics:
 
 
 def panoptic(*, intervals: bool = False) -> MapMetrics:
-    """Of two cars one is found with an IoU of 2/3, of the road all; one car more is found where there is none."""
+    """A car of two is predicted with an IoU of 2/3, the road completely, and another car where the road is."""
     scorer = PanopticScorer(CATEGORIES)
     truth = np.array([[1, 1, 1, 2, 3, 3], [3, 3, 3, 3, 3, 3]])
-    found = np.array([[1, 1, 0, 0, 3, 3], [3, 3, 3, 3, 3, 4]])
+    predicted = np.array([[1, 1, 0, 0, 3, 3], [3, 3, 3, 3, 3, 4]])
     kinds = {1: 1, 2: 1, 3: 3, 4: 1}
-    rows = [[{"id": one, "category_id": kinds[one]} for one in np.unique(ids) if one] for ids in (found, truth)]
-    scorer.add(found, rows[0], truth, rows[1], "1.png")
+    rows = [
+        [{"id": segment, "category_id": kinds[segment]} for segment in np.unique(ids) if segment]
+        for ids in (predicted, truth)
+    ]
+    scorer.add(predicted, rows[0], truth, rows[1], "1.png")
     return panoptic_metrics(scorer, intervals=intervals)
 
 
-def test_figures_of_label_images_by_hand() -> None:
+def test_metrics_of_label_maps_by_hand() -> None:
     metrics = semantic()
-    # a: 14 right, 2 found too much; b: 6 right, 2 missed
+    # a: 14 correct, 2 false; b: 6 correct, 2 missed
     assert metrics.metrics["mIoU"].value == pytest.approx(100 * (14 / 16 + 6 / 8) / 2)
     assert metrics.metrics["pACC"].value == pytest.approx(100 * 20 / 22)
     assert metrics.metrics["mDice"].value == pytest.approx(100 * (28 / 30 + 12 / 14) / 2)
@@ -56,7 +59,7 @@ def test_figures_of_label_images_by_hand() -> None:
     assert metrics.classes[2]["metrics"]["IoU"].value is None and metrics.classes[2]["metrics"]["IoU"].reason
 
 
-def test_figures_of_segments_by_hand() -> None:
+def test_metrics_of_segments_by_hand() -> None:
     metrics = panoptic()
     car, tram, road = metrics.classes
     assert (car["tp"], car["fp"], car["fn"]) == (1, 1, 1)
@@ -67,7 +70,7 @@ def test_figures_of_segments_by_hand() -> None:
     assert metrics.headline == "PQ 60.4"
 
 
-def test_tables_say_what_was_found() -> None:
+def test_tables_of_classes_and_metrics() -> None:
     lines = semantic().table.splitlines()
     assert lines[0].split() == ["class", "pixels", "IoU", "ACC", "Dice"]
     rows = {line.split()[0]: line.split()[1:] for line in lines if line.split()}
@@ -78,13 +81,13 @@ def test_tables_say_what_was_found() -> None:
     rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.split()}
     assert rows["car"] == ["thing", "1", "1", "1", "33.3", "66.7", "50.0"]
     assert rows["road"] == ["stuff", "1", "0", "0", "87.5", "87.5", "100.0"]
-    assert "tram" not in rows, "nobody drew or found one"
+    assert "tram" not in rows, "tram is neither annotated nor predicted"
     assert "value (95 % interval over 2 images)" in semantic(intervals=True).table
 
 
 @pytest.mark.parametrize("intervals", [False, True])
 @pytest.mark.parametrize("task", ["semantic", "panoptic"])
-def test_json_comes_back_as_it_was(tmp_path: Path, task: str, intervals: bool) -> None:
+def test_metrics_are_read_back_from_json(tmp_path: Path, task: str, intervals: bool) -> None:
     metrics = semantic(intervals=intervals, boundary=True) if task == "semantic" else panoptic(intervals=intervals)
     MapOutcome(metrics).write(tmp_path, bound={"run": "r"}, times=StageTimes())
     plain = json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
@@ -94,20 +97,20 @@ def test_json_comes_back_as_it_was(tmp_path: Path, task: str, intervals: bool) -
     assert plots == ({"class_iou.png", "confusion.png"} if task == "semantic" else {"class_pq.png"})
 
 
-def test_a_figure_of_a_competition_comes_back_too() -> None:
+def test_a_metric_of_a_competition_is_read_back_too() -> None:
     metrics = semantic()
     metrics = replace(metrics, metrics=metrics.metrics | {"carvana": Metric(99.5, low=98.0, high=100.0)})
     plain = json.loads(json.dumps({"task": metrics.task} | metrics.to_json()))
     assert metrics_from_json(plain) == metrics and "99.5 (98.0 to 100.0)" in metrics.table
 
 
-def test_intervals_hold_the_figure() -> None:
+def test_intervals_contain_the_value() -> None:
     metrics = semantic(intervals=True)
     assert metrics.replicates == 1000
-    one = metrics.main
-    assert one.low is not None and one.high is not None and one.low <= one.value <= one.high
-    # both images once each, or one of them twice
-    assert one.low == pytest.approx(100 * (7 / 9 + 2 / 4) / 2) and one.high == pytest.approx(100)
+    main = metrics.main
+    assert main.low is not None and main.high is not None and main.low <= main.value <= main.high
+    # each image once, or either of them twice
+    assert main.low == pytest.approx(100 * (7 / 9 + 2 / 4) / 2) and main.high == pytest.approx(100)
 
 
 def test_nothing_to_score_gives_reasons_and_still_files(tmp_path: Path) -> None:
@@ -125,8 +128,9 @@ def test_nothing_to_score_gives_reasons_and_still_files(tmp_path: Path) -> None:
         assert metrics_from_json(plain) == metrics and plain["times"] is None
 
 
-def test_the_sentence_names_figure_images_and_interval() -> None:
+def test_the_sentence_has_metric_images_and_interval() -> None:
     assert map_sentence(semantic()) == "mIoU on 2 images: 81.2."
     assert map_sentence(panoptic()) == "PQ on 1 image: 60.4."
-    one = semantic(intervals=True)
-    assert map_sentence(one) == f"mIoU on 2 images: 81.2 ({one.main.low:.1f} to {one.main.high:.1f})."
+    metrics = semantic(intervals=True)
+    interval = f"{metrics.main.low:.1f} to {metrics.main.high:.1f}"
+    assert map_sentence(metrics) == f"mIoU on 2 images: 81.2 ({interval})."

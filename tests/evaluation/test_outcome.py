@@ -1,4 +1,4 @@
-"""A whole evaluation of instances in memory."""
+"""A complete evaluation of instances in memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.metrics.coco.random_sets import random_set
 
 
 def test_ground_truth_and_results_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = random_set(2)
-    expected = score_coco(*drawn).kinds["segm"].metrics["AP"].value
+    random = random_set(2)
+    expected = score_coco(*random).kinds["segm"].metrics["AP"].value
     reads = []
 
     def counted(*arguments: object) -> CocoSet:
@@ -23,6 +23,6 @@ def test_ground_truth_and_results_are_checked_once(monkeypatch: pytest.MonkeyPat
 
     for module in (outcome, scorer):
         monkeypatch.setattr(module, "read_coco", counted)
-    result = outcome.evaluate_results(*drawn, kinds=KINDS)
+    result = outcome.evaluate_results(*random, kinds=KINDS)
     assert len(reads) == 1
     assert result.metrics.segm["AP"].value == expected

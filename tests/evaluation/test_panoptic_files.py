@@ -1,4 +1,4 @@
-"""Panoptic quality of COCO panoptic files, the real sample among them."""
+"""Panoptic quality of COCO panoptic files, including a real sample."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,9 @@ def write_panoptic(folder: Path, name: str, images: list[Side], **more: object) 
         png.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(to_colors(image)).save(png)
         rows.append({"image_id": number, "file_name": png.name, "segments_info": infos})
-    categories = [{"id": one.id, "name": one.name, "isthing": int(one.isthing)} for one in CATEGORIES]
+    categories = [
+        {"id": category.id, "name": category.name, "isthing": int(category.isthing)} for category in CATEGORIES
+    ]
     path = folder / f"{name}.json"
     path.write_text(json.dumps({"annotations": rows, "categories": categories} | more), encoding="utf-8")
     return path
@@ -81,19 +83,19 @@ def test_wrong_areas_in_the_json_change_nothing(tmp_path: Path, area: int) -> No
     assert values(score_panoptic_files(truth, truth).result())["PQ"] == 100
 
 
-def test_predictions_without_an_image_or_its_png_are_named(tmp_path: Path) -> None:
+def test_errors_of_a_missing_prediction_or_png_have_its_name(tmp_path: Path) -> None:
     pair = random_pair(np.random.default_rng(0))
     truth = read_panoptic(write_panoptic(tmp_path, "truth", [pair[1], pair[1]]))
     predictions = read_panoptic(write_panoptic(tmp_path, "predictions", [pair[0]]))
     with pytest.raises(DataError, match="1 of 2 images have no prediction"):
         score_panoptic_files(predictions, truth)
     (tmp_path / "truth" / "1.png").unlink()
-    with pytest.raises(DataError, match=r"1\.png: there is no such PNG"):
+    with pytest.raises(DataError, match=r"1\.png: the PNG does not exist"):
         score_panoptic_files(truth, truth)
     (tmp_path / "truth" / "1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="the PNG cannot be read"):
         score_panoptic_files(truth, truth)
-    with pytest.raises(DataError, match="the ground truth lists no categories"):
+    with pytest.raises(DataError, match="the ground truth has no categories"):
         score_panoptic_files(predictions, read_panoptic(write_panoptic(tmp_path, "bare", [pair[1]], categories=[])))
 
 
@@ -107,26 +109,26 @@ def test_the_folder_of_the_pngs_can_be_named(tmp_path: Path, sample: PanopticFil
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1]", "no COCO panoptic file"),
-        ('{"annotations": [{"image_id": 1}]}', "no COCO panoptic file"),
-        ('{"annotations": [{"image_id": 1, "segments_info": [3]}]}', "no COCO panoptic file"),
+        ("[1]", "not a COCO panoptic file"),
+        ('{"annotations": [{"image_id": 1}]}', "not a COCO panoptic file"),
+        ('{"annotations": [{"image_id": 1, "segments_info": [3]}]}', "not a COCO panoptic file"),
         ("{", "ends in the middle"),
-        ('{"annotations": [], "categories": [{"id": 1}]}', "a category lacks"),
+        ('{"annotations": [], "categories": [{"id": 1}]}', "a category has no id"),
         ('{"annotations": [{"image_id": 1, "segments_info": []}, {"image_id": 1, "segments_info": []}]}', "twice"),
     ],
 )
-def test_a_file_that_is_none_is_named(tmp_path: Path, content: str, message: str) -> None:
+def test_errors_of_invalid_files(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         read_panoptic(path)
 
 
-def test_a_file_that_is_not_there_and_a_png_outside_the_folder_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_png_outside_the_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_panoptic(tmp_path / "none.json")
     path = tmp_path / "a.json"
     rows = [{"image_id": 1, "file_name": "../b.png", "segments_info": []}]
     path.write_text(json.dumps({"annotations": rows}), encoding="utf-8")
-    with pytest.raises(DataError, match="names no PNG"):
+    with pytest.raises(DataError, match="the file name of an annotation is not valid"):
         read_panoptic(path).segment_ids("1")

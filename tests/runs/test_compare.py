@@ -145,9 +145,9 @@ def test_scores_that_are_no_shares_are_scored_without_calibration(tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"metrics": ()}, "there is no such kind of metric; found none"),
+        ({"metrics": ()}, "the kind of metric is unknown; found none"),
         ({"metrics": ("mask",)}, "found 'mask'; expected bbox, segm, boundary"),
-        ({"labels": "labels.txt"}, "a file of labels goes with folders"),
+        ({"labels": "labels.txt"}, "--labels needs a folder of label PNGs"),
     ],
 )
 def test_what_python_may_ask_for(tmp_path: Path, options: dict[str, Any], told: str) -> None:
@@ -195,9 +195,15 @@ BOTH = ["--predictions", "a.json", "--ground-truth", "truth.json"]
     [
         (["eval", "--predictions", "a.json"], "--predictions and --ground-truth go together"),
         (["eval"], "no run is given"),
-        (["eval", "--predictions", "none.json", "--ground-truth", "truth.json"], "none.json: there is no such file"),
-        (["eval", "--predictions", "truth.json", "--ground-truth", "a.json"], "a.json: is no COCO instances file"),
-        (["eval", "--predictions", "broken.json", "--ground-truth", "truth.json"], "broken.json: the file is no JSON"),
+        (["eval", "--predictions", "none.json", "--ground-truth", "truth.json"], "none.json: the file does not exist"),
+        (
+            ["eval", "--predictions", "truth.json", "--ground-truth", "a.json"],
+            "a.json: the file is not a COCO instances file",
+        ),
+        (
+            ["eval", "--predictions", "broken.json", "--ground-truth", "truth.json"],
+            "broken.json: the file is not valid JSON",
+        ),
         (
             ["eval", "--predictions", "other.json", "--ground-truth", "truth.json"],
             "the image is not in the ground truth",
