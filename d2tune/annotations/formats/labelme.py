@@ -28,7 +28,7 @@ from d2tune.annotations.io.images import Header, ImageError, is_image_name, magi
 from d2tune.annotations.io.json_files import DEPTH_LIMIT, JsonError, decode_json, is_nested_deeper, read_bytes
 from d2tune.annotations.io.outputs import beside, png_bytes, refuse_existing
 from d2tune.annotations.io.places import Place, walk_files
-from d2tune.annotations.io.workers import ordered_map, worker_count
+from d2tune.annotations.io.workers import no_collections, ordered_map, worker_count
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle
@@ -74,7 +74,8 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         if bad:
             claimed |= {name for name in walk_files(folders.root) if Path(name).with_suffix("") in bad}
         units += unlabeled_units(folders, options, claimed)
-    return assemble(units, options, root=folders.root)
+    with no_collections():
+        return assemble(units, options, root=folders.root)
 
 
 def is_labelme(value: object) -> bool:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 Size = tuple[int, int, int]
 """Width and height as stored, and the EXIF orientation (1 to 8; 1 where there is none)."""
-_START_BYTES = 1 << 16
+_FIRST_BYTES, _START_BYTES = 1 << 12, 1 << 16
 _LARGEST_PX = 80_000_000
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _JPEG_SKIPPED = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
@@ -34,7 +34,16 @@ def quick_size(stream: BinaryIO) -> Size | None:
     Returns:
         The size and orientation, or None where Pillow is needed.
     """
-    start = stream.read(_START_BYTES)
+    for length in (_FIRST_BYTES, _START_BYTES):
+        stream.seek(0)
+        size = _size_in(stream.read(length), stream)
+        if size is not None:
+            return size
+    return None
+
+
+def _size_in(start: bytes, stream: BinaryIO) -> Size | None:
+    """The size where the start of a file has the whole header and Pillow reads the same; else None."""
     try:
         if start.startswith(b"\xff\xd8\xff"):
             size = _jpeg_size(start)
