@@ -49,8 +49,8 @@ def test_a_frozen_norm_takes_no_batch_statistics() -> None:
 )
 def test_stages_are_frozen_as_detectron2_counts_them(name: str, freeze_at: int, expected: set[str]) -> None:
     backbone = FeatureBackbone(name, freeze_norm=True, freeze_at=freeze_at)
-    parts = {key.split(".")[1]: value.requires_grad for key, value in backbone.named_parameters()}
-    assert {part for part, learns in parts.items() if not learns} == expected
+    stages = {key.split(".")[1]: value.requires_grad for key, value in backbone.named_parameters()}
+    assert {stage for stage, learns in stages.items() if not learns} == expected
 
 
 def test_gradients_reach_every_learning_parameter() -> None:
@@ -73,15 +73,15 @@ def test_frozen_norms_of_timm_keep_their_activations(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
-        ("timm/swin_tiny_patch4_window7_224", "takes no image|no features of stride|gives no feature maps"),
+        ("timm/swin_tiny_patch4_window7_224", "fails on an image|no features of stride|gives no feature maps"),
         ("torchvision/resnet19", "Did you mean 'torchvision/resnet1[58]'"),
         ("timm/resnet18x", "Did you mean 'timm/resnet18"),
         ("torchvision/vit_b_16", "has no stages"),
         ("torchvision/alexnet", "no features of stride|no stages"),
     ],
 )
-def test_networks_that_cannot_be_a_backbone(name: str, told: str) -> None:
-    with pytest.raises(ProjectError, match=told):
+def test_networks_that_cannot_be_a_backbone(name: str, message: str) -> None:
+    with pytest.raises(ProjectError, match=message):
         FeatureBackbone(name, freeze_norm=True, freeze_at=2)

@@ -1,4 +1,4 @@
-"""Detectron2's semantic and panoptic models: they train, answer in the right shapes, and survive a checkpoint."""
+"""Detectron2's semantic and panoptic models: training, shapes of predictions, and checkpoints."""
 
 import pickle
 from pathlib import Path
@@ -77,15 +77,17 @@ def image(height_px: int, width_px: int, *, seed: int = 0) -> dict[str, Any]:
     return {"image": torch.from_numpy(pixels), "height": height_px, "width": width_px}
 
 
-def semantic_sample(height_px: int, width_px: int, *, classes: int, void: bool = False) -> dict[str, Any]:
+def semantic_sample(height_px: int, width_px: int, *, classes: int, ignored: bool = False) -> dict[str, Any]:
     """Stripes of all classes and of 255, or 255 alone."""
     stripes = torch.arange(height_px).div(8, rounding_mode="floor") % (classes + 1)
     labels = torch.where(stripes == classes, 255, stripes)[:, None].repeat(1, width_px)
-    return image(height_px, width_px) | {"sem_seg": torch.full_like(labels, 255) if void else labels}
+    return image(height_px, width_px) | {"sem_seg": torch.full_like(labels, 255) if ignored else labels}
 
 
-def panoptic_sample(cfg: CfgNode, height_px: int, width_px: int, *, objects: int, void: bool = False) -> dict[str, Any]:
-    """Squares of the first thing on the first stuff; with ``void`` on nothing."""
+def panoptic_sample(
+    cfg: CfgNode, height_px: int, width_px: int, *, objects: int, ignored: bool = False
+) -> dict[str, Any]:
+    """Squares of the first thing on the first stuff; with ``ignored`` on nothing."""
     things = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     boxes = torch.tensor([[4.0 + 20 * at, 6, 20 + 20 * at, 40] for at in range(objects)]).reshape(-1, 4)
     masks = torch.zeros(objects, height_px, width_px, dtype=torch.bool)
@@ -94,7 +96,7 @@ def panoptic_sample(cfg: CfgNode, height_px: int, width_px: int, *, objects: int
     sample = image(height_px, width_px)
     generator: PanopticDeepLabTargetGenerator | None = center_targets(cfg)
     if generator is not None:
-        ids = (masks.numpy() * np.arange(2, objects + 2)[:, None, None]).sum(0) + (0 if void else 1) * (
+        ids = (masks.numpy() * np.arange(2, objects + 2)[:, None, None]).sum(0) + (0 if ignored else 1) * (
             ~masks.any(0).numpy()
         )
         infos = [{"id": at + 2, "category_id": 0, "iscrowd": 0} for at in range(objects)]
@@ -105,7 +107,7 @@ def panoptic_sample(cfg: CfgNode, height_px: int, width_px: int, *, objects: int
     instances.gt_boxes = Boxes(boxes)
     corners = [[np.array([x0, y0, x1, y0, x1, y1, x0, y1], float)] for x0, y0, x1, y1 in boxes.tolist()]
     instances.gt_masks = BitMasks(masks) if cfg.INPUT.MASK_FORMAT == "bitmask" else PolygonMasks(corners)
-    labels = torch.full((height_px, width_px), 255 if void else 1)
+    labels = torch.full((height_px, width_px), 255 if ignored else 1)
     labels[masks.any(0)] = 0
     return sample | {"instances": instances, "sem_seg": labels}
 
@@ -125,7 +127,7 @@ def step(model: nn.Module, samples: list[dict[str, Any]]) -> dict[str, float]:
 
 @torch.no_grad()
 def answer(model: nn.Module, *samples: dict[str, Any]) -> list[dict[str, Any]]:
-    return model.eval()([{key: one[key] for key in ("image", "height", "width")} for one in samples])
+    return model.eval()([{key: sample[key] for key in ("image", "height", "width")} for sample in samples])
 
 
 def check_semantic(cfg: CfgNode, *, classes: int) -> None:
@@ -150,8 +152,8 @@ def check_panoptic(cfg: CfgNode, *, things: int, stuff: int) -> None:
     assert output["instances"].pred_masks.shape[1:] == (131, 140)
     ids, listed = segments(output, things=things, stuff=stuff)
     assert ids.shape == (131, 140)
-    assert {one["id"] for one in listed} == set(np.unique(ids).tolist()) - {0}
-    assert all(0 <= one["category_id"] < things + stuff for one in listed)
+    assert {info["id"] for info in listed} == set(np.unique(ids).tolist()) - {0}
+    assert all(0 <= info["category_id"] < things + stuff for info in listed)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 20])
@@ -182,37 +184,37 @@ def test_deeplab_of_any_number_of_classes(classes: int) -> None:
 
 
 @pytest.mark.parametrize("preset", SEMANTIC)
-def test_a_batch_without_one_labeled_pixel_teaches_nothing(preset: str) -> None:
+def test_a_batch_without_labeled_pixels_changes_nothing(preset: str) -> None:
     model = model_of(config(preset))
-    losses = step(model, [semantic_sample(64, 64, classes=4, void=True)])
+    losses = step(model, [semantic_sample(64, 64, classes=4, ignored=True)])
     assert set(losses.values()) == {0.0}
 
 
-def test_a_image_with_hardly_a_labeled_pixel() -> None:
-    """PointRend draws 2048 points, none of which need be a labeled one."""
-    sample = semantic_sample(256, 256, classes=4, void=True)
+def test_an_image_with_hardly_a_labeled_pixel() -> None:
+    """PointRend samples 2048 points, and possibly none of them is labeled."""
+    sample = semantic_sample(256, 256, classes=4, ignored=True)
     sample["sem_seg"][3, 3] = 1
     assert all(np.isfinite(list(step(model_of(config("pointrend_semantic_r50")), [sample]).values())))
 
 
 @pytest.mark.parametrize("objects", [0, 2])
-@pytest.mark.parametrize("void", [False, True])
+@pytest.mark.parametrize("ignored", [False, True])
 @pytest.mark.parametrize("preset", PANOPTIC)
-def test_images_without_objects_or_without_stuff(preset: str, objects: int, void: bool) -> None:
+def test_images_without_objects_or_without_stuff(preset: str, objects: int, ignored: bool) -> None:
     cfg = config(preset, things=2, stuff=2)
-    losses = step(model_of(cfg), [panoptic_sample(cfg, 64, 80, objects=objects, void=void)])
+    losses = step(model_of(cfg), [panoptic_sample(cfg, 64, 80, objects=objects, ignored=ignored)])
     assert all(np.isfinite(list(losses.values())))
-    if void and not objects:
+    if ignored and not objects:
         assert losses["loss_sem_seg"] == 0
     if not objects:
         assert losses["loss_mask"] == 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("objects", "void"), [(0, False), (0, True), (2, True)])
-def test_panoptic_deeplab_without_objects_or_without_stuff(objects: int, void: bool) -> None:
+@pytest.mark.parametrize(("objects", "ignored"), [(0, False), (0, True), (2, True)])
+def test_panoptic_deeplab_without_objects_or_without_stuff(objects: int, ignored: bool) -> None:
     cfg = config("panoptic_deeplab_r50", things=2, stuff=2, plain=True)
-    losses = step(model_of(cfg), [panoptic_sample(cfg, 64, 80, objects=objects, void=void)])
+    losses = step(model_of(cfg), [panoptic_sample(cfg, 64, 80, objects=objects, ignored=ignored)])
     assert all(np.isfinite(list(losses.values())))
     assert (losses["loss_offset"] == 0) == (objects == 0)
 
@@ -233,11 +235,11 @@ def test_images_with_gaps_are_as_if_the_gaps_had_the_mean() -> None:
 @pytest.mark.parametrize("preset", ["semantic_fpn_mobilenet_v2", "panoptic_fpn_mobilenet_v2"])
 def test_a_checkpoint_brings_the_same_answers_back(preset: str, tmp_path: Path) -> None:
     cfg = config(preset, things=2, stuff=2)
-    model, other = model_of(cfg), build_model(cfg)[0]
+    model, restored = model_of(cfg), build_model(cfg)[0]
     checkpoint.save(tmp_path / "c.pth", {"model": checkpoint.plain_state(model)})
-    checkpoint.load_weights(other, tmp_path / "c.pth")
+    checkpoint.load_weights(restored, tmp_path / "c.pth")
     sample = image(66, 70)
-    (first,), (again,), (loaded,) = answer(model, sample), answer(model, sample), answer(other, sample)
+    (first,), (again,), (loaded,) = answer(model, sample), answer(model, sample), answer(restored, sample)
     assert torch.equal(first["sem_seg"], again["sem_seg"])
     assert torch.equal(first["sem_seg"], loaded["sem_seg"])
 
@@ -262,17 +264,18 @@ class TestPanopticDeepLab:
     """Its grouping, with heads that answer what the test draws."""
 
     @pytest.fixture(scope="class")
-    def model(self) -> nn.Module:
+    @classmethod
+    def model(cls) -> nn.Module:
         return model_of(config("panoptic_deeplab_r50", things=2, stuff=1, plain=True)).eval()
 
     @pytest.mark.slow
     @pytest.mark.parametrize("size", [(96, 128), (192, 256), (240, 200)], ids=["input", "twice", "another"])
     def test_two_objects_on_stuff_in_the_size_of_the_image(self, model: nn.Module, size: tuple[int, int]) -> None:
-        drawn = np.full((96, 128), 1)
-        drawn[20:60, 10:50], drawn[30:80, 70:120] = 2, 3
+        label_map = np.full((96, 128), 1)
+        label_map[20:60, 10:50], label_map[30:80, 70:120] = 2, 3
         infos = [{"id": 1, "category_id": 2}, {"id": 2, "category_id": 0}, {"id": 3, "category_id": 1}]
         targets = PanopticDeepLabTargetGenerator(255, {0, 1}, sigma=8, ignore_stuff_in_offset=True)(
-            drawn, [one | {"iscrowd": 0} for one in infos]
+            label_map, [info | {"iscrowd": 0} for info in infos]
         )
         scores = nn.functional.one_hot(targets["sem_seg"], 3).permute(2, 0, 1)[None].float() * 9
         model.sem_seg_head.forward = lambda *_: (scores, {})
@@ -280,8 +283,8 @@ class TestPanopticDeepLab:
         (output,) = answer(model, image(96, 128) | {"height": size[0], "width": size[1]})
         ids, listed = segments(output, things=2, stuff=1)
         assert ids.shape == size
-        assert sorted(one["category_id"] for one in listed) == [0, 1, 2]
-        class_of = {one["id"]: one["category_id"] for one in listed}
+        assert sorted(info["category_id"] for info in listed) == [0, 1, 2]
+        class_of = {info["id"]: info["category_id"] for info in listed}
         at = [(rows * size[0] // 96, columns * size[1] // 128) for rows, columns in [(40, 30), (50, 100), (5, 5)]]
         assert [class_of[int(ids[place])] for place in at] == [0, 1, 2]
         objects = output["instances"]

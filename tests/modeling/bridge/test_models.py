@@ -53,7 +53,7 @@ def bridge(architecture: str, *, channels: int = 3, classes: int = 3, encoder: s
 
 
 def samples(*sizes: tuple[int, int], channels: int = 3, classes: int = 3, seed: int = 0) -> list[dict[str, Any]]:
-    """Images whose classes can be told from their values; a corner of each is left out."""
+    """Images whose values identify the classes; a corner of each is ignored."""
     random = torch.Generator().manual_seed(seed)
     made = []
     for height, width in sizes:
@@ -108,19 +108,19 @@ class TestEveryModel:
             assert scores.dtype == torch.float32
             assert torch.allclose(scores.sum(0), torch.ones(scores.shape[1:]), atol=1e-5)
 
-    def test_saved_and_loaded_it_answers_the_same(self, architecture: str, tmp_path: Path) -> None:
-        model, other = bridge(architecture).train(), bridge(architecture)
+    def test_a_saved_and_loaded_model_predicts_the_same(self, architecture: str, tmp_path: Path) -> None:
+        model, loaded = bridge(architecture).train(), bridge(architecture)
         with torch.no_grad():
             model(samples((48, 48), (48, 48)))  # moves the running statistics
             for parameter in model.parameters():
                 parameter.add_(0.01)
         save(tmp_path / "model.pth", {"model": plain_state(model)})
-        load_weights(other, tmp_path / "model.pth")
+        load_weights(loaded, tmp_path / "model.pth")
         with torch.no_grad():
-            before, after = (one.eval()(samples((50, 38)))[0]["sem_seg"] for one in (model, other))
+            before, after = (network.eval()(samples((50, 38)))[0]["sem_seg"] for network in (model, loaded))
         assert torch.equal(before, after)
 
-    def test_a_seed_decides_everything(self, architecture: str) -> None:
+    def test_a_seed_makes_training_reproducible(self, architecture: str) -> None:
         def trained() -> list[Tensor]:
             model = bridge(architecture).train()
             optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -129,9 +129,9 @@ class TestEveryModel:
             return [value.clone() for value in model.state_dict().values()]
 
         first, second = trained(), trained()
-        assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
-    def test_no_data_counts_as_the_mean(self, architecture: str) -> None:
+    def test_values_without_data_are_replaced_by_the_mean(self, architecture: str) -> None:
         model = bridge(architecture).eval()
         holes, means = samples((32, 32)), samples((32, 32))
         holes[0]["image"][:, 4:20, 4:20] = float("nan")
@@ -141,7 +141,7 @@ class TestEveryModel:
         with torch.no_grad():
             assert torch.equal(model(holes)[0]["sem_seg"], model(means)[0]["sem_seg"])
 
-    def test_a_batch_without_labels_is_no_loss(self, architecture: str) -> None:
+    def test_a_batch_without_labels_has_a_loss_of_zero(self, architecture: str) -> None:
         every = [["cross_entropy", 1.0], ["dice", 1.0], ["focal", 1.0], ["lovasz", 1.0]]
         model = bridge(architecture, LOSS=every).train()
         batch = samples((40, 40))
@@ -151,7 +151,7 @@ class TestEveryModel:
         assert [loss.item() for loss in losses.values()] == [0, 0, 0, 0]
         assert all(not parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
 
-    def test_frozen_norms_keep_still(self, architecture: str) -> None:
+    def test_frozen_norms_keep_their_statistics(self, architecture: str) -> None:
         model = bridge(architecture, norm="frozen").train()
         encoder = [
             (key, value.clone())
@@ -182,10 +182,10 @@ class TestBatches:
         with torch.no_grad():
             together = model(batch)
             alone = [model([sample])[0] for sample in batch]
-        for one, other in zip(together, alone, strict=True):
-            assert torch.allclose(one["sem_seg"], other["sem_seg"], atol=1e-5)
+        for batched, single in zip(together, alone, strict=True):
+            assert torch.allclose(batched["sem_seg"], single["sem_seg"], atol=1e-5)
 
-    def test_what_padding_adds_is_not_learnt_from(self) -> None:
+    def test_what_padding_adds_is_not_learned_from(self) -> None:
         seen = []
 
         class Watch(torch.nn.Module):
@@ -204,9 +204,9 @@ class TestBatches:
         assert torch.equal(labels[0, :33, :50], batch[0]["sem_seg"])
         assert (labels[0, 33:] == 255).all() and (labels[:, :, 70:] == 255).all() and (labels[0, :, 50:] == 255).all()
 
-    def test_other_channels_are_refused_by_name(self) -> None:
+    def test_another_number_of_channels_is_an_error_with_the_file(self) -> None:
         model = bridge("unet").eval()
-        with pytest.raises(DataError, match=r"a\.tif: the image has not as many.*found 1 channels; expected 3"):
+        with pytest.raises(DataError, match=r"a\.tif: the image does not have.*found 1 channels; expected 3"):
             model([{"image": torch.zeros(1, 40, 40), "file_name": "a.tif"}])
 
     def test_one_value_for_each_channel_leaves_the_running_statistics(self) -> None:
@@ -223,24 +223,27 @@ class TestChoices:
     @pytest.mark.parametrize(
         ("choice", "message"),
         [
-            ({"architecture": "u-net"}, r"no architecture 'u-net'. Did you mean 'unet'\?"),
-            ({"encoder": "resnet43"}, r"model\.encoder: no encoder 'resnet43' of unet. Did you mean 'resnet34'\?"),
+            ({"architecture": "u-net"}, r"the architecture 'u-net' is unknown\. Did you mean 'unet'\?"),
+            (
+                {"encoder": "resnet43"},
+                r"model\.encoder: the encoder 'resnet43' of unet is unknown\. .* 'resnet34'\?",
+            ),
             ({"encoder": "tu-convnext_tinny"}, "Did you mean 'tu-convnext_tiny'"),
-            ({"architecture": "torchvision_fcn", "encoder": "resnet34"}, "There are: resnet50, resnet101"),
-            ({"architecture": "unet_2015", "encoder": "resnet18"}, "unet_2015 has no encoder to choose"),
-            ({"architecture": "deeplab_v3_mobilenet_v2", "encoder": "resnet18"}, "There are: mobilenet_v2"),
-            ({"output_stride": 8}, r"model\.output_stride: unet has no output stride 8"),
+            ({"architecture": "torchvision_fcn", "encoder": "resnet34"}, "Valid are resnet50, resnet101"),
+            ({"architecture": "unet_2015", "encoder": "resnet18"}, "unet_2015 has no encoder; found 'resnet18'"),
+            ({"architecture": "deeplab_v3_mobilenet_v2", "encoder": "resnet18"}, "Valid are mobilenet_v2"),
+            ({"output_stride": 8}, r"model\.output_stride: unet does not have output stride 8"),
             ({"architecture": "deeplab_v3", "output_stride": 4}, "expected 8 or 16"),
             (
                 {"architecture": "torchvision_deeplab_v3", "encoder": "mobilenet_v3_large", "output_stride": 8},
-                "mobilenet_v3_large has output stride 16",
+                "output stride of torchvision's mobilenet_v3_large must be 16; found 8",
             ),
-            ({"padding": "valid"}, "unet has no unpadded form"),
-            ({"padding": "full"}, "no padding 'full'; expected 'same' or 'valid'"),
+            ({"padding": "valid"}, "unet cannot be built without padding"),
+            ({"padding": "full"}, "the padding 'full' is unknown; expected 'same' or 'valid'"),
             ({"architecture": "unet_plus_plus", "encoder": "mit_b0"}, "cannot be built on this encoder"),
         ],
     )
-    def test_what_cannot_be_meant(self, choice: dict[str, Any], message: str) -> None:
+    def test_invalid_choices(self, choice: dict[str, Any], message: str) -> None:
         wanted = {"architecture": "unet", "encoder": None, "in_channels": 3, "classes": 2} | choice
         with pytest.raises(ProjectError, match=message):
             build_network(**wanted)
@@ -263,7 +266,7 @@ class TestChoices:
                 deepest = network.encoder(image)[-1]
         assert deepest.shape[-2:] == (64 // stride, 96 // stride)
 
-    def test_presets_hold_what_their_networks_have(self) -> None:
+    def test_presets_have_the_encoders_and_strides_of_their_networks(self) -> None:
         from d2tune.modeling.config import preset_config
 
         for name in ARCHITECTURES:
@@ -276,7 +279,7 @@ class TestChoices:
             assert math.isclose(cfg.SOLVER.BASE_LR, 0.001) and cfg.SOLVER.OPTIMIZER == "ADAMW"
 
 
-def test_noise_is_of_the_deviation_asked_for_and_in_training_alone() -> None:
+def test_noise_has_the_configured_deviation_and_is_in_training_only() -> None:
     model = bridge("unet_2015", NOISE=0.5).train()
     seen: list[Tensor] = []
     model.network.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0].detach().clone()))

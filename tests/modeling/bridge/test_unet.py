@@ -7,7 +7,7 @@ from d2tune.modeling.bridge.unet import UNet2015, valid_input_px, valid_output_p
 
 
 class TestPaper:
-    def test_the_figure(self) -> None:
+    def test_the_network_of_the_paper(self) -> None:
         network = UNet2015(in_channels=1, classes=2, padding="valid", norm=False, width=2).eval()
         shapes = []
         for block in network.down:
@@ -38,9 +38,9 @@ class TestSizes:
 
     @pytest.mark.parametrize("output_px", [1, 4, 5, 100, 388, 389, 512])
     def test_the_smallest_side_that_covers(self, output_px: int) -> None:
-        found = valid_input_px(output_px)
-        fitting = [side for side in range(1, found + 1) if (valid_output_px(side) or 0) >= output_px]
-        assert fitting == [found]
+        input_px = valid_input_px(output_px)
+        fitting = [side for side in range(1, input_px + 1) if (valid_output_px(side) or 0) >= output_px]
+        assert fitting == [input_px]
 
     @pytest.mark.parametrize("size", [(1, 1), (33, 70), (100, 4)])
     def test_valid_covers_the_whole_image(self, size: tuple[int, int]) -> None:

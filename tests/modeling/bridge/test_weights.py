@@ -32,7 +32,7 @@ def bridge(architecture: str, encoder: str = "", *, channels: int = 3, classes: 
     return SemanticBridge(cfg).eval()
 
 
-def lived_in(network: torch.nn.Module) -> torch.nn.Module:
+def with_statistics(network: torch.nn.Module) -> torch.nn.Module:
     """The network with running statistics that are not the initial ones."""
     torch.manual_seed(1)
     for name, value in network.state_dict().items():
@@ -56,11 +56,11 @@ class TestEncoders:
             if library == "torchvision"
             else functools.partial(timm.create_model, "resnet18")
         )
-        origin = lived_in(make())
+        origin = with_statistics(make())
         model = bridge("unet", "resnet18", norm=norm)
-        found = rows(model, origin.state_dict())
-        assert found["encoder"] == (60, 60, "")
-        assert found["decoder"][0] == 0 and found["segmentation_head"] == (0, 2, "2 not in the file")
+        table = rows(model, origin.state_dict())
+        assert table["encoder"] == (60, 60, "")
+        assert table["decoder"][0] == 0 and table["segmentation_head"] == (0, 2, "2 not in the file")
         x = torch.rand(1, 3, 64, 64)
         with torch.no_grad():
             expected = torch.nn.Sequential(*list(origin.children())[:-2])(x)
@@ -69,7 +69,7 @@ class TestEncoders:
     @pytest.mark.parametrize("architecture", ["fpn", "deeplab_v3_mobilenet_v2"])
     @pytest.mark.parametrize("library", ["torchvision", "timm"])
     def test_mobilenet_v2(self, library: str, architecture: str) -> None:
-        origin = lived_in(
+        origin = with_statistics(
             torchvision.models.mobilenet_v2() if library == "torchvision" else timm.create_model("mobilenetv2_100")
         )
         model = bridge(architecture, "mobilenet_v2" if architecture == "fpn" else "")
@@ -85,10 +85,10 @@ class TestEncoders:
             assert torch.allclose(features[:14](x), middle, atol=1e-5)
 
     def test_mobilenet_v3_of_torchvision(self) -> None:
-        origin = lived_in(torchvision.models.mobilenet_v3_large())
-        found = rows(bridge("torchvision_deeplab_v3", "mobilenet_v3_large"), origin.state_dict())
-        assert found["encoder"] == (170, 170, "")
-        assert found["classifier.4"] == (0, 2, "2 not in the file")
+        origin = with_statistics(torchvision.models.mobilenet_v3_large())
+        table = rows(bridge("torchvision_deeplab_v3", "mobilenet_v3_large"), origin.state_dict())
+        assert table["encoder"] == (170, 170, "")
+        assert table["classifier.4"] == (0, 2, "2 not in the file")
 
     def test_timm_with_stages(self) -> None:
         origin = timm.create_model("convnext_atto").eval()
@@ -106,15 +106,15 @@ class TestEncoders:
 
 
 class TestWholeNetworks:
-    def test_torchvisions_network_answers_the_same(self) -> None:
-        origin = lived_in(
+    def test_torchvisions_network_predicts_the_same(self) -> None:
+        origin = with_statistics(
             torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(
                 weights=None, weights_backbone=None, num_classes=5, aux_loss=True
             )
         )
         model = bridge("torchvision_deeplab_v3", "mobilenet_v3_large")
         report = fit_bridge(model, origin.state_dict(), file=FILE)
-        assert report.loaded == report.total and report.unused > 0  # the auxiliary head has no place
+        assert report.loaded == report.total and report.unused > 0  # the auxiliary head is not used
         x = torch.rand(1, 3, 64, 48)
         with torch.no_grad():
             network = model.network
@@ -122,13 +122,13 @@ class TestWholeNetworks:
             assert torch.allclose(deepest, origin.backbone(x)["out"], atol=1e-5)
             # torchvision's rates are those of output stride 8; the weights are the same
             for mine, theirs in zip(network.classifier[0].convs, origin.classifier[0].convs, strict=True):
-                for one, other in zip(mine.modules(), theirs.modules(), strict=True):
-                    if isinstance(one, torch.nn.Conv2d):
-                        one.dilation, one.padding = other.dilation, other.padding
+                for module, original in zip(mine.modules(), theirs.modules(), strict=True):
+                    if isinstance(module, torch.nn.Conv2d):
+                        module.dilation, module.padding = original.dilation, original.padding
             assert torch.allclose(network(x), origin(x)["out"], atol=1e-5)
 
-    def test_segmentation_models_network_answers_the_same(self) -> None:
-        origin = lived_in(smp.Unet("resnet18", encoder_weights=None, classes=5))
+    def test_segmentation_models_network_predicts_the_same(self) -> None:
+        origin = with_statistics(smp.Unet("resnet18", encoder_weights=None, classes=5))
         model = bridge("unet", "resnet18")
         report = fit_bridge(model, origin.state_dict(), file=FILE)
         assert (report.loaded, report.unused) == (report.total, 0)
@@ -137,18 +137,18 @@ class TestWholeNetworks:
             assert torch.equal(model.network(x), origin(x))
 
     @pytest.mark.parametrize("prefix", ["network.", ""])
-    def test_another_number_of_classes_leaves_its_layer_out_by_name(self, prefix: str) -> None:
+    def test_layers_of_another_number_of_classes_are_reported(self, prefix: str) -> None:
         origin = {f"{prefix}{key}": value for key, value in bridge("fpn", "resnet18").network.state_dict().items()}
-        found = rows(bridge("fpn", "resnet18", classes=2), origin)
-        assert found["segmentation_head"][0] == 0
-        assert "[5, 128, 1, 1] in the file, [2, 128, 1, 1] here" in found["segmentation_head"][2]
-        assert all(loaded == total for part, (loaded, total, _) in found.items() if part != "segmentation_head")
+        table = rows(bridge("fpn", "resnet18", classes=2), origin)
+        assert table["segmentation_head"][0] == 0
+        assert "[5, 128, 1, 1] in the file, [2, 128, 1, 1] here" in table["segmentation_head"][2]
+        assert all(loaded == total for name, (loaded, total, _) in table.items() if name != "segmentation_head")
 
     def test_the_original_unet(self) -> None:
         origin = bridge("unet_2015")
         model = bridge("unet_2015", classes=2)
-        found = rows(model, origin.state_dict())
-        assert found["head"][0] == 0 and found["down"][0] == found["down"][1]
+        table = rows(model, origin.state_dict())
+        assert table["head"][0] == 0 and table["down"][0] == table["down"][1]
         assert torch.equal(model.network.down[1][0].weight, origin.network.down[1][0].weight)
 
 
@@ -168,14 +168,14 @@ class TestFirstConvolution:
             assert torch.allclose(response, origin.conv1(x.expand(-1, 3, -1, -1)), atol=1e-5)
             assert torch.equal(model.network.encoder.layer4[1].conv2.weight, origin.layer4[1].conv2.weight)
 
-    def test_four_channels_into_sixty_are_left_out(self) -> None:
+    def test_four_channels_do_not_fit_into_sixty(self) -> None:
         why = rows(bridge("unet", "resnet18", channels=60), bridge("unet", "resnet18", channels=4).state_dict())
         assert why["encoder"] == (59, 60, "1 of another shape ([64, 4, 7, 7] in the file, [64, 60, 7, 7] here)")
 
 
 class TestRefused:
     @pytest.mark.parametrize(
-        ("architecture", "encoder", "other"),
+        ("architecture", "encoder", "origin"),
         [
             ("unet", "resnet18", torchvision.models.resnet50),
             ("unet", "resnet18", torchvision.models.mobilenet_v2),
@@ -183,11 +183,11 @@ class TestRefused:
             ("deeplab_v3_mobilenet_v2", "", torchvision.models.mobilenet_v3_large),
         ],
     )
-    def test_weights_of_another_architecture(self, architecture: str, encoder: str, other: Any) -> None:
+    def test_weights_of_another_architecture(self, architecture: str, encoder: str, origin: Any) -> None:
         model = bridge(architecture, encoder)
         before = {key: value.clone() for key, value in model.state_dict().items()}
         with pytest.raises(WeightsError, match=r"given\.pth: these are the weights of another architecture"):
-            fit_bridge(model, other().state_dict(), file=FILE)
+            fit_bridge(model, origin().state_dict(), file=FILE)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -204,18 +204,18 @@ class TestAutomaticSource:
         ],
     )
     def test_known(self, architecture: str, encoder: str | None, source: str) -> None:
-        found = automatic_source(architecture, encoder)
-        assert found is not None and found.startswith(source)
+        address = automatic_source(architecture, encoder)
+        assert address is not None and address.startswith(source)
 
     def test_unknown(self) -> None:
         assert automatic_source("unet_2015") is None
         assert automatic_source("unet", "tu-no_such_network") is None
-        with pytest.raises(ProjectError, match=r"no architecture 'unet2015'\. Did you mean 'unet_2015'"):
+        with pytest.raises(ProjectError, match=r"the architecture 'unet2015' is unknown\. Did you mean 'unet_2015'"):
             automatic_source("unet2015")
 
 
 @pytest.mark.slow
-def test_pascal_voc_weights_find_the_car_without_training() -> None:
+def test_pascal_voc_weights_segment_the_car_without_training() -> None:
     model = bridge("deeplab_v3_mobilenet_v2", classes=21, norm="frozen")
     file = SHARED / "weights" / "deeplabv3_mobilenet_v2_voc.pth"
     report = fit_bridge(model, read_state_dict(file), file=file)
