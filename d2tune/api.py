@@ -1,4 +1,4 @@
-"""What ``d2tune`` does, as functions: the commands parse their arguments, call one of these and print."""
+"""The functions behind the commands, which only parse arguments, call a function and print."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def load_project(
 
     Args:
         path: A ``projects/*.yaml``.
-        profile: Name of the profile instead of the hardware's.
-        overrides: ``key=value`` words; project keys such as ``train.iterations=500`` and raw Detectron2
-            keys such as ``SOLVER.BASE_LR=0.001``, which are laid over the project's ``detectron2`` section.
-            A file named in ``weights=`` is relative to the working folder.
-        wandb: Set ``tracking`` to ``wandb``.
-        num_gpus: 0 takes the profile of the CPU.
+        profile: Name of the profile; None takes the profile of the hardware.
+        overrides: ``key=value`` strings with project keys such as ``train.iterations=500`` and raw Detectron2
+            keys such as ``SOLVER.BASE_LR=0.001``, which replace values of the project's ``detectron2`` section.
+            A file in ``weights=`` is relative to the working folder.
+        wandb: Whether to set ``tracking`` to ``wandb``.
+        num_gpus: Number of GPUs; 0 takes the profile of the CPU.
 
     Raises:
         ProjectError: The file or an override is invalid.
@@ -63,27 +63,27 @@ def train(
     hooks: HookSource = (),
     loggers: Sequence[Logger] = (),
 ) -> TrainResult:
-    """Fine-tune a project, evaluate it and draw images.
+    """Fine-tune a project, evaluate the best weights and draw their predictions.
 
     Args:
-        project: A project file, or what ``load_project`` returned (then ``profile``, ``overrides`` and
-            ``wandb`` must have been given there).
-        profile: As in ``load_project``.
-        overrides: As in ``load_project``.
-        output_dir: The run folder; ``runs/<project>/<time>`` unless given.
-        resume: Go on with the latest run of the project, or with the one in ``output_dir``.
-        num_gpus: GPUs to train on; None takes one where there is one, 0 the CPU.
-        sample: Render the project's sample where its data are missing.
-        wandb: As in ``load_project``.
+        project: A project file, or the result of ``load_project``, which then has ``profile``, ``overrides`` and
+            ``wandb``.
+        profile: See ``load_project``.
+        overrides: See ``load_project``.
+        output_dir: The run folder; None is ``runs/<project>/<time>``.
+        resume: Whether to resume the run in ``output_dir``, or the latest run of the project.
+        num_gpus: Number of GPUs; None takes one GPU if the machine has any, 0 the CPU.
+        sample: Whether to render the project's sample if its data are missing.
+        wandb: See ``load_project``.
         hooks: Further hooks of the training loop: Detectron2's ``HookBase`` objects, or a function that returns them
             for a trainer. Besides Detectron2's own events they may have ``after_backward``. In each event they run
-            after the evaluation and before the checkpoint to resume from and the loggers, so that their
-            ``state_dict`` and what they put into Detectron2's ``EventStorage`` are saved and logged in the same
-            iteration. With several GPUs each process has its own, and they must be picklable.
-        loggers: Further ``d2tune.loggers.Logger`` objects, which get what is written to ``metrics.jsonl``.
+            after the evaluation, and before the checkpoint to resume from and the loggers, so that their
+            ``state_dict`` and their values in Detectron2's ``EventStorage`` are saved and logged in the same
+            iteration. With several GPUs each process has its own hooks, which must be picklable.
+        loggers: Further ``d2tune.loggers.Logger`` objects, which get the values of ``metrics.jsonl``.
 
     Raises:
-        D2TuneError: Something the person must mend first.
+        D2TuneError: The project, its data, the weights, the machine or the output folder cannot be used.
     """
     from d2tune.engine import launch
 
@@ -110,15 +110,18 @@ def evaluate(
     metrics: Sequence[Kind] = ("bbox", "segm", "boundary"),
     batch_size: int | None = None,
 ) -> EvaluationResult:
-    """Score a run on its validation part or on other data; see ``runs.evaluate``.
+    """Evaluate a run on its validation split or on other data; see ``runs.evaluate``.
 
     Args:
-        run: A run folder, or a project file, which stands for its latest run.
-        data: Folder or file of annotations, or a list of images; None takes the project's validation part.
+        run: A run folder, or a project file for its latest run.
+        data: Folder or file of annotations, or a list of images; None takes the validation split of the project.
         weights: ``best``, ``final`` or a checkpoint file.
-        out: Where the results go; None is ``evaluation`` in the run folder.
-        metrics: What to score.
+        out: The output folder; None is ``evaluation`` in the run folder.
+        metrics: For instance runs, the kinds of metrics.
         batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
+
+    Raises:
+        D2TuneError: The run, the weights or the data cannot be used.
     """
     from d2tune.runs import evaluate as evaluation
 
@@ -135,7 +138,7 @@ def evaluate_files(
     metrics: Sequence[Kind] | None = None,
     labels: str | Path | None = None,
 ) -> EvaluationResult:
-    """Score any model's predictions from files; see ``evaluation.evaluate_files``."""
+    """Evaluate any model's predictions from files; see ``evaluation.evaluate_files``."""
     from d2tune.evaluation import evaluate_files as evaluation
 
     return evaluation.evaluate_files(predictions, ground_truth, out=out, kinds=metrics, labels=labels)
@@ -144,7 +147,7 @@ def evaluate_files(
 def compare(
     a: str | Path, b: str | Path, *, ground_truth: str | Path | None = None, out: str | Path | None = None
 ) -> RunComparison:
-    """Say whether B is better than A on the same images, by how much and how surely; see ``runs.compare``."""
+    """Compare B with A on the same images: differences with intervals and significance; see ``runs.compare``."""
     from d2tune.runs import compare as comparison
 
     return comparison.compare(a, b, ground_truth=ground_truth, out=out)
@@ -161,17 +164,21 @@ def predict(
     tolerance_px: float = 1.0,
     force: bool = False,
 ) -> PredictionResult:
-    """Predict on images; see ``runs.predict``.
+    """Predict on images and write the predictions; see ``runs.predict``.
 
     Args:
-        run: A run folder, or a project file, which stands for its latest run.
-        source: An image or a folder; None takes the images of the project's validation part.
-        out: Where the results go; None is ``predictions`` in the run folder.
+        run: A run folder, or a project file for its latest run.
+        source: An image or a folder; None takes the images of the validation split of the project.
+        out: The output folder, or a CSV file; None is ``predictions`` in the run folder.
         weights: ``best``, ``final`` or a checkpoint file.
-        min_score: Least score of an instance, from 0 to 1; None is 0.5.
-        to: ``auto``, ``coco``, ``labelme`` for files to be corrected there, or ``csv`` for a competition.
-        tolerance_px: How far the outlines in Labelme files may lie from those of the masks.
-        force: Write Labelme files also where there are some already.
+        min_score: Lowest score of written instances, from 0 to 1; None is 0.5.
+        to: ``auto`` for the usual format of the task, ``labelme`` for files to correct, ``coco``, ``coco_panoptic``,
+            ``label_maps``, or ``csv`` for a competition.
+        tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
+        force: Whether existing Labelme files and an existing CSV are overwritten.
+
+    Raises:
+        D2TuneError: The run or the images cannot be used, or the output cannot be written.
     """
     from d2tune.runs import predict as prediction
 
@@ -191,16 +198,16 @@ def predict(
 def load_predictor(run: str | Path, *, weights: str = "best") -> Predictor[Any, Any]:
     """The predictor of a finished run, for images in memory.
 
-    ``predictor(image)`` gives `Detections`, a `LabelMap` or a `PanopticMap`, as the task of the run is, and
+    ``predictor(image)`` returns `Detections`, a `LabelMap` or a `PanopticMap`, depending on the task of the run, and
     ``predictor.batch(images)`` a list of them; see `inference.results`. Images are files, or arrays ``(H, W, 3)`` uint8
     in RGB.
 
     Args:
-        run: A run folder, or a project file, which stands for its latest run.
+        run: A run folder, or a project file for its latest run.
         weights: ``best``, ``final`` or a checkpoint file.
 
     Raises:
-        RunError: There is no such run, or it has no such weights.
+        RunError: The run or the weights do not exist.
     """
     from d2tune.runs import load
 
@@ -210,7 +217,7 @@ def load_predictor(run: str | Path, *, weights: str = "best") -> Predictor[Any, 
 def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
     """Convert annotations; see ``annotations.convert.convert`` for the options.
 
-    A project file stands for its training and validation splits; see ``data.convert_project.convert_project``.
+    Of a project file the training and validation splits are converted; see ``data.convert_project.convert_project``.
     """
     from d2tune.annotations.convert import convert as convert_one
     from d2tune.data.convert_project import convert_project

@@ -1,4 +1,4 @@
-"""What a user did wrong, told in one line: where, what was found, what was expected, what to do."""
+"""Errors that commands print as a line: place, condition, value, expected value and next step."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from unicodedata import category
 
 
 class D2TuneError(Exception):
-    """A mistake that the user can mend; commands print it as one line and exit with 1.
+    """A mistake that the user can fix; commands print it as a line and exit with 1.
 
     Args:
-        message: What is wrong, in one sentence without a closing full stop.
-        file: The file (or folder) that it is about.
-        place: Where inside the file: a key, a shape, a line.
-        found: What stands there.
-        expected: What should stand there.
-        hint: The next step to take.
+        message: The condition, as a sentence without a full stop.
+        file: The file or folder that the error is about.
+        place: The place inside the file: a key, a shape, a line.
+        found: The value.
+        expected: The valid values.
+        hint: The next step, as a sentence with a full stop.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class D2TuneError(Exception):
         super().__init__(self.one_line())
 
     def one_line(self) -> str:
-        """The whole error on one line, in the order file, place, message, found, expected, hint."""
-        where = ": ".join(part for part in (self.file, self.place) if part)
+        """The whole error on a line, in the order file, place, message, found, expected, hint."""
+        where = ": ".join(text for text in (self.file, self.place) if text)
         line = f"{where}: {self.message}" if where else self.message
         if self.found is not None:
             line += f"; found {self.found}"
@@ -52,27 +52,27 @@ class D2TuneError(Exception):
 
 
 class ProjectError(D2TuneError):
-    """A project file, an override or a profile says something that cannot be meant."""
+    """A project file, an override or a profile is invalid."""
 
 
 class DataError(D2TuneError):
-    """Images or annotations that cannot be trained on."""
+    """Images, annotations or predictions cannot be used."""
 
 
 class WeightsError(D2TuneError):
-    """Weights that cannot be had, read or fitted to the model."""
+    """Weights cannot be downloaded, read or fitted to the model."""
 
 
 class RunError(D2TuneError):
-    """A run folder that is missing, incomplete or cannot be written."""
+    """A run folder is missing, incomplete or cannot be written."""
 
 
 class MachineError(D2TuneError):
-    """Something that must be installed or present on the machine is not."""
+    """Software or hardware that is needed is missing on this machine."""
 
 
 def printable(text: str) -> str:
-    """``text`` with line ends, control characters and lone surrogates written out, so that a terminal shows them."""
+    """``text`` with line ends, control characters and lone surrogates as escapes, so that a terminal shows them."""
     if text.isprintable():
         return text
     return "".join(
@@ -82,7 +82,7 @@ def printable(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name most like ``word``, or None where none is at all like it."""
+    """The known name that is most similar to ``word``; None if no name is similar."""
     names = list(known)
     by_lower = {name.lower(): name for name in reversed(names)}
     hits = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and hashing them."""
+"""Atomic writing of files, hashes, and the cache folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from d2tune.errors import DataError
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` that takes its name when the block ends without error.
+    """Open a temporary file that is renamed to ``path`` when the context ends without an error.
 
     Raises:
-        OSError: The folder cannot be made or written; nothing is left behind.
+        OSError: The folder cannot be created or written; no temporary file remains.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,13 +45,13 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_chunks(path: str | Path, chunks: Iterable[bytes]) -> None:
-    """Write pieces of a file to ``path`` one after another, atomically; only one of them is in memory."""
+    """Write ``chunks`` to ``path`` in order, atomically; from a generator, a single chunk is in memory."""
     with atomic_write(path) as stream:
         stream.writelines(chunks)
 
 
 def holds(path: str | Path, chunks: Iterable[bytes]) -> bool:
-    """Whether ``path`` is a file that holds just these pieces, one after another."""
+    """Whether ``path`` is a file whose content is exactly ``chunks`` in order."""
     if not Path(path).is_file():
         return False
     with open(path, "rb") as stream:
@@ -64,10 +64,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write ``value`` as UTF-8 JSON, atomically; NaN and infinities are refused, lone surrogates become escapes.
+    """Write ``value`` as UTF-8 JSON, atomically; lone surrogates become escapes.
 
     Raises:
-        ValueError: ``value`` holds a number that JSON does not have.
+        ValueError: ``value`` has NaN or an infinite number, which JSON does not allow.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode("utf-8", errors="backslashreplace"))
@@ -92,10 +92,14 @@ def sha256_files(folder: str | Path, paths: Iterable[Path]) -> str:
 
 
 def refuse_foreign(path: Path, *, is_own: Callable[[bytes], bool]) -> None:
-    """Stop where a report would replace something that is not an earlier report.
+    """Check that a file to be written replaces only an earlier file of the same kind.
+
+    Args:
+        path: The file to be written.
+        is_own: Whether the content of an existing file is of this kind.
 
     Raises:
-        DataError: There is such a file.
+        DataError: The file exists, is not empty, and is not of this kind.
     """
     try:
         content = path.read_bytes()
@@ -103,14 +107,14 @@ def refuse_foreign(path: Path, *, is_own: Callable[[bytes], bool]) -> None:
         return
     if content.strip() and not is_own(content):
         raise DataError(
-            "the file is already there, is not of this kind, and is not overwritten",
+            "the file exists, is not of this kind, and is not overwritten",
             file=path,
             hint="Write to another file.",
         )
 
 
 def holds_rows_with(content: bytes, keys: Iterable[str]) -> bool:
-    """Whether a file is a JSON list of objects that have all these keys."""
+    """Whether ``content`` is a JSON list of objects that all have ``keys``."""
     try:
         rows = json.loads(content)
     except (ValueError, RecursionError):
@@ -120,10 +124,10 @@ def holds_rows_with(content: bytes, keys: Iterable[str]) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``D2TUNE_CACHE``, or ``d2tune`` in the folder that the system keeps caches in."""
+    """The folder of downloads and label maps: ``D2TUNE_CACHE``, or ``d2tune`` in the cache folder of the user."""
     own = os.environ.get("D2TUNE_CACHE")
     if own:
         return Path(own)
-    import platformdirs  # here, because the installer uses this module where nothing is installed yet
+    import platformdirs  # here, because the installer uses this module before anything is installed
 
     return platformdirs.user_cache_path("d2tune", appauthor=False)

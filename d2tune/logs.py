@@ -1,4 +1,4 @@
-"""Where log lines go: d2tune's to the terminal, Detectron2's as well to the run folder."""
+"""The handlers of log lines: d2tune's go to the terminal, those of a run to its log file as well."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def log_to(file: Path) -> Iterator[None]:
-    """Inside, everything that d2tune, Detectron2 and fvcore log is appended to ``file``."""
+    """Append all log lines of d2tune, Detectron2 and fvcore to ``file`` until the context ends."""
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     loggers = [logging.getLogger(name) for name in ("d2tune", "detectron2", "fvcore")]
@@ -30,9 +30,9 @@ def log_to(file: Path) -> Iterator[None]:
 
 
 def set_up_terminal(*, debug: bool = False) -> None:
-    """Send warnings of d2tune (with ``debug``: everything) to the terminal; Detectron2's are only in the run's log.
+    """Show warnings of d2tune (with ``debug``, all log lines) on the terminal; Detectron2's are only in the run's log.
 
-    Letters that the terminal's encoding does not have are written as escapes.
+    Characters that the encoding of the terminal lacks are written as escapes.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

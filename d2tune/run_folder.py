@@ -1,4 +1,4 @@
-"""The folder of one run: what is in it, and where."""
+"""The folder of a run and the paths of its files."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from d2tune.errors import RunError
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths of one run.
+    """The paths of the files of a run.
 
-    ``project.yaml`` is the resolved project, ``detectron2.yaml`` the config made from it, ``record.json``
-    what it ran on and what it derived, ``metrics.jsonl`` a line for each logged iteration.
+    Attributes:
+        path: The run folder.
     """
 
     path: Path
 
     @property
     def project(self) -> Path:
-        """The resolved project."""
+        """The project with all overrides and the profile."""
         return self.path / "project.yaml"
 
     @property
@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One JSON object for each logged iteration."""
+        """A line with a JSON object for each logged iteration."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -50,12 +50,12 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """Everything needed to go on training."""
+        """The checkpoint to resume training from."""
         return self.path / "checkpoints" / "last.pth"
 
     @property
     def best(self) -> Path:
-        """Weights of the best mask AP on the validation part."""
+        """Weights with the best main metric on the validation split."""
         return self.path / "checkpoints" / "model_best.pth"
 
     @property
@@ -65,17 +65,17 @@ class RunFolder:
 
     @property
     def predictions(self) -> Path:
-        """What the best weights find on the validation part, as COCO results."""
+        """Predictions of the best weights on the validation split of an instance run, as COCO results."""
         return self.path / "predictions.json"
 
     @property
     def evaluation(self) -> Path:
-        """Scores of those predictions."""
+        """Metrics of the predictions of the best weights."""
         return self.path / "evaluation.json"
 
     @property
     def contact_sheet(self) -> Path:
-        """Ground truth beside prediction for up to 16 validation images."""
+        """Ground truth beside predictions for up to 16 validation images."""
         return self.path / "contact_sheet.png"
 
     @property
@@ -84,21 +84,23 @@ class RunFolder:
         return self.path / "restored_images"
 
     def read_record(self) -> dict[str, Any]:
-        """The record.
+        """Read the record.
 
         Raises:
-            RunError: The folder is no run, or its record is damaged.
+            RunError: The folder is not a run folder, or its record is damaged.
         """
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(
-                "is no run folder", file=self.path, expected="a folder with record.json, such as runs/<project>/<time>"
+                "is not a run folder",
+                file=self.path,
+                expected="a folder with record.json, such as runs/<project>/<time>",
             ) from None
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot be read: {error}", file=self.record) from None
+            raise RunError(f"the record cannot be read: {error}", file=self.record) from None
         if not isinstance(record, dict):
-            raise RunError("is no record", file=self.record, found=type(record).__name__)
+            raise RunError("the record is not a JSON object", file=self.record, found=type(record).__name__)
         return record
 
     def update_record(self, values: Mapping[str, Any]) -> None:
@@ -107,10 +109,15 @@ class RunFolder:
 
 
 def new_run(project: str, *, output_dir: Path | None, root: Path = Path("runs")) -> RunFolder:
-    """Make the folder of a new run: ``runs/<project>/<time>``, or ``output_dir``, which must be empty.
+    """Create the folder of a new run.
+
+    Args:
+        project: Name of the project.
+        output_dir: The run folder, which must be empty; None is ``<root>/<project>/<time>``.
+        root: The folder of all runs.
 
     Raises:
-        RunError: It cannot be written, or already holds something.
+        RunError: The folder cannot be written, or is not empty.
     """
     if output_dir is None:
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -121,16 +128,20 @@ def new_run(project: str, *, output_dir: Path | None, root: Path = Path("runs"))
     else:
         path = output_dir
     if path.is_dir() and any(path.iterdir()):
-        raise RunError("the output folder is not empty", file=path, hint="Name another one, or go on with --resume.")
+        raise RunError(
+            "the output folder is not empty",
+            file=path,
+            hint="Set another folder with --output-dir, or continue the run with --resume.",
+        )
     ensure_writable(path / "checkpoints")
     return RunFolder(path)
 
 
 def ensure_writable(folder: Path) -> None:
-    """Make a folder where there is none, and make sure that files can be written to it.
+    """Create a folder if it does not exist, and check that files can be written to it.
 
     Raises:
-        RunError: They cannot.
+        RunError: The folder cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,12 +151,21 @@ def ensure_writable(folder: Path) -> None:
         raise RunError(
             f"the output folder cannot be written: {error.strerror or error}",
             file=folder,
-            hint="Name another one with --output-dir or --out.",
+            hint="Set another folder with --output-dir or --out.",
         ) from None
 
 
 def latest_run(project: str, *, root: Path = Path("runs"), having: str = "record.json") -> RunFolder | None:
-    """The newest run of a project that has the file ``having``, or None."""
+    """The newest run of a project.
+
+    Args:
+        project: Name of the project.
+        root: The folder of all runs.
+        having: Path of a file in the run folder; runs without this file are ignored.
+
+    Returns:
+        The run with the newest file ``having``; None if no run has it.
+    """
     folder = root / project
     if not folder.is_dir():
         return None

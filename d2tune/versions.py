@@ -1,4 +1,4 @@
-"""Versions of what a result depends on."""
+"""Versions of the packages that a result depends on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions by package, of those that are installed, and of Python."""
+    """The versions of Python and of the installed packages, by name."""
     known = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

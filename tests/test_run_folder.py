@@ -13,7 +13,7 @@ def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
     assert len(set(runs)) == 3 and all(run.parent == tmp_path / "p" for run in runs)
 
 
-def test_a_folder_with_something_in_it_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(RunError, match="not empty"):
         new_run("p", output_dir=tmp_path)
@@ -26,7 +26,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         new_run("p", output_dir=tmp_path / "file" / "run")
 
 
-def test_latest_run_is_the_newest_that_has_what_is_wanted(tmp_path: Path) -> None:
+def test_the_latest_run_is_the_newest_with_the_file(tmp_path: Path) -> None:
     assert latest_run("p", root=tmp_path) is None
     for at, name in enumerate(("a", "b", "c")):
         run = RunFolder(tmp_path / "p" / name)
@@ -45,10 +45,11 @@ def test_record_entries_are_added(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(None, "is no run folder"), ("{", "cannot be read"), ("[]", "is no record")]
+    ("content", "message"),
+    [(None, "is not a run folder"), ("{", "the record cannot be read"), ("[]", "the record is not a JSON object")],
 )
-def test_no_run(tmp_path: Path, content: str | None, told: str) -> None:
+def test_no_run(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "record.json").write_text(content, encoding="utf-8")
-    with pytest.raises(RunError, match=told):
+    with pytest.raises(RunError, match=message):
         RunFolder(tmp_path).read_record()

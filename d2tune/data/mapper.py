@@ -63,6 +63,11 @@ def check_size(size_hw: tuple[int, ...], annotated_hw: tuple[int, int], file: st
         )
 
 
+def to_tensor(image: NDArray[Any]) -> torch.Tensor:
+    """The image ``(H, W, C)`` as a tensor ``(C, H, W)``; read-only arrays are copied, because torch warns of them."""
+    return torch.from_numpy(np.require(image.transpose(2, 0, 1), requirements=["C", "W"]))
+
+
 class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
     """Training images by ``SampleKey``.
 
@@ -118,7 +123,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         instances = _instances(mapped, shape, self._mask_format)
         source = self._dicts[key.index]
         sample = {
-            "image": torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1))),
+            "image": to_tensor(inputs.image),
             "instances": instances,
             "height": source["height"],
             "width": source["width"],
@@ -273,5 +278,4 @@ def inference_sample(image: NDArray[np.uint8], *, short_side_px: int, max_side_p
     transform = T.ResizeShortestEdge(short_side_px, max_side_px).get_transform(image)
     resized = transform.apply_image(np.ascontiguousarray(image))
     height_px, width_px = image.shape[:2]
-    tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-    return {"image": tensor, "height": height_px, "width": width_px}
+    return {"image": to_tensor(resized), "height": height_px, "width": width_px}

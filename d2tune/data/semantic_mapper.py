@@ -17,7 +17,7 @@ from d2tune.data import patches
 from d2tune.data.batches import SampleKey
 from d2tune.data.image_reader import ImageReader, Pixels
 from d2tune.data.label_maps import read_label_map
-from d2tune.data.mapper import ColorJitter, check_size
+from d2tune.data.mapper import ColorJitter, check_size, to_tensor
 
 Labels = NDArray[np.uint8]
 """``(H, W)``: class indices, 255 for ignored pixels."""
@@ -80,7 +80,7 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
         image, labels = self._augmented(image, labels, key.seed, rng)
         labels = ignore_without_data(image, labels)
         return {
-            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "image": to_tensor(image),
             "sem_seg": torch.from_numpy(labels.astype(np.int64)),
             "height": source["height"],
             "width": source["width"],
@@ -217,9 +217,7 @@ def semantic_sample(image: Pixels, *, short_side_px: int, max_side_px: int) -> d
     """
     height_px, width_px = image.shape[:2]
     size_hw = input_size((height_px, width_px), short_side_px=short_side_px, max_side_px=max_side_px)
-    small = resized(image, size_hw)
-    tensor = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
-    return {"image": tensor, "height": height_px, "width": width_px}
+    return {"image": to_tensor(resized(image, size_hw)), "height": height_px, "width": width_px}
 
 
 def ignore_without_data(image: Pixels, labels: Labels) -> Labels:

@@ -20,6 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
+from d2tune.data.mapper import to_tensor
 from d2tune.errors import ProjectError, RunError
 from d2tune.inference.loop import inference_mode
 
@@ -210,8 +211,7 @@ def _load(pixels: NDArray[Any]) -> _Window:
         if no_data.all():
             return _Window(no_data, None)
         no_data = no_data if no_data.any() else None
-    image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    return _Window(no_data, {"image": image, "height": pixels.shape[0], "width": pixels.shape[1]})
+    return _Window(no_data, {"image": to_tensor(pixels), "height": pixels.shape[0], "width": pixels.shape[1]})
 
 
 def _run(model: SemanticModel, samples: list[dict[str, Any]], *, classes: int, are_logits: bool) -> list[torch.Tensor]:

@@ -1,1 +1,1 @@
-"""The network that a project describes: backbones, heads, weights, and the Detectron2 config behind them."""
+"""The model of a project: presets, backbones, heads, weights, and its Detectron2 config."""

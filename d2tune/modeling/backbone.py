@@ -1,4 +1,4 @@
-"""Feature pyramids on any torchvision or timm network that has strides 4, 8, 16 and 32."""
+"""Feature pyramids on torchvision and timm networks with features of strides 4, 8, 16 and 32."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from d2tune.errors import ProjectError, nearest
 
 STRIDES = (4, 8, 16, 32)
+"""Strides of the features, in pixels of the input."""
 
 
 class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no types
@@ -24,12 +25,13 @@ class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no type
 
     Args:
         name: ``torchvision/NAME`` or ``timm/NAME``.
-        freeze_norm: Replace batch norms by frozen ones, which neither learn nor take batch statistics.
-        freeze_at: How many stages keep their weights, counted as Detectron2 counts a ResNet's: 0 and 1 none, 2 all
-            up to stride 4, 3 up to stride 8, and so on. On a CPU the first stages are half of a training step.
+        freeze_norm: Whether batch norms are replaced by frozen norms, which are not trained and use no batch
+            statistics.
+        freeze_at: Number of frozen stages, as in Detectron2's ResNet: 0 and 1 for none, 2 up to stride 4, 3 up to
+            stride 8, and so on. On a CPU the first stages take half the time of a training step.
 
     Raises:
-        ProjectError: The library has no such network, or it lacks one of the strides.
+        ProjectError: The library does not have this network, or the network lacks a stride.
     """
 
     def __init__(self, name: str, *, freeze_norm: bool, freeze_at: int) -> None:
@@ -55,7 +57,7 @@ class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no type
         self._out_feature_channels = {f"stride{stride}": channels[stride] for stride in STRIDES}
 
     def _measure(self) -> dict[int, int]:
-        """Channels by stride, found by one pass over an empty image; keeps the last tap of each stride."""
+        """Measure the channels of each stride with an empty image; also records the output of each stride."""
         height_px, width_px = 96, 160
         was_training = self.body.training
         self.body.eval()
@@ -64,9 +66,9 @@ class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no type
                 outputs = self._taps(self.body, torch.zeros(1, 3, height_px, width_px))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise ProjectError(
-                f"the backbone takes no image of {width_px} x {height_px} px: {str(error).splitlines()[0]}",
+                f"the backbone fails on an image of {width_px} x {height_px} px: {str(error).splitlines()[0]}",
                 place="model.backbone",
-                hint="Take a convolutional network, or one that works at any size.",
+                hint="Use a network for images of any size, such as a convolutional network.",
             ) from None
         self.body.train(was_training)
         self._index_of: dict[int, int] = {}
@@ -95,7 +97,7 @@ class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no type
                 parameter.requires_grad = False
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Features by name for a batch of images ``(N, 3, H, W)``."""
+        """The features ``(N, C, H / stride, W / stride)`` of images ``(N, 3, H, W)``, by name."""
         outputs = self._taps(self.body, x)
         features = {}
         for stride in STRIDES:
@@ -106,12 +108,12 @@ class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no type
 
     @property
     def size_divisibility(self) -> int:
-        """Images are padded to a multiple of this, in pixels."""
+        """Multiple to which the sides of images are padded, in pixels."""
         return max(STRIDES)
 
 
 def _with_frozen_norms(body: nn.Module, library: str) -> nn.Module:
-    """Batch norms become affine maps; timm's carry their activation along, which Detectron2 would drop."""
+    """Replace batch norms by affine maps; timm's batch norms contain activations, which Detectron2 would drop."""
     if library == "timm":
         from timm.layers import freeze_batch_norm_2d
 
@@ -122,6 +124,7 @@ def _with_frozen_norms(body: nn.Module, library: str) -> nn.Module:
 
 
 Taps = Callable[[nn.Module, Tensor], list[Tensor]]
+"""Runs a network on images ``(N, 3, H, W)`` and returns the outputs of its stages."""
 
 
 def _run_in_sequence(body: nn.Module, x: Tensor) -> list[Tensor]:
@@ -133,7 +136,7 @@ def _run_in_sequence(body: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def _torchvision_stages(name: str) -> tuple[nn.Module, Taps]:
-    """The children of a torchvision classifier up to its pooling, under their own names."""
+    """The children of a torchvision classifier before its pooling, with their original names."""
     import torchvision
 
     try:
@@ -159,12 +162,12 @@ def _torchvision_stages(name: str) -> tuple[nn.Module, Taps]:
     raise ProjectError(
         f"backbone 'torchvision/{name}' has no stages to take features from",
         place="model.backbone",
-        hint="Take a ResNet, ResNeXt, RegNet, MobileNet, EfficientNet, ConvNeXt, DenseNet or Swin.",
+        hint="Use a ResNet, ResNeXt, RegNet, MobileNet, EfficientNet, ConvNeXt, DenseNet or Swin.",
     )
 
 
 def _is_pointwise(module: nn.Module) -> bool:
-    """Whether a block is only the 1 x 1 widening before a classifier, which a pyramid has no use for."""
+    """Whether a block is the 1 x 1 convolution before a classifier, which a pyramid does not need."""
     convolutions = [child for child in module.modules() if isinstance(child, nn.Conv2d)]
     return len(convolutions) == 1 and convolutions[0].kernel_size == (1, 1)
 
@@ -182,20 +185,20 @@ def _timm_stages(name: str) -> tuple[nn.Module, Taps]:
         raise ProjectError(
             f"backbone 'timm/{name}' gives no feature maps: {error}",
             place="model.backbone",
-            hint="Take a network whose timm page lists feature map extraction.",
+            hint="Use a network for which timm supports feature map extraction.",
         ) from None
     return body, lambda module, x: module(x)
 
 
 def _unknown(library: str, name: str, known: list[str]) -> ProjectError:
-    like = nearest(name, known)
-    hint = f"Did you mean '{library}/{like}'?" if like else None
+    similar = nearest(name, known)
+    hint = f"Did you mean '{library}/{similar}'?" if similar else None
     return ProjectError(f"{library} has no network {name!r}", place="model.backbone", hint=hint)
 
 
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_feature_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """An FPN with levels p2 to p6 on ``MODEL.FEATURES.NAME``; config as in ``modeling/config.py``."""
+    """An FPN with levels p2 to p6 on ``MODEL.FEATURES.NAME``; see ``modeling/config.py`` for the config."""
     bottom_up = FeatureBackbone(
         cfg.MODEL.FEATURES.NAME,
         freeze_norm=cfg.MODEL.FEATURES.NORM == "frozen",

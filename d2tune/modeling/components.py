@@ -1,4 +1,4 @@
-"""The parts of a model that Detectron2 looks up by name: a run imports the modules of those that its config names."""
+"""The components that Detectron2 looks up by name; only the modules of components in a config are imported."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _OF_PROJECTS = {
 
 
 def register_components(cfg: CfgNode) -> None:
-    """Import the modules that register what ``cfg`` names; names of Detectron2 itself and of others are left alone.
+    """Import the modules that register the components of ``cfg``; all other names are ignored.
 
-    The heads' own parts, such as ``MODEL.POINT_HEAD.NAME``, come with the heads.
+    Components of heads, such as ``MODEL.POINT_HEAD.NAME``, are registered with the heads.
     """
     names = set(_names(cfg))
     for module, registered in _OWN.items():

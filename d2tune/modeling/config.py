@@ -1,4 +1,4 @@
-"""From a project to Detectron2's config: everything that a person need not say is derived here."""
+"""Detectron2's config of a project, with everything that is derived from the data and the model."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
 from d2tune.project import Model, Project, flatten, preset_files, preset_names
 
 LEAST_WINDOW_PX = 512
-"""Images that keep their size are predicted in windows of this side, or of that of the training patches if larger."""
+"""Smallest side of the windows in which images of original size are predicted; training patches may be larger."""
 
 REFERENCE_BATCH = 16
-"""The batch size that a preset's ``SOLVER.BASE_LR`` is meant for."""
+"""The batch size for which a preset's ``SOLVER.BASE_LR`` is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """What the config must know of the data.
+    """The properties of the data that the config depends on.
 
     Attributes:
-        class_names: In the order of their ids.
+        class_names: The classes in the order of their ids.
         train_images: Number of training images.
         has_rle: Whether any instance is a run-length mask.
-        train_name: Name in Detectron2's ``DatasetCatalog``.
-        val_name: Name of the validation split in it.
-        thing_names: Of a panoptic task: the first of ``class_names``, whose objects are distinguished.
-        stuff_names: Of a panoptic task: the rest of ``class_names``.
-        channels: Of the images.
-        pixel_mean: Mean of each channel over the training split; None keeps the preset's own scaling.
-        pixel_std: Standard deviation of each channel.
-        class_pixels: Pixels of each class in the training split; empty where they were not counted.
+        train_name: Name of the training split in Detectron2's ``DatasetCatalog``.
+        val_name: Name of the validation split in Detectron2's ``DatasetCatalog``.
+        thing_names: For a panoptic task, the thing classes, which are the first of ``class_names``.
+        stuff_names: For a panoptic task, the stuff classes, which are the rest of ``class_names``.
+        channels: Number of channels of the images.
+        pixel_mean: Mean of each channel over the training split; None keeps the scaling of the preset.
+        pixel_std: Standard deviation of each channel over the training split; None keeps the scaling of the preset.
+        class_pixels: Number of pixels of each class in the training split; empty if they are not counted.
     """
 
     class_names: tuple[str, ...]
@@ -58,7 +58,7 @@ class DataFacts:
 
 
 def add_d2tune_config(cfg: CfgNode) -> None:
-    """Add the keys that d2tune has beyond Detectron2's and PointRend's."""
+    """Add d2tune's own keys to a config."""
     cfg.MODEL.FEATURES = CfgNode()
     # torchvision/NAME or timm/NAME, used by build_feature_fpn_backbone
     cfg.MODEL.FEATURES.NAME = ""
@@ -66,7 +66,7 @@ def add_d2tune_config(cfg: CfgNode) -> None:
     cfg.MODEL.FEATURES.NORM = "frozen"
     # SGD or ADAMW
     cfg.SOLVER.OPTIMIZER = "SGD"
-    # decay of the moving average of the weights that is evaluated and kept; 0 turns it off
+    # decay of the moving average of the weights, which is evaluated and saved; 0 disables it
     cfg.SOLVER.EMA_DECAY = 0.0
     # share of training images whose brightness, contrast and saturation are varied
     cfg.INPUT.COLOR_JITTER = 0.5
@@ -74,24 +74,24 @@ def add_d2tune_config(cfg: CfgNode) -> None:
     cfg.INPUT.AUGMENT = "photo"
     # images keep their size in training and evaluation
     cfg.INPUT.ORIGINAL_SIZE = False
-    # side of the squares that are trained on; 0 takes whole images
+    # side of the training patches; 0 takes whole images
     cfg.INPUT.PATCH_PX = 0
-    # share of the patches that are drawn by class
+    # share of the patches that are chosen by class
     cfg.INPUT.PATCH_BALANCE = 0.5
-    # how rasters are read; NODATA has one number or none
+    # options for reading rasters; NODATA has at most one number
     cfg.INPUT.RASTER = CfgNode()
     cfg.INPUT.RASTER.STACK = []
     cfg.INPUT.RASTER.CHANNELS = []
     cfg.INPUT.RASTER.NODATA = []
-    # side of the windows that large images are predicted in; 0 takes whole images
+    # side of the windows in which images are predicted; 0 takes whole images
     cfg.TEST.WINDOW_PX = 0
 
 
 def default_config() -> CfgNode:
-    """Every key that a preset or a run's config may set: Detectron2's, its projects' and d2tune's own."""
+    """A config with all keys of Detectron2, its projects and d2tune, which presets and runs may set."""
     cfg = get_cfg()
     project_module("point_rend.config").add_pointrend_config(cfg)
-    project_module("deeplab.config")  # the next one takes it from the package of that project
+    project_module("deeplab.config")  # add_panoptic_deeplab_config takes it from the package of that project
     project_module("panoptic_deeplab.config").add_panoptic_deeplab_config(cfg)
     add_bridge_config(cfg)
     add_d2tune_config(cfg)
@@ -99,17 +99,17 @@ def default_config() -> CfgNode:
 
 
 def preset_config(preset: str) -> CfgNode:
-    """Detectron2's defaults with the preset's file laid over them."""
+    """The default config with the values of a preset."""
     cfg = default_config()
     cfg.merge_from_file(str(preset_files()[preset]), allow_unsafe=False)
     return cfg
 
 
 def read_config(path: Path) -> CfgNode:
-    """The config that a run wrote.
+    """Read the config of a run.
 
     Raises:
-        RunError: It is missing or damaged.
+        RunError: The file is missing or damaged.
     """
     cfg = default_config()
     try:
@@ -121,18 +121,18 @@ def read_config(path: Path) -> CfgNode:
 
 DERIVED = {
     "MODEL.META_ARCHITECTURE": "Set model.preset.",
-    "MODEL.ROI_HEADS.NUM_CLASSES": "It follows from classes.",
-    "MODEL.POINT_HEAD.NUM_CLASSES": "It follows from classes.",
-    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": "It follows from classes.",
+    "MODEL.ROI_HEADS.NUM_CLASSES": "It is derived from classes.",
+    "MODEL.POINT_HEAD.NUM_CLASSES": "It is derived from classes.",
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": "It is derived from classes.",
     "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": "Ignored pixels are 255 in every label map.",
-    "MODEL.BRIDGE.NUM_CLASSES": "It follows from classes.",
+    "MODEL.BRIDGE.NUM_CLASSES": "It is derived from classes.",
     "MODEL.BRIDGE.ARCHITECTURE": "Set model.preset.",
     "MODEL.BRIDGE.ENCODER": "Set model.encoder.",
     "MODEL.BRIDGE.OUTPUT_STRIDE": "Set model.output_stride.",
     "MODEL.BRIDGE.PADDING": "Set model.padding.",
     "MODEL.BRIDGE.LOSS": "Set model.loss.",
     "MODEL.BRIDGE.CLASS_WEIGHTS": "Set model.class_weights.",
-    "MODEL.MASK_ON": "It follows from task.",
+    "MODEL.MASK_ON": "It is derived from task.",
     "DATASETS.TRAIN": "Set data.train.",
     "DATASETS.TEST": "Set data.val.",
     "INPUT.MIN_SIZE_TRAIN": "Set train.image_size and train.scale_jitter.",
@@ -149,11 +149,11 @@ DERIVED = {
     "INPUT.CROP.ENABLED": "Set train.scale_jitter or train.patch_size.",
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "Images without instances are kept as negatives.",
     "SOLVER.AMP.ENABLED": "Set train.precision.",
-    "SOLVER.CHECKPOINT_PERIOD": "A checkpoint to resume from is written ten times in a run.",
+    "SOLVER.CHECKPOINT_PERIOD": "Ten checkpoints to resume from are written in a run.",
     "SOLVER.STEPS": "The learning rate follows a cosine.",
     "OUTPUT_DIR": "Use --output-dir.",
 }
-"""Raw keys that would be ignored or contradict what is derived, and what to do instead."""
+"""Raw keys that are derived and cannot be set, and what to set instead."""
 
 TaskName = Literal["instance", "semantic", "panoptic"]
 
@@ -173,7 +173,7 @@ def preset_task(preset: str) -> TaskName:
 
 
 def is_bridge(cfg: CfgNode) -> bool:
-    """Whether the model is one of the bridge's networks and not one of Detectron2's."""
+    """Whether the model is a network of the bridge and not a model of Detectron2."""
     return bool(cfg.MODEL.META_ARCHITECTURE == "SemanticBridge")
 
 
@@ -185,19 +185,19 @@ def project_config(
     device: str,
     rgb_resnet: bool = False,
 ) -> CfgNode:
-    """The whole config of a run, frozen.
+    """The complete, frozen config of a run.
 
     Args:
-        project: What the person asked for.
-        facts: What the data say.
-        scratch: Whether nothing pretrained is loaded; norms then learn and warm-up is longer.
+        project: The project.
+        facts: The properties of its data.
+        scratch: Whether no pretrained weights are loaded; norms are then trained and the warm-up is longer.
         device: ``cpu`` or ``cuda``.
-        rgb_resnet: Whether the weights are torchvision's or timm's for one of Detectron2's own ResNets, which
-            then must stride and scale its input as they do.
+        rgb_resnet: Whether the weights of Detectron2's ResNet are from torchvision or timm, which place strides and
+            scale inputs differently.
 
     Raises:
-        ProjectError: A raw key does not exist or has a value of another type, the preset is for another task, or
-            it does not take a key of the model section.
+        ProjectError: A raw key does not exist or its value has another type, the preset is for another task, or the
+            preset does not take a key of the model section.
     """
     check_model(project)
     cfg = preset_config(project.model.preset)
@@ -220,10 +220,10 @@ def project_config(
 
 
 def check_model(project: Project) -> None:
-    """Refuse a preset of another task, and keys of the model section that the preset has no use for.
+    """Check that the preset is for the task, and takes all given keys of the model section.
 
     Raises:
-        ProjectError: Says which presets would fit.
+        ProjectError: The preset is for another task, or does not take a key; the error lists the valid presets.
     """
     preset = project.model.preset
     if preset_task(preset) != project.task:
@@ -233,7 +233,7 @@ def check_model(project: Project) -> None:
             place="model.preset",
             found=f"task: {project.task}",
             expected=", ".join(fitting),
-            hint=f"Set model.preset to one of these, or task: {preset_task(preset)}.",
+            hint=f"Set model.preset to one of these, or set task: {preset_task(preset)}.",
         )
     for key, takes in _PRESETS_THAT_TAKE.items():
         value = getattr(project.model, key)
@@ -241,10 +241,10 @@ def check_model(project: Project) -> None:
             continue
         taking = [name for name in preset_names() if takes(preset_config(name))]
         raise ProjectError(
-            f"preset {preset!r} takes no {key}",
+            f"preset {preset!r} does not take {key}",
             place=f"model.{key}",
             found=repr(value),
-            hint=f"Leave it out, or take a preset that has one: {', '.join(taking)}.",
+            hint=f"Remove it, or use one of the presets {', '.join(taking)}.",
         )
 
 
@@ -258,7 +258,7 @@ _PRESETS_THAT_TAKE: dict[str, Callable[[CfgNode], bool]] = {
     "output_stride": lambda cfg: is_bridge(cfg) and bool(_architecture(cfg).output_strides),
     "padding": lambda cfg: is_bridge(cfg) and cfg.MODEL.BRIDGE.ARCHITECTURE == "unet_2015",
 }
-"""Keys of the model section and which presets have a use for them."""
+"""Keys of the model section, and whether the preset of a config takes them."""
 
 
 def _architecture(cfg: CfgNode) -> Architecture:
@@ -274,9 +274,9 @@ def _set_data(cfg: CfgNode, facts: DataFacts) -> None:
 
 
 def _set_classes(cfg: CfgNode, facts: DataFacts) -> None:
-    """Class counts of every head that the preset may have.
+    """Set the number of classes of all heads.
 
-    Panoptic FPN's semantic head counts all things as its class 0 and the stuff from 1; Panoptic-DeepLab's has a
+    The semantic head of Panoptic FPN has class 0 for all things, and the stuff from 1; that of Panoptic-DeepLab has a
     class for each thing.
     """
     classes = len(facts.class_names)
@@ -307,7 +307,7 @@ def _set_bridge(cfg: CfgNode, project: Project, facts: DataFacts) -> None:
     elif model.class_weights != "none":
         if len(model.class_weights) != len(facts.class_names):
             raise ProjectError(
-                "there must be one weight for each class",
+                "the number of weights must be the number of classes",
                 place="model.class_weights",
                 found=f"{len(model.class_weights)} weights",
                 expected=f"{len(facts.class_names)}, for {', '.join(facts.class_names)}",
@@ -319,10 +319,10 @@ def _set_channels(cfg: CfgNode, facts: DataFacts, preset: str) -> None:
     if facts.channels != 3 and not is_bridge(cfg):
         fitting = [name for name in preset_names() if is_bridge(preset_config(name))]
         raise ProjectError(
-            f"preset {preset!r} takes images of 3 channels",
+            f"preset {preset!r} needs images with 3 channels",
             place="model.preset",
             found=f"{facts.channels} channel{'' if facts.channels == 1 else 's'}",
-            expected=f"a preset that takes any number: {', '.join(fitting)}",
+            hint=f"Use a preset for any number of channels: {', '.join(fitting)}.",
         )
     if facts.pixel_mean is not None and facts.pixel_std is not None:
         cfg.MODEL.PIXEL_MEAN = [float(value) for value in facts.pixel_mean]
@@ -375,14 +375,14 @@ def _set_backbone(cfg: CfgNode, project: Project, *, scratch: bool) -> None:
 
 
 def _set_imagenet_rgb(cfg: CfgNode) -> None:
-    """The input scaling of torchvision's ImageNet weights."""
+    """Set the channel order and scaling of torchvision's ImageNet weights."""
     cfg.INPUT.FORMAT = "RGB"
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
 
 
 def _set_timm_scaling(cfg: CfgNode, backbone: str) -> None:
-    """The mean and deviation that timm's weights of this network were trained with."""
+    """Set the mean and standard deviation of timm's weights for this network."""
     library, _, name = backbone.partition("/")
     if library != "timm":
         return
@@ -415,7 +415,7 @@ def _set_schedule(cfg: CfgNode, project: Project, facts: DataFacts, *, scratch: 
 
 
 def planned_iterations(project: Project, train_images: int) -> int:
-    """Optimizer steps: as given, or from the epochs, or enough for about 12,000 images seen and 20 epochs."""
+    """Number of optimizer steps: ``train.iterations``, or from ``train.epochs``, or 20 epochs and 12,000 images."""
     train = project.train
     if train.iterations is not None:
         return train.iterations
@@ -429,13 +429,13 @@ def _set_raw(cfg: CfgNode, raw: Mapping[str, Any]) -> None:
     known = flatten(cfg)
     for key, value in raw.items():
         if key == "MODEL.DEVICE":
-            continue  # decided before, for the whole run
+            continue  # already applied when the device was chosen
         if key in DERIVED:
-            raise ProjectError(f"{key} is not set by hand", place=key, found=repr(value), hint=DERIVED[key])
+            raise ProjectError(f"{key} is derived and cannot be set", place=key, found=repr(value), hint=DERIVED[key])
         if key not in known:
-            like = nearest(key, known)
+            similar = nearest(key, known)
             raise ProjectError(
-                f"Detectron2 has no key {key!r}", place=key, hint=f"Did you mean {like!r}?" if like else None
+                f"Detectron2 has no key {key!r}", place=key, hint=f"Did you mean {similar!r}?" if similar else None
             )
         if isinstance(known[key], float) and isinstance(value, int):
             value = float(value)
@@ -443,5 +443,5 @@ def _set_raw(cfg: CfgNode, raw: Mapping[str, Any]) -> None:
             cfg.merge_from_list([key, value])
         except (ValueError, AssertionError) as error:
             raise ProjectError(
-                "wrong type of value", place=key, found=repr(value), expected=type(known[key]).__name__
+                "the value has the wrong type", place=key, found=repr(value), expected=type(known[key]).__name__
             ) from error

@@ -1,4 +1,4 @@
-"""DeepLab's backbone for images of any size."""
+"""The backbone of DeepLab for images of any size."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from detectron2.projects.deeplab import build_resnet_deeplab_backbone
 from torch import Tensor
 
 SIZE_DIVISIBILITY_PX = 32
+"""Multiple to which the sides of images are padded."""
 
 
 class PaddedBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no types
-    """A backbone whose images are padded to a multiple of 32 px, so that strided features scale back exactly.
+    """A backbone whose images are padded to a multiple of 32 px, so that features can be scaled back exactly.
 
     Args:
-        bottom_up: The backbone; its weights are found under the name that an FPN gives its own.
+        bottom_up: The backbone, under the same attribute as in an FPN, so that weights have the same names.
     """
 
     def __init__(self, bottom_up: Backbone) -> None:
@@ -23,7 +24,7 @@ class PaddedBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no types
         self.bottom_up = bottom_up
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Features by name for a batch of images ``(N, C, H, W)``."""
+        """The features of images ``(N, C, H, W)``, by name."""
         features: dict[str, Tensor] = self.bottom_up(x)
         return features
 
@@ -34,7 +35,7 @@ class PaddedBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no types
 
     @property
     def size_divisibility(self) -> int:
-        """Images are padded to a multiple of this, in pixels."""
+        """Multiple to which the sides of images are padded, in pixels."""
         return SIZE_DIVISIBILITY_PX
 
 

@@ -21,16 +21,16 @@ from d2tune.run_folder import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class LoadedRun:
-    """A run, ready to predict.
+    """A finished run with its model.
 
     Attributes:
-        folder: Its folder.
-        loaded: The project as it was resolved then.
-        record: What was derived then: classes, input scaling, hashes.
+        folder: The run folder.
+        loaded: The project of the run, with its overrides and profile.
+        record: The record of the run: classes, input scaling, hashes.
         cfg: Detectron2's config.
-        model: In evaluation mode, on its device.
-        weights: The checkpoint loaded.
-        weights_sha256: Its hash.
+        model: The model in evaluation mode, on its device.
+        weights: The loaded checkpoint.
+        weights_sha256: Hash of the checkpoint.
     """
 
     folder: RunFolder
@@ -43,25 +43,25 @@ class LoadedRun:
 
     @property
     def project(self) -> Project:
-        """The typed project."""
+        """The project of the run."""
         return self.loaded.project
 
 
 def load_run(path: str | Path, *, weights: str = "best") -> LoadedRun:
-    """Build a run's model with its own weights.
+    """Build the model of a run and load its weights.
 
     Args:
         path: The run folder.
         weights: ``best``, ``final``, or a checkpoint file of this model.
 
     Raises:
-        RunError: The folder is not a run folder, or does not have such weights.
+        RunError: The folder is not a run folder, or the weights do not exist or are of another model.
     """
     folder = RunFolder(Path(path))
     record = folder.read_record()
     file = {"best": folder.best, "final": folder.final}.get(weights, Path(weights))
     if not file.is_file():
-        raise RunError("the run has no such weights", file=file, hint="Did its training end? --resume goes on with it.")
+        raise RunError("the weights do not exist", file=file, hint="Use --resume to finish the training of the run.")
     cfg = read_config(folder.config)
     device = choose_device()
     recorded = str(record["machine"]["precision"])

@@ -23,37 +23,36 @@ else:
 
 @META_ARCH_REGISTRY.register()
 class ContiguousPanopticDeepLab(PanopticDeepLab):  # type: ignore[misc]  # Detectron2 has no types
-    """Detectron2's ``PanopticDeepLab`` whose class ids are places in the class names, the things before the stuff.
+    """Detectron2's ``PanopticDeepLab`` with contiguous class ids, the things before the stuff.
 
     The parent takes the thing ids from a registered dataset, which does not exist when a finished run predicts; here
-    they follow from the config. The parent also groups pixels in the image's own size by offsets in the input's
-    pixels; here they are grouped in the input's size, and the result is resized to the image's.
+    they are derived from the config. The parent also groups pixels at the size of the original image by offsets in
+    pixels of the input; here they are grouped at the size of the input, and the result is resized to the image.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
         things = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-        self.meta = Metadata(
-            thing_dataset_id_to_contiguous_id={place: place for place in range(things)}, label_divisor=LABEL_DIVISOR
-        )
+        identity = {class_id: class_id for class_id in range(things)}
+        self.meta = Metadata(thing_dataset_id_to_contiguous_id=identity, label_divisor=LABEL_DIVISOR)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Losses in training, else ``sem_seg``, ``panoptic_seg`` and ``instances`` for each image."""
         if self.training:
             return super().forward(batched_inputs)
-        sizes = [tuple(one["image"].shape[-2:]) for one in batched_inputs]
+        sizes = [tuple(sample["image"].shape[-2:]) for sample in batched_inputs]
         at_input_size = [
-            {**one, "height": height, "width": width}
-            for one, (height, width) in zip(batched_inputs, sizes, strict=True)
+            {**sample, "height": height, "width": width}
+            for sample, (height, width) in zip(batched_inputs, sizes, strict=True)
         ]
         return [
-            _at_size(output, (one.get("height", size[0]), one.get("width", size[1])))
-            for output, one, size in zip(super().forward(at_input_size), batched_inputs, sizes, strict=True)
+            _resized(output, (sample.get("height", size[0]), sample.get("width", size[1])))
+            for output, sample, size in zip(super().forward(at_input_size), batched_inputs, sizes, strict=True)
         ]
 
 
-def _at_size(output: dict[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
-    """The output for an input, resized to the size of its image; the parent lists no instances where it has none."""
+def _resized(output: dict[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
+    """The output for an input, resized to the original image; without detections the parent gives no instances."""
     sem_seg, (ids, segments_info) = output["sem_seg"], output["panoptic_seg"]
     instances = Instances(size_hw)
     if "instances" in output:
@@ -76,7 +75,7 @@ def _at_size(output: dict[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]
 
 
 def _nearest(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Maps ``(N, h, w)`` of ids or truth values at another size."""
+    """Maps ``(N, h, w)`` of ids or booleans, resized by the nearest pixel."""
     rows, columns = (
         ((torch.arange(new_px, device=maps.device) + 0.5) * old_px / new_px).long()
         for new_px, old_px in zip(size_hw, maps.shape[1:], strict=True)

@@ -15,15 +15,15 @@ from d2tune.modeling.semantic_heads import zero_loss
 
 @ROI_MASK_HEAD_REGISTRY.register()
 class NegativeSafePointRendMaskHead(PointRendMaskHead):  # type: ignore[misc]  # Detectron2 has no types
-    """Detectron2's ``PointRendMaskHead``, which fails on a batch that has no foreground proposal at all.
+    """Detectron2's ``PointRendMaskHead``, which fails on a batch without foreground proposals.
 
-    Such a batch gives losses of zero that still depend on every parameter of the head, so that
-    distributed training finds a gradient for each.
+    For such a batch the losses are zero but depend on all parameters of the head, so that distributed training gets
+    a gradient for each parameter.
     """
 
     def forward(self, features: dict[str, Tensor], instances: list[Instances]) -> Any:
-        """Losses in training, instances with ``pred_masks`` in inference, as the parent does."""
-        if not self.training or any(len(one) for one in instances):
+        """Losses in training, instances with ``pred_masks`` in inference, as in the parent."""
+        if not self.training or any(len(proposals) for proposals in instances):
             return super().forward(features, instances)
         zero = sum((parameter.sum() for parameter in self.parameters()), start=features["p2"].sum()) * 0.0
         names = ["loss_mask", "loss_mask_point"] if self.mask_point_on else ["loss_mask"]
@@ -32,13 +32,13 @@ class NegativeSafePointRendMaskHead(PointRendMaskHead):  # type: ignore[misc]  #
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class VoidSafePointRendSemSegHead(PointRendSemSegHead):  # type: ignore[misc]  # Detectron2 has no types
-    """Detectron2's ``PointRendSemSegHead``, which fails on one class and where no drawn point is labeled.
+    """Detectron2's ``PointRendSemSegHead``, which fails with a single class, and if no sampled point is labeled.
 
-    With one class no point is more uncertain than another, so the coarse head alone answers.
+    With a single class no point is uncertain, so the result of the coarse head is taken.
     """
 
     def forward(self, features: dict[str, Tensor], targets: Tensor | None = None) -> Any:
-        """Losses in training, logits ``(N, K, H, W)`` in inference, as the parent does."""
+        """Losses in training, logits ``(N, K, H, W)`` in inference, as in the parent."""
         if self.coarse_sem_seg_head.predictor.out_channels == 1:
             logits, losses = self.coarse_sem_seg_head(features, targets)
             if self.training:

@@ -1,1 +1,1 @@
-"""Using a finished run: load, predict, evaluate and compare."""
+"""Work with finished runs: load, predict, evaluate and compare."""

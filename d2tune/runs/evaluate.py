@@ -1,4 +1,4 @@
-"""Scoring a finished run."""
+"""Evaluation of a finished run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from d2tune.errors import DataError
 from d2tune.evaluation.evaluator import Scoring
 from d2tune.evaluation.summaries import EvaluationResult, closing_sentence
 from d2tune.metrics.coco.results import KINDS, Kind
+from d2tune.modeling.from_run import load_run
 from d2tune.project import Project, load_project
 from d2tune.run_folder import RunFolder, ensure_writable
-from d2tune.runs.load import load_model
 from d2tune.tasks import task_of
 from d2tune.timing import StageTimes
 
@@ -35,27 +35,27 @@ def evaluate(
     kinds: Sequence[Kind] = KINDS,
     batch_size: int | None = None,
 ) -> EvaluationResult:
-    """Score a run's weights on its validation part, or on other data with the same classes.
+    """Evaluate a run on its validation split, or on other data with the same classes.
 
     Args:
         run: The run folder.
-        data: Folder or file of annotations, or a list of images among the project's annotations; None takes the
-            project's validation split.
+        data: Folder or file of annotations, or a list of images with annotations in the project; None takes the
+            validation split of the project.
         weights: ``best``, ``final`` or a checkpoint file.
-        out: Where the results go; None is ``evaluation`` in the run folder, with the names of other data and of other
-            weights than the best behind it.
-        kinds: What to score: ``bbox``, ``segm``, ``boundary``.
+        out: The output folder; None is ``evaluation`` in the run folder, followed by the names of ``data`` and of
+            ``weights`` if they are not the defaults.
+        kinds: The kinds of metrics: ``bbox``, ``segm``, ``boundary``.
         batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
 
     Raises:
         D2TuneError: The run, the weights or the data cannot be used.
     """
     target = Path(out) if out is not None else Path(run) / _folder_name(data, weights)
-    loaded = load_model(run, weights=weights)
+    loaded = load_run(run, weights=weights)
     project = loaded.project
     task = task_of(project)
     if tuple(kinds) != KINDS and not task.has_instance_metrics:
-        raise DataError("--metrics is for instances", file=run, found=f"a {task.name} run")
+        raise DataError("--metrics is valid for instance runs only", file=run, found=f"a {task.name} run")
     dataset = _dataset(loaded.folder, project, loaded.record, data)
     ensure_writable(target)
     times = StageTimes()
@@ -66,7 +66,7 @@ def evaluate(
     outcome = evaluator.evaluate(predictions, Scoring(split=split, kinds=kinds, times=times))
     data_sha256 = dataset.content_hash()
     if data is None and data_sha256 != loaded.record["data"]["val_sha256"]:
-        logger.warning("the validation data have changed since the run was trained; earlier scores are not comparable")
+        logger.warning("the validation split has changed since the training; earlier metrics are not comparable")
     bound = {
         "run": str(Path(run).resolve()),
         "data": None if data is None else str(Path(data).resolve()),
@@ -92,7 +92,7 @@ def evaluate(
 def _folder_name(data: str | Path | None, weights: str) -> str:
     names = []
     if data is not None:
-        # two folders may have one name; the hash of the whole path tells them apart
+        # folders can have the same name, so the hash of the whole path is added
         path = Path(data).resolve()
         names.append(f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}")
     names += [] if weights == "best" else [Path(weights).stem]
@@ -100,11 +100,11 @@ def _folder_name(data: str | Path | None, weights: str) -> str:
 
 
 def dataset_of(run: str | Path, data: str | Path | None) -> Dataset:
-    """The images that a run was evaluated on, without loading its model.
+    """The dataset that a run is evaluated on, without loading its model.
 
     Args:
         run: The run folder.
-        data: As in `evaluate`.
+        data: See `evaluate`.
 
     Raises:
         D2TuneError: The run or the data cannot be used.
@@ -120,11 +120,11 @@ def _dataset(folder: RunFolder, project: Project, record: dict[str, Any], data: 
         return load_splits(project, sample=False).val
     source = Path(data).resolve()
     if not source.exists():
-        raise DataError("no such data", file=source)
+        raise DataError("the file or folder does not exist", file=source, hint="Correct the path after --data.")
     if not is_list(source):
-        same_kind = project.data.format == "label_images"
-        moved = {"root": source.parent} | ({} if same_kind else {"format": "auto", "images": None})
-        project = project.model_copy(update={"data": project.data.model_copy(update=moved)})
+        keeps_format = project.data.format == "label_images"
+        changes = {"root": source.parent} | ({} if keeps_format else {"format": "auto", "images": None})
+        project = project.model_copy(update={"data": project.data.model_copy(update=changes)})
     split = str(source) if is_list(source) else source.name
     dataset = read_split(project, split, labels=classes, restore_dir=folder.restored_images)
     return with_background(dataset, project.data.background)

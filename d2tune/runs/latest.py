@@ -1,4 +1,4 @@
-"""The run that a person means by a project file."""
+"""The latest run of a project file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from d2tune.run_folder import latest_run
 
 
 def run_folder(run: str | Path) -> Path:
-    """A run folder as given, or the latest run of a project file.
+    """The run folder of a command's argument.
+
+    Args:
+        run: A run folder, or a project file for its latest finished run.
 
     Raises:
-        RunError: The project has no run yet.
+        ProjectError: The project file is invalid.
+        RunError: The project has no finished run.
     """
     path = Path(run)
     if path.suffix.lower() not in (".yaml", ".yml"):
@@ -21,7 +25,5 @@ def run_folder(run: str | Path) -> Path:
     name = load_project(path).project.name
     latest = latest_run(name, having="checkpoints/model_best.pth")
     if latest is None:
-        raise RunError(
-            "the project has no finished run", file=Path("runs") / name, hint=f"Train first: d2tune train {path}"
-        )
+        raise RunError("the project has no finished run", file=Path("runs") / name, hint=f"Run `d2tune train {path}`.")
     return latest.path

@@ -13,10 +13,10 @@ from d2tune.data.splits import load_splits
 from d2tune.errors import DataError
 from d2tune.inference.images import find_images, find_rasters
 from d2tune.inference.writers.base import Images, WriterOptions
-from d2tune.modeling.from_run import LoadedRun
+from d2tune.modeling.from_run import LoadedRun, load_run
 from d2tune.project import Project, load_project
 from d2tune.run_folder import RunFolder, ensure_writable
-from d2tune.runs.load import load_model, predictor_of
+from d2tune.runs.load import predictor_of
 from d2tune.tasks import TASKS, Task
 
 To = Literal["auto", "coco", "labelme", "csv", "label_maps", "coco_panoptic"]
@@ -95,7 +95,7 @@ def predict(
         target = target if target.suffix.lower() == ".csv" else target / "submission.csv"
         refuse_existing([target], force=force)
     ensure_writable(target.parent if to == "csv" else target)
-    loaded = load_model(run, weights=weights)
+    loaded = load_run(run, weights=weights)
     images = images or _validation_images(loaded)
     skipped: list[str] = []
     if to == "labelme" and not force:

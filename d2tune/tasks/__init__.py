@@ -1,4 +1,4 @@
-"""Tasks: each knows its predictor, evaluator, mapper, writers and main metric."""
+"""Tasks: the samples, predictor, evaluator, writers and main metric of each task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from d2tune.tasks.semantic import SemanticTask
 __all__ = ["TASKS", "Task", "metrics_from_json", "task_of"]
 
 TASKS: Mapping[str, Task] = {task.name: task for task in (InstanceTask(), SemanticTask(), PanopticTask())}
-"""The tasks by the name that project files and records have."""
+"""The tasks by their names in project files and records."""
 
 
 def task_of(project: Project) -> Task:

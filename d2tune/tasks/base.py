@@ -1,4 +1,4 @@
-"""What a task knows."""
+"""The base class of tasks."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Samples = torch.utils.data.Dataset[dict[str, Any]]
 
 
 class Task(ABC):
-    """What a model is trained for, and everything in the code that depends on it.
+    """Everything that depends on the task of a model: training samples, prediction, evaluation and texts.
 
-    Nothing outside the classes derived from this one and the schema of project files asks which task it is.
+    Only derived classes and the schema of project files compare the name of a task.
     """
 
     name: ClassVar[str]
-    """As in project files: instance, semantic or panoptic."""
+    """The name in project files: instance, semantic or panoptic."""
     main_metric: ClassVar[str]
-    """Key of the main metric's value in the record of a run."""
+    """Key of the main metric in the record of a run."""
     predictions_noun: ClassVar[str]
-    """What is counted on an image, in the plural."""
+    """Plural noun of the counted predictions."""
     has_instance_metrics: ClassVar[bool] = False
-    """Whether boxes, masks and boundaries of instances are scored."""
+    """Whether the kinds of metrics (boxes, masks, boundaries) can be chosen."""
     has_scores: ClassVar[bool] = False
-    """Whether predictions have scores to choose by."""
+    """Whether predictions have scores, and can be filtered by them."""
     measures_pixels: ClassVar[bool] = False
     """Whether training needs the number of pixels of each class."""
 
@@ -45,19 +45,19 @@ class Task(ABC):
 
     @abstractmethod
     def label_files(self, dataset: Dataset) -> LabelFiles | None:
-        """The label maps that the model is trained on; None where it is trained on instances alone."""
+        """The label maps that the model is trained on; None if it is trained on instances only."""
 
     @abstractmethod
     def training_samples(
         self, dataset: Dataset, labels: LabelFiles | None, cfg: CfgNode, project: Project, *, cache_bytes: int
     ) -> Samples:
-        """What the model is trained on, by ``SampleKey``.
+        """The training samples by ``SampleKey``.
 
         Args:
-            dataset: The training split, its background painted.
+            dataset: The training split with its background.
             labels: Its `label_files`.
             cfg: The run's config.
-            project: How its images are read.
+            project: The project, with the options for reading its images.
             cache_bytes: Memory that images may take in one process.
         """
 
@@ -73,35 +73,52 @@ class Task(ABC):
         *,
         is_model_own: bool = False,
     ) -> Predictor[Any, Any]:
-        """The predictor of a model; see `Predictor`."""
+        """The predictor of a model; see `Predictor`.
+
+        Args:
+            model: The model.
+            cfg: The run's config.
+            project: The project, with the options for reading images.
+            categories: The classes in the order of their ids.
+            is_model_own: Whether only this predictor uses the model.
+        """
 
     @property
     @abstractmethod
     def writers(self) -> Mapping[str, str]:
-        """What predictions can be written as, with what that is; the first is the default."""
+        """The formats of predictions with their descriptions; the first is the default."""
 
     @abstractmethod
     def writer_factory(self, to: str, project: Project) -> WriterFactory:
-        """What makes the writer of a key of `writers`.
+        """The function or class that makes the writer of a format.
+
+        Args:
+            to: A key of `writers`.
+            project: The project of the run.
 
         Raises:
-            DataError: The project lacks what this writer needs.
+            DataError: The project lacks a key that this writer needs.
         """
 
     def check_output(self, to: str, min_score: float | None, project: Project) -> None:
-        """Refuse what this task cannot write.
+        """Check the options of a prediction before the model is loaded.
+
+        Args:
+            to: A key of `writers`, or ``auto``.
+            min_score: Lowest score of written instances; None if not given.
+            project: The project of the run.
 
         Raises:
-            DataError: ``to`` is not a key of `writers`, the project lacks what that writer needs, or predictions have
-                no scores.
+            DataError: ``to`` is not a key of `writers`, the project lacks a key that this writer needs, or
+                ``min_score`` is given and predictions have no scores.
         """
         accepted = ("auto", *self.writers)
         if to not in accepted:
             raise DataError(
-                f"a {self.name} run does not write this", place="--to", found=to, expected=" or ".join(accepted)
+                f"a {self.name} run cannot write this format", place="--to", found=to, expected=" or ".join(accepted)
             )
         if min_score is not None and not self.has_scores:
-            raise DataError(f"a {self.name} run has no scores to choose by", place="--min-score", hint="Leave it out.")
+            raise DataError(f"predictions of a {self.name} run have no scores", place="--min-score", hint="Remove it.")
         self.writer_factory(self._chosen(to), project)
 
     def writer(
@@ -111,10 +128,10 @@ class Task(ABC):
 
         Args:
             to: A key of `writers`, or ``auto``.
-            out: Where the files go.
+            out: The output folder, or the file of a CSV.
             images: The images.
-            predictor: What predicts.
-            options: How predictions are written.
+            predictor: The predictor of this task.
+            options: The options for writing.
             project: The project of the run.
         """
         return self.writer_factory(self._chosen(to), project)(out, images, predictor, options)
@@ -126,20 +143,20 @@ class Task(ABC):
 
     @abstractmethod
     def evaluator(self, dataset: Dataset, cfg: CfgNode, project: Project) -> Evaluator[Any]:
-        """The evaluator on one split of the data, its background painted."""
+        """The evaluator of a split with its background."""
 
     @abstractmethod
     def metrics_from_json(self, evaluation: Mapping[str, Any]) -> Metrics:
         """The metrics in the content of an ``evaluation.json``."""
 
-    # words
+    # texts
 
     @abstractmethod
     def describe_model(self, cfg: CfgNode, project: Project) -> str:
-        """Number of classes and what else distinguishes the model, for the plan: ``4 classes, bitmask masks``."""
+        """Number of classes and other properties of the model, for the plan: ``4 classes, bitmask masks``."""
 
     def describe_data(self, train: Dataset, val: Dataset) -> str:
-        """The size of both splits."""
+        """The sizes of both splits, for the plan."""
         empty = sum(not instances for instances in train.by_image().values())
         negatives = f", {empty} without any" if empty else ""
         return (
@@ -155,7 +172,7 @@ class Task(ABC):
         Args:
             train: The training split.
             val: The validation split.
-            pixels: Pixels of each class in the splits, where the task measures them.
+            pixels: Pixels of each class in both splits; None if the task does not measure them.
         """
         in_train, in_val = train.counts(), val.counts()
         rows = [[name, str(in_train[name]), str(in_val.get(name, 0))] for name in in_train]

@@ -1,4 +1,4 @@
-"""Instance segmentation: one mask for each object."""
+"""Instance segmentation: a mask for each object."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from d2tune.tasks.base import Samples, Task, counted_classes
 
 
 class InstanceTask(Task):
-    """One mask for each object; see `Task`."""
+    """A mask for each object; see `Task`."""
 
     name = "instance"
     main_metric = "mask_ap"
@@ -30,7 +30,7 @@ class InstanceTask(Task):
     has_scores = True
 
     def label_files(self, dataset: Dataset) -> LabelFiles | None:
-        """None: instances are trained on."""
+        """None, because the model is trained on instances."""
         return None
 
     def training_samples(
@@ -48,14 +48,14 @@ class InstanceTask(Task):
         *,
         is_model_own: bool = False,
     ) -> InstancePredictor:
-        """Predicts `Detections`."""
+        """The predictor of `Detections`."""
         names = [category.name for category in categories if category.isthing]
         reader = image_reader(project, cfg)
         return InstancePredictor(model, cfg, class_names=names, reader=reader, is_model_own=is_model_own)
 
     @property
     def writers(self) -> Mapping[str, str]:
-        """COCO, or Labelme."""
+        """COCO and Labelme."""
         return {"coco": "a COCO file with scores", "labelme": "Labelme files to correct"}
 
     def writer_factory(self, to: str, project: Project) -> WriterFactory:
@@ -63,7 +63,7 @@ class InstanceTask(Task):
         return CocoWriter if to == "coco" else LabelmeWriter
 
     def evaluator(self, dataset: Dataset, cfg: CfgNode, project: Project) -> InstanceEvaluator:
-        """Scores average precision."""
+        """The evaluator of average precision."""
         return InstanceEvaluator(dataset)
 
     def metrics_from_json(self, evaluation: Mapping[str, Any]) -> InstanceMetrics:

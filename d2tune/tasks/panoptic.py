@@ -46,7 +46,7 @@ class PanopticTask(Task):
         *,
         is_model_own: bool = False,
     ) -> PanopticPredictor:
-        """Predicts `PanopticMap`."""
+        """The predictor of `PanopticMap`."""
         return PanopticPredictor(
             model,
             cfg,
@@ -58,7 +58,7 @@ class PanopticTask(Task):
 
     @property
     def writers(self) -> Mapping[str, str]:
-        """COCO panoptic, or Labelme."""
+        """COCO panoptic and Labelme."""
         return {"coco_panoptic": "a COCO panoptic file with its PNGs", "labelme": "Labelme files to correct"}
 
     def writer_factory(self, to: str, project: Project) -> WriterFactory:
@@ -66,7 +66,7 @@ class PanopticTask(Task):
         return CocoPanopticWriter if to == "coco_panoptic" else LabelmeSegmentsWriter
 
     def evaluator(self, dataset: Dataset, cfg: CfgNode, project: Project) -> PanopticEvaluator:
-        """Scores panoptic quality."""
+        """The evaluator of panoptic quality."""
         return PanopticEvaluator(dataset)
 
     def metrics_from_json(self, evaluation: Mapping[str, Any]) -> PanopticMetrics:

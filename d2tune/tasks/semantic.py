@@ -1,4 +1,4 @@
-"""Semantic segmentation: one class for each pixel."""
+"""Semantic segmentation: a class for each pixel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from d2tune.tasks.base import Samples, Task, counted_classes
 
 
 class SemanticTask(Task):
-    """One class for each pixel; see `Task`."""
+    """A class for each pixel; see `Task`."""
 
     name = "semantic"
     main_metric = "miou"
@@ -39,7 +39,7 @@ class SemanticTask(Task):
     def training_samples(
         self, dataset: Dataset, labels: LabelFiles | None, cfg: CfgNode, project: Project, *, cache_bytes: int
     ) -> Samples:
-        """Images, or squares of them, with their label maps."""
+        """Images, or patches of images, with their label maps."""
         return semantic_samples(dataset, labels, cfg, project, cache_bytes=cache_bytes)
 
     def predictor(
@@ -51,25 +51,25 @@ class SemanticTask(Task):
         *,
         is_model_own: bool = False,
     ) -> SemanticPredictor:
-        """Predicts `LabelMap`."""
+        """The predictor of `LabelMap`."""
         names = [category.name for category in categories]
         reader = image_reader(project, cfg)
         return SemanticPredictor(model, cfg, class_names=names, reader=reader, is_model_own=is_model_own)
 
     @property
     def writers(self) -> Mapping[str, str]:
-        """Label maps, Labelme, or a competition's CSV."""
+        """Label maps, Labelme, and the CSV of a competition."""
         return {
             "label_maps": "label maps as PNG or TIFF",
             "labelme": "Labelme files to correct",
-            "csv": "the CSV that a competition takes",
+            "csv": "the CSV of a competition",
         }
 
     def writer_factory(self, to: str, project: Project) -> WriterFactory:
         """The writer of label maps, of Labelme files or of a CSV.
 
         Raises:
-            DataError: A CSV is asked for, and the project names no dialect.
+            DataError: ``to`` is ``csv`` and the project does not set ``data.csv_preset``.
         """
         background, preset = project.data.background, project.data.csv_preset
         if to == "label_maps":
@@ -78,11 +78,13 @@ class SemanticTask(Task):
             return partial(LabelmeRegionsWriter, background=background)
         if preset is None:
             expected = f"one of {', '.join(PRESETS)}"
-            raise DataError("the project names no dialect of CSV", place="data.csv_preset", expected=expected)
+            raise DataError(
+                "the project does not set the dialect of the CSV", place="data.csv_preset", expected=expected
+            )
         return partial(SubmissionWriter, preset=preset, background=background)
 
     def evaluator(self, dataset: Dataset, cfg: CfgNode, project: Project) -> SemanticEvaluator:
-        """Scores mean IoU and, of data of a competition, its metric."""
+        """The evaluator of mean IoU and, for data of a competition, its metric."""
         data = project.data
         reader = image_reader(project, cfg)
         return SemanticEvaluator(dataset, reader=reader, background=data.background, csv_preset=data.csv_preset)
@@ -92,7 +94,7 @@ class SemanticTask(Task):
         return SemanticMetrics.from_json(evaluation)
 
     def describe_model(self, cfg: CfgNode, project: Project) -> str:
-        """Classes; of a bridge model channels and loss too."""
+        """Classes; for a model of the bridge also channels and loss."""
         if not is_bridge(cfg):
             return counted_classes(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
         bridge = cfg.MODEL.BRIDGE
@@ -108,7 +110,7 @@ class SemanticTask(Task):
     def count_rows(
         self, train: Dataset, val: Dataset, pixels: tuple[Sequence[int], Sequence[int]] | None = None
     ) -> tuple[list[str], list[list[str]]]:
-        """The share of each class in the labeled pixels; its annotations where pixels have not been counted."""
+        """The share of each class in the labeled pixels; the number of its annotations if pixels are not counted."""
         if pixels is None:
             return super().count_rows(train, val)
         shares = [[f"{100 * count / max(1, sum(counts)):.1f} %" for count in counts] for counts in pixels]

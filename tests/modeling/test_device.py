@@ -31,6 +31,6 @@ def test_speed_up_changes_neither_names_nor_types_nor_much_of_the_scores(
     assert list(fast.state_dict()) == list(plain.state_dict())
     sample = {"image": torch.randint(256, (3, 64, 96), dtype=torch.uint8), "height": 64, "width": 96}
     with torch.no_grad():
-        expected, actual = (one.eval()([sample])[0]["sem_seg"] for one in (plain, fast))
+        expected, actual = (network.eval()([sample])[0]["sem_seg"] for network in (plain, fast))
     assert actual.dtype == torch.float32 and actual.shape == (3, 64, 96)
     assert float((actual - expected).abs().mean()) < (1e-5 if precision == "float32" else 0.03)

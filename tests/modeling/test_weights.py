@@ -294,9 +294,9 @@ class TestFitting:
         report = fit(model_of("pointrend_r50_fpn"), state, file=tmp_path / "w.pkl")
         assert report.unused == 0 and all(row.loaded == row.total for row in report.rows)
 
-    @pytest.mark.parametrize("other", ["mobilenet_v3_small", "resnet18"])
-    def test_another_architecture_is_refused(self, other: str, tmp_path: Path) -> None:
-        path = saved(tmp_path / "other.pth", torchvision.models.get_model(other).state_dict())
+    @pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
+    def test_another_architecture_is_refused(self, name: str, tmp_path: Path) -> None:
+        path = saved(tmp_path / "other.pth", torchvision.models.get_model(name).state_dict())
         with pytest.raises(WeightsError, match=r"other\.pth: these are the weights of another architecture"):
             fit(model_of(), read_state_dict(path), file=path)
 

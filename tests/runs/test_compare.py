@@ -1,4 +1,4 @@
-"""Predictions from files: scored, compared, and refused where they do not belong together."""
+"""Predictions from files: evaluated, compared, and refused if they do not fit together."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def rle_of(x: int, y: int, side: int) -> dict[str, Any]:
 
 
 def write_set(folder: Path, *, images: int = 12, shift_px: int = 3) -> None:
-    """Twelve images with three squares; model A is ``shift_px`` off, model B exact and sure of itself."""
+    """Twelve images with three squares; model A is ``shift_px`` off, model B is exact."""
     draw = np.random.default_rng(0)
     truth: list[dict[str, Any]] = []
-    found: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
+    results: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
     for image in range(1, images + 1):
         for category in (1, 2, 2):
             x, y = (int(value) for value in draw.integers(0, 80, 2))
@@ -40,7 +40,7 @@ def write_set(folder: Path, *, images: int = 12, shift_px: int = 3) -> None:
             )
             for name, off in (("a", shift_px), ("b", 0)):
                 moved = {"bbox": [x + off, y, 30, 30], "segmentation": rle_of(x + off, y, 30)}
-                found[name].append({**row, **moved, "score": round(0.5 + 0.4 * draw.random(), 3)})
+                results[name].append({**row, **moved, "score": round(0.5 + 0.4 * draw.random(), 3)})
     names = ["left", "right"]
     coco = {
         "images": [
@@ -51,7 +51,7 @@ def write_set(folder: Path, *, images: int = 12, shift_px: int = 3) -> None:
         "annotations": truth,
     }
     (folder / "truth.json").write_text(json.dumps(coco))
-    for name, rows in found.items():
+    for name, rows in results.items():
         (folder / f"{name}.json").write_text(json.dumps(rows))
 
 
@@ -64,8 +64,8 @@ def test_any_models_predictions_are_scored_from_a_file(tmp_path: Path) -> None:
     evaluation = json.loads((tmp_path / "scored" / "evaluation.json").read_text())
     assert evaluation["schema"] == 2
     for kind in ("bbox", "segm", "boundary"):
-        figure = evaluation["metrics"][kind]["AP"]
-        assert figure["value"] == pytest.approx(100) and (figure["low"], figure["high"]) == pytest.approx((100, 100))
+        ap = evaluation["metrics"][kind]["AP"]
+        assert ap["value"] == pytest.approx(100) and (ap["low"], ap["high"]) == pytest.approx((100, 100))
         large = evaluation["metrics"][kind]["APl"]
         assert large["value"] is None and large["reason"] == "no object in truth.json is larger than 96 x 96 px"
     assert [row["instances"] for row in evaluation["classes"]] == [12, 24]
@@ -80,14 +80,14 @@ def test_any_models_predictions_are_scored_from_a_file(tmp_path: Path) -> None:
 
 
 def content_of(folder: Path) -> dict[str, Any]:
-    """What was found out, without the time that it took."""
+    """The content of ``evaluation.json`` without the times."""
     content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
     return {key: value for key, value in content.items() if key != "times"}
 
 
 @pytest.fixture(scope="module")
 def own_result(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four images, scored by d2tune itself; the folder also holds the files."""
+    """A folder with the files of four images, and their evaluation by the function."""
     folder = tmp_path_factory.mktemp("own")
     write_set(folder, images=4)
     evaluate_files(folder / "a.json", folder / "truth.json", out=folder / "auto")
@@ -102,16 +102,16 @@ def test_the_command_writes_the_same_file(own_result: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_better_model_is_told_with_an_interval(tmp_path: Path) -> None:
+def test_the_better_model_is_reported_with_an_interval(tmp_path: Path) -> None:
     write_set(tmp_path)
     words = ["compare", "a.json", "b.json", "--ground-truth", "truth.json", "--out", "."]
     out = succeeded(d2tune(*words, folder=tmp_path))
     comparison = json.loads((tmp_path / "comparison.json").read_text())
-    figure = comparison["figures"]["segm AP"]
-    # 3 px off, IoU is 27 / 33 = 0.818: right up to 0.80, which is seven of ten thresholds
-    assert figure["value_a"] == pytest.approx(70) and figure["value_b"] == pytest.approx(100)
-    assert figure["difference"] == pytest.approx(30) and figure["better"] == "B"
-    assert figure["interval"]["low"] == pytest.approx(30) == figure["interval"]["high"]
+    mask_ap = comparison["figures"]["segm AP"]
+    # 3 px off, IoU is 27 / 33 = 0.818: correct up to 0.80, which is seven of ten thresholds
+    assert mask_ap["value_a"] == pytest.approx(70) and mask_ap["value_b"] == pytest.approx(100)
+    assert mask_ap["difference"] == pytest.approx(30) and mask_ap["better"] == "B"
+    assert mask_ap["interval"]["low"] == pytest.approx(30) == mask_ap["interval"]["high"]
     assert out.rstrip().endswith("mask AP: B is better by 30.0 points (95 % interval 30.0 to 30.0).")
     same = succeeded(d2tune("compare", "a.json", "a.json", "--ground-truth", "truth.json", folder=tmp_path))
     assert same.rstrip().endswith("mask AP: no significant difference on 12 images.")
@@ -127,7 +127,7 @@ def test_boundaries_come_with_their_masks(tmp_path: Path) -> None:
     assert evaluation["analysis"]["errors"]["AP50"]["value"] == evaluation["metrics"]["segm"]["AP50"]["value"]
 
 
-def test_scores_that_are_no_shares_are_scored_without_calibration(tmp_path: Path) -> None:
+def test_scores_outside_0_to_1_are_evaluated_without_calibration(tmp_path: Path) -> None:
     from d2tune import api
 
     write_set(tmp_path)
@@ -143,23 +143,23 @@ def test_scores_that_are_no_shares_are_scored_without_calibration(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"metrics": ()}, "the kind of metric is unknown; found none"),
         ({"metrics": ("mask",)}, "found 'mask'; expected bbox, segm, boundary"),
         ({"labels": "labels.txt"}, "--labels needs a folder of label PNGs"),
     ],
 )
-def test_what_python_may_ask_for(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+def test_invalid_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     from d2tune import api
 
     write_set(tmp_path)
     with pytest.raises(DataError) as caught:
         api.evaluate_files(tmp_path / "a.json", tmp_path / "truth.json", out=tmp_path / "out", **options)
-    assert told in caught.value.one_line()
+    assert message in caught.value.one_line()
 
 
-def test_some_masks_are_neither_all_nor_none(tmp_path: Path) -> None:
+def test_masks_for_only_some_detections_are_an_error(tmp_path: Path) -> None:
     from d2tune import api
 
     write_set(tmp_path)
@@ -170,8 +170,8 @@ def test_some_masks_are_neither_all_nor_none(tmp_path: Path) -> None:
         api.evaluate_files(tmp_path / "some.json", tmp_path / "truth.json", out=tmp_path / "out")
     assert "result 3 of 36" in caught.value.one_line()
     (tmp_path / "nothing.json").write_text("[]")
-    found = api.evaluate_files(tmp_path / "nothing.json", tmp_path / "truth.json", out=tmp_path / "out")
-    assert found.metrics.segm["AP"].value == 0
+    result = api.evaluate_files(tmp_path / "nothing.json", tmp_path / "truth.json", out=tmp_path / "out")
+    assert result.metrics.segm["AP"].value == 0
 
 
 @pytest.mark.slow
@@ -191,7 +191,7 @@ BOTH = ["--predictions", "a.json", "--ground-truth", "truth.json"]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["eval", "--predictions", "a.json"], "--predictions and --ground-truth go together"),
         (["eval"], "no run is given"),
@@ -212,13 +212,13 @@ BOTH = ["--predictions", "a.json", "--ground-truth", "truth.json"]
             ["eval", "run", "--predictions", "a.json", "--ground-truth", "truth.json"],
             "with --predictions no model is run",
         ),
-        (["compare", ".", "b.json"], "evaluation.json: there is no evaluation"),
+        (["compare", ".", "b.json"], "evaluation.json: the evaluation does not exist"),
     ],
 )
-def test_what_does_not_belong_together_is_refused(
+def test_files_that_do_not_fit_together_are_refused(
     tmp_path: Path,
     words: list[str],
-    told: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -226,4 +226,4 @@ def test_what_does_not_belong_together_is_refused(
     (tmp_path / "broken.json").write_text('[{"image_id": 1')
     row = json.loads((tmp_path / "a.json").read_text())[0]
     (tmp_path / "other.json").write_text(json.dumps([row | {"image_id": 99}]))
-    assert told in refused_here(*words, folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    assert message in refused_here(*words, folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)

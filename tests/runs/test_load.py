@@ -1,4 +1,4 @@
-"""A predictor in memory: files and arrays, one at a time, in batches and as a stream."""
+"""A predictor in memory: files and arrays, single, in batches and as a stream."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_gray_array_is_a_photo(instance: Predictor[Any, Detections]) -> None:
         np.zeros(5, np.uint8),
     ],
 )
-def test_what_is_not_an_image_is_refused(instance: Predictor[Any, Detections], array: np.ndarray) -> None:
+def test_arrays_that_are_not_images_are_refused(instance: Predictor[Any, Detections], array: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"the array is not a valid input of the model.*\(H, W, 3\) uint8"):
         instance(array)
 
@@ -92,7 +92,7 @@ def test_label_maps_of_files_and_arrays(semantic: Predictor[Any, LabelMap]) -> N
     assert expected.class_names == ("membrane", "cell") and set(np.unique(expected.class_ids)) <= {0, 1}
 
 
-def test_a_bad_image_is_an_error_in_its_place(instance: Predictor[Any, Detections], tmp_path: Path) -> None:
+def test_an_unreadable_image_gives_an_error_in_its_place(instance: Predictor[Any, Detections], tmp_path: Path) -> None:
     torn = tmp_path / "torn.jpg"
     torn.write_bytes(photos(1)[0].read_bytes()[:2000])
     results = list(instance.stream([torn, *photos(2), tmp_path / "gone.jpg"], show_progress=False))
@@ -117,7 +117,7 @@ def test_memory_does_not_grow_with_the_number_of_images(instance: Predictor[Any,
     assert resident_bytes_after(160) - before < 30e6
 
 
-def test_predicting_a_folder_takes_batches_and_writes_what_the_predictor_gives(
+def test_predicting_a_folder_writes_the_detections_of_the_predictor(
     instance: Predictor[Any, Detections], tmp_path: Path
 ) -> None:
     run = quick_run(tmp_path)
@@ -130,19 +130,19 @@ def test_predicting_a_folder_takes_batches_and_writes_what_the_predictor_gives(
     assert [image["id"] for image in written["images"]] == [1, 2, 3, 4, 5] and result.images == 5
     expected = [
         row
-        for number, one in enumerate(instance.batch(photos(5)), start=1)
-        for row in one.at_least(0.1).to_coco(number)
+        for number, detections in enumerate(instance.batch(photos(5)), start=1)
+        for row in detections.at_least(0.1).to_coco(number)
     ]
     assert result.instances == len(written["annotations"]) == len(expected) > 5
-    for number, (row, other) in enumerate(zip(written["annotations"], expected, strict=True), start=1):
+    for number, (row, expected_row) in enumerate(zip(written["annotations"], expected, strict=True), start=1):
         assert row["id"] == number and row["iscrowd"] == 0
-        assert {key: row[key] for key in other} == other
+        assert {key: row[key] for key in expected_row} == expected_row
     assert list(written) == ["images", "categories", "annotations"]
 
 
-def test_runs_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_runs_and_weights(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="record"):
         d2tune.load_predictor(tmp_path)
     run = old_run("instance", tmp_path)
-    with pytest.raises(RunError, match="no such weights"):
+    with pytest.raises(RunError, match="the weights do not exist"):
         d2tune.load_predictor(run, weights="final")

@@ -19,7 +19,7 @@ OLD = Path(__file__).resolve().parents[1] / "old_runs"
 
 
 def old_run(name: str, folder: Path) -> Path:
-    """A copy of an old run that knows where the test data are on this machine."""
+    """A copy of an old run with the path of the test data on this machine."""
     run = folder / name
     shutil.copytree(OLD / name, run)
     project = RunFolder(run).project
@@ -34,7 +34,7 @@ def test_detections_on_real_photos_are_those_of_the_old_version(tmp_path: Path) 
     expected = json.loads((run / "predictions.json").read_text(encoding="utf-8"))
     photos = sorted((SHARED / "data" / "balloon" / "val").glob("*.jpg"))
     predictor = d2tune.load_predictor(run)
-    rows = [row for number, one in enumerate(predictor.batch(photos), start=1) for row in one.to_coco(number)]
+    rows = [row for number, result in enumerate(predictor.batch(photos), start=1) for row in result.to_coco(number)]
     assert len(expected) > 500 and len({row["image_id"] for row in expected}) == 12
     # the same order, classes and sizes on any processor; the last bits of floats differ between processors
     assert [(row["image_id"], row["category_id"]) for row in rows] == [

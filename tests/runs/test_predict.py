@@ -1,4 +1,4 @@
-"""What semantic and panoptic runs write about images that nobody has annotated."""
+"""The files that semantic and panoptic runs write for images without annotations."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def photo_of(labels: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def scene_of(labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Four channels; the second tells the label, and a corner has no data."""
+    """Four channels; the second encodes the label, and a corner has no data."""
     pixels = np.random.default_rng(seed).normal(size=(*labels.shape, 4)).astype(np.float32)
     pixels[:, :, 1] += 6 * labels
     pixels[-5:, -7:] = np.nan
@@ -102,11 +102,11 @@ def photo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def raster_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on rasters of four channels in their own size."""
     root = tmp_path_factory.mktemp("rasters")
-    for seed, part in enumerate(("train", "train", "train", "train", "val")):
+    for seed, split in enumerate(("train", "train", "train", "train", "val")):
         for folder in ("images", "labels"):
-            (root / "data" / part / folder).mkdir(parents=True, exist_ok=True)
-        np.save(root / "data" / part / "images" / f"{seed}.npy", scene_of(bright_box(seed), seed))
-        PilImage.fromarray(bright_box(seed)).save(root / "data" / part / "labels" / f"{seed}.png")
+            (root / "data" / split / folder).mkdir(parents=True, exist_ok=True)
+        np.save(root / "data" / split / "images" / f"{seed}.npy", scene_of(bright_box(seed), seed))
+        PilImage.fromarray(bright_box(seed)).save(root / "data" / split / "labels" / f"{seed}.png")
     project = root / "rasters.yaml"
     project.write_text(
         f"task: semantic\ndata: {{root: {root / 'data'}, format: label_images}}\nclasses: [background, '1']\n"
@@ -139,7 +139,7 @@ def gray(path: Path) -> np.ndarray:
 
 
 def maps_of(dataset: Dataset) -> dict[str, np.ndarray]:
-    """What instances of class 1 cover, by image."""
+    """The pixels of instances, by image."""
     groups = dataset.by_image()
     return {
         image.file_name: paint(groups[image.id], width_px=image.width_px, height_px=image.height_px) >= 0
@@ -156,9 +156,9 @@ def test_photos_of_any_name_and_folder(photo_run: Path, tmp_path: Path) -> None:
     (tmp_path / "in" / "words.txt").write_text("no image")
     (tmp_path / "out" / "labels").mkdir(parents=True)
     (tmp_path / "out" / "labels" / "mine.txt").write_text("mine")
-    found = d2tune.predict(photo_run, tmp_path / "in", out=tmp_path / "out")
-    assert (found.images, found.instances) == (5, 0) and found.out == tmp_path / "out"
-    (line,) = found.skipped
+    result = d2tune.predict(photo_run, tmp_path / "in", out=tmp_path / "out")
+    assert (result.images, result.instances) == (5, 0) and result.out == tmp_path / "out"
+    (line,) = result.skipped
     assert "torn.png" in line and "\n" not in line
     written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
     maps = {"a.png.png": 0, "a.jpg.png": 1, "deep/er/a.png": 2, "UP.png": 3, "no.suffix.png": 4}
@@ -182,7 +182,9 @@ def test_photos_of_any_name_and_folder(photo_run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_validation_part_gives_what_the_evaluation_saw(photo_run: Path, raster_run: Path, tmp_path: Path) -> None:
+def test_the_validation_split_is_predicted_as_it_was_evaluated(
+    photo_run: Path, raster_run: Path, tmp_path: Path
+) -> None:
     d2tune.predict(photo_run, None, out=tmp_path / "photos")
     (mine,) = (tmp_path / "photos" / "labels").rglob("*.png")
     (theirs,) = (photo_run / "predicted_labels").rglob("*.png")
@@ -195,10 +197,10 @@ def test_the_validation_part_gives_what_the_evaluation_saw(photo_run: Path, rast
 
 
 @pytest.mark.slow
-def test_label_images_beside_the_images_are_no_images(raster_run: Path, tmp_path: Path) -> None:
-    part = load_project(RunFolder(raster_run).project).project.data.root / "train"
-    found = d2tune.predict(raster_run, part, out=tmp_path / "out")
-    assert (found.images, found.skipped) == (4, ())
+def test_label_images_beside_the_images_are_ignored(raster_run: Path, tmp_path: Path) -> None:
+    split = load_project(RunFolder(raster_run).project).project.data.root / "train"
+    result = d2tune.predict(raster_run, split, out=tmp_path / "out")
+    assert (result.images, result.skipped) == (4, ())
     assert {path.name for path in (tmp_path / "out" / "labels").glob("*.tif")} == {f"{seed}.tif" for seed in range(4)}
 
 
@@ -208,20 +210,20 @@ def test_outlines_lie_on_the_regions(photo_run: Path, tmp_path: Path) -> None:
         save_photo(tmp_path / "in" / name, seed)
     d2tune.predict(photo_run, tmp_path / "in", out=tmp_path / "maps")
     for tolerance_px in (0.0, 1.5):
-        out = tmp_path / f"drawn_{tolerance_px}"
-        found = d2tune.predict(photo_run, tmp_path / "in", out=out, to="labelme", tolerance_px=tolerance_px)
-        assert found.images == 2 and not list(out.rglob("*.jpg"))
+        out = tmp_path / f"labelme_{tolerance_px}"
+        result = d2tune.predict(photo_run, tmp_path / "in", out=out, to="labelme", tolerance_px=tolerance_px)
+        assert result.images == 2 and not list(out.rglob("*.jpg"))
         documents = {path.relative_to(out).as_posix(): json.loads(path.read_text()) for path in out.rglob("*.json")}
         assert set(documents) == {"a.json", "sub/b.json"}
-        labels = [one["label"] for document in documents.values() for one in document["shapes"]]
-        assert set(labels) == {"1"} and found.instances >= 2
-        drawn = maps_of(read_dataset(out, options=ReadOptions(labels=CLASSES, image_root=tmp_path / "in")))
-        for name, mask in drawn.items():
+        labels = [item["label"] for document in documents.values() for item in document["shapes"]]
+        assert set(labels) == {"1"} and result.instances >= 2
+        outlined = maps_of(read_dataset(out, options=ReadOptions(labels=CLASSES, image_root=tmp_path / "in")))
+        for name, mask in outlined.items():
             region = gray((tmp_path / "maps" / "labels" / name).with_suffix(".png")) == 1
-            edge = sum(cv2.distanceTransform(one.astype(np.uint8), cv2.DIST_L2, 5) for one in (region, ~region))
+            edge = sum(cv2.distanceTransform(side.astype(np.uint8), cv2.DIST_L2, 5) for side in (region, ~region))
             differs = mask != region
             assert not differs.any() if tolerance_px == 0 else edge[differs].max(initial=0) <= tolerance_px + 1
-    again = tmp_path / "drawn_0.0"
+    again = tmp_path / "labelme_0.0"
     with pytest.raises(DataError, match="all 2 images already have a Labelme file"):
         d2tune.predict(photo_run, tmp_path / "in", out=again, to="labelme")
     save_photo(tmp_path / "in" / "new.png", 5)
@@ -237,10 +239,10 @@ def test_csv_of_each_dialect_reads_back(photo_run: Path, tmp_path: Path, preset:
     PilImage.fromarray(np.full((HEIGHT_PX, WIDTH_PX, 3), 50, np.uint8)).save(tmp_path / "in" / "none.png")
     run = changed_run(photo_run, tmp_path / "run", csv_preset=preset)
     d2tune.predict(run, tmp_path / "in", out=tmp_path / "maps")
-    found = d2tune.predict(run, tmp_path / "in", out=tmp_path / "folder", to="csv")
-    assert found.out == tmp_path / "folder" / "submission.csv" and found.images == 3
+    result = d2tune.predict(run, tmp_path / "in", out=tmp_path / "folder", to="csv")
+    assert result.out == tmp_path / "folder" / "submission.csv" and result.images == 3
     named = d2tune.predict(run, tmp_path / "in", out=tmp_path / "made" / "mine.csv", to="csv")
-    assert named.out.is_file() and named.out.read_bytes() == found.out.read_bytes()
+    assert named.out.is_file() and named.out.read_bytes() == result.out.read_bytes()
     options = ReadOptions(
         preset=preset,
         labels=CLASSES,
@@ -248,7 +250,7 @@ def test_csv_of_each_dialect_reads_back(photo_run: Path, tmp_path: Path, preset:
         class_name=None if preset == "severstal" else "1",
         include_unlabeled=True,
     )
-    masks = maps_of(rle_csv.read(found.out, options))
+    masks = maps_of(rle_csv.read(result.out, options))
     assert set(masks) == {"a.png", "b.jpg", "none.png"}
     for name, mask in masks.items():
         assert np.array_equal(mask, gray((tmp_path / "maps/labels" / name).with_suffix(".png")) == 1)
@@ -260,7 +262,7 @@ def test_csv_of_each_dialect_reads_back(photo_run: Path, tmp_path: Path, preset:
 
 
 @pytest.mark.slow
-def test_rasters_keep_their_place_on_earth(raster_run: Path, tmp_path: Path) -> None:
+def test_rasters_keep_their_georeference(raster_run: Path, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
     pixels = scene_of(bright_box(0))
@@ -274,9 +276,9 @@ def test_rasters_keep_their_place_on_earth(raster_run: Path, tmp_path: Path) -> 
     np.save(source / "sub.folder" / "other.v2.npy", pixels)
     np.save(source / "three.npy", pixels[:, :, :3])
     (source / "torn.tif").write_bytes((source / "scene.tif").read_bytes()[:300])
-    found = d2tune.predict(raster_run, source, out=tmp_path / "out")
-    assert found.images == 3
-    assert len(found.skipped) == 2 and any("three.npy" in one and "expected 4" in one for one in found.skipped)
+    result = d2tune.predict(raster_run, source, out=tmp_path / "out")
+    assert result.images == 3
+    assert len(result.skipped) == 2 and any("three.npy" in line and "expected 4" in line for line in result.skipped)
     labels = tmp_path / "out" / "labels"
     written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
     stems = {"scene.tif", "scene.npy", "sub.folder/other.v2"}
@@ -285,15 +287,15 @@ def test_rasters_keep_their_place_on_earth(raster_run: Path, tmp_path: Path) -> 
     )
     with rasterio.open(labels / "scene.tif.tif") as file:
         assert (file.crs.to_epsg(), file.transform, file.nodata, file.dtypes) == (32633, transform, 255, ("uint8",))
-        found_labels = file.read(1)
-    for other in ("scene.npy.tif", "sub.folder/other.v2.tif"):
-        assert np.array_equal(tifffile.imread(labels / other), found_labels)
-    assert (found_labels[-5:, -7:] == 255).all() and (found_labels[:-5] == bright_box(0)[:-5]).mean() > 0.9
+        labels_of_tiff = file.read(1)
+    for name in ("scene.npy.tif", "sub.folder/other.v2.tif"):
+        assert np.array_equal(tifffile.imread(labels / name), labels_of_tiff)
+    assert (labels_of_tiff[-5:, -7:] == 255).all() and (labels_of_tiff[:-5] == bright_box(0)[:-5]).mean() > 0.9
 
 
 @pytest.mark.slow
-def test_folders_are_one_image_each(raster_run: Path, tmp_path: Path) -> None:
-    """Their names may hold a point, and they may stand for themselves."""
+def test_folders_are_stacked_to_images(raster_run: Path, tmp_path: Path) -> None:
+    """Their names may have a dot, and a folder itself may be the source."""
     run = changed_run(raster_run, tmp_path / "run")
     record = json.loads((run / "record.json").read_text("utf-8"))
     record["input"]["stacked"] = True
@@ -302,12 +304,12 @@ def test_folders_are_one_image_each(raster_run: Path, tmp_path: Path) -> None:
         (tmp_path / "in" / name).mkdir(parents=True)
         for band, plane in enumerate(scene_of(bright_box(seed), seed).transpose(2, 0, 1)):
             tifffile.imwrite(tmp_path / "in" / name / f"band_{band}.tif", plane)
-    found = d2tune.predict(run, tmp_path / "in", out=tmp_path / "out")
+    result = d2tune.predict(run, tmp_path / "in", out=tmp_path / "out")
     alone = d2tune.predict(run, tmp_path / "in" / "scene.2021", out=tmp_path / "alone")
-    assert (found.images, alone.images) == (2, 1)
+    assert (result.images, alone.images) == (2, 1)
     maps = [tifffile.imread(tmp_path / "out" / "labels" / f"scene.{year}.tif") for year in (2020, 2021)]
-    for seed, one in enumerate(maps):
-        assert (one[:-5] == bright_box(seed)[:-5]).mean() > 0.9
+    for seed, class_ids in enumerate(maps):
+        assert (class_ids[:-5] == bright_box(seed)[:-5]).mean() > 0.9
     assert np.array_equal(tifffile.imread(tmp_path / "alone" / "labels" / "scene.2021.tif"), maps[1])
     assert (tmp_path / "alone" / "scene.2021.predicted.png").is_file()
     assert find_rasters(tmp_path / "in", stacked=True) == (
@@ -331,9 +333,9 @@ def test_rasters_are_predicted_as_they_are_evaluated(raster_run: Path, tmp_path:
     val = make_plan(loaded.loaded, num_gpus=0, sample=False)[0].splits.val
     task = task_of(loaded.project)
     evaluator = task.evaluator(val, loaded.cfg, loaded.project)
-    found = evaluator.predict(task.predictor(loaded.model, loaded.cfg, loaded.project, val.categories))
-    digest = evaluator.save(found, tmp_path / "kept")
-    assert digest == evaluator.digest(tmp_path / "kept") and evaluator.load(tmp_path / "kept") == found
+    predictions = evaluator.predict(task.predictor(loaded.model, loaded.cfg, loaded.project, val.categories))
+    digest = evaluator.save(predictions, tmp_path / "kept")
+    assert digest == evaluator.digest(tmp_path / "kept") and evaluator.load(tmp_path / "kept") == predictions
     (theirs,) = (tmp_path / "kept" / "predicted_labels").rglob("*.png")
     d2tune.predict(run, None, out=tmp_path / "out")
     (mine,) = (tmp_path / "out" / "labels").rglob("*.tif")
@@ -354,7 +356,7 @@ def test_a_raster_is_never_held_as_a_whole(raster_run: Path, tmp_path: Path) -> 
     big.flush()
     raster_bytes = big.nbytes
     del big
-    d2tune.predict(run, None, out=tmp_path / "first")  # what is imported and built once counts for no image
+    d2tune.predict(run, None, out=tmp_path / "first")  # imports and the model do not count
     tracemalloc.start()
     d2tune.predict(run, tmp_path / "big.npy", out=tmp_path / "out")
     peak_bytes = tracemalloc.get_traced_memory()[1]
@@ -364,36 +366,36 @@ def test_a_raster_is_never_held_as_a_whole(raster_run: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_what_a_task_does_not_write_is_refused_before_anything_is_done(photo_run: Path, tmp_path: Path) -> None:
+def test_invalid_formats_and_options_are_refused_first(photo_run: Path, tmp_path: Path) -> None:
     source = save_photo(tmp_path / "a.png", 0)
     panoptic = tmp_path / "panoptic"
     shutil.copytree(photo_run, panoptic)
     record = json.loads((panoptic / "record.json").read_text("utf-8"))
     (panoptic / "record.json").write_text(json.dumps(record | {"task": "panoptic"}), encoding="utf-8")
-    for run, options, says in (
+    for run, options, message in (
         (
             photo_run,
             {"to": "coco"},
-            "a semantic run does not write this; found coco; expected auto or label_maps or labelme or csv",
+            "a semantic run cannot write this format; found coco; expected auto or label_maps or labelme or csv",
         ),
         (
             panoptic,
             {"to": "csv"},
-            "a panoptic run does not write this; found csv; expected auto or coco_panoptic or labelme",
+            "a panoptic run cannot write this format; found csv; expected auto or coco_panoptic or labelme",
         ),
-        (photo_run, {"min_score": 0.3}, "a semantic run has no scores to choose by"),
+        (photo_run, {"min_score": 0.3}, "predictions of a semantic run have no scores"),
     ):
-        with pytest.raises(DataError, match=says):
+        with pytest.raises(DataError, match=message):
             d2tune.predict(run, source, out=tmp_path / "out", **options)
     nameless = changed_run(photo_run, tmp_path / "nameless", csv_preset=None)
-    with pytest.raises(DataError, match=r"data\.csv_preset: the project names no dialect of CSV.*carvana"):
+    with pytest.raises(DataError, match=r"data\.csv_preset: the dialect of the CSV is not set.*carvana"):
         d2tune.predict(nameless, source, out=tmp_path / "out", to="csv")
-    for place, says in (("gone", "the image or folder does not exist"), ("empty", "the folder has no images")):
+    for name, message in (("gone", "the image or folder does not exist"), ("empty", "the folder has no images")):
         (tmp_path / "empty").mkdir(exist_ok=True)
-        with pytest.raises(DataError, match=says):
-            d2tune.predict(photo_run, tmp_path / place, out=tmp_path / "out")
-        with pytest.raises(DataError, match=says):
-            find_rasters(tmp_path / place, stacked=False)
+        with pytest.raises(DataError, match=message):
+            d2tune.predict(photo_run, tmp_path / name, out=tmp_path / "out")
+        with pytest.raises(DataError, match=message):
+            find_rasters(tmp_path / name, stacked=False)
 
 
 PANOPTIC = """\
@@ -422,10 +424,10 @@ def test_segments_of_photos(photo_run: Path, tmp_path: Path) -> None:
     for seed, name in enumerate(("a.png", "a.jpg", "sub/b.png")):
         save_photo(tmp_path / "in" / name, seed)
     (tmp_path / "in" / "torn.jpg").write_bytes(b"\xff\xd8 torn")
-    found = d2tune.predict(run, tmp_path / "in", out=tmp_path / "out")
-    assert found.images == 3 and len(found.skipped) == 1 and "torn.jpg" in found.skipped[0]
+    result = d2tune.predict(run, tmp_path / "in", out=tmp_path / "out")
+    assert result.images == 3 and len(result.skipped) == 1 and "torn.jpg" in result.skipped[0]
     table = json.loads((tmp_path / "out" / "panoptic.json").read_text("utf-8"))
-    assert [one["file_name"] for one in table["annotations"]] == ["a.jpg.png", "a.png.png", "sub/b.png"]
+    assert [row["file_name"] for row in table["annotations"]] == ["a.jpg.png", "a.png.png", "sub/b.png"]
     segments = 0
     for image, row in zip(table["images"], table["annotations"], strict=True):
         with PilImage.open(tmp_path / "out" / "panoptic" / row["file_name"]) as photo:
@@ -433,13 +435,15 @@ def test_segments_of_photos(photo_run: Path, tmp_path: Path) -> None:
             colors = np.asarray(photo).astype(int)
         ids = colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]
         areas = {info["id"]: info["area"] for info in row["segments_info"]}
-        assert areas == {one: int((ids == one).sum()) for one in np.unique(ids).tolist() if one}
+        assert areas == {segment: int((ids == segment).sum()) for segment in np.unique(ids).tolist() if segment}
         assert (tmp_path / "out" / f"{image['file_name']}.predicted.jpg").is_file()
         segments += len(areas)
-    assert found.instances == segments
-    drawn = d2tune.predict(run, tmp_path / "in" / "sub", out=tmp_path / "drawn", to="labelme", tolerance_px=0)
+    assert result.instances == segments
+    outlined = d2tune.predict(run, tmp_path / "in" / "sub", out=tmp_path / "outlined", to="labelme", tolerance_px=0)
     row = table["annotations"][2]
-    document = json.loads((tmp_path / "drawn" / "b.json").read_text("utf-8"))
+    document = json.loads((tmp_path / "outlined" / "b.json").read_text("utf-8"))
     names = {category["id"]: category["name"] for category in table["categories"]}
-    assert drawn.instances == len(row["segments_info"])
-    assert {one["label"] for one in document["shapes"]} == {names[info["category_id"]] for info in row["segments_info"]}
+    assert outlined.instances == len(row["segments_info"])
+    assert {item["label"] for item in document["shapes"]} == {
+        names[info["category_id"]] for info in row["segments_info"]
+    }

@@ -123,4 +123,4 @@ def test_evaluating_what_was_never_trained(
 ) -> None:
     here = {"folder": folder, "monkeypatch": monkeypatch, "capsys": capsys}
     assert "has no finished run" in refused_here("eval", "bad.yaml", **here)
-    assert "is no run folder" in refused_here("eval", "data", **here)
+    assert "is not a run folder" in refused_here("eval", "data", **here)

@@ -305,5 +305,5 @@ def test_runs_are_compared_on_what_they_found_and_stale_results_are_refused(fold
     shutil.move(other, folder / "moved")
     assert package.compare(trained, folder / "moved" / "evaluation").verdict == out.splitlines()[-1].removesuffix(".")
     (folder / "moved" / "checkpoints" / "model_best.pth").unlink()
-    with pytest.raises(RunError, match="the weights of this evaluation are gone"):
+    with pytest.raises(RunError, match="the weights of this evaluation are missing"):
         package.compare(trained, folder / "moved")

@@ -1,4 +1,4 @@
-"""DeepLabV3 on MobileNetV2 as TensorFlow's model zoo has it for Pascal VOC: image pooling and a 1 x 1 branch."""
+"""DeepLabV3 on MobileNetV2 as in TensorFlow's model zoo for Pascal VOC: image pooling and a 1 x 1 branch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ STRIDE = 16
 class DeepLabV3MobileNetV2(nn.Module):
     """The head of Sandler et al. (MobileNetV2, CVPR 2018, section 6.3): DeepLabV3 without its dilated branches.
 
-    ``features`` are the first 18 of torchvision's ``mobilenet_v2`` with the last stride turned into dilation, so that
-    the output stride is 16. The original pads as TensorFlow does and lays the corners of its coarse logits on the
-    corners of the image. Both come out the same in PyTorch where sides are 16 k + 1 px, so images are mirrored at
-    their right and lower edges to such a size.
+    ``features`` are the first 18 of torchvision's ``mobilenet_v2`` with dilation instead of the last stride, so that
+    the output stride is 16. The original uses TensorFlow's padding and aligns the corners of its coarse logits with
+    the corners of the image. In PyTorch both give the same result for sides of 16 k + 1 px, so images are padded to
+    such a size by mirroring at their right and lower edges.
 
     Args:
         in_channels: Channels of the images.
@@ -44,7 +44,7 @@ class DeepLabV3MobileNetV2(nn.Module):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, K, h, w)`` of images ``(N, C, h, w)``."""
+        """The logits ``(N, K, h, w)`` of images ``(N, C, h, w)``."""
         height_px, width_px = x.shape[-2:]
         x = mirror_pad(x, height_px=_aligned_px(height_px), width_px=_aligned_px(width_px))
         features = self.features(x)

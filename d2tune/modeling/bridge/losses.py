@@ -9,69 +9,67 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.errors import ProjectError, nearest
 
-IGNORED = 255
-"""Label of ignored pixels."""
-
 FOCUS = 2.0
-"""The focal loss's exponent, gamma, which Lin et al. found best."""
+"""The exponent (gamma) of the focal loss with the best results of Lin et al."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Mean of ``-log p`` of the pixels' own classes, each pixel weighted as its class is.
+    """The mean of ``-log p`` of the annotated classes, weighted by class.
 
     Args:
         logits: ``(N, K, h, w)``.
         labels: ``(N, h, w)`` int64, 255 = ignored.
-        class_weights: ``(K,)``; None counts all classes the same.
+        class_weights: ``(K,)``; None weights all classes equally.
 
     Returns:
-        A scalar; 0 where no pixel is labeled.
+        A scalar; 0 without labeled pixels.
     """
     return focal(logits, labels, class_weights, focus=0.0)
 
 
 def focal(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, *, focus: float = FOCUS) -> Tensor:
-    """Cross entropy in which pixels count less the surer they are: ``-(1 - p)^focus log p``.
+    """Cross entropy with a lower weight for pixels of high probability: ``-(1 - p)^focus log p``.
 
-    Equation 5 of Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, with a softmax in place of their
-    sigmoid; the class weights are their alpha.
+    Equation 5 of Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, with softmax instead of sigmoid; the
+    class weights are their alpha.
 
     Args:
         logits: ``(N, K, h, w)``.
         labels: ``(N, h, w)`` int64, 255 = ignored.
-        class_weights: ``(K,)``; None counts all classes the same.
+        class_weights: ``(K,)``; None weights all classes equally.
         focus: Gamma; 0 gives cross entropy.
 
     Returns:
-        A scalar, the weighted mean over the labeled pixels; 0 where there is none.
+        A scalar, the weighted mean over the labeled pixels; 0 without labeled pixels.
     """
-    surprise = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
-    weight = (labels != IGNORED).to(surprise.dtype)
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="none")
+    weight = (labels != IGNORE_LABEL).to(losses.dtype)
     if class_weights is not None:
         weight = weight * class_weights[labels.clamp(max=len(class_weights) - 1)]
     if focus > 0:
-        surprise = (1 - torch.exp(-surprise)).clamp(min=0).pow(focus) * surprise
-    return (weight * surprise).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+        losses = (1 - torch.exp(-losses)).clamp(min=0).pow(focus) * losses
+    return (weight * losses).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
 
 def dice(logits: Tensor, labels: Tensor) -> Tensor:
     """One minus the soft Dice coefficient ``2 sum(p g) / (sum p + sum g)``, the mean over the classes present.
 
-    Sums run over the labeled pixels of the whole batch. The coefficient is that of Milletari et al. (V-Net, 3DV 2016)
-    with plain instead of squared sums below the line, as in Sudre et al., DLMIA 2017.
+    The sums are over the labeled pixels of the whole batch. The coefficient is that of Milletari et al. (V-Net, 3DV
+    2016) with sums instead of sums of squares in the denominator, as in Sudre et al., DLMIA 2017.
 
     Args:
         logits: ``(N, K, h, w)``.
         labels: ``(N, h, w)`` int64, 255 = ignored.
 
     Returns:
-        A scalar between 0 and 1; 0 where no pixel is labeled.
+        A scalar from 0 to 1; 0 without labeled pixels.
     """
-    labeled = (labels != IGNORED).unsqueeze(1)
+    labeled = (labels != IGNORE_LABEL).unsqueeze(1)
     scores = logits.softmax(1) * labeled
-    truth = F.one_hot(labels.masked_fill(labels == IGNORED, 0), logits.shape[1]).movedim(-1, 1) * labeled
+    truth = F.one_hot(labels.masked_fill(labels == IGNORE_LABEL, 0), logits.shape[1]).movedim(-1, 1) * labeled
     over_pixels = (0, 2, 3)
     true_sum = truth.sum(over_pixels)
     present = true_sum > 0
@@ -83,8 +81,8 @@ def dice(logits: Tensor, labels: Tensor) -> Tensor:
 def lovasz(logits: Tensor, labels: Tensor) -> Tensor:
     """The Lovasz-softmax loss: a convex extension of ``1 - IoU``, the mean over the classes present.
 
-    Equation 11 and algorithm 1 of Berman et al., CVPR 2018 (arXiv:1705.08790): a class's errors, sorted from the
-    largest, are weighted by how much each of them, added to the ones before it, lowers the class's IoU. All labeled
+    Equation 11 and algorithm 1 of Berman et al., CVPR 2018 (arXiv:1705.08790): the errors of a class in descending
+    order, each weighted by the decrease of the IoU of the class when it is added to the previous errors. All labeled
     pixels of the batch are taken together.
 
     Args:
@@ -92,15 +90,15 @@ def lovasz(logits: Tensor, labels: Tensor) -> Tensor:
         labels: ``(N, h, w)`` int64, 255 = ignored.
 
     Returns:
-        A scalar between 0 and 1; 0 where no pixel is labeled.
+        A scalar from 0 to 1; 0 without labeled pixels.
     """
-    keep = labels != IGNORED
+    keep = labels != IGNORE_LABEL
     scores = logits.softmax(1).movedim(1, -1)[keep]
     kept = labels[keep]
     present = kept.unique().tolist()  # type: ignore[no-untyped-call]
     total = scores.sum() * 0
-    for place in present:
-        total = total + _lovasz_of_class(scores[:, place], kept == place)
+    for class_id in present:
+        total = total + _lovasz_of_class(scores[:, class_id], kept == class_id)
     return total / max(1, len(present))
 
 
@@ -123,19 +121,19 @@ LOSSES: dict[str, _Loss] = {
     "focal": focal,
     "lovasz": lambda logits, labels, _: lovasz(logits, labels),
 }
-"""By the names that ``model.loss`` takes. Dice and Lovasz count each class present the same by themselves."""
+"""The losses by their names in ``model.loss``. Dice and Lovasz weight all present classes equally."""
 
 
 class WeightedLosses(nn.Module):
-    """Several losses, each times its weight.
+    """A weighted sum of losses, as separate terms.
 
     Args:
         terms: Pairs of a name of ``LOSSES`` and its weight.
-        classes: How many classes there are.
-        class_weights: One for each class, for cross entropy and focal loss; empty counts all the same.
+        classes: Number of classes.
+        class_weights: A weight for each class, for cross entropy and focal loss; empty weights all classes equally.
 
     Raises:
-        ProjectError: A loss is unknown, or the class weights are not as many as the classes.
+        ProjectError: A loss is unknown, or the number of class weights is not the number of classes.
     """
 
     def __init__(
@@ -144,16 +142,19 @@ class WeightedLosses(nn.Module):
         super().__init__()
         for name, _ in terms:
             if name not in LOSSES:
-                hint = f"Did you mean {nearest(name, LOSSES)!r}?" if nearest(name, LOSSES) else None
+                similar = nearest(name, LOSSES)
                 raise ProjectError(
-                    f"no loss {name!r}", place="model.loss", expected=f"one of {', '.join(LOSSES)}", hint=hint
+                    f"the loss {name!r} is unknown",
+                    place="model.loss",
+                    expected=", ".join(LOSSES),
+                    hint=f"Did you mean {similar!r}?" if similar else None,
                 )
         if class_weights and len(class_weights) != classes:
             raise ProjectError(
-                "the class weights are not as many as the classes",
+                "the number of class weights is not the number of classes",
                 place="model.class_weights",
                 found=f"{len(class_weights)} weights",
-                expected=f"{classes}, one for each class",
+                expected=str(classes),
             )
         self.terms = [(str(name), float(weight)) for name, weight in terms]
         weights = torch.tensor(class_weights, dtype=torch.float32) if class_weights else None
@@ -164,7 +165,7 @@ class WeightedLosses(nn.Module):
         """The weighted losses by name, ``loss_dice`` and so on.
 
         Args:
-            logits: ``(N, K, h, w)``, of any float type; taken as float32.
+            logits: ``(N, K, h, w)``, of any float type; converted to float32.
             labels: ``(N, h, w)`` int64, 255 = ignored.
         """
         logits = logits.float()
@@ -174,22 +175,22 @@ class WeightedLosses(nn.Module):
 
 
 WEIGHT_LIMIT = 10.0
-"""Balanced weights lie between one tenth and this, so that a class of few pixels does not drown the others."""
+"""Largest balanced weight, so that a rare class does not dominate; the smallest is its inverse."""
 
 
 def balanced_weights(class_pixels: Sequence[int]) -> tuple[float, ...]:
-    """Weights that make rare classes count: the median of the classes' pixels over each class's own.
+    """Larger weights for rare classes: the median number of pixels of the classes, divided by that of each class.
 
-    Median frequency balancing as in Eigen and Fergus, ICCV 2015, section 6.3.2, over all pixels and within
-    ``WEIGHT_LIMIT``. A class without pixels weighs 1.
+    Median frequency balancing as in Eigen and Fergus, ICCV 2015, section 6.3.2, over all pixels and limited by
+    ``WEIGHT_LIMIT``. The weight of a class without pixels is 1.
 
     Args:
-        class_pixels: Pixels of each class in the training split.
+        class_pixels: Number of pixels of each class in the training split.
     """
-    there = [pixels for pixels in class_pixels if pixels > 0]
-    if not there:
+    present = [pixels for pixels in class_pixels if pixels > 0]
+    if not present:
         return tuple(1.0 for _ in class_pixels)
-    median = statistics.median(there)
+    median = statistics.median(present)
     return tuple(
         min(WEIGHT_LIMIT, max(1 / WEIGHT_LIMIT, median / pixels)) if pixels > 0 else 1.0 for pixels in class_pixels
     )

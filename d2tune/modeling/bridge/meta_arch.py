@@ -1,4 +1,4 @@
-"""A semantic network as one of Detectron2's meta architectures."""
+"""The meta architecture that runs semantic networks of other libraries in Detectron2."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor, nn
 
+from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.errors import DataError
-from d2tune.modeling.bridge.losses import IGNORED, WeightedLosses
+from d2tune.modeling.bridge.losses import WeightedLosses
 from d2tune.modeling.bridge.networks import architecture_named, build_network
 from d2tune.modeling.bridge.padding import mirror_pad
 
 
 @META_ARCH_REGISTRY.register()
 class SemanticBridge(nn.Module):
-    """Runs any network from images to logits on Detectron2's lists of dicts.
+    """Runs a network from images to logits on Detectron2's lists of dicts.
 
-    Images are normalized, NaN becomes 0, and their right and lower edges are mirrored up to a
-    size that the network takes. In training all images of a batch are brought to one size, and what was added is
-    ignored by the loss. In evaluation each image is padded to its own size alone, and only those of one size share
-    a pass, so that a result does not depend on the other images of its batch.
+    Images are normalized, NaN and infinite values become 0, and the right and lower edges are padded by mirroring to a
+    valid size of the network. In training all images of a batch are padded to the same size, and the loss ignores the
+    padding. In evaluation each image is padded to the next valid size, and only images of the same size share a
+    forward pass, so that a result does not depend on the other images of its batch.
 
     Args:
-        network: From ``(N, C, h, w)`` to logits ``(N, K, h, w)``.
-        loss: Takes logits and labels ``(N, h, w)`` and gives losses by name.
-        size_divisibility: The network's images have sides of a multiple of this, at least twice it, in pixels.
-        pixel_mean: Of each channel.
-        pixel_std: Of each channel.
-        noise: Deviation of the normal noise that training adds to the normalized channels.
+        network: A module from ``(N, C, h, w)`` to logits ``(N, K, h, w)``.
+        loss: A module from logits and labels ``(N, h, w)`` to losses by name.
+        size_divisibility: Images are padded to a multiple of this, and to at least twice this, in pixels.
+        pixel_mean: Mean of each channel.
+        pixel_std: Standard deviation of each channel.
+        noise: Standard deviation of normal noise that is added to the normalized channels in training.
     """
 
     @configurable  # type: ignore[untyped-decorator]
@@ -63,7 +64,7 @@ class SemanticBridge(nn.Module):
         """The arguments of ``__init__`` from ``MODEL.BRIDGE``, ``MODEL.PIXEL_MEAN`` and ``MODEL.FEATURES.NORM``.
 
         Raises:
-            ProjectError: A name in ``MODEL.BRIDGE`` is unknown, or choices in it do not go together.
+            ProjectError: A name in ``MODEL.BRIDGE`` is unknown, or its values do not fit together.
         """
         bridge = cfg.MODEL.BRIDGE
         kind = architecture_named(bridge.ARCHITECTURE)
@@ -89,23 +90,23 @@ class SemanticBridge(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Losses in training, class probabilities in evaluation.
 
         Args:
-            batched_inputs: For each image ``image`` ``(C, h, w)``, uint8 or float, NaN where there is no data;
+            batched_inputs: For each image ``image`` ``(C, h, w)``, uint8 or float, NaN for values without data;
                 ``height`` and ``width`` of the original image; for training ``sem_seg`` ``(h, w)``, 255 = ignored.
 
         Returns:
-            In training the weighted losses by name. In evaluation one dict for each image, whose ``sem_seg``
-            ``(K, height, width)`` holds float32 probabilities: the logits, resized bilinearly to the original size,
+            In training the weighted losses by name. In evaluation a dict for each image with ``sem_seg``
+            ``(K, height, width)``, float32 probabilities: the logits, resized bilinearly to the original size,
             after a softmax over the classes.
 
         Raises:
-            DataError: An image has not as many channels as the model.
+            DataError: The number of channels of an image is not that of the model.
         """
         images = [self._normalized(sample) for sample in batched_inputs]
         if self.training:
@@ -116,7 +117,7 @@ class SemanticBridge(nn.Module):
         image: Tensor = sample["image"]
         if len(image) != len(self.pixel_mean):
             raise DataError(
-                "the image has not as many channels as the model",
+                "the image does not have the number of channels of the model",
                 file=sample.get("file_name"),
                 found=f"{len(image)} channels",
                 expected=str(len(self.pixel_mean)),
@@ -131,7 +132,7 @@ class SemanticBridge(nn.Module):
         height_px = self._padded_px(max(image.shape[-2] for image in images))
         width_px = self._padded_px(max(image.shape[-1] for image in images))
         batch = torch.stack([mirror_pad(image, height_px=height_px, width_px=width_px) for image in images])
-        targets = labels[0].new_full((len(labels), height_px, width_px), IGNORED)
+        targets = labels[0].new_full((len(labels), height_px, width_px), IGNORE_LABEL)
         for target, label in zip(targets, labels, strict=True):
             target[: label.shape[0], : label.shape[1]] = label
         if self._noise:
@@ -140,21 +141,21 @@ class SemanticBridge(nn.Module):
         return losses
 
     def _probabilities(self, images: list[Tensor], samples: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        places_of: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for place, image in enumerate(images):
-            places_of[self._padded_px(image.shape[-2]), self._padded_px(image.shape[-1])].append(place)
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, image in enumerate(images):
+            groups[self._padded_px(image.shape[-2]), self._padded_px(image.shape[-1])].append(index)
         scores: dict[int, Tensor] = {}
-        for (height_px, width_px), places in places_of.items():
-            batch = [mirror_pad(images[place], height_px=height_px, width_px=width_px) for place in places]
-            for place, logits in zip(places, self.network(torch.stack(batch)), strict=True):
-                size = tuple(images[place].shape[-2:])
-                height, width = samples[place].get("height", size[0]), samples[place].get("width", size[1])
-                scores[place] = sem_seg_postprocess(logits.float(), size, height, width).softmax(0)
-        return [{"sem_seg": scores[place]} for place in range(len(images))]
+        for (height_px, width_px), group in groups.items():
+            batch = [mirror_pad(images[index], height_px=height_px, width_px=width_px) for index in group]
+            for index, logits in zip(group, self.network(torch.stack(batch)), strict=True):
+                size = tuple(images[index].shape[-2:])
+                height, width = samples[index].get("height", size[0]), samples[index].get("width", size[1])
+                scores[index] = sem_seg_postprocess(logits.float(), size, height, width).softmax(0)
+        return [{"sem_seg": scores[index]} for index in range(len(images))]
 
 
 def _freeze_norms(network: nn.Module, attribute: str) -> None:
-    """Turn the batch norms of a pretrained encoder into affine maps, which neither learn nor depend on the batch."""
+    """Replace the batch norms of a pretrained encoder by affine maps without training and batch statistics."""
     from timm.layers import freeze_batch_norm_2d
 
     setattr(network, attribute, freeze_batch_norm_2d(getattr(network, attribute)))

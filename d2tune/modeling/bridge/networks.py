@@ -1,4 +1,4 @@
-"""The networks of the bridge by name: segmentation-models-pytorch's, torchvision's, and our own."""
+"""The networks of the bridge by name: of segmentation-models-pytorch, torchvision and d2tune."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from d2tune.modeling.bridge.deeplab_mobilenet import DeepLabV3MobileNetV2
 from d2tune.modeling.bridge.unet import UNet2015
 
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
-"""Of DeepLab's dilated branches by output stride (Chen et al., arXiv:1706.05587, section 4.1)."""
+"""Dilation of DeepLab's branches by output stride (Chen et al., arXiv:1706.05587, section 4.1)."""
 
 TORCHVISION_CHANNELS = {"resnet50": 2048, "resnet101": 2048, "mobilenet_v3_large": 960}
-"""Channels of the last features of torchvision's encoders."""
+"""Channels of the last features of torchvision's encoders, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """A kind of network and what can be chosen about it.
+    """A type of network and its options.
 
     Attributes:
-        build: Makes the network from ``encoder``, ``in_channels``, ``classes`` and, where there is a choice,
-            ``output_stride``, ``padding`` and ``width``.
-        encoder: The encoder unless another is named; None where there is none.
-        encoders: All that can be named; None: whatever segmentation-models-pytorch has.
-        encoder_attribute: The network's attribute that holds the encoder.
-        output_strides: To choose from, its own first.
-        divisibility_px: Images must have sides that are multiples of this.
+        build: Function that builds the network from ``in_channels``, ``classes`` and the options of the architecture
+            among ``encoder``, ``output_stride``, ``padding`` and ``width``.
+        encoder: The default encoder; None without an encoder.
+        encoders: All valid encoders; None for those of segmentation-models-pytorch.
+        encoder_attribute: The attribute of the network with the encoder; None without an encoder.
+        output_strides: The valid output strides, the default first; empty without a choice.
+        divisibility_px: Sides of images must be multiples of this.
     """
 
     build: Callable[..., nn.Module]
@@ -60,13 +60,13 @@ def _smp_network(
             f"{class_name} cannot be built on this encoder: {str(error).splitlines()[0] or type(error).__name__}",
             place="model.encoder",
             found=f"{encoder!r} with {in_channels} channels",
-            hint="Take another encoder, such as resnet34.",
+            hint="Use another encoder, such as resnet34.",
         ) from None
     return network
 
 
 class TorchvisionNetwork(nn.Module):
-    """Torchvision's segmentation networks without their auxiliary head, under torchvision's names of the layers.
+    """Torchvision's segmentation networks without their auxiliary head, with torchvision's names of layers.
 
     Args:
         head: ``fcn`` or ``deeplab_v3``.
@@ -89,7 +89,7 @@ class TorchvisionNetwork(nn.Module):
             self.classifier = DeepLabHead(channels, classes, ATROUS_RATES[output_stride])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, K, h, w)`` of images ``(N, C, h, w)``."""
+        """The logits ``(N, K, h, w)`` of images ``(N, C, h, w)``."""
         coarse = self.classifier(self.backbone(x)["out"])
         return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -101,10 +101,10 @@ def _torchvision_encoder(name: str, in_channels: int, output_stride: int) -> nn.
     if name == "mobilenet_v3_large":
         if output_stride != 16:
             raise ProjectError(
-                "torchvision's mobilenet_v3_large has output stride 16",
+                "the output stride of torchvision's mobilenet_v3_large must be 16",
                 place="model.output_stride",
                 found=str(output_stride),
-                hint="Leave it out, or take resnet50.",
+                hint="Remove it, or use resnet50.",
             )
         features = torchvision.models.mobilenet_v3_large(weights=None, dilated=True).features
         features[0][0] = _like(features[0][0], in_channels)
@@ -118,7 +118,7 @@ def _torchvision_encoder(name: str, in_channels: int, output_stride: int) -> nn.
 
 
 def _like(first: nn.Conv2d, in_channels: int) -> nn.Conv2d:
-    """A first convolution for another number of channels."""
+    """A first convolution like ``first`` for another number of channels."""
     if in_channels == first.in_channels:
         return first
     changed = nn.Conv2d(
@@ -175,14 +175,14 @@ ARCHITECTURES: dict[str, Architecture] = {
         encoder_attribute="features",
     ),
 }
-"""By the names that ``MODEL.BRIDGE.ARCHITECTURE`` takes."""
+"""The architectures by their names in ``MODEL.BRIDGE.ARCHITECTURE``."""
 
 
 def architecture_named(name: str) -> Architecture:
-    """The architecture of that name.
+    """The architecture with this name.
 
     Raises:
-        ProjectError: There is none.
+        ProjectError: The name is unknown.
     """
     if name not in ARCHITECTURES:
         raise _unknown("architecture", name, ARCHITECTURES, "MODEL.BRIDGE.ARCHITECTURE")
@@ -199,73 +199,73 @@ def build_network(
     padding: str = "same",
     width: int = 64,
 ) -> nn.Module:
-    """A network with random weights; nothing is downloaded.
+    """Build a network with random weights, without a download.
 
     Args:
         architecture: A name of ``ARCHITECTURES``.
-        encoder: None takes the architecture's own.
+        encoder: Name of the encoder; None takes the default.
         in_channels: Channels of the images.
         classes: Channels of the logits.
-        output_stride: 8 or 16, of an architecture that has the choice; None takes its own.
-        padding: ``same`` or ``valid``, of ``unet_2015``.
-        width: Channels of the first level, of ``unet_2015``.
+        output_stride: 8 or 16, if the architecture has both; None takes the default.
+        padding: ``same`` or, for ``unet_2015``, ``valid``.
+        width: Channels of the first level of ``unet_2015``.
 
     Returns:
-        A module from ``(N, in_channels, h, w)`` to logits ``(N, classes, h, w)``, where h and w are multiples of the
+        A module from ``(N, in_channels, h, w)`` to logits ``(N, classes, h, w)``, for h and w that are multiples of the
         architecture's ``divisibility_px``.
 
     Raises:
-        ProjectError: A name is unknown, or the architecture has not what is asked of it.
+        ProjectError: A name is unknown, or the architecture does not take an option.
     """
     kind = architecture_named(architecture)
-    choices: dict[str, int | str] = {}
+    options: dict[str, int | str] = {}
     _check_padding(architecture, padding)
     if kind.build is UNet2015:
-        choices |= {"padding": padding, "width": width}
+        options |= {"padding": padding, "width": width}
     if encoder is not None or kind.encoder is not None:
-        choices["encoder"] = _checked_encoder(architecture, kind, encoder or str(kind.encoder))
+        options["encoder"] = _checked_encoder(architecture, kind, encoder or str(kind.encoder))
     if output_stride is not None and output_stride not in kind.output_strides:
         raise ProjectError(
-            f"{architecture} has no output stride {output_stride}",
+            f"{architecture} does not have output stride {output_stride}",
             place="model.output_stride",
             expected=" or ".join(map(str, sorted(kind.output_strides))) or None,
-            hint=None if kind.output_strides else "Leave it out, or take deeplab_v3 or deeplab_v3_plus.",
+            hint=None if kind.output_strides else "Remove it, or use deeplab_v3 or deeplab_v3_plus.",
         )
     if kind.output_strides:
-        choices["output_stride"] = output_stride or kind.output_strides[0]
-    return with_steady_norms(kind.build(in_channels=in_channels, classes=classes, **choices))
+        options["output_stride"] = output_stride or kind.output_strides[0]
+    return with_steady_norms(kind.build(in_channels=in_channels, classes=classes, **options))
 
 
 def _check_padding(architecture: str, padding: str) -> None:
     if padding not in ("same", "valid"):
-        raise ProjectError(f"no padding {padding!r}", place="model.padding", expected="'same' or 'valid'")
+        raise ProjectError(f"the padding {padding!r} is unknown", place="model.padding", expected="'same' or 'valid'")
     if padding == "valid" and architecture != "unet_2015":
         raise ProjectError(
-            f"{architecture} has no unpadded form",
+            f"{architecture} cannot be built without padding",
             place="model.padding",
             found=repr(padding),
-            hint="Leave it out, or take the preset unet_2015.",
+            hint="Remove it, or use the preset unet_2015.",
         )
 
 
 def _checked_encoder(architecture: str, kind: Architecture, name: str) -> str:
     if kind.encoder is None:
         raise ProjectError(
-            f"{architecture} has no encoder to choose",
+            f"{architecture} has no encoder",
             place="model.encoder",
             found=repr(name),
-            hint="Leave it out, or take the preset unet.",
+            hint="Remove it, or use the preset unet.",
         )
     known = _smp_encoders(name) if kind.encoders is None else kind.encoders
-    timm_tag_off = name.split(".")[0] if name.startswith("tu-") else name
-    if timm_tag_off not in known:
+    without_tag = name.split(".")[0] if name.startswith("tu-") else name
+    if without_tag not in known:
         raise _unknown("encoder", name, known, "model.encoder", of=f" of {architecture}")
     return name
 
 
-def _smp_encoders(like: str) -> list[str]:
-    """Encoders of segmentation-models-pytorch; timm's, which begin with ``tu-``, where such a one is meant."""
-    if like.startswith("tu-"):
+def _smp_encoders(wanted: str) -> list[str]:
+    """The encoders of segmentation-models-pytorch, or those of timm if ``wanted`` begins with their prefix ``tu-``."""
+    if wanted.startswith("tu-"):
         import timm
 
         return [f"tu-{name}" for name in timm.list_models()]
@@ -276,17 +276,17 @@ def _smp_encoders(like: str) -> list[str]:
 
 def _unknown(what: str, name: str, known: Iterable[str], place: str, of: str = "") -> ProjectError:
     names = list(known)
-    like = nearest(name, names)
-    there = f"There are: {', '.join(names)}." if len(names) < 20 else None
-    hint = " ".join(text for text in (f"Did you mean {like!r}?" if like else None, there) if text)
-    return ProjectError(f"no {what} {name!r}{of}", place=place, hint=hint or None)
+    similar = nearest(name, names)
+    valid = f"Valid are {', '.join(names)}." if len(names) < 20 else None
+    hint = " ".join(text for text in (f"Did you mean {similar!r}?" if similar else None, valid) if text)
+    return ProjectError(f"the {what} {name!r}{of} is unknown", place=place, hint=hint or None)
 
 
 class SteadyBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that takes its running statistics where a channel has one value, which has no deviation.
+    """Batch norm that uses its running statistics if a channel has a single value, which has no deviation.
 
-    This happens in training after DeepLab's image pooling, and in the last stage of a tiny image, with one image
-    in the batch. The weights and names are those of ``nn.BatchNorm2d``.
+    This happens in training with a batch of one image, after DeepLab's image pooling and in the last stage for a small
+    image. The weights and their names are those of ``nn.BatchNorm2d``.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -298,7 +298,7 @@ class SteadyBatchNorm2d(nn.BatchNorm2d):
 
 
 def with_steady_norms(network: nn.Module) -> nn.Module:
-    """The same network with every plain batch norm in it turned into a ``SteadyBatchNorm2d``."""
+    """Replace all plain batch norms of a network by ``SteadyBatchNorm2d``; returns the network."""
     for name, child in network.named_children():
         if type(child) is not nn.BatchNorm2d:
             with_steady_norms(child)

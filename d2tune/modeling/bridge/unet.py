@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from d2tune.modeling.bridge.padding import mirror_pad
 
 LEVELS = 4
-"""How often the contracting path halves the image."""
+"""Number of times that the contracting path halves the image."""
 
 VALID_MARGIN_PX = 92
-"""What unpadded convolutions take off each side: 572 px come out as 388."""
+"""Pixels that unpadded convolutions remove from each side: 572 px become 388."""
 
 
 def valid_output_px(input_px: int) -> int | None:
-    """Side of the map that unpadded convolutions make of ``input_px``; None where a pooling would meet an odd side."""
+    """Side of the output of unpadded convolutions; None if pooling would get an odd side."""
     side = input_px
     for _ in range(LEVELS):
         side -= 4
@@ -33,24 +33,24 @@ def valid_output_px(input_px: int) -> int | None:
 
 
 def valid_input_px(output_px: int) -> int:
-    """The smallest side whose map covers ``output_px``: sides that fit leave 12 when divided by 16."""
+    """The smallest valid input side whose output covers ``output_px``; valid sides are 16 k + 12."""
     covered = 4 + 16 * max(0, math.ceil((output_px - 4) / 16))
     return covered + 2 * VALID_MARGIN_PX
 
 
 class UNet2015(nn.Module):
-    """The network of the paper: two 3 x 3 convolutions a level, 2 x 2 max pooling, 2 x 2 up-convolutions, skips.
+    """The network of the paper: two 3 x 3 convolutions per level, 2 x 2 max pooling, 2 x 2 up-convolutions, skips.
 
-    The weights start as the paper says (section 3, after He et al.), with its dropout at the end of the contracting
-    path. Batch norm after each convolution is newer than the paper and makes training from scratch far steadier.
+    The weights are initialized as in the paper (section 3, after He et al.), with its dropout at the end of the
+    contracting path. Batch norm after each convolution is not in the paper; it makes training from scratch more stable.
 
     Args:
         in_channels: Channels of the images.
         classes: Channels of the logits.
-        padding: ``same`` keeps sizes, which must be multiples of 16; ``valid`` leaves convolutions unpadded, and the
-            image is mirrored at its edges so that the logits cover all of it (the paper's overlap-tile strategy).
+        padding: ``same`` keeps the size, which must be a multiple of 16; with ``valid``, convolutions are unpadded and
+            the image is padded by mirroring so that the logits cover it (the paper's overlap-tile strategy).
         norm: Whether batch norms follow the convolutions.
-        width: Channels of the first level, 64 in the paper; each level below has twice as many.
+        width: Channels of the first level, 64 in the paper; each level below has twice the channels.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class UNet2015(nn.Module):
         self.apply(_initialize)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, K, h, w)`` of images ``(N, C, h, w)``."""
+        """The logits ``(N, K, h, w)`` of images ``(N, C, h, w)``."""
         if self.padding == "same":
             return self.convolve(x)
         height_px, width_px = x.shape[-2:]
@@ -93,7 +93,7 @@ class UNet2015(nn.Module):
         return self.convolve(padded)[..., :height_px, :width_px]
 
     def convolve(self, x: Tensor) -> Tensor:
-        """The network of the paper alone: ``(N, 1, 572, 572)`` gives ``(N, K, 388, 388)`` with ``valid`` padding."""
+        """Run the network without mirroring: with ``valid``, ``(N, 1, 572, 572)`` gives ``(N, K, 388, 388)``."""
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else self.pool(x))
@@ -125,7 +125,7 @@ def _initialize(module: nn.Module) -> None:
 
 
 def _center(skip: Tensor, like: Tensor) -> Tensor:
-    """The middle of ``skip``, as large as ``like``."""
+    """The center of ``skip`` with the size of ``like``."""
     top_px = (skip.shape[-2] - like.shape[-2]) // 2
     left_px = (skip.shape[-1] - like.shape[-1]) // 2
     return skip[..., top_px : top_px + like.shape[-2], left_px : left_px + like.shape[-1]]

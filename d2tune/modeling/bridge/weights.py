@@ -1,4 +1,4 @@
-"""Pretrained weights of the bridge's networks: where they lie, and how they are fitted in."""
+"""Pretrained weights of the bridge's networks: their sources, and their fit to a model."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from d2tune.modeling.bridge.networks import architecture_named
 from d2tune.modeling.weights import LoadReport, StateDict, load_fitting, published_source, stage_names
 
 ENCODER_ATTRIBUTES = ("encoder", "backbone", "features")
-"""Attributes under which the networks hold their encoders."""
+"""Attributes of networks with the encoder."""
 
 
 def automatic_source(architecture: str, encoder: str | None = None) -> str | None:
-    """Where ``weights: auto`` looks for ImageNet weights of an architecture's encoder.
+    """The source of ImageNet weights of an architecture's encoder for ``weights: auto``.
 
-    Torchvision's files come first, for they carry their hash in their names; then timm's for encoders that begin with
-    ``tu-``, and those that segmentation-models-pytorch publishes.
+    Torchvision's files are preferred, because their names contain their hash. Encoders that begin with ``tu-`` take
+    timm's weights, all others those of segmentation-models-pytorch.
 
     Args:
         architecture: A name of ``networks.ARCHITECTURES``.
-        encoder: None takes the architecture's own.
+        encoder: Name of the encoder; None takes the default.
 
     Returns:
-        A URL, or None where none are published.
+        A URL; None if no weights are published.
 
     Raises:
         ProjectError: The architecture is unknown.
@@ -46,23 +46,23 @@ def automatic_source(architecture: str, encoder: str | None = None) -> str | Non
 
 
 def fit_bridge(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
-    """Load what fits by name and shape into a ``SemanticBridge``; leave the rest as initialized.
+    """Load all tensors that fit by name and shape into a ``SemanticBridge``; the others keep their initial values.
 
-    A pretrained first convolution of 3 channels is widened to the model's N: each of the N takes the sum over red,
-    green and blue divided by N, so that an image with the same value in all channels gives the same response.
+    A pretrained first convolution of 3 channels is adapted to the N channels of the model: each gets the sum over red,
+    green and blue divided by N, so that an image with equal channels gives the same response.
 
     Args:
         model: A ``SemanticBridge``.
-        state: Tensors of a whole bridge model, of its network, or of its encoder as torchvision, timm or
-            segmentation-models-pytorch name them.
-        file: Where they came from.
+        state: Tensors of a whole bridge model, of its network, or of its encoder with the names of torchvision, timm or
+            segmentation-models-pytorch.
+        file: The file of the tensors, for errors.
 
     Returns:
-        The report; layers that depend on the number of classes or channels and do not fit are named in its rows.
+        The report, with the layers that do not fit because of the number of classes or channels.
 
     Raises:
-        WeightsError: Less than half of the encoder's convolutions (or of the network's, where it has no encoder) fit,
-            so the weights are another architecture's.
+        WeightsError: Less than half of the encoder's convolutions (without an encoder, of the network's) fit, so the
+            weights are of another architecture.
     """
     target = model.state_dict()
     encoder = next((name for name in ENCODER_ATTRIBUTES if hasattr(model.network, name)), None)
@@ -86,27 +86,27 @@ def fit_bridge(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
 
 
 def _best_names(state: StateDict, target: StateDict, encoder: str | None) -> StateDict:
-    """The tensors under the model's names: of all ways to read their names, the one that meets most of them."""
+    """The tensors with the names of the model, by the naming scheme for which most names match."""
     plain = {f"network.{key.removeprefix('network.')}": value for key, value in state.items()}
-    readings = [plain]
+    candidates = [plain]
     if encoder is not None:
         prefix = f"network.{encoder}."
         torchvision_names = {_torchvision_mobilenet_name(key): value for key, value in state.items()}
-        for one in (state, torchvision_names):
-            readings.append({f"{prefix}{key}": value for key, value in one.items()})
-            readings.append({f"{prefix}{key.removeprefix('features.')}": value for key, value in one.items()})
+        for tensors in (state, torchvision_names):
+            candidates.append({f"{prefix}{key}": value for key, value in tensors.items()})
+            candidates.append({f"{prefix}{key.removeprefix('features.')}": value for key, value in tensors.items()})
         for inner in (prefix, f"{prefix}model."):
             inside = [key for key in target if key.startswith(inner)]
-            readings.append(stage_names(state, inside, prefix=inner))
-    return max(readings, key=lambda reading: sum(key in target for key in reading))
+            candidates.append(stage_names(state, inside, prefix=inner))
+    return max(candidates, key=lambda candidate: sum(key in target for key in candidate))
 
 
-_PLACES_OF_STAGES = (1, 2, 4, 7, 11, 14, 17)
-"""Where timm's stages of MobileNetV2 begin among torchvision's features."""
+_STAGE_STARTS = (1, 2, 4, 7, 11, 14, 17)
+"""Index of the first of torchvision's features in each of timm's stages of MobileNetV2."""
 
 
 def _torchvision_mobilenet_name(key: str) -> str:
-    """``blocks.1.0.conv_dw.weight`` of timm's MobileNetV2 is ``features.2.conv.1.0.weight`` in torchvision's."""
+    """Torchvision's name of a tensor of timm's MobileNetV2, such as ``blocks.1.0.conv_dw.weight``."""
     key = re.sub(r"^conv_stem\.", "features.0.0.", key)
     key = re.sub(r"^bn1\.", "features.0.1.", key)
     key = re.sub(r"^conv_head\.", "features.18.0.", key)
@@ -119,11 +119,15 @@ def _torchvision_mobilenet_name(key: str) -> str:
         layers = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1", "bn2": "2"}
     else:
         layers = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1", "conv_pwl": "2", "bn3": "3"}
-    return f"features.{_PLACES_OF_STAGES[stage] + block}.conv.{layers.get(layer, layer)}.{rest}"
+    return f"features.{_STAGE_STARTS[stage] + block}.conv.{layers.get(layer, layer)}.{rest}"
 
 
 def _widen_first(given: StateDict, target: StateDict, trunk: list[str]) -> str | None:
-    """Bring the first convolution to the model's channels, in place; says how, or None where it fits or cannot fit."""
+    """Adapt the first convolution to the channels of the model, in place.
+
+    Returns:
+        A description of the change; None if there is none.
+    """
     first = next(key for key in trunk if target[key].ndim == 4)
     pretrained: Tensor | None = given.get(first)
     channels = target[first].shape[1]
@@ -132,8 +136,8 @@ def _widen_first(given: StateDict, target: StateDict, trunk: list[str]) -> str |
     given[first] = (pretrained.float().sum(1, keepdim=True) / channels).repeat(1, channels, 1, 1)
     if channels == 1:
         return "first convolution narrowed from 3 channels to 1 by their sum"
-    how = f"the mean over red, green and blue times 3/{channels}"
-    return f"first convolution widened from 3 to {channels} channels by {how}"
+    factor = f"the mean over red, green and blue times 3/{channels}"
+    return f"first convolution widened from 3 to {channels} channels by {factor}"
 
 
 def _component(key: str) -> str:
