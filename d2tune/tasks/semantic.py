@@ -79,7 +79,7 @@ class SemanticTask(Task):
         if preset is None:
             expected = f"one of {', '.join(PRESETS)}"
             raise DataError(
-                "the project does not set the dialect of the CSV", place="data.csv_preset", expected=expected
+                "the dialect of the CSV is not set", place="data.csv_preset", expected=expected
             )
         return partial(SubmissionWriter, preset=preset, background=background)
 
