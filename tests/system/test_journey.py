@@ -295,10 +295,10 @@ def test_runs_are_compared_on_what_they_found_and_stale_results_are_refused(fold
     assert evaluation["times"]["forward_s"] > 0 and evaluation["times"]["score_s"] > 0
     predictions = other / "predictions.json"
     predictions.write_text(predictions.read_text("utf-8").replace("]", "] ", 1), "utf-8")
-    with pytest.raises(RunError, match="the predictions changed since this result was made, so it is not current"):
+    with pytest.raises(RunError, match="the predictions changed after the evaluation"):
         package.compare(trained, other)
     (other / "evaluation.json").write_text('{"schema": 1}', "utf-8")
-    with pytest.raises(RunError, match="earlier version's"):
+    with pytest.raises(RunError, match="written by an earlier version"):
         package.compare(trained, other)
     package.evaluate(other)
     assert package.compare(trained, other).verdict == out.splitlines()[-1].removesuffix(".")
