@@ -92,18 +92,16 @@ class ComparedSide(ABC):
     name: str
     truth_sha256: str
 
-    def compare(self, other: ComparedSide) -> RunComparison:
-        """Compare this side (A) with another (B).
+    def compare(self, b: ComparedSide) -> RunComparison:
+        """Compare side ``b`` with this side (A).
 
         Raises:
             RunError: The tasks differ.
             DataError: There are no images to compare on.
         """
-        if type(self) is not type(other) or self.task != other.task:
-            raise RunError(
-                "runs of different tasks cannot be compared", file=other.name, found=other.task, expected=self.task
-            )
-        return self._compared(other)
+        if type(self) is not type(b) or self.task != b.task:
+            raise RunError("runs of different tasks cannot be compared", file=b.name, found=b.task, expected=self.task)
+        return self._compared(b)
 
     @property
     @abstractmethod
@@ -111,7 +109,7 @@ class ComparedSide(ABC):
         """Name of the task."""
 
     @abstractmethod
-    def _compared(self, other: Any) -> RunComparison:
+    def _compared(self, b: Any) -> RunComparison:
         """The comparison with a side of the same class."""
 
 
@@ -134,23 +132,23 @@ class InstanceSide(ComparedSide):
         """``instance``."""
         return "instance"
 
-    def _compared(self, other: InstanceSide) -> RunComparison:
-        kinds: tuple[Kind, ...] = KINDS if self.kinds == other.kinds == KINDS else ("bbox",)
+    def _compared(self, b: InstanceSide) -> RunComparison:
+        kinds: tuple[Kind, ...] = KINDS if self.kinds == b.kinds == KINDS else ("bbox",)
         if not self.truth.get("images"):
             raise DataError("there are no images to compare on", file=self.name)
-        a, b = (score_coco(dict(side.truth), side.results, kinds=kinds) for side in (self, other))
+        result_a, result_b = (score_coco(dict(side.truth), side.results, kinds=kinds) for side in (self, b))
         metrics: dict[str, Comparison] = {}
         for kind in kinds:
             compared = paired_comparisons(
-                partial(_statistics, a, kind),
-                partial(_statistics, b, kind),
-                len(a.image_ids),
-                replicates=min(replicates_for(result) for result in (a, b)),
+                partial(_statistics, result_a, kind),
+                partial(_statistics, result_b, kind),
+                len(result_a.image_ids),
+                replicates=min(replicates_for(result) for result in (result_a, result_b)),
             )
             metrics |= {f"{kind} {name}": compared[name] for name in _SHOWN}
         main = "segm AP" if "segm" in kinds else "bbox AP"
         verdict = f"{_shown_name(main)}: {metrics[main].verdict}"
-        return RunComparison(self.name, other.name, len(a.image_ids), metrics, verdict)
+        return RunComparison(self.name, b.name, len(result_a.image_ids), metrics, verdict)
 
 
 def _statistics(result: InstanceResult, kind: Kind, weights: Weights) -> dict[str, Any]:
@@ -177,10 +175,10 @@ class MapSide(ComparedSide):
         """The name of the task."""
         return self.task_name
 
-    def _compared(self, other: MapSide) -> RunComparison:
+    def _compared(self, b: MapSide) -> RunComparison:
         compared = paired_comparisons(
-            self.scorer.resample, other.scorer.resample, self.scorer.images, replicates=REPLICATES
+            self.scorer.resample, b.scorer.resample, self.scorer.images, replicates=REPLICATES
         )
         metrics = {f"{self.task} {name}": comparison for name, comparison in compared.items()}
         verdict = f"{self.main_name}: {compared[self.main_name].verdict}"
-        return RunComparison(self.name, other.name, self.scorer.images, metrics, verdict)
+        return RunComparison(self.name, b.name, self.scorer.images, metrics, verdict)

@@ -15,8 +15,8 @@ def segments(output: Mapping[str, Any], *, things: int, stuff: int) -> tuple[NDA
     """The segments of an image.
 
     Panoptic FPN gives a list of segments, with the index of thing classes among the things and that of stuff classes in
-    the semantic head, whose class 0 is all things. Panoptic-DeepLab gives no list: its ids encode the class, and -1 is
-    no segment.
+    the semantic head, whose class 0 is all things. Panoptic-DeepLab gives no list: its ids encode the class, and -1
+    stands for pixels without a segment.
 
     Args:
         output: Output of a model for an image, with ``panoptic_seg``.
