@@ -193,7 +193,8 @@ def _array_pixels(array: NDArray[Any], reader: ImageReader) -> Pixels:
         given = f"{array.shape} {array.dtype}"
         raise DataError("the array is not a valid input of the model", found=given, expected=expected)
     is_turned = reader.order == "BGR" and channels == 3 and is_photo
-    return np.ascontiguousarray(pixels[:, :, ::-1] if is_turned else pixels)
+    # torch takes no array that is read-only, as those of Pillow are
+    return np.require(pixels[:, :, ::-1] if is_turned else pixels, requirements=["C", "W"])
 
 
 def find_images(source: Path) -> tuple[Path, list[Path]]:

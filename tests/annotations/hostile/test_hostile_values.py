@@ -156,7 +156,9 @@ OUTLINES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", OUTLINES)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "wave" else pytest.param(kind, marks=pytest.mark.extended) for kind in OUTLINES]
+)
 def test_an_outline_of_a_million_points(tmp_path: Path, kind: str) -> None:
     """pycocotools crashes on the long ones; whatever can be drawn with a sane length is read."""
     draw, is_sane = OUTLINES[kind]
