@@ -67,14 +67,14 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     )
     read_some = functools.partial(_read_files, folders=folders, labels=labels, options=options)
     workers = worker_count(options.workers, len(names))
-    units = ordered_map(read_some, names, workers=workers, label="reading", unit="file")
-    if source.is_dir():
-        claimed = {unit.image.file_name for unit in units if unit.image is not None}
-        bad = {Path(unit.file).with_suffix("") for unit in units if unit.is_bad}
-        if bad:
-            claimed |= {name for name in walk_files(folders.root) if Path(name).with_suffix("") in bad}
-        units += unlabeled_units(folders, options, claimed)
     with no_collections():
+        units = ordered_map(read_some, names, workers=workers, label="reading", unit="file")
+        if source.is_dir():
+            claimed = {unit.image.file_name for unit in units if unit.image is not None}
+            bad = {Path(unit.file).with_suffix("") for unit in units if unit.is_bad}
+            if bad:
+                claimed |= {name for name in walk_files(folders.root) if Path(name).with_suffix("") in bad}
+            units += unlabeled_units(folders, options, claimed)
         return assemble(units, options, root=folders.root)
 
 

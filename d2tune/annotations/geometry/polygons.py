@@ -162,8 +162,12 @@ def _meetings(points: Points) -> tuple[bool, bool]:
     ends = _following(points)
     low, high = np.minimum(points, ends), np.maximum(points, ends)
     if count <= _FEW_EDGES:
-        shared = (low[:, None, 0] <= high[None, :, 0]) & (low[:, None, 1] <= high[None, :, 1])
-        a, b = np.nonzero(shared & shared.T & _LATER_EDGES[:count, :count])
+        (low_x, low_y), (high_x, high_y) = low.T.copy(), high.T.copy()
+        begins = np.less_equal.outer(low_x, high_x)
+        begins &= np.less_equal.outer(low_y, high_y)
+        shared = begins & begins.T
+        shared &= _LATER_EDGES[:count, :count]
+        a, b = shared.nonzero()
         if len(a) < 2:  # the last edge and the first edge, which are neighbors
             return False, False
         extent = high.max(axis=0) - low.min(axis=0)

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 FILE_LIMIT_BYTES = 2_000_000_000
@@ -17,9 +18,10 @@ FILE_LIMIT_BYTES = 2_000_000_000
 DEPTH_LIMIT = 100
 """The deepest nesting of values that a writer copies; Python fails at about a thousand levels."""
 
-_DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
-_LONGEST_EXACT = b"0" * 19
-_EMBEDDED_IMAGE = re.compile(rb'"imageData"\s*:\s*"')
+_EMBEDDED_IMAGE_KEY = b'"imageData"'
+_EMBEDDED_IMAGE = re.compile(_EMBEDDED_IMAGE_KEY + rb'\s*:\s*"')
+_LONG_NUMBER_DIGITS = 19
+_BLOCK_BYTES = 1 << 16
 
 
 class JsonError(ValueError):
@@ -109,10 +111,23 @@ def decode_json(content: bytes) -> tuple[Any, bool]:
 
 
 def _may_hold_long_numbers(content: bytes) -> bool:
-    """Whether there are so many digits in a row that orjson might round a whole number."""
-    if image := _EMBEDDED_IMAGE.search(content):
-        content = content[: image.end()] + content[content.find(b'"', image.end()) :]
-    return _LONGEST_EXACT in content.translate(_DIGITS_AS_ZEROS)
+    """Whether there are so many digits in a row, outside an embedded image, that orjson might round a whole number."""
+    at = content.find(_EMBEDDED_IMAGE_KEY)
+    while at >= 0:
+        if image := _EMBEDDED_IMAGE.match(content, at):
+            content = content[: image.end()] + content[content.find(b'"', image.end()) :]
+            break
+        at = content.find(_EMBEDDED_IMAGE_KEY, at + 1)
+    return any(_has_long_number(content, start) for start in range(0, len(content), _BLOCK_BYTES))
+
+
+def _has_long_number(content: bytes, start: int) -> bool:
+    """Whether 19 digits in a row begin in the block at ``start``."""
+    count = min(_BLOCK_BYTES + _LONG_NUMBER_DIGITS - 1, len(content) - start)
+    run = np.frombuffer(content, np.uint8, count, start) - ord("0") < 10
+    for step in (1, 2, 4, 8, _LONG_NUMBER_DIGITS - 16):  # digits in a row: 2, 4, 8, 16, 19
+        run = run[:-step] & run[step:]
+    return bool(run.any())
 
 
 def _in_words(error: json.JSONDecodeError, text: str) -> str:
