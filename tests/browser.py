@@ -26,12 +26,12 @@ _PATIENCE_S = 120.0
 
 def program() -> str:
     """The browser on PATH."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    assert found is not None, (
+    path = next((path for name in NAMES if (path := shutil.which(name))), None)
+    assert path is not None, (
         f"no browser: none of {', '.join(NAMES)} is on PATH. Install one (Debian: apt install chromium), or run "
         "`make test`, which does that where it runs as root"
     )
-    return found
+    return path
 
 
 class Page:
@@ -112,9 +112,9 @@ class Page:
 
     def complaints(self) -> list[str]:
         """What the page has put on the console since it was opened, and what the browser has to say of it."""
-        told = [event["params"]["entry"]["text"] for event in self.events if _is(event, "Log.entryAdded")]
-        told += [str(event["params"]) for event in self.events if _is(event, "Runtime.consoleAPICalled")]
-        return told + [str(event["params"]) for event in self.events if _is(event, "Runtime.exceptionThrown")]
+        messages = [event["params"]["entry"]["text"] for event in self.events if _is(event, "Log.entryAdded")]
+        messages += [str(event["params"]) for event in self.events if _is(event, "Runtime.consoleAPICalled")]
+        return messages + [str(event["params"]) for event in self.events if _is(event, "Runtime.exceptionThrown")]
 
 
 def _is(event: dict[str, Any], method: str) -> bool:

@@ -34,5 +34,5 @@ def open_in_labelme(files: list[Path], tmp_path: Path) -> list[dict[str, Any]]:
     for file in files:
         with PilImage.open(images / f"{file.stem}.png") as window:
             assert len(window.getcolors(1 << 24) or range(100)) > 50  # an image is shown, not an empty window
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    shown: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return shown

@@ -189,7 +189,7 @@ def defined_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 def strings(tree: ast.AST) -> Iterator[Text]:
     """All strings, docstrings included; an f-string has ``{}`` where its values go."""
-    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    inner = {id(inside) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for inside in ast.walk(node)}
     for node in ast.walk(tree):
         match node:
             case ast.Constant(value=str(value)) if id(node) not in inner:
@@ -216,16 +216,16 @@ def files_of(place: Path) -> list[Path]:
     """The files of a folder, or the file, that are held to the glossary; hidden and built ones are not."""
     paths = [place] if place.is_file() else sorted(place.rglob("*"))
     kept = [path for path in paths if path.suffix == ".py" or path.suffix in TEXT_FILES or path.name == "Makefile"]
-    return [path for path in kept if not any(part.startswith((".", "__pyc")) for part in path.relative_to(ROOT).parts)]
+    return [path for path in kept if not any(name.startswith((".", "__pyc")) for name in path.relative_to(ROOT).parts)]
 
 
 def rooms() -> dict[str, list[Path]]:
     """The files by folder, the packages d2tune and tests by their own folders."""
     grouped: dict[str, list[Path]] = {}
     for path in (path for place in PLACES for path in files_of(ROOT / place)):
-        parts = path.relative_to(ROOT).parts
-        depth = 2 if parts[0] in ("d2tune", "tests") and len(parts) > 2 else 1
-        grouped.setdefault("/".join(parts[:depth]), []).append(path)
+        folders = path.relative_to(ROOT).parts
+        depth = 2 if folders[0] in ("d2tune", "tests") and len(folders) > 2 else 1
+        grouped.setdefault("/".join(folders[:depth]), []).append(path)
     return grouped
 
 
@@ -299,10 +299,10 @@ def main(places: Iterable[str]) -> int:
     Returns:
         1 where there are any, else 0.
     """
-    found = [hit for place in places for path in files_of((ROOT / place).resolve()) for hit in in_file(path)]
+    hits = [hit for place in places for path in files_of((ROOT / place).resolve()) for hit in in_file(path)]
     if places:
-        print(*found, f"{len(found)} words to avoid", sep="\n")
-        return int(bool(found))
+        print(*hits, f"{len(hits)} words to avoid", sep="\n")
+        return int(bool(hits))
     counts = {room: sum(len(in_file(path)) for path in paths) for room, paths in rooms().items()}
     print(*(f"{count:5} {room}" for room, count in counts.items()), f"{sum(counts.values()):5} in all", sep="\n")
     return int(any(counts.values()))

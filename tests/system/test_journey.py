@@ -62,10 +62,10 @@ def trained(folder: Path) -> Path:
     return folder / "run"
 
 
-def test_what_was_decided_is_told_before_training(folder: Path, trained: Path) -> None:
+def test_decisions_are_printed_before_training(folder: Path, trained: Path) -> None:
     out = (folder / "train.out").read_text(encoding="utf-8")
     before = out[: out.index("loss")]
-    for told in (
+    for expected in (
         "profile cpu",
         "training images with",
         "pointrend_mobilenet_v2_fpn on torchvision/mobilenet_v2",
@@ -77,7 +77,7 @@ def test_what_was_decided_is_told_before_training(folder: Path, trained: Path) -
         "GiB of memory",
         "output       run",
     ):
-        assert told in before, told
+        assert expected in before, expected
     assert out.rstrip().splitlines()[-1].startswith("On ")
     assert out.count("iterations: box AP") == 3
 
@@ -103,11 +103,11 @@ def test_the_run_folder_says_everything(folder: Path, trained: Path) -> None:
 
 def test_converted_data_are_coco(folder: Path) -> None:
     succeeded(d2tune("convert", "journey.yaml", folder=folder))
-    for part in ("train", "val"):
-        coco = COCO(folder / "data" / "coco" / f"{part}.json")
+    for split in ("train", "val"):
+        coco = COCO(folder / "data" / "coco" / f"{split}.json")
         assert min(coco.getAnnIds()) == 1 and coco.loadCats(1)[0]["name"] == "balloon"
         for image in coco.dataset["images"]:
-            assert (folder / "data" / part / image["file_name"]).is_file()
+            assert (folder / "data" / split / image["file_name"]).is_file()
 
 
 def test_evaluating_again_gives_the_same_scores(folder: Path, trained: Path) -> None:
@@ -207,9 +207,9 @@ def test_from_python(folder: Path, trained: Path) -> None:
     assert result.best_iteration == 3 and result.run == folder / "python"
     evaluated = package.evaluate(result.run)
     assert evaluated.metrics.images == result.metrics.images
-    (train_part, val_part) = package.convert(folder / "journey.yaml", out=folder / "coco2")
-    assert len(train_part.dataset.images) == result_images(trained, "train_images")
-    assert len(val_part.dataset.images) == result_images(trained, "val_images")
+    (train_split, val_split) = package.convert(folder / "journey.yaml", out=folder / "coco2")
+    assert len(train_split.dataset.images) == result_images(trained, "train_images")
+    assert len(val_split.dataset.images) == result_images(trained, "val_images")
 
 
 def result_images(run: Path, key: str) -> int:
@@ -288,9 +288,9 @@ def test_runs_are_compared_on_what_they_found_and_stale_results_are_refused(fold
     out = succeeded(d2tune("compare", "run", "other", "--out", "compared", folder=folder))
     images = result_images(trained, "val_images")
     assert f"A is run, B is other; {images} images" in out and "mask AP: " in out.splitlines()[-1]
-    figures = json.loads((folder / "compared" / "comparison.json").read_text(encoding="utf-8"))["figures"]
+    metrics = json.loads((folder / "compared" / "comparison.json").read_text(encoding="utf-8"))["figures"]
     evaluation = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
-    assert figures["segm AP"]["value_a"] == pytest.approx(evaluation["metrics"]["segm"]["AP"]["value"])
+    assert metrics["segm AP"]["value_a"] == pytest.approx(evaluation["metrics"]["segm"]["AP"]["value"])
     assert set(evaluation["metrics"]) == {"bbox", "segm", "boundary"} and (trained / "plots" / "sizes.png").is_file()
     assert evaluation["times"]["forward_s"] > 0 and evaluation["times"]["score_s"] > 0
     predictions = other / "predictions.json"
