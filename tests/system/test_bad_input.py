@@ -107,7 +107,7 @@ def test_output_folder_that_cannot_be_written(folder: Path, attempt: Attempt) ->
 
 
 def test_settings_that_follow_from_the_data(folder: Path, attempt: Attempt) -> None:
-    assert "It follows from classes." in attempt("MODEL.ROI_HEADS.NUM_CLASSES", "80")
+    assert "It is derived from classes." in attempt("MODEL.ROI_HEADS.NUM_CLASSES", "80")
 
 
 def test_a_device_that_is_not_there(folder: Path, attempt: Attempt) -> None:
