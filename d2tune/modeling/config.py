@@ -431,7 +431,9 @@ def _set_raw(cfg: CfgNode, raw: Mapping[str, Any]) -> None:
         if key == "MODEL.DEVICE":
             continue  # already applied when the device was chosen
         if key in DERIVED:
-            raise ProjectError("the value is derived and cannot be set", place=key, found=repr(value), hint=DERIVED[key])
+            raise ProjectError(
+                "the value is derived and cannot be set", place=key, found=repr(value), hint=DERIVED[key]
+            )
         if key not in known:
             similar = nearest(key, known)
             raise ProjectError(
