@@ -78,9 +78,7 @@ class SemanticTask(Task):
             return partial(LabelmeRegionsWriter, background=background)
         if preset is None:
             expected = f"one of {', '.join(PRESETS)}"
-            raise DataError(
-                "the dialect of the CSV is not set", place="data.csv_preset", expected=expected
-            )
+            raise DataError("the dialect of the CSV is not set", place="data.csv_preset", expected=expected)
         return partial(SubmissionWriter, preset=preset, background=background)
 
     def evaluator(self, dataset: Dataset, cfg: CfgNode, project: Project) -> SemanticEvaluator:

@@ -109,7 +109,10 @@ BAD_IMAGE = "image 1: the image has no usable height and width; found height"
         (annotation(segmentation=[[1, 2, 3, 4]]), ANNOTATION + "polygon 1 is not an outline; found 4 numbers"),
         (annotation(segmentation=[[]]), "Remove the polygon, or its row if it has no other polygon"),
         (annotation(segmentation=[]), ANNOTATION + "there is no segmentation"),
-        (annotation(segmentation=[[1, 2, math.nan, 4, 5, 6]]), ANNOTATION + "polygon 1: point 1 has the coordinate nan"),
+        (
+            annotation(segmentation=[[1, 2, math.nan, 4, 5, 6]]),
+            ANNOTATION + "polygon 1: point 1 has the coordinate nan",
+        ),
         (rle([5, 500_000]), RUNS + "500005 pixels, the image has 60000"),
         (rle([5, 5]), RUNS + "10 pixels"),
         (rle([5.5, 59_994.5]), COUNTS),
