@@ -138,8 +138,8 @@ def evaluate_files(
     metrics: Sequence[Kind] | None = None,
     labels: str | Path | None = None,
 ) -> EvaluationResult:
-    """Evaluate any model's predictions from files; see ``evaluation.evaluate_files``."""
-    from d2tune.evaluation import evaluate_files as evaluation
+    """Evaluate any model's predictions from files; see ``evaluation.from_files.evaluate``."""
+    from d2tune.evaluation.from_files import evaluate as evaluation
 
     return evaluation.evaluate_files(predictions, ground_truth, out=out, kinds=metrics, labels=labels)
 

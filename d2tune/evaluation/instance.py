@@ -15,8 +15,8 @@ from d2tune.data.image_reader import Pixels
 from d2tune.evaluation.comparison import InstanceSide
 from d2tune.evaluation.contact_sheet import write_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
+from d2tune.evaluation.from_files.results import kinds_of
 from d2tune.evaluation.outcome import InstanceEvaluation, evaluate_results, write_outcome
-from d2tune.evaluation.result_files import kinds_of
 from d2tune.evaluation.summaries import short_line
 from d2tune.inference.results import CocoResult, Detections
 from d2tune.metrics.coco.results import KIND_NAMES

@@ -9,7 +9,7 @@ from typing import Any
 from d2tune import files
 from d2tune.errors import RunError
 from d2tune.evaluation.comparison import ComparedSide, InstanceSide, RunComparison
-from d2tune.evaluation.result_files import kinds_of, read_results
+from d2tune.evaluation.from_files.results import kinds_of, read_results
 from d2tune.project import load_project
 
 _AGAIN = "Evaluate the run again with `d2tune eval RUN`, then repeat the comparison."

@@ -12,7 +12,7 @@ from PIL import Image as PilImage
 from pycocotools import mask as mask_utils
 
 from d2tune.errors import DataError
-from d2tune.evaluation.evaluate_files import evaluate_files
+from d2tune.evaluation.from_files.evaluate import evaluate_files
 from tests.system.commands import d2tune, refused_here, succeeded
 
 SIZE = 120

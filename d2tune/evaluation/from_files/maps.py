@@ -16,8 +16,8 @@ from tqdm import tqdm
 from d2tune import files
 from d2tune.annotations.io.places import walk_files
 from d2tune.errors import DataError
+from d2tune.evaluation.from_files.panoptic import PanopticFile, read_panoptic, score_panoptic_files
 from d2tune.evaluation.map_metrics import MapMetrics, MapOutcome, map_sentence
-from d2tune.evaluation.panoptic_files import PanopticFile, read_panoptic, score_panoptic_files
 from d2tune.evaluation.panoptic_metrics import panoptic_metrics
 from d2tune.evaluation.semantic_metrics import semantic_metrics
 from d2tune.evaluation.summaries import EvaluationResult

@@ -9,7 +9,7 @@ from PIL import Image
 
 from d2tune.annotations.formats.panoptic import to_colors
 from d2tune.errors import DataError
-from d2tune.evaluation.panoptic_files import PanopticFile, read_panoptic, score_panoptic_files
+from d2tune.evaluation.from_files.panoptic import PanopticFile, read_panoptic, score_panoptic_files
 from tests.metrics.grids import seeds
 from tests.metrics.test_panoptic import CATEGORIES, Side, random_pair, reference, score, values
 from tests.shared_files import SHARED

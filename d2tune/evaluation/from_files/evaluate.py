@@ -8,8 +8,8 @@ from pathlib import Path
 from d2tune import files
 from d2tune.annotations.convert import read_labels
 from d2tune.errors import DataError
+from d2tune.evaluation.from_files.results import kinds_of, read_results
 from d2tune.evaluation.outcome import evaluate_results, write_outcome
-from d2tune.evaluation.result_files import kinds_of, read_results
 from d2tune.evaluation.summaries import EvaluationResult, closing_sentence
 from d2tune.metrics.coco.results import Kind
 from d2tune.run_folder import ensure_writable
@@ -44,12 +44,12 @@ def evaluate_files(
     if both[1].is_dir():
         if labels is None:
             raise DataError("label PNGs have no class names", file=ground_truth, hint="Give them with --labels FILE.")
-        from d2tune.evaluation.map_files import evaluate_semantic
+        from d2tune.evaluation.from_files.maps import evaluate_semantic
 
         return evaluate_semantic(*both, class_names=read_labels(labels), out=Path(out))
     truth, results = read_results(*both)
     if any("segments_info" in row for row in truth.get("annotations") or () if isinstance(row, dict)):
-        from d2tune.evaluation.map_files import evaluate_panoptic
+        from d2tune.evaluation.from_files.maps import evaluate_panoptic
 
         return evaluate_panoptic(*both, out=Path(out))
     kinds = kinds_of(truth, results, both[0]) if kinds is None else kinds

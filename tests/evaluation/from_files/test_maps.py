@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as PilImage
 
 from d2tune.errors import DataError
-from d2tune.evaluation.evaluate_files import evaluate_files
+from d2tune.evaluation.from_files.evaluate import evaluate_files
 from tests.shared_files import SHARED
 from tests.system.commands import d2tune, succeeded
 

@@ -1,0 +1,1 @@
+"""Predictions of any model from files: read and scored."""
