@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-SHARED = Path(os.environ.get("D2TUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+SHARED = Path(os.environ.get("D2TUNE_SHARED", Path(__file__).resolve().parents[2] / "shared")).resolve()
 """The folder ``shared`` beside the checkout, or what ``D2TUNE_SHARED`` names."""
 
 assert (SHARED / "data" / "README.md").is_file(), (
