@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
         metavar="PX",
         help="largest distance of the outlines in Labelme files from the masks (default: 1.0)",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite existing Labelme files")
+    parser.add_argument("--force", action="store_true", help="overwrite existing Labelme files, or an existing CSV")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -277,8 +277,8 @@ def apply(root: Path, *, fixes: Sequence[CompatibilityFix] = FIXES, additions: S
             raise MachineError(
                 f"the text to replace is not in the file as expected: {fix.old.strip()!r}",
                 file=fix.file,
-                found=f"it {times} times",
-                expected=f"{fix.count}",
+                found=f"{times} times",
+                expected=str(fix.count),
                 hint=_WRONG_SDIST,
             )
         _write(path, text.replace(fix.old, fix.new))

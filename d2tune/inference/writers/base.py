@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from d2tune import files
 from d2tune.annotations.formats import labelme
-from d2tune.annotations.io.outputs import beside
+from d2tune.annotations.io.outputs import beside, refuse_existing
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import Pixels
 from d2tune.inference.results import Detections, LabelMap, PanopticMap
@@ -127,11 +127,16 @@ class Writer(ABC, Generic[Result, Kept]):
 
 
 class LabelmeFiles(Writer[Result, tuple[int, int, int]]):
-    """Writes a Labelme file for each image, for a person to correct."""
+    """Writes a Labelme file for each image, for a person to correct.
+
+    Raises:
+        DataError: A file exists, and is not to be overwritten.
+    """
 
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
         super().__init__(out, images, predictor, options)
         self._files = images.output_files(out, ".json")
+        refuse_existing(self._files, force=options.force)
 
     @abstractmethod
     def dataset(self, image: Image, result: Result) -> Dataset:

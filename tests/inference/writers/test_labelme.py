@@ -1,0 +1,23 @@
+"""Labelme files of predictions and the files that are already there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from d2tune.errors import DataError
+from d2tune.inference.writers.base import Images, WriterOptions
+from d2tune.inference.writers.instance import LabelmeWriter
+
+
+def test_a_file_of_an_image_with_another_suffix_is_not_overwritten(tmp_path: Path) -> None:
+    """The file of ``a.png`` alone has the name that the file of ``a.jpg`` got when it was alone."""
+    corrected = tmp_path / "a.json"
+    corrected.write_text("corrected", encoding="utf-8")
+    images = Images(tmp_path, [tmp_path / "a.png"])
+    with pytest.raises(DataError, match=r"a\.json: the file is already there.*--force"):
+        LabelmeWriter(tmp_path, images, None, WriterOptions())
+    LabelmeWriter(tmp_path, images, None, WriterOptions(force=True))
+    LabelmeWriter(tmp_path / "new", images, None, WriterOptions())
+    assert corrected.read_text(encoding="utf-8") == "corrected"
