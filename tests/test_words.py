@@ -23,7 +23,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GLOSSARY = Path("docs", "GLOSSARY.md")
 TABLES_START = "## Words to avoid"
-PLACES = ("d2tune", "tools", "projects", "docs", "benchmarks", "tests", "README.md", "Makefile", "pyproject.toml")
+PLACES = (
+    "d2tune",
+    "tools",
+    "projects",
+    "docs",
+    "benchmarks",
+    "tests",
+    "README.md",
+    "CHANGELOG.md",
+    "datasets/README.md",
+    "Makefile",
+    "pyproject.toml",
+)
 TEXT_FILES = (".md", ".yaml", ".html", ".css", ".toml")
 SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 

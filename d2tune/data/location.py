@@ -83,7 +83,7 @@ def _render(kind: str, folder: Path, *, images: int) -> None:
 
 def _public_data(project: Project) -> str | None:
     is_shipped = project.name == "balloon" and project.data.sample is not None
-    return f"`make data PROJECT={project.name}` fetches the public photos" if is_shipped else None
+    return "`d2tune data PROJECT.yaml` fetches the public photos" if is_shipped else None
 
 
 def _hint(project: Project, *, renders: bool) -> str:

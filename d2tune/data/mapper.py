@@ -229,44 +229,6 @@ def _instances(annotations: list[dict[str, Any]], shape: tuple[int, int], mask_f
     return detection_utils.filter_empty_instances(instances)
 
 
-class EvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
-    """Images in order, resized for inference.
-
-    Each item has ``image`` ``(3, h, w)`` uint8, ``height`` and ``width`` of the original image, ``image_id`` and
-    ``file_name``.
-
-    Args:
-        dicts: Detectron2's dataset dicts; their annotations are not read.
-        channel_order: ``RGB`` or ``BGR``.
-        short_side_px: Short side at inference.
-        max_side_px: Largest long side at inference.
-    """
-
-    def __init__(
-        self, dicts: Sequence[dict[str, Any]], *, channel_order: str, short_side_px: int, max_side_px: int
-    ) -> None:
-        self._dicts = dicts
-        self._channel_order = channel_order
-        self._short_side_px = short_side_px
-        self._max_side_px = max_side_px
-
-    def __len__(self) -> int:
-        return len(self._dicts)
-
-    def input_size(self, index: int) -> tuple[int, int]:
-        """Height and width of the resized image, in pixels."""
-        source = self._dicts[index]
-        size = source["height"], source["width"]
-        height_px, width_px = T.ResizeShortestEdge.get_output_shape(*size, self._short_side_px, self._max_side_px)
-        return height_px, width_px
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        source = self._dicts[index]
-        image = read_image(source["file_name"], self._channel_order)
-        sample = inference_sample(image, short_side_px=self._short_side_px, max_side_px=self._max_side_px)
-        return sample | {"image_id": source["image_id"], "file_name": source["file_name"]}
-
-
 def inference_sample(image: NDArray[np.uint8], *, short_side_px: int, max_side_px: int) -> dict[str, Any]:
     """The input of a Detectron2 model: the resized ``image`` ``(3, h, w)``, and the image's ``height`` and ``width``.
 

@@ -162,43 +162,6 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
             return image.read(top_px, left_px, height_px, width_px)
 
 
-class SemanticEvaluationSamples(torch.utils.data.Dataset[dict[str, Any]]):
-    """Images in order, resized for inference.
-
-    Each item has ``image`` ``(C, h, w)``, ``height`` and ``width`` of the original image, ``image_id`` and
-    ``file_name``.
-
-    Args:
-        dicts: Dataset dicts; their label maps are not read.
-        reader: Reader of the images.
-        short_side_px: Short side at inference; 0 disables resizing.
-        max_side_px: Largest long side at inference.
-    """
-
-    def __init__(
-        self, dicts: Sequence[dict[str, Any]], *, reader: ImageReader, short_side_px: int, max_side_px: int
-    ) -> None:
-        self._dicts = dicts
-        self._reader = reader
-        self._short_side_px = short_side_px
-        self._max_side_px = max_side_px
-
-    def __len__(self) -> int:
-        return len(self._dicts)
-
-    def input_size(self, index: int) -> tuple[int, int]:
-        """Height and width of the resized image, in pixels."""
-        size = self._dicts[index]["height"], self._dicts[index]["width"]
-        return input_size(size, short_side_px=self._short_side_px, max_side_px=self._max_side_px)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        source = self._dicts[index]
-        image = self._reader.read(source["file_name"])
-        check_size(image.shape[:2], (source["height"], source["width"]), source["file_name"])
-        sample = semantic_sample(image, short_side_px=self._short_side_px, max_side_px=self._max_side_px)
-        return sample | {"image_id": source["image_id"], "file_name": source["file_name"]}
-
-
 def input_size(size_hw: tuple[int, int], *, short_side_px: int, max_side_px: int) -> tuple[int, int]:
     """Height and width in pixels of the model's input for an image of ``size_hw``; short side 0: no resizing."""
     if not short_side_px:

@@ -7,10 +7,13 @@ and no git are needed. Importing this module needs the standard library only.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,7 +146,29 @@ def _install_wheel(wheel: Path) -> None:
     _pip("install", "--quiet", str(wheel))
 
 
+def missing_constraints(constraints: str, installed_names: Iterable[str]) -> str:
+    """The constraints on packages that are not installed yet: installed versions, above all that of torch, stay.
+
+    Args:
+        constraints: Lines such as ``torch==2.11.0``.
+        installed_names: Names of the packages of the environment.
+    """
+    present = {_normalized(name) for name in installed_names}
+    lines = [line for line in constraints.splitlines() if line.strip() and not line.startswith("#")]
+    return "".join(f"{line}\n" for line in lines if _normalized(line.partition("==")[0]) not in present)
+
+
+def _normalized(name: str) -> str:
+    """The name of a package as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
 def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", *arguments, "--constraint", str(CONSTRAINTS)]
-    if subprocess.run(command).returncode != 0:
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / "constraints.txt"
+        installed_names = [str(package.metadata["Name"]) for package in importlib.metadata.distributions()]
+        constraints.write_text(missing_constraints(CONSTRAINTS.read_text("utf-8"), installed_names), encoding="utf-8")
+        command = [sys.executable, "-m", "pip", *arguments, "--constraint", str(constraints)]
+        status = subprocess.run(command).returncode
+    if status != 0:
         raise MachineError(f"pip failed: {' '.join(command)}", hint="Its own message is above this line")

@@ -107,10 +107,20 @@ def new_project(
         images=images,
         is_annotated=contents.is_annotated,
     )
-    files.write_text(file, document.text())
-    for hardware in ("gpu", "cpu"):
-        load_project(file, hardware=hardware)
+    _write(file, document.text())
     return NewProject(file, tuple(_lines(layout, contents, chosen, validation)), _next_command(file, contents))
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a project file that loads with every profile; an earlier file stays if it does not."""
+    unchecked = file.with_name(f"{file.stem}.unchecked{file.suffix}")
+    try:
+        files.write_text(unchecked, text)
+        for hardware in ("gpu", "cpu"):
+            load_project(unchecked, hardware=hardware)
+        files.write_text(file, text)
+    finally:
+        unchecked.unlink(missing_ok=True)
 
 
 def _target(name: str, out: str | Path | None, *, force: bool) -> Path:

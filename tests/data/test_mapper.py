@@ -11,8 +11,10 @@ from d2tune.annotations.convert import read_dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.data.batches import SampleKey
 from d2tune.data.catalog import detectron2_dicts
-from d2tune.data.mapper import EvaluationSamples, TrainingSamples, read_image
+from d2tune.data.image_reader import ImageReader
+from d2tune.data.mapper import TrainingSamples, read_image
 from d2tune.errors import DataError
+from d2tune.inference.images import InputSize, PredictionSamples
 from tests.shared_files import SHARED
 
 
@@ -111,7 +113,8 @@ def test_exif_rotated_photo_and_its_polygons_agree() -> None:
 
 def test_evaluation_samples_keep_the_images_own_size(tmp_path: Path) -> None:
     source = image(tmp_path, annotations=[])
-    item = EvaluationSamples([source], channel_order="RGB", short_side_px=50, max_side_px=80)[0]
+    size = InputSize(short_side_px=50, max_side_px=80)
+    item = PredictionSamples([source["file_name"]], reader=ImageReader(3, "RGB"), size=size)[0]
     assert tuple(item["image"].shape) == (3, 40, 80)
     assert (item["height"], item["width"]) == (100, 200)
 

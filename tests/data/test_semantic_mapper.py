@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
+from d2tune.annotations.model.dataset import Image
 from d2tune.annotations.model.options import RasterOptions
 from d2tune.data.batches import SampleKey
 from d2tune.data.image_reader import ImageReader
 from d2tune.data.semantic_mapper import (
-    SemanticEvaluationSamples,
     SemanticInput,
     SemanticSamples,
     input_size,
@@ -23,6 +23,7 @@ from d2tune.data.semantic_mapper import (
     semantic_sample,
 )
 from d2tune.errors import DataError
+from d2tune.inference.images import InputSize, PredictionSamples
 
 LEVELS = np.array([10.0, 90.0, 170.0, 250.0])
 """Value of the first channel for each class."""
@@ -289,7 +290,12 @@ def test_a_changed_image_size_is_an_error_with_the_name(tmp_path: Path, patch_px
         samples(source, patch_px=patch_px, cache_bytes=cache_bytes)[SampleKey(0, 40, 0)]
     reader = ImageReader(5, "RGB", RasterOptions())
     with pytest.raises(DataError, match=r"a\.npy: the size of the image has changed"):
-        SemanticEvaluationSamples([source], reader=reader, short_side_px=0, max_side_px=0)[0]
+        prediction_samples(source, reader, short_side_px=0, max_side_px=0)[0]
+
+
+def prediction_samples(source: dict[str, Any], reader: ImageReader, **size: int) -> PredictionSamples:
+    image = Image(7, "a.npy", source["width"], source["height"], Path(source["file_name"]))
+    return PredictionSamples([image], reader=reader, size=InputSize(**size), is_semantic=True)
 
 
 @pytest.mark.parametrize(("short_side_px", "expected"), [(0, (41, 83)), (20, (20, 40)), (60, (49, 100))])
@@ -298,11 +304,10 @@ def test_evaluation_sees_the_whole_image(tmp_path: Path, short_side_px: int, exp
     pixels = pixels_of(labels, 4, np.float32)
     source = source_of(tmp_path, labels, pixels)
     reader = ImageReader(4, "RGB", RasterOptions())
-    data = SemanticEvaluationSamples([source], reader=reader, short_side_px=short_side_px, max_side_px=100)
+    data = prediction_samples(source, reader, short_side_px=short_side_px, max_side_px=100)
     item = data[0]
     assert len(data) == 1 and data.input_size(0) == tuple(item["image"].shape[1:]) == expected
-    assert (item["height"], item["width"], item["image_id"]) == (41, 83, 7)
-    assert item["file_name"] == source["file_name"]
+    assert (item["height"], item["width"]) == (41, 83)
     sample = semantic_sample(pixels, short_side_px=short_side_px, max_side_px=100)
     assert torch.equal(sample["image"], item["image"])
     if not short_side_px:

@@ -107,7 +107,7 @@ def test_labelme_zoo_folder_by_folder(tmp_path: Path) -> None:
 
 def test_the_error_of_missing_data_has_the_next_step(tmp_path: Path) -> None:
     wanted = project(tmp_path, name="balloon", data={"root": "none", "sample": "balloon"}, classes=["balloon"])
-    with pytest.raises(DataError, match="make data PROJECT=balloon"):
+    with pytest.raises(DataError, match="d2tune data PROJECT"):
         load_splits(wanted, sample=False)
     assert not (tmp_path / "none").exists()
 
@@ -116,7 +116,7 @@ def test_the_sample_replaces_missing_data_with_a_warning(tmp_path: Path, caplog:
     data = {"root": "none", "sample": "balloon", "sample_images": 4}
     splits = load_splits(project(tmp_path, name="balloon", data=data, classes=["balloon"]))
     assert splits.rendered and len(splits.train.images) == 3
-    assert "rendering the balloon sample" in caplog.text and "make data PROJECT=balloon" in caplog.text
+    assert "rendering the balloon sample" in caplog.text and "d2tune data PROJECT.yaml" in caplog.text
 
 
 def test_a_label_outside_the_list_names_the_nearest(balloon_sample: Path, tmp_path: Path) -> None:

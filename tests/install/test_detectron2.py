@@ -370,3 +370,9 @@ def test_importing_the_installer_needs_only_the_standard_library(tmp_path):
     shutil.copytree(REPOSITORY / "d2tune", tmp_path / "d2tune", ignore=shutil.ignore_patterns("__pycache__"))
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import d2tune.install.detectron2"
     subprocess.run([sys.executable, "-S", "-I", "-c", code], check=True)
+
+
+def test_versions_that_are_installed_are_not_replaced() -> None:
+    constraints = "# all of them\n\ntorch==2.11.0\nhydra-core==1.3\nnumpy==2.4.6\n"
+    assert installer.missing_constraints(constraints, ["Torch", "hydra_core"]) == "numpy==2.4.6\n"
+    assert installer.missing_constraints(constraints, []) == "torch==2.11.0\nhydra-core==1.3\nnumpy==2.4.6\n"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PilImage
+from pycocotools import mask as mask_utils
 
 import d2tune
 from d2tune.run_folder import RunFolder
@@ -41,6 +42,14 @@ def test_detections_on_real_photos_are_those_of_the_old_version(tmp_path: Path) 
         (row["image_id"], row["category_id"]) for row in expected
     ]
     assert [row["score"] for row in rows] == pytest.approx([row["score"] for row in expected], abs=2e-4)
+    boxes, old_boxes = (np.array([row["bbox"] for row in side]) for side in (rows, expected))
+    assert np.abs(boxes - old_boxes).max() < 1
+    overlaps = [
+        mask_utils.iou([row["segmentation"]], [old["segmentation"]], [0])[0, 0]
+        for row, old in zip(rows, expected, strict=True)
+        if max(mask_utils.area(row["segmentation"]), mask_utils.area(old["segmentation"]))
+    ]
+    assert len(overlaps) > 400 and np.quantile(overlaps, 0.01) > 0.98
     result = d2tune.evaluate(run, out=tmp_path / "evaluation")
     old = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["metrics"]
     for kind, values in (("bbox", result.metrics.bbox), ("segm", result.metrics.segm)):
