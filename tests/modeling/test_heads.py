@@ -169,7 +169,7 @@ def test_panoptic_models_of_any_number_of_classes(preset: str, things: int, stuf
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", SLOW)
+@pytest.mark.parametrize("preset", [SLOW[0], *(pytest.param(name, marks=pytest.mark.extended) for name in SLOW[1:])])
 def test_every_preset_as_it_is(preset: str) -> None:
     if preset_task(preset) == "semantic":
         check_semantic(config(preset, stuff=5, plain=True), classes=5)
