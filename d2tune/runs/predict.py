@@ -161,4 +161,4 @@ def _without_labelme_file(images: Images, out: Path) -> tuple[Images, list[str]]
         )
     rows: Sequence[tuple[Path, Path, bool]] = list(zip(images.paths, outputs, exist, strict=True))
     lines = [f"{path}: {output.name} already exists" for path, output, exists in rows if exists]
-    return Images(images.root, [path for path, _, exists in rows if not exists]), lines
+    return images.only([index for index, (_, _, exists) in enumerate(rows) if not exists]), lines

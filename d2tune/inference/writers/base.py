@@ -36,10 +36,17 @@ class Images:
     Attributes:
         root: The folder that names are relative to.
         paths: The image files, or folders of stacked files.
+        source: All images of which these are some, so that output files have the names that they have among all of
+            them; empty if these are all.
     """
 
     root: Path
     paths: Sequence[Path]
+    source: Sequence[Path] = ()
+
+    def only(self, indices: Sequence[int]) -> Images:
+        """Some of the images; the names of their output files stay."""
+        return Images(self.root, [self.paths[index] for index in indices], self.source or self.paths)
 
     def name(self, index: int) -> str:
         """The path of an image below the root, with forward slashes."""
@@ -55,9 +62,12 @@ class Images:
         Its name is that of the image with ``suffix`` in place of the image's suffix; where images differ only by their
         suffix, the new one is appended.
         """
+        everything = self.source or self.paths
         # a dot in the name of a folder does not begin a suffix
-        named = [f"{name}.tif" if path.is_dir() else name for name, path in zip(self.names(), self.paths, strict=True)]
-        return list(beside([Image(number, name, 0, 0) for number, name in enumerate(named)], folder, suffix).values())
+        names = [path.relative_to(self.root).as_posix() + (".tif" if path.is_dir() else "") for path in everything]
+        records = [Image(number, name, 0, 0) for number, name in enumerate(names)]
+        outputs = dict(zip(everything, beside(records, folder, suffix).values(), strict=True))
+        return [outputs[path] for path in self.paths]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

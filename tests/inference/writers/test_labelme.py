@@ -21,3 +21,14 @@ def test_a_file_of_an_image_with_another_suffix_is_not_overwritten(tmp_path: Pat
     LabelmeWriter(tmp_path, images, None, WriterOptions(force=True))
     LabelmeWriter(tmp_path / "new", images, None, WriterOptions())
     assert corrected.read_text(encoding="utf-8") == "corrected"
+
+
+def test_some_of_the_images_keep_the_names_of_their_files(tmp_path: Path) -> None:
+    images = Images(tmp_path, [tmp_path / name for name in ("a.jpg", "a.png", "b.png")])
+    names = ["a.jpg.json", "a.png.json", "b.json"]
+    assert [path.name for path in images.output_files(tmp_path, ".json")] == names
+    some = images.only([1, 2])
+    assert [path.name for path in some.output_files(tmp_path, ".json")] == names[1:]
+    assert [path.name for path in some.only([0]).output_files(tmp_path, ".json")] == names[1:2] and some.name(
+        0
+    ) == "a.png"
