@@ -63,12 +63,12 @@ def test_detections_on_real_photos_are_those_of_the_old_version(tmp_path: Path) 
 def test_label_maps_are_those_of_the_old_version(tmp_path: Path) -> None:
     run = old_run("semantic", tmp_path)
     d2tune.predict(run, None, out=tmp_path / "out")
-    old = sorted((run / "predicted_labels").rglob("*.png"))
+    old = json.loads((run / "predicted_cells.json").read_text(encoding="utf-8"))
     assert len(old) == 7
-    for path in old:
-        (new,) = (tmp_path / "out" / "labels").rglob(path.name)
-        with PilImage.open(path) as a, PilImage.open(new) as b:
-            assert (np.asarray(a) == np.asarray(b)).mean() > 0.9999
+    for name, rle in old.items():
+        (new,) = (tmp_path / "out" / "labels").rglob(name)
+        with PilImage.open(new) as image:
+            assert (np.asarray(image) == mask_utils.decode(rle)).mean() > 0.9999
 
 
 @pytest.mark.slow
