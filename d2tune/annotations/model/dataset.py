@@ -25,11 +25,19 @@ from d2tune.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A class. ``id`` counts from 1; ``isthing`` is False for stuff such as sky or road."""
+    """A class.
+
+    Attributes:
+        id: Counts from 1.
+        name: The class name.
+        isthing: False for stuff such as sky or road.
+        source_id: Its id in the file that it was read from, None where the format has no ids.
+    """
 
     id: int
     name: str
     isthing: bool = True
+    source_id: int | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,7 @@ class Image:
         height_px: Height as displayed.
         path: The file to open, absolute; None where the file is unknown.
         annotation_file: The file of its annotations, relative to the source folder.
+        source_id: Its id in the annotation file, None where the format has no ids.
     """
 
     id: int
@@ -51,6 +60,7 @@ class Image:
     height_px: int
     path: Path | None = None
     annotation_file: str | None = None
+    source_id: int | str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
