@@ -10,7 +10,7 @@ from typing import Any
 from d2tune.annotations.convert import ConvertResult, FindingsError, Stage, staged, write_findings
 from d2tune.annotations.model.ledger import write_ledger
 from d2tune.data.location import locate_data
-from d2tune.data.sources import refuse_shared_images, split_source
+from d2tune.data.sources import refuse_shared_names, split_source
 from d2tune.project import load_project
 
 
@@ -46,7 +46,7 @@ def convert_project(
     """
     project, _ = locate_data(load_project(path).project)
     data = project.data
-    refuse_shared_images(project)
+    refuse_shared_names(project)
     stages: dict[str, Stage] = {}
     failed: list[FindingsError] = []
     with contextlib.ExitStack() as stack:

@@ -9,7 +9,7 @@ from d2tune.annotations.splitting.lists import is_list, refuse_shared
 from d2tune.project import Project
 
 
-def refuse_shared_images(project: Project) -> None:
+def refuse_shared_names(project: Project) -> None:
     """Check that the lists of the two splits have no image in common.
 
     Raises:

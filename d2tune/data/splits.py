@@ -10,10 +10,11 @@ from PIL import Image
 
 from d2tune.annotations.convert import findings_table, read_dataset
 from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.splitting.sharing import refuse_shared_images
 from d2tune.annotations.splitting.splits import split
 from d2tune.data.label_maps import with_background
 from d2tune.data.location import locate_data
-from d2tune.data.sources import refuse_shared_images, split_source
+from d2tune.data.sources import refuse_shared_names, split_source
 from d2tune.errors import DataError
 from d2tune.project import Project
 
@@ -51,25 +52,41 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
     """
     project, rendered = locate_data(project, sample=sample, render=sample)
     data = project.data
-    refuse_shared_images(project)
+    refuse_shared_names(project)
     restore = restore_dir or data.root / ".restored"
     labels = project.class_names or None
     background = data.background
     train = with_background(read_split(project, data.train, labels=labels, restore_dir=restore), background)
     labels = train.class_names
     if isinstance(data.val, float):
-        if len(train.images) < 2:
-            raise DataError(
-                "the images cannot be divided into a training and a validation split",
-                file=data.root / data.train,
-                found="1 image",
-                expected="2 images or more",
-            )
-        train, val = split(train, fraction=data.val, seed=data.split_seed)
+        train, val = divide_by_fraction(project, train)
     else:
         val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore), background)
+        refuse_shared_images({"train": train.images, "val": val.images})
     _check(project, train)
     return Splits(train, val, data.root, rendered)
+
+
+def divide_by_fraction(project: Project, dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """The training and validation split of a project whose ``data.val`` is a fraction.
+
+    Args:
+        project: The project.
+        dataset: All images, with the project's background under their shapes; see `with_background`.
+
+    Raises:
+        DataError: There are fewer than two images, or all of them are near-duplicates.
+    """
+    data = project.data
+    assert isinstance(data.val, float)
+    if len(dataset.images) < 2:
+        raise DataError(
+            "the images cannot be divided into a training and a validation split",
+            file=data.root / data.train,
+            found="1 image",
+            expected="2 images or more",
+        )
+    return split(dataset, fraction=data.val, seed=data.split_seed)
 
 
 def read_split(project: Project, name: str, *, labels: tuple[str, ...] | None, restore_dir: Path | None) -> Dataset:

@@ -1,4 +1,4 @@
-"""Near-duplicate images: copies that were resized, compressed again or brightened, and frames of one burst.
+"""Equal files, and near-duplicates: copies that were resized, compressed again or brightened, frames of one burst.
 
 An image's hash is the signs of its lowest 255 spatial frequencies, so two copies differ in few bits and two photos
 in about half of them. OpenCV has the cosine transform that this takes. The library for such hashes, imagehash, would
@@ -7,8 +7,10 @@ bring SciPy and PyWavelets, takes no account of EXIF orientation and decodes lar
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ _FREQUENCIES = 16
 _NOISE = 1.0
 """Noise of a frequency by compression, in gray levels; frequencies below this have no detail."""
 
+_CHUNK_BYTES = 1 << 20
 _MAX_DECODED_PX = 100_000_000
 _ROWS = 512
 
@@ -54,6 +57,43 @@ class DuplicateGroup:
 
     image_ids: tuple[int, ...]
     largest_distance: int
+
+
+def equal_files(images: Sequence[Image]) -> list[list[Image]]:
+    """Groups of two or more images whose files have the same content; only files of equal size are read."""
+    by_size: dict[int, list[Image]] = defaultdict(list)
+    for image in images:
+        size_bytes = _size_bytes(image.path)
+        if size_bytes is not None:
+            by_size[size_bytes].append(image)
+    groups: dict[tuple[int, str], list[Image]] = defaultdict(list)
+    digests: dict[str, str] = {}
+    for size_bytes, members in by_size.items():
+        for image in members if len(members) > 1 else ():
+            path = os.path.realpath(image.path or "")
+            if path not in digests:
+                digests[path] = content_digest(path)
+            groups[size_bytes, digests[path]].append(image)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _size_bytes(path: Path | None) -> int | None:
+    try:
+        return None if path is None else path.stat().st_size
+    except OSError:
+        return None
+
+
+def content_digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes; the path itself where the file cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError:
+        return str(path)
+    return digest.hexdigest()
 
 
 def perceptual_hash(path: Path) -> int | None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 from d2tune.annotations.model.dataset import Image
-from d2tune.annotations.splitting.duplicates import HASH_BITS, group_hashes, perceptual_hashes
+from d2tune.annotations.splitting.duplicates import HASH_BITS, equal_files, group_hashes, perceptual_hashes
 from d2tune.errors import DataError, nearest
 
 _KINDS = ("folder", "exif-time", "regex:PATTERN")
@@ -36,7 +36,7 @@ class Grouping:
 def group_images(
     images: Sequence[Image], *, group_by: str | None, gap_s: float, duplicate_distance: int | None
 ) -> Grouping:
-    """Group images by a rule, and join the groups of near-duplicates.
+    """Group images by a rule, and join the groups of near-duplicates and of files with the same content.
 
     Args:
         images: What to group.
@@ -59,6 +59,13 @@ def group_images(
         links += members.values()
         notes.append(note)
         rule_applies = any(key is not None for key in keys)
+    copies = equal_files(images)
+    links += [[image.id for image in group] for group in copies]
+    if copies:
+        count = sum(map(len, copies))
+        notes.append(
+            f"{count} images are copies of one another and are kept together in {counted(len(copies), 'group')}"
+        )
     if duplicate_distance is not None:
         hashes = perceptual_hashes(images)
         duplicates = group_hashes(images, hashes, max_distance=duplicate_distance)
