@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from d2tune import project as projects
-from d2tune.annotations.convert import ConvertResult, checked
+from d2tune.annotations.convert import ConvertResult, checked, judged
+from d2tune.annotations.model.dataset import Image
 from d2tune.annotations.model.options import ReadOptions
-from d2tune.annotations.splitting.lists import read_list
-from d2tune.annotations.splitting.splits import split
+from d2tune.annotations.splitting.lists import read_list, refuse_shared
+from d2tune.annotations.splitting.sharing import sharing_findings
+from d2tune.data.label_maps import with_background
 from d2tune.data.location import locate_data
 from d2tune.data.sources import split_source
+from d2tune.data.splits import divide_by_fraction
 from d2tune.errors import DataError
 from d2tune.project import Project
 from d2tune.report.check_page.page import refuse_foreign, write_check_page
@@ -60,10 +64,11 @@ def check(
             project, _ = locate_data(projects.load_project(path).project)
             results = _check_project(project, stack, strict=strict, overrides=overrides or {})
             title, split_of = project.name, _fraction_splits(project, results[0])
+            results = _with_sharing(results, strict=strict)
         else:
             result = stack.enter_context(checked(path, format=format, options=options, strict=strict))
-            results = [_named(path, result, "")]
             title, split_of = path.resolve().name, _listed_splits(path, splits)
+            results = [_with_sharing_of_lists(_named(path, result, ""), split_of or {}, strict=strict)]
         if report is not None:
             write_check_page(report, results, title=title, split_of=split_of)
     return tuple(results)
@@ -90,12 +95,30 @@ def _check_project(
     return results
 
 
+def _with_sharing(results: list[Checked], *, strict: bool) -> list[Checked]:
+    """The splits of a project with findings about the images that they share."""
+    found = sharing_findings({result.split: result.dataset.images for result in results})
+    return [
+        replace(result, findings=(*result.findings, *judged(found.get(result.split, ()), strict))) for result in results
+    ]
+
+
+def _with_sharing_of_lists(result: Checked, split_of: dict[str, str], *, strict: bool) -> Checked:
+    """A source with findings about images that its lists put into different splits."""
+    images: dict[str, list[Image]] = {name: [] for name in SPLITS if name in split_of.values()}
+    for image in result.dataset.images:
+        if image.file_name in split_of:
+            images[split_of[image.file_name]].append(image)
+    found = [finding for of_split in sharing_findings(images).values() for finding in of_split]
+    return replace(result, findings=(*result.findings, *judged(found, strict)))
+
+
 def _fraction_splits(project: Project, train: Checked) -> dict[str, str] | None:
     """Split by file name where the project sets a fraction of the training images aside."""
     data, dataset = project.data, train.dataset
     if not isinstance(data.val, float) or len(dataset.images) < 2:
         return None
-    divided = zip(("train", "val"), split(dataset, fraction=data.val, seed=data.split_seed), strict=True)
+    divided = zip(("train", "val"), divide_by_fraction(project, with_background(dataset, data.background)), strict=True)
     return {image.file_name: role for role, images in divided for image in images.images}
 
 
@@ -103,13 +126,15 @@ def _listed_splits(source: Path, splits: str | Path | None) -> dict[str, str] | 
     """Split by file name as lists say, None where there are none.
 
     Raises:
-        DataError: The folder was named and has no list, or a list cannot be read.
+        DataError: The folder was named and has no list, a list cannot be read, or two lists share an image.
     """
     folder = Path(splits) if splits is not None else (source if source.is_dir() else source.parent) / "splits"
     lists = dict(_lists(folder))
     if splits is not None and not lists:
         expected = ", ".join(f"{name}.txt" for name in SPLITS)
         raise DataError("the folder of splits has no list", file=folder, expected=expected, hint="Make: d2tune split.")
+    for early, late in combinations(lists.values(), 2):
+        refuse_shared(early, late)
     names = {file_name: name for name, path in lists.items() for file_name in read_list(path)}
     return names or None
 

@@ -219,7 +219,7 @@ def checked(
     with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
         staged = dataclasses.replace(options or ReadOptions(), restore_dir=Path(scratch))
         dataset = read_dataset(source, format=format, options=staged)
-        yield ConvertResult(dataset, (), _judged(dataset.findings, strict))
+        yield ConvertResult(dataset, (), judged(dataset.findings, strict))
 
 
 def check(
@@ -230,7 +230,7 @@ def check(
         return result
 
 
-def _judged(findings: Sequence[Finding], strict: bool) -> tuple[Finding, ...]:
+def judged(findings: Sequence[Finding], strict: bool) -> tuple[Finding, ...]:
     """The findings, with warnings as errors where ``strict``."""
     return tuple(
         dataclasses.replace(finding, level="error") if strict and finding.level == "warning" else finding
@@ -345,7 +345,7 @@ def read_without_errors(
         DataError: The source or an option cannot be used.
     """
     dataset = read_dataset(source, format=format, options=options)
-    dataset = dataclasses.replace(dataset, findings=_judged(dataset.findings, strict))
+    dataset = dataclasses.replace(dataset, findings=judged(dataset.findings, strict))
     if findings_path is not None:
         write_findings(findings_path, dataset.findings)
     if ledger_path is not None:
