@@ -9,9 +9,16 @@ from typing import Any
 
 from d2tune.annotations.convert import ConvertResult, FindingsError, Stage, staged, write_findings
 from d2tune.annotations.model.ledger import write_ledger
+from d2tune.annotations.splitting.lists import keep_images
+from d2tune.annotations.splitting.sharing import refuse_shared_images
+from d2tune.data.label_maps import with_background
 from d2tune.data.location import locate_data
 from d2tune.data.sources import refuse_shared_names, split_source
-from d2tune.project import load_project
+from d2tune.data.splits import divide_by_fraction
+from d2tune.project import Project, load_project
+
+_LABEL_MAPS = ("semantic", "panoptic", "cityscapes")
+"""Formats with a class for each pixel, in which the class of the background is written."""
 
 
 def convert_project(
@@ -38,11 +45,11 @@ def convert_project(
         writing: Further options of ``annotations.convert.Stage.write``.
 
     Returns:
-        A result for each split that has its own annotations; a fraction of the training split has none.
+        The results of ``train`` and ``val``, divided as training divides them.
 
     Raises:
         FindingsError: A split has errors.
-        DataError: The data cannot be used.
+        DataError: The data cannot be used, or the splits share images.
     """
     project, _ = locate_data(load_project(path).project)
     data = project.data
@@ -74,6 +81,31 @@ def convert_project(
                 [finding for error in failed for finding in error.findings],
                 [row for error in failed for row in error.ledger],
             )
+        if isinstance(data.val, float):
+            stages = _divided(project, stages["train"])
+        else:
+            refuse_shared_images({split: stage.dataset.images for split, stage in stages.items()})
+        if to in _LABEL_MAPS:
+            stages = {
+                split: replace(stage, dataset=with_background(stage.dataset, data.background))
+                for split, stage in stages.items()
+            }
         folder = Path(out or data.root / "coco")
         suffix = ".json" if to == "coco" else ""
         return [stage.write(folder / f"{split}{suffix}", to=to, **writing) for split, stage in stages.items()]
+
+
+def _divided(project: Project, stage: Stage) -> dict[str, Stage]:
+    """The two splits of a project whose ``data.val`` is a fraction of one source."""
+    dataset = stage.dataset
+    train, val = (
+        keep_images(dataset, {image.file_name for image in images.images})
+        for images in divide_by_fraction(project, with_background(dataset, project.data.background))
+    )
+    own = {image.annotation_file for image in val.images} | {image.file_name for image in val.images}
+    val = replace(
+        val,
+        findings=tuple(finding for finding in val.findings if finding.file in own),
+        ledger=tuple(row for row in val.ledger if row.file in own),
+    )
+    return {"train": replace(stage, dataset=train), "val": replace(stage, dataset=val)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import posixpath
+from collections.abc import Set
 from pathlib import Path
 
 from d2tune.annotations.model.dataset import Dataset
@@ -72,7 +73,15 @@ def keep_listed(dataset: Dataset, path: Path, *, skip_bad: bool = False) -> Data
             place=f"line {lines[unknown[0]]}",
             hint=f"Did you mean {like}?" if like else f"Names are relative to {dataset.image_root}.",
         )
-    kept = [image for name, image in known.items() if name in lines]
+    return keep_images(dataset, {name for name in known if name in lines})
+
+
+def keep_images(dataset: Dataset, file_names: Set[str]) -> Dataset:
+    """The images with those names, with their instances, findings and ledger rows; ids count from 1.
+
+    Findings and ledger rows of files without an image stay.
+    """
+    kept = [image for image in dataset.images if image.file_name in file_names]
     files = {image.annotation_file for image in kept}
     dropped = {image.annotation_file for image in dataset.images} - files
     return dataclasses.replace(
