@@ -4,10 +4,12 @@ import shutil
 import pytest
 
 from d2tune.annotations.splitting.lists import read_list
+from d2tune.api import convert
 from d2tune.checking import check
 from d2tune.data.splits import load_splits
 from d2tune.errors import DataError
 from d2tune.project import load_project
+from tests.annotations.builders import TRIANGLE, labelme_file, shape
 from tests.shared_files import SHARED
 
 PHOTOS = SHARED / "data" / "microcontrollers" / "test"
@@ -75,3 +77,56 @@ def test_warnings_count_as_errors_where_that_was_asked_for(tmp_path):
     assert [finding.code for finding in result.findings] == ["outside_image", "not_labelme"]
     assert {finding.level for finding in result.findings} == {"error"}
     assert "2 errors stop training" in (tmp_path / "check.html").read_text("utf-8")
+
+
+def shared_project(tmp_path, data):
+    root = tmp_path / "data"
+    for folder, names in (("", "ab"), ("val", "cd")):
+        for name in names:
+            labelme_file(root / folder / f"{name}.json", shape(TRIANGLE))
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"name: mine\ndata: {{root: data, {data}}}\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("data", "count"), [("train: ., val: val", 2), ("train: val, val: val", 2), ("train: val, val: copies", 2)]
+)
+def test_splits_that_share_images_are_refused_everywhere(tmp_path, data, count):
+    path = shared_project(tmp_path, data)
+    shutil.copytree(tmp_path / "data" / "val", tmp_path / "data" / "copies")
+    train, val = check(path)
+    assert [finding.code for finding in train.findings] == []
+    assert [(finding.level, finding.code) for finding in val.findings] == [("error", "shared_image")] * count
+    with pytest.raises(DataError, match=f"{count} of the 2 images of val in train"):
+        load_splits(load_project(path, hardware="cpu").project)
+    with pytest.raises(DataError, match=f"{count} of the 2 images of val in train"):
+        convert(path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_lists_that_share_an_image_are_refused(tmp_path):
+    root = tmp_path / "data"
+    for name in "abcd":
+        labelme_file(root / f"{name}.json", shape(TRIANGLE))
+    for split, names in (("train", "ab"), ("val", "c"), ("test", "da")):
+        listed = root / "splits" / f"{split}.txt"
+        listed.parent.mkdir(exist_ok=True)
+        listed.write_text("".join(f"{name}.png\n" for name in names))
+    with pytest.raises(DataError, match=r"a\.png is in .*train\.txt too, line 1"):
+        check(root)
+
+
+def test_lists_with_copies_of_an_image_are_an_error(tmp_path):
+    root = tmp_path / "data"
+    for name in "abc":
+        labelme_file(root / f"{name}.json", shape(TRIANGLE))
+    shutil.copy(root / "a.png", root / "c.png")
+    for split, name in (("train", "a"), ("val", "b"), ("test", "c")):
+        listed = root / "splits" / f"{split}.txt"
+        listed.parent.mkdir(exist_ok=True)
+        listed.write_text(f"{name}.png\n")
+    (result,) = check(root)
+    assert [(finding.level, finding.code, finding.also) for finding in result.findings] == [
+        ("error", "shared_image", ("a.png",))
+    ]

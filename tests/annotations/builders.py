@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,18 @@ TRIANGLE = [[10, 10], [30, 10], [10, 40]]
 SQUARE = [[5, 5], [15, 5], [15, 15], [5, 15]]
 
 
-def photo(path: Path, width_px: int = 64, height_px: int = 48, *, orientation: int | None = None) -> Path:
+def photo(
+    path: Path,
+    width_px: int = 64,
+    height_px: int = 48,
+    *,
+    orientation: int | None = None,
+    color: tuple[int, int, int] | None = None,
+) -> Path:
+    """A flat photo; its color depends on its path, because splits must not share images of the same content."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = PilImage.new("RGB", (width_px, height_px), (90, 120, 30))
+    green, blue = zlib.crc32("/".join(path.parts[-2:]).encode("utf-8", "surrogatepass")).to_bytes(4, "big")[:2]
+    image = PilImage.new("RGB", (width_px, height_px), color or (90, green, blue))
     if orientation is None:
         image.save(path)
     else:

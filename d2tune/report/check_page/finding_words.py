@@ -73,6 +73,14 @@ WORDS = {
         "Two annotation files, or two entries, belong to the same image.",
         "Keep one of them.",
     ),
+    "shared_image": (
+        "An image of one split is in an earlier split too, as the same file or as a file with the same content.",
+        "Remove it from one of the splits, or set data.val to a fraction of one folder.",
+    ),
+    "near_duplicate": (
+        "An image of one split is nearly the same as an image of an earlier split.",
+        "Keep such images in one split: d2tune split keeps near-duplicates together.",
+    ),
     "unknown_label": (
         "The label is not in the list of classes; the hint names the most similar class.",
         "Correct the label, or add it to the labels.",

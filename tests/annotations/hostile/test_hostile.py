@@ -130,7 +130,7 @@ def mutated(draw: st.DrawFn, value: Any) -> Any:
 
 def survive(value: Any, read: Callable[[Path, ReadOptions], Dataset], **options: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        photo(Path(folder) / "a.png")
+        photo(Path(folder) / "a.png", color=(90, 120, 30))
         (Path(folder) / "a.json").write_text(json.dumps(value), "utf-8")
         options |= {"restore_dir": Path(folder) / "restored", "class_name": "thing"}
         try:
@@ -178,7 +178,7 @@ def test_mutated_via(value: Any) -> None:
 def test_cut_and_overwritten_bytes(noise: bytes, at: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        content = photo(folder / "a.png").read_bytes()
+        content = photo(folder / "a.png", color=(90, 120, 30)).read_bytes()
         (folder / "a.png").write_bytes(content[:at] + noise)
         text = json.dumps(LABELME).encode()
         (folder / "a.json").write_bytes(text[:at] + noise + text[at + len(noise) :])
@@ -194,7 +194,7 @@ def test_cut_and_overwritten_bytes(noise: bytes, at: int) -> None:
 def test_a_drawing_of_50000_vertices_is_read(tmp_path: Path) -> None:
     angle = np.linspace(0, 2 * np.pi, 50_000, endpoint=False)
     points = np.stack([32 + 20 * np.cos(angle), 24 + 20 * np.sin(angle)], axis=1).tolist()
-    photo(tmp_path / "a.png")
+    photo(tmp_path / "a.png", color=(90, 120, 30))
     (tmp_path / "a.json").write_text(json.dumps(labelme_value(shape(points))), "utf-8")
     (instance,) = labelme.read(tmp_path, ReadOptions()).instances
     assert instance.area_px2 == pytest.approx(np.pi * 400, rel=0.02)
