@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+import math
 from pathlib import Path
-from unicodedata import category
+
+from d2tune.text import nearest, printable, shortened
+
+__all__ = [
+    "D2TuneError",
+    "DataError",
+    "MachineError",
+    "ProjectError",
+    "RunError",
+    "WeightsError",
+    "check_path",
+    "check_range",
+    "nearest",
+    "printable",
+]
+
+_LONGEST_LINE = 1000
 
 
 class D2TuneError(Exception):
@@ -48,7 +63,7 @@ class D2TuneError(Exception):
             line += f"; expected {self.expected}"
         if self.hint is not None:
             line += f". {self.hint}"
-        return printable(" ".join(line.split()))
+        return printable(shortened(line, _LONGEST_LINE))
 
 
 class ProjectError(D2TuneError):
@@ -71,19 +86,48 @@ class MachineError(D2TuneError):
     """Software or hardware that is needed is missing on this machine."""
 
 
-def printable(text: str) -> str:
-    """``text`` with line ends, control characters and lone surrogates as escapes, so that a terminal shows them."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() or category(letter) == "Zs" else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+def check_range(
+    value: float,
+    *,
+    place: str,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float | None = None,
+    hint: str | None = None,
+) -> None:
+    """Refuse a number outside of a range, and NaN.
+
+    Args:
+        value: The number.
+        place: The option or argument that it was given for.
+        least: The smallest valid number.
+        most: The largest valid number.
+        above: Instead of ``least``: the number that it must exceed.
+        hint: The next step.
+
+    Raises:
+        ProjectError: The number is outside.
+    """
+    if least <= value <= most and (above is None or value > above):
+        return
+    if above is not None:
+        valid = f"above {above:g}" + (f" and at most {most:g}" if math.isfinite(most) else "")
+    elif math.isfinite(most):
+        valid = f"between {least:g} and {most:g}"
+    else:
+        valid = f"{least:g} or more"
+    raise ProjectError(f"must be {valid}", place=place, found=f"{value:g}", hint=hint)
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that is most similar to ``word``; None if no name is similar."""
-    names = list(known)
-    by_lower = {name.lower(): name for name in reversed(names)}
-    hits = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    return by_lower[hits[0]] if hits else None
+def check_path(path: str | Path | None, *, place: str) -> None:
+    """Refuse an empty path, which would stand for the working folder.
+
+    Args:
+        path: As it was given.
+        place: The option or argument that it was given for.
+
+    Raises:
+        ProjectError: It is empty.
+    """
+    if isinstance(path, str) and not path.strip():
+        raise ProjectError("the path is empty", place=place, hint="Name a file or folder; . is the working folder.")

@@ -42,7 +42,7 @@ def test_resolved_project_reads_back_equal(tmp_path: Path) -> None:
         (MINIMAL | {"model": {"preset": "pointrend_r50"}}, "model.preset", "'pointrend_r50_fpn'"),
         (MINIMAL | {"train": {"epochs": 1, "iterations": 2}}, "train", "keep one of them"),
         (MINIMAL | {"train": {"batch_size": "four"}}, "train.batch_size", "'four'"),
-        (MINIMAL | {"train": {"batch_size": 0}}, "train.batch_size", "greater than or equal to 1"),
+        (MINIMAL | {"train": {"batch_size": 0}}, "train.batch_size", "a whole number of 1 or more"),
         (MINIMAL | {"classes": ["cat", "cat"]}, "classes", "named twice"),
         (MINIMAL | {"model": {"backbone": "resnet18"}}, "model.backbone", "torchvision/"),
         ({"classes": ["cat"]}, "data is missing", "data is missing"),

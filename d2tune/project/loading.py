@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-import yaml
 from pydantic import ValidationError
 
-from d2tune.errors import ProjectError, nearest
-from d2tune.project.overrides import merge, numbers, set_dotted
+from d2tune.errors import ProjectError
+from d2tune.project.expected import without_empty
+from d2tune.project.explain import explained, refuse_unknown
+from d2tune.project.names import safe_name
+from d2tune.project.overrides import flatten, merge, numbers, set_dotted
 from d2tune.project.profiles import choose_profile, take_profiles
-from d2tune.project.schema import Project, Section
-
-_NUMERIC = ("train", "detectron2")
-"""Sections in which texts that read as numbers are numbers."""
+from d2tune.project.schema import Project
+from d2tune.project.yaml_files import read_yaml
+from d2tune.text import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +65,26 @@ def load_project(
         ProjectError: The file is missing or is not valid YAML, or a key or value in it is invalid.
     """
     file = Path(path)
-    raw = _read_yaml(file)
-    raw = {key: numbers(value) if key in _NUMERIC else value for key, value in raw.items()}
+    raw = _read_mapping(file)
     profiles = take_profiles(raw, file)
     for name, section in profiles.items():
-        _refuse_unknown(section, Project, file, f"profiles.{name}")
+        refuse_unknown(section, Project, file, f"profiles.{name}")
+    profiles = {
+        name: _dotted_detectron2(without_empty(section, Project, is_profile=True), file, f"profiles.{name}.")
+        for name, section in profiles.items()
+    }
     chosen = choose_profile(profiles, profile, hardware, file)
-    merged = merge(raw, profiles[chosen]) if chosen else raw
+    merged = _dotted_detectron2(without_empty(raw, Project), file)
+    merged = merge(merged, profiles[chosen]) if chosen else merged
     for key, value in _without_sample(overrides or {}).items():
         set_dotted(merged, key, value)
-    merged.setdefault("name", file.stem)
-    _refuse_unknown(merged, Project, file, "")
+    merged.setdefault("name", safe_name(file.stem))
+    refuse_unknown(merged, Project, file, "")
+    merged = without_empty(merged, Project)
     try:
         project = Project.model_validate(merged)
     except ValidationError as error:
-        raise _explained(error, file) from None
+        raise explained(error, merged, file) from None
     return LoadedProject(_absolute(project, file.resolve().parent), file, chosen)
 
 
@@ -89,68 +93,31 @@ def _without_sample(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return ({"data.sample": None} if "data.root" in overrides else {}) | dict(overrides)
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_mapping(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        raw = read_yaml(file)
     except FileNotFoundError:
         folder = file.parent if file.parent.is_dir() else Path()
-        names = sorted(path.name for path in folder.glob("*.yaml"))
+        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".yaml", ".yml"))
         like = nearest(file.name, names)
         raise ProjectError(
             "no such project file", file=file, hint=f"Did you mean {folder / like}?" if like else None
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError(f"cannot be read: {error}", file=file) from None
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else None
-        raise ProjectError(f"is not valid YAML: {getattr(error, 'problem', error)}", file=file, place=place) from None
     if not isinstance(raw, dict):
-        raise ProjectError(
-            "is not a project", file=file, found=type(raw).__name__, expected="keys such as task, data and classes"
-        )
+        found = "an empty file" if raw is None else type(raw).__name__
+        raise ProjectError("is not a project", file=file, found=found, expected="keys such as task, data and classes")
     return raw
 
 
-def _section_of(annotation: Any) -> type[Section] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    if get_origin(annotation) in (typing.Union, types.UnionType):
-        return next((hit for hit in map(_section_of, get_args(annotation)) if hit), None)
-    return None
-
-
-def _refuse_unknown(raw: Mapping[Any, Any], section: type[Section], file: Path, place: str) -> None:
-    fields = section.model_fields
-    for key, value in raw.items():
-        where = f"{place}.{key}" if place else str(key)
-        if key not in fields:
-            known = [*fields, "profiles"] if section is Project and not place else list(fields)
-            like = nearest(str(key), known)
-            hint = f"Did you mean {like!r}?" if like else f"Known here: {', '.join(known)}."
-            raise ProjectError(f"unknown key {str(key)!r}", file=file, place=where, hint=hint)
-        inner = _section_of(fields[key].annotation)
-        if inner is not None and isinstance(value, Mapping):
-            _refuse_unknown(value, inner, file, where)
-
-
-def _explained(error: ValidationError, file: Path) -> ProjectError:
-    first = error.errors(include_url=False)[0]
-    keys = [str(key) for key in first["loc"] if isinstance(key, int) or not _is_type_name(str(key))]
-    place = ".".join(keys) or None
-    if first["type"] == "missing":
-        return ProjectError(f"{place} is missing", file=file)
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return ProjectError(message, file=file, place=place)
-    return ProjectError(message[:1].lower() + message[1:], file=file, place=place, found=repr(first["input"]))
-
-
-def _is_type_name(key: str) -> bool:
-    """Whether an error's location names a member of a union there, as pydantic does, and not a key of the file."""
-    return key in ("str", "float", "int", "bool", "function-before") or key.startswith(("literal[", "constrained"))
+def _dotted_detectron2(raw: dict[str, Any], file: Path, place: str = "") -> dict[str, Any]:
+    """The section with its raw Detectron2 keys dotted, so that profiles replace them one by one."""
+    section = raw.get("detectron2")
+    if not isinstance(section, dict):
+        return raw
+    try:
+        return raw | {"detectron2": numbers(flatten(section))}
+    except ValueError as error:
+        raise ProjectError(str(error), file=file, place=f"{place}detectron2") from None
 
 
 def _absolute(project: Project, folder: Path) -> Project:

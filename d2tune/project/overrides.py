@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from d2tune.errors import ProjectError
+from d2tune.project.yaml_files import parse_yaml
 
 
 def parse_overrides(tokens: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -36,21 +37,34 @@ def parse_overrides(tokens: Sequence[str]) -> tuple[dict[str, Any], dict[str, An
             raise ProjectError(
                 f"{word!r} is not an override", expected="key=value", hint="For example train.iterations=500."
             )
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        if isinstance(value, str):
-            value = number(value)
-        (detectron2 if key[:1].isupper() else project)[key] = value
+        (detectron2 if key[:1].isupper() else project)[key] = _value(text, is_raw=key[:1].isupper())
     return project, detectron2
 
 
+def _value(text: str, *, is_raw: bool) -> Any:
+    """A value of the command line as YAML, or as text where it is not valid YAML."""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+    if isinstance(value, (dict, list)):
+        value = parse_yaml(text)
+    return number(value) if is_raw and isinstance(value, str) else value
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one level of dotted keys."""
+    """A nested mapping as one level of dotted keys.
+
+    Raises:
+        ValueError: A key is there twice, nested and dotted.
+    """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        inner = flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        twice = next((name for name in inner if name in flat), None)
+        if twice is not None:
+            raise ValueError(f"the key {twice!r} is there twice; keep one of them")
+        flat |= inner
     return flat
 
 

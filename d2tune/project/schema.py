@@ -12,10 +12,21 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from d2tune.errors import nearest
+from d2tune.project.names import is_name, safe_name
 from d2tune.project.overrides import flatten
 from d2tune.project.presets import preset_names
 from d2tune.project.traits import TRAITS, TaskName, TaskTraits
+from d2tune.project.values import (
+    AnyNumber,
+    Number,
+    PathText,
+    SplitText,
+    Whole,
+    class_name,
+    class_names,
+    refuse_repeated,
+)
+from d2tune.text import nearest_hint
 
 Sample = Literal["balloon", "chipset", "face", "carvana", "ships", "steel", "crops", "membrane", "cells", "street"]
 """Labeled image sets that can be rendered."""
@@ -28,7 +39,7 @@ Format = Literal["auto", "labelme", "via", "coco", "panoptic", "voc", "voc-masks
 class Section(BaseModel):
     """A part of a project file; an unknown key in it is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class LabelImages(Section):
@@ -48,12 +59,12 @@ class LabelImages(Section):
         nodata: Value of channels that hold no data, beside NaN.
     """
 
-    images: str = "images"
-    labels: str = "labels"
+    images: PathText = "images"
+    labels: PathText = "labels"
     values: dict[int, str | None] = Field(default_factory=dict)
     stack: tuple[str, ...] = ()
-    channels: tuple[int, ...] = ()
-    nodata: float | None = None
+    channels: tuple[Annotated[Whole, Field(ge=0)], ...] = ()
+    nodata: AnyNumber | None = None
 
     @field_validator("values", mode="before")
     @classmethod
@@ -61,7 +72,9 @@ class LabelImages(Section):
         """Keys that are texts of numbers, as JSON writes them, as numbers."""
         if not isinstance(value, dict):
             return value
-        return {int(key) if isinstance(key, str) and key.isdecimal() else key: name for key, name in value.items()}
+        keys = [int(key) if isinstance(key, str) and key.isdecimal() else key for key in value]
+        refuse_repeated(keys)
+        return dict(zip(keys, map(class_name, value.values()), strict=True))
 
     @field_validator("stack", "channels", mode="before")
     @classmethod
@@ -95,10 +108,10 @@ class Data(Section):
     """
 
     root: Path
-    train: str = "train"
-    val: str | Annotated[float, Field(gt=0, lt=1)] = "val"
-    annotations: str = "."
-    images: str | None = None
+    train: PathText = "train"
+    val: SplitText | Annotated[float, Field(gt=0, lt=1)] = "val"
+    annotations: PathText = "."
+    images: PathText | None = None
     format: Format = "auto"
     label_images: LabelImages = LabelImages()
     csv_preset: Literal["carvana", "airbus", "severstal"] | None = None
@@ -109,13 +122,30 @@ class Data(Section):
     skip_bad: bool = False
     predictions: Literal["keep", "drop"] = "keep"
     sample: Sample | None = None
-    sample_images: int = Field(default=80, ge=2)
-    split_seed: int = 0
+    sample_images: Whole = Field(default=80, ge=2)
+    split_seed: Whole = 0
 
     @field_validator("root", mode="before")
     @classmethod
     def _path(cls, value: object) -> object:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("the path is empty; . is the folder of the project file")
         return Path(value) if isinstance(value, str) else value
+
+    @field_validator("background", "class_name", mode="before")
+    @classmethod
+    def _class_name(cls, value: object) -> object:
+        return class_name(value)
+
+    @field_validator("rename", mode="before")
+    @classmethod
+    def _labels(cls, value: object) -> object:
+        """Labels without blanks around them, as they are read, and the names of classes."""
+        if not isinstance(value, dict):
+            return value
+        labels = [key.strip() if isinstance(key, str) else key for key in value]
+        refuse_repeated(labels)
+        return dict(zip(labels, map(class_name, value.values()), strict=True))
 
 
 class Model(Section):
@@ -139,10 +169,10 @@ class Model(Section):
     backbone: str | None = None
     norm: Literal["auto", "frozen", "trainable"] = "auto"
     encoder: str | None = None
-    loss: dict[Literal["cross_entropy", "dice", "focal", "lovasz"], Annotated[float, Field(gt=0)]] = Field(
+    loss: dict[Literal["cross_entropy", "dice", "focal", "lovasz"], Annotated[Number, Field(gt=0)]] = Field(
         default_factory=dict
     )
-    class_weights: Literal["none", "balanced"] | tuple[Annotated[float, Field(ge=0)], ...] = "none"
+    class_weights: Literal["none", "balanced"] | tuple[Annotated[Number, Field(ge=0)], ...] = "none"
     output_stride: Literal[8, 16] | None = None
     padding: Literal["same", "valid"] = "same"
 
@@ -162,10 +192,9 @@ class Model(Section):
     @classmethod
     def _known_preset(cls, value: str) -> str:
         if value not in preset_names():
-            raise ValueError(
-                f"no preset {value!r}; did you mean {nearest(value, preset_names())!r}? "
-                f"There are: {', '.join(preset_names())}"
-            )
+            listed = f"The presets are: {', '.join(preset_names())}."
+            near = nearest_hint(value, preset_names())
+            raise ValueError(f"no preset {value!r}. {f'{near} ' if near else ''}{listed}")
         return value
 
     @field_validator("backbone")
@@ -198,19 +227,19 @@ class Train(Section):
         seed: Seed of everything random.
     """
 
-    epochs: Annotated[float, Field(gt=0)] | None = None
-    iterations: Annotated[int, Field(gt=0)] | None = None
-    batch_size: int = Field(default=4, ge=1)
-    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    image_size: Literal["original"] | Annotated[int, Field(ge=32, le=4096)] = 640
-    patch_size: Annotated[int, Field(ge=32, le=4096)] | None = None
-    patch_balance: float = Field(default=0.5, ge=0, le=1)
+    epochs: Annotated[Number, Field(gt=0)] | None = None
+    iterations: Annotated[Whole, Field(gt=0)] | None = None
+    batch_size: Whole = Field(default=4, ge=1)
+    learning_rate: Literal["auto"] | Annotated[Number, Field(gt=0)] = "auto"
+    image_size: Literal["original"] | Annotated[Whole, Field(ge=32, le=4096)] = 640
+    patch_size: Annotated[Whole, Field(ge=32, le=4096)] | None = None
+    patch_balance: Number = Field(default=0.5, ge=0, le=1)
     augment: Literal["photo", "overhead"] = "photo"
-    scale_jitter: tuple[float, float] = (0.6, 1.2)
+    scale_jitter: tuple[Number, Number] = (0.6, 1.2)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    eval_every: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
-    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    eval_every: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
+    workers: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
+    seed: Whole = Field(default=0, ge=0, lt=2**31)
 
     @field_validator("scale_jitter", mode="before")
     @classmethod
@@ -249,15 +278,15 @@ class Project(Section):
         detectron2: Raw Detectron2 keys, dotted or nested, set last.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str
     task: TaskName = "instance"
     data: Data
     classes: tuple[str, ...] = ()
     things: tuple[str, ...] = ()
     stuff: tuple[str, ...] = ()
     model: Model = Model()
-    weights: str = "auto"
-    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    weights: Annotated[str, Field(min_length=1, description="auto, scratch, a file or a URL")] = "auto"
+    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="64 hexadecimal digits")
     train: Train = Train()
     tracking: Literal["none", "wandb"] = "none"
     detectron2: dict[str, Any] = Field(default_factory=dict)
@@ -267,17 +296,25 @@ class Project(Section):
     def _dotted(cls, value: dict[str, Any]) -> dict[str, Any]:
         return flatten(value)
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not is_name(value):
+            raise ValueError(
+                "the name must have only letters, digits, '.', '_' and '-', a letter or digit first; "
+                f"found {value!r}. Write name: {safe_name(value)}"
+            )
+        return value
+
     @field_validator("classes", "things", "stuff", mode="before")
     @classmethod
-    def _tuple(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
+    def _names(cls, value: object) -> object:
+        return class_names(value)
 
-    @field_validator("classes")
+    @field_validator("classes", "things", "stuff")
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({name for name in value if value.count(name) > 1})
-        if twice:
-            raise ValueError(f"{twice[0]!r} is named twice")
+        refuse_repeated(value)
         return value
 
     @model_validator(mode="after")

@@ -1,0 +1,7 @@
+"""``python -m d2tune``: the command ``d2tune``."""
+
+import sys
+
+from d2tune.cli import main
+
+sys.exit(main())
