@@ -28,6 +28,7 @@ _READING = (
     "allow_outside",
     "skip_bad",
     "no_predictions",
+    "unknown_shapes",
     "workers",
     "include_unlabeled",
 )
@@ -111,6 +112,11 @@ def add_reading_arguments(parser: argparse.ArgumentParser, *, projects: bool = T
     parser.add_argument("--split-components", action="store_true", help="one instance per connected component")
     parser.add_argument("--allow-outside", action="store_true", help="accept images outside the data folder")
     parser.add_argument("--include-unlabeled", action="store_true", help="read images without annotations as negatives")
+    parser.add_argument(
+        "--unknown-shapes",
+        choices=["skip", "polygon"],
+        help="Labelme shapes of unknown type with three points or more are skipped, or are polygons (default: skip)",
+    )
     parser.add_argument("--no-predictions", action="store_true", help="ignore shapes flagged as predictions")
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that read Labelme files (default: by the number of files)"

@@ -102,6 +102,8 @@ class Data(Section):
         rename: New class name by label; shapes whose label has null are ignored.
         skip_bad: Train without the files that have errors instead of stopping.
         predictions: ``keep`` trains on shapes that Labelme files flag as predictions, ``drop`` ignores them.
+        unknown_shapes: ``polygon`` reads Labelme shapes of unknown type with three points or more as polygons, ``skip``
+            skips them with a warning.
         sample: Sample that is rendered where ``root`` is missing, a name that ``d2tune sample`` takes.
         sample_images: How many images that sample has.
         split_seed: Seed of the split where ``val`` is a fraction.
@@ -121,6 +123,7 @@ class Data(Section):
     rename: dict[str, str | None] = Field(default_factory=dict)
     skip_bad: bool = False
     predictions: Literal["keep", "drop"] = "keep"
+    unknown_shapes: Literal["skip", "polygon"] = "skip"
     sample: Sample | None = None
     sample_images: Whole = Field(default=80, ge=2)
     split_seed: Whole = 0

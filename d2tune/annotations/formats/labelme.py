@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from d2tune.annotations.formats.labelme_polygons import FileOutlines, plain_parts
-from d2tune.annotations.formats.labelme_shapes import AREA_TYPES, decode_base64, read_shape
+from d2tune.annotations.formats.labelme_shapes import area_type, decode_base64, is_line_type, read_shape, written_shape
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels, Name
 from d2tune.annotations.formats.shared.parts import Part, unite
@@ -235,6 +235,7 @@ class _Group:
     parts: list[Part]
     iscrowd: bool = False
     score: float | None = None
+    difficult: bool = False
 
 
 def _read_shapes(
@@ -260,21 +261,24 @@ def _read_shapes(
         if options.no_predictions and flags.get("prediction") is True:
             unit.excluded[index] = "flagged as a prediction"
             continue
-        name = _name_of(shape, unit, index, labels)
+        kind = area_type(shape.get("shape_type")) or _stand_in_type(shape, unit, index, options)
+        name = labels.read(shape.get("label"), unit, index) if kind is not None else None
         if name is None:
             continue
         group_id = _group_id(shape.get("group_id"), unit, index)
-        part = plain.get(index) or read_shape(shape, unit, index)
+        part = plain.get(index) or read_shape(shape, unit, index, kind=kind)
         if part is None:
             continue
         key = _group_key(name, group_id, index)
         group = groups.setdefault(key, _Group(name.label, []))
         group.parts.append(part)
         group.iscrowd |= flags.get("iscrowd") is True
+        group.difficult |= shape.get("difficult") is True
         group.score = _score(shape) if group.score is None else group.score
     for group in groups.values():
         nested = options.nested_groups
-        draft = unite(group.label, group.parts, unit, nested=nested, iscrowd=group.iscrowd, score=group.score)
+        marks = {"iscrowd": group.iscrowd, "difficult": group.difficult}
+        draft = unite(group.label, group.parts, unit, nested=nested, score=group.score, **marks)
         if draft.area_px2:
             unit.drafts.append(draft)
             continue
@@ -294,16 +298,28 @@ def _group_key(name: Name, group_id: int | str | None, index: int) -> tuple[obje
     return name.label, "shape", index
 
 
-def _name_of(shape: dict[str, Any], unit: Unit, index: int, labels: Labels) -> Name | None:
-    """The class of a shape that has an area; None, with a finding, for any other shape."""
-    kind = shape.get("shape_type")
-    label = shape.get("label")
-    if kind is None or (isinstance(kind, str) and kind in AREA_TYPES):
-        return labels.read(label, unit, index)
+def _stand_in_type(shape: dict[str, Any], unit: Unit, index: int, options: ReadOptions) -> str | None:
+    """``polygon`` for a shape of unknown type that is read as one; None, with a finding, for any other shape."""
+    kind, label, points = (shape.get(key) for key in ("shape_type", "label", "points"))
     if isinstance(label, str) and label.strip() in SPECIAL_LABELS:
-        return labels.read(label, unit, index)
-    message = f"a shape of type {describe(kind)} has no area; skipped"
-    unit.note("warning", "unsupported_shape_type", message, shape=index)
+        unit.note("info", "ignored_label", f"the label {label.strip()!r} is ignored", shape=index)
+        return None
+    if is_line_type(kind):
+        message = f"a shape of type {describe(kind)} has no area; skipped"
+        unit.note("warning", "unsupported_shape_type", message, shape=index)
+        return None
+    count = len(points) if isinstance(points, list) else 0
+    if count < 3:
+        message = f"the type {describe(kind)} of a shape with {count} points is unknown; skipped"
+        unit.note("warning", "unsupported_shape_type", message, shape=index)
+        return None
+    if options.unknown_shapes == "polygon":
+        message = f"the type {describe(kind)} is unknown; the shape is read as a polygon of its {count} points"
+        unit.note("warning", "unknown_shape_type", message, shape=index)
+        return "polygon"
+    hint = "read such shapes as polygons with data.unknown_shapes: polygon or --unknown-shapes polygon"
+    message = f"the type {describe(kind)} of a shape with {count} points is unknown; skipped"
+    unit.note("warning", "unknown_shape_type", message, shape=index, hint=hint)
     return None
 
 
@@ -480,8 +496,8 @@ def _shapes_of(
 
 def _is_skipped(raw: dict[str, Any]) -> bool:
     """Whether a shape is not used for training because of its type or label: lines, points, ignored labels."""
-    kind, label = raw.get("shape_type"), raw.get("label")
-    is_area = kind is None or (isinstance(kind, str) and kind in AREA_TYPES)
+    label = raw.get("label")
+    is_area = area_type(raw.get("shape_type")) is not None
     return not is_area or (isinstance(label, str) and label.strip() in SPECIAL_LABELS)
 
 
@@ -496,7 +512,7 @@ def _grouped(parts: list[dict[str, Any]], fresh: Iterator[int]) -> list[dict[str
 def _complete(raw: dict[str, Any]) -> dict[str, Any]:
     """A shape with all keys that Labelme requires, in types that it accepts; values of those types stay unchanged."""
     shape: dict[str, Any] = {"label": "", "points": [], "group_id": None, "description": "", "mask": None} | raw
-    shape["shape_type"] = raw.get("shape_type") or "polygon"
+    shape |= written_shape(raw)
     shape["flags"] = _flags(raw)
     for key in ("label", "description"):
         if not isinstance(shape[key], str):
@@ -525,6 +541,8 @@ def _new_shapes(instance: Instance, label: str, tolerance_px: float) -> list[dic
         polygons = tuple(tracing.simplify(part, tolerance_px=tolerance_px) for part in polygons)
     flags: dict[str, bool] = {"iscrowd": True} if instance.iscrowd else {}
     common: dict[str, Any] = {"label": label, "flags": flags}
+    if instance.difficult:
+        common["difficult"] = True
     if instance.score is not None:
         flags["prediction"] = True
         common |= {"description": f"score={instance.score:.3f}", "score": round(instance.score, 6)}

@@ -19,12 +19,19 @@ from d2tune.annotations.geometry.polygons import PointError, check_points, recta
 from d2tune.annotations.io.images import magic_suffix
 from d2tune.annotations.model.types import Mask, Points
 
-POINT_COUNTS = {"rectangle": 2, "circle": 2, "oriented_rectangle": 4, "mask": 2}
-"""The number of points of a shape of each type; a polygon has any number."""
+POINT_COUNTS = {"rectangle": (2, 4), "circle": (2,), "oriented_rectangle": (4,), "mask": (2,)}
+"""The valid numbers of points of a shape of each type; a polygon has any number."""
 
 AREA_TYPES = frozenset({"polygon", *POINT_COUNTS})
 
+_OUTLINE_TYPES = frozenset({"rotation", "quadrilateral"})
+"""Types of X-AnyLabeling that are polygons of their points."""
+
+_LINE_TYPES = frozenset({"line", "linestrip", "polyline", "point", "points"})
+"""Types without an area."""
+
 _MASK_LIMIT_SAMPLES = 2**27
+_CORNER_TOLERANCE_PX = 0.01
 
 
 def decode_base64(data: object) -> bytes | None:
@@ -39,20 +46,88 @@ def decode_base64(data: object) -> bytes | None:
         return None
 
 
-def read_shape(shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
-    """Check the points of a shape that has an area and read it into a part."""
-    kind = shape.get("shape_type") or "polygon"
+def area_type(raw: object) -> str | None:
+    """One of `AREA_TYPES` for the ``shape_type`` of a file, in any case; None where the type has no area or is unknown.
+
+    A missing type is a polygon, and so are the types of other tools that list the corners of an outline.
+    """
+    if raw is None or raw == "":
+        return "polygon"
+    kind = spelled(raw)
+    return "polygon" if kind in _OUTLINE_TYPES else kind if kind in AREA_TYPES else None
+
+
+def spelled(raw: object) -> str:
+    """A ``shape_type`` as Labelme spells it: ``Oriented Rectangle`` is ``oriented_rectangle``."""
+    return raw.strip().lower().replace(" ", "_").replace("-", "_") if isinstance(raw, str) else ""
+
+
+def is_line_type(raw: object) -> bool:
+    """Whether the ``shape_type`` of a file is one that has no area."""
+    return spelled(raw) in _LINE_TYPES
+
+
+def written_shape(raw: dict[str, Any]) -> dict[str, Any]:
+    """The type and the points of a shape as Labelme takes them, which knows neither four corners nor other spellings.
+
+    Types that are unknown here stay as they are.
+    """
+    kind, points = area_type(raw.get("shape_type")), raw.get("points")
+    if kind is None:
+        return {"shape_type": raw.get("shape_type")}
+    if spelled(raw.get("shape_type")) == "rotation" and isinstance(points, list) and len(points) == 4:
+        return {"shape_type": "oriented_rectangle"}
+    if kind == "rectangle" and isinstance(points, list) and len(points) != 2:
+        try:
+            corners = rectangle_corners(check_points(points[:4]))
+        except PointError:
+            corners = None
+        return {"shape_type": "polygon"} if corners is None else {"shape_type": kind, "points": corners.tolist()}
+    return {"shape_type": kind}
+
+
+def read_shape(shape: dict[str, Any], unit: Unit, index: int, *, kind: str | None = None) -> Part | None:
+    """Check the points of a shape that has an area and read it into a part.
+
+    Args:
+        shape: The shape.
+        unit: Its unit, which has the image and takes the findings.
+        index: Index in the file.
+        kind: One of `AREA_TYPES`; None takes the type in the file.
+    """
+    kind = kind or area_type(shape.get("shape_type")) or "polygon"
     try:
         points = check_points(shape.get("points"))
     except PointError as error:
         unit.note("error", error.code, str(error), shape=index)
         return None
+    if kind == "rectangle" and len(points) == 5 and np.array_equal(points[0], points[-1]):
+        points = points[:-1]
     wanted = POINT_COUNTS.get(kind)
-    if wanted is not None and len(points) != wanted:
-        message = f"a {kind} needs {wanted} points, this shape has {len(points)}"
+    if wanted is not None and len(points) not in wanted:
+        counts = " or ".join(map(str, wanted))
+        message = f"a shape of type {kind} needs {counts} points, this shape has {len(points)}"
         unit.note("error", "wrong_point_count", message, shape=index)
         return None
     return _READERS[kind](points, shape, unit, index)
+
+
+def rectangle_corners(points: Points) -> Points | None:
+    """Two opposite corners ``(2, 2)`` of a rectangle with sides along the axes, in any order of its corners.
+
+    Args:
+        points: Two or four corners, ``(2, 2)`` or ``(4, 2)``.
+
+    Returns:
+        The corners; None where four points are not the corners of such a rectangle.
+    """
+    if len(points) == 2:
+        return points
+    low, high = points.min(axis=0), points.max(axis=0)
+    is_low, is_high = points - low <= _CORNER_TOLERANCE_PX, high - points <= _CORNER_TOLERANCE_PX
+    sides = {tuple(corner) for corner in is_high.tolist()}
+    has_all = len(sides) == 4 or not np.all(high - low > _CORNER_TOLERANCE_PX)
+    return np.stack([low, high]) if has_all and np.all(is_low | is_high) else None
 
 
 def _read_polygon(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
@@ -60,7 +135,10 @@ def _read_polygon(points: Points, shape: dict[str, Any], unit: Unit, index: int)
 
 
 def _read_rectangle(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:
-    return polygon_part(rectangle_points(*points.tolist()), unit, index, is_polygon=False)
+    corners = rectangle_corners(points)
+    if corners is None:
+        return polygon_part(points, unit, index)
+    return polygon_part(rectangle_points(*corners.tolist()), unit, index, is_polygon=False)
 
 
 def _read_circle(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:

@@ -65,6 +65,7 @@ class ReadOptions:
         rename: New class names by the label in the file; None skips the label.
         image_list: File with the names of the images to keep, see `splitting.lists`; None keeps all.
         include_unlabeled: Whether images without an annotation are negatives; else they are excluded.
+        unknown_shapes: Whether Labelme shapes of unknown type with three points or more are skipped or are polygons.
         label_images: Where images and label images are and what their values mean; None takes the defaults.
         workers: Processes that read Labelme files; None takes more than one for thousands of files. The result is the
             same with any number.
@@ -89,5 +90,6 @@ class ReadOptions:
     rename: dict[str, str | None] = field(default_factory=dict)
     image_list: Path | None = None
     include_unlabeled: bool = False
+    unknown_shapes: Literal["skip", "polygon"] = "skip"
     label_images: LabelImageOptions | None = None
     workers: int | None = None

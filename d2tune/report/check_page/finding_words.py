@@ -34,7 +34,8 @@ WORDS = {
         "Give each object its own group number.",
     ),
     "wrong_point_count": (
-        "The number of points is invalid: a rectangle, circle or mask has 2, an oriented rectangle 4.",
+        "The number of points is invalid: a rectangle has 2 or 4 corners, a circle or a mask 2 points, an oriented"
+        " rectangle 4.",
         "Draw the shape again, or give it the type that its points have.",
     ),
     "mask_missing": (
@@ -134,8 +135,14 @@ WORDS = {
         "Draw it again if these areas belong to the object.",
     ),
     "unsupported_shape_type": (
-        "A line, a point or a shape of an unknown type has no area and was skipped.",
+        "A line or a point has no area, or a shape of an unknown type has fewer than three points; it was skipped.",
         "Nothing, or draw the area.",
+    ),
+    "unknown_shape_type": (
+        "A shape with three points or more has a type that d2tune does not know. It was skipped, or read as a "
+        "polygon with `--unknown-shapes polygon`.",
+        "Read such shapes as polygons with `--unknown-shapes polygon`, in a project `data.unknown_shapes: "
+        "polygon`, or draw them again.",
     ),
     "group_part_nested": (
         "A part of a group lies inside another part and was united with it.",

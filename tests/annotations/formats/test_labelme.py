@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycocotools.mask as mask_utils
 import pytest
 from PIL import Image as PilImage
 
+from d2tune.annotations.convert import convert
 from d2tune.annotations.formats import labelme
 from d2tune.annotations.geometry.masks import decode_mask, rasterize, union_rles
 from d2tune.annotations.model.dataset import Dataset
@@ -54,10 +57,95 @@ def test_an_oriented_rectangle_keeps_its_four_corners(tmp_path: Path) -> None:
     ]
 
 
-def test_a_shape_of_unknown_type_is_skipped(tmp_path: Path) -> None:
-    dataset = read_shapes(tmp_path, shape(TRIANGLE, kind="star"), shape(TRIANGLE, kind=7), shape(TRIANGLE, kind=None))
-    assert codes(dataset) == [("warning", "unsupported_shape_type", 0), ("warning", "unsupported_shape_type", 1)]
-    assert len(dataset.instances) == 1
+def test_a_shape_of_unknown_type_is_skipped_or_read_as_a_polygon(tmp_path: Path) -> None:
+    star, seven, plain = (shape(TRIANGLE, kind=kind) for kind in ("star", 7, None))
+    short = shape([[1, 1], [9, 9]], kind="box")
+    dataset = read_shapes(tmp_path, star, seven, plain, short, shape(TRIANGLE, "__ignore__", kind="star"))
+    assert codes(dataset) == [
+        ("warning", "unknown_shape_type", 0),
+        ("warning", "unknown_shape_type", 1),
+        ("warning", "unsupported_shape_type", 3),
+        ("info", "ignored_label", 4),
+    ]
+    assert [instance.shapes for instance in dataset.instances] == [(2,)]
+    as_polygons = read_shapes(tmp_path, star, seven, plain, short, unknown_shapes="polygon")
+    assert [instance.area_px2 for instance in as_polygons.instances] == [300, 300, 300]
+    assert codes(as_polygons)[:2] == codes(dataset)[:2]
+    assert "read as a polygon of its 3 points" in as_polygons.findings[0].message
+
+
+RECTANGLE = [[10, 10], [30, 10], [30, 25], [10, 25]]
+
+
+@pytest.mark.parametrize("start", range(4))
+@pytest.mark.parametrize("order", [RECTANGLE, RECTANGLE[::-1], [RECTANGLE[at] for at in (0, 2, 1, 3)]])
+def test_four_corners_of_a_rectangle_are_read_in_any_order(tmp_path: Path, order: Any, start: int) -> None:
+    corners = order[start:] + order[:start]
+    dataset = read_shapes(tmp_path, shape(corners, kind="rectangle"))
+    assert (codes(dataset), dataset.instances[0].bbox_xywh, dataset.instances[0].area_px2) == (
+        [],
+        (10, 10, 20, 15),
+        300,
+    )
+
+
+def test_four_points_that_are_not_a_rectangle_are_a_polygon(tmp_path: Path) -> None:
+    kite = [[30, 10], [40, 20], [30, 30], [20, 20]]
+    nearly = [[10.004, 10], [30, 10.003], [30, 25], [10, 25]]
+    dataset = read_shapes(tmp_path, shape(kite, kind="rectangle"), shape(nearly, kind="rectangle"))
+    assert [instance.area_px2 for instance in dataset.instances] == [200, 300]
+    assert dataset.instances[0].segmentation[0].tolist() == kite
+    closed = [*RECTANGLE, RECTANGLE[0]]
+    assert read_shapes(tmp_path, shape(closed, kind="rectangle")).instances[0].area_px2 == 300
+    for points in (RECTANGLE[:1], RECTANGLE[:3], [*RECTANGLE, [0, 0]]):
+        dataset = read_shapes(tmp_path, shape(points, kind="rectangle"))
+        assert codes(dataset) == [("error", "wrong_point_count", 0)]
+        assert f"2 or 4 points, this shape has {len(points)}" in dataset.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("kind", "points", "area_px2"),
+    [
+        ("rotation", [[20, 10], [40, 20], [35, 30], [15, 20]], 250),
+        ("quadrilateral", [[10, 10], [30, 10], [30, 30], [10, 20]], 300),
+        ("Oriented Rectangle", [[20, 10], [40, 20], [35, 30], [15, 20]], 250),
+        ("Polygon", TRIANGLE, 300),
+        (" RECTANGLE ", [[10, 10], [30, 25]], 300),
+        ("", TRIANGLE, 300),
+    ],
+)
+def test_types_of_other_tools_and_spellings_are_read(tmp_path: Path, kind: str, points: Any, area_px2: int) -> None:
+    dataset = read_shapes(tmp_path, shape(points, kind=kind, difficult=True))
+    assert codes(dataset) == []
+    assert dataset.instances[0].area_px2 == pytest.approx(area_px2, abs=10)
+    assert dataset.instances[0].difficult
+    if len(points) > 2:
+        reference = mask_utils.frPyObjects([np.array(points, dtype=float).reshape(-1).tolist()], 48, 64)
+        assert dataset.instances[0].area_px2 == mask_utils.area(reference)[0]
+
+
+def test_types_of_other_tools_are_written_as_labelme_takes_them(tmp_path: Path) -> None:
+    kite = [[30, 10], [40, 20], [30, 30], [20, 20]]
+    given = [
+        shape(RECTANGLE, "box", "rectangle", difficult=True),
+        shape(kite, "kite", "rectangle"),
+        shape(kite, "ship", "rotation", direction=0.5),
+        shape(kite, "sign", "quadrilateral"),
+        shape(SQUARE, "cell", "Polygon"),
+    ]
+    labelme_file(tmp_path / "src" / "a.json", *given)
+    convert(tmp_path / "src", out=tmp_path / "out", to="labelme")
+    shapes = json.loads((tmp_path / "out" / "a.json").read_text("utf-8"))["shapes"]
+    assert [(new["shape_type"], new["points"]) for new in shapes] == [
+        ("rectangle", [[10, 10], [30, 25]]),
+        ("polygon", kite),
+        ("oriented_rectangle", kite),
+        ("polygon", kite),
+        ("polygon", SQUARE),
+    ]
+    assert (shapes[0]["difficult"], shapes[2]["direction"]) == (True, 0.5)
+    before, after = (labelme.read(tmp_path / name, ReadOptions(image_root=tmp_path / "src")) for name in ("src", "out"))
+    assert [one.area_px2 for one in before.instances] == [one.area_px2 for one in after.instances]
 
 
 @pytest.mark.parametrize("broken", [None, 7, "polygon", []])
