@@ -185,6 +185,11 @@ WORDS = {
         "A label is a number and was read as text.",
         "Nothing, if the text is the name of the class.",
     ),
+    "label_not_printable": (
+        "A label has line ends, control characters (such as escape sequences of a terminal) or characters that are"
+        " not valid Unicode.",
+        "Correct the label, or give the class another name with `--rename` or `data.rename`.",
+    ),
     "group_id_not_int": (
         "A group number is not an integer; the message gives the value that was used.",
         "Correct it.",

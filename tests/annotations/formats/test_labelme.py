@@ -388,3 +388,18 @@ def test_the_old_instance_suffix_is_stripped_but_not_from_whole_names(tmp_path: 
         (2, (2,)),
         (3, (3,)),
     ]
+
+
+@pytest.mark.parametrize("label", ["red\ncar", "\x1b[31mcar", "\ud800car", "car\u202e", "a\u2028b"])
+def test_labels_with_control_characters_are_noted_once_in_a_file(tmp_path: Path, label: str) -> None:
+    dataset = read_shapes(tmp_path, shape(TRIANGLE, label), shape(SQUARE, label))
+    assert codes(dataset) == [("warning", "label_not_printable", 0)]
+    assert dataset.counts() == {label: 2}
+    renamed = read_shapes(tmp_path, shape(TRIANGLE, label), rename={label: "car"})
+    assert (codes(renamed), renamed.counts()) == ([], {"car": 1})
+
+
+def test_labels_in_other_scripts_and_with_odd_blanks_are_not_noted(tmp_path: Path) -> None:
+    names = ["汽车", "voiture\u00a0rouge", "Ä b", "😀"]
+    dataset = read_shapes(tmp_path, *(shape(TRIANGLE, name) for name in names))
+    assert codes(dataset) == []

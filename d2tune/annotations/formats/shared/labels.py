@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import nearest
-from d2tune.text import describe
+from d2tune.text import describe, printable
 
 SPECIAL_LABELS = frozenset({"__ignore__", "_background_"})
 """Labels that never become a category."""
@@ -80,5 +80,9 @@ class Labels:
             hint = nearest(name, self.names)
             unit.note("error", "unknown_label", message, shape=shape, line=line, hint=hint)
             return None
+        if name not in unit.labels and not name.isprintable() and printable(name) != name:
+            message = f"the label {name!r} has line ends, control characters or characters that are not valid Unicode"
+            hint = "give it another name with data.rename or --rename"
+            unit.note("warning", "label_not_printable", message, shape=shape, line=line, hint=hint)
         unit.labels.setdefault(name, shape)
         return Name(name, number)
