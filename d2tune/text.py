@@ -83,7 +83,7 @@ def nearest_hint(word: str, known: Iterable[str], *, otherwise: str | None = Non
 
 
 def shortened(text: str, limit: int = 300) -> str:
-    """``text`` on one line of at most ``limit`` characters, its middle left out where it is longer."""
+    """``text`` on one line of at most ``limit`` characters, without its middle where it is longer."""
     line = " ".join(text.split())
     if len(line) <= limit:
         return line

@@ -1,10 +1,19 @@
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import yaml
 
 from d2tune.errors import ProjectError
-from d2tune.project import load_project, parse_overrides, preset_names
+from d2tune.project import (
+    Length,
+    evaluation_period,
+    fitting_length,
+    load_project,
+    parse_overrides,
+    planned_length,
+    preset_names,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 MINIMAL = {"data": {"root": "photos"}, "classes": ["cat", "dog"]}
@@ -110,9 +119,73 @@ def test_a_word_without_a_value_is_refused(words: list[str]) -> None:
         parse_overrides(words)
 
 
-@pytest.mark.parametrize("name", ["balloon", "chipset", "faces", "demo"])
+SHIPPED = sorted(path.stem for path in (ROOT / "projects").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("hardware", ["gpu", "cpu"])
-def test_shipped_projects_are_valid(name: str, hardware: str) -> None:
-    loaded = load_project(ROOT / "projects" / f"{name}.yaml", hardware=hardware)  # type: ignore[arg-type]
+def test_shipped_projects_are_valid(name: str, hardware: Literal["gpu", "cpu"]) -> None:
+    loaded = load_project(ROOT / "projects" / f"{name}.yaml", hardware=hardware)
     assert loaded.project.model.preset in preset_names()
     assert loaded.profile == hardware
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in ("demo", "crops", "membrane")])
+@pytest.mark.parametrize("hardware", ["gpu", "cpu"])
+def test_the_length_of_a_shipped_project_follows_from_the_data(name: str, hardware: Literal["gpu", "cpu"]) -> None:
+    """The demo has images of its own; the others are trained on patches, of which an image has many."""
+    train = load_project(ROOT / "projects" / f"{name}.yaml", hardware=hardware).project.train
+    assert (train.epochs, train.iterations) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("task", "images", "batch_size", "on_gpu", "iterations", "note"),
+    [
+        ("instance", 14, 4, False, 260, "24 epochs of 14 images would be 84, too few"),
+        ("instance", 18, 4, False, 260, "24 epochs of 18 images would be 108, too few"),
+        ("instance", 48, 4, False, 288, "24 epochs"),
+        ("instance", 61, 4, False, 366, "24 epochs"),
+        ("instance", 240, 4, False, 400, "24 epochs of 240 images would be 1440, a long time"),
+        ("instance", 2400, 4, False, 1800, "24 epochs of 2,400 images would be 14400, a long time"),
+        ("instance", 14, 4, True, 600, "40 epochs of 14 images would be 140, too few"),
+        ("instance", 240, 4, True, 2400, "40 epochs"),
+        ("instance", 2400, 4, True, 20000, "40 epochs of 2,400 images would be 24000, a long time"),
+        ("instance", 118_287, 16, True, 22179, "40 epochs of 118,287 images would be 295718, a long time"),
+        ("semantic", 64, 8, False, 200, "12 epochs of 64 images would be 96, too few"),
+        ("semantic", 256, 8, False, 384, "12 epochs"),
+        ("panoptic", 96, 4, False, 200, "8 epochs of 96 images would be 192, too few"),
+        ("panoptic", 1, 1, False, 200, "8 epochs of 1 image would be 8, too few"),
+    ],
+)
+def test_the_length_that_fits_a_number_of_images(
+    task: Any, images: int, batch_size: int, on_gpu: bool, iterations: int, note: str
+) -> None:
+    length = fitting_length(task, images=images, batch_size=batch_size, on_gpu=on_gpu)
+    assert (length.iterations, length.recommended) == (iterations, None)
+    assert length.note == f"chosen by the number of images: {note}"
+
+
+@pytest.mark.parametrize(
+    ("train", "images", "iterations", "recommended"),
+    [
+        ({"iterations": 84}, 14, 84, 260),
+        ({"epochs": 24}, 14, 84, 260),
+        ({"epochs": 0.001}, 14, 1, 260),
+        ({"iterations": 260}, 14, 260, None),
+        ({"iterations": 400}, 2400, 400, 1800),
+        ({"epochs": 3}, 2400, 1800, None),
+    ],
+)
+def test_a_length_that_a_project_says_is_kept_and_judged(
+    tmp_path: Path, train: dict[str, float], images: int, iterations: int, recommended: int | None
+) -> None:
+    project = load_project(written(tmp_path, MINIMAL | {"train": train})).project
+    length = planned_length(project, images=images, on_gpu=False)
+    assert length == Length(iterations=iterations, recommended=recommended)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 5, 6, 8, 9, 11, 14, 84, 260, 366, 20_000])
+def test_about_five_evaluations_whatever_the_length(iterations: int) -> None:
+    period = evaluation_period("auto", iterations)
+    assert min(iterations, 3) <= -(-iterations // period) <= 5
+    assert evaluation_period(7, iterations) == 7 and evaluation_period(0, iterations) == 0

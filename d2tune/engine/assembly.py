@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import yaml
-from detectron2.config import CfgNode
 from detectron2.engine import HookBase, create_ddp_model, hooks
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
@@ -32,7 +31,7 @@ from d2tune.loggers import Logger, RunInfo
 from d2tune.loggers.json_lines import JsonLines
 from d2tune.loggers.tensorboard import TensorBoard
 from d2tune.loggers.wandb import Wandb
-from d2tune.project import Project
+from d2tune.project import Project, evaluation_period
 from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
 
@@ -135,7 +134,7 @@ def _evaluation_hooks(
     plan: TrainingPlan, folder: RunFolder, model: nn.Module, average: WeightAverage | None
 ) -> list[HookBase]:
     validation = Validation(plan, folder, model, average=average)
-    period = _eval_period(plan.project, plan.cfg)
+    period = evaluation_period(plan.project.train.eval_every, plan.cfg.SOLVER.MAX_ITER)
     return [EvaluateAndKeepBest(period=period, evaluate=validation.run, keep=validation.keep), validation]
 
 
@@ -153,11 +152,6 @@ def _output_hooks(plan: TrainingPlan, folder: RunFolder, loggers: Sequence[Logge
 def _project_loggers(project: Project) -> list[Logger]:
     files: list[Logger] = [JsonLines(), TensorBoard()]
     return [*files, Wandb()] if project.tracking == "wandb" else files
-
-
-def _eval_period(project: Project, cfg: CfgNode) -> int:
-    wanted = project.train.eval_every
-    return max(1, cfg.SOLVER.MAX_ITER // 5) if wanted == "auto" else wanted
 
 
 def _workers(plan: TrainingPlan) -> int:

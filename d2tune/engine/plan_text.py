@@ -13,9 +13,10 @@ from d2tune.engine.plan import TrainingPlan
 from d2tune.hardware import usable_cores
 from d2tune.modeling.config import is_bridge
 from d2tune.modeling.weights import LoadReport
-from d2tune.project import Project
+from d2tune.project import Length, Project, evaluation_period, evaluations, planned_length
 from d2tune.report.tables import format_table
 from d2tune.tasks import task_of
+from d2tune.text import counted
 
 
 def plan_text(plan: TrainingPlan, *, folder: Path, report: LoadReport | None, cost: Cost | None, start: int) -> str:
@@ -42,31 +43,68 @@ def plan_text(plan: TrainingPlan, *, folder: Path, report: LoadReport | None, co
     if start:
         rows.append(("resuming", f"after {start} iterations"))
     if cost is not None:
-        rows.append(("estimate", _estimate_line(cost, cfg.SOLVER.MAX_ITER - start)))
+        rows.append(("estimate", _estimate_line(plan, cost, start)))
     rows.append(("output", str(folder)))
     text = "\n".join(f"{name:<12} {value}" for name, value in rows)
     blocks = [text, _counts_table(plan)]
     if plan.chosen.fallback:
         blocks.insert(0, _loud(plan.chosen.line))
+    short = _short_line(plan)
+    if short:
+        blocks.append(short)
     if report is not None:
         blocks.append(_loaded_table(report))
     return "\n\n".join(blocks) + "\n"
 
 
 def _schedule_line(plan: TrainingPlan) -> str:
-    solver = plan.cfg.SOLVER
-    epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / len(plan.splits.train.images)
+    solver, length = plan.cfg.SOLVER, _length(plan)
+    note = f"; {length.note}" if length.note and length.iterations == solver.MAX_ITER else ""
+    steps = f"{counted(solver.MAX_ITER, 'iteration')} of {counted(solver.IMS_PER_BATCH, 'image')}"
     return (
-        f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images ({epochs:.1f} epochs), "
+        f"{steps} ({_epochs(plan):.1f} epochs{note}), "
         f"{solver.OPTIMIZER} with learning rate {solver.BASE_LR:.3g}, "
         f"warm-up {solver.WARMUP_ITERS}, then cosine"
     )
 
 
-def _estimate_line(cost: Cost, iterations: int) -> str:
+def _short_line(plan: TrainingPlan) -> str | None:
+    """What to do where the run is too short for its data."""
+    iterations, least = plan.cfg.SOLVER.MAX_ITER, _length(plan).recommended
+    if least is None or iterations >= least:
+        return None
+    images = counted(len(plan.splits.train.images), "image")
+    verb = "is" if iterations == 1 else "are"
     return (
-        f"{duration(iterations * cost.step_s)} of training at {cost.step_s:.2f} s a step (measured), "
-        f"evaluations not counted, {cost.memory_bytes / 2**30:.1f} GiB of memory"
+        f"warning: {counted(iterations, 'iteration')} ({_epochs(plan):.1f} epochs) {verb} too few for {images}; "
+        f"{least:,} or more are recommended: train.iterations={least}"
+    )
+
+
+def _length(plan: TrainingPlan) -> Length:
+    images = len(plan.splits.train.images)
+    return planned_length(plan.project, images=images, on_gpu=plan.cfg.MODEL.DEVICE == "cuda")
+
+
+def _epochs(plan: TrainingPlan) -> float:
+    solver = plan.cfg.SOLVER
+    return float(solver.MAX_ITER * solver.IMS_PER_BATCH / len(plan.splits.train.images))
+
+
+def _estimate_line(plan: TrainingPlan, cost: Cost, start: int) -> str:
+    """The time of the steps and, where it was measured, of the evaluations."""
+    total = plan.cfg.SOLVER.MAX_ITER
+    steps, memory = total - start, f"{cost.memory_bytes / 2**30:.1f} GiB of memory"
+    training_s = steps * cost.step_s
+    what = f"{counted(steps, 'step')} at {cost.step_s:.2f} s"
+    if cost.evaluation_s is None:
+        return f"{duration(training_s)} for {what} (measured), evaluations not counted, {memory}"
+    count = evaluations(evaluation_period(plan.project.train.eval_every, total), total, start=start)
+    images = counted(len(plan.splits.val.images), "image")
+    each = f"{cost.evaluation_s:.0f} s" if cost.evaluation_s >= 1 else "under 1 s"
+    return (
+        f"{duration(training_s + count * cost.evaluation_s)} for {what} and "
+        f"{counted(count, 'evaluation')} of {images} at {each} (measured), {memory}"
     )
 
 

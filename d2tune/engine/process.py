@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from d2tune.engine.assembly import Extensions, build_trainer, training_batches, training_split
-from d2tune.engine.cost import measure_cost
+from d2tune.engine.cost import Cost, measure_cost, measure_evaluation
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.plan_text import plan_text
 from d2tune.engine.record import write_resumed
@@ -25,6 +26,7 @@ from d2tune.modeling.build import build_model
 from d2tune.modeling.device import speed_up
 from d2tune.modeling.weights import LoadReport, StateDict
 from d2tune.run_folder import RunFolder
+from d2tune.tasks import task_of
 
 STOPPED = 130
 """Exit status of a training that was stopped by a signal."""
@@ -109,12 +111,20 @@ def _ready_trainer(
     samples, batches = training_split(plan), training_batches(plan, start=start)
     if comm.is_main_process():
         batch = [samples[key] for key in batches.typical()]
-        cost = measure_cost(model, batch, plan.cfg, plan.precision) if comm.get_world_size() == 1 else None
+        cost = _cost(plan, model, batch) if comm.get_world_size() == 1 else None
         print(plan_text(plan, folder=folder.path, report=report, cost=cost, start=start), flush=True)
     trainer = build_trainer(plan, folder, model, samples, batches, start=start, extensions=extensions)
     if state:
         trainer.load_state_dict(state)
     return trainer
+
+
+def _cost(plan: TrainingPlan, model: nn.Module, batch: list[dict[str, Any]]) -> Cost:
+    """What a step and an evaluation cost."""
+    cost, val = measure_cost(model, batch, plan.cfg, plan.precision), plan.splits.val
+    predictor = task_of(plan.project).predictor(model, plan.cfg, plan.project, val.categories)
+    in_windows = bool(plan.cfg.INPUT.ORIGINAL_SIZE)
+    return replace(cost, evaluation_s=measure_evaluation(predictor, val.images, in_windows=in_windows))
 
 
 def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from d2tune.errors import ProjectError, RunError, nearest
 from d2tune.modeling.bridge.config import add_bridge_config
 from d2tune.modeling.bridge.losses import balanced_weights
 from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
-from d2tune.project import Model, Project, flatten, preset_files, preset_names
+from d2tune.project import Model, Project, flatten, planned_length, preset_files, preset_names
 
 LEAST_WINDOW_PX = 512
 """Smallest side of the windows in which images of original size are predicted; training patches may be larger."""
@@ -42,6 +42,7 @@ class DataFacts:
         pixel_mean: Mean of each channel over the training split; None keeps the scaling of the preset.
         pixel_std: Standard deviation of each channel over the training split; None keeps the scaling of the preset.
         class_pixels: Number of pixels of each class in the training split; empty if they are not counted.
+        white: The value of 16-bit photos that becomes 255; None if all photos have 8 bits.
     """
 
     class_names: tuple[str, ...]
@@ -55,6 +56,7 @@ class DataFacts:
     pixel_mean: tuple[float, ...] | None = None
     pixel_std: tuple[float, ...] | None = None
     class_pixels: tuple[int, ...] = ()
+    white: float | None = None
 
 
 def add_d2tune_config(cfg: CfgNode) -> None:
@@ -83,6 +85,8 @@ def add_d2tune_config(cfg: CfgNode) -> None:
     cfg.INPUT.RASTER.STACK = []
     cfg.INPUT.RASTER.CHANNELS = []
     cfg.INPUT.RASTER.NODATA = []
+    # the value of 16-bit photos that becomes 255; 0 takes that of each file
+    cfg.INPUT.WHITE = 0.0
     # side of the windows in which images are predicted; 0 takes whole images
     cfg.TEST.WINDOW_PX = 0
 
@@ -146,6 +150,7 @@ DERIVED = {
     "INPUT.RASTER.STACK": "Set data.label_images.stack.",
     "INPUT.RASTER.CHANNELS": "Set data.label_images.channels.",
     "INPUT.RASTER.NODATA": "Set data.label_images.nodata.",
+    "INPUT.WHITE": "It is read from the headers of 16-bit images.",
     "INPUT.CROP.ENABLED": "Set train.scale_jitter or train.patch_size.",
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "Images without instances are kept as negatives.",
     "SOLVER.AMP.ENABLED": "Set train.precision.",
@@ -269,6 +274,7 @@ def _set_data(cfg: CfgNode, facts: DataFacts) -> None:
     cfg.DATASETS.TRAIN = (facts.train_name,)
     cfg.DATASETS.TEST = (facts.val_name,)
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    cfg.INPUT.WHITE = float(facts.white or 0)
     if facts.has_rle:
         cfg.INPUT.MASK_FORMAT = "bitmask"
 
@@ -396,7 +402,8 @@ def _set_timm_scaling(cfg: CfgNode, backbone: str) -> None:
 
 def _set_schedule(cfg: CfgNode, project: Project, facts: DataFacts, *, scratch: bool) -> None:
     train = project.train
-    iterations = planned_iterations(project, facts.train_images)
+    on_gpu = cfg.MODEL.DEVICE == "cuda"
+    iterations = planned_length(project, images=facts.train_images, on_gpu=on_gpu).iterations
     share = train.batch_size / REFERENCE_BATCH
     adaptive = cfg.SOLVER.OPTIMIZER == "ADAMW"
     scale = math.sqrt(share) if adaptive else share
@@ -412,17 +419,6 @@ def _set_schedule(cfg: CfgNode, project: Project, facts: DataFacts, *, scratch: 
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 5.0
     cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
     cfg.SEED = train.seed
-
-
-def planned_iterations(project: Project, train_images: int) -> int:
-    """Number of optimizer steps: ``train.iterations``, or from ``train.epochs``, or 20 epochs and 12,000 images."""
-    train = project.train
-    if train.iterations is not None:
-        return train.iterations
-    per_epoch = train_images / train.batch_size
-    if train.epochs is not None:
-        return max(1, round(train.epochs * per_epoch))
-    return max(1, round(max(20 * per_epoch, 12000 / train.batch_size)))
 
 
 def _set_raw(cfg: CfgNode, raw: Mapping[str, Any]) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from d2tune.errors import printable
 from d2tune.new_project.classes import Classes
 from d2tune.new_project.layout import Layout
 from d2tune.new_project.naming import Naming
 from d2tune.new_project.schedule import Schedule
 from d2tune.project.traits import TRAITS, TaskName, TaskTraits
+from d2tune.text import counted, printable
 
 _COMMENT_COLUMN = 32
 
@@ -129,7 +129,7 @@ class Document:
     def _train(self) -> Iterator[str]:
         schedule = self.schedule
         epochs = schedule.gpu_iterations * schedule.batch_size / max(1, self.images)
-        passes = f"about {epochs:.0f} passes over {self.images} image{'' if self.images == 1 else 's'}"
+        passes = f"about {epochs:.0f} passes over {counted(self.images, 'image')}"
         yield "train:"
         yield _line("batch_size", schedule.batch_size, "images a step", indent=2)
         yield _line("iterations", schedule.gpu_iterations, f"steps; {passes}", indent=2)
@@ -145,7 +145,10 @@ class Document:
         yield _line("model", dict(self._traits.cpu_model), "a smaller network", indent=4)
         train: dict[str, Any] = {"iterations": schedule.cpu_iterations}
         train |= {} if schedule.cpu_px == schedule.gpu_px else {"image_size": schedule.cpu_px}
-        yield _line("train", train, "fewer steps on smaller images" if len(train) > 1 else "fewer steps", indent=4)
+        train |= {} if schedule.cpu_jitter is None else {"scale_jitter": list(schedule.cpu_jitter)}
+        yield _line(
+            "train", train, "fewer steps on smaller images" if "image_size" in train else "fewer steps", indent=4
+        )
 
 
 def _size_comment(size: int | str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from d2tune.project import fitting_length
 from d2tune.project.traits import TaskName
 
 _STEP_PX = 32
@@ -12,24 +13,11 @@ _BATCH = 4
 _PATCH_PX = 256
 _FEW, _SOME = 5, 10
 
+_LARGEST_PX: dict[TaskName, tuple[int, int]] = {"instance": (800, 480), "semantic": (640, 256), "panoptic": (640, 256)}
+"""Largest short sides in pixels, with and without a GPU."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Limits:
-    """For one task: largest short sides in pixels, and passes over the images."""
-
-    gpu_px: int
-    cpu_px: int
-    gpu_epochs: int
-    cpu_epochs: int
-
-
-_LIMITS: dict[TaskName, _Limits] = {
-    "instance": _Limits(gpu_px=800, cpu_px=480, gpu_epochs=40, cpu_epochs=24),
-    "semantic": _Limits(gpu_px=640, cpu_px=256, gpu_epochs=40, cpu_epochs=12),
-    "panoptic": _Limits(gpu_px=640, cpu_px=256, gpu_epochs=40, cpu_epochs=8),
-}
-_GPU_ITERATIONS = (300, 20_000)
-_CPU_ITERATIONS = (100, 400)
+_CPU_JITTER: dict[TaskName, tuple[float, float]] = {"instance": (0.5, 1.0)}
+"""Sizes of training relative to those of evaluation, where a step on whole images takes long without a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +29,8 @@ class Schedule:
         gpu_px: Short side in pixels on a GPU; ``original`` leaves images as they are.
         cpu_px: The same without one.
         gpu_iterations: Steps on a GPU.
-        cpu_iterations: Steps without one: ten minutes or so on two cores.
+        cpu_iterations: Steps without one: ten minutes or so on two cores for up to some hundred images.
+        cpu_jitter: Sizes of training without a GPU, relative to `cpu_px`; None for the default.
         patch_px: Side in pixels of the squares to train on, None for whole images.
     """
 
@@ -50,6 +39,7 @@ class Schedule:
     cpu_px: int | Literal["original"]
     gpu_iterations: int
     cpu_iterations: int
+    cpu_jitter: tuple[float, float] | None = None
     patch_px: int | None = None
 
 
@@ -62,15 +52,16 @@ def plan_schedule(task: TaskName, *, images: int, short_side_px: int, are_photos
         short_side_px: Median of their short sides.
         are_photos: Whether they are 8-bit gray or color images; rasters are not resized and are trained on in patches.
     """
-    limits = _LIMITS[task]
     batch = max(1, min(_BATCH, images))
-    gpu, cpu = limits.gpu_epochs * images // batch, limits.cpu_epochs * images // batch
+    gpu_px, cpu_px = _LARGEST_PX[task]
+    gpu, cpu = (fitting_length(task, images=images, batch_size=batch, on_gpu=on_gpu) for on_gpu in (True, False))
     return Schedule(
         batch_size=batch,
-        gpu_px=_size(short_side_px, limits.gpu_px) if are_photos else "original",
-        cpu_px=_size(short_side_px, limits.cpu_px) if are_photos else "original",
-        gpu_iterations=_clamp(gpu, *_GPU_ITERATIONS),
-        cpu_iterations=_clamp(cpu, *_CPU_ITERATIONS),
+        gpu_px=_size(short_side_px, gpu_px) if are_photos else "original",
+        cpu_px=_size(short_side_px, cpu_px) if are_photos else "original",
+        gpu_iterations=gpu.iterations,
+        cpu_iterations=cpu.iterations,
+        cpu_jitter=_CPU_JITTER.get(task) if are_photos else None,
         patch_px=None if are_photos else _size(short_side_px, _PATCH_PX),
     )
 
@@ -84,7 +75,3 @@ def val_fraction(images: int) -> float | None:
 
 def _size(short_side_px: int, limit_px: int) -> int:
     return max(_STEP_PX, min(limit_px, short_side_px) // _STEP_PX * _STEP_PX)
-
-
-def _clamp(value: int, low: int, high: int) -> int:
-    return max(low, min(high, value))

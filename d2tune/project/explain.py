@@ -54,18 +54,18 @@ def explained(error: ValidationError, raw: Mapping[str, Any], file: Path) -> Pro
         return ProjectError(str(first["msg"]).removeprefix("Value error, "), file=file, place=place)
     if field is None:
         message = str(first["msg"])
-        return ProjectError(message[:1].lower() + message[1:], file=file, place=place, found=_found(first["input"]))
+        return ProjectError(message[:1].lower() + message[1:], file=file, place=place, found=_shown(first["input"]))
     depth = _depth(keys)
     if len(keys) > depth:
-        item, found = expected_item(field), first["input"]
-        hint = _QUOTES if item == "text" and not isinstance(found, (dict, list)) else None
-        return ProjectError(f"must be {item}", file=file, place=place, found=_found(found), hint=hint)
+        item, value = expected_item(field), first["input"]
+        hint = _QUOTES if item == "text" and not isinstance(value, (dict, list)) else None
+        return ProjectError(f"must be {item}", file=file, place=place, found=_shown(value), hint=hint)
     value = _value_at(raw, keys)
     if value is None and not takes_none(field):
         hint = f"Write a value, or remove the key for its default, {_default(field)}."
         return ProjectError(f"is empty, but must be {expected(field)}", file=file, place=place, hint=hint)
     hint = _hint(str(keys[-1]), field, value)
-    return ProjectError(f"must be {expected(field)}", file=file, place=place, found=_found(value), hint=hint)
+    return ProjectError(f"must be {expected(field)}", file=file, place=place, found=_shown(value), hint=hint)
 
 
 def _depth(keys: list[str | int]) -> int:
@@ -83,18 +83,18 @@ def _place(loc: tuple[int | str, ...]) -> tuple[list[str | int], FieldInfo | Non
     keys: list[str | int] = []
     section: type[BaseModel] | None = Project
     field: FieldInfo | None = None
-    for part in loc:
-        if section is not None and part in section.model_fields:
-            field = section.model_fields[str(part)]
+    for key in loc:
+        if section is not None and key in section.model_fields:
+            field = section.model_fields[str(key)]
             section = is_section(field.annotation)
-            keys.append(part)
-        elif isinstance(part, int) or (field is not None and _is_key_of_mapping(part, field, keys)):
-            keys.append(part)
+            keys.append(key)
+        elif isinstance(key, int) or (field is not None and _is_key_of_mapping(key, field, keys)):
+            keys.append(key)
     return keys, field
 
 
-def _is_key_of_mapping(part: str, field: FieldInfo, keys: list[str | int]) -> bool:
-    return get_origin(field.annotation) is dict and part != "[key]" and len(keys) == _depth(keys)
+def _is_key_of_mapping(key: str, field: FieldInfo, keys: list[str | int]) -> bool:
+    return get_origin(field.annotation) is dict and key != "[key]" and len(keys) == _depth(keys)
 
 
 def _value_at(raw: Mapping[str, Any], keys: list[str | int]) -> Any:
@@ -126,5 +126,5 @@ def _default(field: FieldInfo) -> str:
     return describe(field.get_default(call_default_factory=True))
 
 
-def _found(value: object) -> str:
+def _shown(value: object) -> str:
     return describe(value, limit=_LONGEST_VALUE)

@@ -104,8 +104,8 @@ def _read_mapping(file: Path) -> dict[str, Any]:
             "no such project file", file=file, hint=f"Did you mean {folder / like}?" if like else None
         ) from None
     if not isinstance(raw, dict):
-        found = "an empty file" if raw is None else type(raw).__name__
-        raise ProjectError("is not a project", file=file, found=found, expected="keys such as task, data and classes")
+        kind = "an empty file" if raw is None else type(raw).__name__
+        raise ProjectError("is not a project", file=file, found=kind, expected="keys such as task, data and classes")
     return raw
 
 

@@ -9,7 +9,6 @@ from d2tune.modeling.config import (
     CfgNode,
     DataFacts,
     is_bridge,
-    planned_iterations,
     preset_config,
     preset_task,
     project_config,
@@ -49,13 +48,13 @@ def test_one_run_length_mask_makes_the_format_bitmask(has_rle: bool, expected: s
     [
         (Train(iterations=77), 100, 77),
         (Train(epochs=3, batch_size=4), 100, 75),
-        (Train(epochs=0.001, batch_size=4), 10, 1),
-        (Train(batch_size=4), 100, 3000),
-        (Train(batch_size=4), 3000, 15000),
+        (Train(batch_size=4), 48, 288),
+        (Train(batch_size=4), 14, 260),
     ],
 )
 def test_iterations(train: Train, images: int, expected: int) -> None:
-    assert planned_iterations(project(train=train), images) == expected
+    cfg = project_config(project(train=train), facts(images=images), scratch=False, device="cpu")
+    assert expected == cfg.SOLVER.MAX_ITER
 
 
 def test_learning_rate_is_linear_in_the_batch_for_sgd_and_a_square_root_for_adamw() -> None:
