@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from d2tune.annotations.formats import coco, label_images, labelme, masks, panoptic, rle_csv, semantic, via, voc
-from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
 from d2tune.annotations.io.outputs import refuse_existing
+from d2tune.annotations.io.photo_findings import with_photo_findings
 from d2tune.annotations.io.places import walk_files
+from d2tune.annotations.io.suffixes import is_image_name, unreadable_hint_of
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.ledger import LedgerRow, write_ledger
@@ -106,6 +107,10 @@ def detect_format(source: Path) -> str:
 
 def _nothing_in(source: Path) -> DataError:
     kind = "file" if source.is_file() else "folder"
+    names = [source.name] if source.is_file() else list(walk_files(source))
+    unreadable = unreadable_hint_of(names)
+    if unreadable is not None:
+        return DataError(f"the {kind} contains no image that is read", file=source, found=unreadable)
     return DataError(
         f"the {kind} contains neither annotations nor images",
         file=source,
@@ -203,9 +208,11 @@ def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptio
         raise _nothing_in(path)
     options = options or ReadOptions()
     dataset = READERS[format](path, options)
-    if options.image_list is None:
+    if options.image_list is not None:
+        dataset = keep_listed(dataset, options.image_list, skip_bad=options.skip_bad)
+    if format == "label_images":  # its reader has opened all rasters
         return dataset
-    return keep_listed(dataset, options.image_list, skip_bad=options.skip_bad)
+    return with_photo_findings(dataset, depth=options.image_checks, skip_bad=options.skip_bad)
 
 
 @contextlib.contextmanager
@@ -218,6 +225,8 @@ def checked(
     """
     with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
         staged = dataclasses.replace(options or ReadOptions(), restore_dir=Path(scratch))
+        if staged.image_checks == "header":
+            staged = dataclasses.replace(staged, image_checks="structure")
         dataset = read_dataset(source, format=format, options=staged)
         yield ConvertResult(dataset, (), judged(dataset.findings, strict))
 

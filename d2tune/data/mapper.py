@@ -13,9 +13,9 @@ import torch
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as mask_utils
 
+from d2tune.annotations.io.photos import read_photo
 from d2tune.data.batches import SampleKey
 from d2tune.errors import DataError
 
@@ -23,24 +23,22 @@ CACHE_BYTES = 1 << 30
 """Memory for decoded training images, in all processes that load them together."""
 
 
-def read_image(path: str, channel_order: str) -> NDArray[np.uint8]:
-    """Read a photo with its EXIF orientation applied.
+def read_image(path: str, channel_order: str, *, white: float | None = None) -> NDArray[np.uint8]:
+    """Read a photo as displayed, in the channel order of a model.
 
     Args:
         path: An image file.
         channel_order: ``RGB`` or ``BGR``.
+        white: See `read_photo`.
 
     Returns:
         ``(H, W, 3)``.
 
     Raises:
-        DataError: The file is missing or is not an image.
+        DataError: See `read_photo`.
     """
-    try:
-        image: NDArray[np.uint8] = detection_utils.read_image(path, format=channel_order)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"the image cannot be read: {error}", file=path) from error
-    return image
+    image = read_photo(Path(path), white=white)
+    return image[:, :, ::-1] if channel_order == "BGR" else image
 
 
 def check_size(size_hw: tuple[int, ...], annotated_hw: tuple[int, int], file: str | Path) -> None:
@@ -78,6 +76,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
     Args:
         dicts: Detectron2's dataset dicts.
         channel_order: ``RGB`` or ``BGR``.
+        white: The value of 16-bit images that becomes 255; None takes that of each file.
         mask_format: ``polygon`` or ``bitmask``.
         short_side_range_px: Smallest and largest short side of the keys.
         max_side_px: Largest long side of a training image.
@@ -90,6 +89,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         dicts: Sequence[dict[str, Any]],
         *,
         channel_order: str,
+        white: float | None = None,
         mask_format: str,
         short_side_range_px: tuple[int, int],
         max_side_px: int,
@@ -98,6 +98,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
     ) -> None:
         self._dicts = dicts
         self._channel_order = channel_order
+        self._white = white
         self._mask_format = mask_format
         self._largest_short_side_px = short_side_range_px[1]
         self._max_side_px = max_side_px
@@ -112,7 +113,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
     def __getitem__(self, key: SampleKey) -> dict[str, Any]:
         reduced = self._reduced(key.index)
         np.random.seed(key.seed)
-        size = T.ResizeShortestEdge(key.short_side_px, self._max_side_px, "choice")
+        size = Resize(key.short_side_px, self._max_side_px, "choice")
         inputs = T.AugInput(reduced.image)
         transforms = T.AugmentationList([size, T.RandomFlip(), self._color])(inputs)
         shape = inputs.image.shape[:2]
@@ -145,7 +146,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         if index in self._cache:
             return self._cache[index]
         source = self._dicts[index]
-        image = read_image(source["file_name"], self._channel_order)
+        image = read_image(source["file_name"], self._channel_order, white=self._white)
         check_size(image.shape[:2], (source["height"], source["width"]), source["file_name"])
         annotations = [annotation for annotation in source["annotations"] if not annotation["iscrowd"]]
         labels = self.read_label_map(source)
@@ -175,6 +176,24 @@ class _Reduced:
     @property
     def nbytes(self) -> int:
         return self.image.nbytes + (0 if self.labels is None else self.labels.nbytes)
+
+
+def resized_shape(size_hw: tuple[int, int], *, short_side_px: int, max_side_px: int) -> tuple[int, int]:
+    """Height and width of an image after Detectron2's ResizeShortestEdge; sides are 1 px or more."""
+    height_px, width_px = T.ResizeShortestEdge.get_output_shape(*size_hw, short_side_px, max_side_px)
+    return max(1, height_px), max(1, width_px)
+
+
+class Resize(T.ResizeShortestEdge):  # type: ignore[misc]  # Detectron2 has no types
+    """Detectron2's ResizeShortestEdge, whose sides are 1 px or more: it rounds that of 3000 x 2 px to 0."""
+
+    def get_transform(self, image: NDArray[Any]) -> T.Transform:
+        """The transform of an image ``(H, W, C)``."""
+        transform = super().get_transform(image)
+        if not isinstance(transform, T.ResizeTransform) or min(transform.new_h, transform.new_w) >= 1:
+            return transform
+        sides = max(1, transform.new_h), max(1, transform.new_w)
+        return T.ResizeTransform(transform.h, transform.w, *sides, transform.interp)
 
 
 class ColorJitter(T.Augmentation):  # type: ignore[misc]  # Detectron2 has no types
@@ -237,7 +256,7 @@ def inference_sample(image: NDArray[np.uint8], *, short_side_px: int, max_side_p
         short_side_px: Short side after resizing.
         max_side_px: Largest long side.
     """
-    transform = T.ResizeShortestEdge(short_side_px, max_side_px).get_transform(image)
+    transform = Resize(short_side_px, max_side_px).get_transform(image)
     resized = transform.apply_image(np.ascontiguousarray(image))
     height_px, width_px = image.shape[:2]
     return {"image": to_tensor(resized), "height": height_px, "width": width_px}

@@ -17,7 +17,7 @@ from d2tune.data import patches
 from d2tune.data.batches import SampleKey
 from d2tune.data.image_reader import ImageReader, Pixels
 from d2tune.data.label_maps import read_label_map
-from d2tune.data.mapper import ColorJitter, check_size, to_tensor
+from d2tune.data.mapper import ColorJitter, check_size, resized_shape, to_tensor
 
 Labels = NDArray[np.uint8]
 """``(H, W)``: class indices, 255 for ignored pixels."""
@@ -103,7 +103,8 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
         image, labels = self._image(key.index), self._labels_of(key.index)
         if not self._options.largest_short_side_px:
             return image, labels
-        size_hw = T.ResizeShortestEdge.get_output_shape(*labels.shape, key.short_side_px, self._options.max_side_px)
+        sides = {"short_side_px": key.short_side_px, "max_side_px": self._options.max_side_px}
+        size_hw = resized_shape((labels.shape[0], labels.shape[1]), **sides)
         return resized(image, size_hw), resized_labels(labels, size_hw)
 
     def _patch(self, key: SampleKey, rng: np.random.Generator) -> tuple[Pixels, Labels]:
@@ -166,8 +167,7 @@ def input_size(size_hw: tuple[int, int], *, short_side_px: int, max_side_px: int
     """Height and width in pixels of the model's input for an image of ``size_hw``; short side 0: no resizing."""
     if not short_side_px:
         return size_hw
-    height_px, width_px = T.ResizeShortestEdge.get_output_shape(*size_hw, short_side_px, max_side_px)
-    return height_px, width_px
+    return resized_shape(size_hw, short_side_px=short_side_px, max_side_px=max_side_px)
 
 
 def semantic_sample(image: Pixels, *, short_side_px: int, max_side_px: int) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def split_source(
         image_list=data.root / name if is_list(name) else None,
         preset=data.csv_preset,
         include_unlabeled=data.format == "rle",
+        image_checks="decoded",
         label_images=_label_image_options(project),
     )
     return data.root / (data.annotations if is_list(name) else name), options

@@ -6,9 +6,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from d2tune.annotations.convert import findings_table, read_dataset
+from d2tune.annotations.io.photo_findings import white_of, with_white
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.splitting.sharing import refuse_shared_images
 from d2tune.annotations.splitting.splits import split
@@ -64,6 +63,8 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
         val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore), background)
         refuse_shared_images({"train": train.images, "val": val.images})
     _check(project, train)
+    white = white_of(train, val)
+    train, val = with_white(train, white), with_white(val, white)
     return Splits(train, val, data.root, rendered)
 
 
@@ -116,8 +117,7 @@ def read_split(project: Project, name: str, *, labels: tuple[str, ...] | None, r
         dataset = _only_labeled_images(dataset, skip_bad=data.skip_bad)
     if not dataset.images:
         raise DataError("the split has no images", file=source, expected="images with annotations beside them")
-    # the reader of label images has already opened all rasters
-    return dataset if data.format == "label_images" else _only_whole_images(dataset, skip_bad=data.skip_bad)
+    return dataset
 
 
 def _only_labeled_images(dataset: Dataset, *, skip_bad: bool) -> Dataset:
@@ -134,47 +134,6 @@ def _only_labeled_images(dataset: Dataset, *, skip_bad: bool) -> Dataset:
     for image in empty:
         logger.warning("excluded: %s has no shapes", image.path or image.file_name)
     return dataset.subset([image.id for image in dataset.images if by_image[image.id]]) if empty else dataset
-
-
-def _only_whole_images(dataset: Dataset, *, skip_bad: bool) -> Dataset:
-    kept = []
-    for image in dataset.images:
-        try:
-            if image.path is not None:
-                check_image(image.path)
-        except DataError as error:
-            if not skip_bad:
-                raise
-            logger.warning("excluded: %s", error.one_line())
-        else:
-            kept.append(image.id)
-    return dataset if len(kept) == len(dataset.images) else dataset.subset(kept)
-
-
-_ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
-_TAIL_BYTES = 1024
-
-
-def check_image(path: Path) -> None:
-    """Check that an image is complete, so that training does not stop at a damaged file.
-
-    A JPEG or PNG is complete if its last bytes have the end mark of the format; other files are decoded.
-
-    Raises:
-        DataError: The image is cut off or damaged.
-    """
-    try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            ending = _ENDINGS.get(path.suffix.lower())
-            if ending is not None and ending in stream.read():
-                return
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"the image cannot be read: {error}", file=path, hint="Replace it, or remove it with its annotation file."
-        ) from None
 
 
 def _check(project: Project, train: Dataset) -> None:

@@ -74,6 +74,7 @@ def semantic_samples(
 def _instance_options(cfg: CfgNode, cache_bytes: int) -> dict[str, Any]:
     return {
         "channel_order": cfg.INPUT.FORMAT,
+        "white": cfg.INPUT.WHITE or None,
         "mask_format": cfg.INPUT.MASK_FORMAT,
         "short_side_range_px": tuple(cfg.INPUT.MIN_SIZE_TRAIN),
         "max_side_px": cfg.INPUT.MAX_SIZE_TRAIN,

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
+from d2tune.annotations.io.photo_findings import white_of
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import RasterOptions
 from d2tune.data.catalog import register
@@ -160,6 +161,7 @@ def _facts(project: Project, splits: Splits, *, pretrained: bool) -> tuple[DataF
         "stuff_names": tuple(category.name for category in train.categories if not category.isthing),
         "train_images": len(train.images),
         "has_rle": train.has_rle or val.has_rle,
+        "white": white_of(train, val),
         "train_name": register(train, project=project.name, split="train", labels=train_labels, layout=layout),
         "val_name": register(val, project=project.name, split="val", labels=val_labels, layout=layout),
     }

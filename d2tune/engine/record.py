@@ -126,6 +126,7 @@ def _input(cfg: CfgNode, train: Dataset) -> dict[str, Any]:
         "channels": len(cfg.MODEL.PIXEL_MEAN),
         "stacked": any(image.path is not None and image.path.is_dir() for image in train.images[:1]),
         "channel_order": cfg.INPUT.FORMAT,
+        "white_16bit": cfg.INPUT.WHITE or None,
         "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
         "pixel_std": list(cfg.MODEL.PIXEL_STD),
         "short_side_px": cfg.INPUT.MIN_SIZE_TEST,

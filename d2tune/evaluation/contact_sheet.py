@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
+from d2tune.annotations.io.photos import read_photo_of
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.annotations.model.types import Rle
-from d2tune.data.mapper import read_image
 from d2tune.inference.results import CocoResult
 from d2tune.metrics.coco.summary import SHOWN_SCORE
 from d2tune.report.sheets.contact_sheet import Panel, write_contact_sheet
@@ -55,7 +55,7 @@ def chosen_images(images: int) -> list[int]:
 
 
 def _panel(image: Image, truth: Sequence[Instance], results: Sequence[CocoResult], names: dict[int, str]) -> Panel:
-    photo = read_image(str(image.path), "RGB")
+    photo = read_photo_of(image)
     factor = min(1.0, LONGEST_SIDE_PX / max(photo.shape[:2]))
     size = (max(1, round(photo.shape[1] * factor)), max(1, round(photo.shape[0] * factor)))
     return Panel(

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from d2tune import files
 from d2tune.annotations.formats.panoptic import from_colors, to_colors
 from d2tune.annotations.io.outputs import beside
+from d2tune.annotations.io.photos import read_photo_of
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.data.image_reader import Pixels
 from d2tune.data.label_maps import decode_png, encode_png, label_files, panoptic_table
-from d2tune.data.mapper import read_image
 from d2tune.evaluation.comparison import MapSide
 from d2tune.evaluation.contact_sheet import chosen_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
@@ -90,7 +90,7 @@ class PanopticEvaluator(Evaluator[Segments]):
         panels = []
         for index in chosen_images(len(predictions)):
             image = self._dataset.images[index]
-            photo = read_image(str(image.path), "RGB")
+            photo = read_photo_of(image)
             ids, infos = from_colors(decode_png(predictions[index][0])), predictions[index][1]
             panels.append(
                 LabelPanel(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,18 +14,19 @@ from numpy.typing import NDArray
 
 from d2tune.annotations.io.images import ImageError, read_header
 from d2tune.annotations.io.rasters import is_raster_name
+from d2tune.annotations.io.suffixes import IMAGE_SUFFIXES, is_image_name, unreadable_hint_of
 from d2tune.annotations.model.dataset import Image
-from d2tune.data.image_reader import ImageReader, OpenImage, Pixels
+from d2tune.data.image_reader import ImageReader, OpenImage, Pixels, WholePhoto
 from d2tune.data.mapper import check_size, inference_sample
 from d2tune.data.semantic_mapper import input_size, semantic_sample
 from d2tune.errors import DataError
 from d2tune.inference.loop import Sample
 
+logger = logging.getLogger(__name__)
+
 ImageLike = str | Path | Image | NDArray[Any]
 """A file, an image of a dataset, or an array: ``(H, W, 3)`` uint8 in RGB, ``(H, W)`` uint8 in gray, or for models of
 rasters ``(H, W, C)`` uint8 or float32, NaN for pixels without data."""
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +165,7 @@ class ArrayImage:
         return self._pixels[top_px:bottom_px, left_px:right_px]
 
 
-def open_image(image: ImageLike, reader: ImageReader) -> OpenImage | ArrayImage:
+def open_image(image: ImageLike, reader: ImageReader) -> OpenImage | WholePhoto | ArrayImage:
     """Open an image to read it window by window in the channel order of the model; to be used as a context manager.
 
     Raises:
@@ -174,7 +176,8 @@ def open_image(image: ImageLike, reader: ImageReader) -> OpenImage | ArrayImage:
         return ArrayImage(_array_pixels(image, reader))
     path = image_path(image)
     with ExitStack() as stack:
-        opened = stack.enter_context(reader.open(path))
+        opened: OpenImage | WholePhoto = reader.open(path)
+        stack.push(opened)
         if isinstance(image, Image):
             check_size((opened.height_px, opened.width_px), (image.height_px, image.width_px), path)
         stack.pop_all()
@@ -213,9 +216,14 @@ def find_images(source: Path) -> tuple[Path, list[Path]]:
         return source.parent, [source]
     if not source.is_dir():
         raise DataError("the image or folder does not exist", file=source)
-    images = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    images = [path for path in files if is_image_name(path.name)]
+    unreadable = unreadable_hint_of(path.name for path in files)
     if not images:
-        raise DataError("the folder has no images", file=source, expected=f"files ending in {', '.join(SUFFIXES)}")
+        expected = f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
+        raise DataError("the folder has no images", file=source, found=unreadable, expected=expected)
+    if unreadable is not None:
+        logger.warning("%s: %s", source, unreadable)
     return source, images
 
 

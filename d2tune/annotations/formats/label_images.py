@@ -19,6 +19,7 @@ from d2tune.annotations.formats.shared.units import Draft, ImageDraft, Unit
 from d2tune.annotations.geometry.masks import encode_mask, rle_bbox_xywh, to_rle
 from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name, open_raster
+from d2tune.annotations.io.suffixes import JPEG_SUFFIXES
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import LabelImageOptions, ReadOptions
 from d2tune.errors import DataError, nearest
@@ -181,7 +182,7 @@ def _read_pair(
 def _label_pixels(path: Path, unit: Unit) -> tuple[NDArray[Any] | None, float | None]:
     """The values ``(H, W)`` of a label and its no-data value; None with an error that gives the reason."""
     assert unit.image is not None
-    if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif"):
+    if path.suffix.lower() in JPEG_SUFFIXES:
         hint = "save the label as PNG from its source"
         unit.note("error", "mask_undecodable", "a JPEG changes the values of a label, expected PNG", hint=hint)
         return None, None

@@ -174,7 +174,8 @@ def _claim_sibling(unit: Unit, path: Path, folders: Folders) -> None:
                 header = read_header(sibling)
             except ImageError:
                 continue
-            unit.image = ImageDraft(file_name, header.width_px, header.height_px, sibling)
+            size_px = header.width_px, header.height_px
+            unit.image = ImageDraft(file_name, *size_px, sibling, pixel_format=header.pixel_format)
             return
 
 
@@ -221,7 +222,8 @@ def _restore(data: object, place: Place, unit: Unit, folder: Path) -> Header | N
         message = f"{place.problem}, and its imageData cannot be written under that name ({reason})"
         unit.note("error", "image_missing", message)
         return None
-    unit.image = ImageDraft(name.as_posix(), header.width_px, header.height_px, target.absolute())
+    size_px = header.width_px, header.height_px
+    unit.image = ImageDraft(name.as_posix(), *size_px, target.absolute(), pixel_format=header.pixel_format)
     message = f"{place.problem}; it was restored from imageData as {name}"
     unit.note("warning", "image_restored_from_imageData", message)
     return header

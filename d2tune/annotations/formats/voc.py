@@ -1,34 +1,37 @@
-"""Pascal VOC: XML boxes, and class and object masks as palette PNGs."""
+"""Pascal VOC: XML files of objects, and class and object masks as palette or color PNGs."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.rle_csv import components
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.color_maps import (
+    ColorMap,
+    classify,
+    color_map_in,
+    is_no_class,
+    read_color_map,
+    voc_color,
+)
 from d2tune.annotations.formats.shared.labels import Labels
-from d2tune.annotations.formats.shared.parts import mask_part, polygon_part, unite
+from d2tune.annotations.formats.shared.mask_files import add_region
+from d2tune.annotations.formats.shared.mask_files import read_pixels as read_pixels
 from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import Unit
-from d2tune.annotations.geometry.masks import Patch
-from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
-from d2tune.annotations.io.images import is_image_name
+from d2tune.annotations.formats.voc_objects import MASK_FOLDER, read_object
 from d2tune.annotations.io.json_files import JsonError, read_bytes
 from d2tune.annotations.io.places import ImageFinder, Place, is_file, walk_files
 from d2tune.annotations.io.xml_files import XmlError, parse_xml
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
-from d2tune.annotations.model.types import Mask
 from d2tune.errors import DataError
-from d2tune.text import describe
 
 CLASS_NAMES = [
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -37,13 +40,15 @@ CLASS_NAMES = [
 """The twenty classes of VOC; their indices in class masks count from 1."""
 
 _CLASS_FOLDER, _OBJECT_FOLDER = "SegmentationClass", "SegmentationObject"
+_NOT_IMAGES = (_CLASS_FOLDER, _OBJECT_FOLDER, MASK_FOLDER, "Scribbles")
+_VOID_COLOR = (224, 224, 192)
+"""The color of index 255 in VOC's palette: borders of objects, which have no class."""
 
 
 def read(source: Path, options: ReadOptions) -> Dataset:
     """Read VOC XML files: a folder with all its subfolders, or one file.
 
-    Boxes count pixels from 1 and include the last, so 1 is subtracted from the minima only. Each box becomes a
-    rectangle.
+    The polygons of an object win over its box; see `voc_objects.read_object`.
 
     Raises:
         DataError: The source does not exist.
@@ -56,14 +61,14 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     names = (
         [source.name] if source.is_file() else [name for name in walk_files(source) if name.lower().endswith(".xml")]
     )
-    units = [_read_xml(name, folders, labels) for name in names]
+    units = [_read_xml(name, folders, labels, options) for name in names]
     return assemble(units + _unlabeled(folders, options, units), options, root=folders.root)
 
 
 def _unlabeled(folders: Folders, options: ReadOptions, units: Sequence[Unit]) -> list[Unit]:
     """Units of the images without an annotation; masks are not images."""
     claimed = [unit.image.file_name for unit in units if unit.image is not None]
-    claimed += [name for name in walk_files(folders.root) if _folder_in(name) is not None]
+    claimed += [name for name in walk_files(folders.root) if set(PurePosixPath(name).parts[:-1]) & set(_NOT_IMAGES)]
     return unlabeled_units(folders, options, claimed)
 
 
@@ -73,7 +78,7 @@ def _folder_in(name: str) -> str | None:
     return next((folder for folder in (_CLASS_FOLDER, _OBJECT_FOLDER) if folder in parts), None)
 
 
-def _read_xml(name: str, folders: Folders, labels: Labels) -> Unit:
+def _read_xml(name: str, folders: Folders, labels: Labels, options: ReadOptions) -> Unit:
     """Read one XML file into a unit; nothing in it can raise."""
     unit = Unit(name)
     path = folders.source / name
@@ -88,20 +93,23 @@ def _read_xml(name: str, folders: Folders, labels: Labels) -> Unit:
     if root.tag != "annotation":
         unit.note("warning", "not_voc", f"the file contains <{root.tag[:40]}>, which is not a VOC annotation; skipped")
         return unit
-    header = measure(_find(root.findtext("filename"), path, folders), unit)
-    stated = (root.findtext("size/width"), root.findtext("size/height"))
+    header = measure(_find(root.findtext("filename"), root.findtext("folder"), path, folders), unit)
+    keys = ("size/width", "size/height") if root.find("size") is not None else ("imagesize/ncols", "imagesize/nrows")
+    stated = (root.findtext(keys[0]), root.findtext(keys[1]))
     objects = root.findall("object")
     if header is None or not check_size(unit, header, *stated, what="the file"):
         unit.exclude(range(len(objects)))
         return unit
     for index, element in enumerate(objects):
-        _read_object(index, element, unit, labels)
+        read_object(index, element, unit, labels, options, folders)
     return unit
 
 
-def _find(name: str | None, path: Path, folders: Folders) -> Place:
+def _find(name: str | None, folder: str | None, path: Path, folders: Folders) -> Place:
     """The image of an annotation by its name, else by the name of the XML file."""
     search = image_folders(path, folders)
+    if folder and folder.strip():  # of LabelMe: Images/FOLDER beside Annotations/FOLDER
+        search += (folders.root / "Images" / folder.strip(),)
     place = folders.finder.find(name.strip(), folders=search) if name and name.strip() else None
     if place is not None and (place.path is not None or PurePosixPath(place.file_name).suffix):
         return place
@@ -122,34 +130,10 @@ def find_by_stem(stem: str, search: Iterable[Path], finder: ImageFinder) -> Plac
     """The first image with the name ``stem`` and any suffix."""
     for folder in dict.fromkeys(search):
         if folder.is_dir():
-            for suffix in (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp"):
+            for suffix in SUFFIXES_BY_USE:
                 if is_file(str(folder / f"{stem}{suffix}")):
                     return finder.find(f"{stem}{suffix}", folders=(folder,))
     return None
-
-
-def _read_object(index: int, element: Element, unit: Unit, labels: Labels) -> None:
-    name = labels.read(element.findtext("name") or "", unit, index)
-    if name is None:
-        return
-    texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
-    try:
-        left, top, right, bottom = (float(text) for text in texts if text is not None)
-        corners = check_points([[left - 1, top - 1], [right, bottom]])
-    except PointError as error:
-        unit.note("error", error.code, str(error), shape=index)
-        return
-    except ValueError:
-        message = f"the box is {describe(texts)}, expected four numbers"
-        unit.note("error", "bad_point", message, shape=index)
-        return
-    if not np.all(corners[1] > corners[0]):
-        unit.note("warning", "zero_area", "the box has no area; dropped", shape=index)
-        return
-    part = polygon_part(rectangle_points(*corners.tolist()), unit, index, is_polygon=False)
-    if part is not None:
-        difficult = (element.findtext("difficult") or "").strip() == "1"
-        unit.drafts.append(unite(name.label, [part], unit, difficult=difficult))
 
 
 def has_masks(names: Iterable[str]) -> bool:
@@ -161,23 +145,26 @@ def read_masks(source: Path, options: ReadOptions) -> Dataset:
     """Read VOC masks: ``SegmentationClass/*.png`` and, for single objects, ``SegmentationObject/*.png``.
 
     Palette indices are VOC's classes from 1, or the positions in ``options.labels`` from 1 where those are not classes
-    of VOC and no class of VOC is renamed; 0 is background and 255 is ignored. Without an object mask, each class of an
-    image is one instance, or with ``options.split_components`` each of its connected components.
+    of VOC and no class of VOC is renamed; 0 is background and 255 is ignored. With a color map (``options.color_map``,
+    or ``labelmap.txt`` beside the folder, as CVAT writes it), classes are read by their colors, and indices are
+    positions in the color map. Each value or color of an object mask is an object. Without an object mask, each class
+    of an image is one instance, or with ``options.split_components`` each of its connected components.
 
     Raises:
-        DataError: The source is not a folder.
+        DataError: The source is not a folder, or the color map cannot be read.
     """
     source = Path(source).absolute()
     if not source.is_dir():
         raise DataError("VOC masks are read from a folder", file=source, expected=f"a folder with {_CLASS_FOLDER}")
     folders = folders_of(source, options)
     names = [name for name in walk_files(source) if has_masks([name])]
-    units = [_read_mask(name, folders, options) for name in names]
+    maps: dict[Path, ColorMap] = {}
+    units = [_read_mask(name, folders, options, maps) for name in names]
     return assemble(units + _unlabeled(folders, options, units), options, root=folders.root)
 
 
-def _read_mask(name: str, folders: Folders, options: ReadOptions) -> Unit:
-    """Read the class mask and object mask of one image into a unit."""
+def _read_mask(name: str, folders: Folders, options: ReadOptions, maps: dict[Path, ColorMap]) -> Unit:
+    """Read the class mask and object mask of one image into a unit; ``maps`` keeps color maps by folder."""
     unit = Unit(name)
     path = folders.source / name
     parts = PurePosixPath(name).parts
@@ -187,36 +174,85 @@ def _read_mask(name: str, folders: Folders, options: ReadOptions) -> Unit:
     place = find_by_stem(path.stem, search, folders.finder)
     if measure(place or Place(None, "", f"the image {search[0] / path.stem}.* does not exist"), unit) is None:
         return unit
-    classes = read_indices(path, unit)
+    if top not in maps:
+        maps[top] = read_color_map(options.color_map) if options.color_map else color_map_in(top, folders.source)
+    classes = _read_classes(path, unit, maps[top], options)
     if classes is None:
         return unit
     labels = Labels(options)
     object_path = top.joinpath(_OBJECT_FOLDER, *parts[at + 1 :])
     if object_path.is_file():
-        objects = read_indices(object_path, unit)
+        objects = read_pixels(object_path, unit)
         if objects is not None:
-            _read_objects(objects, classes, unit, labels, options)
+            _read_objects(_numbered(objects), classes, unit, labels, options)
         return unit
-    for value in np.unique(classes[(classes != 0) & (classes != IGNORE_LABEL)]).tolist():
-        add_region(classes == value, _class_name(value, options), value, unit, labels, options)
+    for value in np.unique(classes.values[classes.values != 0]).tolist():
+        add_region(classes.values == value, classes.name_of(value), value, unit, labels, options)
     return unit
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Classes:
+    """The classes of a mask: a value for each pixel ``(H, W)``, 0 without a class, and the name of each value."""
+
+    values: NDArray[Any]
+    name_of: Callable[[int], str]
+
+
+def _read_classes(path: Path, unit: Unit, colors: ColorMap, options: ReadOptions) -> _Classes | None:
+    """The classes of a class mask; None with an error that gives the reason."""
+    pixels = read_pixels(path, unit)
+    if pixels is None:
+        return None
+    if pixels.ndim == 2 and not colors:
+        return _Classes(np.where(pixels == IGNORE_LABEL, 0, pixels), lambda value: _class_name(value, options))
+    shown = pixels[..., :3] if pixels.ndim == 3 else read_pixels(path, unit, mode="RGB")
+    assert shown is not None
+    found = classify(shown, (colors or _VOC_COLORS) | {_VOID_COLOR: "void"})
+    if found.unknown and pixels.ndim == 2:
+        names = list(colors.values())
+        indices = np.where(pixels == IGNORE_LABEL, 0, pixels)
+        if indices.max() < len(names):
+            empty = [index for index, name in enumerate(names) if is_no_class(name)]
+            return _Classes(np.where(np.isin(indices, empty), 0, indices), lambda value: names[value])
+    if found.unknown:
+        listed = ", ".join(f"{color} ({count} px)" for color, count in found.unknown[:5])
+        hint = "name them in labelmap.txt beside the folder (name:r,g,b a line), or in a file for --color-map"
+        message = f"{path.name} has colors without a class: {listed}"
+        unit.note("error", "mask_undecodable", message, hint=hint)
+        return None
+    number_of = {number: place for place, number in enumerate(range(len(found.names)))}
+    background = next((number_of[number] for number, name in enumerate(found.names) if name == "_background_"), None)
+    values = found.classes + 1
+    return _Classes(np.where(found.classes == background, 0, values), lambda value: found.names[value - 1])
+
+
+def _numbered(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The number of each pixel's object ``(H, W)``, 0 without an object; colors are numbered in their order."""
+    if pixels.ndim == 2:
+        return np.where(pixels == IGNORE_LABEL, 0, pixels)
+    codes = pixels[..., :3].astype(np.int64) @ np.array([65536, 256, 1])
+    codes[codes == np.array(_VOID_COLOR) @ np.array([65536, 256, 1])] = 0
+    present, inverse = np.unique(codes, return_inverse=True)
+    first = 0 if present[0] == 0 else 1
+    numbers: NDArray[Any] = inverse.reshape(codes.shape) + first
+    return numbers
+
+
 def _read_objects(
-    objects: NDArray[Any], classes: NDArray[Any], unit: Unit, labels: Labels, options: ReadOptions
+    objects: NDArray[Any], classes: _Classes, unit: Unit, labels: Labels, options: ReadOptions
 ) -> None:
     """Each object index is an instance; its class is that of most of its pixels."""
-    for value in np.unique(objects[(objects != 0) & (objects != IGNORE_LABEL)]).tolist():
+    whole = replace(options, split_components=False)
+    for value in np.unique(objects[objects != 0]).tolist():
         mask = objects == value
-        below = classes[mask]
-        below = below[(below != 0) & (below != IGNORE_LABEL)]
+        below = classes.values[mask]
+        below = below[below != 0]
         if not below.size:
             message = f"object {value} has no class in {_CLASS_FOLDER}"
             unit.note("error", "unknown_label", message, shape=value)
             continue
-        name = _class_name(int(np.bincount(below).argmax()), options)
-        whole = ReadOptions(split_components=False)
-        add_region(mask, name, value, unit, labels, whole)
+        add_region(mask, classes.name_of(int(np.bincount(below).argmax())), value, unit, labels, whole)
 
 
 def _class_name(value: int, options: ReadOptions) -> str:
@@ -227,55 +263,4 @@ def _class_name(value: int, options: ReadOptions) -> str:
     return names[value - 1] if value <= len(names) else str(value)
 
 
-def add_region(mask: Mask, label: str, shape: int, unit: Unit, labels: Labels, options: ReadOptions) -> None:
-    """Add the pixels ``(H, W)`` of a class as one instance, or as one for each connected component."""
-    name = labels.read(label, unit, shape)
-    if name is None:
-        return
-    for piece in components(mask) if options.split_components else [mask]:
-        part = mask_part(Patch(piece, 0, 0), unit, shape)
-        if part is not None:
-            unit.drafts.append(unite(name.label, [part], unit))
-
-
-def read_indices(path: Path, unit: Unit) -> NDArray[Any] | None:
-    """The values ``(H, W)`` of a gray or palette image of the unit's size; None with an error that gives the reason."""
-    pixels = read_pixels(path, unit)
-    if pixels is not None and pixels.ndim != 2:
-        unit.note("error", "mask_undecodable", f"{path} is a color image, expected palette or gray values")
-        return None
-    return pixels
-
-
-def read_pixels(path: Path, unit: Unit, *, mode: str | None = None) -> NDArray[Any] | None:
-    """The values of a mask, ``(H, W)`` or ``(H, W, C)``, which must have the size of the unit's image.
-
-    Args:
-        path: The image; its size is checked before it is decoded.
-        unit: Takes the error that gives the reason where there is none.
-        mode: Pillow's mode to convert to; None keeps the stored values, palette indices included.
-    """
-    from PIL import Image as PilImage
-
-    assert unit.image is not None
-    wanted = (unit.image.width_px, unit.image.height_px)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = PilImage.open(path)
-        with image:
-            if image.size != wanted:
-                size = f"{image.width} x {image.height}"
-                message = f"{path.name} has {size} px, the image {wanted[0]} x {wanted[1]}"
-                unit.note("error", "size_mismatch", message)
-                return None
-            pixels = np.asarray(image.convert(mode) if mode else image)
-    except Exception as error:  # Pillow raises a dozen kinds for broken images
-        unit.note("error", "mask_undecodable", f"{path} cannot be read ({error})")
-        return None
-    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
-
-
-def is_mask_name(name: str) -> bool:
-    """Whether a file can be a mask image."""
-    return is_image_name(name) and not name.lower().endswith((".jpg", ".jpeg"))
+_VOC_COLORS: ColorMap = {voc_color(index): name for index, name in enumerate(CLASS_NAMES, start=1)}

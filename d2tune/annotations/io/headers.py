@@ -1,7 +1,8 @@
 """The headers of plain JPEG and PNG files, read without Pillow.
 
 Pillow takes twice the time for a file, after an import of 80 ms (docs/decisions/010-libraries-in-annotations.md). Only
-headers that both read in the same way are read here; broken and unusual files are left to Pillow.
+headers that both read in the same way are read here; broken and unusual files, such as those of 16 bits or of four
+color layers, are left to Pillow.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _JPEG_SKIPPED = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 _PNG_KNOWN = frozenset(
     {b"IHDR", b"IDAT", b"PLTE", b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"tIME", b"bKGD", b"sBIT", b"tEXt"}
 )
-_PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_PNG_BITS = {0: (1, 2, 4, 8), 2: (8,), 3: (1, 2, 4, 8), 4: (8,), 6: (8,)}
 _ORIENTATION_TAG = 0x0112
 _SHORT = 3
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
@@ -76,7 +77,7 @@ def _jpeg_size(content: bytes) -> Size | None:
         at += 2 + length
         if marker in _JPEG_FRAMES:
             bits, height_px, width_px, layers = struct.unpack_from(">BHHB", segment)
-            if size is not None or bits != 8 or layers not in (1, 3, 4) or len(segment) != 6 + 3 * layers:
+            if size is not None or bits != 8 or layers not in (1, 3) or len(segment) != 6 + 3 * layers:
                 return None
             size = width_px, height_px
         elif marker not in _JPEG_SKIPPED or not _is_plain(marker, segment):

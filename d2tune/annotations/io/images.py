@@ -1,38 +1,22 @@
 """Images measured from their headers alone."""
 
-# ruff: noqa: PTH113, PTH122, PTH123
+# ruff: noqa: PTH113, PTH123
 
 from __future__ import annotations
 
 import io
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from d2tune.annotations.io.headers import quick_size
+from d2tune.annotations.io.pillow import ImageError, open_pillow, orientation_of, pixel_format_of
+from d2tune.annotations.io.suffixes import IMAGE_SUFFIXES, is_image_name, magic_suffix, unreadable_hint
+from d2tune.annotations.io.tiff_files import tiff_header
+from d2tune.annotations.model.pixel_format import PixelFormat
 
-IMAGE_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("bmp", "dib", "gif", "jfif", "jp2", "jpe", "jpeg", "jpg"),
-        *("pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"),
-    )
-)
-_ORIENTATION_TAG = 0x0112
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", ".png"),
-    (b"\xff\xd8\xff", ".jpg"),
-    (b"GIF8", ".gif"),
-    (b"BM", ".bmp"),
-    (b"II*\x00", ".tif"),
-    (b"MM\x00*", ".tif"),
-)
-
-
-class ImageError(ValueError):
-    """A file that is not an image, is cut off in its header, or states an invalid size."""
+__all__ = ["IMAGE_SUFFIXES", "Header", "ImageError", "is_image_name", "magic_suffix", "read_header", "unreadable_hint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +27,13 @@ class Header:
         width_px: Width as displayed, after EXIF orientation.
         height_px: Height as displayed.
         orientation: The EXIF orientation, 1 to 8; 1 where there is none.
+        pixel_format: How its pixels are stored; None for 8-bit gray, palette and RGB of one image.
     """
 
     width_px: int
     height_px: int
     orientation: int = 1
+    pixel_format: PixelFormat | None = None
 
     @property
     def swapped(self) -> bool:
@@ -62,84 +48,39 @@ def read_header(source: Path | bytes) -> Header:
         source: The file, or its content.
 
     Raises:
-        ImageError: The file is not an image that Pillow reads, or it is cut off or hostile.
+        ImageError: The file is not an image that is read, or it is cut off or hostile; formats that are not read are
+            named with what to do.
     """
-    if isinstance(source, Path) and not os.path.isfile(source):
-        raise ImageError("the file does not exist or is not a regular file")
-    return _quick_header(source) or _full_header(source)
-
-
-def _quick_header(source: Path | bytes) -> Header | None:
-    """The header where it is plain, see `headers`; else None."""
+    if isinstance(source, Path):
+        if not os.path.isfile(source):
+            raise ImageError("the file does not exist or is not a regular file")
+        refused = unreadable_hint(source.name)
+        if refused is not None:
+            raise ImageError(refused)
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb", buffering=0) as stream:
             size = quick_size(stream)
-    except OSError:
-        return None
-    if size is None:
-        return None
+        if size is None:
+            with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as buffered:
+                return _full_header(buffered)
+    except OSError as error:
+        raise ImageError(f"the file cannot be opened ({error.strerror or error})") from error
     width_px, height_px, orientation = size
     return Header(height_px, width_px, orientation) if orientation >= 5 else Header(*size)
 
 
-def _full_header(source: Path | bytes) -> Header:
-    """The header as Pillow reads it."""
-    from PIL import Image as PilImage
-    from PIL import UnidentifiedImageError
-
-    stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+def _full_header(stream: BinaryIO) -> Header:
+    """The header as Pillow reads it; TIFFs that it does not know as tifffile reads them."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PilImage.open(stream) as image:
-                width_px, height_px = image.size
-                orientation = _orientation(image)
-                is_turned = image.format == "TIFF"
-    except PilImage.DecompressionBombError as error:
-        raise ImageError(f"the size of the image is invalid ({error})") from error
-    except UnidentifiedImageError as error:
-        raise ImageError("the file is empty, cut off or not an image") from error
-    except (OSError, ValueError, SyntaxError, KeyError, IndexError, EOFError, TypeError, OverflowError) as error:
-        raise ImageError(f"the image's header cannot be read ({error})") from error
-    if width_px < 1 or height_px < 1:
-        raise ImageError(f"the size of the image is invalid ({width_px} x {height_px} px)")
-    if orientation >= 5 and not is_turned:
-        width_px, height_px = height_px, width_px
-    return Header(width_px, height_px, orientation)
-
-
-def _orientation(image: Any) -> int:
-    """The EXIF orientation, also at the end of a PNG, without decoding the image as Pillow does."""
-    from PIL import Image as PilImage
-
-    try:
-        exif = PilImage.Image.getexif(image)
-        if image.format == "PNG" and not exif:
-            exif.load(_late_exif(image.fp))
-        value = exif.get(_ORIENTATION_TAG, 1)
-    except Exception:  # viewers show an image with a broken EXIF block unrotated
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _late_exif(stream: Any) -> bytes:
-    """The EXIF block after the pixels of a PNG, empty without one; the chunks are read one after the other."""
-    stream.seek(8)
-    while len(head := stream.read(8)) == 8:
-        length = int.from_bytes(head[:4], "big")
-        if head[4:] == b"eXIf":
-            return bytes(stream.read(length))
-        stream.seek(length + 4, io.SEEK_CUR)
-    return b""
-
-
-def magic_suffix(content: bytes) -> str | None:
-    """The file suffix that matches the first bytes, or None where they are not those of an image."""
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return ".webp"
-    return next((suffix for start, suffix in _MAGIC if content.startswith(start)), None)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file has the suffix of an image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+        image = open_pillow(stream)
+    except ImageError:
+        found = tiff_header(stream)
+        if found is None:
+            raise
+        return Header(*found)
+    with image:
+        width_px, height_px = image.size
+        orientation = orientation_of(image)
+        if orientation >= 5 and image.format != "TIFF":
+            width_px, height_px = height_px, width_px
+        return Header(width_px, height_px, orientation, pixel_format_of(image))

@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.io.images import read_header
+from d2tune.annotations.io.pillow import open_pillow
+from d2tune.annotations.io.whole_files import refuse_missing_pixels
 from d2tune.errors import DataError
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
@@ -223,10 +225,8 @@ class _Photo:
         from PIL import Image as PilImage
 
         header = read_header(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PilImage.open(path) as image:
-                mode = image.mode
+        with path.open("rb") as stream, open_pillow(stream) as image:
+            mode = image.mode
         self._path = path
         self._is_deep = _is_deep_color(path)
         self._mode = None if mode.startswith("I") or mode in ("F", "L") or indices else "RGB"
@@ -249,13 +249,13 @@ class _Photo:
         return self._pixels[key]
 
     def _decoded(self) -> NDArray[Any]:
-        from PIL import Image as PilImage
         from PIL import ImageOps
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PilImage.open(self._path) as image:
+            with self._path.open("rb") as stream, open_pillow(stream) as image:
                 image.load()
+                refuse_missing_pixels(image, stream)
                 ImageOps.exif_transpose(image, in_place=True)
                 return np.asarray(image.convert(self._mode) if self._mode else image).astype(self.dtype)
 

@@ -133,7 +133,7 @@ class Raster:
     @cached_property
     def georeference(self) -> Georeference | None:
         """The position of the image, of a folder that of its first file with a position; None without rasterio."""
-        candidates = (_georeference_of(path) for path in self._paths if path.suffix.lower() in _GEO_DRIVERS)
+        candidates = map(georeference_of, self._paths)
         return next((georeference for georeference in candidates if georeference is not None), None)
 
     @property
@@ -310,7 +310,10 @@ def _as_float(values: NDArray[Any], nodata: set[float]) -> NDArray[np.float32]:
     return out
 
 
-def _georeference_of(path: Path) -> Georeference | None:
+def georeference_of(path: Path) -> Georeference | None:
+    """The position of a file on earth; None where it has none, or without rasterio."""
+    if path.suffix.lower() not in _GEO_DRIVERS:
+        return None
     try:
         import rasterio
         from rasterio.errors import RasterioError

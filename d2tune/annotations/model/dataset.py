@@ -19,6 +19,7 @@ import orjson
 
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.ledger import LedgerRow
+from d2tune.annotations.model.pixel_format import PixelFormat
 from d2tune.annotations.model.types import Polygons, Rle
 from d2tune.errors import DataError
 
@@ -52,6 +53,7 @@ class Image:
         path: The file to open, absolute; None where the file is unknown.
         annotation_file: The file of its annotations, relative to the source folder.
         source_id: Its id in the annotation file, None where the format has no ids.
+        pixel_format: How its file stores the pixels; None for 8-bit gray, palette and RGB, and for rasters.
     """
 
     id: int
@@ -61,6 +63,7 @@ class Image:
     path: Path | None = None
     annotation_file: str | None = None
     source_id: int | str | None = None
+    pixel_format: PixelFormat | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +85,7 @@ class Instance:
         layers: Where an RLE unites several shapes, the index and the pixels of each of them. Shapes of other instances
             may lie between them.
         is_disjoint: True where no other instance of the image has any of its pixels, as in a label image.
+        is_box: True where the annotation file gives only the box around it, so that its segmentation is a rectangle.
     """
 
     id: int
@@ -97,6 +101,7 @@ class Instance:
     difficult: bool = False
     layers: tuple[tuple[int, Rle], ...] = ()
     is_disjoint: bool = False
+    is_box: bool = False
 
     def coco_segmentation(self) -> list[list[float]] | dict[str, Any]:
         """The segmentation as COCO writes it: flat ``x, y`` lists, or a compressed RLE."""
@@ -162,6 +167,25 @@ class Dataset:
             ),
             ledger=(),
         )
+
+    def source_image_ids(self) -> dict[int, int | str]:
+        """The ids of the images in the file they were read from, by ``Image.id``; their own ids where it has none."""
+        ids = [image.source_id for image in self.images]
+        known = {image.id: image.source_id for image in self.images if image.source_id is not None}
+        return known if len(set(known.values())) == len(ids) else {image.id: image.id for image in self.images}
+
+    def source_category_ids(self) -> dict[int, int | str]:
+        """The ids of the categories in the file they were read from, by ``Category.id``.
+
+        Categories that the file does not have get the numbers after its largest. Where the file has no ids, and where
+        two categories have the same id, all categories have their own ids.
+        """
+        known = {one.id: one.source_id for one in self.categories if one.source_id is not None}
+        if not known or len(set(known.values())) < len(known):
+            return {category.id: category.id for category in self.categories}
+        largest = max((value for value in known.values() if isinstance(value, int)), default=0)
+        added = (one.id for one in self.categories if one.id not in known)
+        return known | {category_id: largest + number for number, category_id in enumerate(added, start=1)}
 
     def counts(self) -> dict[str, int]:
         """Number of instances per class name, in category order, zeros included."""

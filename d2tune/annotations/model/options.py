@@ -67,6 +67,8 @@ class ReadOptions:
         include_unlabeled: Whether images without an annotation are negatives; else they are excluded.
         unknown_shapes: Whether Labelme shapes of unknown type with three points or more are skipped or are polygons.
         label_images: Where images and label images are and what their values mean; None takes the defaults.
+        image_checks: How image files are checked beyond their headers, see `io.photo_findings`: ``structure`` reads
+            their ends, ``decoded`` reads their pixels.
         workers: Processes that read Labelme files; None takes more than one for thousands of files. The result is the
             same with any number.
     """
@@ -92,4 +94,5 @@ class ReadOptions:
     include_unlabeled: bool = False
     unknown_shapes: Literal["skip", "polygon"] = "skip"
     label_images: LabelImageOptions | None = None
+    image_checks: Literal["header", "structure", "decoded"] = "header"
     workers: int | None = None

@@ -57,8 +57,20 @@ WORDS = {
         "Move it, name its folder with `--image-root`, or allow other folders with `--allow-outside`.",
     ),
     "image_unreadable": (
-        "The image is empty, cut off, not an image, or claims an invalid size.",
-        "Replace the image.",
+        "The image is empty, cut off, damaged, not an image, or of a format that is not read (HEIC, camera raw, "
+        "Photoshop, SVG), or claims an invalid size.",
+        "Replace the image, or convert it to JPEG.",
+    ),
+    "image_out_of_range": (
+        "The image stores floats outside 0 to 1, or whole numbers outside 0 to 65535, so that nothing says which "
+        "value is white; the message gives its range.",
+        "Save it as 8 or 16 bits by the range of the whole data set, or use label images (`data.format: "
+        "label_images`).",
+    ),
+    "image_too_large": (
+        "The image has more than 400 megapixels, the limit of images that are decoded whole.",
+        "Divide it and its annotations into tiles, or use label images (`data.format: label_images`), which are "
+        "read by windows.",
     ),
     "size_mismatch": (
         "The annotation file states a size that differs from the image's, so it was made for another image or another "
@@ -77,6 +89,11 @@ WORDS = {
     "shared_image": (
         "An image of one split is in an earlier split too, as the same file or as a file with the same content.",
         "Remove it from one of the splits, or set data.val to a fraction of one folder.",
+    ),
+    "not_divisible": (
+        "`data.val` is a fraction, and there is one image, or all images are near-duplicates, so that none can be set "
+        "aside.",
+        "Add other images, name those to validate on in `data.val`, or divide by `d2tune split --no-duplicates`.",
     ),
     "near_duplicate": (
         "An image of one split is nearly the same as an image of an earlier split.",
@@ -198,6 +215,11 @@ WORDS = {
         "The image is missing and was restored from the annotation file.",
         "Nothing, or restore the original image.",
     ),
+    "image_range_differs": (
+        "Files of 16-bit images state different ranges, or have values beyond the range that they state; all of "
+        "them are divided by the same value, which the message gives.",
+        "Nothing, or save all of them with the same range.",
+    ),
     "ignored_label": (
         "The label is `__ignore__`, `_background_`, or one that the project ignores.",
         "Nothing.",
@@ -209,6 +231,19 @@ WORDS = {
     "no_spatial_extent": (
         "A VIA entry has a class but no position in the image.",
         "Nothing.",
+    ),
+    "image_scaled": (
+        "Images have more than 8 bits a value; the message gives the value by which all of them are divided in "
+        "training, evaluation and prediction.",
+        "Nothing.",
+    ),
+    "image_converted": (
+        "Images have a color model such as CMYK or LAB and are converted to RGB.",
+        "Nothing.",
+    ),
+    "image_has_frames": (
+        "A file has several frames or pages; the first is used.",
+        "Nothing, or save the others as images of their own.",
     ),
 }
 """Meaning and remedy by the code of a finding; a backquoted word is something to type."""

@@ -15,11 +15,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
-from PIL import ImageOps
 
 from d2tune.annotations.geometry.masks import decode_mask
+from d2tune.annotations.io.photos import read_photo, to_rgb, upright
+from d2tune.annotations.io.pillow import open_pillow, orientation_of
+from d2tune.annotations.io.whole_files import refuse_missing_pixels
 from d2tune.annotations.model.dataset import Image, Instance
+from d2tune.annotations.model.pixel_format import PixelFormat
 from d2tune.annotations.model.types import Rle
+from d2tune.errors import DataError
 
 View = tuple[float, float, float, float]
 """Left, top, right, bottom of what is shown, in pixels of the image; it may reach beyond the image."""
@@ -185,7 +189,7 @@ def jpeg(image: Image, seen: View, *, scale: float) -> bytes:
         raise ThumbnailError("has no file")
     reduction = max(1, min(8, 2 ** int(math.log2(1 / scale)))) if scale < 1 else 1
     try:
-        decoded = _decoded(image.path, reduction, image.path.stat().st_mtime_ns)
+        decoded = _decoded(image.path, reduction, image.path.stat().st_mtime_ns, image.pixel_format)
     except OSError as error:
         raise ThumbnailError(f"cannot be opened ({error.strerror})") from error
     across, down = decoded.width / image.width_px, decoded.height / image.height_px
@@ -198,36 +202,40 @@ def jpeg(image: Image, seen: View, *, scale: float) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _decoded(path: Path, reduction: int, changed_ns: int) -> PilImage.Image:
+def _decoded(path: Path, reduction: int, changed_ns: int, form: PixelFormat | None) -> PilImage.Image:
     """The image upright, mode RGB, as it was at a time; JPEG files are decoded at a fraction of their size."""
     try:
-        with warnings.catch_warnings():
+        if form is not None:
+            return PilImage.fromarray(read_photo(path, white=form.white if form.is_deep else None))
+        with warnings.catch_warnings(), path.open("rb") as stream:
             warnings.simplefilter("ignore")
-            with PilImage.open(path) as decoded:
+            with open_pillow(stream) as decoded:
+                orientation = orientation_of(decoded)
                 if reduction > 1:
                     decoded.draft(None, (decoded.width // reduction, decoded.height // reduction))
                 if decoded.width * decoded.height > _PIXELS_DECODED:
                     raise ThumbnailError("is too large to be shown")
                 decoded.load()
-                return _rgb(ImageOps.exif_transpose(decoded))
+                refuse_missing_pixels(decoded, stream)
+                rgb = _rgb(decoded)
+                return rgb if decoded.format == "TIFF" else upright(rgb, orientation)
     except ThumbnailError:
         raise
+    except DataError as error:
+        raise ThumbnailError(f"cannot be opened ({error.message})") from error
     except Exception as error:  # decoders raise whatever comes to them on damaged files
         raise ThumbnailError(f"cannot be opened ({error})") from error
 
 
 def _rgb(decoded: PilImage.Image) -> PilImage.Image:
-    """Any mode as RGB: deep gray is stretched to what the eye sees, transparency lies on gray."""
+    """Any mode as RGB: deep gray of rasters is stretched to what the eye sees, alpha is dropped as in training."""
     if decoded.mode.startswith("I") or decoded.mode == "F":
         values = np.nan_to_num(np.asarray(decoded, dtype=np.float64))
         low, high = np.percentile(values, (0.5, 99.5))
         stretched = np.clip((values - low) / max(high - low, 1e-9) * 255, 0, 255)
         return PilImage.fromarray(stretched.astype(np.uint8)).convert("RGB")
-    if decoded.mode in ("RGBA", "LA", "PA") or "transparency" in decoded.info:
-        layered = decoded.convert("RGBA")
-        ground = PilImage.new("RGBA", layered.size, (128, 128, 128, 255))
-        return PilImage.alpha_composite(ground, layered).convert("RGB")
-    return decoded.convert("RGB")
+    rgb: PilImage.Image = to_rgb(decoded)
+    return rgb
 
 
 def _paths(sketch: Sketch, view: View, scale: float) -> tuple[str, str]:

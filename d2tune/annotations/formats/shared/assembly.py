@@ -7,10 +7,11 @@ amount that can be excluded for its errors; its findings never stop another unit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from d2tune.annotations.formats.shared.labels import Labels
+from d2tune.annotations.formats.shared.objects import note_repeated
 from d2tune.annotations.formats.shared.units import Draft, Unit, rows_of
 from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
 from d2tune.annotations.model.ledger import LedgerRow
@@ -25,6 +26,7 @@ def assemble(
     root: Path,
     names: Sequence[str] | None = None,
     stuff: Iterable[str] = (),
+    category_ids: Mapping[str, int | str] | None = None,
 ) -> Dataset:
     """Number images, categories and instances, and gather the findings.
 
@@ -34,24 +36,30 @@ def assemble(
         root: The folder that images are named relative to.
         names: Class names in order; None takes those of ``options.labels``, else the sorted ones that occur.
         stuff: Classes that the file marks as stuff.
+        category_ids: The ids of classes in the file, where it has ids.
 
     Raises:
         DataError: ``options.stuff`` names a class that does not exist.
     """
     _note_duplicates(units)
+    for unit in units:
+        if len(unit.drafts) > 1:
+            note_repeated(unit)
     kept = [_excluded(unit) if options.skip_bad and unit.is_bad else unit for unit in units]
     known = Labels(options).names if names is None else tuple(names)
     if known is None:
         known = tuple(sorted({label for unit in kept for label in unit.labels}))
     _note_case(kept)
-    categories = _categories(known, (*options.stuff, *stuff), options)
+    categories = _categories(known, (*options.stuff, *stuff), options, category_ids or {})
     id_of = {category.name: category.id for category in categories}
     shown = sorted(((unit.image, unit) for unit in kept if unit.image is not None), key=lambda pair: pair[0].file_name)
     images: list[Image] = []
     instances: list[Instance] = []
     ids: dict[int, range] = {}
     for draft, unit in shown:
-        images.append(Image(len(images) + 1, draft.file_name, draft.width_px, draft.height_px, draft.path, unit.file))
+        measured = draft.width_px, draft.height_px, draft.path
+        source = unit.file, draft.source_id
+        images.append(Image(len(images) + 1, draft.file_name, *measured, *source, draft.pixel_format))
         ids[id(unit)] = range(len(instances) + 1, len(instances) + 1 + len(unit.drafts))
         for instance in unit.drafts:
             instances.append(_number(instance, len(instances) + 1, images[-1].id, id_of[instance.label]))
@@ -79,6 +87,7 @@ def _number(draft: Draft, instance_id: int, image_id: int, category_id: int) -> 
         difficult=draft.difficult,
         layers=draft.layers,
         is_disjoint=draft.is_disjoint,
+        is_box=draft.is_box,
     )
 
 
@@ -121,7 +130,9 @@ def _note_case(units: Sequence[Unit]) -> None:
             unit.note("warning", "labels_differ_by_case", message, shape=shape, also=(spellings[first][0].file,))
 
 
-def _categories(names: Sequence[str], stuff: Sequence[str], options: ReadOptions) -> tuple[Category, ...]:
+def _categories(
+    names: Sequence[str], stuff: Sequence[str], options: ReadOptions, ids: Mapping[str, int | str]
+) -> tuple[Category, ...]:
     for name in options.stuff:
         if name not in names:
             hint = nearest(name, names)
@@ -131,4 +142,4 @@ def _categories(names: Sequence[str], stuff: Sequence[str], options: ReadOptions
                 expected=", ".join(names) or "a class that occurs",
                 hint=f"Did you mean {hint!r}?" if hint else None,
             )
-    return tuple(Category(number, name, name not in stuff) for number, name in enumerate(names, start=1))
+    return tuple(Category(number, name, name not in stuff, ids.get(name)) for number, name in enumerate(names, start=1))

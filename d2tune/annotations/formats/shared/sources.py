@@ -27,7 +27,8 @@ def measure(place: Place, unit: Unit, *, shape: int | None = None, line: int | N
     except ImageError as error:
         unit.note("error", "image_unreadable", f"{place.path}: {error}", shape=shape, line=line)
         return None
-    unit.image = ImageDraft(place.file_name, header.width_px, header.height_px, place.path)
+    size_px = header.width_px, header.height_px
+    unit.image = ImageDraft(place.file_name, *size_px, place.path, pixel_format=header.pixel_format)
     return header
 
 

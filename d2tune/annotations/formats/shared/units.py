@@ -9,12 +9,16 @@ from typing import Any
 
 from d2tune.annotations.model.findings import Finding, Level
 from d2tune.annotations.model.ledger import Fate, LedgerRow
+from d2tune.annotations.model.pixel_format import PixelFormat
 from d2tune.annotations.model.types import Polygons, Rle
 
 
 @dataclass(slots=True, eq=False)
 class Draft:
-    """An instance before images and categories have their ids; the attributes are those of `Instance`."""
+    """An instance before images and categories have their ids; the attributes are those of `Instance`.
+
+    ``drawn_from`` is that of the only part of a box, see `parts.Part`.
+    """
 
     label: str
     shapes: tuple[int, ...]
@@ -27,16 +31,20 @@ class Draft:
     difficult: bool = False
     layers: tuple[tuple[int, Rle], ...] = ()
     is_disjoint: bool = False
+    is_box: bool = False
+    drawn_from: tuple[bool, bool] = (False, False)
 
 
 @dataclass(slots=True, eq=False)
 class ImageDraft:
-    """An image before it has its id."""
+    """An image before it has its id; the attributes are those of `Image`."""
 
     file_name: str
     width_px: int
     height_px: int
     path: Path | None
+    source_id: int | str | None = None
+    pixel_format: PixelFormat | None = None
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -51,6 +59,7 @@ class Unit:
     Attributes:
         file: The annotation file, relative to the source folder.
         image: The image, None where it is missing or unreadable.
+        image_name: The image as findings name it; empty where the file has the annotations of one image alone.
         labels: Class names that occur, with the first shape of each.
         drafts: The instances, in the order of their first shapes.
         findings: In the order in which they were made.
@@ -63,9 +72,12 @@ class Unit:
     drafts: list[Draft] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     excluded: dict[int, str] = field(default_factory=dict)
+    image_name: str = ""
 
     def note(self, level: Level, code: str, message: str, **place: Any) -> None:
         """Add a finding; ``place`` takes the other fields of `Finding`."""
+        if self.image_name:
+            place.setdefault("image", self.image_name)
         self.findings.append(Finding(level, code, self.file, message, **place))
 
     def exclude(self, shapes: Iterable[int]) -> None:
