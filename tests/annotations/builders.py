@@ -18,6 +18,11 @@ TRIANGLE = [[10, 10], [30, 10], [10, 40]]
 SQUARE = [[5, 5], [15, 5], [15, 15], [5, 15]]
 
 
+def moved(points: Any, right_px: float, down_px: float = 0) -> list[list[float]]:
+    """Points at another place, because the same shape at the same place is the same object."""
+    return [[x + right_px, y + down_px] for x, y in points]
+
+
 def photo(
     path: Path,
     width_px: int = 64,

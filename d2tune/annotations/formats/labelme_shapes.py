@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from d2tune.annotations.formats.shared.parts import Part, mask_part, polygon_part, round_part
+from d2tune.annotations.formats.shared.parts import Part, box_part, mask_part, polygon_part, round_part
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.masks import Patch
-from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
+from d2tune.annotations.geometry.polygons import PointError, check_points
 from d2tune.annotations.io.images import magic_suffix
 from d2tune.annotations.model.types import Mask, Points
 
@@ -138,7 +138,7 @@ def _read_rectangle(points: Points, shape: dict[str, Any], unit: Unit, index: in
     corners = rectangle_corners(points)
     if corners is None:
         return polygon_part(points, unit, index)
-    return polygon_part(rectangle_points(*corners.tolist()), unit, index, is_polygon=False)
+    return box_part(corners, unit, index)
 
 
 def _read_circle(points: Points, shape: dict[str, Any], unit: Unit, index: int) -> Part | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,7 +13,7 @@ from d2tune.annotations.formats import coco
 from d2tune.annotations.formats.semantic import paint, separated_map
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.parts import mask_part, unite
-from d2tune.annotations.formats.shared.sources import check_size, folders_of, measure
+from d2tune.annotations.formats.shared.sources import folders_of
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.formats.voc import read_pixels
 from d2tune.annotations.geometry.masks import Patch, encode_mask, rle_bbox_xywh
@@ -47,21 +47,23 @@ def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
     segments, stuff = beside(dataset.images, out / "panoptic", ".png"), beside(dataset.images, out / "stuff", ".png")
     tables = [out / "panoptic.json", out / "instances.json"]
     refuse_existing([*segments.values(), *stuff.values(), *tables], force=force)
-    groups = dataset.by_image()
+    groups, written = dataset.by_image(), coco.kept_ids(dataset)
     annotations = []
     for image in dataset.images:
         instances = groups[image.id]
         top = paint(instances, width_px=image.width_px, height_px=image.height_px)
         ids, infos = panoptic_map(dataset, instances, top)
+        infos = [info | {"category_id": written.categories[info["category_id"]]} for info in infos]
         write_png(segments[image.id], to_colors(ids))
         write_png(stuff[image.id], separated_map(dataset, instances, top))
         name = segments[image.id].relative_to(out / "panoptic").as_posix()
-        annotations.append({"image_id": image.id, "file_name": name, "segments_info": infos})
-    instances_table = coco.to_coco(dataset)
+        annotations.append({"image_id": written.images[image.id], "file_name": name, "segments_info": infos})
     categories = [
-        {"id": category.id, "name": category.name, "isthing": int(category.isthing)} for category in dataset.categories
+        {"id": written.categories[category.id], "name": category.name, "isthing": int(category.isthing)}
+        for category in dataset.categories
     ]
-    panoptic = {"images": instances_table["images"], "annotations": annotations, "categories": categories}
+    images = list(coco.image_rows(dataset, written))
+    panoptic = {"images": images, "annotations": annotations, "categories": categories}
     write_json(tables[0], panoptic, indent=1)
     coco.write(dataset, tables[1], force=force)
     return [*segments.values(), *stuff.values(), *tables]
@@ -134,30 +136,39 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     path, value = _panoptic_file(source)
     folders = folders_of(source, options)
     unit = Unit(path.relative_to(folders.source).as_posix())
-    classes = coco.Classes(value.get("categories"), unit, options)
-    search = coco.image_folders(path, folders)
-    rows = {_key(row.get("image_id")): row for row in value["annotations"] if isinstance(row, dict)}
-    images = value.get("images")
-    units: list[Unit] = []
-    for image in images if isinstance(images, list) else []:
-        row = rows.get(_key(image.get("id"))) if isinstance(image, dict) else None
-        if row is None:
-            continue
-        image_unit = Unit(unit.file)
-        units.append(image_unit)
-        place = folders.finder.find(image.get("file_name"), folders=search)
-        header = measure(place, image_unit)
-        if header is None:
-            continue
-        what = f"the entry of {place.file_name}"
-        if check_size(image_unit, header, image.get("width"), image.get("height"), what=what):
-            _read_segments(row, path, image_unit, classes)
-    return assemble([unit, *units], options, root=folders.root, names=classes.names, stuff=classes.stuff)
+    loose = coco.Loose()
+    classes = coco.Classes(value.get("categories"), unit, options, loose, used=lambda: _used(value))
+    images, units = coco.read_images(value.get("images"), path, unit, folders, loose)
+    annotated: set[int] = set()
+    for index, row in enumerate(value["annotations"]):
+        image_unit = images.get(row.get("image_id"), key="image_id", index=index) if isinstance(row, dict) else None
+        if image_unit is None:
+            message = f"the image of annotation {index} does not exist: {describe(row)}"
+            unit.note("error", "image_missing", message)
+        elif id(image_unit) in annotated:
+            unit.note("error", "duplicate_image", f"the image {image_unit.image_name} has two annotations")
+        else:
+            annotated.add(id(image_unit))
+            if image_unit.image is not None and not image_unit.is_bad:
+                _read_segments(row, path, image_unit, classes, loose)
+    loose.note(unit)
+    return assemble(
+        [unit, *(one for one in units if id(one) in annotated)],
+        options,
+        root=folders.root,
+        names=classes.names,
+        stuff=classes.stuff,
+        category_ids=classes.ids,
+    )
 
 
-def _key(value: object) -> str:
-    """An id of any type as text, so that ids can be compared."""
-    return repr(value)
+def _used(value: dict[str, Any]) -> Iterator[object]:
+    """The ``category_id`` of all segments."""
+    for row in value["annotations"]:
+        infos = row.get("segments_info") if isinstance(row, dict) else None
+        for info in infos if isinstance(infos, list) else []:
+            if isinstance(info, dict):
+                yield info.get("category_id")
 
 
 def _panoptic_file(source: Path) -> tuple[Path, dict[str, Any]]:
@@ -188,7 +199,7 @@ def _panoptic_file(source: Path) -> tuple[Path, dict[str, Any]]:
     return matches[0]
 
 
-def _read_segments(row: dict[str, Any], path: Path, unit: Unit, classes: coco.Classes) -> None:
+def _read_segments(row: dict[str, Any], path: Path, unit: Unit, classes: coco.Classes, loose: coco.Loose) -> None:
     """Read the segments of one image from its PNG."""
     assert unit.image is not None
     ids = _segment_ids(row.get("file_name"), path, unit)
@@ -196,21 +207,23 @@ def _read_segments(row: dict[str, Any], path: Path, unit: Unit, classes: coco.Cl
         return
     infos = row.get("segments_info")
     for index, info in enumerate(infos if isinstance(infos, list) else []):
-        if not isinstance(info, dict) or type(info.get("id")) is not int or info["id"] <= 0:
+        number = info.get("id") if isinstance(info, dict) else None
+        if not isinstance(info, dict) or type(number) is not int or number <= 0:
             message = f"a segment needs an id above 0, found {describe(info)}"
             unit.note("error", "bad_shape", message, shape=index)
             continue
         label = classes.read(info.get("category_id"), unit, index)
-        mask = ids == info["id"]
         if label is None:
             continue
+        mask = ids == number
         if not mask.any():
-            message = f"the segment {info['id']} has no pixel in the PNG; dropped"
+            message = f"the segment {number} has no pixel in the PNG; dropped"
             unit.note("warning", "rasterizes_empty", message, shape=index)
             continue
         part = mask_part(Patch(mask, 0, 0), unit, index)
+        iscrowd = coco.flag_of(info, "iscrowd", unit, index, loose)
         if part is not None:
-            unit.drafts.append(unite(label, [part], unit, iscrowd=info.get("iscrowd") in (1, True)))
+            unit.drafts.append(unite(label, [part], unit, iscrowd=iscrowd))
 
 
 def _segment_ids(name: object, path: Path, unit: Unit) -> NDArray[np.int32] | None:

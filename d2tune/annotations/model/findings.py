@@ -22,6 +22,7 @@ class Finding:
         column: Column in the line, from 1.
         hint: The name that was probably intended, or what to do.
         also: Further shapes or files that it concerns.
+        image: The image that it concerns, where the file has the annotations of several images.
     """
 
     level: Level
@@ -33,6 +34,7 @@ class Finding:
     column: int | None = None
     hint: str | None = None
     also: tuple[int | str, ...] = ()
+    image: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict without the keys that have no value, except ``shape``, which may be null."""
@@ -44,13 +46,14 @@ class Finding:
             "message": self.message,
         }
         optional = {"line": self.line, "column": self.column, "hint": self.hint, "also": list(self.also) or None}
+        optional["image"] = self.image
         return row | {key: value for key, value in optional.items() if value is not None}
 
     def place(self) -> str:
-        """``file``, with the shape or line where there is one."""
+        """``file``, with the shape or line and the image where there are any."""
+        place = self.file
         if self.shape is not None:
-            return f"{self.file}: shape {self.shape}"
-        if self.line is not None:
-            column = "" if self.column is None else f", column {self.column}"
-            return f"{self.file}: line {self.line}{column}"
-        return self.file
+            place += f": shape {self.shape}"
+        elif self.line is not None:
+            place += f": line {self.line}" + ("" if self.column is None else f", column {self.column}")
+        return f"{place} ({self.image})" if self.image else place

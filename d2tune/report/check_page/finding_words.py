@@ -165,6 +165,14 @@ WORDS = {
         "A part of a group lies inside another part and was united with it.",
         "If it is a hole, use `--nested-groups hole`.",
     ),
+    "box_of_shape": (
+        "A box is the box around another object of the same class; both are kept.",
+        "If both are the same object, remove the box.",
+    ),
+    "duplicate_shape": (
+        "Two objects of an image have the same class and the same pixels; one of them was dropped.",
+        "Remove one of them.",
+    ),
     "mask_bbox_mismatch": (
         "The size given by the corners of a mask differs from that of its PNG; the PNG was placed at the first corner.",
         "Check the position of the mask.",
@@ -202,6 +210,15 @@ WORDS = {
         "A label is a number and was read as text.",
         "Nothing, if the text is the name of the class.",
     ),
+    "normalized_coordinates": (
+        "All coordinates of a file are between 0 and 1 and are read as shares of the width and height of the image.",
+        "Nothing, or write coordinates in pixels.",
+    ),
+    "loose_type": (
+        "A COCO file has values of other types than the format: ids or boxes as text, a flat polygon or one of "
+        "pairs, `\"b'...'\"` or floats as counts. The message says what was read.",
+        "Nothing, or write the file as COCO has it.",
+    ),
     "label_not_printable": (
         "A label has line ends, control characters (such as escape sequences of a terminal) or characters that are"
         " not valid Unicode.",
@@ -231,6 +248,19 @@ WORDS = {
     "no_spatial_extent": (
         "A VIA entry has a class but no position in the image.",
         "Nothing.",
+    ),
+    "root_category": (
+        "A category of a COCO file is only the supercategory of others and has no object; it is not a class.",
+        "Nothing; name it among the classes to keep it.",
+    ),
+    "box_as_mask": (
+        "Objects are given as boxes, without outlines; their masks are the whole rectangles. Metrics of masks "
+        "then measure boxes.",
+        "Draw outlines, if the masks are to follow the objects.",
+    ),
+    "same_place": (
+        "Two objects of different classes have the same pixels; both are kept.",
+        "Remove one of them, if the object has one class.",
     ),
     "image_scaled": (
         "Images have more than 8 bits a value; the message gives the value by which all of them are divided in "

@@ -51,7 +51,7 @@ def process(*words: object, status: int = 0) -> Done:
 def via_folder(folder: Path) -> Path:
     rect = {"name": "rect", "x": 10, "y": 20, "width": 20, "height": 20}
     rows = [{"shape_attributes": rect, "region_attributes": {"kind": {"dog": True}, "color": "red"}}]
-    rows.append({"shape_attributes": rect, "region_attributes": {}})
+    rows.append({"shape_attributes": rect | {"x": 35}, "region_attributes": {}})
     photo(folder / "a.png")
     (folder / "v.json").write_text(json.dumps({"a.png9": {"filename": "a.png", "size": 9, "regions": rows}}))
     return folder
@@ -147,7 +147,7 @@ def test_the_pixel_offset_of_the_balloon_tutorial(tmp_path: Path) -> None:
     via_folder(tmp_path / "source")
     d2tune("convert", tmp_path / "source", "--class-name", "b", "--pixel-offset", "0.5", "--out", tmp_path / "o.json")
     rows = json.loads((tmp_path / "o.json").read_text())["annotations"]
-    assert [row["bbox"] for row in rows] == [[10.5, 20.5, 20, 20]] * 2
+    assert [row["bbox"] for row in rows] == [[10.5, 20.5, 20, 20], [35.5, 20.5, 20, 20]]
 
 
 @pytest.mark.parametrize(

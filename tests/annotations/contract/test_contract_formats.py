@@ -36,7 +36,6 @@ def read_coco(folder: Path, value: Any, **options: Any) -> Dataset:
     ("segmentation", "wanted"),
     [
         ([[1, 2, 3, 4]], ("warning", "too_few_points")),  # pycocotools takes it for a box
-        ([[]], ("warning", "too_few_points")),
         ([[1, 2, 3, 4, 5]], ("error", "bad_point")),
         ([[1, 2, 3, "4", 5, 6]], ("error", "bad_point")),
         ([[1, 2, 3, None, 5, 6]], ("error", "bad_point")),

@@ -22,6 +22,7 @@ from tests.annotations.builders import (
     TRIANGLE,
     codes,
     labelme_file,
+    moved,
     png_base64,
     shape,
 )
@@ -58,7 +59,8 @@ def test_an_oriented_rectangle_keeps_its_four_corners(tmp_path: Path) -> None:
 
 
 def test_a_shape_of_unknown_type_is_skipped_or_read_as_a_polygon(tmp_path: Path) -> None:
-    star, seven, plain = (shape(TRIANGLE, kind=kind) for kind in ("star", 7, None))
+    kinds = enumerate(("star", 7, None))
+    star, seven, plain = (shape(moved(TRIANGLE, 10 * number), kind=kind) for number, kind in kinds)
     short = shape([[1, 1], [9, 9]], kind="box")
     dataset = read_shapes(tmp_path, star, seven, plain, short, shape(TRIANGLE, "__ignore__", kind="star"))
     assert codes(dataset) == [
@@ -321,9 +323,9 @@ def test_flags_make_crowds_and_predictions(tmp_path: Path) -> None:
     dataset = read_shapes(
         tmp_path,
         shape(SQUARE, flags={"iscrowd": True}),
-        shape(SQUARE, flags={"iscrowd": 1}),
-        shape(SQUARE, flags={"prediction": True}, score=0.75),
-        shape(SQUARE, flags=None),
+        shape(moved(SQUARE, 10), flags={"iscrowd": 1}),
+        shape(moved(SQUARE, 20), flags={"prediction": True}, score=0.75),
+        shape(moved(SQUARE, 30), flags=None),
     )
     assert [instance.iscrowd for instance in dataset.instances] == [True, False, False, False]
     assert [instance.score for instance in dataset.instances] == [None, None, 0.75, None]
@@ -355,7 +357,7 @@ def test_an_unknown_label_names_the_nearest_and_hides_no_finding(tmp_path: Path)
 
 
 def test_labels_that_differ_by_case_stay_apart_with_one_warning(tmp_path: Path) -> None:
-    labelme_file(tmp_path / "a.json", shape(SQUARE, "cat"), shape(SQUARE, "Cat"), shape(TRIANGLE, "Cat"))
+    labelme_file(tmp_path / "a.json", shape(SQUARE, "cat"), shape(moved(SQUARE, 9), "Cat"), shape(TRIANGLE, "Cat"))
     dataset = read(tmp_path)
     assert codes(dataset) == [("warning", "labels_differ_by_case", 1)]
     assert dataset.class_names == ("Cat", "cat")
@@ -368,7 +370,8 @@ def test_a_shape_without_a_usable_label_is_an_error(tmp_path: Path, label: Any) 
 
 
 def test_renaming_joins_and_leaves_out(tmp_path: Path) -> None:
-    labelme_file(tmp_path / "a.json", shape(SQUARE, "kitten"), shape(SQUARE, "cat"), shape(SQUARE, "junk"))
+    rows = shape(SQUARE, "kitten"), shape(moved(SQUARE, 9), "cat"), shape(SQUARE, "junk")
+    labelme_file(tmp_path / "a.json", *rows)
     dataset = read(tmp_path, rename={"kitten": "cat", "junk": None})
     assert dataset.counts() == {"cat": 2}
     assert codes(dataset) == [("info", "ignored_label", 2)]
@@ -401,5 +404,5 @@ def test_labels_with_control_characters_are_noted_once_in_a_file(tmp_path: Path,
 
 def test_labels_in_other_scripts_and_with_odd_blanks_are_not_noted(tmp_path: Path) -> None:
     names = ["汽车", "voiture\u00a0rouge", "Ä b", "😀"]
-    dataset = read_shapes(tmp_path, *(shape(TRIANGLE, name) for name in names))
+    dataset = read_shapes(tmp_path, *(shape(moved(TRIANGLE, at), name) for at, name in enumerate(names)))
     assert codes(dataset) == []

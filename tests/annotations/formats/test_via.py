@@ -98,7 +98,7 @@ def test_the_pixel_offset_moves_every_coordinate(tmp_path: Path) -> None:
 
 def test_where_the_class_comes_from(tmp_path: Path) -> None:
     def names(*attributes: Any, **options: Any) -> list[Any]:
-        regions = [polygon([10, 30, 10], [10, 10, 40], attribute) for attribute in attributes]
+        regions = [polygon([10 + x, 30 + x, 10 + x], [10, 10, 40], one) for x, one in enumerate(attributes)]
         dataset = read(tmp_path, {"a": entry("a.png", regions)}, **options)
         of = {category.id: category.name for category in dataset.categories}
         return [of[instance.category_id] for instance in dataset.instances] + [f.code for f in dataset.findings]

@@ -28,6 +28,7 @@ from d2tune.annotations.geometry.polygons import (
     ellipse_points,
     has_no_area,
     polygons_bbox_xywh,
+    rectangle_points,
     self_intersects,
 )
 from d2tune.annotations.model.types import Mask, Points, Polygons, RawRle, Rle
@@ -44,6 +45,8 @@ class Part:
         polygons: Its outlines on the image; empty where it is given by its pixels alone.
         is_mask: Whether the file gives it as pixels.
         bbox_xywh: The box around the polygons, where it was computed before.
+        is_box: Whether the file gives only the box around the object.
+        drawn_from: Of a box: whether the first of its two corners is at the right, and at the bottom.
     """
 
     shape: int
@@ -52,6 +55,18 @@ class Part:
     polygons: Polygons
     is_mask: bool = False
     bbox_xywh: tuple[float, float, float, float] | None = None
+    is_box: bool = False
+    drawn_from: tuple[bool, bool] = (False, False)
+
+
+def box_part(corners: Points, unit: Unit, shape: int) -> Part | None:
+    """The box around an object as a part, from two opposite corners ``(2, 2)`` in any order; see `polygon_part`."""
+    first, second = corners.tolist()
+    part = polygon_part(rectangle_points(first, second), unit, shape, is_polygon=False)
+    if part is not None:
+        part.is_box = True
+        part.drawn_from = first[0] > second[0], first[1] > second[1]
+    return part
 
 
 def polygon_part(
@@ -176,7 +191,18 @@ def unite(
     if needs_pixels or (len(parts) > 1 and any(part.is_mask for part in parts)):
         box = rle_bbox_xywh(rle)
         layers = _layers(parts, depths, rle if cut_out else None)
-        return Draft(name, shapes, to_rle(rle), box, area_px2, iscrowd, score, difficult=difficult, layers=layers)
+        return Draft(
+            name,
+            shapes,
+            to_rle(rle),
+            box,
+            area_px2,
+            iscrowd,
+            score,
+            difficult=difficult,
+            layers=layers,
+            is_box=all(part.is_box for part in parts),
+        )
     polygons = tuple(polygon for part in parts for polygon in part.polygons)
     return Draft(
         name,
@@ -188,6 +214,7 @@ def unite(
         score,
         tuple(part.shape for part in parts for _ in part.polygons),
         difficult,
+        is_box=all(part.is_box for part in parts),
     )
 
 
@@ -196,7 +223,10 @@ def _lone(name: str, part: Part, score: float | None, difficult: bool) -> Draft:
     box = part.bbox_xywh or polygons_bbox_xywh(part.polygons)
     alone = (part.shape,)
     shapes = alone if len(part.polygons) == 1 else alone * len(part.polygons)
-    return Draft(name, alone, part.polygons, box, part.area_px2, False, score, shapes, difficult)
+    draft = Draft(name, alone, part.polygons, box, part.area_px2, False, score, shapes, difficult)
+    if part.is_box:
+        draft.is_box, draft.drawn_from = True, part.drawn_from
+    return draft
 
 
 def _layers(
