@@ -23,6 +23,7 @@ from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
 from d2tune.annotations.io.places import Place, walk_files
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
+from d2tune.annotations.model.types import Mask
 from d2tune.errors import DataError
 
 MASK_FOLDERS = frozenset(
@@ -143,11 +144,34 @@ def _read_mask(mask: str, photo: str, folders: Folders, options: ReadOptions, co
         filled = pixels != 0 if pixels.ndim == 2 else np.any(pixels[..., :3] != 0, axis=-1)
         if filled.any():
             add_region(filled, options.class_name, 0, unit, labels, options)
+    elif not colors and _may_have_only_class(options) and (filled := _only_pixels(pixels)) is not None:
+        if filled.any():
+            add_region(filled, str(options.only_class), 0, unit, labels, options)
     elif pixels.ndim == 3:
         _read_colors(pixels[..., :3], unit, labels, options, colors)
     else:
         _read_values(pixels, unit, labels, options)
     return unit
+
+
+def _may_have_only_class(options: ReadOptions) -> bool:
+    """Whether there is an only class, and 0 does not stand for it."""
+    is_first = options.background is None or tuple(options.labels or ())[:1] == (options.background,)
+    return options.only_class is not None and is_first
+
+
+def _only_pixels(pixels: NDArray[Any]) -> Mask | None:
+    """The pixels ``(H, W)`` of an object, where a mask names no class: it has one value, or one color, beside 0.
+
+    255 is ignored where there is another value. None where there are several values, which stand for classes.
+    """
+    if pixels.ndim == 3:
+        filled = np.any(pixels[..., :3] != 0, axis=-1)
+        colored = pixels[filled][:, :3]
+        return filled if not len(colored) or not np.any(colored != colored[0]) else None
+    values = [value for value in np.unique(pixels).tolist() if value != 0]
+    named = [value for value in values if value != IGNORE_LABEL] or values
+    return None if len(named) > 1 else pixels == (named[0] if named else IGNORE_LABEL)
 
 
 def _read_values(pixels: NDArray[Any], unit: Unit, labels: Labels, options: ReadOptions) -> None:

@@ -50,7 +50,8 @@ class ReadOptions:
         background: The label of the pixels that no shape covers; VOC's indices skip it.
         image_root: Folder that holds the images; None means the source folder.
         stuff: Names of the classes that are stuff; all others are things.
-        class_name: Class of shapes without one (VIA).
+        class_name: Class of shapes without one (VIA, masks, run-length CSV).
+        only_class: The only class of a project: that of all shapes where a file names no class at all.
         class_attribute: VIA region attribute with the class.
         nested_groups: Whether a part inside another part of its group is united with it or a hole.
         instance_suffix: ``strip`` reads ``person-1`` as an instance of ``person``.
@@ -78,6 +79,7 @@ class ReadOptions:
     image_root: Path | None = None
     stuff: Sequence[str] = ()
     class_name: str | None = None
+    only_class: str | None = None
     class_attribute: str | None = None
     nested_groups: Literal["union", "hole"] = "union"
     instance_suffix: Literal["keep", "strip"] = "keep"
