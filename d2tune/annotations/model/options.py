@@ -49,6 +49,7 @@ class ReadOptions:
         labels: Class names in order of their ids; None takes the sorted labels that occur.
         background: The label of the pixels that no shape covers; VOC's indices skip it.
         image_root: Folder that holds the images; None means the source folder.
+        data_root: Folder below which images may lie and links may lead, beside the source and the image root.
         stuff: Names of the classes that are stuff; all others are things.
         class_name: Class of shapes without one (VIA, masks, run-length CSV).
         only_class: The only class of a project: that of all shapes where a file names no class at all.
@@ -60,6 +61,7 @@ class ReadOptions:
         color_map: File with the class of each color of a mask; None looks for one in the source folder.
         split_components: One instance per connected component (run-length CSV and mask images).
         allow_outside: Whether images may lie outside the data root.
+        follow_links: Whether links in the data may lead out of the data root.
         restore_dir: Folder for images that exist only as ``imageData``; None refuses them.
         skip_bad: Exclude files with errors; the findings become warnings.
         no_predictions: Skip shapes whose flag ``prediction`` is true.
@@ -77,6 +79,7 @@ class ReadOptions:
     labels: Sequence[str] | None = None
     background: str | None = None
     image_root: Path | None = None
+    data_root: Path | None = None
     stuff: Sequence[str] = ()
     class_name: str | None = None
     only_class: str | None = None
@@ -88,6 +91,7 @@ class ReadOptions:
     color_map: Path | None = None
     split_components: bool = False
     allow_outside: bool = False
+    follow_links: bool = False
     restore_dir: Path | None = None
     skip_bad: bool = False
     no_predictions: bool = False

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from d2tune.annotations.formats.shared.labels import Labels
 from d2tune.annotations.formats.shared.objects import note_repeated
-from d2tune.annotations.formats.shared.units import Draft, Unit, rows_of
+from d2tune.annotations.formats.shared.units import Draft, ImageDraft, Unit, rows_of
 from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
 from d2tune.annotations.model.ledger import LedgerRow
 from d2tune.annotations.model.options import ReadOptions
@@ -92,16 +92,24 @@ def _number(draft: Draft, instance_id: int, image_id: int, category_id: int) -> 
 
 
 def _note_duplicates(units: Sequence[Unit]) -> None:
-    """Note an error for the second unit of an image, which would become a second image with half of the objects."""
-    first: dict[str, Unit] = {}
+    """Note errors for all units of an image but one: each would become an image with some of its objects.
+
+    The first unit whose file names the image keeps it. Where it is a detour for all of them, none does.
+    """
+    groups: dict[str, list[tuple[Unit, ImageDraft]]] = {}
     for unit in units:
-        if unit.image is None:
+        if unit.image is not None:
+            groups.setdefault(unit.image.file_name, []).append((unit, unit.image))
+    for name, members in groups.items():
+        if len(members) == 1:
             continue
-        earlier = first.setdefault(unit.image.file_name, unit)
-        if earlier is not unit:
-            message = f"the image {unit.image.file_name} is already annotated in {earlier.file}"
-            unit.note("error", "duplicate_image", message, also=(earlier.file,), hint="keep one of the two")
-            unit.image = None
+        first = next((unit for unit, image in members if not image.is_detour), None)
+        for unit, _ in members:
+            if unit is not first:
+                other = first or next(one for one, _ in members if one is not unit)
+                message = f"the image {name} is already annotated in {other.file}"
+                unit.note("error", "duplicate_image", message, also=(other.file,), hint="keep one of the two")
+                unit.image = None
 
 
 def _excluded(unit: Unit) -> Unit:

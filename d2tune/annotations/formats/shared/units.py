@@ -37,7 +37,10 @@ class Draft:
 
 @dataclass(slots=True, eq=False)
 class ImageDraft:
-    """An image before it has its id; the attributes are those of `Image`."""
+    """An image before it has its id; the attributes are those of `Image`.
+
+    ``is_detour`` is whether the image is not at the path that the annotation file names.
+    """
 
     file_name: str
     width_px: int
@@ -45,6 +48,7 @@ class ImageDraft:
     path: Path | None
     source_id: int | str | None = None
     pixel_format: PixelFormat | None = None
+    is_detour: bool = False
 
     @property
     def size_px(self) -> tuple[int, int]:
