@@ -12,6 +12,7 @@ from typing import Any
 from d2tune import project as projects
 from d2tune.annotations.convert import ConvertResult, checked, judged
 from d2tune.annotations.model.dataset import Image
+from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.splitting.lists import read_list, refuse_shared
 from d2tune.annotations.splitting.sharing import sharing_findings
@@ -63,8 +64,8 @@ def check(
         if path.suffix.lower() in (".yaml", ".yml"):
             project, _ = locate_data(projects.load_project(path).project)
             results = _check_project(project, stack, strict=strict, overrides=overrides or {})
-            title, split_of = project.name, _fraction_splits(project, results[0])
-            results = _with_sharing(results, strict=strict)
+            results, split_of = _fraction_splits(project, results)
+            title, results = project.name, _with_sharing(results, strict=strict)
         else:
             result = stack.enter_context(checked(path, format=format, options=options, strict=strict))
             title, split_of = path.resolve().name, _listed_splits(path, splits)
@@ -113,13 +114,23 @@ def _with_sharing_of_lists(result: Checked, split_of: dict[str, str], *, strict:
     return replace(result, findings=(*result.findings, *judged(found, strict)))
 
 
-def _fraction_splits(project: Project, train: Checked) -> dict[str, str] | None:
-    """Split by file name where the project sets a fraction of the training images aside."""
-    data, dataset = project.data, train.dataset
-    if not isinstance(data.val, float) or len(dataset.images) < 2:
-        return None
-    divided = zip(("train", "val"), divide_by_fraction(project, with_background(dataset, data.background)), strict=True)
-    return {image.file_name: role for role, images in divided for image in images.images}
+def _fraction_splits(project: Project, results: list[Checked]) -> tuple[list[Checked], dict[str, str] | None]:
+    """The results and the split by file name where the project sets a fraction of the training images aside.
+
+    Where the images cannot be divided, the results have an error that says why.
+    """
+    data, train = project.data, results[0]
+    if not isinstance(data.val, float) or not train.dataset.instances:
+        return results, None
+    try:
+        splits = divide_by_fraction(project, with_background(train.dataset, data.background))
+    except DataError as error:
+        hint = "Add other images, name those to validate on in data.val, or divide by d2tune split --no-duplicates."
+        message = f"{error.message}: {error.found}" if error.found else error.message
+        finding = Finding("error", "not_divisible", data.train, message, hint=error.hint or hint)
+        return [replace(train, findings=(*train.findings, finding))], None
+    named = zip(("train", "val"), splits, strict=True)
+    return results, {image.file_name: role for role, images in named for image in images.images}
 
 
 def _listed_splits(source: Path, splits: str | Path | None) -> dict[str, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pathlib import Path
 from d2tune import files
 from d2tune.annotations.model.dataset import Category, Dataset
 from d2tune.annotations.splitting.splits import SplitOptions, make_split
-from d2tune.errors import DataError, ProjectError, printable
+from d2tune.errors import DataError, ProjectError
 from d2tune.new_project.classes import Classes, choose_classes
 from d2tune.new_project.contents import Contents, read_contents
 from d2tune.new_project.document import FORMATS, Document
@@ -21,9 +21,10 @@ from d2tune.new_project.layout import Layout, find_layout, refuse_task
 from d2tune.new_project.naming import name_classes
 from d2tune.new_project.schedule import plan_schedule, val_fraction
 from d2tune.project import load_project
+from d2tune.project.names import is_name, safe_name
 from d2tune.project.traits import TRAITS, TaskName
+from d2tune.text import counted, printable
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CLASSES_NAMED = 12
 
 
@@ -108,7 +109,9 @@ def new_project(
         is_annotated=contents.is_annotated,
     )
     _write(file, document.text())
-    return NewProject(file, tuple(_lines(layout, contents, chosen, validation)), _next_command(file, contents))
+    stops = bool(contents.errors or validation.warning)
+    lines = tuple(_lines(layout, contents, chosen, validation))
+    return NewProject(file, lines, _next_command(file, contents, stops=stops))
 
 
 def _write(file: Path, text: str) -> None:
@@ -124,11 +127,12 @@ def _write(file: Path, text: str) -> None:
 
 
 def _target(name: str, out: str | Path | None, *, force: bool) -> Path:
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ProjectError(
             "the name of the project is invalid",
             found=repr(name),
             expected="letters, digits, '.', '_' and '-', a letter or digit first",
+            hint=f"Write it as {safe_name(name)}.",
         )
     folder = Path("projects") if Path("projects").is_dir() else Path()
     file = Path(out) if out is not None else folder / f"{name}.yaml"
@@ -156,14 +160,12 @@ def _validation(layout: Layout, contents: Contents) -> _Validation:
         return _Validation(layout.val, "folder, file or list of the images to validate on, or a fraction such as 0.2")
     count = len(contents.train.images) or len(contents.sizes_px)
     fraction = val_fraction(count)
-    if fraction is None:
-        warning = "there is one image, which is both trained on and validated on"
-    elif not contents.is_annotated or contents.errors or _can_be_divided(contents.train, fraction):
-        return _Validation(fraction, f"share of {count} images to validate on, always the same ones; or a folder")
-    else:
-        warning = "all images are near-duplicates, which are both trained on and validated on"
-    comment = f"{warning}: name other images here"
-    return _Validation(layout.train, comment, f"{warning}: its metrics say nothing about other images")
+    comment = f"share of {counted(count, 'image')} to validate on, always the same ones; or a folder"
+    if not contents.is_annotated or contents.errors or _can_be_divided(contents.train, fraction):
+        return _Validation(fraction, comment)
+    reason = "there is one image" if count == 1 else "all images are near-duplicates"
+    warning = f"training stops, because {reason} and none can be validated on: name other images in data.val"
+    return _Validation(fraction, comment, warning)
 
 
 def _training_split(dataset: Dataset, fraction: float) -> Dataset:
@@ -188,7 +190,7 @@ def _trained(classes: Classes, contents: Contents, validation: _Validation, layo
     names = list(classes.names)
     while True:
         dataset = _with_classes(contents.train, names)
-        if isinstance(validation.value, float):
+        if isinstance(validation.value, float) and _can_be_divided(dataset, validation.value):
             dataset = _training_split(dataset, validation.value)
         counts = dataset.counts()
         if all(counts.values()):
@@ -249,7 +251,8 @@ def _lines(layout: Layout, contents: Contents, classes: Classes, validation: _Va
         more = f" and {len(named) - _CLASSES_NAMED} more" if len(named) > _CLASSES_NAMED else ""
         lines.append(f"classes: {', '.join(named[:_CLASSES_NAMED])}{more}")
     else:
-        lines = [f"recognized: {len(contents.sizes_px)} images without annotations in {layout.root}"]
+        count = counted(len(contents.sizes_px), "image")
+        lines = [f"recognized: {count} without annotations in {layout.root}"]
     if classes.ignored:
         lines.append(f"not read: {', '.join(classes.ignored)}")
     if layout.unused is not None:
@@ -260,13 +263,13 @@ def _lines(layout: Layout, contents: Contents, classes: Classes, validation: _Va
     errors = contents.errors
     if errors:
         first = f"{errors[0].file}: {errors[0].message}"
-        lines.append(f"warning: training stops on {len(errors)} errors in the annotations, first {first}")
+        rest = ", first" if errors[1:] else ":"
+        lines.append(f"warning: training stops on {counted(len(errors), 'error')} in the annotations{rest} {first}")
     return [printable(line) for line in lines]
 
 
-def _next_command(file: Path, contents: Contents) -> str:
-    path = str(file)
-    path = f"'{path}'" if " " in path else path
+def _next_command(file: Path, contents: Contents, *, stops: bool) -> str:
+    path = shlex.quote(str(file))
     if not contents.is_annotated:
         return f"d2tune annotate {path}"
-    return f"d2tune check {path}" if contents.errors else f"d2tune train {path}"
+    return f"d2tune check {path}" if stops else f"d2tune train {path}"

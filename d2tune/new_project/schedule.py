@@ -66,10 +66,8 @@ def plan_schedule(task: TaskName, *, images: int, short_side_px: int, are_photos
     )
 
 
-def val_fraction(images: int) -> float | None:
-    """Share of the images to validate on; None where there is one image alone."""
-    if images < 2:
-        return None
+def val_fraction(images: int) -> float:
+    """Share of the images to validate on."""
     return 0.5 if images < _FEW else 0.3 if images < _SOME else 0.2
 
 

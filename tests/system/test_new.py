@@ -32,10 +32,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return work
 
 
-def new(*words: object, file: str = "mine.yaml") -> Project:
-    """Run ``d2tune new mine``, and ``d2tune check`` on the file that it writes."""
+def new(*words: object, file: str = "mine.yaml", checked: int = 0) -> Project:
+    """Run ``d2tune new mine``, and ``d2tune check``, which ends with ``checked``, on the file that it writes."""
     assert main(["new", "mine", *map(str, words)]) == 0
-    assert main(["check", file]) == 0
+    assert main(["check", file]) == checked
     return load_project(file).project
 
 
@@ -101,7 +101,7 @@ def test_every_folder_of_the_labelme_zoo_gets_a_file_or_one_line(
         if status == 0:
             written += 1
             assert labels_in(source).keys() >= set(load_project("mine.yaml").project.classes)
-            stops = "training stops on" in streams.out
+            stops = "training stops" in streams.out
             assert main(["check", "mine.yaml"]) == int(stops), streams.out
         else:
             assert streams.err.count("error: ") == 1 and str(source) in streams.err
@@ -117,7 +117,7 @@ def test_every_conversion_case_gets_a_file_or_one_line(folder: Path, capsys: pyt
         streams = capsys.readouterr()
         if status == 0:
             written += 1
-            stops = "training stops on" in streams.out
+            stops = "training stops" in streams.out
             assert main(["check", "mine.yaml"]) == int(stops), (source.name, streams.out)
         else:
             assert streams.err.count("error: ") == 1, (source.name, streams.err)
@@ -194,9 +194,20 @@ def test_masks_beside_images_of_the_same_folder(folder: Path) -> None:
 
 
 def test_video_frames_cannot_be_divided(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    project = new("--data", DATA / "car_video", "--classes", "car")
-    assert project.data.val == project.data.train == "."
-    assert "warning: all images are near-duplicates" in capsys.readouterr().out
+    project = new("--data", DATA / "car_video", "--classes", "car", checked=1)
+    assert (project.data.train, project.data.val) == (".", 0.2)
+    out = capsys.readouterr().out
+    assert "warning: training stops, because all images are near-duplicates" in out
+    assert "next: d2tune check mine.yaml" in out
+    assert "error  not_divisible" in out and "1 group of 40 images" in out
+
+
+def test_one_image_cannot_be_divided(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = new("--data", case("90_voc_xml", folder), checked=1)
+    assert project.data.val == 0.5
+    out = capsys.readouterr().out
+    assert "warning: training stops, because there is one image" in out
+    assert "the images cannot be divided into a training and a validation split: 1 image" in out
 
 
 def test_coco_panoptic_takes_things_and_stuff_from_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,7 +233,7 @@ def test_coco_panoptic_for_other_tasks(folder: Path) -> None:
 
 
 def test_run_lengths_and_their_dialect(folder: Path) -> None:
-    project = new("--data", case("80_rle_carvana", folder), "--classes", "car")
+    project = new("--data", case("80_rle_carvana", folder), "--classes", "car", checked=1)
     assert (project.data.format, project.data.csv_preset, project.data.class_name) == ("rle", "carvana", "car")
     assert (project.classes, project.data.background) == (("background", "car"), "background")
     assert project.data.train == "train_masks.csv"
@@ -233,7 +244,7 @@ def test_run_lengths_beside_a_folder_of_images_and_a_submission(folder: Path) ->
     (source / "train_images").mkdir()
     (source / "a.png").rename(source / "train_images" / "a.png")
     shutil.copy(source / "train.csv", source / "sample_submission.csv")
-    project = new("--data", source)
+    project = new("--data", source, checked=1)
     assert (project.data.train, project.data.images, project.data.csv_preset) == (
         "train.csv",
         "train_images",
@@ -253,7 +264,7 @@ def test_run_lengths_without_a_class_name(
     ("name", "format"), [("90_voc_xml", "voc"), ("91_voc_png_masks", "voc-masks"), ("72_via3", "via")]
 )
 def test_voc_and_a_later_via(name: str, format: str, folder: Path) -> None:
-    project = new("--data", case(name, folder))
+    project = new("--data", case(name, folder), checked=1)
     expected = json.loads((CASES / name / "expected.json").read_text("utf-8"))
     assert project.data.format == format and project.task == "instance"
     assert set(project.classes) == {row["category"] for row in expected["annotations"]}
