@@ -135,13 +135,16 @@ def read_label_map(path: str | Path) -> NDArray[np.uint8]:
         DataError: The file is missing or damaged.
     """
     path = Path(path)
-    labels: NDArray[np.uint8] | None = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    # OpenCV crashes on paths that are not valid UTF-8
+    content = np.fromfile(path, np.uint8) if path.is_file() else np.empty(0, np.uint8)
+    labels: Any = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
     if labels is None:
         cached = cache_folder() / "labels"
         folder = cached / path.relative_to(cached).parts[0] if path.is_relative_to(cached) else None
         hint = f"Remove the folder {folder} and repeat the command, which paints it again." if folder else None
         raise DataError("the label map cannot be read", file=path, hint=hint)
-    return labels
+    pixels: NDArray[np.uint8] = labels
+    return pixels
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
