@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels
+from d2tune.annotations.formats.shared.mask_files import add_region, is_mask_name, read_pixels
 from d2tune.annotations.formats.shared.sources import Folders, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import Unit
-from d2tune.annotations.formats.voc import add_region, is_mask_name, read_pixels
 from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
 from d2tune.annotations.io.places import Place, walk_files

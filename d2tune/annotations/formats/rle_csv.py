@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import Labels
+from d2tune.annotations.formats.shared.mask_files import components as components
 from d2tune.annotations.formats.shared.parts import mask_part, unite
 from d2tune.annotations.formats.shared.sources import Folders, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import Unit
@@ -119,14 +120,6 @@ def mask_to_text(mask: Mask, *, by_rows: bool) -> str:
     return " ".join(map(str, np.stack([starts + 1, lengths], axis=1).reshape(-1).tolist()))
 
 
-def components(mask: Mask) -> list[Mask]:
-    """The connected components of a mask ``(H, W)`` from the top down; pixels that share a corner are connected."""
-    import cv2
-
-    count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    return [numbers == number for number in range(1, count)]
-
-
 def read(source: Path, options: ReadOptions) -> Dataset:
     """Read a run-length CSV file, or all such files of a folder.
 
@@ -141,7 +134,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     if not source.exists():
         raise DataError("there is no such file or folder", file=source)
     preset = _preset(options.preset, source)
-    if not preset.has_classes and options.class_name is None:
+    if not preset.has_classes and options.class_name is None and options.only_class is None:
         raise DataError(
             "this dialect names no class", file=source, hint="Name the class with data.class_name or --class-name."
         )
@@ -248,7 +241,7 @@ class _File:
     def _cells(self, row: list[str], header: tuple[str, ...]) -> tuple[str, str | None, str]:
         """Image, class and runs of a row; the class is None where it is missing."""
         if not self.preset.has_classes:
-            return row[0].strip(), self.options.class_name, row[1]
+            return row[0].strip(), self.options.class_name or self.options.only_class, row[1]
         if len(header) == 3:
             return row[0].strip(), row[1], row[2]
         image, _, label = row[0].strip().rpartition("_")

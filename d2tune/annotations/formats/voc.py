@@ -25,9 +25,10 @@ from d2tune.annotations.formats.shared.mask_files import add_region
 from d2tune.annotations.formats.shared.mask_files import read_pixels as read_pixels
 from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import Unit
-from d2tune.annotations.formats.voc_objects import MASK_FOLDER, read_object
+from d2tune.annotations.formats.voc_objects import Reading, read_object
 from d2tune.annotations.io.json_files import JsonError, read_bytes
 from d2tune.annotations.io.places import ImageFinder, Place, is_file, walk_files
+from d2tune.annotations.io.suffixes import SUFFIXES_BY_USE
 from d2tune.annotations.io.xml_files import XmlError, parse_xml
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
@@ -39,9 +40,10 @@ CLASS_NAMES = [
 ]
 """The twenty classes of VOC; their indices in class masks count from 1."""
 
+_VOC_COLORS: ColorMap = {voc_color(index): name for index, name in enumerate(CLASS_NAMES, start=1)}
+
 _CLASS_FOLDER, _OBJECT_FOLDER = "SegmentationClass", "SegmentationObject"
-_NOT_IMAGES = (_CLASS_FOLDER, _OBJECT_FOLDER, MASK_FOLDER, "Scribbles")
-_VOID_COLOR = (224, 224, 192)
+_BORDER_COLOR = (224, 224, 192)
 """The color of index 255 in VOC's palette: borders of objects, which have no class."""
 
 
@@ -57,18 +59,21 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     if not source.exists():
         raise DataError("there is no such file or folder", file=source)
     folders = folders_of(source, options)
-    labels = Labels(options)
+    reading = Reading(Labels(options), options, folders)
     names = (
         [source.name] if source.is_file() else [name for name in walk_files(source) if name.lower().endswith(".xml")]
     )
-    units = [_read_xml(name, folders, labels, options) for name in names]
-    return assemble(units + _unlabeled(folders, options, units), options, root=folders.root)
+    units = [_read_xml(name, reading) for name in names]
+    masks = [
+        path.relative_to(folders.root).as_posix() for path in reading.mask_files if path.is_relative_to(folders.root)
+    ]
+    return assemble(units + _unlabeled(folders, options, units, masks), options, root=folders.root)
 
 
-def _unlabeled(folders: Folders, options: ReadOptions, units: Sequence[Unit]) -> list[Unit]:
+def _unlabeled(folders: Folders, options: ReadOptions, units: Sequence[Unit], masks: Iterable[str] = ()) -> list[Unit]:
     """Units of the images without an annotation; masks are not images."""
     claimed = [unit.image.file_name for unit in units if unit.image is not None]
-    claimed += [name for name in walk_files(folders.root) if set(PurePosixPath(name).parts[:-1]) & set(_NOT_IMAGES)]
+    claimed += [*masks, *(name for name in walk_files(folders.root) if _folder_in(name) is not None)]
     return unlabeled_units(folders, options, claimed)
 
 
@@ -78,10 +83,10 @@ def _folder_in(name: str) -> str | None:
     return next((folder for folder in (_CLASS_FOLDER, _OBJECT_FOLDER) if folder in parts), None)
 
 
-def _read_xml(name: str, folders: Folders, labels: Labels, options: ReadOptions) -> Unit:
+def _read_xml(name: str, reading: Reading) -> Unit:
     """Read one XML file into a unit; nothing in it can raise."""
     unit = Unit(name)
-    path = folders.source / name
+    path = reading.folders.source / name
     try:
         root = parse_xml(read_bytes(path))
     except XmlError as error:
@@ -93,7 +98,7 @@ def _read_xml(name: str, folders: Folders, labels: Labels, options: ReadOptions)
     if root.tag != "annotation":
         unit.note("warning", "not_voc", f"the file contains <{root.tag[:40]}>, which is not a VOC annotation; skipped")
         return unit
-    header = measure(_find(root.findtext("filename"), root.findtext("folder"), path, folders), unit)
+    header = measure(_find(root.findtext("filename"), root.findtext("folder"), path, reading.folders), unit)
     keys = ("size/width", "size/height") if root.find("size") is not None else ("imagesize/ncols", "imagesize/nrows")
     stated = (root.findtext(keys[0]), root.findtext(keys[1]))
     objects = root.findall("object")
@@ -101,7 +106,7 @@ def _read_xml(name: str, folders: Folders, labels: Labels, options: ReadOptions)
         unit.exclude(range(len(objects)))
         return unit
     for index, element in enumerate(objects):
-        read_object(index, element, unit, labels, options, folders)
+        read_object(index, element, unit, reading)
     return unit
 
 
@@ -208,23 +213,29 @@ def _read_classes(path: Path, unit: Unit, colors: ColorMap, options: ReadOptions
         return _Classes(np.where(pixels == IGNORE_LABEL, 0, pixels), lambda value: _class_name(value, options))
     shown = pixels[..., :3] if pixels.ndim == 3 else read_pixels(path, unit, mode="RGB")
     assert shown is not None
-    found = classify(shown, (colors or _VOC_COLORS) | {_VOID_COLOR: "void"})
-    if found.unknown and pixels.ndim == 2:
+    table = {_BORDER_COLOR: "_background_"} | (colors or _VOC_COLORS)
+    classified = classify(shown, table, exact=pixels.ndim == 2 or not colors)
+    if not colors and len(np.unique(classified.classes)) == 1:
+        hint = "add labelmap.txt beside the folder (name:r,g,b a line), or a file with --color-map"
+        message = f"{path} is a color image without a color of VOC, expected palette or gray values"
+        unit.note("error", "mask_undecodable", message, hint=hint)
+        return None
+    if classified.unknown and pixels.ndim == 2:
         names = list(colors.values())
         indices = np.where(pixels == IGNORE_LABEL, 0, pixels)
         if indices.max() < len(names):
             empty = [index for index, name in enumerate(names) if is_no_class(name)]
             return _Classes(np.where(np.isin(indices, empty), 0, indices), lambda value: names[value])
-    if found.unknown:
-        listed = ", ".join(f"{color} ({count} px)" for color, count in found.unknown[:5])
+    if classified.unknown:
+        listed = ", ".join(f"{color} ({count} px)" for color, count in classified.unknown[:5])
         hint = "name them in labelmap.txt beside the folder (name:r,g,b a line), or in a file for --color-map"
         message = f"{path.name} has colors without a class: {listed}"
         unit.note("error", "mask_undecodable", message, hint=hint)
         return None
-    number_of = {number: place for place, number in enumerate(range(len(found.names)))}
-    background = next((number_of[number] for number, name in enumerate(found.names) if name == "_background_"), None)
-    values = found.classes + 1
-    return _Classes(np.where(found.classes == background, 0, values), lambda value: found.names[value - 1])
+    nothing = classified.names.index("_background_")
+    return _Classes(
+        np.where(classified.classes == nothing, 0, classified.classes + 1), lambda value: classified.names[value - 1]
+    )
 
 
 def _numbered(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -232,16 +243,14 @@ def _numbered(pixels: NDArray[Any]) -> NDArray[Any]:
     if pixels.ndim == 2:
         return np.where(pixels == IGNORE_LABEL, 0, pixels)
     codes = pixels[..., :3].astype(np.int64) @ np.array([65536, 256, 1])
-    codes[codes == np.array(_VOID_COLOR) @ np.array([65536, 256, 1])] = 0
+    codes[codes == np.array(_BORDER_COLOR) @ np.array([65536, 256, 1])] = 0
     present, inverse = np.unique(codes, return_inverse=True)
     first = 0 if present[0] == 0 else 1
     numbers: NDArray[Any] = inverse.reshape(codes.shape) + first
     return numbers
 
 
-def _read_objects(
-    objects: NDArray[Any], classes: _Classes, unit: Unit, labels: Labels, options: ReadOptions
-) -> None:
+def _read_objects(objects: NDArray[Any], classes: _Classes, unit: Unit, labels: Labels, options: ReadOptions) -> None:
     """Each object index is an instance; its class is that of most of its pixels."""
     whole = replace(options, split_components=False)
     for value in np.unique(objects[objects != 0]).tolist():
@@ -261,6 +270,3 @@ def _class_name(value: int, options: ReadOptions) -> str:
     if set(names) <= set(CLASS_NAMES) or set(options.rename) & set(CLASS_NAMES):
         names = CLASS_NAMES
     return names[value - 1] if value <= len(names) else str(value)
-
-
-_VOC_COLORS: ColorMap = {voc_color(index): name for index, name in enumerate(CLASS_NAMES, start=1)}

@@ -7,11 +7,13 @@ WORDS = {
         "Restore it from a backup, or delete it and annotate the image again.",
     ),
     "bad_xml": (
-        "The file is not valid XML, or declares a document type.",
-        "See `bad_json`.",
+        "The file is not valid XML, is not text in the encoding that it declares, or uses an entity of a document "
+        "type, which is never expanded.",
+        "Correct the line named, or save the file again as UTF-8.",
     ),
     "bad_shape": (
-        "A shape, annotation or category is not a JSON object, has no label, or has no valid id.",
+        "A shape, annotation or category is not a JSON object, has no label, or has no valid id; or an object of a"
+        " VOC file has neither a polygon nor a box.",
         "Correct or delete the entry named.",
     ),
     "bad_point": (
@@ -43,9 +45,10 @@ WORDS = {
         "Draw the mask again, or restore the file.",
     ),
     "mask_undecodable": (
-        "A mask is not a PNG, cannot be decoded, has more than 89 million pixels (in color: 134 million values), or "
-        "has colors where values are expected.",
-        "Save it again as a palette or gray PNG.",
+        "A mask is not a PNG, cannot be decoded, has more than 89 million pixels (in color: 134 million values), "
+        "is a JPEG, whose compression changes the values, or has colors without a class.",
+        "Save it again as a palette or gray PNG, or give the colors classes in a color map (`labelmap.txt`, "
+        "`--color-map`).",
     ),
     "bad_rle": (
         "The run-length text is invalid: an odd number of values, a zero, a run beyond the image, two runs that "
