@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from d2tune.annotations.formats.shared.units import ImageDraft, Unit
 from d2tune.annotations.io.images import Header, ImageError, is_image_name, read_header
-from d2tune.annotations.io.places import ImageFinder, Place, walk_files
+from d2tune.annotations.io.lookup.walking import Walk
+from d2tune.annotations.io.places import LINK_HINT, ImageFinder, Place
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
+
+_DETOUR_HINT = "check that it is the image that was annotated, and correct the path in the annotation file"
 
 
 def measure(place: Place, unit: Unit, *, shape: int | None = None, line: int | None = None) -> Header | None:
     """Read the header of an image and make it the unit's image.
 
+    An image that is not at the path named is a warning.
+
     Returns:
         The header, or None with an error that gives the reason.
     """
     if place.path is None:
-        unit.note("error", "image_missing", str(place.problem), hint=place.hint, shape=shape, line=line)
+        unit.note("error", place.code, str(place.problem), hint=place.hint, shape=shape, line=line)
         return None
     try:
         header = read_header(place.path)
@@ -28,7 +34,12 @@ def measure(place: Place, unit: Unit, *, shape: int | None = None, line: int | N
         unit.note("error", "image_unreadable", f"{place.path}: {error}", shape=shape, line=line)
         return None
     size_px = header.width_px, header.height_px
-    unit.image = ImageDraft(place.file_name, *size_px, place.path, pixel_format=header.pixel_format)
+    is_detour = place.detour is not None
+    unit.image = ImageDraft(
+        place.file_name, *size_px, place.path, pixel_format=header.pixel_format, is_detour=is_detour
+    )
+    if place.detour is not None:
+        unit.note("warning", "image_found_elsewhere", place.detour, hint=_DETOUR_HINT, shape=shape, line=line)
     return header
 
 
@@ -80,15 +91,34 @@ class Folders:
         """The folders to look for an image in: that of the annotation file, then the image root."""
         return tuple(dict.fromkeys((annotation.parent, self.root)))
 
+    def walk(self, folder: Path | None = None, *, skip: Path | None = None) -> Walk:
+        """The files below a folder, by default the source, under the rule for links."""
+        return self.finder.walk(self.source if folder is None else folder, skip=skip)
+
 
 def folders_of(source: Path, options: ReadOptions) -> Folders:
-    """The folders for a source that is a folder or a file."""
+    """The folders for a source that is a folder or a file.
+
+    Images may lie below the image root, beside the annotations and below ``options.data_root``.
+    """
     source = Path(source).absolute()
     folder = source if source.is_dir() else source.parent
     root = folder if options.image_root is None else Path(options.image_root).absolute()
     if not root.is_dir():
         raise DataError("the image root is not a folder", file=root, hint="Name the folder that holds the images.")
-    return Folders(folder, root, ImageFinder(root, allow_outside=options.allow_outside))
+    return Folders(folder, root, finder_of(root, options, limits=(folder,)))
+
+
+def finder_of(root: Path, options: ReadOptions, *, limits: Iterable[Path]) -> ImageFinder:
+    """The finder of images below a root, ``options.data_root`` and further folders."""
+    data_root = () if options.data_root is None else (options.data_root,)
+    return ImageFinder(
+        root,
+        allow_outside=options.allow_outside,
+        follow_links=options.follow_links,
+        limits=(*limits, *data_root),
+        skip=options.restore_dir,
+    )
 
 
 def unlabeled_units(folders: Folders, options: ReadOptions, claimed: Iterable[str]) -> list[Unit]:
@@ -101,14 +131,25 @@ def unlabeled_units(folders: Folders, options: ReadOptions, claimed: Iterable[st
     """
     known = set(claimed)
     units = []
-    for name in walk_files(folders.root, skip=options.restore_dir):
-        if not is_image_name(name) or name in known:
-            continue
+    walk = folders.walk(folders.root, skip=options.restore_dir)
+    names = [name for name in walk if is_image_name(name) and name not in known]
+    if walk.has_links:
+        real = {os.path.realpath(folders.root / name) for name in known}
+        names = [name for name in names if os.path.realpath(folders.root / name) not in real]
+    for name in names:
         unit = Unit(name)
         if options.include_unlabeled:
-            measure(Place(folders.root / name, name), unit)
+            measure(folders.finder.existing(folders.root, name), unit)
             unit.note("info", "unlabeled_image", "the image has no annotation; it is a negative")
         else:
             unit.note("info", "unlabeled_image", "the image has no annotation; it is excluded")
         units.append(unit)
-    return units
+    return units + [_refused_link(name, target) for name, target in folders.finder.refused_links().items()]
+
+
+def _refused_link(name: str, target: str) -> Unit:
+    """A unit that names a link to a folder that was not followed."""
+    unit = Unit(name)
+    message = f"the folder is a link to {target}, outside the data root, and is not followed"
+    unit.note("warning", "link_not_followed", message, hint=LINK_HINT)
+    return unit
