@@ -10,30 +10,30 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 
+from d2tune.annotations.formats.labelme_images import find_image
 from d2tune.annotations.formats.labelme_polygons import FileOutlines, plain_parts
-from d2tune.annotations.formats.labelme_shapes import area_type, decode_base64, is_line_type, read_shape, written_shape
+from d2tune.annotations.formats.labelme_shapes import area_type, is_line_type, read_shape, written_shape
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels, Name
 from d2tune.annotations.formats.shared.parts import Part, unite
-from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, measure, unlabeled_units
+from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, unlabeled_units
 from d2tune.annotations.formats.shared.units import ImageDraft, Unit
 from d2tune.annotations.geometry import tracing
 from d2tune.annotations.geometry.masks import Patch, decode_mask
-from d2tune.annotations.io.images import Header, ImageError, is_image_name, magic_suffix, read_header
+from d2tune.annotations.io.images import ImageError, is_image_name, read_header
 from d2tune.annotations.io.json_files import DEPTH_LIMIT, JsonError, decode_json, is_nested_deeper, read_bytes
 from d2tune.annotations.io.outputs import beside, png_bytes, refuse_existing
-from d2tune.annotations.io.places import Place, walk_files
 from d2tune.annotations.io.workers import no_collections, ordered_map, worker_count
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
-from d2tune.files import write_bytes, write_json
+from d2tune.files import write_json
 from d2tune.text import describe
 
 VERSION = "6.3.0"
@@ -63,7 +63,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     names = (
         [source.name]
         if source.is_file()
-        else [name for name in walk_files(source, skip=options.restore_dir) if name.lower().endswith(".json")]
+        else [name for name in folders.walk(skip=options.restore_dir) if name.lower().endswith(".json")]
     )
     read_some = functools.partial(_read_files, folders=folders, labels=labels, options=options)
     workers = worker_count(options.workers, len(names))
@@ -73,7 +73,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
             claimed = {unit.image.file_name for unit in units if unit.image is not None}
             bad = {Path(unit.file).with_suffix("") for unit in units if unit.is_bad}
             if bad:
-                claimed |= {name for name in walk_files(folders.root) if Path(name).with_suffix("") in bad}
+                claimed |= {name for name in folders.walk(folders.root) if Path(name).with_suffix("") in bad}
             units += unlabeled_units(folders, options, claimed)
         return assemble(units, options, root=folders.root)
 
@@ -125,7 +125,7 @@ def _open_file(name: str, folders: Folders, options: ReadOptions) -> tuple[Unit,
     if _is_too_deep(value):
         unit.note("error", "bad_json", f"the file is nested more than {DEPTH_LIMIT} levels deep")
         return unit, []
-    header = _find_image(value, unit, path, folders, options)
+    header = find_image(value, unit, path, folders, options)
     size = value.get("imageWidth"), value.get("imageHeight")
     if header is not None and check_size(unit, header, *size, what="the file"):
         return unit, value["shapes"]
@@ -181,52 +181,6 @@ def _claim_sibling(unit: Unit, path: Path, folders: Folders) -> None:
 
 def _escaped(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
-def _find_image(value: dict[str, Any], unit: Unit, path: Path, folders: Folders, options: ReadOptions) -> Header | None:
-    """Look up and measure the image of a file, or restore it from ``imageData``."""
-    place = folders.finder.find(value.get("imagePath"), folders=folders.search_from(path))
-    if place.path is not None and place.path.suffix.lower() == ".json":
-        place = Place(None, place.file_name, f"imagePath names {place.path.name}, which is not an image")
-    if place.path is not None or not value.get("imageData"):
-        return measure(place, unit)
-    if options.restore_dir is None:
-        hint = "convert with an output folder, which gets the image from imageData"
-        unit.note("error", "image_missing", str(place.problem), hint=hint)
-        return None
-    return _restore(value["imageData"], place, unit, options.restore_dir)
-
-
-def _restore(data: object, place: Place, unit: Unit, folder: Path) -> Header | None:
-    """Write the image in ``imageData`` into a folder, with the suffix that matches its first bytes."""
-    content = decode_base64(data)
-    suffix = None if content is None else magic_suffix(content)
-    try:
-        if content is None or suffix is None:
-            raise ImageError("it does not contain an image")
-        header = read_header(content)
-    except ImageError as error:
-        unit.note("error", "image_missing", f"{place.problem}, and imageData cannot be used: {error}")
-        return None
-    name = PurePosixPath(place.file_name)
-    if name.name in ("", ".."):
-        name = PurePosixPath(unit.file)
-    if name.suffix.lower() not in {suffix, ".jpeg" if suffix == ".jpg" else suffix}:
-        name = name.with_suffix(suffix)
-    target = folder / name
-    try:
-        if not target.is_file() or target.read_bytes() != content:
-            write_bytes(target, content)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "the name cannot be encoded"
-        message = f"{place.problem}, and its imageData cannot be written under that name ({reason})"
-        unit.note("error", "image_missing", message)
-        return None
-    size_px = header.width_px, header.height_px
-    unit.image = ImageDraft(name.as_posix(), *size_px, target.absolute(), pixel_format=header.pixel_format)
-    message = f"{place.problem}; it was restored from imageData as {name}"
-    unit.note("warning", "image_restored_from_imageData", message)
-    return header
 
 
 @dataclass(slots=True, eq=False)
