@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import numpy as np
 
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import Labels
-from d2tune.annotations.formats.shared.parts import Part, polygon_part, round_part, unite
+from d2tune.annotations.formats.shared.normalized import is_normalized, note_normalized, to_pixels
+from d2tune.annotations.formats.shared.parts import Part, box_part, polygon_part, round_part, unite
 from d2tune.annotations.formats.shared.sources import Folders, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import Unit
-from d2tune.annotations.geometry.polygons import PointError, check_points, rectangle_points
+from d2tune.annotations.geometry.polygons import PointError, check_points
 from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
 from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.model.dataset import Dataset
@@ -122,14 +123,66 @@ def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]
         unit.note("warning", "not_via", "the file is not a VIA annotation; skipped")
         return [unit]
     images = images_of(value)
-    attributes = {key for image in images for region in image.regions for key in region.attributes}
-    seen |= attributes
-    attribute = options.class_attribute
-    if attribute is None and len(attributes) == 1:
-        (attribute,) = attributes
-    reader = _Reader(folders, options, Labels(options), attribute)
+    regions = [region for image in images for region in image.regions]
+    seen |= {key for region in regions for key in region.attributes}
+    labels = Labels(options)
+    source = class_source(regions, options, labels)
+    is_scaled = is_normalized(number for region in regions for number in coordinates_of(region))
+    if is_scaled:
+        note_normalized(unit)
+    reader = _Reader(folders, options, labels, source, is_scaled)
     units = [reader.read_image(image, name, path) for image in images]
     return [unit, *units] if unit.findings else units
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSource:
+    """Where the classes of a file's regions come from.
+
+    Attributes:
+        attribute: The region attribute; None where it is not known.
+        default: The class of regions without a value; None makes them errors.
+        attributes: All attributes that have a value, for messages.
+    """
+
+    attribute: str | None
+    default: str | None
+    attributes: tuple[str, ...]
+
+
+def class_source(regions: Sequence[Region], options: ReadOptions, labels: Labels) -> ClassSource:
+    """Where the classes of a file's regions come from.
+
+    Without ``options.class_attribute`` it is the only attribute, the only one that has values, or the only one whose
+    values are among the classes. ``options.only_class`` is the class where no region names one.
+    """
+    values: dict[str, set[str]] = {}
+    for region in regions:
+        for key, value in region.attributes.items():
+            values.setdefault(key, set()).update(chosen_of(value))
+    named = {key: texts for key, texts in values.items() if texts}
+    attribute = options.class_attribute
+    if attribute is None:
+        known = set(labels.names or ())
+        among = [key for key, texts in named.items() if any(labels.class_of(text)[0] in known for text in texts)]
+        attribute = next((keys[0] for keys in (list(values), list(named), among) if len(keys) == 1), None)
+    names_classes = bool(named) if attribute is None else attribute in named
+    default = options.class_name or (None if names_classes else options.only_class)
+    return ClassSource(attribute, default, tuple(sorted(named)))
+
+
+def chosen_of(value: object) -> list[str]:
+    """The texts that an attribute's value stands for: those of the options that are set, none where it is empty."""
+    if isinstance(value, dict):
+        return [str(option).strip() for option, is_on in value.items() if is_on is True]
+    return [] if value is None or not str(value).strip() else [str(value).strip()]
+
+
+def coordinates_of(region: Region) -> Iterator[object]:
+    """The coordinates of a region that has an area."""
+    if region.kind in ("rect", "circle", "ellipse", "polygon") and isinstance(region.numbers, list):
+        for number in region.numbers if region.kind == "polygon" else [region.numbers[:4]]:
+            yield from number if isinstance(number, list) else [number]
 
 
 def images_of(value: dict[str, Any]) -> list[Image]:
@@ -228,22 +281,24 @@ class _Reader:
     folders: Folders
     options: ReadOptions
     labels: Labels
-    attribute: str | None
+    source: ClassSource
+    is_normalized: bool = False
 
     def read_image(self, image: Image, file: str, path: Path) -> Unit:
         """Look up and measure the image and read its regions."""
-        unit = Unit(file)
+        unit = Unit(file, image_name=str(image.name or ""))
         place = self.folders.finder.find(image.name, folders=self.folders.search_from(path))
         if measure(place, unit) is None:
             unit.exclude(region.index for region in image.regions)
             return unit
+        unit.image_name = place.file_name
         for region in image.regions:
             if region.kind is None:
-                message = f"the entry has no position in {image.name}; skipped"
+                message = "the entry has no position in the image; skipped"
                 unit.note("info", "no_spatial_extent", message, shape=region.index)
                 continue
             if region.kind not in ("rect", "circle", "ellipse", "polygon"):
-                message = f"a region of type {describe(region.kind)} in {image.name} has no area; skipped"
+                message = f"a region of type {describe(region.kind)} has no area; skipped"
                 unit.note("warning", "unsupported_shape_type", message, shape=region.index)
                 continue
             self._read_region(region, unit)
@@ -263,36 +318,53 @@ class _Reader:
             unit.drafts.append(unite(name.label, [part], unit))
 
     def _class_of(self, region: Region, unit: Unit) -> object:
-        """The value of the class attribute, else ``class_name``; None, with an error, where there is neither."""
-        value = None if self.attribute is None else region.attributes.get(self.attribute)
+        """The value of the class attribute, else the default; None, with an error, where there is neither."""
+        attribute = self.source.attribute
+        value = None if attribute is None else region.attributes.get(attribute)
         if isinstance(value, dict):
-            chosen = [option for option, is_on in value.items() if is_on is True]
+            chosen = chosen_of(value)
             if len(chosen) > 1:
-                message = f"the attribute {self.attribute!r} has several options set: {', '.join(chosen)}"
+                message = f"the attribute {attribute!r} has several options set: {', '.join(chosen)}"
                 unit.note("error", "no_class", message, shape=region.index, hint="set one option")
                 return None
             value = chosen[0] if chosen else None
         if value is not None and str(value).strip():
             return value
-        if self.options.class_name is not None:
-            return self.options.class_name
-        names = ", ".join(sorted(region.attributes))
-        hint = f"name one of the attributes {names} with --class-attribute" if names else "name it with --class-name"
-        unit.note("error", "no_class", "the region has no class", shape=region.index, hint=hint)
+        if self.source.default is not None:
+            return self.source.default
+        names = ", ".join(self.source.attributes)
+        message, hint = "the region has no class", "name it with --class-name, in a project with data.class_name"
+        if attribute is not None:
+            message = f"the attribute {attribute!r} of the region has no value"
+        elif names:
+            message = f"which of the attributes {names} has the class is not known"
+            hint = "name it with --class-attribute, in a project with data.class_attribute"
+        unit.note("error", "no_class", message, shape=region.index, hint=hint)
         return None
 
     def _part(self, region: Region, unit: Unit) -> Part | None:
         offset = self.options.pixel_offset
         if region.kind == "polygon":
-            return polygon_part(check_points(region.numbers) + offset, unit, region.index)
+            points = check_points(region.numbers)
+            points = to_pixels(points, unit) if self.is_normalized else points
+            return polygon_part(points + offset, unit, region.index)
         numbers = _numbers(region)
+        if self.is_normalized:
+            numbers = _scaled(numbers, unit)
         x, y = numbers[0] + offset, numbers[1] + offset
         if region.kind == "rect":
-            corners = rectangle_points((x, y), (x + numbers[2], y + numbers[3]))
-            return polygon_part(corners, unit, region.index, is_polygon=False)
+            return box_part(np.sort([[x, y], [x + numbers[2], y + numbers[3]]], axis=0), unit, region.index)
         radius_y = numbers[2] if region.kind == "circle" else numbers[3]
         theta = numbers[4] if len(numbers) > 4 else 0.0
         return round_part([x, y], numbers[2], radius_y, unit, region.index, theta_rad=math.remainder(theta, math.tau))
+
+
+def _scaled(numbers: list[float], unit: Unit) -> list[float]:
+    """Normalized numbers of a rectangle, circle or ellipse in pixels; the radius of a circle is one of the width."""
+    assert unit.image is not None
+    width_px, height_px = unit.image.size_px
+    factors = (width_px, height_px, width_px, height_px, 1)
+    return [number * factor for number, factor in zip(numbers, factors, strict=False)]
 
 
 def _numbers(region: Region) -> list[float]:

@@ -195,3 +195,68 @@ def test_a_folder_may_have_several_files_and_other_json(tmp_path: Path) -> None:
     dataset = read(tmp_path, {"a": entry("a.png", [RECT])})
     assert [(f.file, f.code) for f in dataset.findings] == [("cut.json", "bad_json"), ("other.json", "not_via")]
     assert len(dataset.instances) == 2
+
+
+def test_of_several_attributes_the_one_with_the_classes_is_read(tmp_path: Path) -> None:
+    def read_regions(*attributes: Any, **options: Any) -> tuple[dict[str, int], list[tuple[str, str, int | None]]]:
+        regions = [polygon([10 + x, 30 + x, 10 + x], [10, 10, 40], one) for x, one in enumerate(attributes)]
+        dataset = read(tmp_path, {"a": entry("a.png", regions)}, **options)
+        return dataset.counts(), codes(dataset)
+
+    two = {"type": "balloon", "blur": "no"}, {"type": "car", "blur": "yes"}
+    one_class: Any = {"labels": ("balloon",), "only_class": "balloon"}
+    assert read_regions(*two, **one_class) == ({"balloon": 1}, [("error", "unknown_label", 1)])
+    assert read_regions(*two, labels=("balloon", "car")) == ({"balloon": 1, "car": 1}, [])
+    assert read_regions(*two, labels=("red",), rename={"yes": "red", "no": None}) == (
+        {"red": 1},
+        [("info", "ignored_label", 0)],
+    )
+    boxes = {"type": {"balloon": True}, "good": {"frontal": True}}
+    assert read_regions(boxes, **one_class) == ({"balloon": 1}, [])
+    for several in ((*two, {"type": "", "blur": "balloon"}), ({"a": "x", "b": "y"},)):
+        counts, noted = read_regions(*several, **one_class)
+        assert counts == {"balloon": 0} and set(noted) == {("error", "no_class", at) for at in range(len(several))}
+
+
+def test_the_only_class_is_that_of_regions_only_where_none_names_a_class(tmp_path: Path) -> None:
+    def noted(*attributes: Any, **options: Any) -> tuple[dict[str, int], list[str]]:
+        regions = [polygon([10 + x, 30 + x, 10 + x], [10, 10, 40], one) for x, one in enumerate(attributes)]
+        dataset = read(tmp_path, {"a": entry("a.png", regions)}, labels=("cat",), only_class="cat", **options)
+        return dataset.counts(), [finding.code for finding in dataset.findings]
+
+    assert noted({}, {}) == ({"cat": 2}, [])
+    assert noted({"kind": ""}, {"kind": None}) == ({"cat": 2}, [])
+    assert noted({"kind": ""}, {"kind": "cat"}) == ({"cat": 1}, ["no_class"])
+    assert noted({"kind": ""}, {"kind": "cat"}, class_name="cat") == ({"cat": 2}, [])
+    assert noted({"kind": "", "color": "red"}, class_attribute="kind") == ({"cat": 1}, [])
+
+
+def test_normalized_coordinates_are_scaled_by_the_size_of_the_image(tmp_path: Path) -> None:
+    """On 64 x 48 px: a rectangle of 32 x 24 px, half of one, an ellipse with radii 16 and 12 px, a circle of 8 px."""
+    regions = [
+        region(name="rect", x=0.125, y=0.25, width=0.5, height=0.5),
+        polygon([0, 0.5, 0], [0, 0, 0.5]),
+        region(name="ellipse", cx=0.5, cy=0.5, rx=0.25, ry=0.25, theta=0),
+        region(name="circle", cx=0.5, cy=0.5, r=0.125),
+    ]
+    dataset = read(tmp_path, {"a": entry("a.png", regions)})
+    assert codes(dataset) == [("warning", "normalized_coordinates", None)]
+    exact_px2 = [32 * 24, 32 * 24 / 2, math.pi * 16 * 12, math.pi * 8 * 8]
+    assert [instance.area_px2 for instance in dataset.instances] == pytest.approx(exact_px2, rel=0.04)
+    assert dataset.instances[0].bbox_xywh == (8, 12, 32, 24)
+    for pixels in ([0.0, 1.0, 1.0, 0.0], [0.5, 1.5, 0.5]):
+        in_pixels = read(tmp_path, {"a": entry("a.png", [polygon(pixels, sorted(pixels))])})
+        assert "normalized_coordinates" not in str(codes(in_pixels))
+
+
+def test_findings_name_the_image(tmp_path: Path) -> None:
+    photo(tmp_path / "b.png")
+    bad = polygon([1, 2], [1, 2])
+    images = {"a": entry("a.png", [RECT]), "b": entry("b.png", [bad]), "c": entry("gone.png", [RECT])}
+    findings = read(tmp_path, images).findings
+    assert [(finding.code, finding.image) for finding in findings] == [
+        ("image_missing", "gone.png"),
+        ("too_few_points", "b.png"),
+    ]
+    assert findings[1].place() == "via.json: shape 1 (b.png)"
+    assert findings[1].to_json()["image"] == "b.png"
