@@ -18,9 +18,10 @@ from d2tune.annotations.splitting.lists import read_list, refuse_shared
 from d2tune.annotations.splitting.sharing import sharing_findings
 from d2tune.data.label_maps import with_background
 from d2tune.data.location import locate_data
+from d2tune.data.sharing import separate_labels
 from d2tune.data.sources import split_source
 from d2tune.data.splits import divide_by_fraction
-from d2tune.errors import DataError
+from d2tune.errors import DataError, check_path
 from d2tune.project import Project
 from d2tune.report.check_page.page import refuse_foreign, write_check_page
 from d2tune.report.check_page.survey import Checked
@@ -57,6 +58,8 @@ def check(
     Raises:
         DataError: The source, an option or the report cannot be used.
     """
+    for place, given in (("source", source), ("report", report), ("splits", splits)):
+        check_path(given, place=place)
     path = Path(source)
     if report is not None:
         refuse_foreign(Path(report))
@@ -65,7 +68,7 @@ def check(
             project, _ = locate_data(projects.load_project(path).project)
             results = _check_project(project, stack, strict=strict, overrides=overrides or {})
             results, split_of = _fraction_splits(project, results)
-            title, results = project.name, _with_sharing(results, strict=strict)
+            title, results = project.name, _with_sharing(project, results, strict=strict)
         else:
             result = stack.enter_context(checked(path, format=format, options=options, strict=strict))
             title, split_of = path.resolve().name, _listed_splits(path, splits)
@@ -96,11 +99,14 @@ def _check_project(
     return results
 
 
-def _with_sharing(results: list[Checked], *, strict: bool) -> list[Checked]:
+def _with_sharing(project: Project, results: list[Checked], *, strict: bool) -> list[Checked]:
     """The splits of a project with findings about the images that they share."""
-    found = sharing_findings({result.split: result.dataset.images for result in results})
+    splits = {result.split: result.dataset for result in results}
+    images = {name: dataset.images for name, dataset in splits.items()}
+    by_split = sharing_findings(images, is_separate=separate_labels(project, splits))
     return [
-        replace(result, findings=(*result.findings, *judged(found.get(result.split, ()), strict))) for result in results
+        replace(result, findings=(*result.findings, *judged(by_split.get(result.split, ()), strict)))
+        for result in results
     ]
 
 
@@ -110,8 +116,8 @@ def _with_sharing_of_lists(result: Checked, split_of: dict[str, str], *, strict:
     for image in result.dataset.images:
         if image.file_name in split_of:
             images[split_of[image.file_name]].append(image)
-    found = [finding for of_split in sharing_findings(images).values() for finding in of_split]
-    return replace(result, findings=(*result.findings, *judged(found, strict)))
+    shared = [finding for of_split in sharing_findings(images).values() for finding in of_split]
+    return replace(result, findings=(*result.findings, *judged(shared, strict)))
 
 
 def _fraction_splits(project: Project, results: list[Checked]) -> tuple[list[Checked], dict[str, str] | None]:

@@ -10,11 +10,10 @@ from typing import Any
 from d2tune.annotations.convert import ConvertResult, FindingsError, Stage, staged, write_findings
 from d2tune.annotations.model.ledger import write_ledger
 from d2tune.annotations.splitting.lists import keep_images
-from d2tune.annotations.splitting.sharing import refuse_shared_images
 from d2tune.data.label_maps import with_background
 from d2tune.data.location import locate_data
 from d2tune.data.sources import refuse_shared_names, split_source
-from d2tune.data.splits import divide_by_fraction
+from d2tune.data.splits import divide_by_fraction, refuse_sharing
 from d2tune.project import Project, load_project
 
 _LABEL_MAPS = ("semantic", "panoptic", "cityscapes")
@@ -84,7 +83,7 @@ def convert_project(
         if isinstance(data.val, float):
             stages = _divided(project, stages["train"])
         else:
-            refuse_shared_images({split: stage.dataset.images for split, stage in stages.items()})
+            refuse_sharing(project, {split: stage.dataset for split, stage in stages.items()})
         if to in _LABEL_MAPS:
             stages = {
                 split: replace(stage, dataset=with_background(stage.dataset, data.background))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from d2tune.annotations.splitting.sharing import refuse_shared_images
 from d2tune.annotations.splitting.splits import split
 from d2tune.data.label_maps import with_background
 from d2tune.data.location import locate_data
+from d2tune.data.sharing import separate_labels
 from d2tune.data.sources import refuse_shared_names, split_source
 from d2tune.errors import DataError
 from d2tune.project import Project
@@ -61,11 +63,25 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
         train, val = divide_by_fraction(project, train)
     else:
         val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore), background)
-        refuse_shared_images({"train": train.images, "val": val.images})
+        refuse_sharing(project, {"train": train, "val": val})
     _check(project, train)
     white = white_of(train, val)
     train, val = with_white(train, white), with_white(val, white)
     return Splits(train, val, data.root, rendered)
+
+
+def refuse_sharing(project: Project, splits: Mapping[str, Dataset]) -> None:
+    """Check that no two splits have an image in common; see `separate_labels`.
+
+    Args:
+        project: The project.
+        splits: Its datasets by the name of the split.
+
+    Raises:
+        DataError: Splits share images.
+    """
+    images = {name: dataset.images for name, dataset in splits.items()}
+    refuse_shared_images(images, is_separate=separate_labels(project, splits))
 
 
 def divide_by_fraction(project: Project, dataset: Dataset) -> tuple[Dataset, Dataset]:

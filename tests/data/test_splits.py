@@ -3,8 +3,10 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from d2tune.data.splits import load_splits, read_split
 from d2tune.errors import DataError
@@ -151,3 +153,24 @@ def test_the_background_is_in_every_image_of_both_splits(
     assert splits.train.counts()["scene"] == len(splits.train.images)
     assert splits.val.counts()["scene"] == len(splits.val.images) > 0
     assert "without annotations" not in caplog.text
+
+
+@pytest.mark.parametrize(("column", "shared"), [(4, False), (3, True)])
+def test_a_scene_is_in_both_splits_where_its_labels_are_of_different_pixels(tmp_path, column, shared):
+    """The labels of training end at column 3; those of validation begin at ``column``."""
+    train, val = np.full((2, 8, 8), 255, np.uint8)
+    train[:, :4], train[0, 0] = 0, 1
+    val[:, column:], val[0, 7] = 0, 1
+    scene = tmp_path / "images" / "scene.png"
+    scene.parent.mkdir()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(scene)
+    for split, labels in (("train", train), ("val", val)):
+        (tmp_path / split / "labels").mkdir(parents=True)
+        Image.fromarray(labels).save(tmp_path / split / "labels" / "scene.png")
+    data = {"root": ".", "format": "label_images", "label_images": {"images": "../images"}}
+    wanted = project(tmp_path, task="semantic", classes=["a", "b"], data=data, model={"preset": "unet"})
+    if shared:
+        with pytest.raises(DataError, match=r"the image .*scene\.png of the val split is in the train split too"):
+            load_splits(wanted)
+    else:
+        assert len(load_splits(wanted).val.images) == 1

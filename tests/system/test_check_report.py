@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,9 +121,12 @@ def test_outlines_lie_on_their_objects(page: Page, tmp_path: Path) -> None:
 def test_both_splits_of_a_project_and_a_leak_between_them(page: Page, tmp_path: Path) -> None:
     shutil.copytree(SHARED / "data" / "balloon" / "val", tmp_path / "data" / "val")
     shutil.copytree(SHARED / "data" / "balloon" / "val", tmp_path / "data" / "train")
+    for photo in (tmp_path / "data" / "train").glob("*.jpg"):
+        Image.open(photo).save(photo, quality=60)
     (tmp_path / "mine.yaml").write_text("name: mine\ndata: {root: data}\nclasses: [balloon]\n", encoding="utf-8")
     out = succeeded(d2tune("check", "mine.yaml", "--report", "check.html", folder=tmp_path))
     assert "train: 13 images, 50 instances" in out and "val: 13 images, 50 instances" in out
+    assert re.search(r"warning +near_duplicate +13 ", out)
     look_through(page, tmp_path / "check.html")
     assert "26 images, 100 instances of 1 class; 13 groups of near-duplicates lie in more than one split" in text(
         page, ".verdict"

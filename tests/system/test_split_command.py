@@ -105,10 +105,12 @@ def test_classes_are_merged_renamed_and_dropped(boards: Path, tmp_path: Path) ->
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line[:1].isalpha()}
     assert {name: int(rows[name][1]) for name in ("esp", "pi")} == expected and "Arduino_Nano " not in out
     succeeded(d2tune("convert", "boards", "--out", "by_options.json", *words, folder=tmp_path))
-    path = project(tmp_path, train=".", val="splits/fold0/val.txt", rename=rename)
+    path = project(tmp_path, train="splits/fold0/train.txt", val="splits/fold0/val.txt", rename=rename)
     succeeded(d2tune("convert", path, "--out", "coco", folder=tmp_path))
     by_options = json.loads((tmp_path / "by_options.json").read_bytes())
-    by_project = json.loads((tmp_path / "coco" / "train.json").read_bytes())
+    train, val = (json.loads((tmp_path / "coco" / f"{split}.json").read_bytes()) for split in ("train", "val"))
+    assert train["categories"] == val["categories"]
+    by_project = train | {key: train[key] + val[key] for key in ("images", "annotations")}
     for coco in (by_options, by_project):
         name_of = {one["id"]: one["name"] for one in coco["categories"]}
         counts = dict.fromkeys(name_of.values(), 0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 from d2tune.annotations.model.dataset import Image
-from d2tune.annotations.model.findings import Finding, Level
+from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.splitting.duplicates import duplicate_groups, equal_files
 from d2tune.errors import DataError
 
@@ -41,13 +41,25 @@ class SharedImage:
         )
 
 
-def shared_images(splits: Mapping[str, Sequence[Image]]) -> list[SharedImage]:
+Separate = Callable[[SharedImage], bool]
+"""Whether the annotations of an image in two splits are on different pixels, so that the splits share nothing."""
+
+
+def nowhere_separate(pair: SharedImage) -> bool:
+    """For annotations that concern the whole image."""
+    return False
+
+
+def shared_images(
+    splits: Mapping[str, Sequence[Image]], *, is_separate: Separate = nowhere_separate
+) -> list[SharedImage]:
     """The images that two splits share, by their files and by the content of their files.
 
     Only files of equal size are read. Images without a file are not compared.
 
     Args:
         splits: Images by the name of the split, in the order train, val, test.
+        is_separate: Excludes a pair.
 
     Returns:
         One for each image of a later split and each earlier split that has it.
@@ -57,6 +69,7 @@ def shared_images(splits: Mapping[str, Sequence[Image]]) -> list[SharedImage]:
     pairs: list[SharedImage] = []
     for group in equal_files([image for images in splits.values() for image in images]):
         pairs += _shared([(split_of[id(image)], image) for image in group])
+    pairs = [pair for pair in pairs if not is_separate(pair)]
     return sorted(pairs, key=lambda pair: ([order.index(name) for name in pair.splits], pair.second.file_name))
 
 
@@ -75,16 +88,17 @@ def _real(image: Image) -> str:
     return "" if image.path is None else os.path.realpath(image.path)
 
 
-def refuse_shared_images(splits: Mapping[str, Sequence[Image]]) -> None:
+def refuse_shared_images(splits: Mapping[str, Sequence[Image]], *, is_separate: Separate = nowhere_separate) -> None:
     """Check that no two splits have an image in common.
 
     Args:
         splits: Images by the name of the split.
+        is_separate: Excludes a pair.
 
     Raises:
         DataError: Splits share images; the error has the first and their number.
     """
-    shared = shared_images(splits)
+    shared = shared_images(splits, is_separate=is_separate)
     if not shared:
         return
     first = shared[0]
@@ -104,12 +118,14 @@ def sharing_hint(early: str, late: str) -> str:
     return f"Move them out of the folder or list of {early}, or set data.val to a fraction such as 0.2 of one folder."
 
 
-def sharing_findings(splits: Mapping[str, Sequence[Image]], *, level: Level = "error") -> dict[str, list[Finding]]:
+def sharing_findings(
+    splits: Mapping[str, Sequence[Image]], *, is_separate: Separate = nowhere_separate
+) -> dict[str, list[Finding]]:
     """Findings about images that splits share, by the name of the later split.
 
     Args:
         splits: Images by the name of the split.
-        level: The level of images with the same content; near-duplicates are a warning.
+        is_separate: Excludes a pair of equal files.
 
     Returns:
         ``shared_image`` for equal content and ``near_duplicate`` for images that are near-duplicates across splits.
@@ -117,15 +133,17 @@ def sharing_findings(splits: Mapping[str, Sequence[Image]], *, level: Level = "e
     findings: dict[str, list[Finding]] = defaultdict(list)
     if len(splits) < 2:
         return {}
-    shared = shared_images(splits)
-    for pair in shared:
+    equal = shared_images(splits)
+    for pair in equal:
+        if is_separate(pair):
+            continue
         early, late = pair.splits
         file = pair.second.annotation_file or pair.second.file_name
         hint = sharing_hint(early, late)
         findings[late].append(
-            Finding(level, "shared_image", file, pair.message(), hint=hint, also=(pair.first.file_name,))
+            Finding("error", "shared_image", file, pair.message(), hint=hint, also=(pair.first.file_name,))
         )
-    known = {(id(pair.first), id(pair.second)) for pair in shared}
+    known = {(id(pair.first), id(pair.second)) for pair in equal}
     for late, finding in _near(splits, known):
         findings[late].append(finding)
     return dict(findings)
