@@ -17,7 +17,7 @@ import numpy as np
 
 from d2tune.annotations.formats.labelme_images import find_image
 from d2tune.annotations.formats.labelme_polygons import FileOutlines, plain_parts
-from d2tune.annotations.formats.labelme_shapes import area_type, is_line_type, read_shape, written_shape
+from d2tune.annotations.formats.labelme_shapes import area_type, in_pixels, is_line_type, read_shape, written_shape
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels, Name
 from d2tune.annotations.formats.shared.parts import Part, unite
@@ -141,7 +141,9 @@ def _vertex_count(shapes: list[object]) -> int:
 
 def _read_shapes_of(opened: Sequence[tuple[Unit, list[object]]], labels: Labels, options: ReadOptions) -> None:
     """Read the shapes of several files, the plain polygons of all of them at once."""
-    filled = [(unit, unit.image, shapes) for unit, shapes in opened if unit.image is not None and shapes]
+    filled = [
+        (unit, unit.image, in_pixels(shapes, unit)) for unit, shapes in opened if unit.image is not None and shapes
+    ]
     outlines = [
         FileOutlines(
             {index: shape.get("points") for index, shape in enumerate(shapes) if _is_polygon(shape)}, *image.size_px

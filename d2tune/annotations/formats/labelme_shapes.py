@@ -7,11 +7,12 @@ import binascii
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from d2tune.annotations.formats.shared.normalized import is_normalized, note_normalized, to_pixels
 from d2tune.annotations.formats.shared.parts import Part, box_part, mask_part, polygon_part, round_part
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.masks import Patch
@@ -84,6 +85,29 @@ def written_shape(raw: dict[str, Any]) -> dict[str, Any]:
             corners = None
         return {"shape_type": "polygon"} if corners is None else {"shape_type": kind, "points": corners.tolist()}
     return {"shape_type": kind}
+
+
+def in_pixels(shapes: list[object], unit: Unit) -> list[object]:
+    """The shapes of a file, with their points in pixels where all of them are between 0 and 1."""
+    if not is_normalized(number for shape in shapes for number in _coordinates(shape)):
+        return shapes
+    note_normalized(unit)
+    scaled: list[object] = []
+    for shape in shapes:
+        points = np.array(list(_coordinates(shape)), dtype=np.float64).reshape(-1, 2)
+        scaled.append(shape | {"points": to_pixels(points, unit).tolist()} if len(points) else shape)  # type: ignore[operator]
+    return scaled
+
+
+def _coordinates(shape: object) -> Iterator[object]:
+    """The coordinates of a shape that has an area, unchecked; none of a mask."""
+    kind = area_type(shape.get("shape_type")) if isinstance(shape, dict) else None
+    points = shape.get("points") if isinstance(shape, dict) and kind not in (None, "mask") else None
+    for point in points if isinstance(points, list) else ():
+        if isinstance(point, list) and len(point) == 2:
+            yield from point
+        else:
+            yield None
 
 
 def read_shape(shape: dict[str, Any], unit: Unit, index: int, *, kind: str | None = None) -> Part | None:

@@ -25,6 +25,7 @@ from d2tune.annotations.formats.shared.mask_files import add_region
 from d2tune.annotations.formats.shared.mask_files import read_pixels as read_pixels
 from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import Unit
+from d2tune.annotations.formats.voc_normalized import scale_normalized
 from d2tune.annotations.formats.voc_objects import Reading, read_object
 from d2tune.annotations.io.json_files import JsonError, read_bytes
 from d2tune.annotations.io.places import ImageFinder, Place, is_file, walk_files
@@ -105,6 +106,7 @@ def _read_xml(name: str, reading: Reading) -> Unit:
     if header is None or not check_size(unit, header, *stated, what="the file"):
         unit.exclude(range(len(objects)))
         return unit
+    scale_normalized(objects, unit)
     for index, element in enumerate(objects):
         read_object(index, element, unit, reading)
     return unit

@@ -75,7 +75,7 @@ def _read_rows(raw: object, unit: Unit, loose: Loose) -> list[_Row]:
         name = row.get("name") if isinstance(row, dict) else None
         if isinstance(name, (int, float)) and not isinstance(name, bool):
             text = str(read_id(name)) if read_id(name) is not None else str(name)
-            loose.add("the name of categories", name, read_as=f"the text {text!r}", row=index)
+            loose.add("the name of categories", name, read_as=f"the text {text!r}", row=index, kind="")
             name = text
         if category_id is None or not isinstance(name, str) or not name.strip():
             unit.note("error", "bad_shape", f"a category needs an id and a name, found {describe(row)}")
@@ -115,5 +115,5 @@ def _without_roots(rows: list[_Row], unit: Unit, used: Callable[[], Iterable[obj
 def _is_stuff(row: dict[str, Any], loose: Loose, index: int) -> bool:
     isthing = read_flag(row.get("isthing", 1))
     if isinstance(row.get("isthing"), str) and isthing is not None:
-        loose.add("the isthing of categories", row["isthing"], read_as=str(int(isthing)), row=index)
+        loose.add("the isthing of categories", row["isthing"], read_as=str(int(isthing)), row=index, kind="")
     return row.get("isthing") is not None and isthing is False

@@ -33,7 +33,7 @@ class ById(Generic[Row]):
         assert row_id is not None
         if not isinstance(raw, int):
             read_as = "text" if isinstance(row_id, str) else f"the number {row_id}"
-            self._loose.add(f"the id of {self._what}", raw, read_as=read_as, row=index)
+            self._loose.add(f"the id of {self._what}", raw, read_as=read_as, row=index, kind="")
         self._exact[row_id] = row
         self._plain.setdefault(plain_id(row_id), []).append(row_id)
 
@@ -56,5 +56,5 @@ class ById(Generic[Row]):
                 return None
             row_id = similar[0]
         if row_id != raw or type(row_id) is not type(raw):
-            self._loose.add(f"the {key} of annotations", raw, read_as=f"the id {describe(row_id)}", row=index)
+            self._loose.add(f"the {key} of annotations", raw, read_as=f"the id {describe(row_id)}", row=index, kind="")
         return self._exact[row_id]

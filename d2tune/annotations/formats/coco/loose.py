@@ -13,13 +13,22 @@ _WHOLE = re.compile(r"([+-]?)0*(\d+)(?:\.0*)?")
 
 
 @dataclass(slots=True)
+class _Kind:
+    """Values of one kind: the first, what it was read as and its row, and their number."""
+
+    value: object
+    read_as: str
+    row: int
+    count: int = 0
+
+
+@dataclass(slots=True)
 class Loose:
     """What was read leniently, by what it was."""
 
-    _rows: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    _first: dict[tuple[str, str], object] = field(default_factory=dict)
+    _kinds: dict[tuple[str, str], _Kind] = field(default_factory=dict)
 
-    def add(self, what: str, value: object, *, read_as: str, row: int) -> None:
+    def add(self, what: str, value: object, *, read_as: str, row: int, kind: str | None = None) -> None:
         """Take a value down.
 
         Args:
@@ -27,16 +36,19 @@ class Loose:
             value: The value.
             read_as: What it was read as, in words.
             row: Index of the row in its list.
+            kind: Values of the same kind make one finding; None is ``read_as``.
         """
-        self._first.setdefault((what, read_as), value)
-        self._rows.setdefault((what, read_as), []).append(row)
+        key = what, read_as if kind is None else kind
+        if key not in self._kinds:
+            self._kinds[key] = _Kind(value, read_as, row)
+        self._kinds[key].count += 1
 
     def note(self, unit: Unit) -> None:
-        """Add a finding for each kind, with the rows that it concerns."""
-        for (what, read_as), rows in self._rows.items():
-            value = describe(self._first[what, read_as])
-            where = f"row {rows[0]}" if len(rows) == 1 else f"{counted(len(rows), 'row')}, the first is {rows[0]}"
-            unit.note("warning", "loose_type", f"{what} is {value}; it was read as {read_as} ({where})")
+        """Add a finding for each kind, with its first value."""
+        for (what, _), kind in self._kinds.items():
+            where = f"row {kind.row}" + ("" if kind.count == 1 else f" and {counted(kind.count - 1, 'other row')}")
+            message = f"{what} is {describe(kind.value)}; it was read as {kind.read_as} ({where})"
+            unit.note("warning", "loose_type", message)
 
 
 def read_id(value: object) -> int | str | None:

@@ -202,7 +202,7 @@ def flag_of(row: Mapping[str, Any], key: str, unit: Unit, index: int, loose: Loo
     if flag is None:
         unit.note("error", "bad_shape", f"{key} is {describe(value)}, expected 0 or 1", shape=index)
         return False
-    loose.add(f"the {key} of annotations", value, read_as=str(int(flag)), row=index)
+    loose.add(f"the {key} of annotations", value, read_as=str(int(flag)), row=index, kind="")
     return flag
 
 
@@ -254,5 +254,5 @@ class _Reader:
     def _score(self, row: dict[str, Any], index: int) -> float | None:
         score = read_number(row.get("score"))
         if isinstance(row.get("score"), str) and score is not None:
-            self.loose.add("the score of annotations", row["score"], read_as=str(score), row=index)
+            self.loose.add("the score of annotations", row["score"], read_as=str(score), row=index, kind="")
         return float(score) if score is not None and 0 <= score <= 1 else None
