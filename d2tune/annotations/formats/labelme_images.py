@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from d2tune.annotations.formats.labelme_shapes import decode_base64
-from d2tune.annotations.formats.shared.sources import Folders, measure
+from d2tune.annotations.formats.shared.sources import Folders, measure, note_missing
 from d2tune.annotations.formats.shared.units import ImageDraft, Unit
 from d2tune.annotations.io.images import Header, ImageError, magic_suffix, read_header
 from d2tune.annotations.io.pillow import open_pillow
@@ -38,11 +38,11 @@ def find_image(value: dict[str, Any], unit: Unit, path: Path, folders: Folders, 
     if place.path is not None and (content is None or _shows_the_same(place.path, content)):
         return measure(place, unit)
     if place.path is not None:
-        problem = f"{place.detour}, but its pixels differ from imageData".replace(", is used, but", ", is not used:")
+        problem = f"the image {named} does not exist, and {place.file_name} shows something else than imageData"
         place = Place(None, folders.finder.name_of(named, folders=search), problem)
     if options.restore_dir is None:
         hint = "convert with an output folder, which gets the image from imageData"
-        unit.note("error", place.code, str(place.problem), hint=hint)
+        note_missing(place, unit, str(place.problem), hint=hint)
         return None
     return _restore(content, place, unit, folders.root, options.restore_dir)
 
@@ -88,7 +88,7 @@ def _restore(content: bytes | None, place: Place, unit: Unit, root: Path, folder
             raise ImageError("it does not contain an image")
         header = read_header(content)
     except ImageError as error:
-        unit.note("error", place.code, f"{place.problem}, and imageData cannot be used: {error}")
+        note_missing(place, unit, f"{place.problem}, and imageData cannot be used: {error}")
         return None
     name = _free_name(place.file_name, PurePosixPath(unit.file), suffix, root)
     target = folder / name
@@ -98,7 +98,7 @@ def _restore(content: bytes | None, place: Place, unit: Unit, root: Path, folder
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "the name cannot be encoded"
         message = f"{place.problem}, and its imageData cannot be written under that name ({reason})"
-        unit.note("error", place.code, message)
+        note_missing(place, unit, message)
         return None
     size_px = header.width_px, header.height_px
     unit.image = ImageDraft(name.as_posix(), *size_px, target.absolute(), pixel_format=header.pixel_format)

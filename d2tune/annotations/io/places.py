@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from d2tune.annotations.io.lookup.name_index import NameIndex
-from d2tune.annotations.io.lookup.names import base_names, path_ends, stem_of
+from d2tune.annotations.io.lookup.names import base_names, folded, path_ends, stem_of
 from d2tune.annotations.io.lookup.walking import Walk, is_below, walk_files
 from d2tune.annotations.io.suffixes import is_image_name
 from d2tune.text import shortened
@@ -25,6 +25,12 @@ LINK_HINT = "follow links with --follow-links or data.follow_links: true"
 OUTSIDE_HINT = "set its folder with --image-root, or allow it with --allow-outside"
 _MISSING_HINT = "name the folder of the images with --image-root or data.images"
 _LISTED = 4
+_MASK_FOLDERS = frozenset(
+    {
+        *("annotation", "annotations", "gt", "groundtruth", "label", "labels", "mask", "masks"),
+        *("segmentation", "segmentationclass", "segmentationobject", "semantic", "scribbles", "stuff"),
+    }
+)
 
 Lookup = Callable[[NameIndex, str], list[str]]
 
@@ -182,27 +188,28 @@ class ImageFinder:
     ) -> Place | None:
         """The image in the first way but the path as given that has candidates; None where no way has any."""
         names, wanted = base_names(text), self._wanted(text, named, search)
-        where = f"the image {named} " + (f"lies outside the data root {self.root}" if is_outside else "does not exist")
+        state = f"lies outside the data root {self.root}" if is_outside else "does not exist"
+        problem = f"the image {text.strip()} {state}"
         for end in path_ends(text):
             hits = self._usable(os.path.join(folder, *end) for folder in search)
             if hits:
-                return self._chosen(hits, where, "the end of that path", wanted)
+                return _chosen(hits, problem, wanted, lambda name: "which has the end of that path")
         for name in names:
             hits = self._beside(name, search) or self._indexed(NameIndex.same_name, [name])
             if hits:
-                return self._chosen(hits, where, "that name", wanted)
+                return _chosen(hits, problem, wanted, lambda name: "which has that name")
         if is_outside:  # an image of another name is less likely to be meant than the one that exists
             return None
         stems = list(dict.fromkeys([*map(stem_of, names), *([] if stem is None else [stem])]))
-        ways: tuple[tuple[Lookup, list[str], str], ...] = (
-            (NameIndex.same_stem, stems, "that name and another suffix, or the name of the annotation file"),
-            (NameIndex.same_folded_name, names, "that name in another case or Unicode form"),
-            (NameIndex.same_folded_stem, stems, "that name in another case or Unicode form, and another suffix"),
+        ways: tuple[tuple[Lookup, list[str]], ...] = (
+            (NameIndex.same_stem, stems),
+            (NameIndex.same_folded_name, names),
+            (NameIndex.same_folded_stem, stems),
         )
-        for lookup, keys, what in ways:
+        for lookup, keys in ways:
             hits = self._listed(lookup, keys, search) or self._indexed(lookup, keys)
             if hits:
-                return self._chosen(hits, where, what, wanted)
+                return _chosen(hits, problem, wanted, lambda name: _difference(name, names))
         return None
 
     def _of_stem(self, problem: str, folders: tuple[Path, ...], stem: str) -> Place | None:
@@ -211,7 +218,7 @@ class ImageFinder:
         for lookup in (NameIndex.same_stem, NameIndex.same_folded_stem):
             hits = self._listed(lookup, [stem], search) or self._indexed(lookup, [stem])
             if hits:
-                return self._chosen(hits, problem, "the name of the annotation file", "")
+                return _chosen(hits, problem, "", lambda name: _difference(name, ()))
         return None
 
     def _tiers(self, search: Sequence[str]) -> tuple[Sequence[str], ...]:
@@ -255,22 +262,11 @@ class ImageFinder:
         return self._usable(os.path.join(self.root, name) for key in keys for name in lookup(index, key))
 
     def _below_root(self) -> NameIndex:
-        """The images under the root, listed once."""
+        """The images under the root, listed once; masks in folders of their own are none."""
         if self._index is None:
             names = self.walk(Path(self.root), skip=self._skip)
-            self._index = NameIndex(name for name in names if is_image_name(name))
+            self._index = NameIndex(name for name in names if is_image_name(name) and not _is_mask(name))
         return self._index
-
-    def _chosen(self, hits: dict[str, str], where: str, what: str, wanted: str) -> Place:
-        """The place of the only candidate; a problem where there are several."""
-        if len(hits) == 1:
-            ((path, file_name),) = hits.items()
-            return Place(Path(path), file_name, detour=f"{where}; {file_name}, which has {what}, is used")
-        names = sorted(hits.values())
-        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-        problem = f"{where}, and {len(names)} images have {what}: {', '.join(names[:_LISTED])}{more}"
-        hint = "correct the path in the annotation file, or keep one of the images"
-        return Place(None, wanted, problem, hint, code="image_ambiguous")
 
     def _missing(self, text: str, tried: str, outside: str | None, search: Sequence[str]) -> Place:
         base = next(iter(base_names(text)), "image")
@@ -301,12 +297,48 @@ class ImageFinder:
         return _posix(os.path.relpath(path, self.root))
 
 
+def _chosen(hits: dict[str, str], problem: str, wanted: str, relation: Callable[[str], str]) -> Place:
+    """The place of the only candidate; a problem where there are several.
+
+    Args:
+        hits: Names by path.
+        problem: What is wrong with the path named.
+        wanted: The name that the image has at the path named.
+        relation: What a name has to do with the path named.
+    """
+    if len(hits) == 1:
+        ((path, file_name),) = hits.items()
+        return Place(Path(path), file_name, detour=f"{problem}; {file_name}, {relation(file_name)}, is used")
+    names = sorted(hits.values())
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    candidates = f"{problem}, and {len(names)} images may be meant: {', '.join(names[:_LISTED])}{more}"
+    hint = "correct the path in the annotation file, or keep one of the images"
+    return Place(None, wanted, candidates, hint, code="image_ambiguous")
+
+
+def _difference(found: str, names: Sequence[str]) -> str:
+    """How the base name of an image differs from those that were named."""
+    base = found.rpartition("/")[2]
+    if folded(base) in map(folded, names):
+        return "whose name has another case or Unicode form"
+    if stem_of(base) in map(stem_of, names):
+        return "which has another suffix"
+    if folded(stem_of(base)) in map(folded, map(stem_of, names)):
+        return "whose name has another case or Unicode form and another suffix"
+    return "which has the name of the annotation file"
+
+
 def is_file(path: str) -> bool:
     """Whether a path is a regular file; False also for names that no file can have."""
     try:
         return os.path.isfile(path)
     except ValueError:
         return False
+
+
+def _is_mask(name: str) -> bool:
+    """Whether an image below the root is in a folder of masks."""
+    return not _MASK_FOLDERS.isdisjoint(name.lower().split("/")[:-1])
 
 
 def _images_in(folder: str) -> list[str]:

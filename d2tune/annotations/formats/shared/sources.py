@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from d2tune.annotations.formats.shared.units import ImageDraft, Unit
 from d2tune.annotations.io.images import Header, ImageError, is_image_name, read_header
@@ -26,7 +27,7 @@ def measure(place: Place, unit: Unit, *, shape: int | None = None, line: int | N
         The header, or None with an error that gives the reason.
     """
     if place.path is None:
-        unit.note("error", place.code, str(place.problem), hint=place.hint, shape=shape, line=line)
+        note_missing(place, unit, str(place.problem), hint=place.hint, shape=shape, line=line)
         return None
     try:
         header = read_header(place.path)
@@ -41,6 +42,14 @@ def measure(place: Place, unit: Unit, *, shape: int | None = None, line: int | N
     if place.detour is not None:
         unit.note("warning", "image_found_elsewhere", place.detour, hint=_DETOUR_HINT, shape=shape, line=line)
     return header
+
+
+def note_missing(place: Place, unit: Unit, message: str, **where: Any) -> None:
+    """Note the error of an image that was not found; ``where`` takes the other fields of the finding."""
+    if place.code == "image_ambiguous":
+        unit.note("error", "image_ambiguous", message, **where)
+    else:
+        unit.note("error", "image_missing", message, **where)
 
 
 def check_size(unit: Unit, header: Header, width_px: object, height_px: object, *, what: str) -> bool:
