@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from d2tune.annotations.formats import coco
 from d2tune.annotations.formats.semantic import paint, separated_map
 from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.coco_layout import with_layout
 from d2tune.annotations.formats.shared.parts import mask_part, unite
 from d2tune.annotations.formats.shared.sources import folders_of
 from d2tune.annotations.formats.shared.units import Unit
@@ -134,7 +135,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     """
     source = Path(source).absolute()
     path, value = _panoptic_file(source)
-    folders = folders_of(source, options)
+    folders = with_layout(folders_of(source, options), path, value.get("images"), options)
     unit = Unit(path.relative_to(folders.source).as_posix())
     loose = coco.Loose()
     classes = coco.Classes(value.get("categories"), unit, options, loose, used=lambda: _used(value))

@@ -117,14 +117,7 @@ def _find(name: str | None, folder: str | None, path: Path, folders: Folders) ->
     search = image_folders(path, folders)
     if folder and folder.strip():  # of LabelMe: Images/FOLDER beside Annotations/FOLDER
         search += (folders.root / "Images" / folder.strip(),)
-    place = folders.finder.find(name.strip(), folders=search) if name and name.strip() else None
-    if place is not None and (place.path is not None or PurePosixPath(place.file_name).suffix):
-        return place
-    return (
-        find_by_stem(path.stem, search, folders.finder)
-        or place
-        or Place(None, "", f"the file does not name an image, and no image is called {path.stem}")
-    )
+    return folders.finder.find((name or "").strip(), folders=search, stem=path.stem, without_suffix=True)
 
 
 def image_folders(path: Path, folders: Folders) -> tuple[Path, ...]:

@@ -2,7 +2,7 @@
 
 from d2tune.annotations.formats.coco.classes import Classes
 from d2tune.annotations.formats.coco.loose import Loose
-from d2tune.annotations.formats.coco.reader import flag_of, from_coco, image_folders, is_coco, read, read_images
+from d2tune.annotations.formats.coco.reader import flag_of, from_coco, is_coco, read, read_images
 from d2tune.annotations.formats.coco.writer import Ids, image_rows, kept_ids, own_ids, to_coco, write
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Loose",
     "flag_of",
     "from_coco",
-    "image_folders",
     "image_rows",
     "is_coco",
     "kept_ids",

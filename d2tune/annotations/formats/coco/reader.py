@@ -13,6 +13,7 @@ from d2tune.annotations.formats.coco.ids import ById
 from d2tune.annotations.formats.coco.loose import Loose, read_flag, read_id, read_number
 from d2tune.annotations.formats.coco.segmentations import Segmentations, is_nothing
 from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.coco_layout import image_folders, with_layout
 from d2tune.annotations.formats.shared.labels import Labels
 from d2tune.annotations.formats.shared.normalized import is_normalized, note_normalized
 from d2tune.annotations.formats.shared.objects import note_boxes
@@ -42,8 +43,8 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     Categories keep the order of their ids; categories, images and annotations get new ids from 1.
 
     Args:
-        source: JSON file, or a folder with such a file; images are looked up beside it, in ``images`` beside it or
-            in its parent, and under ``options.image_root``.
+        source: JSON file, or a folder with such a file; images are looked up beside it, under ``options.image_root``,
+            and in the folders of `shared.coco_layout`.
         options: How to read.
 
     Raises:
@@ -65,13 +66,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         raise DataError("the file is not a COCO instances file", file=path, expected="lists `images` and `annotations`")
     if not is_utf8:
         unit.note("warning", "not_utf8", "the file is not UTF-8; it was read as GB18030", hint="save it as UTF-8")
-    return from_coco(value, path, unit, folders, options)
-
-
-def image_folders(path: Path, folders: Folders) -> tuple[Path, ...]:
-    """The folders for images of a COCO file: its own, the image root, ``images`` and its parent."""
-    near = (path.parent / "images", path.parent.parent / "images", path.parent.parent)
-    return (*folders.search_from(path), *near)
+    return from_coco(value, path, unit, with_layout(folders, path, value["images"], options), options)
 
 
 def _coco_file(source: Path) -> Path:
@@ -163,12 +158,13 @@ def find_image(row: Mapping[str, Any], unit: Unit, folders: Folders, search: tup
     unit.image_name = next((str(one) for one in names if one), "")
     places = (folders.finder.find(one, folders=search) for one in names)
     first = next(places)
-    place = first if first.path is not None else next((one for one in places if one.path is not None), first)
-    header = measure(place, unit)
+    if first.path is None or first.detour is not None:
+        first = next((one for one in places if one.path is not None and one.detour is None), first)
+    header = measure(first, unit)
     if header is None:
         return False
-    unit.image_name = place.file_name
-    return check_size(unit, header, row.get("width"), row.get("height"), what=f"the entry of {place.file_name}")
+    unit.image_name = first.file_name
+    return check_size(unit, header, row.get("width"), row.get("height"), what=f"the entry of {first.file_name}")
 
 
 def _names_in_url(url: object) -> list[object]:
