@@ -12,7 +12,7 @@ import numpy as np
 
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import Labels
-from d2tune.annotations.formats.shared.normalized import is_normalized, note_normalized, to_pixels
+from d2tune.annotations.formats.shared.normalized import corners_of, is_normalized, note_normalized, to_pixels
 from d2tune.annotations.formats.shared.parts import Part, box_part, polygon_part, round_part, unite
 from d2tune.annotations.formats.shared.sources import Folders, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import Unit
@@ -181,6 +181,9 @@ def chosen_of(value: object) -> list[str]:
 def coordinates_of(region: Region) -> Iterator[object]:
     """The coordinates of a region that has an area."""
     if region.kind in ("rect", "circle", "ellipse", "polygon") and isinstance(region.numbers, list):
+        if region.kind == "rect":
+            yield from corners_of(region.numbers)
+            return
         for number in region.numbers if region.kind == "polygon" else [region.numbers[:4]]:
             yield from number if isinstance(number, list) else [number]
 

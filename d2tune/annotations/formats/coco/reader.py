@@ -15,7 +15,7 @@ from d2tune.annotations.formats.coco.segmentations import Segmentations, is_noth
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.coco_layout import image_folders, with_layout
 from d2tune.annotations.formats.shared.labels import Labels
-from d2tune.annotations.formats.shared.normalized import is_normalized, note_normalized
+from d2tune.annotations.formats.shared.normalized import corners_of, is_normalized, note_normalized
 from d2tune.annotations.formats.shared.objects import note_boxes
 from d2tune.annotations.formats.shared.parts import unite
 from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, measure
@@ -186,7 +186,7 @@ def coordinates_of(row: object) -> Iterator[object]:
                 elif not isinstance(value, dict):
                     yield value
     elif isinstance(row, dict) and is_nothing(segmentation) and isinstance(row.get("bbox"), list):
-        yield from row["bbox"]
+        yield from corners_of(row["bbox"])
 
 
 def flag_of(row: Mapping[str, Any], key: str, unit: Unit, index: int, loose: Loose) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -30,6 +30,14 @@ def is_normalized(coordinates: Iterable[object]) -> bool:
             return False
         is_whole = is_whole and value == int(value)
     return not is_whole
+
+
+def corners_of(box_xywh: Sequence[object]) -> Iterator[object]:
+    """The coordinates of the two corners of a box, None for what is not a number."""
+    numbers = [value if type(value) in (int, float) else None for value in box_xywh]
+    yield from numbers[:2]
+    for start, length in zip(numbers[:2], numbers[2:4], strict=False):
+        yield None if start is None or length is None else start + length  # type: ignore[operator]
 
 
 def note_normalized(unit: Unit) -> None:
