@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d2tune import project as projects
+from d2tune.errors import check_path, check_range
 from d2tune.project import LoadedProject
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from d2tune.loggers import Logger
     from d2tune.metrics.coco.results import Kind
     from d2tune.runs.predict import PredictionResult, To
+
+
+MOST_TOLERANCE_PX = 1000.0
+"""The largest distance that outlines may be simplified by."""
 
 
 def load_project(
@@ -46,6 +51,7 @@ def load_project(
     """
     import torch
 
+    check_path(path, place="project file")
     has_gpu = num_gpus != 0 and torch.cuda.is_available()
     return projects.load_overridden(path, profile=profile, words=overrides, wandb=wandb, has_gpu=has_gpu)
 
@@ -125,6 +131,9 @@ def evaluate(
     """
     from d2tune.runs import evaluate as evaluation
 
+    _check_paths(data=data, out=out, weights=weights)
+    if batch_size is not None:
+        check_range(batch_size, place="--batch-size", least=1)
     return evaluation.evaluate(
         _run_folder(run), data=data, weights=weights, out=out, kinds=metrics, batch_size=batch_size
     )
@@ -141,6 +150,7 @@ def evaluate_files(
     """Evaluate any model's predictions from files; see ``evaluation.from_files.evaluate``."""
     from d2tune.evaluation.from_files import evaluate as evaluation
 
+    _check_paths(predictions=predictions, ground_truth=ground_truth, out=out, labels=labels)
     return evaluation.evaluate_files(predictions, ground_truth, out=out, kinds=metrics, labels=labels)
 
 
@@ -150,6 +160,7 @@ def compare(
     """Compare B with A on the same images: differences with intervals and significance; see ``runs.compare``."""
     from d2tune.runs import compare as comparison
 
+    _check_paths(a=a, b=b, ground_truth=ground_truth, out=out)
     return comparison.compare(a, b, ground_truth=ground_truth, out=out)
 
 
@@ -182,6 +193,10 @@ def predict(
     """
     from d2tune.runs import predict as prediction
 
+    _check_paths(source=source, out=out, weights=weights)
+    if min_score is not None:
+        check_range(min_score, place="--min-score", least=0, most=1)
+    check_range(tolerance_px, place="--tolerance-px", least=0, most=MOST_TOLERANCE_PX)
     folder = _run_folder(run)
     return prediction.predict(
         folder,
@@ -222,6 +237,8 @@ def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
     from d2tune.annotations.convert import convert as convert_one
     from d2tune.data.convert_project import convert_project
 
+    _check_paths(source=source, out=options.get("out"))
+    check_range(options.get("tolerance_px", 1.0), place="--tolerance-px", least=0, most=MOST_TOLERANCE_PX)
     path = Path(source)
     if path.suffix.lower() in (".yaml", ".yml"):
         return convert_project(path, **options)
@@ -232,6 +249,7 @@ def split(source: str | Path, *, out: str | Path | None = None, **options: Any) 
     """Divide annotated images into splits and write lists of their names; see ``annotations.divide.divide``."""
     from d2tune.annotations.divide import divide
 
+    _check_paths(source=source, out=out)
     return divide(source, out=out, **options)
 
 
@@ -239,4 +257,10 @@ def _run_folder(run: str | Path) -> Path:
     """A run folder as given, or the latest run of a project file."""
     from d2tune.runs.latest import run_folder
 
+    _check_paths(run=run)
     return run_folder(run)
+
+
+def _check_paths(**paths: str | Path | None) -> None:
+    for place, path in paths.items():
+        check_path(path, place=place)

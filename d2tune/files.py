@@ -125,9 +125,9 @@ def holds_rows_with(content: bytes, keys: Iterable[str]) -> bool:
 
 def cache_folder() -> Path:
     """The folder of downloads and label maps: ``D2TUNE_CACHE``, or ``d2tune`` in the cache folder of the user."""
-    own = os.environ.get("D2TUNE_CACHE")
+    own = os.environ.get("D2TUNE_CACHE", "").strip()
     if own:
-        return Path(own)
+        return Path(own).expanduser()
     import platformdirs  # here, because the installer uses this module before anything is installed
 
     return platformdirs.user_cache_path("d2tune", appauthor=False)

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from d2tune.cli import (
     annotate,
@@ -22,7 +23,10 @@ from d2tune.cli import (
     split,
     train,
 )
-from d2tune.errors import D2TuneError, printable
+from d2tune.errors import D2TuneError
+from d2tune.files import cache_folder
+from d2tune.logs import guarded_streams, set_up_terminal
+from d2tune.text import printable
 
 _COMMANDS = (setup, doctor, new, sample, data, annotate, convert, check, split, train, evaluate, compare, predict)
 
@@ -36,31 +40,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 after an error that was printed as one line.
     """
-    options = _parse(arguments)
+    with guarded_streams():
+        try:
+            options = _parse(arguments)
+        except D2TuneError as error:
+            return _failed(error.one_line())
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     from d2tune.hardware import yield_idle_cores
-    from d2tune.logs import set_up_terminal
 
     yield_idle_cores()
     set_up_terminal(debug=options.debug)
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
+        return status
     except D2TuneError as error:
         if options.debug:
             raise
-        print(f"error: {error.one_line()}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # the reader of a pipe, such as `head`, has closed it; without this Python complains once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _failed(error.one_line())
     except OSError as error:
         if options.debug:
             raise
-        print(printable(f"error: {error.filename or 'the system'}: {error.strerror or error}"), file=sys.stderr)
-        return 1
+        return _failed(_system_error(error))
+    except UnicodeEncodeError as error:
+        if options.debug:
+            raise
+        text = error.object[error.start : error.end]
+        return _failed(
+            f"the encoding of file names, {sys.getfilesystemencoding()}, lacks {text!a}. Set PYTHONUTF8=1, or a "
+            "locale such as LC_ALL=C.UTF-8."
+        )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _failed(line: str) -> int:
+    print(f"error: {printable(line)}", file=sys.stderr)
+    return 1
+
+
+def _system_error(error: OSError) -> str:
+    """The file, what the system says of it, and what to do where it is in the cache."""
+    line = f"{error.filename or 'the system'}: {error.strerror or error}"
+    cache = cache_folder()
+    if error.filename is not None and Path(os.fsdecode(error.filename)).absolute().is_relative_to(cache.absolute()):
+        line += f". The cache is in {cache}; name another folder in the environment variable D2TUNE_CACHE."
+    return line
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

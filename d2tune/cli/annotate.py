@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2tune.cli.shared import add_command, given
+from d2tune.cli.shared import add_command, given, path
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "annotate", run, "draw polygons in Labelme, with the project's labels")
-    parser.add_argument("project", type=Path, help="project file")
+    parser.add_argument("project", type=path, help="project file")
     parser.add_argument("--split", choices=["train", "val"], help="which images (default: train)")
     parser.add_argument("--part", choices=["train", "val"], dest="split", help=argparse.SUPPRESS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d2tune.cli.shared import (
@@ -11,6 +10,7 @@ from d2tune.cli.shared import (
     add_reading_arguments,
     given,
     is_project_file,
+    path,
     read_options,
     reading_overrides,
 )
@@ -25,9 +25,9 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "check", run, "read annotations as convert does, and only report what is wrong")
     add_reading_arguments(parser)
-    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page that shows what is in the data")
+    parser.add_argument("--report", type=path, metavar="FILE.html", help="write a page that shows what is in the data")
     parser.add_argument(
-        "--splits", type=Path, metavar="FOLDER", help="lists train.txt, val.txt, test.txt (default: SOURCE/splits)"
+        "--splits", type=path, metavar="FOLDER", help="lists train.txt, val.txt, test.txt (default: SOURCE/splits)"
     )
 
 

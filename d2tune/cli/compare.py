@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2tune.cli.shared import add_command, given
+from d2tune.cli.shared import add_command, given, path
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
@@ -15,12 +14,12 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "compare", run, "say whether run B is better than run A, by how much, how surely")
-    parser.add_argument("a", type=Path, metavar="RUN_A", help="run folder, evaluation folder, or file of COCO results")
-    parser.add_argument("b", type=Path, metavar="RUN_B", help="the same for run B, evaluated on the same data")
+    parser.add_argument("a", type=path, metavar="RUN_A", help="run folder, evaluation folder, or file of COCO results")
+    parser.add_argument("b", type=path, metavar="RUN_B", help="the same for run B, evaluated on the same data")
     parser.add_argument(
-        "--ground-truth", type=Path, metavar="FILE", help="COCO instances file, if A and B are files of results"
+        "--ground-truth", type=path, metavar="FILE", help="COCO instances file, if A and B are files of results"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for comparison.json")
+    parser.add_argument("--out", type=path, metavar="FOLDER", help="folder for comparison.json")
 
 
 def run(options: argparse.Namespace) -> int:

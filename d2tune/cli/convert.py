@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d2tune.cli.shared import (
@@ -12,6 +11,7 @@ from d2tune.cli.shared import (
     add_reading_arguments,
     given,
     is_project_file,
+    path,
     read_options,
     reading_overrides,
 )
@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
         metavar="PX",
         help="largest distance of the outlines of predictions in Labelme files from their masks (default: 1.0)",
     )
-    parser.add_argument("--out", type=Path, metavar="PATH", help="folder; for COCO and run-length CSV also a file")
+    parser.add_argument("--out", type=path, metavar="PATH", help="folder; for COCO and run-length CSV also a file")
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
 
 

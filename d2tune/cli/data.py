@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2tune.cli.shared import add_command, given
+from d2tune.cli.shared import add_command, given, name, path
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
@@ -15,9 +14,9 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "data", run, "download a project's public photos and check every one of them")
-    parser.add_argument("project", type=Path, help="project file, such as projects/balloon.yaml")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder (default: the project's data folder)")
-    parser.add_argument("--url", help="another address of the same archive")
+    parser.add_argument("project", type=path, help="project file, such as projects/balloon.yaml")
+    parser.add_argument("--out", type=path, metavar="FOLDER", help="folder (default: the project's data folder)")
+    parser.add_argument("--url", type=name, help="another address of the same archive")
     parser.add_argument("--force", action="store_true", help="overwrite a folder that is not empty")
 
 

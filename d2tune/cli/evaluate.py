@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from d2tune.cli.shared import add_command, given
+from d2tune.cli.shared import add_command, given, name, path
 from d2tune.errors import ProjectError
 
 if TYPE_CHECKING:
@@ -21,27 +21,27 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "run_folder",
-        type=Path,
+        type=path,
         nargs="?",
         default=None,
         metavar="RUN",
         help="run folder, or a project file for its latest run",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="PATH", help="other annotations with the same classes, or a list of images"
+        "--data", type=path, metavar="PATH", help="other annotations with the same classes, or a list of images"
     )
-    parser.add_argument("--weights", metavar="NAME", help="best, final or a checkpoint file (default: best)")
+    parser.add_argument("--weights", type=name, metavar="NAME", help="best, final or a checkpoint file (default: best)")
     parser.add_argument(
         "--predictions",
-        type=Path,
+        type=path,
         metavar="PATH",
         help="predictions of any model, instead of a run: COCO results, COCO panoptic, or a folder of label PNGs",
     )
     parser.add_argument(
-        "--ground-truth", type=Path, metavar="PATH", help="ground truth for --predictions, of the same kind"
+        "--ground-truth", type=path, metavar="PATH", help="ground truth for --predictions, of the same kind"
     )
     parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="with folders of label PNGs: file of class names, one a line"
+        "--labels", type=path, metavar="FILE", help="with folders of label PNGs: file of class names, one a line"
     )
     parser.add_argument(
         "--metrics",
@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
         "--batch-size", type=int, metavar="N", help="images per forward pass (default: 8 on CUDA, 4 on the CPU)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="folder for the results (default: RUN/evaluation, or evaluation)"
+        "--out", type=path, metavar="FOLDER", help="folder for the results (default: RUN/evaluation, or evaluation)"
     )
 
 

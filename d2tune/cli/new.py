@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2tune.cli.shared import add_command, given
+from d2tune.cli.shared import add_command, given, path
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
@@ -17,7 +16,7 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "new", run, "look at a folder of images and write a project file that fits it")
     parser.add_argument("name", help="name of the project")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="FOLDER", help="images, annotated or not; or a file of annotations"
+        "--data", type=path, required=True, metavar="FOLDER", help="images, annotated or not; or a file of annotations"
     )
     parser.add_argument(
         "--task",
@@ -32,7 +31,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--stuff", metavar="A,B", help="the classes that are regions, of a panoptic task")
     parser.add_argument("--class-attribute", metavar="NAME", help="VIA region attribute that holds the class")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the file (default: NAME.yaml, in the folder projects if there is one)"
+        "--out", type=path, metavar="FILE", help="the file (default: NAME.yaml, in the folder projects if there is one)"
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2tune.cli.shared import add_command, given
+from d2tune.cli.shared import add_command, given, name, path
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
@@ -16,12 +15,12 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "predict", run, "predict on images, and draw the predictions")
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, or a project file for its latest run")
+    parser.add_argument("run_folder", type=path, metavar="RUN", help="run folder, or a project file for its latest run")
     parser.add_argument(
-        "source", type=Path, nargs="?", default=None, help="image or folder (default: the validation images)"
+        "source", type=path, nargs="?", default=None, help="image or folder (default: the validation images)"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (default: RUN/predictions)")
-    parser.add_argument("--weights", metavar="NAME", help="best, final or a checkpoint file (default: best)")
+    parser.add_argument("--out", type=path, metavar="FOLDER", help="folder for the results (default: RUN/predictions)")
+    parser.add_argument("--weights", type=name, metavar="NAME", help="best, final or a checkpoint file (default: best)")
     parser.add_argument("--min-score", type=float, metavar="SCORE", help="lowest score of an instance (default: 0.5)")
     parser.add_argument(
         "--to",

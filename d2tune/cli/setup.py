@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2tune.cli.shared import add_command, given
+from d2tune.cli.shared import add_command, given, path
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
@@ -21,7 +20,7 @@ def add(commands: Commands) -> None:
         help="a pip requirement to install instead of Detectron2 0.6: a name, URL, wheel, or folder with a checkout",
     )
     sources.add_argument(
-        "--sdist", type=Path, help="the downloaded pb1-detectron2-0.6.tar.gz, for machines without a package index"
+        "--sdist", type=path, help="the downloaded pb1-detectron2-0.6.tar.gz, for machines without a package index"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from d2tune.errors import ProjectError
+from d2tune.errors import ProjectError, check_path
 
 if TYPE_CHECKING:
     from d2tune.annotations.model.options import ReadOptions
@@ -64,6 +64,25 @@ def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
 
 
+def path(text: str) -> Path:
+    """A path of the command line.
+
+    Raises:
+        ProjectError: It is empty, which would stand for the working folder.
+    """
+    return Path(name(text))
+
+
+def name(text: str) -> str:
+    """A name, a path or a URL of the command line.
+
+    Raises:
+        ProjectError: It is empty.
+    """
+    check_path(text, place="the command line")
+    return text
+
+
 def is_project_file(path: Path) -> bool:
     """Whether a path is that of a project file, by its suffix."""
     return path.suffix.lower() in (".yaml", ".yml")
@@ -77,17 +96,17 @@ def add_reading_arguments(parser: argparse.ArgumentParser, *, projects: bool = T
         projects: Whether the source may be a project file.
     """
     what = "a folder, a file, or a project file" if projects else "a folder or a file"
-    parser.add_argument("source", type=Path, help=f"annotations: {what}")
+    parser.add_argument("source", type=path, help=f"annotations: {what}")
     parser.add_argument(
         "--format",
         help="labelme, via, coco, rle, voc, voc-masks, masks, label_images, panoptic (default: by content)",
     )
     parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="file of class names, one a line, in the order of their ids"
+        "--labels", type=path, metavar="FILE", help="file of class names, one a line, in the order of their ids"
     )
     parser.add_argument("--rename", metavar="OLD=NEW,...", help="rename labels, or merge several into one")
     parser.add_argument("--drop", metavar="LABEL,...", help="ignore the shapes with these labels")
-    parser.add_argument("--image-root", type=Path, metavar="FOLDER", help="folder of the images (default: the source)")
+    parser.add_argument("--image-root", type=path, metavar="FOLDER", help="folder of the images (default: the source)")
     parser.add_argument("--stuff", metavar="CLASS,...", help="names of the classes that are stuff")
     parser.add_argument(
         "--class-name", metavar="CLASS", help="class of shapes without a class (VIA, run-length CSV, mask images)"
@@ -107,8 +126,8 @@ def add_reading_arguments(parser: argparse.ArgumentParser, *, projects: bool = T
         "--pixel-offset", type=float, metavar="PX", help="added to VIA coordinates, in pixels (default: 0)"
     )
     parser.add_argument("--preset", metavar="DIALECT", help="of run-length CSV: carvana, airbus, severstal")
-    parser.add_argument("--color-map", type=Path, metavar="FILE", help="file of the colors in masks: name,r,g,b a line")
-    parser.add_argument("--colour-map", type=Path, dest="color_map", help=argparse.SUPPRESS)
+    parser.add_argument("--color-map", type=path, metavar="FILE", help="file of the colors in masks: name,r,g,b a line")
+    parser.add_argument("--colour-map", type=path, dest="color_map", help=argparse.SUPPRESS)
     parser.add_argument("--split-components", action="store_true", help="one instance per connected component")
     parser.add_argument("--allow-outside", action="store_true", help="accept images outside the data folder")
     parser.add_argument("--include-unlabeled", action="store_true", help="read images without annotations as negatives")
@@ -121,9 +140,9 @@ def add_reading_arguments(parser: argparse.ArgumentParser, *, projects: bool = T
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that read Labelme files (default: by the number of files)"
     )
-    parser.add_argument("--findings", type=Path, metavar="FILE", help="write the findings to this JSON file")
+    parser.add_argument("--findings", type=path, metavar="FILE", help="write the findings to this JSON file")
     parser.add_argument(
-        "--ledger", type=Path, metavar="FILE", help="write what became of every shape to this CSV or JSON file"
+        "--ledger", type=path, metavar="FILE", help="write what became of every shape to this CSV or JSON file"
     )
     parser.add_argument("--strict", action="store_true", help="count warnings as errors")
     parser.add_argument("--skip-bad", action="store_true", help="skip files with errors, and name them")

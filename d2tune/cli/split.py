@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from d2tune.cli.shared import add_command, add_reading_arguments, given, read_options
+from d2tune.cli.shared import add_command, add_reading_arguments, given, path, read_options
 from d2tune.errors import ProjectError
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def add(commands: Commands) -> None:
     )
     duplicates.add_argument("--no-duplicates", action="store_true", help="do not look for near-duplicates")
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="folder for the lists (default: splits in the source folder)"
+        "--out", type=path, metavar="FOLDER", help="folder for the lists (default: splits in the source folder)"
     )
     parser.add_argument("--force", action="store_true", help="replace the lists of another split")
 

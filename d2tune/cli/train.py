@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2tune.cli.evaluate import print_evaluation
-from d2tune.cli.shared import add_command, given
+from d2tune.cli.shared import add_command, given, path
 from d2tune.errors import ProjectError
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ def add(commands: Commands) -> None:
         "words", nargs="*", default=None, metavar="PROJECT.yaml key=value", help="project file, then overrides"
     )
     parser.add_argument(
-        "--config", "--config-file", metavar="FILE", help="the project file, as Detectron2 users name it"
+        "--config", "--config-file", type=path, metavar="FILE", help="the project file, as Detectron2 users name it"
     )
     parser.add_argument(
         "--profile", metavar="NAME", help="gpu, cpu or another of the project's profiles (default: the hardware's)"
     )
-    parser.add_argument("--output-dir", type=Path, metavar="FOLDER", help="run folder (default: runs/<project>/<time>)")
+    parser.add_argument("--output-dir", type=path, metavar="FOLDER", help="run folder (default: runs/<project>/<time>)")
     parser.add_argument("--resume", action="store_true", help="continue the latest run, or --output-dir")
     parser.add_argument("--eval-only", action="store_true", help="only evaluate the latest run, or --output-dir")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="with --eval-only: folder for the results")
+    parser.add_argument("--out", type=path, metavar="FOLDER", help="with --eval-only: folder for the results")
     parser.add_argument(
         "--num-gpus", type=int, metavar="N", help="GPUs to train on (default: 1 if there is one; 0 is the CPU)"
     )
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from d2tune import api
 
     words = list(options.words)
-    config = options.config if "config" in options else (words.pop(0) if words else None)
+    config = options.config if "config" in options else (path(words.pop(0)) if words else None)
     if config is None:
         raise ProjectError("no project file is given", hint="Name it: d2tune train projects/balloon.yaml")
     if "eval_only" in options:
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(config: str, words: list[str], options: argparse.Namespace) -> int:
+def _evaluate(config: Path, words: list[str], options: argparse.Namespace) -> int:
     from d2tune import api
     from d2tune.project import parse_overrides
 
