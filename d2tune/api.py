@@ -111,6 +111,7 @@ def evaluate(
     run: str | Path,
     *,
     data: str | Path | None = None,
+    image_root: str | Path | None = None,
     weights: str = "best",
     out: str | Path | None = None,
     metrics: Sequence[Kind] = ("bbox", "segm", "boundary"),
@@ -121,6 +122,7 @@ def evaluate(
     Args:
         run: A run folder, or a project file for its latest run.
         data: Folder or file of annotations, or a list of images; None takes the validation split of the project.
+        image_root: Folder of the images, where they are not beside the annotations.
         weights: ``best``, ``final`` or a checkpoint file.
         out: The output folder; None is ``evaluation`` in the run folder.
         metrics: For instance runs, the kinds of metrics.
@@ -135,7 +137,13 @@ def evaluate(
     if batch_size is not None:
         check_range(batch_size, place="--batch-size", least=1)
     return evaluation.evaluate(
-        _run_folder(run), data=data, weights=weights, out=out, kinds=metrics, batch_size=batch_size
+        _run_folder(run),
+        data=data,
+        image_root=image_root,
+        weights=weights,
+        out=out,
+        kinds=metrics,
+        batch_size=batch_size,
     )
 
 

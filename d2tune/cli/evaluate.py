@@ -30,6 +30,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--data", type=path, metavar="PATH", help="other annotations with the same classes, or a list of images"
     )
+    parser.add_argument(
+        "--image-root", type=path, metavar="FOLDER", help="folder of the images (default: beside the annotations)"
+    )
     parser.add_argument("--weights", type=name, metavar="NAME", help="best, final or a checkpoint file (default: best)")
     parser.add_argument(
         "--predictions",
@@ -72,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     if options.run_folder is None:
         raise ProjectError("no run is given", hint="Name it, or give --predictions and --ground-truth.")
     return print_evaluation(
-        api.evaluate(options.run_folder, **given(options, "data", "weights", "batch_size"), **chosen)
+        api.evaluate(options.run_folder, **given(options, "data", "image_root", "weights", "batch_size"), **chosen)
     )
 
 
@@ -86,6 +89,7 @@ def print_evaluation(result: EvaluationResult) -> int:
 def _two_files(options: argparse.Namespace) -> tuple[Path, Path]:
     if len(given(options, "predictions", "ground_truth")) < 2:
         raise ProjectError("--predictions and --ground-truth go together", hint="Name both files.")
-    if given(options, "run_folder", "data", "weights", "batch_size"):
-        raise ProjectError("with --predictions no model is run", hint="Remove RUN, --data, --weights, --batch-size.")
+    if given(options, "run_folder", "data", "image_root", "weights", "batch_size"):
+        hint = "Remove RUN, --data, --image-root, --weights, --batch-size."
+        raise ProjectError("with --predictions no model is run", hint=hint)
     return options.predictions, options.ground_truth

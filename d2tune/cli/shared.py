@@ -26,6 +26,7 @@ _READING = (
     "color_map",
     "split_components",
     "allow_outside",
+    "follow_links",
     "skip_bad",
     "no_predictions",
     "unknown_shapes",
@@ -130,6 +131,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser, *, projects: bool = T
     parser.add_argument("--colour-map", type=path, dest="color_map", help=argparse.SUPPRESS)
     parser.add_argument("--split-components", action="store_true", help="one instance per connected component")
     parser.add_argument("--allow-outside", action="store_true", help="accept images outside the data folder")
+    parser.add_argument("--follow-links", action="store_true", help="follow links that lead out of the data folder")
     parser.add_argument("--include-unlabeled", action="store_true", help="read images without annotations as negatives")
     parser.add_argument(
         "--unknown-shapes",

@@ -31,13 +31,15 @@ def split_source(
         labels: Class names; None takes those that occur.
         restore_dir: Folder for images that exist only inside the annotations.
     """
-    data = project.data
+    data, images = project.data, project.data.images_of(name)
     foreground = None if labels is None else tuple(name for name in labels if name != data.background)
     options = ReadOptions(
         labels=labels,
         background=data.background,
         stuff=project.stuff,
-        image_root=None if data.images is None else data.root / data.images,
+        image_root=None if images is None else data.root / images,
+        data_root=data.root,
+        follow_links=data.follow_links,
         class_name=data.class_name,
         only_class=foreground[0] if foreground and len(foreground) == 1 else None,
         class_attribute=data.class_attribute,

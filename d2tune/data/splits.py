@@ -45,8 +45,8 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
     Args:
         project: The project, with its ``data`` and ``classes``.
         sample: Whether the project's sample may replace missing data; it is rendered if it is missing as well.
-        restore_dir: Folder for images that exist only inside the annotations; by default ``.restored`` in the data
-            folder.
+        restore_dir: Folder for images that exist only inside the annotations, which get a folder for each split in it;
+            by default ``.restored`` in the data folder.
 
     Raises:
         DataError: The data are missing, have errors, or have no annotations to train on.
@@ -57,12 +57,12 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
     restore = restore_dir or data.root / ".restored"
     labels = project.class_names or None
     background = data.background
-    train = with_background(read_split(project, data.train, labels=labels, restore_dir=restore), background)
+    train = with_background(read_split(project, data.train, labels=labels, restore_dir=restore / "train"), background)
     labels = train.class_names
     if isinstance(data.val, float):
         train, val = divide_by_fraction(project, train)
     else:
-        val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore), background)
+        val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore / "val"), background)
         refuse_sharing(project, {"train": train, "val": val})
     _check(project, train)
     white = white_of(train, val)

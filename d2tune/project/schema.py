@@ -20,6 +20,7 @@ from d2tune.project.values import (
     AnyNumber,
     Number,
     PathText,
+    SplitFolders,
     SplitText,
     Whole,
     class_name,
@@ -91,7 +92,8 @@ class Data(Section):
             as ``d2tune split`` writes it.
         val: The same for the validation split, or a fraction of ``train`` to set aside (0.2 is a fifth).
         annotations: Folder or file that lists take their images from, relative to ``root``.
-        images: Folder that holds the images where they lie apart from the annotations.
+        images: Folder that holds the images where they lie apart from the annotations, or one for each split:
+            ``{train: train2017, val: val2017}``.
         format: Annotation format, one of `Format`.
         label_images: How images and label images are read where ``format`` is ``label_images``.
         csv_preset: Dialect of a run-length CSV: carvana, airbus or severstal.
@@ -102,6 +104,7 @@ class Data(Section):
         rename: New class name by label; shapes whose label has null are ignored.
         skip_bad: Train without the files that have errors instead of stopping.
         predictions: ``keep`` trains on shapes that Labelme files flag as predictions, ``drop`` ignores them.
+        follow_links: Whether links below ``root`` may lead out of it, as those of DVC and git-annex do.
         unknown_shapes: ``polygon`` reads Labelme shapes of unknown type with three points or more as polygons, ``skip``
             skips them with a warning.
         sample: Sample that is rendered where ``root`` is missing, a name that ``d2tune sample`` takes.
@@ -113,7 +116,7 @@ class Data(Section):
     train: PathText = "train"
     val: SplitText | Annotated[float, Field(gt=0, lt=1)] = "val"
     annotations: PathText = "."
-    images: PathText | None = None
+    images: PathText | SplitFolders | None = Field(default=None, description="a folder, or {train: FOLDER, val: FOLDER}")
     format: Format = "auto"
     label_images: LabelImages = LabelImages()
     csv_preset: Literal["carvana", "airbus", "severstal"] | None = None
@@ -123,10 +126,21 @@ class Data(Section):
     rename: dict[str, str | None] = Field(default_factory=dict)
     skip_bad: bool = False
     predictions: Literal["keep", "drop"] = "keep"
+    follow_links: bool = False
     unknown_shapes: Literal["skip", "polygon"] = "skip"
     sample: Sample | None = None
     sample_images: Whole = Field(default=80, ge=2)
     split_seed: Whole = 0
+
+    def images_of(self, name: str) -> str | None:
+        """The folder of the images of a split; None where they lie with the annotations.
+
+        Args:
+            name: The value of ``train`` or ``val``, or a path of other annotations.
+        """
+        if not isinstance(self.images, dict):
+            return self.images
+        return self.images.get("train" if name == self.train else "val") if name in (self.train, self.val) else None
 
     @field_validator("root", mode="before")
     @classmethod

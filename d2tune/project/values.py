@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -62,6 +62,9 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 
 PathText = Annotated[str, Field(min_length=1, description="a folder or file")]
 """A path that is not empty, which would stand for the folder that it is relative to."""
+
+SplitFolders = dict[Literal["train", "val"], PathText]
+"""A path for each split."""
 
 SplitText = Annotated[PathText, BeforeValidator(_no_fraction)]
 """A path; a fraction as text is refused."""

@@ -30,6 +30,7 @@ def evaluate(
     run: str | Path,
     *,
     data: str | Path | None = None,
+    image_root: str | Path | None = None,
     weights: str = "best",
     out: str | Path | None = None,
     kinds: Sequence[Kind] = KINDS,
@@ -41,6 +42,7 @@ def evaluate(
         run: The run folder.
         data: Folder or file of annotations, or a list of images with annotations in the project; None takes the
             validation split of the project.
+        image_root: Folder of the images; None looks for them beside the annotations or where the project says.
         weights: ``best``, ``final`` or a checkpoint file.
         out: The output folder; None is ``evaluation`` in the run folder, followed by the names of ``data`` and of
             ``weights`` if they are not the defaults.
@@ -56,7 +58,7 @@ def evaluate(
     task = task_of(project)
     if tuple(kinds) != KINDS and not task.has_instance_metrics:
         raise DataError("--metrics is valid for instance runs only", file=run, found=f"a {task.name} run")
-    dataset = _dataset(loaded.folder, project, loaded.record, data)
+    dataset = _dataset(loaded.folder, project, loaded.record, data, image_root)
     ensure_writable(target)
     times = StageTimes()
     evaluator = task.evaluator(dataset, loaded.cfg, project)
@@ -113,10 +115,17 @@ def dataset_of(run: str | Path, data: str | Path | None) -> Dataset:
     return _dataset(folder, load_project(folder.project).project, folder.read_record(), data)
 
 
-def _dataset(folder: RunFolder, project: Project, record: dict[str, Any], data: str | Path | None) -> Dataset:
+def _dataset(
+    folder: RunFolder,
+    project: Project,
+    record: dict[str, Any],
+    data: str | Path | None,
+    image_root: str | Path | None = None,
+) -> Dataset:
     classes = tuple(record["classes"])
     project = project if project.class_names else project.model_copy(update={"classes": classes})
     if data is None:
+        project = project if image_root is None else _with_images(project, image_root, keep_train=True)
         return load_splits(project, sample=False).val
     source = Path(data).resolve()
     if not source.exists():
@@ -125,6 +134,26 @@ def _dataset(folder: RunFolder, project: Project, record: dict[str, Any], data: 
         keeps_format = project.data.format == "label_images"
         changes = {"root": source.parent} | ({} if keeps_format else {"format": "auto", "images": None})
         project = project.model_copy(update={"data": project.data.model_copy(update=changes)})
+    if image_root is not None:
+        project = _with_images(project, image_root)
     split = str(source) if is_list(source) else source.name
     dataset = read_split(project, split, labels=classes, restore_dir=folder.restored_images)
     return with_background(dataset, project.data.background)
+
+
+def _with_images(project: Project, image_root: str | Path, *, keep_train: bool = False) -> Project:
+    """A project with another folder of images.
+
+    Args:
+        project: The project.
+        image_root: The folder.
+        keep_train: Whether a training split that is read from files of its own keeps its folder.
+    """
+    root, data = Path(image_root).resolve(), project.data
+    if not root.is_dir():
+        raise DataError("the folder of images does not exist", file=root, hint="Correct the path after --image-root.")
+    images: str | dict[str, str] = str(root)
+    if keep_train and isinstance(data.val, str):
+        of_train = data.images_of(data.train)
+        images = {"val": str(root)} | ({} if of_train is None else {"train": of_train})
+    return project.model_copy(update={"data": data.model_copy(update={"images": images})})
