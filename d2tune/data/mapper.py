@@ -22,6 +22,12 @@ from d2tune.errors import DataError
 CACHE_BYTES = 1 << 30
 """Memory for decoded training images, in all processes that load them together."""
 
+LEAST_SIDE_PX = 16
+"""Smallest side of resized images, which only images of 1:33 and more extreme shapes would fall below.
+
+Panoptic-DeepLab looks for up to 200 centers and fails where an image has fewer pixels.
+"""
+
 
 def read_image(path: str, channel_order: str, *, white: float | None = None) -> NDArray[np.uint8]:
     """Read a photo as displayed, in the channel order of a model.
@@ -179,20 +185,24 @@ class _Reduced:
 
 
 def resized_shape(size_hw: tuple[int, int], *, short_side_px: int, max_side_px: int) -> tuple[int, int]:
-    """Height and width of an image after Detectron2's ResizeShortestEdge; sides are 1 px or more."""
+    """Height and width of an image after Detectron2's ResizeShortestEdge; see `Resize`."""
     height_px, width_px = T.ResizeShortestEdge.get_output_shape(*size_hw, short_side_px, max_side_px)
-    return max(1, height_px), max(1, width_px)
+    least_px = min(LEAST_SIDE_PX, short_side_px)
+    return max(least_px, height_px), max(least_px, width_px)
 
 
 class Resize(T.ResizeShortestEdge):  # type: ignore[misc]  # Detectron2 has no types
-    """Detectron2's ResizeShortestEdge, whose sides are 1 px or more: it rounds that of 3000 x 2 px to 0."""
+    """Detectron2's ResizeShortestEdge, with a least short side: it rounds that of 3000 x 2 px to 0."""
 
     def get_transform(self, image: NDArray[Any]) -> T.Transform:
         """The transform of an image ``(H, W, C)``."""
         transform = super().get_transform(image)
-        if not isinstance(transform, T.ResizeTransform) or min(transform.new_h, transform.new_w) >= 1:
+        if not isinstance(transform, T.ResizeTransform):
             return transform
-        sides = max(1, transform.new_h), max(1, transform.new_w)
+        least_px = min(LEAST_SIDE_PX, *self.short_edge_length)
+        if min(transform.new_h, transform.new_w) >= least_px:
+            return transform
+        sides = max(least_px, transform.new_h), max(least_px, transform.new_w)
         return T.ResizeTransform(transform.h, transform.w, *sides, transform.interp)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from d2tune import files
+from d2tune.annotations.io.photo_findings import with_white
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.splitting.lists import is_list
 from d2tune.data.label_maps import with_background
@@ -58,7 +59,7 @@ def evaluate(
     task = task_of(project)
     if tuple(kinds) != KINDS and not task.has_instance_metrics:
         raise DataError("--metrics is valid for instance runs only", file=run, found=f"a {task.name} run")
-    dataset = _dataset(loaded.folder, project, loaded.record, data, image_root)
+    dataset = with_white(_dataset(loaded.folder, project, loaded.record, data, image_root), loaded.cfg.INPUT.WHITE or None)
     ensure_writable(target)
     times = StageTimes()
     evaluator = task.evaluator(dataset, loaded.cfg, project)

@@ -39,6 +39,8 @@ def with_photo_findings(dataset: Dataset, *, depth: Depth, skip_bad: bool) -> Da
     if any(image.pixel_format is not None for image in images):
         white, notes = _white_of_files(images)
         notes += _conversions(images, white)
+    if depth == "structure":
+        notes += [replace(finding, level="warning") for _, finding in _too_large(images)]
     problems = dict(_problems(images, depth))
     if white is not None:
         dataset = with_white(dataset, white)
@@ -139,12 +141,14 @@ def _conversions(images: Sequence[Image], white: float | None) -> Iterator[Findi
 def _problems(images: Sequence[Image], depth: Depth) -> Iterator[tuple[int, Finding]]:
     """The images that cannot be used, by their ids."""
     checked: list[Image] = []
+    large = dict(_too_large(images))
+    if depth == "decoded":
+        yield from large.items()
     for image in images:
         form = image.pixel_format
-        if image.width_px * image.height_px > LARGEST_DECODED_PX and depth == "decoded":
-            message = too_large(image.width_px, image.height_px)
-            yield image.id, Finding("error", "image_too_large", image.file_name, message)
-        elif depth != "header" or (form is not None and form.kind in ("float", "integer")):
+        if image.id in large:
+            continue
+        if depth != "header" or (form is not None and form.kind in ("float", "integer")):
             checked.append(image)
     if depth != "decoded":
         messages: Iterator[DataError | None] = (_problem(image, depth) for image in checked)
@@ -155,6 +159,13 @@ def _problems(images: Sequence[Image], depth: Depth) -> Iterator[tuple[int, Find
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         bar = tqdm(checked, "checking images", leave=False, unit="image", delay=2, disable=None)
         yield from _found(checked, pool.map(lambda image: _problem(image, depth), bar))
+
+
+def _too_large(images: Sequence[Image]) -> Iterator[tuple[int, Finding]]:
+    for image in images:
+        if image.width_px * image.height_px > LARGEST_DECODED_PX:
+            message = too_large(image.width_px, image.height_px)
+            yield image.id, Finding("error", "image_too_large", image.file_name, message)
 
 
 def _found(images: Sequence[Image], errors: Iterator[DataError | None]) -> Iterator[tuple[int, Finding]]:

@@ -65,10 +65,13 @@ def read_photo(path: Path, *, white: float | None = None) -> NDArray[np.uint8]:
     with reading_photo(path), path.open("rb") as stream:
         with _opened(stream) as (image, form):
             _refuse_large(image.size)
-            if form is None or form.kind == "8-bit":
+            if isinstance(image, _TiffOnly):
+                values = read_tiff(stream, white=form.white if form is not None else 255)
+            elif form is None or form.kind == "8-bit":
                 return np.asarray(_eight_bits(image, stream))
-            values = _stored(image, stream, form)
-        return _gray_as_rgb(scaled(values, form, white=white))
+            else:
+                values = _stored(image, stream, form)
+        return _gray_as_rgb(scaled(values, form or PixelFormat(), white=white))
 
 
 def read_photo_of(image: Image) -> NDArray[np.uint8]:
@@ -238,8 +241,13 @@ def scaled(values: NDArray[Any], form: PixelFormat, *, white: float | None = Non
         white: See `read_photo`.
 
     Raises:
+        ImageError: They are of 8 bits and no such values.
         ValuesError: Floats are not within 0 to 1, or whole numbers not within 16 bits.
     """
+    if form.kind == "8-bit":
+        if values.dtype not in (np.uint8, np.bool_):
+            raise ImageError(f"its values are {values.dtype}, expected 8 bits")
+        return values * np.uint8(255) if values.dtype == np.bool_ else values
     if form.kind == "float":
         _refuse_range(values, 1.0, "float")
         return np.rint(values.astype(np.float64) * 255).astype(np.uint8)

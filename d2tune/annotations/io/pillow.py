@@ -47,6 +47,9 @@ def open_pillow(stream: BinaryIO) -> Any:
             except PilImage.DecompressionBombError:
                 image = _open_large(stream)
     except UnidentifiedImageError as error:
+        if start[4:12] in (b"ftypavif", b"ftypavis"):
+            message = "the AVIF file is cut off, or this Pillow is older than 11.3 and cannot read it"
+            raise ImageError(message) from error
         raise ImageError("the file is empty, cut off or not an image") from error
     except ImageError:
         raise
