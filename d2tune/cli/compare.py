@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from d2tune.cli.shared import add_command, given, path
+from d2tune.text import counted
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
@@ -27,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     from d2tune import api
 
     result = api.compare(options.a, options.b, **given(options, "ground_truth", "out"))
-    print(f"A is {result.a}, B is {result.b}; {result.images} images\n")
+    print(f"A is {result.a}, B is {result.b}; {counted(result.images, 'image')}\n")
     print(result.table())
     print(f"\n{result.verdict}.")
     return 0

@@ -18,6 +18,7 @@ from d2tune.data.sharing import separate_labels
 from d2tune.data.sources import refuse_shared_names, split_source
 from d2tune.errors import DataError
 from d2tune.project import Project
+from d2tune.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
     else:
         val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore / "val"), background)
         refuse_sharing(project, {"train": train, "val": val})
-    _check(project, train)
+    _check(project, train, val)
     white = white_of(train, val)
     train, val = with_white(train, white), with_white(val, white)
     return Splits(train, val, data.root, rendered)
@@ -152,14 +153,42 @@ def _only_labeled_images(dataset: Dataset, *, skip_bad: bool) -> Dataset:
     return dataset.subset([image.id for image in dataset.images if by_image[image.id]]) if empty else dataset
 
 
-def _check(project: Project, train: Dataset) -> None:
+def _check_crowds(project: Project, split: str, dataset: Dataset) -> None:
+    """Stop where a split has crowds alone, which are not trained on; warn where it has some.
+
+    Raises:
+        DataError: All objects of the split are marked as crowds.
+    """
+    data, crowds = project.data, dataset.crowds
+    if not crowds or project.task == "semantic":
+        return
+    if not any(count for name, count in dataset.counts().items() if name != data.background):
+        name = data.train if split == "training" or isinstance(data.val, float) else data.val
+        raise DataError(
+            f"all annotations of the {split} split are marked as crowds (iscrowd), which training excludes",
+            file=data.root / name,
+            found=f"0 objects, {counted(crowds, 'crowd')}",
+            hint="If they are single objects, read them as objects: set data.crowds to objects.",
+        )
+    logger.warning(
+        "%s of the %s split marked as crowds (iscrowd) and excluded; data.crowds: objects reads them as objects",
+        counted(crowds, "annotation"),
+        split,
+    )
+
+
+def _check(project: Project, train: Dataset, val: Dataset) -> None:
     source = project.data.root / project.data.train
     counts, background = train.counts(), project.data.background
+    if project.task == "semantic":
+        counts = {name: count + train.crowd_counts()[name] for name, count in counts.items()}
+    _check_crowds(project, "training", train)
+    _check_crowds(project, "validation", val)
     if not any(count for name, count in counts.items() if name != background):
         raise DataError(
             "the training split has no annotations",
             file=source,
-            found=f"{len(train.images)} images without shapes",
+            found=f"{counted(len(train.images), 'image')} without shapes",
             hint="Annotate objects with `d2tune annotate`.",
         )
     present = [name for name, count in counts.items() if count or name == background]

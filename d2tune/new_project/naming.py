@@ -17,6 +17,7 @@ from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name, open_raster
 from d2tune.errors import DataError, ProjectError
 from d2tune.new_project.layout import COLOR_MAPS, Layout
+from d2tune.text import counted
 
 BACKGROUND = "background"
 """The class of pixels that no shape covers, unless the annotations have a class of that name."""
@@ -163,7 +164,7 @@ def _unnamed(root: Path, values: Sequence[int], given: Sequence[str], *, expecte
     return ProjectError(
         f"the label images hold the values {listed} and no class names",
         file=root,
-        found=f"{len(given)} names" if given else None,
+        found=counted(len(given), "name") if given else None,
         expected=expected,
         hint=f"Name them: --classes A,B; {IGNORED} ignores a value.",
     )

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from d2tune.annotations.splitting.splits import Split
-from d2tune.errors import printable
 from d2tune.report.tables import format_table
+from d2tune.text import counted, printable
 
 _MOST_SHARES = 4
 
@@ -26,9 +26,9 @@ def split_report(made: Split) -> str:
         rows.append([printable(key.removeprefix("class ")), str(total), *cells])
     width = max(len(cell) for row in rows for cell in row[2:])
     header = ["", "total", *(split.rjust(width) for split in counts)]
-    instances = len(made.dataset.instances)
     lines = [
-        f"{len(made.dataset.images)} images, {instances} instances, {len(made.groups)} groups",
+        f"{counted(len(made.dataset.images), 'image')}, {made.dataset.objects_in_words()}, "
+        f"{counted(len(made.groups), 'group')}",
         *map(printable, made.notes),
         "",
     ]

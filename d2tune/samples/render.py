@@ -15,6 +15,7 @@ from d2tune.samples import balloon, carvana, cells, chipset, crops, face, membra
 from d2tune.samples.rendering.canvas import develop
 from d2tune.samples.rendering.labelme_files import write_labelme_pair
 from d2tune.samples.rendering.scene import SampleInstance
+from d2tune.text import counted
 
 _MODULES = {"balloon": balloon, "chipset": chipset, "face": face}
 _WRITERS = {
@@ -48,8 +49,9 @@ class SampleResult:
 
     def summary(self) -> str:
         """One line: what was written where."""
-        shown = {split: f" with {count} instances" for split, count in self.instances.items()}
-        splits = ", ".join(f"{count} {split} images{shown.get(split, '')}" for split, count in self.images.items())
+        shown = {split: f" with {counted(count, 'instance')}" for split, count in self.instances.items()}
+        sizes = {split: counted(count, f"{split} image") for split, count in self.images.items()}
+        splits = ", ".join(f"{size}{shown.get(split, '')}" for split, size in sizes.items())
         return f"{splits} of {', '.join(self.class_names)}: {self.folder}"
 
 

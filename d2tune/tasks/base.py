@@ -18,6 +18,7 @@ from d2tune.evaluation.summaries import Metrics
 from d2tune.inference.predictors.base import Predictor
 from d2tune.inference.writers.base import Images, Writer, WriterFactory, WriterOptions
 from d2tune.project import Project
+from d2tune.text import a_or_an, counted
 
 Samples = torch.utils.data.Dataset[dict[str, Any]]
 
@@ -115,10 +116,14 @@ class Task(ABC):
         accepted = ("auto", *self.writers)
         if to not in accepted:
             raise DataError(
-                f"a {self.name} run cannot write this format", place="--to", found=to, expected=" or ".join(accepted)
+                f"{a_or_an(self.name)} run cannot write this format",
+                place="--to",
+                found=to,
+                expected=" or ".join(accepted),
             )
         if min_score is not None and not self.has_scores:
-            raise DataError(f"predictions of a {self.name} run have no scores", place="--min-score", hint="Remove it.")
+            message = f"predictions of {a_or_an(self.name)} run have no scores"
+            raise DataError(message, place="--min-score", hint="Remove it.")
         self.writer_factory(self._chosen(to), project)
 
     def writer(
@@ -159,9 +164,13 @@ class Task(ABC):
         """The sizes of both splits, for the plan."""
         empty = sum(not instances for instances in train.by_image().values())
         negatives = f", {empty} without any" if empty else ""
+        noun = self.predictions_noun.removesuffix("s")
+        in_train, in_val = counted(len(train.instances), noun), f"{len(val.instances)}"
+        if train.crowds or val.crowds:
+            in_train, in_val = train.objects_in_words(), val.objects_in_words()
         return (
-            f"{len(train.images)} training images with {len(train.instances)} {self.predictions_noun}{negatives}; "
-            f"{len(val.images)} validation images with {len(val.instances)}"
+            f"{counted(len(train.images), 'training image')} with {in_train}{negatives}; "
+            f"{counted(len(val.images), 'validation image')} with {in_val}"
         )
 
     def count_rows(
@@ -176,9 +185,14 @@ class Task(ABC):
         """
         in_train, in_val = train.counts(), val.counts()
         rows = [[name, str(in_train[name]), str(in_val.get(name, 0))] for name in in_train]
-        return ["class", "train", "val"], rows
+        header, crowds = ["class", "train", "val"], (train.crowd_counts(), val.crowd_counts())
+        if not any(count for counts in crowds for count in counts.values()):
+            return header, rows
+        for row in rows:
+            row += [str(counts.get(row[0], 0)) for counts in crowds]
+        return [*header, "train crowds", "val crowds"], rows
 
 
 def counted_classes(classes: int) -> str:
     """``1 class`` or ``4 classes``."""
-    return f"{classes} class{'' if classes == 1 else 'es'}"
+    return counted(classes, "class")

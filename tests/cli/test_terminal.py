@@ -22,7 +22,7 @@ def labelme(folder: Path, name: str, *, label: str = "b", points: object = None)
     pixels = np.random.default_rng(list(name.encode())).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / f"{name}.png")
     shape = {"label": label, "points": points or [[1, 1], [20, 1], [20, 20]], "shape_type": "polygon", "flags": {}}
-    content = {"version": "5.0.1", "flags": {}, "shapes": [shape], "imagePath": f"{name}.png", "imageData": None}
+    content: dict[str, object] = {"version": "5.0.1", "flags": {}, "shapes": [shape], "imagePath": f"{name}.png", "imageData": None}
     text = json.dumps(content | {"imageHeight": 30, "imageWidth": 40})
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
@@ -69,7 +69,7 @@ def test_a_reader_that_goes_away_stops_nothing(redirect: str, photos: Path, tmp_
     )
 
 
-def test_an_error_has_its_status_where_nobody_reads(tmp_path: Path) -> None:
+def test_an_error_has_its_status_without_a_reader(tmp_path: Path) -> None:
     for redirect in (">&- 2>&-", "2>&1 | true"):
         assert run("check", "missing", cwd=tmp_path, redirect=redirect).returncode == 1
 

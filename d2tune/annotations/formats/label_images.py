@@ -23,6 +23,7 @@ from d2tune.annotations.io.suffixes import JPEG_SUFFIXES
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import LabelImageOptions, ReadOptions
 from d2tune.errors import DataError, nearest
+from d2tune.text import counted
 
 _BLOCK_VALUES = 1 << 22
 _ARRAY_HINT = "of an array with three axes, the shorter one of the first and the last is taken for the channels"
@@ -275,7 +276,8 @@ def _note_channels(units: Sequence[Unit], channels: Mapping[int, int]) -> None:
         if count != usual:
             image = units[place].image
             assert image is not None
-            message = f"{image.file_name} has {count} channels, most images such as {example.file_name} have {usual}"
+            message = f"{image.file_name} has {counted(count, 'channel')}, "
+            message += f"most images such as {example.file_name} have {usual}"
             hint = "add the missing channels, or name the channels to use with data.label_images.channels"
             units[place].note("error", "channels_differ", message, hint=hint)
 

@@ -18,6 +18,7 @@ from d2tune.errors import DataError
 from d2tune.modeling.bridge.losses import WeightedLosses
 from d2tune.modeling.bridge.networks import architecture_named, build_network
 from d2tune.modeling.bridge.padding import mirror_pad
+from d2tune.text import counted
 
 
 @META_ARCH_REGISTRY.register()
@@ -119,7 +120,7 @@ class SemanticBridge(nn.Module):
             raise DataError(
                 "the image does not have the number of channels of the model",
                 file=sample.get("file_name"),
-                found=f"{len(image)} channels",
+                found=counted(len(image), "channel"),
                 expected=str(len(self.pixel_mean)),
             )
         scaled = (image.to(self.device).float() - self.pixel_mean) / self.pixel_std

@@ -15,6 +15,7 @@ from PIL import Image
 from d2tune.files import write_bytes
 from d2tune.report.sheets.cards import Card, Grid, draw_header, resized
 from d2tune.report.sheets.drawing import draw_instances, instance_colors
+from d2tune.text import counted
 
 __all__ = ["MAX_PANELS", "Panel", "contact_sheet", "draw_instances", "write_contact_sheet"]
 
@@ -131,7 +132,7 @@ def _card(panel: Panel, size: tuple[int, int]) -> Card:
 def _counted(labels: Sequence[str], nothing: str) -> tuple[str, str]:
     """The counts by class, ``"3 balloons"`` or ``"2 crystals, 1 connector"``, and their sum."""
     counts = ", ".join(f"{n} {label if n == 1 else _plural(label)}" for label, n in Counter(labels).most_common())
-    return counts or nothing, f"{len(labels)} objects"
+    return counts or nothing, counted(len(labels), "object")
 
 
 def _plural(noun: str) -> str:

@@ -206,7 +206,7 @@ class TestBatches:
 
     def test_another_number_of_channels_is_an_error_with_the_file(self) -> None:
         model = bridge("unet").eval()
-        with pytest.raises(DataError, match=r"a\.tif: the image does not have.*found 1 channels; expected 3"):
+        with pytest.raises(DataError, match=r"a\.tif: the image does not have.*found 1 channel; expected 3"):
             model([{"image": torch.zeros(1, 40, 40), "file_name": "a.tif"}])
 
     def test_one_value_for_each_channel_leaves_the_running_statistics(self) -> None:
