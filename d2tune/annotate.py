@@ -41,9 +41,16 @@ def annotate(project: str | Path, *, split: Literal["train", "val"] = "train") -
     name = loaded.data.train if split == "train" else loaded.data.val
     if not isinstance(name, str):
         raise DataError("the validation images are a fraction of the training images", file=project, place="data.val")
+    images = loaded.data.images_of(name)
     if is_list(name):
         name = loaded.data.annotations
-    folder = loaded.data.root / (loaded.data.images or name)
+    if (loaded.data.root / name).is_file():
+        raise DataError(
+            "the annotations of the split are one file, and Labelme writes a file for each image",
+            file=loaded.data.root / name,
+            hint="Write Labelme files with `d2tune convert --to labelme`, and name their folder in the project.",
+        )
+    folder = loaded.data.root / (images or name)
     if not folder.is_dir():
         raise DataError("no such folder of images", file=folder, hint="Create it and put your photos into it.")
     if not labels:

@@ -116,7 +116,9 @@ class Data(Section):
     train: PathText = "train"
     val: SplitText | Annotated[float, Field(gt=0, lt=1)] = "val"
     annotations: PathText = "."
-    images: PathText | SplitFolders | None = Field(default=None, description="a folder, or {train: FOLDER, val: FOLDER}")
+    images: PathText | SplitFolders | None = Field(
+        default=None, description="a folder, or {train: FOLDER, val: FOLDER}"
+    )
     format: Format = "auto"
     label_images: LabelImages = LabelImages()
     csv_preset: Literal["carvana", "airbus", "severstal"] | None = None

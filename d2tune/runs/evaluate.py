@@ -59,7 +59,8 @@ def evaluate(
     task = task_of(project)
     if tuple(kinds) != KINDS and not task.has_instance_metrics:
         raise DataError("--metrics is valid for instance runs only", file=run, found=f"a {task.name} run")
-    dataset = with_white(_dataset(loaded.folder, project, loaded.record, data, image_root), loaded.cfg.INPUT.WHITE or None)
+    dataset = _dataset(loaded.folder, project, loaded.record, data, image_root)
+    dataset = with_white(dataset, loaded.cfg.INPUT.WHITE or None)
     ensure_writable(target)
     times = StageTimes()
     evaluator = task.evaluator(dataset, loaded.cfg, project)
