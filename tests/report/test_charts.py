@@ -39,11 +39,11 @@ def test_lines_stand_where_their_value_is_and_only_on_the_axis():
 
 def test_bars_of_whole_numbers():
     assert tips(count_bars(np.array([0, 2, 2]), x_label="objects", things="images")) == [
-        "0 objects: 1 images (33.3 %)",
+        "0 objects: 1 image (33.3 %)",
         "2 objects: 2 images (66.7 %)",
     ]
     wide = tips(count_bars(np.array([0, 3, 250]), x_label="objects", things="images"))
-    assert wide == ["0 to 10 objects: 2 images (66.7 %)", "242 to 252 objects: 1 images (33.3 %)"]
+    assert wide == ["0 to 10 objects: 2 images (66.7 %)", "242 to 252 objects: 1 image (33.3 %)"]
 
 
 def test_scatter_and_heat_map():

@@ -19,6 +19,9 @@ FATES: tuple[Fate, ...] = get_args(Fate)
 COLUMNS = ("file", "shape", "line", "image", "label", "fate", "instances", "codes", "why")
 """The columns of a ledger file."""
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of cells that spreadsheets take for formulas."""
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
@@ -74,7 +77,10 @@ def summary(rows: Iterable[LedgerRow]) -> str:
 
 
 def write_ledger(path: str | Path, rows: Iterable[LedgerRow]) -> None:
-    """Write one row a shape, atomically: as JSON where the file ends in ``.json``, else as CSV."""
+    """Write one row a shape, atomically: as JSON where the file ends in ``.json``, else as CSV.
+
+    In the CSV a text that a spreadsheet would compute, such as a label ``=1+1``, has ``'`` before it.
+    """
     path = Path(path)
     refuse_foreign(path, is_own=_is_ledger)
     if path.suffix.lower() == ".json":
@@ -86,8 +92,15 @@ def write_ledger(path: str | Path, rows: Iterable[LedgerRow]) -> None:
     for row in rows:
         cells = row.to_json()
         joined = {key: " ".join(map(str, cells[key])) for key in ("instances", "codes")}
-        table.writerow(["" if value is None else value for value in (cells | joined).values()])
+        table.writerow(list(map(_cell, (cells | joined).values())))
     write_bytes(path, stream.getvalue().encode("utf-8", errors="backslashreplace"))
+
+
+def _cell(value: str | int | None) -> str | int:
+    """A value of the CSV; text that begins like a formula becomes text for spreadsheets as well."""
+    if value is None:
+        return ""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _is_ledger(content: bytes) -> bool:

@@ -78,7 +78,7 @@ def histogram(
     marks = []
     for count, left, right in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if count:
-            tip = f"{tick_text(left)} to {tick_text(right)}{unit}: {number(count)} {things} ({_share(count, values)})"
+            tip = f"{tick_text(left)} to {tick_text(right)}{unit}: {_counted(count, things)} ({_share(count, values)})"
             marks.append(_bar(x(left), x(right), count / top, tip))
     inner = [line for line in lines if edges[0] < line.at < edges[-1]]
     ticks = _log_ticks(edges[0], edges[-1]) if is_log else _linear_ticks(edges[0], edges[-1])
@@ -107,7 +107,7 @@ def count_bars(values: NDArray[np.int64], *, x_label: str, things: str) -> Marku
         left = _LEFT + position * width
         pad = min(width * 0.12, 0.5 * max(0.0, width - 44))
         if count:
-            tip = f"{name} {x_label}: {number(count)} {things} ({_share(count, values)})"
+            tip = f"{name} {x_label}: {_counted(count, things)} ({_share(count, values)})"
             marks.append(_bar(left + pad, left + width - pad, count / top, tip))
         if position % every == 0:
             marks.append(_tick(left + width / 2, str(position * step) if step == 1 else name.replace(" to ", "-")))
@@ -220,6 +220,11 @@ def _chart(pieces: Sequence[str], x_label: str, name: str, *, center: float = _L
 
 def _y(share: float) -> float:
     return _TOP + (1 - share) * _PLOT_HEIGHT
+
+
+def _counted(count: int, things: str) -> str:
+    """A count with its plural noun, which becomes singular for 1."""
+    return f"{number(count)} {things.removesuffix('s') if count == 1 else things}"
 
 
 def _counts_axis(largest: int, things: str) -> tuple[float, str]:

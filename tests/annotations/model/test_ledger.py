@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from d2tune.annotations.convert import FindingsError, check, convert, read_dataset
-from d2tune.annotations.model.ledger import COLUMNS, LedgerRow, summary
+from d2tune.annotations.model.ledger import COLUMNS, LedgerRow, summary, write_ledger
 from d2tune.annotations.model.options import ReadOptions
 from tests.annotations.builders import SQUARE, TRIANGLE, labelme_value, photo, png_base64, shape
 from tests.shared_files import SHARED
@@ -78,7 +78,7 @@ def test_skip_bad_drops_the_good_shapes_of_a_bad_file_too(tmp_path: Path) -> Non
     rows = read(tmp_path, shape(SQUARE), shape([[1, 2]], kind="rectangle"), skip_bad=True)
     assert [row.fate for row in rows] == ["dropped", "dropped"]
     assert rows[0].why == "the file is excluded"
-    assert rows[1].why.startswith("a rectangle needs 2 points, this shape has 1")
+    assert rows[1].why.startswith("a shape of type rectangle needs 2 or 4 points, this shape has 1")
 
 
 def test_the_second_file_of_an_image_is_dropped(tmp_path: Path) -> None:
@@ -145,3 +145,17 @@ def test_real_folders_account_for_every_shape(name: str) -> None:
         else:
             shapes += sum(len(entry["regions"]) for entry in value.values())
     assert len(result.dataset.ledger) == shapes
+
+
+@pytest.mark.parametrize("label", ["=1+1", '=HYPERLINK("http://x")', "+1", "-1", "@a", "a", "a=1", "'=1"])
+def test_no_cell_of_the_table_is_a_formula(label: str, tmp_path: Path) -> None:
+    rows = [LedgerRow(file=f"{label}.json", fate="kept", shape=-1, image=label, label=label)]
+    write_ledger(tmp_path / "l.csv", rows)
+    with (tmp_path / "l.csv").open(encoding="utf-8", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    prefix = "'" if label[0] in "=+-@" else ""
+    assert (row["label"], row["image"], row["file"]) == (prefix + label, prefix + label, f"{prefix}{label}.json")
+    assert row["shape"] == "-1", "numbers stay numbers"
+    write_ledger(tmp_path / "l.json", rows)
+    assert json.loads((tmp_path / "l.json").read_text("utf-8"))[0]["label"] == label
+    write_ledger(tmp_path / "l.csv", rows)
