@@ -3,116 +3,129 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from d2tune.annotations.formats.mask_pairs import IMAGE_FOLDERS as IMAGE_FOLDERS
+from d2tune.annotations.formats.mask_pairs import MASK_FOLDERS as MASK_FOLDERS
+from d2tune.annotations.formats.mask_pairs import Matches, match_across, match_in, nearest_photos
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.formats.shared.assembly import assemble
+from d2tune.annotations.formats.shared.color_maps import (
+    COLOR_MAPS,
+    ColorMap,
+    classify,
+    color_map_in,
+    is_no_class,
+    read_color_map,
+)
 from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels
-from d2tune.annotations.formats.shared.mask_files import add_region, is_mask_name, read_pixels
+from d2tune.annotations.formats.shared.mask_files import LOSSY_SUFFIXES, add_region, has_palette, read_pixels
 from d2tune.annotations.formats.shared.sources import Folders, folders_of, measure, unlabeled_units
 from d2tune.annotations.formats.shared.units import Unit
+from d2tune.annotations.formats.soft_masks import cut_at_half, without_alpha
 from d2tune.annotations.io.images import is_image_name
-from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
 from d2tune.annotations.io.places import Place, walk_files
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
-from d2tune.annotations.model.types import Mask
 from d2tune.errors import DataError
 
-MASK_FOLDERS = frozenset(
-    {
-        *("annotation", "annotations", "gt", "groundtruth", "label", "labels", "mask", "masks"),
-        *("segmentation", "segmentationclass", "semantic", "stuff"),
-    }
-)
-"""Names of mask folders, in lower case."""
-
-IMAGE_FOLDERS = frozenset(["image", "images", "img", "imgs", "input", "inputs", "jpegimages", "photo", "photos", "rgb"])
-"""Names of photo folders, in lower case."""
-
-_MASK_ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg", "-mask", "-label")
-_COLOR_MAPS = ("class_dict.csv", "labelmap.txt", "label_colors.txt")
-_NUMBERS = r"(?P<r>\d{1,3})\s*[,;\s]\s*(?P<g>\d{1,3})\s*[,;\s]\s*(?P<b>\d{1,3})"
-_NAME_FIRST = re.compile(rf"\s*(?P<name>[^#\s,:;][^,:;\t]*?)\s*[,:;\s]\s*{_NUMBERS}(?!\d)")
-_NAME_LAST = re.compile(rf"\s*{_NUMBERS}\s*[,:;\s]\s*(?P<name>[^\s,:;][^,:;\t]*?)\s*$")
-_BLACK = (0, 0, 0)
-
-ColorMap = dict[tuple[int, int, int], str]
-"""Class names by color: red, green, blue."""
-
-
-def _key(name: str) -> tuple[bool, tuple[str, ...]]:
-    """Whether a file is a mask by its name, and the part of its path that its photo or mask has too."""
-    path = PurePosixPath(name)
-    folders = [folder.lower() for folder in path.parts[:-1]]
-    stem = path.stem
-    is_mask = any(folder in MASK_FOLDERS for folder in folders)
-    for ending in _MASK_ENDINGS:
-        if stem.lower().endswith(ending) and len(stem) > len(ending):
-            is_mask, stem = True, stem[: -len(ending)]
-            break
-    shared = tuple(folder for folder in folders if folder not in MASK_FOLDERS and folder not in IMAGE_FOLDERS)
-    return is_mask and is_mask_name(name), (*shared, stem)
+_COLORS_OF_A_MASK = 16
+_LISTED = 20
 
 
 def pairs(names: Iterable[str]) -> dict[str, str]:
     """Photos by mask: files whose paths differ only by the role of the folder or by an ending such as ``_mask``."""
-    keyed = [(name, *_key(name)) for name in names if is_image_name(name)]
-    photos = {key: name for name, is_mask, key in keyed if not is_mask}
-    return {name: photos[key] for name, is_mask, key in keyed if is_mask and key in photos}
+    return {mask: photo for photo, masks in match_in(names).masks_of.items() for mask in masks}
 
 
 def has_masks(names: Iterable[str]) -> bool:
-    """Whether files of a folder are photos and masks in pairs."""
-    return bool(pairs(names))
+    """Whether files of a folder are photos and masks."""
+    return match_in(names).is_evident
 
 
 def read(source: Path, options: ReadOptions) -> Dataset:
-    """Read masks beside photos.
+    """Read masks beside photos, see `mask_pairs` for their names.
 
-    With ``options.class_name``, all pixels that are not 0 are that class. Else gray values and palette indices are
+    With ``options.class_name``, all pixels that are not 0 are that class. Where a mask has one value beside 0 (255 is
+    ignored where there is another), these pixels are ``options.only_class``. Else gray values and palette indices are
     positions in ``options.labels`` from 0 (put ``_background_`` first where 0 is background), and 255 is ignored;
     without labels, 0 is background and the values are the names, unless there is a ``categories.json`` of
-    `semantic.write`.
+    `semantic.write`. Binary masks with a fringe are cut at half of their maximum, see `soft_masks`.
     Color masks need a color map: ``options.color_map``, or in the source folder ``class_dict.csv`` (name,r,g,b),
     ``labelmap.txt`` (name:r,g,b) or ``label_colors.txt`` (r g b name). With a color map,
-    palette and gray masks are read by their colors too. Each class of an image is one instance, or with
+    palette and gray masks are read by their colors too. Each class of a mask is one instance, or with
     ``options.split_components`` each of its connected components. ``options.image_root`` is the folder of the photos
     where the source has only masks.
 
     Raises:
-        DataError: The source is not a folder, or the color map cannot be read.
+        DataError: The source is not a folder or has no masks, or the color map cannot be read.
     """
     source = Path(source).absolute()
     if not source.is_dir():
         raise DataError("masks are read from a folder", file=source, expected="folders of photos and of masks")
     folders = folders_of(source, options)
+    colors = read_color_map(options.color_map) if options.color_map else color_map_in(source)
     names = list(walk_files(folders.root))
-    masks = names if folders.root == folders.source else list(walk_files(source))
-    paired = pairs(names) if masks is names else _pairs_across(masks, names)
-    colors = read_color_map(options.color_map) if options.color_map else _color_map_in(source)
+    files = names if folders.root == folders.source else list(walk_files(source))
+    matches = match_in(names) if files is names else match_across(files, names)
+    if not (matches.masks_of or matches.lonely or matches.ambiguous):
+        raise _no_masks(source, names)
     stuff: list[str] = []
     if options.labels is None and options.class_name is None:
-        table = next((name for name in masks if name.rsplit("/", 1)[-1] == "categories.json"), "categories.json")
+        table = next((name for name in files if name.rsplit("/", 1)[-1] == "categories.json"), "categories.json")
         named, stuff = _own_categories(source / table)
         options = replace(options, labels=named)
-    units = [_read_mask(mask, photo, folders, options, colors) for mask, photo in sorted(paired.items())]
-    claimed = {*paired.values(), *(name for name in names if _key(name)[0])}
+    reading = _Reading(folders, options, colors, Labels(options), matches)
+    units = [reading.read(photo, masks) for photo, masks in sorted(matches.masks_of.items(), key=lambda pair: pair[1])]
+    reading.note_other_values()
+    photos = [name for name in names if is_image_name(name)]
+    units += _unmatched(matches, [name for name in photos if name not in matches.masks_of], options)
+    claimed = {*matches.masks_of, *matches.lonely, *matches.ambiguous, *matches.skipped}
+    claimed |= {name for some in (*matches.masks_of.values(), *matches.rivals.values()) for name in some}
+    claimed |= {name for some in matches.ambiguous.values() for name in some}
     return assemble(units + unlabeled_units(folders, options, claimed), options, root=folders.root, stuff=stuff)
 
 
-def _pairs_across(masks: Iterable[str], photos: Iterable[str]) -> dict[str, str]:
-    """Photos by mask, in two folders: files whose paths differ only by the role of the folder or by an ending."""
-    by_key = {_key(name)[1]: name for name in photos if is_image_name(name)}
-    keyed = {name: _key(name)[1] for name in masks if is_mask_name(name)}
-    return {name: by_key[key] for name, key in keyed.items() if key in by_key}
+def _no_masks(source: Path, names: Iterable[str]) -> DataError:
+    images = [name for name in names if is_image_name(name)]
+    return DataError(
+        "the folder has no masks",
+        file=source,
+        found=f"{len(images)} images, such as {images[0]}" if images else "no images",
+        expected="folders such as images/ and masks/, or files such as a.jpg and a_mask.png",
+        hint="Name the folder of the images with --image-root where the source has the masks.",
+    )
+
+
+def _unmatched(matches: Matches, photos: Sequence[str], options: ReadOptions) -> list[Unit]:
+    """Units with the errors of masks without a photo, or with several."""
+    units = []
+    if matches.lonely and not (options.shared_labels and matches.masks_of):
+        first, count = matches.lonely[0], len(matches.lonely)
+        near = ", ".join(nearest_photos(first, photos))
+        message = (
+            f"{count} masks have no image of their name, the first is {first}"
+            if count > 1
+            else (f"the mask {first} has no image of its name")
+        )
+        message += f"; the images with the nearest names are {near}" if near else "; there are no images without a mask"
+        unit = Unit(first)
+        also, hint = tuple(matches.lonely[1:_LISTED]), "give masks the names of their images, or remove them"
+        unit.note("error", "image_missing", message, also=also, hint=hint)
+        units.append(unit)
+    for mask, several in matches.ambiguous.items():
+        unit = Unit(mask)
+        message = f"several images have the name of the mask: {', '.join(several)}"
+        unit.note("error", "image_ambiguous", message, hint="keep one of them")
+        units.append(unit)
+    return units
 
 
 def _own_categories(table: Path) -> tuple[tuple[str, ...] | None, list[str]]:
@@ -127,31 +140,154 @@ def _own_categories(table: Path) -> tuple[tuple[str, ...] | None, list[str]]:
     return (tuple(names[label] for label in sorted(names)), stuff) if names and is_whole else (None, [])
 
 
-def _read_mask(mask: str, photo: str, folders: Folders, options: ReadOptions, colors: ColorMap) -> Unit:
-    """Read one mask into a unit."""
-    unit = Unit(mask)
-    if measure(Place(folders.root / photo, photo), unit) is None:
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """What masks are read with.
+
+    Attributes:
+        folders: The folders of the source.
+        options: How to read.
+        colors: The color map; empty where there is none.
+        labels: The rules for labels.
+        matches: The masks by photo.
+        only_values: Units by the value that was read as the only class.
+    """
+
+    folders: Folders
+    options: ReadOptions
+    colors: ColorMap
+    labels: Labels
+    matches: Matches
+    only_values: dict[int, list[Unit]] = field(default_factory=dict)
+
+    def read(self, photo: str, masks: Sequence[str]) -> Unit:
+        """The masks of a photo as a unit: one, or one for each object."""
+        unit = Unit(masks[0])
+        if measure(Place(self.folders.root / photo, photo), unit) is None:
+            return unit
+        if rivals := self.matches.rivals.get(photo):
+            message = f"the image {photo} has another mask, {rivals[0]}"
+            unit.note("error", "duplicate_image", message, also=tuple(rivals), hint="keep one of the two")
+            return unit
+        for number, mask in enumerate(masks):
+            self._read_mask(mask, number if len(masks) > 1 else None, unit)
         return unit
-    pixels = read_pixels(folders.source / mask, unit, mode="RGB" if colors and options.class_name is None else None)
-    if pixels is None:
-        return unit
-    if pixels.ndim == 3 and pixels.shape[2] == 2:
-        pixels = pixels[..., 0]
-    if not colors and pixels.ndim == 3 and not np.any(pixels[..., :1] != pixels[..., :3]):
-        pixels = pixels[..., 0]
-    labels = Labels(options)
-    if options.class_name is not None:
-        filled = pixels != 0 if pixels.ndim == 2 else np.any(pixels[..., :3] != 0, axis=-1)
-        if filled.any():
-            add_region(filled, options.class_name, 0, unit, labels, options)
-    elif not colors and _may_have_only_class(options) and (filled := _only_pixels(pixels)) is not None:
-        if filled.any():
-            add_region(filled, str(options.only_class), 0, unit, labels, options)
-    elif pixels.ndim == 3:
-        _read_colors(pixels[..., :3], unit, labels, options, colors)
-    else:
-        _read_values(pixels, unit, labels, options)
-    return unit
+
+    def _read_mask(self, mask: str, number: int | None, unit: Unit) -> None:
+        path, by_color = self.folders.source / mask, bool(self.colors) and self.options.class_name is None
+        if mask.lower().endswith(LOSSY_SUFFIXES):
+            message = f"{path.name} is a JPEG, whose compression changes the values of a mask, expected PNG"
+            hint = "save the masks as PNG from their source"
+            unit.note("error", "mask_undecodable", message, shape=number, hint=hint)
+            return
+        pixels = read_pixels(path, unit, mode="RGBA" if by_color else None, shape=number)
+        if pixels is None:
+            return
+        soft = 0.0
+        if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+            is_cut_out = not by_color and _color_count(pixels) > _COLORS_OF_A_MASK
+            pixels, soft = without_alpha(pixels[..., -1:].repeat(2, axis=2) if is_cut_out else pixels)
+        if not by_color and pixels.ndim == 3 and not np.any(pixels[..., :1] != pixels[..., :3]):
+            pixels = pixels[..., 0]
+        if not by_color:
+            pixels, share = self._binary(pixels, path)
+            soft = max(soft, share)
+        if soft:
+            message = f"{path.name} is binary but for {soft:.1%} of its pixels, which lie between; it was cut at half"
+            unit.note("warning", "mask_not_binary", message, shape=number)
+        self._add(pixels, number, unit)
+
+    def _binary(self, pixels: NDArray[Any], path: Path) -> tuple[NDArray[Any], float]:
+        """The mask cut at half of its maximum, and the share of pixels between, where it is binary but for a fringe."""
+        if pixels.ndim == 2 and len(self.options.labels or ()) > 1 and self.options.class_name is None:
+            named = len(self.options.labels or ())
+            if ((pixels < named) | (pixels == IGNORE_LABEL)).all():
+                return pixels, 0.0
+        gray = pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2)
+        cut = cut_at_half(gray)
+        if cut is None or has_palette(path):
+            return pixels, 0.0
+        filled, share = cut
+        if pixels.ndim == 2:
+            return np.where(filled, gray.max(), 0), share
+        strongest = pixels[..., :3][gray == gray.max()][0]
+        return np.where(filled[..., None], strongest, 0).astype(pixels.dtype), share
+
+    def _add(self, pixels: NDArray[Any], number: int | None, unit: Unit) -> None:
+        """Add the instances of a mask without fringes."""
+        options = self.options
+        shape = 0 if number is None else number
+        if options.class_name is not None:
+            filled = pixels != 0 if pixels.ndim == 2 else np.any(pixels[..., :3] != 0, axis=-1)
+            if filled.any():
+                add_region(filled, options.class_name, shape, unit, self.labels, options)
+            return
+        if not self.colors and _may_have_only_class(options):
+            only = _only_value(pixels)
+            if only is not None:
+                if only:
+                    self.only_values.setdefault(only, []).append(unit)
+                    filled = pixels == only if pixels.ndim == 2 else np.any(pixels[..., :3] != 0, axis=-1)
+                    add_region(filled, str(options.only_class), shape, unit, self.labels, options)
+                return
+        if pixels.ndim == 3:
+            self._add_colors(pixels[..., :3], number, unit)
+        else:
+            self._add_values(pixels, number, unit)
+
+    def note_other_values(self) -> None:
+        """Note an error for masks whose only value is not that of the other masks: values that differ name classes."""
+        counts = Counter({value: len(units) for value, units in self.only_values.items() if value != IGNORE_LABEL})
+        if len(counts) < 2:
+            return
+        usual = counts.most_common(1)[0][0]
+        for value in counts:
+            for unit in self.only_values[value] if value != usual else ():
+                message = f"the mask has the value {value}, most masks have {usual}; values that differ name classes"
+                hint = "name the class of each value in the classes, or the one of all with data.class_name"
+                unit.note("error", "unknown_label", message, hint=hint)
+
+    def _add_values(self, pixels: NDArray[Any], number: int | None, unit: Unit) -> None:
+        options, names = self.options, self.labels.names or ()
+        values = np.unique(pixels).tolist()
+        if set(values) <= {0, IGNORE_LABEL} and IGNORE_LABEL in values and len(names) == 1:
+            shape = IGNORE_LABEL if number is None else number
+            add_region(pixels == IGNORE_LABEL, names[0], shape, unit, self.labels, options)
+            return
+        if values in ([0, IGNORE_LABEL], [IGNORE_LABEL]) and options.labels is None:
+            if not any(finding.code == "no_class" for finding in unit.findings):
+                hint = "name the class of the pixels that are not 0 with data.class_name or --class-name"
+                message = "the mask has only the values 0 and 255, and its class is not named"
+                unit.note("error", "no_class", message, hint=hint)
+            return
+        for value in values:
+            if value == IGNORE_LABEL or (value == 0 and options.labels is None):
+                continue
+            name = _name_of(int(value), options)
+            if name not in SPECIAL_LABELS:
+                shape = int(value) if number is None else number
+                add_region(pixels == value, name, shape, unit, self.labels, options)
+
+    def _add_colors(self, pixels: NDArray[np.uint8], number: int | None, unit: Unit) -> None:
+        """Add a region for each class of a color mask, or errors for colors without a class."""
+        result = classify(pixels, self.colors, exact=not self.colors)
+        for place, (color, _) in result.unknown.items():
+            where = f"name it in {COLOR_MAPS[0]} in the source folder (name,r,g,b), in a file for --color-map"
+            where += ", or name one class for all colors with --class-name"
+            message = f"the color {color} has no class; {where}"
+            unit.note("error", "unknown_label", message, shape=place if number is None else number)
+        if result.unknown:
+            return
+        for value in np.unique(result.classes).tolist():
+            if not is_no_class(result.names[value]):
+                shape = value if number is None else number
+                add_region(result.classes == value, result.names[value], shape, unit, self.labels, self.options)
+
+
+def _color_count(pixels: NDArray[Any]) -> int:
+    """The number of colors of a mask with transparency ``(H, W, C)`` where it is at least half opaque."""
+    opaque = pixels[..., -1].astype(np.int64) * 2 > np.iinfo(pixels.dtype).max
+    return len(np.unique(pixels[..., :-1][opaque], axis=0))
 
 
 def _may_have_only_class(options: ReadOptions) -> bool:
@@ -160,129 +296,25 @@ def _may_have_only_class(options: ReadOptions) -> bool:
     return options.only_class is not None and is_first
 
 
-def _only_pixels(pixels: NDArray[Any]) -> Mask | None:
-    """The pixels ``(H, W)`` of an object, where a mask names no class: it has one value, or one color, beside 0.
+def _only_value(pixels: NDArray[Any]) -> int | None:
+    """The value of an object, where a mask names no class: it has one value, or one color, beside 0.
 
-    255 is ignored where there is another value. None where there are several values, which stand for classes.
+    255 is ignored where there is another value, and stands for a color. 0 where the mask is empty, None where there are
+    several values, which stand for classes.
     """
     if pixels.ndim == 3:
-        filled = np.any(pixels[..., :3] != 0, axis=-1)
-        colored = pixels[filled][:, :3]
-        return filled if not len(colored) or not np.any(colored != colored[0]) else None
-    values = [value for value in np.unique(pixels).tolist() if value != 0]
+        colored = pixels[np.any(pixels[..., :3] != 0, axis=-1)][:, :3]
+        return None if np.any(colored != colored[:1]) else IGNORE_LABEL if len(colored) else 0
+    values = [int(value) for value in np.unique(pixels).tolist() if value != 0]
     named = [value for value in values if value != IGNORE_LABEL] or values
-    return None if len(named) > 1 else pixels == (named[0] if named else IGNORE_LABEL)
-
-
-def _read_values(pixels: NDArray[Any], unit: Unit, labels: Labels, options: ReadOptions) -> None:
-    values = np.unique(pixels).tolist()
-    if set(values) <= {0, IGNORE_LABEL} and IGNORE_LABEL in values and len(labels.names or ()) == 1 and labels.names:
-        add_region(pixels == IGNORE_LABEL, labels.names[0], IGNORE_LABEL, unit, labels, options)
-        return
-    if values in ([0, IGNORE_LABEL], [IGNORE_LABEL]) and options.labels is None:
-        hint = "name the class of the pixels that are not 0 with data.class_name or --class-name"
-        unit.note("error", "no_class", "the mask has only the values 0 and 255, and its class is not named", hint=hint)
-        return
-    for value in values:
-        if value == IGNORE_LABEL or (value == 0 and options.labels is None):
-            continue
-        name = _name_of(int(value), options)
-        if name not in SPECIAL_LABELS:
-            add_region(pixels == value, name, int(value), unit, labels, options)
+    return None if len(named) > 1 else named[0] if named else 0
 
 
 def _name_of(value: int, options: ReadOptions) -> str:
-    if options.labels is None:
+    """The class of a value: its place in the labels from 0; after 0, where the labels are one class."""
+    labels = options.labels
+    if labels is None:
         return str(value)
-    return options.labels[value] if value < len(options.labels) else str(value)
-
-
-def _read_colors(pixels: NDArray[np.uint8], unit: Unit, labels: Labels, options: ReadOptions, colors: ColorMap) -> None:
-    """Add a region for each class.
-
-    An unknown color gets the class of the nearest color, unless it fills an area; then an error is noted.
-    """
-    table = colors if _BLACK in colors else {_BLACK: "_background_", **colors}
-    names = list(dict.fromkeys(table.values()))
-    number_of = {name: number for number, name in enumerate(names)}
-    known = np.array(list(table), dtype=np.int64)
-    class_of = np.array([number_of[name] for name in table.values()], dtype=np.int64)
-    codes = pixels.astype(np.int64) @ np.array([65536, 256, 1])
-    present, inverse = np.unique(codes, return_inverse=True)
-    unknown = np.setdiff1d(_filled_with(codes) if colors else present, known @ np.array([65536, 256, 1]))
-    for code in unknown.tolist():
-        color = (code >> 16, (code >> 8) & 255, code & 255)
-        where = f"name it in {_COLOR_MAPS[0]} in the source folder (name,r,g,b), or in a file for --color-map"
-        number = int(np.searchsorted(present, code))
-        unit.note("error", "unknown_label", f"the color {color} has no class; {where}", shape=number)
-    if unknown.size:
-        return
-    classes = class_of[_nearest(present, known)][inverse].reshape(codes.shape)
-    for number in np.unique(classes).tolist():
-        if names[number] not in SPECIAL_LABELS and names[number].lower() not in ("background", "void"):
-            add_region(classes == number, names[number], number, unit, labels, options)
-
-
-def _filled_with(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The values ``(K,)`` that fill a block of 3 x 3 pixels anywhere in ``(H, W)``, or all of a smaller image.
-
-    Smoothed edges are mixtures one or two pixels wide, so their values fill no block.
-    """
-    height, width = (min(3, size) for size in codes.shape)
-    blocks = np.lib.stride_tricks.sliding_window_view(codes, (height, width))
-    same = np.ones(blocks.shape[:2], dtype=bool)
-    for row in range(height):
-        for column in range(width):
-            same &= blocks[..., row, column] == blocks[..., 0, 0]
-    filled: NDArray[np.int64] = np.unique(blocks[..., 0, 0][same])
-    return filled
-
-
-def _nearest(codes: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The row of ``known`` ``(K, 3)`` nearest to each color code ``(N,)``; the first of several nearest rows."""
-    colors = np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], axis=1)
-    best = np.zeros(len(codes), dtype=np.intp)
-    least = np.full(len(codes), np.iinfo(np.int64).max)
-    for number, color in enumerate(known):
-        distance = np.sum((colors - color) ** 2, axis=1)
-        nearer = distance < least
-        best[nearer], least[nearer] = number, distance[nearer]
-    return best
-
-
-def read_color_map(path: Path) -> ColorMap:
-    """Class names by color from a text file with a class per line: a name and three numbers from 0 to 255.
-
-    The name is before or after the numbers, separated by commas, colons, spaces or tabs. Other lines are skipped.
-
-    Raises:
-        DataError: The file cannot be read, has no color, or has a number above 255 or a color with two names.
-    """
-    try:
-        text, _ = decode_text(read_bytes(path))
-    except (OSError, JsonError) as error:
-        raise DataError(f"the color map cannot be read ({error})", file=path) from error
-    table: ColorMap = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        match = _NAME_FIRST.match(line) or _NAME_LAST.match(line)
-        if match is None:
-            continue
-        color = (int(match["r"]), int(match["g"]), int(match["b"]))
-        if max(color) > 255 or table.get(color, match["name"]) != match["name"]:
-            raise DataError(
-                "the color is invalid",
-                file=path,
-                place=f"line {number}",
-                found=f"{match['name']} {color}",
-                expected="three numbers from 0 to 255, and each color once",
-            )
-        table[color] = match["name"]
-    if not table:
-        raise DataError("the color map has no color", file=path, expected="lines such as: road,128,64,128")
-    return table
-
-
-def _color_map_in(source: Path) -> ColorMap:
-    """The first color map in a folder; an empty color map where there is none."""
-    path = next((source / name for name in _COLOR_MAPS if (source / name).is_file()), None)
-    return {} if path is None else read_color_map(path)
+    if len(labels) == 1 and options.only_class is not None:
+        labels = ("_background_", *labels)
+    return labels[value] if 0 <= value < len(labels) else str(value)

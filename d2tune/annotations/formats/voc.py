@@ -222,7 +222,7 @@ def _read_classes(path: Path, unit: Unit, colors: ColorMap, options: ReadOptions
             empty = [index for index, name in enumerate(names) if is_no_class(name)]
             return _Classes(np.where(np.isin(indices, empty), 0, indices), lambda value: names[value])
     if classified.unknown:
-        listed = ", ".join(f"{color} ({count} px)" for color, count in classified.unknown[:5])
+        listed = ", ".join(f"{color} ({count} px)" for color, count in list(classified.unknown.values())[:5])
         hint = "name them in labelmap.txt beside the folder (name:r,g,b a line), or in a file for --color-map"
         message = f"{path.name} has colors without a class: {listed}"
         unit.note("error", "mask_undecodable", message, hint=hint)

@@ -69,7 +69,9 @@ class ReadOptions:
         image_list: File with the names of the images to keep, see `splitting.lists`; None keeps all.
         include_unlabeled: Whether images without an annotation are negatives; else they are excluded.
         unknown_shapes: Whether Labelme shapes of unknown type with three points or more are skipped or are polygons.
+        shared_labels: Whether the masks of the source are those of several splits, so that some have no image here.
         label_images: Where images and label images are and what their values mean; None takes the defaults.
+        crowds: Whether objects marked as crowds (``iscrowd``) are read as crowds or as objects.
         image_checks: How image files are checked beyond their headers, see `io.photo_findings`: ``structure`` reads
             their ends, ``decoded`` reads their pixels.
         workers: Processes that read Labelme files; None takes more than one for thousands of files. The result is the
@@ -99,6 +101,8 @@ class ReadOptions:
     image_list: Path | None = None
     include_unlabeled: bool = False
     unknown_shapes: Literal["skip", "polygon"] = "skip"
+    shared_labels: bool = False
     label_images: LabelImageOptions | None = None
+    crowds: Literal["crowds", "objects"] = "crowds"
     image_checks: Literal["header", "structure", "decoded"] = "header"
     workers: int | None = None

@@ -186,6 +186,11 @@ WORDS = {
         "as polygons. The pixels are the same.",
         "Nothing, or smooth the mask.",
     ),
+    "mask_not_binary": (
+        "A binary mask has values between 0 and its maximum, as resizing leaves them at edges, or pixels that are "
+        "partly transparent. It was cut at half.",
+        "Nothing, or resize masks without interpolation (nearest neighbor).",
+    ),
     "not_utf8": (
         "The file is not UTF-8 and was read as GB18030.",
         "Save it as UTF-8.",
@@ -213,6 +218,15 @@ WORDS = {
     "label_not_string": (
         "A label is a number and was read as text.",
         "Nothing, if the text is the name of the class.",
+    ),
+    "only_crowds": (
+        "All annotations of a split are marked as crowds (`iscrowd`), which training excludes: nothing is left to "
+        "train on or to evaluate.",
+        "If they are single objects, read them as objects: `data.crowds: objects` in a project, or `--crowds objects`.",
+    ),
+    "crowds": (
+        "Some annotations are marked as crowds (`iscrowd`), which training excludes and evaluation ignores.",
+        "See `only_crowds`.",
     ),
     "normalized_coordinates": (
         "All coordinates of a file are between 0 and 1 and are read as shares of the width and height of the image.",

@@ -71,7 +71,7 @@ def test_invalid_boxes_and_labels_are_reported(tmp_path: Path) -> None:
         ('<!DOCTYPE a [<!ENTITY b "c">]>\n<annotation>&b;</annotation>', "bad_xml", 2),
         ("<rss/>", "not_voc", None),
         (xml(size=(640, 480)), "size_mismatch", None),
-        (xml(filename="<filename>gone.png</filename>"), "image_missing", None),
+        (xml(filename="<filename>gone.png</filename>"), "image_found_elsewhere", None),
     ],
 )
 def test_invalid_files_are_reported(tmp_path: Path, text: str, code: str, line: int | None) -> None:

@@ -93,15 +93,13 @@ class ColorClasses:
     Attributes:
         names: Class names by number; those of pixels without a class are ``_background_``.
         classes: The number of each pixel's class, ``(H, W)``.
-        unknown: Colors that fill an area and have no class, with their numbers of pixels.
-        between_px: The number of pixels whose colors lie between those of classes, as at smoothed edges; they have the
-            class of the nearest color.
+        unknown: Colors that fill an area and have no class, with their numbers of pixels, by their places among the
+            colors of the mask. All other colors, as those of smoothed edges, have the class of the nearest color.
     """
 
     names: tuple[str, ...]
     classes: NDArray[np.intp]
-    unknown: tuple[tuple[tuple[int, int, int], int], ...]
-    between_px: int
+    unknown: dict[int, tuple[tuple[int, int, int], int]]
 
 
 def classify(pixels: NDArray[np.uint8], colors: ColorMap, *, exact: bool = False) -> ColorClasses:
@@ -121,15 +119,16 @@ def classify(pixels: NDArray[np.uint8], colors: ColorMap, *, exact: bool = False
     class_of = np.array([names.index(name) for name in shown.values()], dtype=np.intp)
     codes = pixels.astype(np.int64) @ _CODE
     present, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
-    strange = ~np.isin(present, known @ _CODE)
-    unknown = present[strange & np.isin(present, present if exact else _filled_with(codes))].tolist()
-    count_of = dict(zip(present.tolist(), counts.tolist(), strict=True))
+    unknown = ~np.isin(present, known @ _CODE) & np.isin(present, present if exact else _filled_with(codes))
     return ColorClasses(
         tuple(names),
         class_of[_nearest(present, known)][inverse].reshape(codes.shape),
-        tuple(((code >> 16, (code >> 8) & 255, code & 255), count_of[code]) for code in unknown),
-        int(counts[strange].sum()),
+        {place: (_color(int(present[place])), int(counts[place])) for place in np.flatnonzero(unknown).tolist()},
     )
+
+
+def _color(code: int) -> tuple[int, int, int]:
+    return code >> 16, (code >> 8) & 255, code & 255
 
 
 def is_no_class(name: str) -> bool:

@@ -90,3 +90,14 @@ def components(mask: Mask) -> list[Mask]:
 
     count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     return [numbers == number for number in range(1, count)]
+
+
+def has_palette(path: Path) -> bool:
+    """Whether an image has a palette, so that its values are indices; False where it cannot be read."""
+    from PIL import Image as PilImage
+
+    try:
+        with PilImage.open(path) as image:
+            return bool(image.mode == "P")
+    except Exception:  # Pillow raises a dozen kinds for broken images
+        return False
