@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from d2tune.annotations.formats import coco, label_images, labelme, masks, panoptic, rle_csv, semantic, via, voc
+from d2tune.annotations.io.gathering import copy_files, gather
 from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
-from d2tune.annotations.io.outputs import refuse_existing
 from d2tune.annotations.io.photo_findings import with_photo_findings
 from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.suffixes import is_image_name, unreadable_hint_of
@@ -23,7 +23,7 @@ from d2tune.annotations.model.ledger import LedgerRow, write_ledger
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.splitting.lists import keep_listed
 from d2tune.errors import DataError, nearest, printable
-from d2tune.files import holds_rows_with, refuse_foreign, write_bytes, write_json
+from d2tune.files import holds_rows_with, refuse_foreign, write_json
 
 
 def _read_coco(source: Path, options: ReadOptions) -> Dataset:
@@ -303,25 +303,48 @@ class Stage:
     scratch: Path
 
     def write(
-        self, out: str | Path, *, to: str = "coco", tolerance_px: float = 1.0, force: bool = False
+        self, out: str | Path, *, to: str = "coco", tolerance_px: float = 1.0, force: bool = False, subfolder: str = ""
     ) -> ConvertResult:
-        """Write the annotations in another format; the arguments are those of `convert`."""
+        """Write the annotations in another format.
+
+        Where some images exist only inside annotation files, they are written too, and with them copies of all others,
+        so that the annotations and their images are in one folder. Labelme files name the others where they are.
+
+        Args:
+            out: As for `convert`.
+            to: As for `convert`.
+            tolerance_px: As for `convert`.
+            force: As for `convert`.
+            subfolder: Folder in ``out`` for images that are written.
+        """
         out = Path(out)
         if to not in TARGETS:
             raise DataError("unknown target format", found=repr(to), expected=", ".join(TARGETS))
         is_file = out.suffix.lower() in (".json", ".csv")
         if is_file and to not in ("coco", "rle"):
             raise DataError("this format is written to a folder", file=out, hint="Give a folder.")
-        folder = self.options.restore_dir or (out.parent if is_file else out)
-        dataset, restored = _keep_restored(self.dataset, self.scratch, folder, force=force)
+        dataset, copies = self._gathered(out.parent if is_file else out, to, subfolder)
         if to == "labelme":
             originals = self.source if self.source.is_dir() else self.source.parent
             paths = labelme.write(dataset, out, originals=originals, tolerance_px=tolerance_px, force=force)
         else:
             paths = _write(dataset, out, to, self.options, self.source, force=force)
-        for target, content in restored.items():
-            write_bytes(target, content.read_bytes())
-        return ConvertResult(dataset, (*paths, *restored), dataset.findings)
+        return ConvertResult(dataset, (*paths, *copy_files(copies)), dataset.findings)
+
+    def _gathered(self, folder: Path, to: str, subfolder: str) -> tuple[Dataset, dict[Path, Path]]:
+        """The dataset with the final paths of its images, and the files to be copied by their targets."""
+        if self.options.restore_dir is not None:
+            return gather(self.dataset, self.scratch, self.options.restore_dir, with_all=False)
+        if to in ("semantic", "panoptic"):  # which write PNGs under the names of the images
+            used = {image.file_name.partition("/")[0] for image in self.dataset.images}
+            folder /= next(name for name in _image_folder_names() if name not in used)
+        return gather(self.dataset, self.scratch, folder, subfolder=subfolder, with_all=to != "labelme")
+
+
+def _image_folder_names() -> Iterator[str]:
+    yield "images"
+    for number in itertools.count(2):
+        yield f"images-{number}"
 
 
 @contextlib.contextmanager
@@ -364,21 +387,6 @@ def read_without_errors(
     except DataError as error:
         raise FindingsError(error, dataset.findings, dataset.ledger) from None
     return dataset
-
-
-def _keep_restored(dataset: Dataset, scratch: Path, folder: Path, *, force: bool) -> tuple[Dataset, dict[Path, Path]]:
-    """The dataset with the final paths of restored images, and their temporary paths by final path."""
-    restored: dict[Path, Path] = {}
-    images = []
-    for image in dataset.images:
-        if image.path is not None and image.path.is_relative_to(scratch):
-            target = (folder / image.path.relative_to(scratch)).absolute()
-            if not target.is_file() or target.read_bytes() != image.path.read_bytes():
-                refuse_existing([target], force=force)
-            restored[target] = image.path
-            image = dataclasses.replace(image, path=target)
-        images.append(image)
-    return dataclasses.replace(dataset, images=tuple(images)), restored
 
 
 def _write(dataset: Dataset, out: Path, to: str, options: ReadOptions, source: Path, *, force: bool) -> list[Path]:

@@ -91,7 +91,10 @@ def convert_project(
             }
         folder = Path(out or data.root / "coco")
         suffix = ".json" if to == "coco" else ""
-        return [stage.write(folder / f"{split}{suffix}", to=to, **writing) for split, stage in stages.items()]
+        return [
+            stage.write(folder / f"{split}{suffix}", to=to, subfolder=split if suffix else "", **writing)
+            for split, stage in stages.items()
+        ]
 
 
 def _divided(project: Project, stage: Stage) -> dict[str, Stage]:
