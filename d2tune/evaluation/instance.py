@@ -12,11 +12,13 @@ from d2tune import files
 from d2tune.annotations.formats.coco import to_coco
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.data.image_reader import Pixels
+from d2tune.errors import RunError
 from d2tune.evaluation.comparison import InstanceSide
 from d2tune.evaluation.contact_sheet import write_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
 from d2tune.evaluation.from_files.results import kinds_of
 from d2tune.evaluation.outcome import InstanceEvaluation, evaluate_results, write_outcome
+from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
 from d2tune.evaluation.summaries import short_line
 from d2tune.inference.results import CocoResult, Detections
 from d2tune.metrics.coco.results import KIND_NAMES
@@ -90,8 +92,22 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
         return InstanceSide(name, truth_sha256, truth, rows, kinds_of(truth, rows, Path(name)))
 
     def save(self, predictions: Sequence[list[CocoResult]], folder: Path) -> str:
-        """Write ``predictions.json``."""
-        files.write_json(folder / PREDICTIONS, _rows(predictions), indent=None)
+        """Write ``predictions.json`` with the ids, and the names, of the images and classes of the source file."""
+        image_ids, category_ids = self._dataset.source_image_ids(), self._dataset.source_category_ids()
+        names = {category.id: category.name for category in self._dataset.categories}
+        file_names = {image.id: image.file_name for image in self._dataset.images}
+        rows = [
+            row
+            | {
+                "image_id": image_ids[row["image_id"]],
+                "category_id": category_ids[row["category_id"]],
+                "file_name": file_names[row["image_id"]],
+                "category_name": names[row["category_id"]],
+            }
+            for row in _rows(predictions)
+        ]
+        write_predicted_images(folder, self._dataset)
+        files.write_json(folder / PREDICTIONS, rows, indent=None)
         return self.digest(folder)
 
     def digest(self, folder: Path) -> str:
@@ -99,10 +115,20 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
         return files.sha256_file(folder / PREDICTIONS)
 
     def load(self, folder: Path) -> list[list[CocoResult]]:
-        """Read ``predictions.json``."""
+        """Read ``predictions.json``, with the ids of the dataset."""
+        own_ids = not check_predicted_images(folder, self._dataset)
+        image_ids, category_ids = self._dataset.source_image_ids(), self._dataset.source_category_ids()
+        image_of = {image.id if own_ids else image_ids[image.id]: image.id for image in self._dataset.images}
+        class_of = {one.id if own_ids else category_ids[one.id]: one.id for one in self._dataset.categories}
         by_image: dict[int, list[CocoResult]] = {image.id: [] for image in self._dataset.images}
-        for row in json.loads((folder / PREDICTIONS).read_bytes()):
-            by_image[row["image_id"]].append(row)
+        path = folder / PREDICTIONS
+        try:
+            for row in json.loads(path.read_bytes()):
+                ids = {"image_id": image_of[row["image_id"]], "category_id": class_of[row["category_id"]]}
+                plain = {key: value for key, value in row.items() if key not in ("file_name", "category_name")}
+                by_image[ids["image_id"]].append(plain | ids)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"the predictions are of other images or are damaged ({error!r})", file=path) from None
         return list(by_image.values())
 
     def draw(self, path: Path, predictions: Sequence[list[CocoResult]], *, title: str, subtitle: str) -> None:

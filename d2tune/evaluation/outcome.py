@@ -15,7 +15,7 @@ from d2tune.errors import DataError
 from d2tune.metrics.analysis.analysis import Analysis, analyze, size_ranges
 from d2tune.metrics.coco.matching import RECALLS
 from d2tune.metrics.coco.results import KIND_NAMES, KINDS, InstanceResult, Kind
-from d2tune.metrics.coco.rows import read_coco
+from d2tune.metrics.coco.rows import CocoSet, read_coco
 from d2tune.metrics.coco.scorer import score_set
 from d2tune.metrics.coco.summary import WANTED_PRECISION, InstanceMetrics, metrics_of, with_intervals
 from d2tune.report.plots import bar_plots, confusion_plot, curve_plots
@@ -60,9 +60,22 @@ def evaluate_results(
     Raises:
         DataError: A kind is unknown, or ground truth or results are invalid.
     """
+    kinds = known_kinds(kinds)
+    return evaluate_set(read_coco(ground_truth, results, kinds), kinds=kinds, split=split, times=times)
+
+
+def evaluate_set(
+    data: CocoSet, *, kinds: tuple[Kind, ...], split: str = "the data", times: StageTimes | None = None
+) -> InstanceEvaluation:
+    """Compute metrics, their intervals, and the analysis of errors of checked ground truth and results.
+
+    Args:
+        data: Ground truth and results that were read for these kinds.
+        kinds: See `known_kinds`.
+        split: Name of the data in the reason for a missing value.
+        times: Receives the time of scoring.
+    """
     began = time.perf_counter()
-    kinds = _known(kinds)
-    data = read_coco(ground_truth, results, kinds)
     ranges = size_ranges(data)
     result = score_set(data, kinds=kinds, area_ranges=ranges, split=split)
     metrics = with_intervals(metrics_of(result), result)
@@ -74,7 +87,7 @@ def evaluate_results(
     return InstanceEvaluation(metrics, analysis, result)
 
 
-def _known(kinds: Sequence[str]) -> tuple[Kind, ...]:
+def known_kinds(kinds: Sequence[str]) -> tuple[Kind, ...]:
     """The kinds in their order, with masks if boundaries are among them."""
     wanted = [kinds] if isinstance(kinds, str) else list(kinds)
     unknown = [kind for kind in wanted if kind not in KINDS]

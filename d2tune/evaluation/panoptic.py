@@ -22,6 +22,7 @@ from d2tune.evaluation.contact_sheet import chosen_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
 from d2tune.evaluation.map_metrics import MapOutcome
 from d2tune.evaluation.panoptic_metrics import PanopticMetrics, panoptic_metrics
+from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
 from d2tune.inference.results import PanopticMap
 from d2tune.metrics.panoptic import PanopticScorer
 from d2tune.report.sheets.label_overlay import segment_overlay
@@ -60,15 +61,21 @@ class PanopticEvaluator(Evaluator[Segments]):
         return MapSide(name, truth_sha256, self.scorer(predictions), metrics.task, metrics.main_name)
 
     def save(self, predictions: Sequence[Segments], folder: Path) -> str:
-        """Write ``predicted_segments/panoptic.json`` and a PNG for each image."""
+        """Write ``predicted_segments/panoptic.json``, with the ids of the source file, and a PNG for each image."""
         target = folder / PREDICTIONS
+        write_predicted_images(folder, self._dataset)
+        image_ids, category_ids = self._dataset.source_image_ids(), self._dataset.source_category_ids()
         png_files = beside(self._dataset.images, target / "panoptic", ".png")
         rows = []
         for image, (png, infos) in zip(self._dataset.images, predictions, strict=True):
             files.write_bytes(png_files[image.id], png)
             name = png_files[image.id].relative_to(target / "panoptic").as_posix()
-            rows.append({"image_id": image.id, "file_name": name, "segments_info": infos})
-        files.write_json(target / "panoptic.json", panoptic_table(self._dataset, rows))
+            written = [info | {"category_id": category_ids[info["category_id"]]} for info in infos]
+            rows.append({"image_id": image_ids[image.id], "file_name": name, "segments_info": written})
+        table = panoptic_table(self._dataset, rows)
+        for key, ids in (("images", image_ids), ("categories", category_ids)):
+            table[key] = [row | {"id": ids[row["id"]]} for row in table[key]]
+        files.write_json(target / "panoptic.json", table)
         return self.digest(folder)
 
     def digest(self, folder: Path) -> str:
@@ -80,10 +87,18 @@ class PanopticEvaluator(Evaluator[Segments]):
     def load(self, folder: Path) -> list[Segments]:
         """Read ``panoptic.json`` and the PNGs."""
         target = folder / PREDICTIONS
+        image_ids: dict[int, Any] = {image.id: image.id for image in self._dataset.images}
+        class_of: dict[Any, int] = {one.id: one.id for one in self._dataset.categories}
+        if check_predicted_images(folder, self._dataset):
+            image_ids = dict(self._dataset.source_image_ids())
+            class_of = {source: own for own, source in self._dataset.source_category_ids().items()}
         png_files = beside(self._dataset.images, target / "panoptic", ".png")
         rows = json.loads((target / "panoptic.json").read_bytes())["annotations"]
-        infos = {row["image_id"]: row["segments_info"] for row in rows}
-        return [(png_files[image.id].read_bytes(), infos[image.id]) for image in self._dataset.images]
+        infos = {
+            row["image_id"]: [info | {"category_id": class_of[info["category_id"]]} for info in row["segments_info"]]
+            for row in rows
+        }
+        return [(png_files[image.id].read_bytes(), infos[image_ids[image.id]]) for image in self._dataset.images]
 
     def draw(self, path: Path, predictions: Sequence[Segments], *, title: str, subtitle: str) -> None:
         """Draw images, annotated and predicted segments, with a legend."""

@@ -19,6 +19,7 @@ from d2tune.evaluation.comparison import MapSide
 from d2tune.evaluation.contact_sheet import chosen_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
 from d2tune.evaluation.map_metrics import MapOutcome
+from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
 from d2tune.evaluation.semantic_metrics import SemanticMetrics, semantic_metrics
 from d2tune.inference.results import LabelMap
 from d2tune.inference.writers.semantic import write_categories
@@ -80,6 +81,7 @@ class SemanticEvaluator(Evaluator[LabelPng]):
 
     def save(self, predictions: Sequence[LabelPng], folder: Path) -> str:
         """Write a PNG for each image and ``categories.json`` to ``predicted_labels``."""
+        write_predicted_images(folder, self._dataset)
         save_labels(predictions, self._dataset.images, self._dataset.class_names, folder / PREDICTIONS)
         return self.digest(folder)
 
@@ -90,6 +92,7 @@ class SemanticEvaluator(Evaluator[LabelPng]):
 
     def load(self, folder: Path) -> list[LabelPng]:
         """Read the PNGs."""
+        check_predicted_images(folder, self._dataset)
         png_files = beside(self._dataset.images, folder / PREDICTIONS, ".png")
         return [png_files[image.id].read_bytes() for image in self._dataset.images]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from d2tune.errors import RunError
 from d2tune.evaluation.comparison import ComparedSide, InstanceSide, RunComparison
 from d2tune.evaluation.from_files.results import kinds_of, read_results
 from d2tune.project import load_project
+from d2tune.text import printable
+
+logger = logging.getLogger(__name__)
 
 _AGAIN = "Evaluate the run again with `d2tune eval RUN`, then repeat the comparison."
 
@@ -47,9 +51,11 @@ def compare(
 
 
 def _file_side(predictions: Path, ground_truth: Path) -> InstanceSide:
-    truth, results = read_results(predictions, ground_truth)
-    kinds = kinds_of(truth, results, predictions)
-    return InstanceSide(str(predictions), files.sha256_file(ground_truth), truth, results, kinds)
+    both = read_results(predictions, ground_truth)
+    for line in both.warnings:
+        logger.warning(printable(line))
+    kinds = kinds_of(both.truth, both.results, predictions)
+    return InstanceSide(str(predictions), files.sha256_file(ground_truth), both.truth, both.results, kinds)
 
 
 def _run_side(folder: Path) -> ComparedSide:

@@ -202,7 +202,7 @@ BOTH = ["--predictions", "a.json", "--ground-truth", "truth.json"]
         ),
         (
             ["eval", "--predictions", "broken.json", "--ground-truth", "truth.json"],
-            "broken.json: the file is not valid JSON",
+            "broken.json: the file ends in the middle of the JSON",
         ),
         (
             ["eval", "--predictions", "other.json", "--ground-truth", "truth.json"],

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from d2tune import files
 from d2tune.annotations.convert import read_labels
+from d2tune.annotations.formats.panoptic import is_panoptic
 from d2tune.errors import DataError
-from d2tune.evaluation.from_files.results import kinds_of, read_results
-from d2tune.evaluation.outcome import evaluate_results, write_outcome
+from d2tune.evaluation.from_files.files import read_json
+from d2tune.evaluation.from_files.results import kinds_of, kinds_warning, read_results
+from d2tune.evaluation.outcome import evaluate_set, known_kinds, write_outcome
 from d2tune.evaluation.summaries import EvaluationResult, closing_sentence
+from d2tune.metrics.coco.box_checks import box_warnings
 from d2tune.metrics.coco.results import Kind
+from d2tune.metrics.coco.rows import CocoSet, read_coco
 from d2tune.run_folder import ensure_writable
+from d2tune.text import printable
 from d2tune.timing import StageTimes
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_files(
@@ -47,22 +56,62 @@ def evaluate_files(
         from d2tune.evaluation.from_files.maps import evaluate_semantic
 
         return evaluate_semantic(*both, class_names=read_labels(labels), out=Path(out))
-    truth, results = read_results(*both)
-    if any("segments_info" in row for row in truth.get("annotations") or () if isinstance(row, dict)):
+    content = read_json(both[1])
+    if is_panoptic(content):
         from d2tune.evaluation.from_files.maps import evaluate_panoptic
 
         return evaluate_panoptic(*both, out=Path(out))
-    kinds = kinds_of(truth, results, both[0]) if kinds is None else kinds
-    target = Path(out)
-    ensure_writable(target)
+    return _evaluate_instances(*both, content, out=Path(out), kinds=kinds)
+
+
+def _evaluate_instances(
+    predictions: Path, ground_truth: Path, content: Any, *, out: Path, kinds: Sequence[Kind] | None
+) -> EvaluationResult:
+    files_read = read_results(predictions, ground_truth, content=content)
+    truth, results, warnings = files_read.truth, files_read.results, list(files_read.warnings)
+    if kinds is None:
+        chosen = kinds_of(truth, results, predictions)
+        line = kinds_warning(results, chosen, ground_truth)
+        warnings += [] if line is None else [line]
+    else:
+        chosen = known_kinds(kinds)
     times = StageTimes()
-    outcome = evaluate_results(truth, results, kinds=kinds, split=Path(ground_truth).name, times=times)
+    try:
+        data = read_coco(truth, results, chosen)
+    except DataError as error:
+        file = predictions if (error.place or "").startswith("result ") else ground_truth
+        about = {key: getattr(error, key) for key in ("place", "found", "expected", "hint")}
+        raise DataError(error.message, file=file, **about) from None
+    warnings += [f"{predictions}: {line}" for line in box_warnings(data, _sizes(truth))]
+    warnings += _score_warnings(data, predictions)
+    ensure_writable(out)
+    outcome = evaluate_set(data, kinds=chosen, split=ground_truth.name, times=times)
+    for line in warnings:
+        logger.warning(printable(line))
     bound = {
-        "ground_truth": str(Path(ground_truth).resolve()),
+        "ground_truth": str(ground_truth.resolve()),
         "data_sha256": files.sha256_file(ground_truth),
-        "predictions": str(Path(predictions).resolve()),
+        "predictions": str(predictions.resolve()),
         "predictions_sha256": files.sha256_file(predictions),
+        "warnings": warnings,
     }
-    write_outcome(target, outcome, bound=bound, times=times)
-    sentence = closing_sentence(outcome.metrics, best_iteration=None, contact_sheet=target / "plots", kind="")
-    return EvaluationResult(target, outcome.metrics, sentence)
+    write_outcome(out, outcome, bound=bound, times=times)
+    sentence = closing_sentence(outcome.metrics, best_iteration=None, contact_sheet=out / "plots", kind="")
+    return EvaluationResult(out, outcome.metrics, sentence)
+
+
+def _sizes(truth: dict[str, Any]) -> dict[int, tuple[int, int]]:
+    """Height and width of the images that have them, by id."""
+    return {
+        row["id"]: (row["height"], row["width"])
+        for row in truth["images"]
+        if all(type(row.get(key)) is int and row[key] > 0 for key in ("height", "width"))
+    }
+
+
+def _score_warnings(data: CocoSet, path: Path) -> list[str]:
+    """Scores that look like percent; the thresholds of the summary are shares."""
+    scores = [row["score"] for row in data.results]
+    if not scores or max(scores) <= 1 or min(scores) < 0 or max(scores) > 100:
+        return []
+    return [f"{path}: the highest score is {max(scores):g}; scores are from 0 to 1 (percent are divided by 100)"]

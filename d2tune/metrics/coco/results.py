@@ -88,11 +88,16 @@ def kind_result(
         split: Name of the data: "class 'x' has no ground truth in val".
         records: The matches behind the curves.
     """
+    annotated = np.bincount(records.truth_category, minlength=len(categories))
     nothing = f"there is no ground truth in {split}"
+    if annotated.any():
+        nothing += f" except crowds ({int(annotated.sum())})"
     overall = _metrics(curves, None, _reasons(truth.sum(axis=0), areas, nothing, f"no object in {split} is"))
     rows = []
     for number, category in enumerate(categories):
         nothing = f"class {category.name!r} has no ground truth in {split}"
+        if annotated[number]:
+            nothing += f" except crowds ({int(annotated[number])})"
         reasons = _reasons(truth[number], areas, nothing, f"no {category.name!r} in {split} is")
         metrics = _metrics(curves, number, reasons)
         rows.append(ClassRow(category.id, category.name, int(truth[number, 0]), metrics))
