@@ -11,6 +11,7 @@ from typing import Any
 
 from d2tune import project as projects
 from d2tune.annotations.convert import ConvertResult, checked, judged
+from d2tune.annotations.formats.shared.objects import dataset_findings
 from d2tune.annotations.model.dataset import Image
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.options import ReadOptions
@@ -24,7 +25,7 @@ from d2tune.data.splits import divide_by_fraction
 from d2tune.errors import DataError, check_path
 from d2tune.project import Project
 from d2tune.report.check_page.page import refuse_foreign, write_check_page
-from d2tune.report.check_page.survey import Checked
+from d2tune.report.check_page.survey import Checked, Setting
 
 SPLITS = ("train", "val", "test")
 """The splits that a folder of lists may have, each in a file of that name with the suffix ``.txt``."""
@@ -69,12 +70,15 @@ def check(
             results = _check_project(project, stack, strict=strict, overrides=overrides or {})
             results, split_of = _fraction_splits(project, results)
             title, results = project.name, _with_sharing(project, results, strict=strict)
+            trains_objects, setting = project.traits.has_objects, Setting.of(project)
         else:
             result = stack.enter_context(checked(path, format=format, options=options, strict=strict))
             title, split_of = path.resolve().name, _listed_splits(path, splits)
             results = [_with_sharing_of_lists(_named(path, result, ""), split_of or {}, strict=strict)]
+            trains_objects, setting = False, None
+        results = [_with_objects(result, trains_objects=trains_objects, strict=strict) for result in results]
         if report is not None:
-            write_check_page(report, results, title=title, split_of=split_of)
+            write_check_page(report, results, title=title, split_of=split_of, setting=setting)
     return tuple(results)
 
 
@@ -97,6 +101,12 @@ def _check_project(
         result = stack.enter_context(checked(source, format=data.format, options=options, strict=strict))
         results.append(_named(source, result, role))
     return results
+
+
+def _with_objects(result: Checked, *, trains_objects: bool, strict: bool) -> Checked:
+    """A split with findings about its crowds and boxes."""
+    about_objects = dataset_findings(result.dataset, trains_objects=trains_objects)
+    return replace(result, findings=(*result.findings, *judged(about_objects, strict)))
 
 
 def _with_sharing(project: Project, results: list[Checked], *, strict: bool) -> list[Checked]:

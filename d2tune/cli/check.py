@@ -59,6 +59,9 @@ def _print(result: Checked) -> None:
         print(findings_table(result.findings))
     print(summary(dataset.ledger))
     counts = ", ".join(f"{count} {name}" for name, count in dataset.counts().items())
+    if dataset.crowds:
+        of_class = ", ".join(f"{count} {name}" for name, count in dataset.crowd_counts().items() if count)
+        counts += f"; crowds: {of_class}"
     split = f"{result.split}: " if result.split else ""
     print(f"{split}{dataset.size_in_words()}" + (f" ({printable(counts)})" if counts else ""))
 

@@ -30,6 +30,7 @@ _READING = (
     "skip_bad",
     "no_predictions",
     "unknown_shapes",
+    "crowds",
     "workers",
     "include_unlabeled",
 )
@@ -138,6 +139,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser, *, projects: bool = T
         choices=["skip", "polygon"],
         help="Labelme shapes of unknown type with three points or more are skipped, or are polygons (default: skip)",
     )
+    add_crowds_argument(parser)
     parser.add_argument("--no-predictions", action="store_true", help="ignore shapes flagged as predictions")
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that read Labelme files (default: by the number of files)"
@@ -148,6 +150,15 @@ def add_reading_arguments(parser: argparse.ArgumentParser, *, projects: bool = T
     )
     parser.add_argument("--strict", action="store_true", help="count warnings as errors")
     parser.add_argument("--skip-bad", action="store_true", help="skip files with errors, and name them")
+
+
+def add_crowds_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option for objects that are marked as crowds."""
+    parser.add_argument(
+        "--crowds",
+        choices=["crowds", "objects"],
+        help="objects reads those marked as crowds (iscrowd) as objects (default: crowds, which are not trained on)",
+    )
 
 
 def read_options(options: argparse.Namespace) -> ReadOptions:

@@ -47,6 +47,7 @@ def split_source(
         skip_bad=data.skip_bad,
         no_predictions=data.predictions == "drop",
         unknown_shapes=data.unknown_shapes,
+        crowds=data.crowds,
         restore_dir=restore_dir,
         image_list=data.root / name if is_list(name) else None,
         preset=data.csv_preset,

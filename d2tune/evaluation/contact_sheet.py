@@ -63,6 +63,7 @@ def _panel(image: Image, truth: Sequence[Instance], results: Sequence[CocoResult
         title=image.file_name,
         truth_masks=_stack([instance_mask(instance, image) for instance in truth], size),
         truth_labels=[names[instance.category_id] for instance in truth],
+        truth_crowds=[instance.iscrowd for instance in truth],
         predicted_masks=_stack([_decode(row["segmentation"]) for row in results], size),
         predicted_labels=[names[row["category_id"]] for row in results],
         predicted_scores=[row["score"] for row in results],

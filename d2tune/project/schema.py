@@ -105,6 +105,7 @@ class Data(Section):
         skip_bad: Train without the files that have errors instead of stopping.
         predictions: ``keep`` trains on shapes that Labelme files flag as predictions, ``drop`` ignores them.
         follow_links: Whether links below ``root`` may lead out of it, as those of DVC and git-annex do.
+        crowds: ``objects`` reads objects marked as crowds (``iscrowd``) as objects; crowds are not trained on.
         unknown_shapes: ``polygon`` reads Labelme shapes of unknown type with three points or more as polygons, ``skip``
             skips them with a warning.
         sample: Sample that is rendered where ``root`` is missing, a name that ``d2tune sample`` takes.
@@ -130,6 +131,7 @@ class Data(Section):
     predictions: Literal["keep", "drop"] = "keep"
     follow_links: bool = False
     unknown_shapes: Literal["skip", "polygon"] = "skip"
+    crowds: Literal["crowds", "objects"] = "crowds"
     sample: Sample | None = None
     sample_images: Whole = Field(default=80, ge=2)
     split_seed: Whole = 0

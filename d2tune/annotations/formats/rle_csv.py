@@ -299,7 +299,8 @@ def write(
         DataError: The dialect is missing, or the file exists.
     """
     dialect = _preset(preset, None)
-    refuse_several_classes(dialect, [name for name, count in dataset.counts().items() if count])
+    present = {instance.category_id for instance in dataset.instances}
+    refuse_several_classes(dialect, [category.name for category in dataset.categories if category.id in present])
     path = out if out.suffix.lower() == ".csv" else out / "masks.csv"
     refuse_existing([path], force=force)
     header = _header_like(like, dialect) or columns or dialect.headers[0]

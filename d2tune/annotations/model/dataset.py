@@ -22,6 +22,7 @@ from d2tune.annotations.model.ledger import LedgerRow
 from d2tune.annotations.model.pixel_format import PixelFormat
 from d2tune.annotations.model.types import Polygons, Rle
 from d2tune.errors import DataError
+from d2tune.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +189,21 @@ class Dataset:
         return known | {category_id: largest + number for number, category_id in enumerate(added, start=1)}
 
     def counts(self) -> dict[str, int]:
-        """Number of instances per class name, in category order, zeros included."""
-        numbers = Counter(instance.category_id for instance in self.instances)
+        """Number of objects per class name, in category order, zeros included and crowds excluded."""
+        return self._counts(iscrowd=False)
+
+    def crowd_counts(self) -> dict[str, int]:
+        """Number of crowds per class name, in category order, zeros included."""
+        return self._counts(iscrowd=True)
+
+    def _counts(self, *, iscrowd: bool) -> dict[str, int]:
+        numbers = Counter(instance.category_id for instance in self.instances if instance.iscrowd == iscrowd)
         return {category.name: numbers[category.id] for category in self.categories}
+
+    @property
+    def crowds(self) -> int:
+        """Number of crowds."""
+        return sum(instance.iscrowd for instance in self.instances)
 
     def class_pixels(self) -> tuple[int, ...] | None:
         """Pixels of each class in category order, as they were counted while reading.
@@ -205,9 +218,15 @@ class Dataset:
         return tuple(pixels[category.id] for category in self.categories)
 
     def size_in_words(self) -> str:
-        """``149 images, 178 instances``."""
-        counts = ((len(self.images), "image"), (len(self.instances), "instance"))
-        return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
+        """``149 images, 178 instances``; where some are crowds ``149 images, 170 objects, 8 crowds``."""
+        return f"{counted(len(self.images), 'image')}, {self.objects_in_words()}"
+
+    def objects_in_words(self) -> str:
+        """``178 instances``; where some are crowds ``170 objects, 8 crowds``."""
+        crowds = self.crowds
+        if not crowds:
+            return counted(len(self.instances), "instance")
+        return f"{counted(len(self.instances) - crowds, 'object')}, {counted(crowds, 'crowd')}"
 
     def raise_on_errors(self) -> None:
         """Raise the first error among the findings.

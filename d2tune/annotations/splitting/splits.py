@@ -117,7 +117,10 @@ class Split:
         return lists
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images, instances, negatives, groups and instances of each class, in this order, by the name of the split."""
+        """Images, instances, negatives, groups and instances of each class, in this order, by the name of the split.
+
+        Where there are crowds, they are not among the instances, and their number is the last.
+        """
         table = _count(self.dataset, self.groups)
         split_of = {image_id: name for name, ids in self.splits.items() for image_id in ids}
         rows = {
@@ -128,6 +131,7 @@ class Split:
         return {
             name: {"images": row[0], "instances": sum(row[2:]), "negatives": row[1], "groups": groups[name]}
             | {f"class {label}": count for label, count in zip(self.dataset.class_names, row[2:], strict=True)}
+            | ({"crowds": self.dataset.subset(self.splits[name]).crowds} if self.dataset.crowds else {})
             for name, row in rows.items()
         }
 
@@ -196,14 +200,14 @@ def split(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dat
 
 
 def _count(dataset: Dataset, groups: Sequence[Sequence[int]]) -> Counts:
-    """Images, negatives and instances of every class in each group, ``(G, 2 + C)``."""
+    """Images, negatives and objects of every class in each group, ``(G, 2 + C)``; crowds are not counted."""
     row_of = {image_id: row for row, group in enumerate(groups) for image_id in group}
     column_of = {category.id: 2 + at for at, category in enumerate(dataset.categories)}
     counts = np.zeros((len(groups), 2 + len(column_of)))
     counts[:, 0] = [len(group) for group in groups]
     annotated = set()
     for instance in dataset.instances:
-        counts[row_of[instance.image_id], column_of[instance.category_id]] += 1
+        counts[row_of[instance.image_id], column_of[instance.category_id]] += not instance.iscrowd
         annotated.add(instance.image_id)
     for image_id, row in row_of.items():
         counts[row, 1] += image_id not in annotated

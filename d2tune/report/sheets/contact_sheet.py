@@ -37,6 +37,7 @@ class Panel:
         predicted_masks: (P, H, W) bool.
         predicted_labels: P class names.
         predicted_scores: P confidences.
+        truth_crowds: T flags, whether the ground truth is a crowd; empty where none is.
     """
 
     image_rgb: np.ndarray
@@ -46,6 +47,7 @@ class Panel:
     predicted_masks: np.ndarray
     predicted_labels: Sequence[str]
     predicted_scores: Sequence[float]
+    truth_crowds: Sequence[bool] = ()
 
 
 def contact_sheet(panels: Sequence[Panel], *, title: str, subtitle: str) -> np.ndarray:
@@ -114,7 +116,9 @@ def _card(panel: Panel, size: tuple[int, int]) -> Card:
 
     image = resized(panel.image_rgb, size)
     truth_colors, predicted_colors = paired_colors(panel.truth_masks, panel.predicted_masks)
-    truth = draw_instances(image, fit(panel.truth_masks), panel.truth_labels, colors=truth_colors)
+    crowds = panel.truth_crowds or [False] * len(panel.truth_labels)
+    named = [f"{label} (crowd)" if crowd else label for label, crowd in zip(panel.truth_labels, crowds, strict=True)]
+    truth = draw_instances(image, fit(panel.truth_masks), named, colors=truth_colors)
     predicted = draw_instances(
         image,
         fit(panel.predicted_masks),
@@ -123,14 +127,18 @@ def _card(panel: Panel, size: tuple[int, int]) -> Card:
         colors=predicted_colors,
     )
     captions = (
-        ("ground truth", _counted(panel.truth_labels, "no annotations")),
+        ("ground truth", _counted(panel.truth_labels, "no annotations", crowds)),
         ("prediction", _counted(panel.predicted_labels, "no predictions")),
     )
     return Card(panel.title, (truth, predicted), captions)
 
 
-def _counted(labels: Sequence[str], nothing: str) -> tuple[str, str]:
-    """The counts by class, ``"3 balloons"`` or ``"2 crystals, 1 connector"``, and their sum."""
+def _counted(labels: Sequence[str], nothing: str, crowds: Sequence[bool] = ()) -> tuple[str, str]:
+    """The counts by class, ``"3 balloons"`` or ``"2 crystals, 1 connector"``, and their sum; crowds apart."""
+    if any(crowds):
+        of_objects, total = _counted([label for label, crowd in zip(labels, crowds, strict=True) if not crowd], "")
+        apart = counted(sum(crowds), "crowd")
+        return ", ".join(filter(None, (of_objects, apart))), f"{total}, {apart}"
     counts = ", ".join(f"{n} {label if n == 1 else _plural(label)}" for label, n in Counter(labels).most_common())
     return counts or nothing, counted(len(labels), "object")
 

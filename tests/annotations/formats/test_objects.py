@@ -82,7 +82,7 @@ def test_dropping_a_copy_leaves_label_maps_as_they_are(tmp_path: Path) -> None:
         shape([SQUARE[0], SQUARE[1], SQUARE[2]]),
     ],
 )
-def test_other_pixels_and_crowds_are_no_copies(tmp_path: Path, other: Any) -> None:
+def test_other_pixels_and_crowds_are_not_copies(tmp_path: Path, other: Any) -> None:
     dataset = read(tmp_path, shape(SQUARE), other)
     assert codes(dataset) == [] and len(dataset.instances) == 2
 

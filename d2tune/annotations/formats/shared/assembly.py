@@ -12,6 +12,7 @@ from pathlib import Path
 
 from d2tune.annotations.formats.shared.labels import Labels
 from d2tune.annotations.formats.shared.objects import note_repeated
+from d2tune.annotations.formats.shared.parts import crowds_to_objects
 from d2tune.annotations.formats.shared.units import Draft, ImageDraft, Unit, rows_of
 from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
 from d2tune.annotations.model.ledger import LedgerRow
@@ -43,6 +44,8 @@ def assemble(
     """
     _note_duplicates(units)
     for unit in units:
+        if options.crowds == "objects":
+            crowds_to_objects(unit)
         if len(unit.drafts) > 1:
             note_repeated(unit)
     kept = [_excluded(unit) if options.skip_bad and unit.is_bad else unit for unit in units]

@@ -8,6 +8,8 @@ import numpy as np
 
 from d2tune.annotations.formats.shared.units import Draft, Unit
 from d2tune.annotations.geometry.masks import rasterize, union_rles
+from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.types import Rle
 from d2tune.text import counted
 
@@ -48,7 +50,7 @@ def _note_equal(unit: Unit) -> set[int]:
                 first_of[key] = index
                 continue
             earlier = first_of[key]
-            if draft.is_box and draft.drawn_from != unit.drafts[earlier].drawn_from:
+            if draft.is_box and draft.first_corner != unit.drafts[earlier].first_corner:
                 continue
             kept, dropped = (index, earlier) if _is_covered(unit.drafts, earlier, index) else (earlier, index)
             _note_duplicate(unit, unit.drafts[kept], unit.drafts[dropped])
@@ -139,6 +141,38 @@ def _note_boxes_around(unit: Unit) -> None:
             message = f"the box is that around shape {outline.shapes[0]} of the same class; both are kept as objects"
             also, hint = tuple(outline.shapes), "if they are the same object, remove the box"
             unit.note("warning", "box_of_shape", message, shape=box.shapes[0], also=also, hint=hint)
+
+
+def dataset_findings(dataset: Dataset, *, trains_objects: bool = False) -> tuple[Finding, ...]:
+    """What a person has to know of the objects of a dataset before training: crowds, and boxes without outlines.
+
+    Args:
+        dataset: The dataset.
+        trains_objects: Whether a model of objects is trained or evaluated on it, so that crowds alone are an error.
+    """
+    crowds, objects = dataset.crowds, len(dataset.instances) - dataset.crowds
+    boxes = sum(instance.is_box for instance in dataset.instances)
+    files = {image.id: image.annotation_file or image.file_name for image in dataset.images}
+    first = next((files[one.image_id] for one in dataset.instances if one.iscrowd), "")
+    unit = Unit(first)
+    if crowds and not objects and trains_objects:
+        unit.note("error", "only_crowds", only_crowds_message(crowds), hint=CROWDS_HINT)
+    elif crowds:
+        message = f"{crowds:,} of {counted(crowds + objects, 'annotation')} marked as crowds (iscrowd), which training"
+        unit.note("warning", "crowds", f"{message} excludes", hint=CROWDS_HINT)
+    if boxes and not any(finding.code == "box_as_mask" for finding in dataset.findings):
+        unit.file = next(files[one.image_id] for one in dataset.instances if one.is_box)
+        unit.note("info", "box_as_mask", box_message(boxes, crowds + objects))
+    return tuple(unit.findings)
+
+
+CROWDS_HINT = "if they are single objects, read them as objects: --crowds objects, in a project data.crowds: objects"
+"""The way out where objects are marked as crowds."""
+
+
+def only_crowds_message(crowds: int) -> str:
+    """What is wrong with a split of crowds alone."""
+    return f"0 objects, {counted(crowds, 'crowd')}: all are marked as crowds (iscrowd), which training excludes"
 
 
 def note_boxes(units: Iterable[Unit], file: Unit) -> None:

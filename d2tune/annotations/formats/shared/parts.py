@@ -46,7 +46,7 @@ class Part:
         is_mask: Whether the file gives it as pixels.
         bbox_xywh: The box around the polygons, where it was computed before.
         is_box: Whether the file gives only the box around the object.
-        drawn_from: Of a box: whether the first of its two corners is at the right, and at the bottom.
+        first_corner: Of a box: whether the first of its two corners is at the right, and at the bottom.
     """
 
     shape: int
@@ -56,7 +56,7 @@ class Part:
     is_mask: bool = False
     bbox_xywh: tuple[float, float, float, float] | None = None
     is_box: bool = False
-    drawn_from: tuple[bool, bool] = (False, False)
+    first_corner: tuple[bool, bool] = (False, False)
 
 
 def box_part(corners: Points, unit: Unit, shape: int) -> Part | None:
@@ -65,7 +65,7 @@ def box_part(corners: Points, unit: Unit, shape: int) -> Part | None:
     part = polygon_part(rectangle_points(first, second), unit, shape, is_polygon=False)
     if part is not None:
         part.is_box = True
-        part.drawn_from = first[0] > second[0], first[1] > second[1]
+        part.first_corner = first[0] > second[0], first[1] > second[1]
     return part
 
 
@@ -161,6 +161,20 @@ def mask_part(patch: Patch, unit: Unit, shape: int) -> Part | None:
     return Part(shape, rle, rle_area_px2(rle), () if holes else tuple(outer), is_mask=True)
 
 
+def crowds_to_objects(unit: Unit) -> None:
+    """Make the crowds of an image objects, with polygons where these are exact."""
+    for draft in unit.drafts:
+        if not draft.iscrowd:
+            continue
+        draft.iscrowd = False
+        if isinstance(draft.segmentation, Rle) and not draft.layers:
+            part = mask_part(Patch(decode_mask(draft.segmentation), 0, 0), unit, draft.shapes[0])
+            if part is not None and part.polygons:
+                draft.segmentation = part.polygons
+                draft.bbox_xywh = polygons_bbox_xywh(part.polygons)
+                draft.part_shapes = draft.shapes[:1] * len(part.polygons)
+
+
 def unite(
     name: str,
     parts: Sequence[Part],
@@ -225,7 +239,7 @@ def _lone(name: str, part: Part, score: float | None, difficult: bool) -> Draft:
     shapes = alone if len(part.polygons) == 1 else alone * len(part.polygons)
     draft = Draft(name, alone, part.polygons, box, part.area_px2, False, score, shapes, difficult)
     if part.is_box:
-        draft.is_box, draft.drawn_from = True, part.drawn_from
+        draft.is_box, draft.first_corner = True, part.first_corner
     return draft
 
 

@@ -17,7 +17,7 @@ from d2tune.annotations.model.types import Polygons, Rle
 class Draft:
     """An instance before images and categories have their ids; the attributes are those of `Instance`.
 
-    ``drawn_from`` is that of the only part of a box, see `parts.Part`.
+    ``first_corner`` is that of the only part of a box, see `parts.Part`.
     """
 
     label: str
@@ -32,7 +32,7 @@ class Draft:
     layers: tuple[tuple[int, Rle], ...] = ()
     is_disjoint: bool = False
     is_box: bool = False
-    drawn_from: tuple[bool, bool] = (False, False)
+    first_corner: tuple[bool, bool] = (False, False)
 
 
 @dataclass(slots=True, eq=False)
