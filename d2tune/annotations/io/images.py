@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from d2tune.annotations.io.headers import quick_size
-from d2tune.annotations.io.pillow import ImageError, open_pillow, orientation_of, pixel_format_of
+from d2tune.annotations.io.pillow import ImageError, RefusedImageError, open_pillow, orientation_of, pixel_format_of
 from d2tune.annotations.io.suffixes import IMAGE_SUFFIXES, is_image_name, magic_suffix, unreadable_hint
 from d2tune.annotations.io.tiff_files import tiff_header
 from d2tune.annotations.model.pixel_format import PixelFormat
@@ -73,6 +73,8 @@ def _full_header(stream: BinaryIO) -> Header:
     """The header as Pillow reads it; TIFFs that it does not know as tifffile reads them."""
     try:
         image = open_pillow(stream)
+    except RefusedImageError:
+        raise
     except ImageError:
         found = tiff_header(stream)
         if found is None:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.io.pillow import ImageError, open_pillow, orientation_of, pixel_format_of
+from d2tune.annotations.io.pillow import ImageError, RefusedImageError, open_pillow, orientation_of, pixel_format_of
 from d2tune.annotations.io.suffixes import unreadable_hint
 from d2tune.annotations.io.tiff_files import read_tiff, tiff_header, turned
 from d2tune.annotations.io.whole_files import refuse_missing_pixels
@@ -138,6 +138,8 @@ def _opened(stream: BinaryIO) -> Iterator[tuple[Any, PixelFormat | None]]:
     """The image before it is decoded, and its pixel format."""
     try:
         image = open_pillow(stream)
+    except RefusedImageError:
+        raise
     except ImageError:
         found = tiff_header(stream)
         if found is None:

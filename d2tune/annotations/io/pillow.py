@@ -22,6 +22,10 @@ class ImageError(ValueError):
     """A file that is not an image, is cut off or damaged, or states an invalid size."""
 
 
+class RefusedImageError(ImageError):
+    """An image of a format or size that is not read."""
+
+
 def open_pillow(stream: BinaryIO) -> Any:
     """Open an image without decoding it.
 
@@ -29,7 +33,8 @@ def open_pillow(stream: BinaryIO) -> Any:
         stream: The file, at its beginning; it must stay open.
 
     Raises:
-        ImageError: It is not an image that is read, is cut off in its header, or has more than `LARGEST_PX` pixels.
+        ImageError: It is not an image, or is cut off in its header.
+        RefusedImageError: Its format is not read, or it has more than `LARGEST_PX` pixels.
     """
     from PIL import Image as PilImage
     from PIL import UnidentifiedImageError
@@ -37,7 +42,7 @@ def open_pillow(stream: BinaryIO) -> Any:
     start = stream.read(64)
     refused = unreadable_content(start)
     if refused is not None:
-        raise ImageError(refused)
+        raise RefusedImageError(refused)
     stream.seek(0)
     try:
         with warnings.catch_warnings():
@@ -77,16 +82,16 @@ def _refuse(image: Any) -> None:
     """Refuse formats that Pillow opens for other purposes, previews of camera raw files, and invalid sizes."""
     width_px, height_px = image.size
     if image.format in _FOREIGN:
-        raise ImageError(f"{image.format} files are not read; convert it to JPEG or PNG")
+        raise RefusedImageError(f"{image.format} files are not read; convert it to JPEG or PNG")
     if image.format == "TIFF":
         tags = image.tag_v2
         is_preview = tags.get(_SUBFILE, 0) == 1 and _SUB_IFDS in tags and _MAKE in tags
         if _DNG_VERSION in tags or is_preview:
-            raise ImageError("camera raw images are not read; convert it to JPEG or PNG")
+            raise RefusedImageError("camera raw images are not read; convert it to JPEG or PNG")
     if width_px < 1 or height_px < 1:
         raise ImageError(f"the size of the image is invalid ({width_px} x {height_px} px)")
     if width_px * height_px > LARGEST_PX:
-        raise ImageError(
+        raise RefusedImageError(
             f"the image claims {width_px} x {height_px} px, more than {LARGEST_PX:,} pixels; divide it into tiles"
         )
 

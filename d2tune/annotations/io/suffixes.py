@@ -75,7 +75,7 @@ def unreadable_hint_of(names: Iterable[str]) -> str | None:
     if not kinds:
         return None
     count = f"{len(kinds)} {kinds[0]} file{'' if len(kinds) == 1 else 's'}"
-    return f"{count} found; {_sentence(kinds[0])}"
+    return f"{count}; {_sentence(kinds[0])}"
 
 
 def unreadable_content(start: bytes) -> str | None:

@@ -34,8 +34,8 @@ def has_whole_structure(stream: BinaryIO, size_bytes: int) -> bool | None:
         size_bytes: Its size.
 
     Returns:
-        None where only decoding can tell: the formats other than JPEG, PNG, TIFF and WebP, and JPEGs whose end mark is
-        not near the end.
+        None where only decoding can tell: the formats other than JPEG, PNG, TIFF and WebP, PNGs without an end, and
+        JPEGs whose end mark is not near the end.
     """
     stream.seek(0)
     start = stream.read(16)
@@ -43,7 +43,7 @@ def has_whole_structure(stream: BinaryIO, size_bytes: int) -> bool | None:
         stream.seek(max(0, size_bytes - _TAIL_BYTES))
         return True if b"\xff\xd9" in stream.read() else None
     if start.startswith(_PNG_START):
-        return any(name == b"IEND" for name, _, _ in _png_chunks(stream, size_bytes))
+        return True if any(name == b"IEND" for name, _, _ in _png_chunks(stream, size_bytes)) else None
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return size_bytes >= 8 + int.from_bytes(start[4:8], "little")
     if start[:4] in (b"II*\0", b"MM\0*"):

@@ -19,6 +19,7 @@ from d2tune.annotations.io.images import Header, read_header
 from d2tune.annotations.io.photos import LARGEST_DECODED_PX, read_photo, to_rgb
 from d2tune.annotations.model.pixel_format import PixelFormat
 from d2tune.errors import DataError
+from tests.annotations.io.files import add_tiff_tag, png_of
 from tests.shared_files import SHARED
 
 RAMP = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
@@ -40,23 +41,6 @@ def png_with_chunk(path: Path, name: bytes, content: bytes) -> None:
     data = path.read_bytes()
     chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
     path.write_bytes(data[:33] + chunk + data[33:])
-
-
-def png_of(*chunks: bytes) -> bytes:
-    """A PNG of chunks, each a name and its content."""
-    rows = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(rows)
-
-
-def add_tiff_tag(path: Path, tag: int, value: int) -> None:
-    """Add a short to the tags of a little-endian TIFF, in a new directory at its end."""
-    data = path.read_bytes()
-    (at,) = struct.unpack_from("<I", data, 4)
-    (count,) = struct.unpack_from("<H", data, at)
-    entries = [data[start : start + 12] for start in range(at + 2, at + 2 + 12 * count, 12)]
-    entries = sorted([*entries, struct.pack("<HHIHH", tag, 3, 1, value, 0)], key=lambda entry: entry[:2][::-1])
-    directory = struct.pack("<H", count + 1) + b"".join(entries) + struct.pack("<I", 0)
-    path.write_bytes(data[:4] + struct.pack("<I", len(data)) + data[8:] + directory)
 
 
 DEEP: dict[str, tuple[Callable[[Path], object], str, np.ndarray]] = {
