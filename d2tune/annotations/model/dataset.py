@@ -239,7 +239,7 @@ class Dataset:
             return
         first = errors[0]
         more = "" if len(errors) == 1 else f" (and {len(errors) - 1} more: `d2tune check` lists them all)"
-        hint = f"Did you mean {first.hint!r}?" if first.code == "unknown_label" and first.hint else None
+        hint = f"Did you mean {first.hint!r}?" if first.code == "unknown_label" and first.hint else _sentence(first.hint)
         raise DataError(f"{first.message} [{first.code}]{more}", file=first.place(), hint=hint)
 
     def content_hash(self) -> str:
@@ -261,6 +261,11 @@ class Dataset:
             self._hashes.clear()
             self._hashes[key] = head.hexdigest()
         return self._hashes[key]
+
+
+def _sentence(hint: str | None) -> str | None:
+    """A hint with a capital letter and a full stop."""
+    return f"{hint[0].upper()}{hint[1:].rstrip('.')}." if hint else None
 
 
 def _size_bytes(path: Path | None) -> int:

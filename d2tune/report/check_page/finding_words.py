@@ -56,8 +56,23 @@ WORDS = {
         "Correct the line named, or choose another `--preset`.",
     ),
     "image_missing": (
-        "The image is not at the path named, or lies outside the data root, and `imageData` is empty.",
-        "Move it, name its folder with `--image-root`, or allow other folders with `--allow-outside`.",
+        "The image is not at the path named nor anywhere else below the data root, or lies outside it, and "
+        "`imageData` is empty.",
+        "Correct the path, name the folder of the images with `--image-root` or `data.images`, or allow other "
+        "folders with `--allow-outside` or `--follow-links`.",
+    ),
+    "image_ambiguous": (
+        "The image is not at the path named, and several images have its name, or its stem.",
+        "Correct the path in the annotation file, or keep one of the images.",
+    ),
+    "image_found_elsewhere": (
+        "The image is not at the path named; another image is used, which has the end of that path, its base name,"
+        " its stem, the name of the annotation file, or the same name in another case or Unicode form.",
+        "Check that it is the image that was annotated, and correct the path in the annotation file.",
+    ),
+    "link_not_followed": (
+        "A folder is a link that leads out of the data root, and was skipped.",
+        "Follow such links with `--follow-links` or `data.follow_links: true`, or name the folder itself.",
     ),
     "image_unreadable": (
         "The image is empty, cut off, damaged, not an image, or of a format that is not read (HEIC, camera raw, "
