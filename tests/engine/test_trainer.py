@@ -1,5 +1,4 @@
 import copy
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -279,7 +278,7 @@ def test_an_iteration_that_fails_half_way_is_not_saved(tmp_path: Path, event: st
 def send(number: int, *, times: int = 1) -> Callable[[], None]:
     def kill() -> None:
         for _ in range(times):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
     return kill
 
