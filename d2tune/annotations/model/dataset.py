@@ -239,7 +239,8 @@ class Dataset:
             return
         first = errors[0]
         more = "" if len(errors) == 1 else f" (and {len(errors) - 1} more: `d2tune check` lists them all)"
-        hint = f"Did you mean {first.hint!r}?" if first.code == "unknown_label" and first.hint else _sentence(first.hint)
+        is_name = first.code == "unknown_label" and first.hint
+        hint = f"Did you mean {first.hint!r}?" if is_name else _sentence(first.hint)
         raise DataError(f"{first.message} [{first.code}]{more}", file=first.place(), hint=hint)
 
     def content_hash(self) -> str:

@@ -112,7 +112,7 @@ OPTIONS: list[tuple[Any, list[str], Any, Any]] = [
     # The triangle of 300 px and the square of 100 px share 25 px when they are one person.
     (suffix_folder, ["--instance-suffix", "strip"], ["person-1 300", "person-1 100"], ["person 375"]),
     (outside_folder, ["--allow-outside"], None, ["cat 300"]),
-    (apart_folder, ["--image-root", "{above}"], None, None),
+    (apart_folder, ["--image-root", "{above}"], None, ["cat 300"]),
     (apart_folder, ["--image-root", "{above}/elsewhere"], None, ["cat 300"]),
     (predicted_folder, ["--no-predictions"], ["cat 300", "cat 100"], ["cat 300"]),
     (unlabeled_folder, ["--include-unlabeled"], ["cat 300"], ["cat 300"]),

@@ -37,7 +37,7 @@ ZOO = {
     "50_v4.4.0_exif6_wh_swapped": (1, 15, []),
     "52_v4.4.0_image_file_absent_imageData_only": (1, 2, [("image_restored_from_imageData", None)]),
     "53_v4.2.9_chip_polygon": (1, 1, []),
-    "55_v4.2.10_windows_backslash_imagePath": (3, 33, [("image_restored_from_imageData", None)] * 3),
+    "55_v4.2.10_windows_backslash_imagePath": (3, 33, [("image_found_elsewhere", None)] * 3),
 }
 
 

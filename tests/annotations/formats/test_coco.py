@@ -180,15 +180,18 @@ def test_sizes_and_labels_are_checked(tmp_path: Path) -> None:
 
 def test_images_are_read_from_images_folders(tmp_path: Path) -> None:
     photo(tmp_path / "images" / "p.png")
-    (tmp_path / "annotations").mkdir()
     content = value(annotation(), images=[{"id": 0, "file_name": "p.png"}])
-    path = tmp_path / "annotations" / "coco.json"
-    path.write_text(json.dumps(content), "utf-8")
-    refused = coco.read(path, ReadOptions())
+    for folder in ("annotations", "json"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "coco.json").write_text(json.dumps(content), "utf-8")
+    refused = coco.read(tmp_path / "json" / "coco.json", ReadOptions())
     assert [finding.code for finding in refused.errors()] == ["image_missing"]
     assert "outside the data root" in refused.errors()[0].message
-    dataset = coco.read(path, ReadOptions(image_root=tmp_path / "images"))
-    assert [image.file_name for image in dataset.images] == ["p.png"]
+    (tmp_path / "json" / "coco.json").unlink()
+    path = tmp_path / "annotations" / "coco.json"
+    for options in (ReadOptions(), ReadOptions(image_root=tmp_path / "images")):
+        dataset = coco.read(path, options)
+        assert [image.file_name for image in dataset.images] == ["p.png"]
     whole = coco.read(tmp_path, ReadOptions())
     assert [image.file_name for image in whole.images] == ["images/p.png"]
 

@@ -207,13 +207,13 @@ def test_images_are_read_from_the_image_root(tmp_path: Path) -> None:
         read(tmp_path / "ann", image_root=tmp_path / "nowhere")
 
 
-def test_a_missing_image_names_the_path_tried_and_one_beside(tmp_path: Path) -> None:
-    labelme_file(tmp_path / "a.json", shape(SQUARE), draw=False, image="D:\\photos\\a.png")
-    photo(tmp_path / "a.png")
+def test_a_missing_image_names_the_path_tried_and_one_like_it(tmp_path: Path) -> None:
+    labelme_file(tmp_path / "a.json", shape(SQUARE), draw=False, image="D:\\photos\\IMG_0017.png")
+    photo(tmp_path / "x" / "IMG_0071.png")
     (finding,) = read(tmp_path).errors()
     assert finding.code == "image_missing"
-    assert "D:/photos/a.png" in finding.message
-    assert finding.hint == "the folder of the annotation file has an image a.png"
+    assert "D:/photos/IMG_0017.png" in finding.message and f"below {tmp_path}" in finding.message
+    assert finding.hint == "the nearest name is x/IMG_0071.png"
 
 
 def restored(tmp_path: Path, image: Any, data: str, **more: Any) -> Dataset:
