@@ -47,7 +47,7 @@ def gather(
     }
     if len(copies) > len(restored):
         logger.warning(
-            "%d images exist only inside annotation files; all %d images are written to %s, so that one folder "
+            "images that exist only inside annotation files: %d; all %d images are written to %s, so that one folder "
             "holds them",
             len(restored),
             len(places),

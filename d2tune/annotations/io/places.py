@@ -108,9 +108,9 @@ class ImageFinder:
             text: What the annotation file has for a path.
             folders: The folders that it may be relative to, that of the annotation file first.
             stem: The name of the annotation file without suffix, where the file belongs to one image.
-            in_subfolders: Whether the format has base names alone, so that a subfolder of the root is no detour.
+            in_subfolders: Whether the format has base names alone, so that a subfolder of the root is not a detour.
             without_suffix: Whether the format may name images without suffix or not at all, so that an image of the
-                same stem is no detour.
+                same stem is not a detour.
         """
         if not isinstance(text, str) or not text.strip() or "\0" in text:
             problem = f"the file does not name an image, found {text!r:.60}"
@@ -127,12 +127,12 @@ class ImageFinder:
                     return Place(Path(path), file_name)
                 outside = outside or path
         search = [self._absolute(folder) for folder in folders]
-        found = self._elsewhere(text, first or name, search, stem, is_outside=outside is not None)
-        if found is None:
+        place = self._elsewhere(text, first or name, search, stem, is_outside=outside is not None)
+        if place is None:
             return self._missing(text, first or name, outside, search)
-        base = found.file_name.rpartition("/")[2]
+        base = place.file_name.rpartition("/")[2]
         is_expected = (in_subfolders and base == text) or (without_suffix and stem_of(base) == text)
-        return replace(found, detour=None) if is_expected else found
+        return replace(place, detour=None) if is_expected else place
 
     def file_name(self, path: str) -> str | None:
         """``path`` relative to the root with forward slashes, or None where it must not be used."""
@@ -151,7 +151,7 @@ class ImageFinder:
         return None
 
     def name_of(self, text: object, *, folders: tuple[Path, ...]) -> str:
-        """The name that an image has where it is at the path ``text``; empty where that is no path."""
+        """The name that an image has where it is at the path ``text``; empty where that is not a path."""
         if not isinstance(text, str) or not text.strip() or "\0" in text:
             return ""
         name, search = text.replace("\\", "/"), [self._absolute(folder) for folder in folders]
@@ -262,7 +262,7 @@ class ImageFinder:
         return self._usable(os.path.join(self.root, name) for key in keys for name in lookup(index, key))
 
     def _below_root(self) -> NameIndex:
-        """The images under the root, listed once; masks in folders of their own are none."""
+        """The images under the root, listed once; masks in folders of their own are not listed."""
         if self._index is None:
             names = self.walk(Path(self.root), skip=self._skip)
             self._index = NameIndex(name for name in names if is_image_name(name) and not _is_mask(name))
@@ -316,9 +316,9 @@ def _chosen(hits: dict[str, str], problem: str, wanted: str, relation: Callable[
     return Place(None, wanted, candidates, hint, code="image_ambiguous")
 
 
-def _difference(found: str, names: Sequence[str]) -> str:
+def _difference(file_name: str, names: Sequence[str]) -> str:
     """How the base name of an image differs from those that were named."""
-    base = found.rpartition("/")[2]
+    base = file_name.rpartition("/")[2]
     if folded(base) in map(folded, names):
         return "whose name has another case or Unicode form"
     if stem_of(base) in map(stem_of, names):
