@@ -12,6 +12,7 @@ from typing import Any
 from d2tune import project as projects
 from d2tune.annotations.convert import ConvertResult, checked, judged
 from d2tune.annotations.formats.shared.objects import dataset_findings
+from d2tune.annotations.io.photo_findings import with_shared_white
 from d2tune.annotations.model.dataset import Image
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.options import ReadOptions
@@ -100,7 +101,11 @@ def _check_project(
         options = replace(options, **overrides)
         result = stack.enter_context(checked(source, format=data.format, options=options, strict=strict))
         results.append(_named(source, result, role))
-    return results
+    shared = with_shared_white(*(result.dataset for result in results))
+    return [
+        replace(result, dataset=dataset, findings=(*result.findings, *judged(notes, strict)))
+        for result, (dataset, notes) in zip(results, shared, strict=True)
+    ]
 
 
 def _with_objects(result: Checked, *, trains_objects: bool, strict: bool) -> Checked:

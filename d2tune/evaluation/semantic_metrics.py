@@ -45,7 +45,7 @@ class SemanticMetrics(MapMetrics):
         counts = np.array(self.confusion, dtype=np.int64)
         square = np.vstack([counts, np.zeros((1, counts.shape[1]), np.int64)])
         names = [row["name"] for row in self.classes]
-        confusion_plot.write_confusion(folder / "confusion.png", square, names, subtitle=f"pixels of {subtitle}")
+        confusion_plot.write_confusion(folder / "confusion.png", square, names, subtitle=subtitle, of_pixels=True)
 
     def _class_rows(self) -> tuple[list[str], list[list[str]]]:
         header = ["class", "pixels", *self.classes[0]["metrics"]]

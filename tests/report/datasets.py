@@ -24,9 +24,9 @@ def make_dataset(sizes, boxes, *, classes=("a", "b"), folder=None, names=None, f
     return Dataset(images, categories, instances, tuple(findings))
 
 
-def surveyed(*arguments, split_of=None, **options):
+def surveyed(*arguments, split_of=None, setting=None, **options):
     dataset = make_dataset(*arguments, **options)
-    return survey([Checked(Path("data"), dataset, dataset.findings)], split_of=split_of)
+    return survey([Checked(Path("data"), dataset, dataset.findings)], split_of=split_of, setting=setting)
 
 
 def saved(path, pixels, **options):

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from d2tune.report.check_page.advice import listed, plural
+from d2tune.report.check_page.advice import listed
 from d2tune.report.check_page.charts import Line, count_bars, heat_map, histogram, number, size_scatter
 
 
@@ -52,12 +52,11 @@ def test_scatter_and_heat_map():
         "20 x 30 px: 1 image",
     ]
     svg = str(heat_map(np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])))
-    assert tips(svg) == ["1 object centers", "2 object centers"]
+    assert tips(svg) == ["1 object center", "2 object centers"]
     assert re.findall(r'class="heat" x="([\d.]+)" y="([\d.]+)"', svg) == [("14.0", "14.0"), ("428.0", "201.5")]
 
 
 def test_numbers_and_words():
     assert [number(value) for value in (0.04567, 3.14159, 12345.6, 8.0)] == ["0.0457", "3.14", "12,346", "8"]
-    assert [plural(1, "class"), plural(0, "class"), plural(1200, "image")] == ["1 class", "0 classes", "1,200 images"]
     assert listed(["a"]) == "a" and listed(["a", "b", "c"]) == "a, b and c"
     assert listed(list("abcdefg")) == "a, b, c, d and 3 more"

@@ -143,6 +143,7 @@ CASES: dict[str, Write] = {
     "calibration, none": lambda path: write_calibration(path, bins(10, 0), expected_error=None),
     "calibration, many": lambda path: write_calibration(path, bins(25, 1234567), expected_error=math.nan),
     "confusion, 1": lambda path: write_confusion(path, np.array([[40, 6], [5, 0]]), ["balloon"], subtitle=LONG),
+    "confusion, pixels": lambda path: write_confusion(path, np.array([[4, 1], [0, 0]]), ["sky"], of_pixels=True),
     "confusion, zeros": lambda path: write_confusion(path, np.zeros((3, 3), int), ["a", "b"]),
     "confusion, 5": lambda path: write_confusion(path, confusion(5, 123), ODD_NAMES[:5]),
     "confusion, 10": lambda path: write_confusion(path, confusion(10, 54321), ODD_NAMES),

@@ -1,10 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from d2tune.annotations.model.findings import Finding
+from d2tune.project import Project
 from d2tune.report.check_page.advice import advice, verdict
-from d2tune.report.check_page.survey import Checked, survey
+from d2tune.report.check_page.survey import Checked, Setting, survey
 from tests.report.datasets import make_dataset, surveyed
 
 
@@ -108,6 +110,57 @@ def test_advice_is_given_where_the_data_show_it(arguments, options, expected):
     given = titles(*arguments, **options)
     assert len(given) == len(expected)
     assert all(title.startswith(start) for title, start in zip(given, expected, strict=True)), given
+
+
+def test_advice_speaks_of_the_size_that_the_project_sets():
+    arguments = ([(4000, 3000)], [(1, 1, 0, 0, 100, 100)] * 30)
+    default = advice(surveyed(*arguments, classes=("a",)))
+    assert (
+        "By default training resizes images to a short side of 640 px; the median object is then 21.3"
+        in default[0].text
+    )
+    project = Setting(short_side_px=800, project="pets")
+    (small,) = advice(surveyed(*arguments, classes=("a",), setting=project))
+    assert "The project pets resizes images to a short side of 800 px; the median object is then 26.7" in small.text
+    assert not advice(surveyed(*arguments, classes=("a",), setting=Setting(short_side_px=1600, project="pets")))
+    assert not advice(surveyed(*arguments, classes=("a",), setting=Setting(short_side_px=None, project="pets")))
+
+
+def test_regions_are_counted_in_pixels_and_have_no_anchors():
+    boxes = [*[(1, 1, 0, 0, 2, 10)] * 30, *[(1, 2, 0, 0, 200, 200)] * 120]
+    setting = Setting(project="pets", has_objects=False)
+    data = surveyed([(640, 640)], boxes, setting=setting)
+    assert [(row.name, row.share) for row in data.class_rows] == [
+        ("b", pytest.approx(120 * 40000 / (120 * 40000 + 30 * 20))),
+        ("a", pytest.approx(600 / (120 * 40000 + 600))),
+    ]
+    assert verdict(data) == "1 image, 150 regions of 2 classes; no problems."
+    given = [one.title for one in advice(data)]
+    assert given == ["b has 8,000 times as many pixels as a"]
+    assert [one.title for one in advice(surveyed([(640, 640)], boxes))] == [
+        "20 % of the objects are over 4 times as long as wide",
+        "An image has 150 objects",
+    ]
+
+
+def test_label_images_have_regions_without_a_project():
+    dataset = make_dataset([(9, 9)], [(1, 1, 0, 0, 3, 3)])
+    disjoint = replace(dataset, instances=tuple(replace(one, is_disjoint=True) for one in dataset.instances))
+    assert survey([Checked(Path("x"), dataset, ())]).setting.has_objects
+    assert not survey([Checked(Path("x"), disjoint, ())]).setting.has_objects
+
+
+def test_the_setting_of_a_project():
+    def setting(task, size, **keys):
+        return Setting.of(
+            Project.model_validate(
+                {"name": "p", "task": task, "data": {"root": "."}, "train": {"image_size": size}} | keys
+            )
+        )
+
+    assert setting("instance", 800) == Setting(short_side_px=800, project="p")
+    assert setting("semantic", "original") == Setting(short_side_px=None, project="p", has_objects=False)
+    assert setting("panoptic", 320, things=["a"], stuff=["b"]).has_objects
 
 
 def test_errors_come_first_and_the_verdict_counts_them():

@@ -10,9 +10,9 @@ import numpy as np
 
 from d2tune.report.check_page.charts import number
 from d2tune.report.check_page.survey import FEW_INSTANCES, SMALL_PX, Survey
+from d2tune.text import counted
 
 _DETECTIONS_PER_IMAGE = 100
-_DEFAULT_SIDE_PX = 640
 _THIN = 4.0
 _UNBALANCED = 20
 
@@ -30,16 +30,6 @@ class Advice:
     title: str
     text: str
     urgent: bool = False
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 image``, ``2 images``, ``3 classes``, ``1,200 boxes``.
-
-    >>> plural(1, "class"), plural(0, "class"), plural(1200, "image")
-    ('1 class', '0 classes', '1,200 images')
-    """
-    ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "ch")) else "s"
-    return f"{count:,} {noun}{ending}"
 
 
 def short(name: str, *, limit: int = 48) -> str:
@@ -74,22 +64,25 @@ def verdict(survey: Survey, *, leaks: int = 0, groups: int = 0) -> str:
         leaks: Groups of near-duplicates that lie in more than one split.
         groups: All groups of near-duplicates.
     """
-    classes = plural(len(survey.class_names), "class")
-    first = f"{plural(len(survey.entries), 'image')}, {plural(len(survey.labels), 'instance')} of {classes}"
+    classes = counted(len(survey.class_names), "class")
+    objects = counted(len(survey.labels), survey.setting.noun)
+    if survey.crowds:
+        objects = f"{counted(len(survey.labels), 'object')}, {counted(survey.crowds, 'crowd')}"
+    first = f"{counted(len(survey.entries), 'image')}, {objects} of {classes}"
     errors, warnings = survey.level("error"), survey.level("warning")
     problems = []
     if errors:
-        problems.append(f"{plural(errors, 'error')} {'stops' if errors == 1 else 'stop'} training")
+        problems.append(f"{counted(errors, 'error')} {'stops' if errors == 1 else 'stop'} training")
     if leaks:
         problems.append(
-            f"{plural(leaks, 'group')} of near-duplicates {'lies' if leaks == 1 else 'lie'} in more than one split"
+            f"{counted(leaks, 'group')} of near-duplicates {'lies' if leaks == 1 else 'lie'} in more than one split"
         )
     elif groups:
-        problems.append(f"{plural(groups, 'group')} of near-duplicates")
+        problems.append(f"{counted(groups, 'group')} of near-duplicates")
     if warnings:
-        problems.append(plural(warnings, "warning"))
+        problems.append(counted(warnings, "warning"))
     if not survey.labels and not errors:
-        problems.append("no instances to train on")
+        problems.append(f"no {survey.setting.noun}s to train on")
     return f"{'; '.join([first, *(problems or ['no problems'])])}."
 
 
@@ -99,44 +92,53 @@ def _findings(survey: Survey, leaks: int) -> Iterator[Advice]:
         codes = Counter(finding.code for finding in survey.findings if finding.level == "error")
         kinds = listed([code for code, _ in codes.most_common()])
         text = f"Fix the findings {kinds}, or exclude the files with --skip-bad."
-        yield Advice(f"{plural(errors, 'error')} to fix before training", text, urgent=True)
+        yield Advice(f"{counted(errors, 'error')} to fix before training", text, urgent=True)
     if leaks:
         text = (
             "The model is evaluated on images that it was trained on, so its scores will be too high. Keep each group "
             "in one split, as d2tune split does."
         )
-        title = f"Near-duplicates lie in different splits ({plural(leaks, 'group')})"
+        title = f"Near-duplicates lie in different splits ({counted(leaks, 'group')})"
         yield Advice(title, text, urgent=True)
+    if survey.crowds:
+        text = (
+            "Crowds (iscrowd) are not trained on. Some tools mark every brush mask so: where they are single objects, "
+            "read them as objects with data.crowds: objects, or --crowds objects."
+        )
+        urgent = not survey.labels
+        yield Advice(f"{counted(survey.crowds, 'annotation')} marked as crowds", text, urgent=urgent)
     unlabeled = sum(finding.code == "unlabeled_image" for finding in survey.findings)
     if unlabeled:
         text = (
             "An image without an annotation file is not used in training. If it shows no object, save an empty "
             "annotation: the image is then a negative."
         )
-        yield Advice(f"{plural(unlabeled, 'image')} without an annotation", text)
+        yield Advice(f"{counted(unlabeled, 'image')} without an annotation", text)
 
 
 def _classes(survey: Survey) -> Iterator[Advice]:
-    rows = survey.class_rows
+    rows, noun = survey.class_rows, survey.setting.noun
     unused = [row.name for row in rows if not row.instances]
     if unused and survey.labels:
-        text = "A class without instances cannot be learned. Annotate some, or remove the name from the classes."
+        text = "A class without annotations cannot be learned. Annotate some, or remove the name from the classes."
         yield Advice(f"{listed(unused)} {'has' if len(unused) == 1 else 'have'} no annotations", text)
     for split_number, split in enumerate(survey.splits):
         missing = [row.name for row in rows if row.instances and not row.by_split[split_number]]
         if missing and survey.labels:
             effect = "cannot be learned" if split == "train" else "is not evaluated"
-            text = f"A class without instances in {split} {effect}. Split the images again with d2tune split."
+            text = f"A class without {noun}s in {split} {effect}. Split the images again with d2tune split."
             yield Advice(f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing from {split}", text)
     scarce = [row.name for row in rows if 0 < row.instances < FEW_INSTANCES]
     if scarce:
         text = (
-            "With so few instances a class is learned poorly and its scores vary by chance. Annotate more images of "
+            f"With so few {noun}s a class is learned poorly and its scores vary by chance. Annotate more images of "
             f"{'this class' if len(scarce) == 1 else 'these classes'}."
         )
-        yield Advice(
-            f"{listed(scarce)} {'has' if len(scarce) == 1 else 'have'} fewer than {FEW_INSTANCES} instances", text
-        )
+        has = "has" if len(scarce) == 1 else "have"
+        yield Advice(f"{listed(scarce)} {has} fewer than {FEW_INSTANCES} {noun}s", text)
+    if not survey.setting.has_objects:
+        yield from _pixel_balance(survey)
+        return
     some = [row.instances for row in rows if row.instances >= FEW_INSTANCES]
     if len(some) > 1 and some[0] > _UNBALANCED * some[-1]:
         rare = next(row.name for row in reversed(rows) if row.instances >= FEW_INSTANCES)
@@ -145,28 +147,41 @@ def _classes(survey: Survey) -> Iterator[Advice]:
         yield Advice(f"{common} is {number(some[0] / some[-1])} times as frequent as {rare}", text)
 
 
+def _pixel_balance(survey: Survey) -> Iterator[Advice]:
+    """How unevenly the classes share the labeled pixels."""
+    shares = [row for row in survey.class_rows if row.share]
+    if len(shares) > 1 and shares[0].share > _UNBALANCED * shares[-1].share:
+        common, rare = short(shares[0].name), short(shares[-1].name)
+        text = f"Training will favor {common}. Set model.class_weights: balanced, and compare the IoU of each class."
+        yield Advice(f"{common} has {number(shares[0].share / shares[-1].share)} times as many pixels as {rare}", text)
+
+
 def _sizes(survey: Survey) -> Iterator[Advice]:
     if not len(survey.sizes_px):
         return
-    sides = survey.image_sizes_of_instances_px.min(axis=1)
-    shown = survey.sizes_px * np.minimum(1.0, _DEFAULT_SIDE_PX / sides)
+    sides, setting = survey.image_sizes_of_instances_px.min(axis=1), survey.setting
+    side_px, thing = setting.short_side_px, setting.thing
+    shown = survey.sizes_px * (1.0 if side_px is None else np.minimum(1.0, side_px / sides))
     small, small_shown = float(np.mean(survey.sizes_px < SMALL_PX)), float(np.mean(shown < SMALL_PX))
     if small >= 0.5:
         text = (
-            f"The median object is {number(float(np.median(survey.sizes_px)))} px across. Raise train.image_size above "
-            "the short side of the images, or cut the images into tiles."
+            f"The median {thing} is {number(float(np.median(survey.sizes_px)))} px across. Raise train.image_size "
+            "above the short side of the images, or cut the images into tiles."
         )
-        yield Advice(f"{_percent(small)} of the objects are smaller than {SMALL_PX:.0f} px", text)
+        yield Advice(f"{_percent(small)} of the {thing}s are smaller than {SMALL_PX:.0f} px", text)
     elif small_shown >= 0.25:
+        resized = "By default training resizes images"
+        if setting.project is not None:
+            resized = f"The project {setting.project} resizes images"
         text = (
-            f"Training resizes images to a short side of {_DEFAULT_SIDE_PX} px by default; the median object is then "
+            f"{resized} to a short side of {side_px} px; the median {thing} is then "
             f"{number(float(np.median(shown)))} px across instead of "
             f"{number(float(np.median(survey.sizes_px)))}. Raise train.image_size."
         )
-        title = f"{_percent(small_shown)} of the objects are smaller than {SMALL_PX:.0f} px after resizing"
+        title = f"{_percent(small_shown)} of the {thing}s are smaller than {SMALL_PX:.0f} px after resizing"
         yield Advice(title, text)
     thin = float(np.mean(np.maximum(survey.aspect_ratios, 1 / survey.aspect_ratios) > _THIN))
-    if thin >= 0.2:
+    if thin >= 0.2 and setting.has_objects:
         text = (
             "The anchors of the presets are at most twice as long as wide. Add longer ones: "
             "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS=[[0.2,0.5,1.0,2.0,5.0]]."
@@ -176,17 +191,17 @@ def _sizes(survey: Survey) -> Iterator[Advice]:
 
 def _images(survey: Survey) -> Iterator[Advice]:
     most = int(survey.objects_per_image.max()) if len(survey.entries) else 0
-    if most > _DETECTIONS_PER_IMAGE:
+    if most > _DETECTIONS_PER_IMAGE and survey.setting.has_objects:
         text = (
             f"Detectron2 predicts at most {_DETECTIONS_PER_IMAGE} objects in an image by default. Allow more: "
             f"TEST.DETECTIONS_PER_IMAGE={-(-most // 100) * 100 + 100}."
         )
         yield Advice(f"An image has {number(most)} objects", text)
     sides = np.sqrt(np.prod(survey.image_sizes_px, axis=1))
-    if len(sides) and sides.max() > 4 * sides.min():
+    if len(sides) and sides.max() > 4 * sides.min() and survey.setting.short_side_px is not None:
         text = (
-            "All images are resized to the same short side, so objects of the same real size differ widely in pixels. "
-            "Use a wider train.scale_jitter."
+            f"All images are resized to the same short side, so {survey.setting.thing}s of the same real size differ "
+            "widely in pixels. Use a wider train.scale_jitter."
         )
         title = f"The largest image is {number(float(sides.max() / sides.min()))} times as wide as the smallest"
         yield Advice(title, text)

@@ -183,11 +183,12 @@ def ranges(rows: Sequence[Range], *, x_label: str, unit: str = "") -> Markup:
     return _chart(pieces, f"{x_label}, logarithmic", f"Ranges: {x_label}", center=left + width / 2)
 
 
-def heat_map(points: NDArray[np.float64], *, columns: int = 24, rows: int = 16) -> Markup:
-    """The positions of objects in their images.
+def heat_map(points: NDArray[np.float64], *, things: str = "objects", columns: int = 24, rows: int = 16) -> Markup:
+    """The positions of objects or regions in their images.
 
     Args:
         points: Centers, x and y as fractions of width and height, ``(P, 2)``, at least one row.
+        things: Which of them.
         columns: Cells across.
         rows: Cells down.
     """
@@ -198,13 +199,14 @@ def heat_map(points: NDArray[np.float64], *, columns: int = 24, rows: int = 16) 
     pieces = ['<rect class="field" x="14" y="14" width="432" height="200"/>']
     for row, column in zip(*np.nonzero(counts), strict=True):
         count = int(counts[row, column])
+        tip = _counted(count, f"{things.removesuffix('s')} centers")
         opacity = 0.15 + 0.85 * math.sqrt(count / counts.max())
         pieces.append(
             f'<rect class="heat" x="{14 + column * width:.1f}" y="{14 + row * height:.1f}" width="{width:.1f}" '
-            f'height="{height:.1f}" opacity="{opacity:.2f}"><title>{number(count)} object centers</title></rect>'
+            f'height="{height:.1f}" opacity="{opacity:.2f}"><title>{tip}</title></rect>'
         )
-    caption = '<text class="axis middle" x="230" y="230">centers of objects, all images scaled to one frame</text>'
-    return _svg([*pieces, caption], "Where objects lie in their images")
+    caption = f'<text class="axis middle" x="230" y="230">centers of {things}, all images scaled to one frame</text>'
+    return _svg([*pieces, caption], f"Where {things} lie in their images")
 
 
 def _svg(pieces: Sequence[str], name: str) -> Markup:

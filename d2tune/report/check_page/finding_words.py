@@ -106,8 +106,9 @@ WORDS = {
         "Keep one of them.",
     ),
     "shared_image": (
-        "An image of one split is in an earlier split too, as the same file or as a file with the same content.",
-        "Remove it from one of the splits, or set data.val to a fraction of one folder.",
+        "An image of one split is in an earlier split too, as the same file or as a file with the same content. Scores "
+        "on it say nothing about new images.",
+        "Remove it from one of the splits, or set `data.val` to a fraction of one folder.",
     ),
     "not_divisible": (
         "`data.val` is a fraction, and there is one image, or all images are near-duplicates, so that none can be set "
@@ -115,8 +116,8 @@ WORDS = {
         "Add other images, name those to validate on in `data.val`, or divide by `d2tune split --no-duplicates`.",
     ),
     "near_duplicate": (
-        "An image of one split is nearly the same as an image of an earlier split.",
-        "Keep such images in one split: d2tune split keeps near-duplicates together.",
+        "An image of one split is nearly the same as an image of an earlier split, which raises the scores.",
+        "Keep such images in one split: `d2tune split` keeps near-duplicates together.",
     ),
     "unknown_label": (
         "The label is not in the list of classes; the hint names the most similar class.",

@@ -17,16 +17,17 @@ from markupsafe import Markup, escape
 
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.splitting.duplicates import HASH_BITS, DuplicateGroup, duplicate_groups
-from d2tune.errors import DataError, printable
+from d2tune.errors import DataError
 from d2tune.files import write_text
-from d2tune.report.check_page.advice import advice, listed, plural, short, verdict
+from d2tune.report.check_page.advice import advice, listed, short, verdict
 from d2tune.report.check_page.charts import Line, Range, count_bars, heat_map, histogram, number, ranges, size_scatter
 from d2tune.report.check_page.exhibits import Exhibit, Exhibits, view_of
 from d2tune.report.check_page.finding_words import WORDS
-from d2tune.report.check_page.survey import FEW_INSTANCES, MEDIUM_PX, SMALL_PX, Checked, Survey, survey
+from d2tune.report.check_page.survey import FEW_INSTANCES, MEDIUM_PX, SMALL_PX, Checked, Setting, Survey, survey
 from d2tune.report.check_page.thumbnails import Album, Frame, ThumbnailError
 from d2tune.report.check_page.tiles import SheetTile, contact_tiles
 from d2tune.report.sheets.drawing import instance_colors
+from d2tune.text import counted, printable
 
 GENERATOR = "d2tune check"
 """The program that the page's first lines name, by which the page is recognized."""
@@ -118,7 +119,12 @@ def refuse_foreign(path: Path) -> None:
 
 
 def write_check_page(
-    path: str | Path, checked: Sequence[Checked], *, title: str, split_of: Mapping[str, str] | None = None
+    path: str | Path,
+    checked: Sequence[Checked],
+    *,
+    title: str,
+    split_of: Mapping[str, str] | None = None,
+    setting: Setting | None = None,
 ) -> None:
     """Write the page, atomically; an earlier page is replaced.
 
@@ -130,6 +136,7 @@ def write_check_page(
         checked: What was read; each source once.
         title: Name of the whole, for the heading.
         split_of: Split by ``Image.file_name``; see `survey.survey`.
+        setting: What a training does with the data; see `survey.survey`.
 
     Raises:
         DataError: The file exists and is not a check page.
@@ -137,16 +144,22 @@ def write_check_page(
     """
     path = Path(path)
     refuse_foreign(path)
-    write_text(path, check_page(checked, title=title, split_of=split_of))
+    write_text(path, check_page(checked, title=title, split_of=split_of, setting=setting))
 
 
-def check_page(checked: Sequence[Checked], *, title: str, split_of: Mapping[str, str] | None = None) -> str:
+def check_page(
+    checked: Sequence[Checked],
+    *,
+    title: str,
+    split_of: Mapping[str, str] | None = None,
+    setting: Setting | None = None,
+) -> str:
     """The page as text; see `write_check_page`."""
     from tqdm import tqdm
 
     from d2tune.versions import versions
 
-    data = survey(checked, split_of=split_of)
+    data = survey(checked, split_of=split_of, setting=setting)
     groups = duplicate_groups([entry.image for entry in data.entries])
     leaks = [group for group in groups if len(_splits_of(group, data)) > 1]
     shades = instance_colors(len(data.class_names)).tolist()
@@ -168,6 +181,9 @@ def check_page(checked: Sequence[Checked], *, title: str, split_of: Mapping[str,
         "made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d at %H:%M"),
         "verdict": verdict(data, leaks=len(leaks), groups=len(groups)),
         "advice": advice(data, leaks=len(leaks)),
+        "noun": data.setting.noun,
+        "thing": data.setting.thing,
+        "shared": "instances" if data.setting.has_objects else "labeled pixels",
         "splits": data.splits,
         "split_rows": _split_rows(data),
         "colors": colors,
@@ -220,14 +236,15 @@ def _head(data: Survey, leaks: Sequence[DuplicateGroup]) -> dict[str, Any]:
     errors, warnings = data.level("error"), data.level("warning")
     status, words = "good", "Ready to train"
     if warnings or leaks or not data.labels:
-        status, words = "warning", "Check before training" if data.labels else "No instances to train on"
+        status, words = "warning", "Check before training" if data.labels else f"No {data.setting.noun}s to train on"
     if errors:
         status, words = "error", "Not ready to train"
     shapes = [row.fate for one in data.checked for row in one.dataset.ledger]
     tiles = [
         (len(data.entries), "images", ""),
-        (int(np.count_nonzero(data.objects_per_image == 0)), "images without objects", ""),
-        (len(data.labels), "instances", ""),
+        (int(np.count_nonzero(data.objects_per_image == 0)), f"images without {data.setting.thing}s", ""),
+        (len(data.labels), f"{data.setting.noun}s", ""),
+        *([(data.crowds, "crowds", "warning")] if data.crowds else []),
         (len(data.class_names), "classes", ""),
         (shapes.count("clipped"), "shapes clipped", ""),
         (shapes.count("dropped"), "shapes dropped", "warning"),
@@ -247,7 +264,7 @@ def _head(data: Survey, leaks: Sequence[DuplicateGroup]) -> dict[str, Any]:
 def _one(name: str, count: int) -> str:
     """The name of a tile, in the singular where the count is 1."""
     first, _, rest = name.partition(" ")
-    noun = plural(count, {"classes": "class"}.get(first, first.removesuffix("s"))).partition(" ")[2]
+    noun = counted(count, {"classes": "class"}.get(first, first.removesuffix("s"))).partition(" ")[2]
     return f"{noun} {rest}".strip()
 
 
@@ -255,7 +272,7 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     names = [
         ("advice", "What to do", context["advice"]),
         ("classes", "Classes", True),
-        ("objects", "Objects", context["object_charts"]),
+        ("objects", f"{context['thing'].capitalize()}s", context["object_charts"]),
         ("images", "Images", context["image_charts"]),
         ("duplicates", "Near-duplicates", True),
         ("findings", "Findings", True),
@@ -268,7 +285,8 @@ def _class_context(data: Survey) -> dict[str, Any]:
     rows = data.class_rows
     words = ""
     if len(rows) > 1 and data.labels:
-        words = f"The most frequent class has {100 * rows[0].share:.0f} % of all instances."
+        of = "all instances" if data.setting.has_objects else "all labeled pixels"
+        words = f"{rows[0].name} has {100 * rows[0].share:.0f} % of {of}, the most of all classes."
     return {
         "class_rows": rows[:_CLASSES_SHOWN],
         "more_class_rows": rows[_CLASSES_SHOWN:_CLASSES_LISTED],
@@ -302,14 +320,14 @@ def _object_charts(data: Survey, colors: Mapping[str, str]) -> list[Chart]:
     small, large = float(np.mean(sizes < SMALL_PX)), float(np.mean(sizes >= MEDIUM_PX))
     boxes, frames = data.boxes_xywh, data.image_sizes_of_instances_px
     counts = data.objects_per_image
-    ratios = data.aspect_ratios
+    ratios, things = data.aspect_ratios, f"{data.setting.thing}s"
     return [
         Chart(
             "Size in pixels",
             histogram(
                 sizes,
                 x_label="square root of the area (px)",
-                things="objects",
+                things=things,
                 unit=" px",
                 lines=(Line(SMALL_PX, "medium"), Line(MEDIUM_PX, "large")),
             ),
@@ -321,21 +339,21 @@ def _object_charts(data: Survey, colors: Mapping[str, str]) -> list[Chart]:
             histogram(
                 relative,
                 x_label="square root of the share of the image (%)",
-                things="objects",
+                things=things,
                 unit=" %",
             ),
             f"The median is {number(float(np.median(relative)))} %.",
         ),
         Chart(
-            "Objects in an image",
-            count_bars(counts, x_label="objects in an image", things="images"),
+            f"{things.capitalize()} in an image",
+            count_bars(counts, x_label=f"{things} in an image", things="images"),
             f"{number(float(counts.mean()))} on average, {int(counts.max()):,} at most; "
-            f"{plural(int(np.count_nonzero(counts == 0)), 'image')} without any.",
+            f"{counted(int(np.count_nonzero(counts == 0)), 'image')} without any.",
         ),
         Chart(
-            "Shape of objects",
+            f"Shape of {things}",
             histogram(
-                ratios, x_label="width / height of the box", things="objects", lines=(Line(1.0, "as wide as high"),)
+                ratios, x_label="width / height of the box", things=things, lines=(Line(1.0, "as wide as high"),)
             ),
             f"{_percent(float(np.mean((ratios > 0.5) & (ratios < 2.0))))} are less than twice as long as wide.",
         ),
@@ -347,8 +365,8 @@ def _object_charts(data: Survey, colors: Mapping[str, str]) -> list[Chart]:
         ),
         Chart(
             "Positions",
-            heat_map((boxes[:, :2] + boxes[:, 2:] / 2) / frames),
-            "A model learns the usual positions of objects, and misses objects at other positions.",
+            heat_map((boxes[:, :2] + boxes[:, 2:] / 2) / frames, things=things),
+            f"A model learns the usual positions of {things}, and misses {things} at other positions.",
         ),
     ]
 
@@ -371,8 +389,8 @@ def _image_charts(data: Survey) -> list[Chart]:
         Chart(
             "Sizes",
             size_scatter(sizes),
-            f"{plural(len(different), 'size')}; the most common is {width} x {height} px "
-            f"({plural(int(counts.max()), 'image')}).",
+            f"{counted(len(different), 'size')}; the most common is {width} x {height} px "
+            f"({counted(int(counts.max()), 'image')}).",
         ),
         Chart(
             "Aspect ratios",
@@ -406,8 +424,8 @@ def _duplicate_words(groups: Sequence[DuplicateGroup], leaks: Sequence[Duplicate
     if not groups:
         return f"No near-duplicates. {apart}"
     held = sum(len(group.image_ids) for group in groups)
-    across = f"{plural(len(leaks), 'group')} across splits, which make scores too high. " if leaks else ""
-    return f"{plural(len(groups), 'group')} of near-duplicates, {held:,} images in all. {across}{apart}"
+    across = f"{counted(len(leaks), 'group')} across splits, which make scores too high. " if leaks else ""
+    return f"{counted(len(groups), 'group')} of near-duplicates, {held:,} images in all. {across}{apart}"
 
 
 def _twins(groups: Sequence[DuplicateGroup], leaks: Sequence[DuplicateGroup], data: Survey) -> list[Twins]:
@@ -428,7 +446,7 @@ def _twins(groups: Sequence[DuplicateGroup], leaks: Sequence[DuplicateGroup], da
                     frame = None
             frames.append((frame, member.image.file_name, member.split))
         splits = sorted(_splits_of(group, data), key=data.splits.index)
-        title = plural(len(members), "image") + (f" in {listed(splits)}" if splits else "")
+        title = counted(len(members), "image") + (f" in {listed(splits)}" if splits else "")
         words = "their hashes are equal"
         if group.largest_distance:
             words = f"at most {group.largest_distance} of {HASH_BITS} bits of their hashes differ"
@@ -449,9 +467,9 @@ def _finding_words(data: Survey) -> str:
     counts = [data.level(level) for level in _LEVELS]
     if not sum(counts):
         return "No findings: every shape is used as it was drawn."
-    counted = [plural(count, name) for count, name in zip(counts, ("error", "warning", "note"), strict=True) if count]
+    levels = [counted(count, name) for count, name in zip(counts, ("error", "warning", "note"), strict=True) if count]
     stops = " Errors stop training; warnings are shapes that were changed or dropped." if counts[0] else ""
-    return f"{listed(counted)}. The shape of a finding is pink, other shapes are dashed blue.{stops}"
+    return f"{listed(levels)}. The shape of a finding is pink, other shapes are dashed blue.{stops}"
 
 
 def _by_code(checked: Sequence[Checked]) -> dict[tuple[str, str], list[tuple[Checked, Finding]]]:
@@ -475,8 +493,8 @@ def _finding_groups(
             exhibit = Exhibit(finding) if album.is_full else exhibits[id(one)].show(finding)
             rows.append(_shown(exhibit, one.split))
             bar.update()
-        files = plural(len({(id(one), finding.file) for one, finding in members}), "file")
-        words = f"{plural(len(members), 'time')} in {files}"
+        files = counted(len({(id(one), finding.file) for one, finding in members}), "file")
+        words = f"{counted(len(members), 'time')} in {files}"
         meaning, remedy = WORDS.get(code, ("", ""))
         shown.append(FindingGroup(level, code, words, meaning, remedy, tuple(rows), len(members) - len(rows)))
     return shown
@@ -493,7 +511,7 @@ def _sheet_context(data: Survey, tiles: Sequence[SheetTile]) -> dict[str, Any]:
     seen = {label for entry in data.entries for label in entry.labels}
     names = [row.name for row in data.class_rows if row.name in seen]
     left_out = len(data.entries) - len(tiles)
-    words = f"All {plural(len(tiles), 'image')}." if len(tiles) > 1 else "The one image."
+    words = f"All {counted(len(tiles), 'image')}." if len(tiles) > 1 else "The one image."
     if left_out:
         words = f"{len(tiles)} images, chosen to show every class; {left_out:,} are not shown."
     return {

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.annotations.model.findings import Finding
+from d2tune.project import Project
 
 SMALL_PX, MEDIUM_PX = 32.0, 96.0
 """COCO's borders between small, medium and large objects: the square root of the area in pixels."""
@@ -29,6 +30,41 @@ _SPLIT_NAMES = {
     "test": "test",
 }
 _SPLIT_ORDER = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a training does with the data, as far as the page speaks of it.
+
+    Attributes:
+        short_side_px: To which images are resized; None where they keep their size.
+        project: Name of the project that says so; None takes the defaults.
+        has_objects: Whether objects are told apart; else there are regions, and what counts is their pixels.
+    """
+
+    short_side_px: int | None = 640
+    project: str | None = None
+    has_objects: bool = True
+
+    @classmethod
+    def of(cls, project: Project) -> Setting:
+        """The setting of a project."""
+        size = project.train.image_size
+        return cls(
+            short_side_px=size if isinstance(size, int) else None,
+            project=project.name,
+            has_objects=project.traits.has_objects,
+        )
+
+    @property
+    def noun(self) -> str:
+        """One of the things that are counted: an instance, or a region."""
+        return "instance" if self.has_objects else "region"
+
+    @property
+    def thing(self) -> str:
+        """The same in sentences about its size."""
+        return "object" if self.has_objects else "region"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +90,17 @@ class ImageEntry:
 
     Attributes:
         image: The image; its id counts over all sources.
-        instances: Its objects.
+        instances: Its objects, without crowds.
         labels: Class names of the objects, in their order.
         split: Name of its split; empty where it has none.
+        crowds: Its crowds, with their class names.
     """
 
     image: Image
     instances: tuple[Instance, ...]
     labels: tuple[str, ...]
     split: str
+    crowds: tuple[tuple[Instance, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +111,7 @@ class ClassRow:
         name: The class.
         images: Images with at least one instance.
         instances: Instances.
-        share: Fraction of all instances.
+        share: Fraction of all instances; of all labeled pixels where there are regions.
         by_split: Instances in each split, in the order of `Survey.splits`.
         smallest_px: Size of the smallest instance.
         median_px: Median size.
@@ -99,12 +137,14 @@ class Survey:
         entries: All images, in the order of the sources and file names.
         class_names: All classes, those of the first source first.
         splits: Names of the splits that are known, train before val before test.
+        setting: What a training does with them.
     """
 
     checked: tuple[Checked, ...]
     entries: tuple[ImageEntry, ...]
     class_names: tuple[str, ...]
     splits: tuple[str, ...]
+    setting: Setting = Setting()
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -114,6 +154,11 @@ class Survey:
     def level(self, level: str) -> int:
         """How many findings have a level."""
         return sum(finding.level == level for finding in self.findings)
+
+    @cached_property
+    def crowds(self) -> int:
+        """How many crowds there are."""
+        return sum(len(entry.crowds) for entry in self.entries)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -172,31 +217,36 @@ class Survey:
         order = np.argsort(numbers, kind="stable")
         ends = np.cumsum(np.bincount(numbers, minlength=len(self.class_names)))
         groups = np.split(self.sizes_px[order], ends[:-1]) if len(self.class_names) else []
+        weights = [float(len(sizes) if self.setting.has_objects else (sizes**2).sum()) for sizes in groups]
         rows = []
-        for name, sizes in zip(self.class_names, groups, strict=True):
+        for name, sizes, weight in zip(self.class_names, groups, weights, strict=True):
             some = len(sizes) > 0
             rows.append(
                 ClassRow(
                     name,
                     images[name],
                     instances[name],
-                    instances[name] / max(1, len(self.labels)),
+                    weight / max(1.0, sum(weights)),
                     tuple(by_split[split, name] for split in self.splits),
                     float(sizes.min()) if some else None,
                     float(np.median(sizes)) if some else None,
                     float(sizes.max()) if some else None,
                 )
             )
-        return tuple(sorted(rows, key=lambda row: -row.instances))
+        return tuple(sorted(rows, key=lambda row: (-row.share, -row.instances)))
 
 
-def survey(checked: Sequence[Checked], *, split_of: Mapping[str, str] | None = None) -> Survey:
+def survey(
+    checked: Sequence[Checked], *, split_of: Mapping[str, str] | None = None, setting: Setting | None = None
+) -> Survey:
     """Count over all sources.
 
     Args:
         checked: The sources, each read once.
         split_of: Split by ``Image.file_name``, for sources of several splits; None looks for top-level folders called
             train, val (or valid, validation) and test.
+        setting: What a training does with them; None takes the defaults, with regions where no two instances can
+            have a pixel in common, as in label images.
     """
     entries: list[ImageEntry] = []
     for one in checked:
@@ -204,14 +254,18 @@ def survey(checked: Sequence[Checked], *, split_of: Mapping[str, str] | None = N
         names = {category.id: category.name for category in one.dataset.categories}
         folders = _folder_splits(one.dataset.images) if split_of is None else dict(split_of)
         for image in one.dataset.images:
-            instances = tuple(groups[image.id])
+            instances = tuple(instance for instance in groups[image.id] if not instance.iscrowd)
+            crowds = tuple((one, names[one.category_id]) for one in groups[image.id] if one.iscrowd)
             labels = tuple(names[instance.category_id] for instance in instances)
             split = one.split or folders.get(image.file_name, "")
-            entries.append(ImageEntry(replace(image, id=len(entries) + 1), instances, labels, split))
+            entries.append(ImageEntry(replace(image, id=len(entries) + 1), instances, labels, split, crowds))
     class_names = tuple(dict.fromkeys(name for one in checked for name in one.dataset.class_names))
     seen = {entry.split for entry in entries} | {one.split for one in checked}
     splits = sorted(seen - {""}, key=lambda split: (_SPLIT_ORDER.index(split) if split in _SPLIT_ORDER else 9, split))
-    return Survey(tuple(checked), tuple(entries), class_names, tuple(splits))
+    if setting is None:
+        everything = [one for entry in entries for one in entry.instances]
+        setting = Setting(has_objects=not everything or not all(one.is_disjoint for one in everything))
+    return Survey(tuple(checked), tuple(entries), class_names, tuple(splits), setting)
 
 
 def _folder_splits(images: Sequence[Image]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from d2tune.report.check_page.advice import listed, short
 from d2tune.report.check_page.charts import number
 from d2tune.report.check_page.survey import ImageEntry, Survey
 from d2tune.report.check_page.thumbnails import Album, Frame, ThumbnailError, sketch_of
+from d2tune.text import counted
 
 TILES = 60
 """How many images a sheet has at most."""
@@ -57,7 +58,7 @@ def choose(survey: Survey, *, limit: int = TILES, seed: int = 0) -> list[ImageEn
     if len(entries) <= limit:
         return entries
     random.Random(seed).shuffle(entries)
-    negatives = [entry for entry in entries if not entry.instances][:_NEGATIVES]
+    negatives = [entry for entry in entries if not entry.instances and not entry.crowds][:_NEGATIVES]
     queues: dict[str, list[ImageEntry]] = {row.name: [] for row in reversed(survey.class_rows) if row.instances}
     for entry in entries:
         for label in set(entry.labels):
@@ -91,21 +92,23 @@ def contact_tiles(survey: Survey, colors: Mapping[str, str], album: Album, bar: 
     for entry in choose(survey):
         if album.is_full:
             break
-        tiles.append(_tile(entry, colors, album))
+        tiles.append(_tile(entry, colors, album, survey.setting.thing))
         bar.update()
     return tiles
 
 
-def _tile(entry: ImageEntry, colors: Mapping[str, str], album: Album) -> SheetTile:
+def _tile(entry: ImageEntry, colors: Mapping[str, str], album: Album, thing: str) -> SheetTile:
     image = entry.image
     ratio = min(max(image.width_px / image.height_px, 0.4), 3.0)
     counts = Counter(entry.labels)
-    words = listed([f"{count} {short(name)}" for name, count in counts.most_common()], limit=3) or "no objects"
+    words = listed([f"{count} {short(name)}" for name, count in counts.most_common()], limit=3) or f"no {thing}s"
+    words += f"; {counted(len(entry.crowds), 'crowd')}" if entry.crowds else ""
     named = sorted(zip(entry.instances, entry.labels, strict=True), key=lambda pair: -pair[0].area_px2)
     outlines = [
         (sketch_of(one), colors[label], f"{label}, {number(one.area_px2**0.5)} px", "object")
         for one, label in named[:_OUTLINES]
     ]
+    outlines += [(sketch_of(one), colors[label], f"crowd of {label}", "object") for one, label in entry.crowds]
     if len(named) > _OUTLINES:
         words += f"; the {_OUTLINES} largest are drawn"
     width, height = float(image.width_px), float(image.height_px)

@@ -28,10 +28,13 @@ from d2tune.report.plots.style import (
     short_count,
     width_in,
 )
+from d2tune.text import counted
 
 _LABEL_PT, _NOTE_PT, _LEAST_EXACT_PT, _LEAST_PT = 9.0, 8.0, 6.5, 5.0
 _GAP_CELLS = 0.2
-_FALSE_ALARM, _MISSED = "false alarm", "missed"
+_BACKGROUND = ("false alarm", "missed")
+_NO_CLASS = ("no class", "no class")
+"""Names of the last row and the last column, of instances and of pixels."""
 _MOST_NAME_IN = 2.5
 _DARK_FROM = 0.7
 _RIGHT = LinearSegmentedColormap.from_list("right", ("#e2f0f1", "#8cc5c9", "#2b8f97", "#07474c"))
@@ -39,7 +42,12 @@ _WRONG = LinearSegmentedColormap.from_list("wrong", ("#fdefe4", "#f7b98c", "#d96
 
 
 def write_confusion(
-    path: str | Path, counts: NDArray[np.integer[Any]], class_names: Sequence[str], *, subtitle: str = ""
+    path: str | Path,
+    counts: NDArray[np.integer[Any]],
+    class_names: Sequence[str],
+    *,
+    subtitle: str = "",
+    of_pixels: bool = False,
 ) -> None:
     """Counts of predicted by true class, in colors by their share of the row: teal is right, orange is wrong.
 
@@ -50,6 +58,7 @@ def write_confusion(
         counts: ``(K + 1, K + 1)``; rows are the ground truth, columns the prediction, the last of each is background.
         class_names: K names, at least one.
         subtitle: What the values belong to, such as the threshold of the score.
+        of_pixels: Whether pixels are counted and not instances.
 
     Raises:
         ValueError: The shape of the counts does not match the names, or a count is negative.
@@ -63,19 +72,27 @@ def write_confusion(
     table = table.copy()
     table[-1, -1] = 0  # background predicted as background is not counted
     with house_style():
-        save_png(path, _confusion(table, class_names, subtitle))
+        save_png(path, _confusion(table, class_names, subtitle, of_pixels=of_pixels))
 
 
-def _confusion(counts: NDArray[np.integer[Any]], class_names: Sequence[str], subtitle: str) -> Figure:
+def _confusion(
+    counts: NDArray[np.integer[Any]], class_names: Sequence[str], subtitle: str, *, of_pixels: bool
+) -> Figure:
     right, total = int(np.trace(counts[:-1, :-1])), int(counts[:-1].sum())
     missed, false = int(counts[:-1, -1].sum()), int(counts[-1, :-1].sum())
-    title = f"{right:,} of {total:,} instances detected with the right class, {missed:,} missed, {_alarms(false)}"
+    alarm, missing = _NO_CLASS if of_pixels else _BACKGROUND
+    if of_pixels:
+        title = f"{right:,} of {total:,} labeled pixels have the right class"
+        title += f", {missed:,} have none" if missed else ""
+    else:
+        things = counted(total, "instance")
+        title = f"{right:,} of {things} detected with the right class, {missed:,} missed, {_alarms(false)}"
     cells = len(counts) + _GAP_CELLS
     pitch_in = min(0.8, 6.4 / cells)
     side_in = pitch_in * cells
     label_pt = _label_size(class_names, pitch_in)
     names = fitted_names(class_names, _MOST_NAME_IN, label_pt)
-    widest_in = max(width_in(name, label_pt) for name in (*names, _FALSE_ALARM, _MISSED))
+    widest_in = max(width_in(name, label_pt) for name in (*names, alarm, missing))
     turn = 0 if widest_in < 0.92 * pitch_in else 40 if pitch_in >= 0.3 else 90
     slope = math.radians(turn)
     # slanted names of the first columns reach to the left, below the names of the rows
@@ -92,8 +109,8 @@ def _confusion(counts: NDArray[np.integer[Any]], class_names: Sequence[str], sub
             page.text(left_in - 0.08, place_in, name, size=label_pt, ha="right")
             _column_name(page, (left_in + place_in, side_in + 0.08), name, label_pt, turn)
     last_in = side_in - pitch_in / 2
-    page.text(left_in - 0.08, last_in, _FALSE_ALARM, size=label_pt, ha="right", color=GRAY)
-    _column_name(page, (left_in + last_in, side_in + 0.08), _MISSED, label_pt, turn, color=GRAY)
+    page.text(left_in - 0.08, last_in, alarm, size=label_pt, ha="right", color=GRAY)
+    _column_name(page, (left_in + last_in, side_in + 0.08), missing, label_pt, turn, color=GRAY)
     page.text(MARGIN_IN + 0.1, side_in / 2, "ground truth", size=_LABEL_PT, rotation=90, ha="center", va="center")
     middle_in = left_in + side_in / 2
     page.text(middle_in, side_in + below_in + 0.2, "predicted as", size=_LABEL_PT, ha="center")
@@ -181,4 +198,4 @@ def _draw_scale(page: Page, middle_in: float, y_in: float) -> None:
 
 
 def _alarms(count: int) -> str:
-    return f"{count:,} false alarm{'' if count == 1 else 's'}"
+    return counted(count, "false alarm")
