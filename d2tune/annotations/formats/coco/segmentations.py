@@ -148,7 +148,7 @@ def _rings(segmentation: list[Any]) -> tuple[list[list[Any]], str]:
     if are_flat and not _are_pairs(segmentation):
         return segmentation, ""
     rings = list(rings_of(segmentation))
-    if all(ring in segmentation for ring in rings):  # only empty polygons between the others
+    if all(ring in segmentation and not isinstance(ring[0], list) for ring in rings):  # with empty ones between them
         return rings, ""
     return rings, "a polygon" if len(rings) == 1 else f"{len(rings)} polygons"
 

@@ -13,10 +13,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from d2tune.annotations.io.outputs import refuse_existing
+from d2tune.annotations.io.outputs import refuse_existing, write_output
 from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.annotations.model.types import Rle
-from d2tune.files import holds, write_chunks
+from d2tune.files import holds
 
 _ROWS_AT_ONCE = 1000
 _LEAST_USUAL = 1e-3
@@ -162,7 +162,7 @@ def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
     ids = kept_ids(dataset)
     if not holds(path, _content(dataset, ids)):
         refuse_existing([path], force=force)
-        write_chunks(path, _content(dataset, ids))
+        write_output(path, _content(dataset, ids))
     return [path]
 
 
