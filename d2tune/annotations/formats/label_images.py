@@ -17,7 +17,6 @@ from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels
 from d2tune.annotations.formats.shared.sources import Folders, folders_of
 from d2tune.annotations.formats.shared.units import Draft, ImageDraft, Unit
 from d2tune.annotations.geometry.masks import encode_mask, rle_bbox_xywh, to_rle
-from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name, open_raster
 from d2tune.annotations.io.suffixes import JPEG_SUFFIXES
 from d2tune.annotations.model.dataset import Dataset
@@ -69,7 +68,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     labels = Labels(options)
     names = _class_names(options, own, labels)
     units, channels = [], {}
-    for pair in _with_progress(list(_pairs(images, source / own.labels, own))):
+    for pair in _with_progress(list(_pairs(images, source / own.labels, own, folders))):
         unit, count = _read_pair(pair, images, folders, options, own, labels)
         units.append(unit)
         if count is not None:
@@ -107,13 +106,13 @@ def _key(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def _pairs(images: Path, label_folder: Path, own: LabelImageOptions) -> Iterator[_Pair]:
+def _pairs(images: Path, label_folder: Path, own: LabelImageOptions, folders: Folders) -> Iterator[_Pair]:
     """Images and labels whose paths differ only in the suffix, in the order of the paths."""
     inside = label_folder.is_relative_to(images) and label_folder != images
     prefix = label_folder.relative_to(images).as_posix() + "/" if inside else None
-    names = [name for name in walk_files(images) if is_raster_name(name)]
+    names = [name for name in folders.walk(images) if is_raster_name(name)]
     names = [name for name in names if prefix is None or not name.startswith(prefix)]
-    labels = [name for name in walk_files(label_folder) if is_raster_name(name)]
+    labels = [name for name in folders.walk(label_folder) if is_raster_name(name)]
     by_key: dict[str, tuple[list[str], list[str]]] = {}
     for name, key in _image_keys(names, {_key(label) for label in labels}, is_stack=bool(own.raster.stack)):
         by_key.setdefault(key, ([], []))[0].append(name)

@@ -31,7 +31,6 @@ from d2tune.annotations.formats.shared.sources import Folders, folders_of, measu
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.formats.soft_masks import cut_at_half, without_alpha
 from d2tune.annotations.io.images import is_image_name
-from d2tune.annotations.io.places import Place, walk_files
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
@@ -72,8 +71,8 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         raise DataError("masks are read from a folder", file=source, expected="folders of photos and of masks")
     folders = folders_of(source, options)
     colors = read_color_map(options.color_map) if options.color_map else color_map_in(source)
-    names = list(walk_files(folders.root))
-    files = names if folders.root == folders.source else list(walk_files(source))
+    names = list(folders.walk(folders.root))
+    files = names if folders.root == folders.source else list(folders.walk(skip=folders.root))
     matches = match_in(names) if files is names else match_across(files, names)
     if not (matches.masks_of or matches.lonely or matches.ambiguous):
         raise _no_masks(source, names)
@@ -163,7 +162,7 @@ class _Reading:
     def read(self, photo: str, masks: Sequence[str]) -> Unit:
         """The masks of a photo as a unit: one, or one for each object."""
         unit = Unit(masks[0])
-        if measure(Place(self.folders.root / photo, photo), unit) is None:
+        if measure(self.folders.finder.existing(self.folders.root, photo), unit) is None:
             return unit
         if rivals := self.matches.rivals.get(photo):
             message = f"the image {photo} has another mask, {rivals[0]}"

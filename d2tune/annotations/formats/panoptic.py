@@ -20,7 +20,7 @@ from d2tune.annotations.formats.voc import read_pixels
 from d2tune.annotations.geometry.masks import Patch, encode_mask, rle_bbox_xywh
 from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
 from d2tune.annotations.io.outputs import beside, refuse_existing, write_png
-from d2tune.annotations.io.places import is_file, walk_files
+from d2tune.annotations.io.places import is_file
 from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
@@ -134,7 +134,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         DataError: The source does not exist, or has not exactly one COCO panoptic file.
     """
     source = Path(source).absolute()
-    path, value = _panoptic_file(source)
+    path, value = _panoptic_file(source, options)
     folders = with_layout(folders_of(source, options), path, value.get("images"), options)
     unit = Unit(path.relative_to(folders.source).as_posix())
     loose = coco.Loose()
@@ -172,13 +172,13 @@ def _used(value: dict[str, Any]) -> Iterator[object]:
                 yield info.get("category_id")
 
 
-def _panoptic_file(source: Path) -> tuple[Path, dict[str, Any]]:
+def _panoptic_file(source: Path, options: ReadOptions) -> tuple[Path, dict[str, Any]]:
     if not source.exists():
         raise DataError("there is no such file or folder", file=source)
     paths = (
         [source]
         if source.is_file()
-        else [source / name for name in walk_files(source) if name.lower().endswith(".json")]
+        else [source / name for name in folders_of(source, options).walk() if name.lower().endswith(".json")]
     )
     matches = []
     for path in paths:

@@ -18,7 +18,6 @@ from d2tune.annotations.formats.shared.sources import Folders, folders_of, measu
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.polygons import PointError, check_points
 from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
-from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError, nearest
@@ -74,7 +73,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     names = (
         [source.name]
         if source.is_file()
-        else [name for name in walk_files(source, skip=options.restore_dir) if name.lower().endswith(".json")]
+        else [name for name in folders.walk(skip=options.restore_dir) if name.lower().endswith(".json")]
     )
     units: list[Unit] = []
     seen: set[str] = set()

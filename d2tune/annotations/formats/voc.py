@@ -28,8 +28,7 @@ from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.formats.voc_normalized import scale_normalized
 from d2tune.annotations.formats.voc_objects import Reading, read_object
 from d2tune.annotations.io.json_files import JsonError, read_bytes
-from d2tune.annotations.io.places import ImageFinder, Place, is_file, walk_files
-from d2tune.annotations.io.suffixes import SUFFIXES_BY_USE
+from d2tune.annotations.io.places import Place
 from d2tune.annotations.io.xml_files import XmlError, parse_xml
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
@@ -62,7 +61,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     folders = folders_of(source, options)
     reading = Reading(Labels(options), options, folders)
     names = (
-        [source.name] if source.is_file() else [name for name in walk_files(source) if name.lower().endswith(".xml")]
+        [source.name] if source.is_file() else [name for name in folders.walk() if name.lower().endswith(".xml")]
     )
     units = [_read_xml(name, reading) for name in names]
     masks = [
@@ -74,7 +73,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
 def _unlabeled(folders: Folders, options: ReadOptions, units: Sequence[Unit], masks: Iterable[str] = ()) -> list[Unit]:
     """Units of the images without an annotation; masks are not images."""
     claimed = [unit.image.file_name for unit in units if unit.image is not None]
-    claimed += [*masks, *(name for name in walk_files(folders.root) if _folder_in(name) is not None)]
+    claimed += [*masks, *(name for name in folders.walk(folders.root) if _folder_in(name) is not None)]
     return unlabeled_units(folders, options, claimed)
 
 
@@ -126,16 +125,6 @@ def image_folders(path: Path, folders: Folders) -> tuple[Path, ...]:
     return (folders.root / "JPEGImages", folders.root, path.parent, above / "JPEGImages", above / "images", above)
 
 
-def find_by_stem(stem: str, search: Iterable[Path], finder: ImageFinder) -> Place | None:
-    """The first image with the name ``stem`` and any suffix."""
-    for folder in dict.fromkeys(search):
-        if folder.is_dir():
-            for suffix in SUFFIXES_BY_USE:
-                if is_file(str(folder / f"{stem}{suffix}")):
-                    return finder.find(f"{stem}{suffix}", folders=(folder,))
-    return None
-
-
 def has_masks(names: Iterable[str]) -> bool:
     """Whether files of a folder are VOC class masks."""
     return any(_folder_in(name) == _CLASS_FOLDER and name.lower().endswith(".png") for name in names)
@@ -157,7 +146,7 @@ def read_masks(source: Path, options: ReadOptions) -> Dataset:
     if not source.is_dir():
         raise DataError("VOC masks are read from a folder", file=source, expected=f"a folder with {_CLASS_FOLDER}")
     folders = folders_of(source, options)
-    names = [name for name in walk_files(source) if has_masks([name])]
+    names = [name for name in folders.walk() if has_masks([name])]
     maps: dict[Path, ColorMap] = {}
     units = [_read_mask(name, folders, options, maps) for name in names]
     return assemble(units + _unlabeled(folders, options, units), options, root=folders.root)
@@ -171,8 +160,7 @@ def _read_mask(name: str, folders: Folders, options: ReadOptions, maps: dict[Pat
     at = parts.index(_CLASS_FOLDER)
     top = folders.source.joinpath(*parts[:at])
     search = (top / "JPEGImages", top / "images", top, folders.root)
-    place = find_by_stem(path.stem, search, folders.finder)
-    if measure(place or Place(None, "", f"the image {search[0] / path.stem}.* does not exist"), unit) is None:
+    if measure(folders.finder.find(path.stem, folders=search, without_suffix=True), unit) is None:
         return unit
     if top not in maps:
         maps[top] = read_color_map(options.color_map) if options.color_map else color_map_in(top, folders.source)

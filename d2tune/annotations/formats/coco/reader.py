@@ -22,7 +22,6 @@ from d2tune.annotations.formats.shared.sources import Folders, check_size, folde
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.polygons import PointError
 from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
-from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
@@ -51,7 +50,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         DataError: The source does not exist, or has not exactly one COCO file.
     """
     source = Path(source).absolute()
-    path = _coco_file(source)
+    path = _coco_file(source, options)
     folders = folders_of(source, options)
     name = path.relative_to(folders.source).as_posix()
     unit = Unit(name)
@@ -69,13 +68,13 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     return from_coco(value, path, unit, with_layout(folders, path, value["images"], options), options)
 
 
-def _coco_file(source: Path) -> Path:
+def _coco_file(source: Path, options: ReadOptions) -> Path:
     if not source.exists():
         raise DataError("there is no such file or folder", file=source)
     if source.is_file():
         return source
     paths = []
-    for name in walk_files(source):
+    for name in folders_of(source, options).walk():
         if name.lower().endswith(".json"):
             try:
                 if is_coco(decode_json(read_bytes(source / name))[0]):
