@@ -140,7 +140,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         )
     folders = folders_of(source, options)
     names = (
-        [source.name] if source.is_file() else [name for name in walk_files(source) if name.lower().endswith(".csv")]
+        [source.name] if source.is_file() else [name for name in folders.walk() if name.lower().endswith(".csv")]
     )
     by_name = _images_by_name(folders.root)
     units: list[Unit] = []
