@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2tune.annotations.convert import findings_table, read_dataset
-from d2tune.annotations.io.photo_findings import white_of, with_white
+from d2tune.annotations.io.photo_findings import with_shared_white
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.splitting.sharing import refuse_shared_images
 from d2tune.annotations.splitting.splits import split
@@ -66,8 +66,10 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
         val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore / "val"), background)
         refuse_sharing(project, {"train": train, "val": val})
     _check(project, train, val)
-    white = white_of(train, val)
-    train, val = with_white(train, white), with_white(val, white)
+    (train, _), (val, _) = shared = with_shared_white(train, val)
+    notes = [note for _, notes in shared for note in notes]
+    if notes:
+        logger.warning("%s:\n%s", data.root, findings_table(notes))
     return Splits(train, val, data.root, rendered)
 
 

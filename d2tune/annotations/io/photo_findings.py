@@ -72,6 +72,28 @@ def white_of(*datasets: Dataset) -> float | None:
     return max((form.white for form in forms if form is not None and form.is_deep), default=None)
 
 
+def with_shared_white(*splits: Dataset) -> list[tuple[Dataset, tuple[Finding, ...]]]:
+    """The splits of a project with one white value for all their 16-bit images.
+
+    Returns:
+        Each split, with a warning where its own files state another value.
+    """
+    white = white_of(*splits)
+    shared = []
+    for split in splits:
+        own = white_of(split)
+        notes: tuple[Finding, ...] = ()
+        if own is not None and own != white:
+            message = (
+                f"the 16-bit images state values up to {own:g}, those of another split up to {white:g}; all are "
+                f"divided by {_divisor(white or own)}"
+            )
+            image = next(image for image in split.images if image.pixel_format and image.pixel_format.is_deep)
+            notes = (Finding("warning", "image_range_differs", image.file_name, message),)
+        shared.append((with_white(split, white), notes))
+    return shared
+
+
 def _white_of_files(images: Sequence[Image]) -> tuple[float | None, list[Finding]]:
     """The white value of all 16-bit images, and a warning where their files do not agree on it."""
     deep = [(image, image.pixel_format) for image in images if image.pixel_format and image.pixel_format.is_deep]
