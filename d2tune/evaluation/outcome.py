@@ -19,9 +19,10 @@ from d2tune.metrics.coco.rows import CocoSet, read_coco
 from d2tune.metrics.coco.scorer import score_set
 from d2tune.metrics.coco.summary import WANTED_PRECISION, InstanceMetrics, metrics_of, with_intervals
 from d2tune.report.plots import bar_plots, confusion_plot, curve_plots
+from d2tune.run_schema import EVALUATION_VERSION
 from d2tune.timing import StageTimes
 
-SCHEMA = 2
+SCHEMA = EVALUATION_VERSION
 """Version of ``evaluation.json``; docs/evaluation.md describes it."""
 
 
