@@ -278,6 +278,9 @@ class ImageFinder:
                 message = f"the image {outside} is reached by a link to {target}, outside the data root {self.root}"
                 return Place(None, file_name, message, LINK_HINT)
             return Place(None, file_name, f"the image {outside} lies outside the data root {self.root}", OUTSIDE_HINT)
+        if os.path.islink(tried):
+            message = f"the image {tried} is a link to {os.path.realpath(tried)}, which does not exist"
+            return Place(None, file_name, message, "fetch the file that the link stands for")
         folders = dict.fromkeys(folder for folder in search if folder != self.root)
         others = shortened(", ".join(_posix(os.path.relpath(folder, self.root)) for folder in folders), 160)
         places = f"below {self.root}" + (f" or in {others}" if others else "")

@@ -16,8 +16,9 @@ class Walk:
     """Every file under a folder, relative to it with forward slashes, in a fixed order.
 
     Hidden files and folders, pipes, devices and the folder ``skip`` are skipped. A link to a folder is followed where
-    its target lies below one of ``limits`` or ``follow_links`` is set, and its files come after all others. No folder
-    is entered twice, so links that form a circle end.
+    its target lies below one of ``limits`` or ``follow_links`` is set; its files come after all others. No folder is
+    entered twice, so links that form a circle end. Links to files are listed, and where they lead is left to the
+    reader.
 
     Args:
         root: The folder.
