@@ -127,12 +127,12 @@ class ImageFinder:
                     return Place(Path(path), file_name)
                 outside = outside or path
         search = [self._absolute(folder) for folder in folders]
-        place = self._elsewhere(text, first or name, search, stem, is_outside=outside is not None)
-        if place is None:
+        detour = self._elsewhere(text, first or name, search, stem, is_outside=outside is not None)
+        if detour is None:
             return self._missing(text, first or name, outside, search)
-        base = place.file_name.rpartition("/")[2]
+        base = detour.file_name.rpartition("/")[2]
         is_expected = (in_subfolders and base == text) or (without_suffix and stem_of(base) == text)
-        return replace(place, detour=None) if is_expected else place
+        return replace(detour, detour=None) if is_expected else detour
 
     def file_name(self, path: str) -> str | None:
         """``path`` relative to the root with forward slashes, or None where it must not be used."""

@@ -130,6 +130,20 @@ def finder_of(root: Path, options: ReadOptions, *, limits: Iterable[Path]) -> Im
     )
 
 
+def walk_of(source: Path, options: ReadOptions) -> Walk:
+    """The files below a folder under the rule for links that its readers have."""
+    return finder_of(source, options, limits=()).walk(source, skip=options.restore_dir)
+
+
+def link_problem(walk: Walk) -> str | None:
+    """The links to folders that a finished walk did not follow, in words; None where there are none."""
+    if not walk.refused:
+        return None
+    name, target = walk.refused[0]
+    more = f", and {len(walk.refused) - 1} more such links" if walk.refused[1:] else ""
+    return f"{name}, a link to {target}, which is outside the data root and not followed{more}"
+
+
 def unlabeled_units(folders: Folders, options: ReadOptions, claimed: Iterable[str]) -> list[Unit]:
     """A unit for every image under the image root that no annotation file names.
 
