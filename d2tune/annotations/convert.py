@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from d2tune.annotations.formats import coco, label_images, labelme, masks, panoptic, rle_csv, semantic, via, voc
+from d2tune.annotations.formats.shared.sources import link_problem, walk_of
 from d2tune.annotations.io.gathering import copy_files, gather
 from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
 from d2tune.annotations.io.photo_findings import with_photo_findings
-from d2tune.annotations.io.places import walk_files
+from d2tune.annotations.io.places import LINK_HINT
 from d2tune.annotations.io.suffixes import is_image_name, unreadable_hint_of
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.findings import Finding
@@ -33,7 +34,7 @@ def _read_coco(source: Path, options: ReadOptions) -> Dataset:
     except DataError:
         if not source.exists():
             raise
-        paths = [source] if source.is_file() else [source / name for name in walk_files(source)]
+        paths = [source] if source.is_file() else [source / name for name in walk_of(source, options)]
         kinds = {_format_of_json(path) for path in paths if path.suffix.lower() == ".json"}
         if "panoptic" not in kinds or "coco" in kinds:
             raise
@@ -90,8 +91,12 @@ class ConvertResult:
     findings: tuple[Finding, ...]
 
 
-def detect_format(source: Path) -> str:
+def detect_format(source: Path, options: ReadOptions | None = None) -> str:
     """Recognize the annotation format of a file or a folder from its content.
+
+    Args:
+        source: The file or folder.
+        options: Whether links are followed.
 
     Raises:
         DataError: The path does not exist, or has neither annotations nor images.
@@ -99,15 +104,21 @@ def detect_format(source: Path) -> str:
     source = Path(source)
     if not source.exists():
         raise DataError("there is no such file or folder", file=source)
-    detected = _format_of_file(source) if source.is_file() else _format_of_folder(source)
+    options = options or ReadOptions()
+    detected = _format_of_file(source) if source.is_file() else _format_of_folder(source, options)
     if detected is None:
-        raise _nothing_in(source)
+        raise _nothing_in(source, options)
     return detected
 
 
-def _nothing_in(source: Path) -> DataError:
+def _nothing_in(source: Path, options: ReadOptions) -> DataError:
     kind = "file" if source.is_file() else "folder"
-    names = [source.name] if source.is_file() else list(walk_files(source))
+    walk = walk_of(source, options)
+    names = [source.name] if source.is_file() else list(walk)
+    link = link_problem(walk)
+    if link is not None:
+        message = "the folder contains neither annotations nor images"
+        return DataError(message, file=source, found=link, hint=f"{LINK_HINT[0].upper()}{LINK_HINT[1:]}.")
     unreadable = unreadable_hint_of(names)
     if unreadable is not None:
         return DataError(f"the {kind} contains no image that is read", file=source, found=unreadable)
@@ -143,8 +154,8 @@ def _format_of_json(path: Path) -> str | None:
     return next((name for name, test in tests if test(value)), None)
 
 
-def _format_of_folder(folder: Path) -> str | None:
-    names = list(walk_files(folder))
+def _format_of_folder(folder: Path, options: ReadOptions) -> str | None:
+    names = list(walk_of(folder, options))
     jsons = [name for name in names if name.lower().endswith(".json")]
     seen: set[str] = set()
     for name in itertools.islice(jsons, _JSON_FILES_LOOKED_INTO):
@@ -192,8 +203,9 @@ def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptio
     path = Path(source)
     if options is not None and not abs(options.pixel_offset) <= 1:
         raise DataError("the pixel offset must be between -1 and 1", found=str(options.pixel_offset))
+    options = options or ReadOptions()
     if format == "auto":
-        format = detect_format(path)
+        format = detect_format(path, options)
     if format not in READERS:
         near = nearest(format, READERS)
         raise DataError(
@@ -204,9 +216,8 @@ def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptio
         )
     if path.exists() and not path.is_dir() and not path.is_file():
         raise DataError("a pipe or a device cannot be read", file=path, expected="a folder or a file")
-    if path.is_dir() and not any(walk_files(path)):
-        raise _nothing_in(path)
-    options = options or ReadOptions()
+    if path.is_dir() and not any(walk_of(path, options)):
+        raise _nothing_in(path, options)
     dataset = READERS[format](path, options)
     if options.image_list is not None:
         dataset = keep_listed(dataset, options.image_list, skip_bad=options.skip_bad)
