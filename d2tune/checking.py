@@ -12,6 +12,7 @@ from typing import Any
 from d2tune import project as projects
 from d2tune.annotations.convert import ConvertResult, checked, judged
 from d2tune.annotations.formats.shared.objects import dataset_findings
+from d2tune.annotations.formats.shared.similar_labels import similar_labels
 from d2tune.annotations.io.photo_findings import with_shared_white
 from d2tune.annotations.model.dataset import Image
 from d2tune.annotations.model.findings import Finding
@@ -78,6 +79,7 @@ def check(
             results = [_with_sharing_of_lists(_named(path, result, ""), split_of or {}, strict=strict)]
             trains_objects, setting = False, None
         results = [_with_objects(result, trains_objects=trains_objects, strict=strict) for result in results]
+        results = _with_similar_labels(results, strict=strict)
         if report is not None:
             write_check_page(report, results, title=title, split_of=split_of, setting=setting)
     return tuple(results)
@@ -112,6 +114,15 @@ def _with_objects(result: Checked, *, trains_objects: bool, strict: bool) -> Che
     """A split with findings about its crowds and boxes."""
     about_objects = dataset_findings(result.dataset, trains_objects=trains_objects)
     return replace(result, findings=(*result.findings, *judged(about_objects, strict)))
+
+
+def _with_similar_labels(results: list[Checked], *, strict: bool) -> list[Checked]:
+    """The splits with findings about labels that differ little, which are counted over all splits."""
+    notes = similar_labels([result.dataset for result in results])
+    return [
+        replace(result, findings=(*result.findings, *judged(of_split, strict)))
+        for result, of_split in zip(results, notes, strict=True)
+    ]
 
 
 def _with_sharing(project: Project, results: list[Checked], *, strict: bool) -> list[Checked]:

@@ -52,7 +52,7 @@ WORDS = {
     ),
     "bad_rle": (
         "The run-length text is invalid: an odd number of values, a zero, a run beyond the image, two runs that "
-        "overlap, or wrong columns.",
+        "overlap, or columns that are not those of the dialect.",
         "Correct the line named, or choose another `--preset`.",
     ),
     "image_missing": (
@@ -121,7 +121,7 @@ WORDS = {
     ),
     "unknown_label": (
         "The label is not in the list of classes; the hint names the most similar class.",
-        "Correct the label, or add it to the labels.",
+        "Correct the label, rename it with `data.rename` or `--rename`, or add it to the classes.",
     ),
     "no_class": (
         "A region or mask has no class.",
@@ -227,6 +227,11 @@ WORDS = {
         "A label has leading or trailing blanks, which were removed.",
         "Correct the label.",
     ),
+    "similar_labels": (
+        "Two labels differ by a letter, by their plural, by accents or by separators (`baloon` beside `balloon`); an "
+        "info where a letter differs and both are frequent. Shown by `d2tune check`.",
+        "If they are one class, merge them with `data.rename` or `--rename`.",
+    ),
     "labels_differ_by_case": (
         "Two labels differ only in upper and lower case and are two classes.",
         "Correct one of them, or map both to one class in the project.",
@@ -278,6 +283,10 @@ WORDS = {
     "unlabeled_image": (
         "An image has no annotation and is not used, or is a negative with `--include-unlabeled`.",
         "Annotate it, or save an empty annotation to use it as a negative.",
+    ),
+    "option_unused": (
+        "An option has no effect on this file: a class name for run-length CSV whose rows have classes.",
+        "Leave the option out.",
     ),
     "no_spatial_extent": (
         "A VIA entry has a class but no position in the image.",

@@ -14,7 +14,9 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from d2tune.annotations.formats import coco, labelme, rle_csv, via
+from d2tune.annotations.formats import coco, labelme, via
+from d2tune.annotations.formats.rle_layout import PRESETS, layout_of, separator_of
+from d2tune.annotations.formats.voc_objects import box_of, polygons_of, rotated_box_of
 from d2tune.annotations.geometry.polygons import (
     COORDINATE_LIMIT_PX,
     PointError,
@@ -163,33 +165,30 @@ def _via_shape(region: via.Region, image_name: str | None) -> RawShape:
 
 
 def _csv_shapes(text: str) -> Iterator[tuple[int, Lazy]]:
-    rows = csv.reader(io.StringIO(text, newline=""))
-    header = next(rows, [])
-    preset = rle_csv.preset_of(header)
-    if preset is None:
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(text.partition("\n")[0]))
+    layout = layout_of(next(rows, []))
+    if layout is None or layout.preset is None:
         return
+    by_rows = PRESETS[layout.preset].by_rows
     for row in rows:
-        if len(row) == len(header):
-            image_name = row[0].strip()
-            if preset == "severstal" and len(header) == 2:
-                image_name = image_name.rpartition("_")[0] or image_name
-            yield (
-                rows.line_num,
-                partial(RawShape, image_name, runs=row[-1], runs_by_row=rle_csv.PRESETS[preset].by_rows),
-            )
+        if len(row) == len(layout.columns):
+            image_name, _, runs = layout.cells(row)
+            yield rows.line_num, partial(RawShape, image_name, runs=runs, runs_by_row=by_rows)
 
 
 def _xml_shapes(root: Element) -> Iterator[tuple[int, Lazy]]:
     image_name = root.findtext("filename")
     for index, element in enumerate(root.findall("object")):
-        texts = [element.findtext(f"bndbox/{key}") or "" for key in ("xmin", "ymin", "xmax", "ymax")]
         try:
-            left, top, right, bottom = (float(text) for text in texts)
-        except ValueError:
+            outlines, rotated, corners = polygons_of(element), rotated_box_of(element), box_of(element)
+        except PointError:
             continue
-        corners = _finite([[left - 1, top - 1], [right, bottom]])
-        if len(corners) == 2:
-            yield index, partial(RawShape, image_name and image_name.strip(), (rectangle_points(*corners.tolist()),))
+        if not outlines and rotated is not None:
+            outlines = [rotated]
+        if not outlines and corners is not None:
+            outlines = [rectangle_points(*corners.tolist())]
+        if outlines:
+            yield index, partial(RawShape, image_name and image_name.strip(), tuple(outlines))
 
 
 def _closed_or_open(image_name: str | None, points: Points, *, is_closed: bool) -> RawShape:

@@ -39,7 +39,7 @@ class Setting:
     Attributes:
         short_side_px: To which images are resized; None where they keep their size.
         project: Name of the project that says so; None takes the defaults.
-        has_objects: Whether objects are told apart; else there are regions, and what counts is their pixels.
+        has_objects: Whether objects are distinguished; else there are regions, and what counts is their pixels.
     """
 
     short_side_px: int | None = 640

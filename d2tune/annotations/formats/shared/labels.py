@@ -76,7 +76,7 @@ class Labels:
             unit.note("info", "ignored_label", f"the label {label!r} is ignored", shape=shape, line=line)
             return None
         if self.names is not None and name not in self._known:
-            message = f"the label {name!r} is not in the list of classes"
+            message = f"the label {name!r} is not in the list of classes; data.rename or --rename changes labels"
             hint = nearest(name, self.names)
             unit.note("error", "unknown_label", message, shape=shape, line=line, hint=hint)
             return None
