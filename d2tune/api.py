@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from d2tune import project as projects
 from d2tune.errors import check_path, check_range
@@ -116,6 +116,7 @@ def evaluate(
     out: str | Path | None = None,
     metrics: Sequence[Kind] = ("bbox", "segm", "boundary"),
     batch_size: int | None = None,
+    crowds: Literal["crowds", "objects"] | None = None,
 ) -> EvaluationResult:
     """Evaluate a run on its validation split or on other data; see ``runs.evaluate``.
 
@@ -127,6 +128,7 @@ def evaluate(
         out: The output folder; None is ``evaluation`` in the run folder.
         metrics: For instance runs, the kinds of metrics.
         batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
+        crowds: Whether objects marked as crowds are read as ``crowds`` or as ``objects``; None is as in training.
 
     Raises:
         D2TuneError: The run, the weights or the data cannot be used.
@@ -144,6 +146,7 @@ def evaluate(
         out=out,
         kinds=metrics,
         batch_size=batch_size,
+        crowds=crowds,
     )
 
 
@@ -154,12 +157,13 @@ def evaluate_files(
     out: str | Path = "evaluation",
     metrics: Sequence[Kind] | None = None,
     labels: str | Path | None = None,
+    crowds: Literal["crowds", "objects"] = "crowds",
 ) -> EvaluationResult:
     """Evaluate any model's predictions from files; see ``evaluation.from_files.evaluate``."""
     from d2tune.evaluation.from_files import evaluate as evaluation
 
     _check_paths(predictions=predictions, ground_truth=ground_truth, out=out, labels=labels)
-    return evaluation.evaluate_files(predictions, ground_truth, out=out, kinds=metrics, labels=labels)
+    return evaluation.evaluate_files(predictions, ground_truth, out=out, kinds=metrics, labels=labels, crowds=crowds)
 
 
 def compare(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from d2tune.cli.shared import add_command, given, name, path
+from d2tune.cli.shared import add_command, add_crowds_argument, given, name, path
 from d2tune.errors import ProjectError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--labels", type=path, metavar="FILE", help="with folders of label PNGs: file of class names, one a line"
     )
+    add_crowds_argument(parser)
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate and print the table."""
     from d2tune import api
 
-    chosen: dict[str, Any] = given(options, "out")
+    chosen: dict[str, Any] = given(options, "out", "crowds")
     if "metrics" in options:
         chosen["metrics"] = tuple(dict.fromkeys(options.metrics))
     if given(options, "predictions", "ground_truth"):

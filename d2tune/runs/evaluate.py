@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from d2tune import files
 from d2tune.annotations.io.photo_findings import with_white
@@ -36,6 +36,7 @@ def evaluate(
     out: str | Path | None = None,
     kinds: Sequence[Kind] = KINDS,
     batch_size: int | None = None,
+    crowds: Literal["crowds", "objects"] | None = None,
 ) -> EvaluationResult:
     """Evaluate a run on its validation split, or on other data with the same classes.
 
@@ -49,6 +50,7 @@ def evaluate(
             ``weights`` if they are not the defaults.
         kinds: The kinds of metrics: ``bbox``, ``segm``, ``boundary``.
         batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
+        crowds: Whether objects marked as crowds are read as ``crowds`` or as ``objects``; None is as in training.
 
     Raises:
         D2TuneError: The run, the weights or the data cannot be used.
@@ -56,6 +58,8 @@ def evaluate(
     target = Path(out) if out is not None else Path(run) / _folder_name(data, weights)
     loaded = load_run(run, weights=weights)
     project = loaded.project
+    if crowds is not None:
+        project = project.model_copy(update={"data": project.data.model_copy(update={"crowds": crowds})})
     task = task_of(project)
     if tuple(kinds) != KINDS and not task.has_instance_metrics:
         raise DataError("--metrics is valid for instance runs only", file=run, found=f"a {task.name} run")

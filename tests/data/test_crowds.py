@@ -134,3 +134,19 @@ def test_every_reader_knows_the_option(tmp_path: Path, option: Any) -> None:
     mixed(tmp_path, "a.json")
     dataset = read(tmp_path, options=ReadOptions(crowds=option)).dataset
     assert [instance.iscrowd for instance in dataset.instances] == [False, option == "crowds"]
+
+
+def test_eval_of_files_counts_crowds_apart_and_reads_them_as_objects(tmp_path: Path) -> None:
+    """Two crowds and the same two masks predicted: no metric as crowds, all right as objects."""
+    from d2tune import api
+
+    files = SHARED / "strangers" / "92_eval_files"
+    arguments = files / "p_ok.json", files / "gt_crowd_all.json"
+    apart = api.evaluate_files(*arguments, out=tmp_path / "apart", metrics=("segm",))
+    assert "0 objects, 2 crowds" in apart.sentence
+    written = json.loads((tmp_path / "apart" / "evaluation.json").read_text())
+    assert "--crowds objects" in " ".join(written["warnings"])
+    together = api.evaluate_files(*arguments, out=tmp_path / "objects", metrics=("segm",), crowds="objects")
+    assert "mask AP 100.0" in together.sentence
+    with pytest.raises(DataError, match="--crowds needs a COCO instances file"):
+        api.evaluate_files(tmp_path, tmp_path, labels=tmp_path / "l.txt", crowds="objects")

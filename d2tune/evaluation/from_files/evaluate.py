@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from d2tune import files
 from d2tune.annotations.convert import read_labels
@@ -19,7 +19,7 @@ from d2tune.metrics.coco.box_checks import box_warnings
 from d2tune.metrics.coco.results import Kind
 from d2tune.metrics.coco.rows import CocoSet, read_coco
 from d2tune.run_folder import ensure_writable
-from d2tune.text import printable
+from d2tune.text import counted, printable
 from d2tune.timing import StageTimes
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ def evaluate_files(
     out: str | Path,
     kinds: Sequence[Kind] | None = None,
     labels: str | Path | None = None,
+    crowds: Literal["crowds", "objects"] = "crowds",
 ) -> EvaluationResult:
     """Evaluate any model's predictions from files.
 
@@ -42,6 +43,7 @@ def evaluate_files(
         out: The output folder.
         kinds: For instances, the kinds of metrics; None takes all, or only boxes if the detections have no masks.
         labels: With folders, a text file with a class name on each line.
+        crowds: For instances, ``objects`` reads the crowds of the ground truth as objects.
 
     Raises:
         DataError: A file cannot be read, or predictions and ground truth do not fit together.
@@ -51,6 +53,7 @@ def evaluate_files(
     if labels is not None and not both[1].is_dir():
         raise DataError("--labels needs a folder of label PNGs as ground truth", file=ground_truth)
     if both[1].is_dir():
+        _refuse_crowds(crowds, both[1])
         if labels is None:
             raise DataError("label PNGs have no class names", file=ground_truth, hint="Give them with --labels FILE.")
         from d2tune.evaluation.from_files.maps import evaluate_semantic
@@ -58,10 +61,26 @@ def evaluate_files(
         return evaluate_semantic(*both, class_names=read_labels(labels), out=Path(out))
     content = read_json(both[1])
     if is_panoptic(content):
+        _refuse_crowds(crowds, both[1])
         from d2tune.evaluation.from_files.maps import evaluate_panoptic
 
         return evaluate_panoptic(*both, out=Path(out))
+    if crowds == "objects":
+        content = _without_crowds(content)
     return _evaluate_instances(*both, content, out=Path(out), kinds=kinds)
+
+
+def _refuse_crowds(crowds: str, ground_truth: Path) -> None:
+    if crowds != "crowds":
+        raise DataError("--crowds needs a COCO instances file as ground truth", file=ground_truth)
+
+
+def _without_crowds(content: Any) -> Any:
+    """A COCO instances dict, unchecked, whose crowds are objects."""
+    rows = content.get("annotations") if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        return content
+    return {**content, "annotations": [row | {"iscrowd": 0} if isinstance(row, dict) else row for row in rows]}
 
 
 def _evaluate_instances(
@@ -84,6 +103,10 @@ def _evaluate_instances(
         raise DataError(error.message, file=file, **about) from None
     warnings += [f"{predictions}: {line}" for line in box_warnings(data, _sizes(truth))]
     warnings += _score_warnings(data, predictions)
+    crowds = sum(bool(row["iscrowd"]) for row in data.truth)
+    if crowds and crowds == len(data.truth):
+        hint = "if they are single objects, --crowds objects reads them as objects"
+        warnings.append(f"{ground_truth}: 0 objects, {counted(crowds, 'crowd')}; {hint}")
     ensure_writable(out)
     outcome = evaluate_set(data, kinds=chosen, split=ground_truth.name, times=times)
     for line in warnings:

@@ -13,6 +13,7 @@ from d2tune.annotations.model.dataset import Category
 from d2tune.metrics.coco.accumulate import Curves, Records, area_precision, coco_metrics
 from d2tune.metrics.coco.matching import COCO_AREAS, AreaRange
 from d2tune.metrics.metric import Metric, metric
+from d2tune.text import counted
 
 Kind = Literal["bbox", "segm", "boundary"]
 KINDS: tuple[Kind, ...] = ("bbox", "segm", "boundary")
@@ -91,13 +92,13 @@ def kind_result(
     annotated = np.bincount(records.truth_category, minlength=len(categories))
     nothing = f"there is no ground truth in {split}"
     if annotated.any():
-        nothing += f" except crowds ({int(annotated.sum())})"
+        nothing += f": 0 objects, {counted(int(annotated.sum()), 'crowd')}"
     overall = _metrics(curves, None, _reasons(truth.sum(axis=0), areas, nothing, f"no object in {split} is"))
     rows = []
     for number, category in enumerate(categories):
         nothing = f"class {category.name!r} has no ground truth in {split}"
         if annotated[number]:
-            nothing += f" except crowds ({int(annotated[number])})"
+            nothing += f": 0 objects, {counted(int(annotated[number]), 'crowd')}"
         reasons = _reasons(truth[number], areas, nothing, f"no {category.name!r} in {split} is")
         metrics = _metrics(curves, number, reasons)
         rows.append(ClassRow(category.id, category.name, int(truth[number, 0]), metrics))

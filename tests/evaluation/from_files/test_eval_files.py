@@ -72,6 +72,7 @@ REFUSED = {
 }
 
 WARNED = {
+    "gt_crowd_all.json": "0 objects, 2 crowds; if they are single objects, --crowds objects",
     "gt_box_no_seg_key.json": "only boxes are evaluated",
     "gt_box_only_gt.json": "only boxes are evaluated",
     "gt_degenerate_part.json": "1 polygon of fewer than three points",
@@ -114,7 +115,7 @@ def test_a_file_is_evaluated(name: str, tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_crowds_are_named_where_there_is_nothing_else(tmp_path: Path) -> None:
     result = evaluate_files(*both_files("gt_crowd_all.json"), out=tmp_path / "out")
-    assert "there is no ground truth in gt_crowd_all.json except crowds (2)" in result.sentence
+    assert "there is no ground truth in gt_crowd_all.json: 0 objects, 2 crowds" in result.sentence
 
 
 @pytest.mark.parametrize("name", REFUSED)
