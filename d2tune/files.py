@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,15 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp")
+
+
+def temporary_of(path: Path) -> str | None:
+    """The name, up to 40 letters of it, that a temporary file of `atomic_write` would get; None for other files."""
+    hit = _TEMPORARY.fullmatch(path.name)
+    return hit["name"] if hit else None
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

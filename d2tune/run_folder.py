@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from d2tune import files
+from d2tune import files, run_schema
 from d2tune.errors import RunError
+from d2tune.run_lock import LOCK, locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +93,60 @@ class RunFolder:
             RunError: The folder is not a run folder, or its record is damaged.
         """
         try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
+            return run_schema.read_record(self.record)
         except FileNotFoundError:
             raise RunError(
                 "is not a run folder",
                 file=self.path,
                 expected="a folder with record.json, such as runs/<project>/<time>",
             ) from None
-        except (OSError, ValueError) as error:
-            raise RunError(f"the record cannot be read: {error}", file=self.record) from None
-        if not isinstance(record, dict):
-            raise RunError("the record is not a JSON object", file=self.record, found=type(record).__name__)
-        return record
+
+    def read_evaluation(self) -> dict[str, Any]:
+        """Read the evaluation of the best weights that training has written.
+
+        Raises:
+            RunError: There is none, or it is damaged.
+        """
+        try:
+            return run_schema.read_evaluation(self.evaluation)
+        except FileNotFoundError:
+            hint = f"Run `d2tune eval {self.path}`."
+            raise RunError("the evaluation does not exist", file=self.evaluation, hint=hint) from None
 
     def update_record(self, values: Mapping[str, Any]) -> None:
         """Add or replace top-level entries of the record."""
-        files.write_json(self.record, {**(self.read_record() if self.record.is_file() else {}), **values})
+        files.write_json(self.record, {**self.record_entries(), **values})
+
+    def record_entries(self) -> dict[str, Any]:
+        """The entries of the record, complete or not; none where there is no record yet."""
+        return run_schema.read_object(self.record, "record") if self.record.is_file() else {}
+
+    def is_finished(self, iterations: int) -> bool:
+        """Whether the end of a training of so many iterations was evaluated and drawn completely."""
+        if not (self.final.is_file() and self.evaluation.is_file()):
+            return False
+        finished = self.read_record().get("finished")
+        if isinstance(finished, dict):
+            return bool(finished.get("iterations") == iterations)
+        return True  # a run of an earlier version
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files of a training that was killed; to be called by the process that has the lock."""
+        own = {path.name for path in (self.project, self.config, self.record, self.evaluation, self.predictions)}
+        own |= {path.name for path in (self.metrics, self.contact_sheet, self.last, self.best, self.final)}
+        for folder in (self.path, self.last.parent):
+            for path in folder.glob(".*.tmp") if folder.is_dir() else ():
+                if files.temporary_of(path) in own:
+                    path.unlink(missing_ok=True)
+        for folder in self.path.glob("predicted_*"):
+            for path in folder.rglob(".*.tmp"):
+                if files.temporary_of(path) is not None:
+                    path.unlink(missing_ok=True)
 
 
-def new_run(project: str, *, output_dir: Path | None, root: Path = Path("runs")) -> RunFolder:
-    """Create the folder of a new run.
+@contextmanager
+def new_run(project: str, *, output_dir: Path | None, root: Path = Path("runs")) -> Iterator[RunFolder]:
+    """Create the folder of a new run, and hold its lock.
 
     Args:
         project: Name of the project.
@@ -117,24 +154,40 @@ def new_run(project: str, *, output_dir: Path | None, root: Path = Path("runs"))
         root: The folder of all runs.
 
     Raises:
-        RunError: The folder cannot be written, or is not empty.
+        RunError: The folder cannot be written, is not empty, or another process trains in it.
     """
     if output_dir is None:
-        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-        path, again = root / project / stamp, 1
-        while path.exists():
-            again += 1
-            path = root / project / f"{stamp}_{again}"
+        ensure_writable(root / project)
+        path = _claimed(root / project, time.strftime("%Y-%m-%d_%H-%M-%S"))
     else:
         path = output_dir
-    if path.is_dir() and any(path.iterdir()):
+        _refuse_filled(path)
+        ensure_writable(path)
+    with locked(path):
+        _refuse_filled(path)  # another process may have trained in it since
+        ensure_writable(path / "checkpoints")
+        yield RunFolder(path)
+
+
+def _claimed(parent: Path, name: str) -> Path:
+    """A folder that did not exist before and that no other process gets."""
+    for number in count(1):
+        path = parent / (name if number == 1 else f"{name}_{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("count has no end")
+
+
+def _refuse_filled(path: Path) -> None:
+    if path.is_dir() and any(one.name != LOCK for one in path.iterdir()):
         raise RunError(
             "the output folder is not empty",
             file=path,
             hint="Set another folder with --output-dir, or continue the run with --resume.",
         )
-    ensure_writable(path / "checkpoints")
-    return RunFolder(path)
 
 
 def ensure_writable(folder: Path) -> None:
@@ -145,8 +198,9 @@ def ensure_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(folder / ".writable", "")
-        (folder / ".writable").unlink()
+        # a name of its own, because several processes may look at the same folder
+        with tempfile.TemporaryFile(prefix=".writable-", dir=folder):
+            pass
     except OSError as error:
         raise RunError(
             f"the output folder cannot be written: {error.strerror or error}",

@@ -89,3 +89,9 @@ def shortened(text: str, limit: int = 300) -> str:
         return line
     head = limit * 2 // 3
     return f"{line[:head]} ... {line[len(line) - (limit - head - 5) :]}"
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says on its first line, without a full stop; its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return shortened(lines[0]).rstrip(".:") if lines else type(error).__name__

@@ -9,21 +9,25 @@ from d2tune.run_folder import RunFolder, latest_run, new_run
 
 
 def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
-    runs = [new_run("p", output_dir=None, root=tmp_path).path for _ in range(3)]
+    runs = []
+    for _ in range(3):
+        with new_run("p", output_dir=None, root=tmp_path) as run:
+            runs.append(run.path)
     assert len(set(runs)) == 3 and all(run.parent == tmp_path / "p" for run in runs)
 
 
 def test_a_folder_that_is_not_empty_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(RunError, match="not empty"):
-        new_run("p", output_dir=tmp_path)
+    with pytest.raises(RunError, match="not empty"), new_run("p", output_dir=tmp_path):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(RunError, match=r"cannot be written.*--output-dir"):
-        new_run("p", output_dir=tmp_path / "file" / "run")
+    folder = tmp_path / "file" / "run"
+    with pytest.raises(RunError, match=r"cannot be written.*--output-dir"), new_run("p", output_dir=folder):
+        pass
 
 
 def test_the_latest_run_is_the_newest_with_the_file(tmp_path: Path) -> None:
@@ -41,7 +45,7 @@ def test_record_entries_are_added(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.update_record({"a": 1})
     run.update_record({"b": [2]})
-    assert run.read_record() == {"a": 1, "b": [2]} == json.loads(run.record.read_text(encoding="utf-8"))
+    assert run.record_entries() == {"a": 1, "b": [2]} == json.loads(run.record.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +19,10 @@ from d2tune.data.mapper import CACHE_BYTES
 from d2tune.engine.hooks.feed_loggers import FeedLoggers
 from d2tune.engine.hooks.keep_best import EvaluateAndKeepBest
 from d2tune.engine.hooks.progress import PrintProgress
-from d2tune.engine.hooks.save_last import SaveLast
+from d2tune.engine.hooks.save_last import SaveBeforeEvaluation, SaveLast
 from d2tune.engine.hooks.stop import StopOnSignal
 from d2tune.engine.hooks.weight_average import WeightAverage
+from d2tune.engine.loading import ReportedErrors, outlive_stop_signals
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
 from d2tune.engine.validation import Validation
@@ -83,27 +83,33 @@ def build_trainer(
     samples: Samples,
     batches: TrainingBatches,
     *,
-    start: int,
+    state: Mapping[str, Any] | None,
     extensions: Extensions,
+    evaluation_s: float | None = None,
+    on_save: Callable[[], None] | None = None,
 ) -> Trainer:
     """The trainer of a model with its hooks.
 
     For each event the hooks run in this order: Detectron2's timer and learning rate schedule, the average of the
-    weights, evaluation, the caller's own hooks, the checkpoint to resume from, progress, loggers, and the stop by a
-    signal. The caller's own hooks therefore see the new weights and the scalars of an evaluation, their state is in
-    the checkpoint of the same iteration, and what they put into the ``EventStorage`` is logged with it. Evaluation,
-    checkpoint, progress and loggers are in the first process only.
+    weights, the checkpoint before an evaluation, evaluation, the caller's own hooks, the checkpoint to resume from,
+    progress, loggers, and the stop by a signal. The caller's own hooks therefore see the new weights and the scalars
+    of an evaluation, their state is in the checkpoint of the same iteration, and what they put into the
+    ``EventStorage`` is logged with it. Evaluation, checkpoints, progress and loggers are in the first process only.
 
     Args:
         plan: What was decided.
         folder: The run folder.
         model: On its device, not wrapped.
         samples: The training split.
-        batches: Keys of the samples, from iteration ``start`` on.
-        start: Iterations completed before.
+        batches: Keys of the samples, from the first iteration on.
+        state: The trainer's state of a run that is resumed, which the caller loads; None for a new run.
         extensions: The caller's own hooks and loggers.
+        evaluation_s: Seconds that an evaluation is expected to take; None where that is unknown.
+        on_save: Called after each checkpoint.
     """
     cfg = plan.cfg
+    start = int(state["iteration"]) if state else 0
+    is_whole = not state or state.get("unfinished") is None
     optimizer = build_optimizer(cfg, model)
     device_ids = [comm.get_local_rank()] if cfg.MODEL.DEVICE == "cuda" else None
     trainer = Trainer(
@@ -115,36 +121,45 @@ def build_trainer(
         seed=cfg.SEED + comm.get_rank(),
         clip_norm=clip_norm(cfg),
     )
-    trainer.completed = start
+    trainer.completed = trainer.saved = start
+    trainer.saved_whole = is_whole
     average = WeightAverage(model, decay=cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY > 0 else None
     schedule = hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer))
     main = comm.is_main_process()
     trainer.register_hooks([hooks.IterationTimer(), schedule, average])
+    evaluations = None
     if main:
-        trainer.register_hooks(_evaluation_hooks(plan, folder, model, average))
+        validation = Validation(plan, folder, model, average=average)
+        evaluations = _evaluations(plan, validation, evaluation_s)
+        trainer.register_hooks([SaveBeforeEvaluation(folder.last, is_due=evaluations.is_due), evaluations, validation])
     own = extensions.hooks(trainer) if callable(extensions.hooks) else extensions.hooks
     trainer.register_hooks(list(own))
-    if main:
-        trainer.register_hooks(_output_hooks(plan, folder, extensions.loggers, start=start))
+    if evaluations is not None:
+        period = max(50, cfg.SOLVER.MAX_ITER // 10)
+        trainer.register_hooks([SaveLast(folder.last, period=period, on_save=on_save)])
+        first = start if is_whole else start - 1
+        trainer.register_hooks(_output_hooks(plan, folder, extensions.loggers, evaluations, first=first))
     trainer.register_hooks([StopOnSignal()])
     return trainer
 
 
-def _evaluation_hooks(
-    plan: TrainingPlan, folder: RunFolder, model: nn.Module, average: WeightAverage | None
+def _evaluations(plan: TrainingPlan, validation: Validation, expected_s: float | None) -> EvaluateAndKeepBest:
+    return EvaluateAndKeepBest(
+        period=evaluation_period(plan.project.train.eval_every, plan.cfg.SOLVER.MAX_ITER),
+        evaluate=validation.run,
+        keep=validation.keep,
+        recheck=validation.recheck,
+        expected_s=expected_s,
+    )
+
+
+def _output_hooks(
+    plan: TrainingPlan, folder: RunFolder, loggers: Sequence[Logger], evaluations: EvaluateAndKeepBest, *, first: int
 ) -> list[HookBase]:
-    validation = Validation(plan, folder, model, average=average)
-    period = evaluation_period(plan.project.train.eval_every, plan.cfg.SOLVER.MAX_ITER)
-    return [EvaluateAndKeepBest(period=period, evaluate=validation.run, keep=validation.keep), validation]
-
-
-def _output_hooks(plan: TrainingPlan, folder: RunFolder, loggers: Sequence[Logger], *, start: int) -> list[HookBase]:
-    iterations = plan.cfg.SOLVER.MAX_ITER
-    period = max(1, iterations // 40)
-    run = RunInfo(plan.project.name, folder, yaml.safe_load(plan.project.to_yaml()), first_iteration=start)
+    period = max(1, plan.cfg.SOLVER.MAX_ITER // 40)
+    run = RunInfo(plan.project.name, folder, yaml.safe_load(plan.project.to_yaml()), first_iteration=first)
     return [
-        SaveLast(folder.last, period=max(50, iterations // 10)),
-        PrintProgress(period=period),
+        PrintProgress(period=period, evaluations_s=evaluations.seconds_left),
         FeedLoggers([*_project_loggers(plan.project), *loggers], run, period=min(20, period)),
     ]
 
@@ -162,14 +177,9 @@ def _workers(plan: TrainingPlan) -> int:
 
 def _loader(plan: TrainingPlan, samples: Samples, batches: TrainingBatches) -> DataLoader[Any]:
     return DataLoader(
-        samples,
+        ReportedErrors(samples, [image.path for image in plan.splits.train.images]),
         batch_sampler=batches,
         num_workers=_workers(plan),
         collate_fn=list,
-        worker_init_fn=_ignore_ctrl_c,
+        worker_init_fn=outlive_stop_signals,
     )
-
-
-def _ignore_ctrl_c(number: int) -> None:
-    """Ctrl-C reaches every process of the terminal; without its loader the trainer could not complete the step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -18,7 +18,7 @@ from d2tune.annotations.model.dataset import Image
 from d2tune.errors import DataError
 from d2tune.inference.predictors.base import Predictor
 from d2tune.modeling.checkpoint import detached
-from d2tune.modeling.device import Precision
+from d2tune.modeling.precision import Precision, autocast_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def measure_cost(model: nn.Module, batch: list[dict[str, Any]], cfg: CfgNode, pr
     with torch.random.fork_rng(), EventStorage():
         for _ in range(2):
             start = time.perf_counter()
-            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=cuda and precision == "bfloat16"):
+            with torch.autocast("cuda", dtype=autocast_dtype(precision), enabled=cuda and precision != "float32"):
                 losses = model(batch)
             sum(losses.values()).backward()
             if cuda:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from signal import Signals
@@ -17,9 +18,11 @@ from d2tune.engine.record import check_resumable, write_start
 from d2tune.engine.result import TrainResult, read_result
 from d2tune.errors import RunError
 from d2tune.loggers import Logger
+from d2tune.logs import guarded_streams
 from d2tune.modeling.weights import LoadReport
 from d2tune.project import LoadedProject, Project
 from d2tune.run_folder import RunFolder, ensure_writable, latest_run, new_run
+from d2tune.run_lock import locked
 
 
 def train(
@@ -48,26 +51,33 @@ def train(
     """
     check_gpus(num_gpus)
     extensions = Extensions(hooks, tuple(loggers))
-    resumed = _run_to_resume(loaded.project, output_dir) if resume else None
-    plan, state = make_plan(loaded, num_gpus=num_gpus, sample=sample, resumed=resumed)
-    if resumed is not None:
-        check_resumable(resumed, plan)
-    several = plan.num_gpus > 1
-    if several:
-        _check_picklable(extensions)
-    model, report = seeded_model(plan, state, device="cpu" if several else plan.cfg.MODEL.DEVICE)
-    del state
-    if resumed is None:
-        folder = new_run(loaded.project.name, output_dir=None if output_dir is None else Path(output_dir))
+    with ExitStack() as held, guarded_streams():
+        resumed = _run_to_resume(loaded.project, output_dir) if resume else None
+        if resumed is not None:
+            ensure_writable(resumed.path)
+            held.enter_context(locked(resumed.path))
+            resumed.remove_leftovers()
+        plan, state = make_plan(loaded, num_gpus=num_gpus, sample=sample, resumed=resumed)
+        if resumed is not None:
+            plan = check_resumable(resumed, plan)
+        several = plan.num_gpus > 1
+        if several:
+            _check_picklable(extensions)
+        model, report = seeded_model(plan, state, device="cpu" if several else plan.cfg.MODEL.DEVICE)
+        del state
+        folder = resumed or held.enter_context(_new_run(plan, output_dir))
+        if not several:
+            return train_model(plan, folder, model, report, resume=resume, extensions=extensions)
+        del model
+        _launch(plan, folder, report, resume, extensions)
+        return read_result(folder)
+
+
+@contextmanager
+def _new_run(plan: TrainingPlan, output_dir: str | Path | None) -> Iterator[RunFolder]:
+    with new_run(plan.project.name, output_dir=None if output_dir is None else Path(output_dir)) as folder:
         write_start(folder, plan)
-    else:
-        folder = resumed
-        ensure_writable(folder.path)
-    if not several:
-        return train_model(plan, folder, model, report, resume=resume, extensions=extensions)
-    del model
-    _launch(plan, folder, report, resume, extensions)
-    return read_result(folder)
+        yield folder
 
 
 def _run_to_resume(project: Project, output_dir: str | Path | None) -> RunFolder:

@@ -24,7 +24,8 @@ from d2tune.errors import DataError, ProjectError
 from d2tune.modeling import weights
 from d2tune.modeling.build import ChosenWeights, choose_weights
 from d2tune.modeling.config import DataFacts, is_bridge, preset_config, project_config
-from d2tune.modeling.device import Precision, choose_device, choose_precision
+from d2tune.modeling.device import choose_device
+from d2tune.modeling.precision import Precision, choose_precision
 from d2tune.modeling.weights import StateDict
 from d2tune.project import LoadedProject, Project
 from d2tune.run_folder import RunFolder
@@ -128,7 +129,7 @@ def make_plan(
         chosen=start.chosen,
         rgb_resnet=start.rgb_resnet,
         cfg=cfg,
-        precision=choose_precision(start.precision, device),
+        precision=choose_precision(start.precision, device, cfg),
         num_gpus=gpus,
     )
     return plan, start.state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -13,12 +12,13 @@ from torch import nn
 
 from d2tune.engine.assembly import Extensions, build_trainer, training_batches, training_split
 from d2tune.engine.cost import Cost, measure_cost, measure_evaluation
+from d2tune.engine.divergence import DivergenceError
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.plan_text import plan_text
 from d2tune.engine.record import write_resumed
-from d2tune.engine.result import TrainResult, add_duration, read_result
-from d2tune.engine.trainer import StoppedError, Trainer
-from d2tune.errors import RunError
+from d2tune.engine.result import Stopwatch, TrainResult, read_result
+from d2tune.engine.trainer import StoppedAtOnceError, StoppedError, Trainer
+from d2tune.errors import D2TuneError, RunError
 from d2tune.evaluation.summaries import metrics_text
 from d2tune.logs import log_to, set_up_terminal
 from d2tune.modeling import checkpoint, weights
@@ -90,8 +90,13 @@ def train_model(
     """
     with log_to(folder.log) if comm.is_main_process() else nullcontext():
         speed_up(model, device=plan.cfg.MODEL.DEVICE, precision=plan.precision)
-        trainer = _ready_trainer(plan, folder, model, report, resume=resume, extensions=extensions)
-        _train(trainer, plan, folder)
+        stopwatch = Stopwatch(folder) if comm.is_main_process() else None
+        state = _resume(plan, folder, model) if resume else None
+        trainer = _ready_trainer(plan, folder, model, report, state=state, stopwatch=stopwatch, extensions=extensions)
+        try:
+            _train(trainer, plan, folder, stopwatch)
+        finally:
+            trainer.close()
     comm.synchronize()
     return read_result(folder)
 
@@ -102,18 +107,29 @@ def _ready_trainer(
     model: nn.Module,
     report: LoadReport | None,
     *,
-    resume: bool,
+    state: dict[str, Any] | None,
+    stopwatch: Stopwatch | None,
     extensions: Extensions,
 ) -> Trainer:
     """The trainer before its first step; prints the plan."""
-    state = _resume(plan, folder, model) if resume else None
     start = int(state["iteration"]) if state else 0
     samples, batches = training_split(plan), training_batches(plan, start=start)
+    cost = None
     if comm.is_main_process():
-        batch = [samples[key] for key in batches.typical()]
-        cost = _cost(plan, model, batch) if comm.get_world_size() == 1 else None
+        if comm.get_world_size() == 1 and start < plan.cfg.SOLVER.MAX_ITER:
+            cost = _cost(plan, model, [samples[key] for key in batches.typical()])
         print(plan_text(plan, folder=folder.path, report=report, cost=cost, start=start), flush=True)
-    trainer = build_trainer(plan, folder, model, samples, batches, start=start, extensions=extensions)
+    trainer = build_trainer(
+        plan,
+        folder,
+        model,
+        samples,
+        batches,
+        state=state,
+        extensions=extensions,
+        evaluation_s=None if cost is None else cost.evaluation_s,
+        on_save=None if stopwatch is None else stopwatch.write,
+    )
     if state:
         trainer.load_state_dict(state)
     return trainer
@@ -136,7 +152,8 @@ def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str
     last = checkpoint.load(folder.last)
     state: dict[str, Any] = last["trainer"]
     start = int(state["iteration"])
-    if start >= plan.cfg.SOLVER.MAX_ITER:
+    last_iteration = plan.cfg.SOLVER.MAX_ITER
+    if start > last_iteration or (start == last_iteration and "unfinished" not in state and folder.is_finished(start)):
         raise RunError(
             f"the run is complete with {start} iterations",
             file=folder.path,
@@ -148,17 +165,38 @@ def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str
     return state
 
 
-def _train(trainer: Trainer, plan: TrainingPlan, folder: RunFolder) -> None:
-    main = comm.is_main_process()
-    began = time.perf_counter()
+def _train(trainer: Trainer, plan: TrainingPlan, folder: RunFolder, stopwatch: Stopwatch | None) -> None:
     try:
         trainer.train(trainer.completed, plan.cfg.SOLVER.MAX_ITER)
     except StoppedError as stop:
-        if main:
-            add_duration(folder, time.perf_counter() - began)
-            print(f"Stopped after {stop.args[0]} iterations; --resume goes on from there.", flush=True)
+        if stopwatch is not None:
+            stopwatch.write()
+            print(_stopped_line(stop), flush=True)
         raise SystemExit(STOPPED) from None
-    if main:
-        add_duration(folder, time.perf_counter() - began)
+    except D2TuneError as error:
+        raise _with_next_step(error, trainer, folder) from error.__cause__
+    except OSError as error:
+        reason = RunError(f"cannot be written: {error.strerror or error}", file=error.filename or folder.path)
+        raise _with_next_step(reason, trainer, folder) from error
+    if stopwatch is not None:
+        stopwatch.write()
         result = read_result(folder)
         print(f"\n{metrics_text(result.metrics)}\n\n{result.sentence}", flush=True)
+
+
+def _stopped_line(stop: StoppedError) -> str:
+    done = f"Stopped after {stop.args[0]} iterations"
+    if isinstance(stop, StoppedAtOnceError):
+        return f"{done}, in their evaluation; --resume goes on from there and evaluates again."
+    return f"{done}; --resume goes on from there."
+
+
+def _with_next_step(error: D2TuneError, trainer: Trainer, folder: RunFolder) -> D2TuneError:
+    """The error with what is kept of the run, and how to go on."""
+    if not folder.last.is_file():
+        kept = "No checkpoint was written before."
+    else:
+        kept = f"{folder.last} is the checkpoint of {trainer.saved} iterations"
+        kept += "." if isinstance(error, DivergenceError) else "; --resume goes on from there."
+    error.hint = kept if error.hint is None else f"{error.hint} {kept}"
+    return error

@@ -6,6 +6,8 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,29 +20,31 @@ from d2tune.errors import RunError
 from d2tune.hardware import usable_cores
 from d2tune.modeling.build import ChosenWeights
 from d2tune.modeling.config import read_config
-from d2tune.project import flatten
+from d2tune.project import Project, flatten, load_project
 from d2tune.run_folder import RunFolder
+from d2tune.run_schema import RECORD_VERSION
 from d2tune.versions import versions
 
 _MAY_CHANGE = ("SOLVER.MAX_ITER", "SOLVER.WARMUP_ITERS", "DATASETS.", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR")
 
+CHANGEABLE = ("train.iterations", "train.epochs", "train.eval_every", "train.workers", "tracking", "MODEL.DEVICE")
+"""Keys of a project that may change when a run is resumed; the places of its data may change too."""
 
-def check_resumable(folder: RunFolder, plan: TrainingPlan) -> None:
+
+def check_resumable(folder: RunFolder, plan: TrainingPlan) -> TrainingPlan:
     """Refuse to resume a run whose classes, data or settings are no longer the project's.
 
-    The number of iterations may change; nothing else that training depends on.
+    Returns:
+        The plan with the run's own weights and precision, whose settings are not used again.
 
     Raises:
         RunError: Says what changed.
     """
     record = folder.read_record()
-    differences = [
-        ("classes", record["classes"], list(plan.splits.train.class_names)),
-        ("training data", record["data"]["train_sha256"], plan.train_sha256),
-    ]
-    then, now = flatten(read_config(folder.config)), flatten(plan.cfg)
-    differences += [(key, then.get(key), value) for key, value in now.items() if not key.startswith(_MAY_CHANGE)]
-    for what, old, new in differences:
+    project = plan.project
+    began = load_project(folder.project).project
+    precision = record["machine"]["precision"]
+    for what, old, new in _differences(folder, record, plan, began):
         # a config that was written and read again has lists where it had tuples
         if json.dumps(old) != json.dumps(new):
             raise RunError(
@@ -48,17 +52,42 @@ def check_resumable(folder: RunFolder, plan: TrainingPlan) -> None:
                 file=folder.path,
                 found=str(new),
                 expected=str(old),
-                hint="Start a new run without --resume.",
+                hint=f"Only {', '.join(CHANGEABLE)} may change; for other settings start a new run without --resume.",
             )
+    if project.train.precision not in ("auto", precision):
+        raise RunError(
+            "train.precision changed since this run began",
+            file=folder.path,
+            found=project.train.precision,
+            expected=f"{precision}, or auto",
+            hint=f"Only {', '.join(CHANGEABLE)} may change; for other settings start a new run without --resume.",
+        )
+    train = project.train.model_copy(update={"precision": began.train.precision})
+    return replace(plan, loaded=replace(plan.loaded, project=project.model_copy(update={"train": train})))
+
+
+def _differences(
+    folder: RunFolder, record: dict[str, Any], plan: TrainingPlan, began: Project
+) -> Iterator[tuple[str, Any, Any]]:
+    """What may not change, as it was and as it is."""
+    project = plan.project
+    yield "classes", record["classes"], list(plan.splits.train.class_names)
+    yield "training data", record["data"]["train_sha256"], plan.train_sha256
+    yield "weights", began.weights, project.weights
+    yield "weights_sha256", began.weights_sha256, project.weights_sha256
+    then, now = flatten(read_config(folder.config)), flatten(plan.cfg)
+    for key, value in now.items():
+        if not key.startswith(_MAY_CHANGE):
+            yield key, then.get(key), value
 
 
 def write_resumed(folder: RunFolder, plan: TrainingPlan) -> None:
     """Bring the project, the config and the record of a resumed run up to date."""
     files.write_text(folder.project, plan.project.to_yaml())
     files.write_text(folder.config, plan.cfg.dump())
-    earlier = folder.read_record().get("resumed", [])
+    record = folder.read_record()
     now = {"command": sys.argv, "time": _now(), "versions": versions()}
-    folder.update_record({"resumed": [*earlier, now]})
+    folder.update_record({"resumed": [*record.get("resumed", []), now], "data": record["data"] | _data(plan)})
 
 
 def write_start(folder: RunFolder, plan: TrainingPlan) -> None:
@@ -69,7 +98,7 @@ def write_start(folder: RunFolder, plan: TrainingPlan) -> None:
     train = plan.splits.train
     folder.update_record(
         {
-            "d2tune_record": 1,
+            "d2tune_record": RECORD_VERSION,
             "project": plan.project.name,
             "project_file": str(plan.loaded.file),
             "profile": plan.loaded.profile,

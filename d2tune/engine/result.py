@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from d2tune.errors import RunError
 from d2tune.evaluation.summaries import Metrics, closing_sentence
 from d2tune.run_folder import RunFolder
 from d2tune.tasks import metrics_from_json
+from d2tune.text import reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +34,36 @@ class TrainResult:
 
 
 def read_result(folder: RunFolder) -> TrainResult:
-    """The result of a run that has ended, from its folder."""
-    record = folder.read_record()
-    evaluation = json.loads(folder.evaluation.read_text(encoding="utf-8"))
-    metrics = metrics_from_json(evaluation)
-    best_iteration = int(record["best"]["iteration"])
+    """The result of a run that has ended, from its folder.
+
+    Raises:
+        RunError: Its record or its evaluation is damaged.
+    """
+    record, evaluation = folder.read_record(), folder.read_evaluation()
+    try:
+        metrics = metrics_from_json(evaluation)
+        best_iteration, seconds = int(record["best"]["iteration"]), float(record["durations"]["training_s"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+        raise RunError(f"the evaluation or the record is damaged: {reason}", file=folder.path) from error
     sentence = closing_sentence(metrics, best_iteration=best_iteration, contact_sheet=folder.contact_sheet)
-    return TrainResult(folder.path, metrics, best_iteration, float(record["durations"]["training_s"]), sentence)
+    return TrainResult(folder.path, metrics, best_iteration, seconds, sentence)
 
 
-def add_duration(folder: RunFolder, seconds: float) -> None:
-    """Add the time since training was started or resumed to that of earlier starts."""
-    earlier_s = folder.read_record().get("durations", {}).get("training_s", 0.0)
-    folder.update_record({"durations": {"training_s": round(earlier_s + seconds, 1)}})
+class Stopwatch:
+    """Keeps the time of training in the record: of all starts together, and of each.
+
+    Args:
+        folder: The run folder, with its record.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        earlier = folder.read_record().get("durations") or {}
+        self._folder = folder
+        self._earlier_s: list[float] = earlier.get("starts_s") or ([earlier["training_s"]] if earlier else [])
+        self._began_s = time.perf_counter()
+
+    def write(self) -> None:
+        """Write the time up to now, which a start that is killed then keeps."""
+        starts_s = [*self._earlier_s, round(time.perf_counter() - self._began_s, 1)]
+        self._folder.update_record({"durations": {"training_s": round(sum(starts_s), 1), "starts_s": starts_s}})

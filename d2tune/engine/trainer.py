@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import operator
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
@@ -13,11 +16,21 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from torch import nn
 
-from d2tune.errors import RunError
+from d2tune.engine.divergence import (
+    HINT,
+    DivergenceError,
+    DivergenceGuard,
+    check_weights,
+    first_not_finite,
+    is_divergence,
+)
+from d2tune.errors import DataError, RunError
 from d2tune.modeling import checkpoint
-from d2tune.modeling.device import Precision
+from d2tune.modeling.precision import Precision, autocast_dtype
+from d2tune.text import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,17 +39,23 @@ class StoppedError(Exception):
     """Training was stopped on request; ``args[0]`` iterations are completed. A hook raises it after a step."""
 
 
+class StoppedAtOnceError(StoppedError):
+    """Training was stopped in an evaluation, before which everything was saved; the evaluation will be repeated."""
+
+
 class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
     """Trains ``model``; all random numbers of a step follow from the seed and the iteration.
 
-    Hooks have Detectron2's five events, each in the order in which they were registered: ``before_train``; then in
-    each iteration ``before_step``, ``after_backward`` and ``after_step``; at the end ``after_train``.
+    Hooks have Detectron2's five events and one more, each in the order in which they were registered:
+    ``before_train``; then in each iteration ``before_step``, ``after_backward`` and ``after_step``; ``after_last_step``
+    where all iterations are completed; at the end ``after_train``.
 
     Args:
         model: A Detectron2 model, possibly wrapped for distributed training.
         data_loader: Gives batches in Detectron2's format, beginning at the iteration that training begins at.
         optimizer: As built by ``build_optimizer``.
-        precision: ``bfloat16`` runs the whole forward pass under autocast on CUDA.
+        precision: ``bfloat16`` and ``float16`` run the whole forward pass under autocast on CUDA; with ``float16`` the
+            loss is scaled.
         device: ``cpu`` or ``cuda``.
         seed: Seed of the run.
         clip_norm: Largest norm of the gradient of the whole model; None does not clip it.
@@ -44,12 +63,19 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
     Attributes:
         completed: Iterations completed, those before a resume included.
         resumable: Whether all that belongs to these iterations is done, so that training can be resumed from here.
+        saved: Iterations in the last checkpoint.
+        saved_whole: Whether that checkpoint was written when all hooks had done their part of its last iteration.
+        stop_requested: Whether a signal has asked this process to stop.
+        stops_at_once: Whether a signal ends training now; see `stoppable_at_once`.
+        unfinished: The scalars of the last completed iteration, where a resumed run has to repeat its evaluation.
+        guard: Ends training where its loss explodes.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     iter: int
     max_iter: int
+    storage: EventStorage
     _hooks: list[HookBase]
 
     def __init__(
@@ -64,40 +90,127 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         clip_norm: float | None,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
-        self._autocast = precision == "bfloat16" and device == "cuda"
+        self._dtype = autocast_dtype(precision)
+        self._autocast = precision != "float32" and device == "cuda"
+        self._scaler = torch.GradScaler(device, enabled=precision == "float16")
         self._device = device
         self._seed = seed
         self._clip_norm = clip_norm
         self.completed = 0
         self.resumable = False
+        self.saved = 0
+        self.saved_whole = True
+        self.stop_requested = False
+        self.stops_at_once = False
+        self.unfinished: dict[str, Any] | None = None
+        self.guard = DivergenceGuard()
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Train from iteration ``start_iter`` until ``max_iter`` iterations are completed.
+
+        The hooks' ``after_train`` is called in any case; of several errors the first one is raised.
+
+        Raises:
+            StoppedError: A hook stopped training.
+            RunError: Training has diverged, or an image cannot be read.
+        """
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        failure: BaseException | None = None
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self.before_train()
+                self._run_iterations()
+            except BaseException as error:
+                if not isinstance(error, StoppedError):
+                    logger.info("training ends with an error", exc_info=True)
+                failure = error
+            self.storage.iter = self.iter
+            for hook in self._hooks:
+                try:
+                    hook.after_train()
+                except BaseException as error:
+                    logger.info("%s ends with an error", type(hook).__qualname__, exc_info=True)
+                    failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _run_iterations(self) -> None:
+        self._finish_iteration()
+        for iteration in range(self.start_iter, self.max_iter):
+            self.iter = iteration
+            self.before_step()
+            self.run_step()
+            self.after_step()
+        self.iter = self.storage.iter = self.max_iter
+        for hook in self._hooks:
+            if hasattr(hook, "after_last_step"):
+                hook.after_last_step()
+
+    def _finish_iteration(self) -> None:
+        """Repeat what comes after the checkpoint of an iteration that was saved before its evaluation."""
+        if self.unfinished is None:
+            return
+        self.iter = self.storage.iter = self.start_iter - 1
+        for name, (value, is_smooth) in self.unfinished.items():
+            self.storage.put_scalar(name, value, smoothing_hint=is_smooth)
+        self.unfinished = None
+        saved = next(number for number, hook in enumerate(self._hooks) if getattr(hook, "saves_unfinished", False))
+        self._after_step(self._hooks[saved:])
 
     def run_step(self) -> None:
         """One step: forward, backward, update.
 
         Raises:
-            RunError: The loss is not finite.
+            DataError: An image cannot be read; the state is that after the last step.
+            DivergenceError: The losses, the gradients or the weights are not finite, or the loss has exploded.
         """
-        self.resumable = False
         start = time.perf_counter()
-        data = next(self._data_loader_iter)
+        data = next_batch(self._data_loader_iter)
         data_time_s = time.perf_counter() - start
+        self.resumable = False
         torch.manual_seed(self._seed * 1_000_003 + self.iter)
-        with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._autocast):
-            losses = self.model(data)
+        losses = self._losses(data)
         self.optimizer.zero_grad()
-        sum(losses.values()).backward()
+        self._scaler.scale(reduce(operator.add, losses.values())).backward()  # type: ignore[no-untyped-call]
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(self.optimizer)
         self.after_backward()
+        self._write_losses(losses, data_time_s)
+        self._clip_gradients()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+
+    def _losses(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        try:
+            with torch.autocast(self._device, dtype=self._dtype, enabled=self._autocast):
+                losses: dict[str, torch.Tensor] = self.model(data)
+        except Exception as error:
+            if not is_divergence(error) and first_not_finite(self.model.state_dict()) is None:
+                raise
+            reason = reason_of(error)
+            raise DivergenceError(f"training has diverged at iteration {self.iter}: {reason}", hint=HINT) from error
+        return losses
+
+    def _write_losses(self, losses: dict[str, torch.Tensor], data_time_s: float) -> None:
+        """Put the losses into the storage, and check them."""
+        self.guard.check(self.iter, {name: float(value.detach()) for name, value in losses.items()})
         try:
             self._write_metrics(losses, data_time_s)
-        except FloatingPointError:
-            values = ", ".join(f"{name} {value.detach():.3g}" for name, value in losses.items())
-            raise RunError(
-                f"the loss is not finite at iteration {self.iter} ({values})",
-                hint="Lower train.learning_rate, for example by a factor of 3.",
-            ) from None
-        if self._clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
-        self.optimizer.step()
+        except FloatingPointError:  # in another process
+            raise DivergenceError(f"the loss is not finite at iteration {self.iter}", hint=HINT) from None
+
+    def _clip_gradients(self) -> None:
+        """Clip the gradients, and check that they are finite; those that were scaled too much are left to the scaler.
+
+        Raises:
+            DivergenceError: They are not finite.
+        """
+        if self._clip_norm is None:
+            return
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
+        if not self._scaler.is_enabled() and not bool(torch.isfinite(norm)):
+            raise DivergenceError(f"the gradients are not finite at iteration {self.iter}", hint=HINT)
 
     def after_backward(self) -> None:
         """Hooks between the backward pass and the update; Detectron2 0.6 has no such event."""
@@ -108,12 +221,34 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
     def after_step(self) -> None:
         """Hooks; training can be resumed from here only when all of them succeed."""
         self.completed = self.iter + 1
+        self._after_step(self._hooks)
+
+    def _after_step(self, hooks: Sequence[HookBase]) -> None:
         try:
-            super().after_step()
+            for hook in hooks:
+                hook.after_step()
+        except StoppedAtOnceError:
+            raise
         except StoppedError:
             self.resumable = True
             raise
         self.resumable = True
+
+    @contextmanager
+    def stoppable_at_once(self) -> Iterator[None]:
+        """Inside, a signal ends training at once, if a checkpoint has all completed iterations.
+
+        Raises:
+            StoppedAtOnceError: A signal came, before or inside.
+        """
+        may_stop = self.saved == self.completed and comm.get_world_size() == 1
+        if may_stop and self.stop_requested:
+            raise StoppedAtOnceError(self.completed)
+        self.stops_at_once = may_stop
+        try:
+            yield
+        finally:
+            self.stops_at_once = False
 
     def state_dict(self) -> dict[str, Any]:
         """The iteration, the optimizer's state, and that of each hook that has one.
@@ -122,16 +257,22 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         the state of the first.
         """
         states = {name: hook.state_dict() for name, hook in self._named_hooks()}
-        return {
+        state = {
             "iteration": self.iter,
             "optimizer": self.optimizer.state_dict(),
             "hooks": {name: state for name, state in states.items() if state},
+            "first_loss": self.guard.first_loss,
         }
+        return state | ({"scaler": self._scaler.state_dict()} if self._scaler.is_enabled() else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned; a hook without a state in it begins anew."""
         self.iter = state["iteration"]
         self.optimizer.load_state_dict(state["optimizer"])
+        self.guard.first_loss = state.get("first_loss")
+        self.unfinished = state.get("unfinished")
+        if self._scaler.is_enabled() and "scaler" in state:
+            self._scaler.load_state_dict(state["scaler"])
         hooks = dict(self._named_hooks())
         for name, hook_state in state.get("hooks", {}).items():
             if name in hooks:
@@ -146,13 +287,55 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
             count[name] += 1
             yield name if count[name] == 1 else f"{name}#{count[name]}", hook
 
-    def checkpoint(self, completed: int) -> dict[str, Any]:
-        """Everything needed to resume after ``completed`` iterations."""
+    def checkpoint(self, completed: int, *, is_finished: bool = True) -> dict[str, Any]:
+        """Everything needed to resume after ``completed`` iterations.
+
+        Args:
+            completed: Iterations completed.
+            is_finished: Whether the hooks of the last one have done everything; otherwise the evaluation and the hooks
+                behind it are repeated where training is resumed.
+
+        Raises:
+            DivergenceError: The weights are not finite.
+        """
         model: nn.Module = getattr(self.model, "module", self.model)
-        return {
-            "model": checkpoint.plain_state(model),
-            "trainer": checkpoint.detached(self.state_dict()) | {"iteration": completed},
-        }
+        check_weights(model, iteration=completed)
+        trainer = checkpoint.detached(self.state_dict()) | {"iteration": completed}
+        if not is_finished:
+            hints = self.storage.smoothing_hints()
+            latest = self.storage.latest().items()
+            current = {name: value for name, (value, iteration) in latest if iteration == self.iter}
+            trainer["unfinished"] = {name: (float(value), bool(hints[name])) for name, value in current.items()}
+        return {"model": checkpoint.plain_state(model), "trainer": trainer}
+
+    def close(self) -> None:
+        """End the processes that load images."""
+        close = getattr(self._data_loader_iter, "_shutdown_workers", None)
+        if close is not None:
+            close()
+
+
+def next_batch(batches: Iterator[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The next batch.
+
+    Raises:
+        DataError: An image cannot be read.
+        RunError: A process that loads images was killed.
+    """
+    try:
+        data = next(batches)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RunError(
+            "a process that loads images was killed, most often because memory ran out",
+            place="train.workers",
+            hint="Set fewer train.workers (0 loads images in the training process), then go on with --resume.",
+        ) from error
+    for sample in data:
+        if isinstance(sample, DataError):
+            raise sample
+    return data
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import time
 from contextlib import nullcontext
 from typing import Any
@@ -20,6 +23,8 @@ from d2tune.modeling import checkpoint
 from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
 from d2tune.timing import StageTimes
+
+logger = logging.getLogger(__name__)
 
 
 class Validation(Hook):
@@ -69,26 +74,89 @@ class Validation(Hook):
         with self._weights():
             state = checkpoint.plain_state(self._model)
         checkpoint.save(self._folder.best, {"model": state, "iteration": iteration})
-        digest = self._evaluator.save(self._predictions, self._folder.path)
-        best = {"iteration": iteration, self._task.main_metric: value, "sha256": files.sha256_file(self._folder.best)}
-        self._folder.update_record({"best": best | {"predictions_sha256": digest}})
+        self._note_best({"iteration": iteration, "sha256": files.sha256_file(self._folder.best)}, value)
 
-    def after_train(self) -> None:
-        if self.trainer.completed < self.trainer.max_iter or not self.trainer.resumable:
-            return
+    def _note_best(self, best: dict[str, Any], value: float | None) -> None:
+        """Write the latest predictions, and the entry of the record that says which weights and images they are of."""
+        digest = self._evaluator.save(self._predictions, self._folder.path)
+        of_images = {"val_sha256": self._plan.val_sha256, "images_sha256": self._images_sha256()}
+        score = {self._task.main_metric: value, "predictions_sha256": digest}
+        self._folder.update_record({"best": best | score | of_images})
+
+    def _images_sha256(self) -> str:
+        """A hash that changes when an image of the validation split is renamed, replaced, added or removed."""
+        digest = hashlib.sha256()
+        for image in self._plan.splits.val.images:
+            stated = image.path.stat() if image.path is not None else None
+            row = [image.file_name, stated and stated.st_size, stated and stated.st_mtime_ns]
+            digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
+
+    def recheck(self, value: float | None) -> float | None:
+        """Score the best weights of an earlier start again where their predictions are not of the present images.
+
+        Args:
+            value: Their score in the checkpoint.
+        """
+        best = self._folder.read_record().get("best")
+        if best is None or not self._folder.best.is_file():
+            return None
+        if files.sha256_file(self._folder.best) != best["sha256"]:
+            return None  # better ones, which were being kept when the run was killed and will be evaluated again
+        if self._are_present(best):
+            return value
+        if best.get("val_sha256", self._plan.val_sha256) != self._plan.val_sha256:
+            logger.warning("the validation split has changed since this run began: the best weights are scored again")
+        return self._rescore(best)
+
+    def _are_present(self, best: dict[str, Any]) -> bool:
+        """Whether the predictions in the run folder are those of the best weights on the present images."""
+        try:
+            digest = self._evaluator.digest(self._folder.path)
+        except OSError:
+            return False
+        present = (self._plan.val_sha256, self._images_sha256(), digest)
+        return present == (best.get("val_sha256"), best.get("images_sha256"), best["predictions_sha256"])
+
+    def _rescore(self, best: dict[str, Any]) -> float | None:
+        """Predict on the present images with the best weights, and keep these predictions."""
+        own = checkpoint.plain_state(self._model)
+        checkpoint.load_weights(self._model, self._folder.best)
+        try:
+            times = StageTimes()
+            self._predictions = self._evaluator.predict(self._predictor, times=times)
+        finally:
+            checkpoint.put_weights(self._model, own, file=self._folder.last)
+        value = self._evaluator.quick(self._predictions).value
+        self._times_of_best = times
+        self._note_best({"iteration": best["iteration"], "sha256": files.sha256_file(self._folder.best)}, value)
+        return value
+
+    def after_last_step(self) -> None:
+        """Write the last weights, evaluate and draw the best ones, and note that the run is finished."""
+        with self.trainer.stoppable_at_once():
+            self._finish()
+
+    def _finish(self) -> None:
+        done = self.trainer.completed
         with self._weights():
             state = checkpoint.plain_state(self._model)
-        checkpoint.save(self._folder.final, {"model": state, "iteration": self.trainer.completed})
+        checkpoint.save(self._folder.final, {"model": state, "iteration": done})
+        if not self._folder.best.is_file():
+            self.keep(done, self.run(done))
         self._evaluate_best()
         with PilImage.open(self._folder.contact_sheet) as image:
             pixels = np.asarray(image.convert("RGB"))
         get_event_storage().put_image("contact_sheet", pixels.transpose(2, 0, 1))
+        self._folder.update_record({"finished": {"iterations": done, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}})
 
     def _evaluate_best(self) -> None:
         """Score the predictions of the best weights with everything that takes its time, and draw them."""
         folder = self._folder
-        predictions = self._evaluator.load(folder.path)
+        if not self._are_present(folder.read_record()["best"]):
+            self._rescore(folder.read_record()["best"])
         best = folder.read_record()["best"]
+        predictions = self._evaluator.load(folder.path)
         times = self._times_of_best or StageTimes()
         outcome = self._evaluator.evaluate(predictions, Scoring(split="val", times=times))
         bound = {

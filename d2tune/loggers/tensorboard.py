@@ -22,8 +22,9 @@ class TensorBoard(Logger):
     def start(self, run: RunInfo) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = str(run.folder.path / "tensorboard")
-        self._writer = SummaryWriter(folder, purge_step=run.first_iteration or None)
+        folder = run.folder.path / "tensorboard"
+        goes_on = folder.is_dir() and any(folder.iterdir())
+        self._writer = SummaryWriter(str(folder), purge_step=run.first_iteration if goes_on else None)
 
     def log(self, scalars: Mapping[str, float], *, iteration: int) -> None:
         for name, value in scalars.items():

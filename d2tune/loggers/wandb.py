@@ -33,7 +33,7 @@ class Wandb(Logger):
         if mode is None and not has_key():
             mode = "offline"
             logger.warning("W&B has no API key (`wandb login`): recording offline; `wandb sync` uploads it later")
-        earlier_id = run.folder.read_record().get("wandb_id")
+        earlier_id = run.folder.record_entries().get("wandb_id")
         self._run = wandb.init(
             project=f"d2tune-{run.project}",
             name=run.folder.path.name,

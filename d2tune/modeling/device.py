@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from d2tune.hardware import WORTHWHILE_SPEEDUP, bfloat16_speedup
-
-Precision = Literal["float32", "bfloat16"]
+from d2tune.modeling.precision import Precision, autocast_dtype
 
 
 def choose_device() -> str:
@@ -18,17 +16,8 @@ def choose_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def choose_precision(wanted: str, device: str) -> Precision:
-    """``auto`` becomes bfloat16 where it is measured or known to be faster on this machine."""
-    if wanted != "auto":
-        return "bfloat16" if wanted == "bfloat16" else "float32"
-    if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if bfloat16_speedup() > WORTHWHILE_SPEEDUP else "float32"
-
-
 def speed_up(model: nn.Module, *, device: str, precision: Precision) -> nn.Module:
-    """Let the convolutional parts run in ``channels_last`` and, for bfloat16, under autocast.
+    """Let the convolutional parts run in ``channels_last`` and, unless in float32, under autocast.
 
     These are the backbone and the layers of semantic heads, or the network of a bridge model. Their results come out
     as float32, because other operators (RoIAlign, point sampling) have no bfloat16 on the CPU. The model is changed
@@ -51,7 +40,7 @@ def _semantic_heads(model: Any) -> list[Any]:
 
 def _autocast(function: Callable[..., Any], *, device: str, precision: Precision) -> Callable[..., Any]:
     def cast(*arguments: Any) -> Any:
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(device, dtype=autocast_dtype(precision), enabled=precision != "float32"):
             result = function(*arguments)
         return _as_float32(result)
 

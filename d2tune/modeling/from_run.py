@@ -14,7 +14,8 @@ from d2tune.errors import RunError
 from d2tune.modeling import checkpoint
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import read_config
-from d2tune.modeling.device import choose_device, choose_precision, speed_up
+from d2tune.modeling.device import choose_device, speed_up
+from d2tune.modeling.precision import choose_precision, is_native
 from d2tune.project import LoadedProject, Project, load_project
 from d2tune.run_folder import RunFolder
 
@@ -65,7 +66,8 @@ def load_run(path: str | Path, *, weights: str = "best") -> LoadedRun:
     cfg = read_config(folder.config)
     device = choose_device()
     recorded = str(record["machine"]["precision"])
-    precision = choose_precision(recorded if device == cfg.MODEL.DEVICE else "auto", device)
+    goes_on = device == cfg.MODEL.DEVICE and is_native(recorded, device)
+    precision = choose_precision(recorded if goes_on else "auto", device)
     cfg.MODEL.DEVICE = device
     cfg.freeze()
     model, _ = build_model(cfg)

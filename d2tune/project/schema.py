@@ -96,7 +96,7 @@ class Data(Section):
             ``{train: train2017, val: val2017}``.
         format: Annotation format, one of `Format`.
         label_images: How images and label images are read where ``format`` is ``label_images``.
-        csv_preset: Dialect of a run-length CSV: carvana, airbus or severstal.
+        csv_preset: Dialect of a run-length CSV: carvana, airbus, severstal, sartorius or siim.
         background: Class of the pixels that no shape covers; with null they are ignored in training and evaluation. For
             label maps of semantic and panoptic tasks.
         class_name: Class of shapes without a class (VIA).
@@ -122,7 +122,7 @@ class Data(Section):
     )
     format: Format = "auto"
     label_images: LabelImages = LabelImages()
-    csv_preset: Literal["carvana", "airbus", "severstal"] | None = None
+    csv_preset: Literal["carvana", "airbus", "severstal", "sartorius", "siim"] | None = None
     background: str | None = None
     class_name: str | None = None
     class_attribute: str | None = None
@@ -242,7 +242,8 @@ class Train(Section):
         augment: ``photo`` flips training images left to right and varies their colors; ``overhead`` flips and turns
             them every way, for images without an up and down.
         scale_jitter: Training draws the short side between these multiples of ``image_size``.
-        precision: ``auto`` takes bfloat16 where it is faster on this machine, else float32.
+        precision: ``auto`` takes bfloat16 where it is native and faster on this machine, float16 on GPUs that are fast
+            in nothing else, else float32.
         eval_every: Iterations between evaluations; ``auto`` makes about five of them, 0 only the last one.
         workers: Processes that load images; ``auto`` depends on the cores.
         seed: Seed of everything random.
@@ -257,7 +258,7 @@ class Train(Section):
     patch_balance: Number = Field(default=0.5, ge=0, le=1)
     augment: Literal["photo", "overhead"] = "photo"
     scale_jitter: tuple[Number, Number] = (0.6, 1.2)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     eval_every: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
     workers: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
     seed: Whole = Field(default=0, ge=0, lt=2**31)

@@ -1,5 +1,6 @@
 import copy
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,18 +276,21 @@ def test_an_iteration_that_fails_half_way_is_not_saved(tmp_path: Path, event: st
     assert content["trainer"]["iteration"] == saved and content["model"]["weight"].item() == saved
 
 
-def send(number: int, *, times: int = 1) -> Callable[[], None]:
+def send(number: int, *, times: int = 1, apart_s: float = 0.0) -> Callable[[], None]:
     def kill() -> None:
         for _ in range(times):
             signal.raise_signal(number)
+            time.sleep(apart_s)
 
     return kill
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_training_after_the_current_step(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_ends_training_after_the_current_step(tmp_path: Path, number: int, times: int) -> None:
+    """Also one that comes twice at once, as `timeout` sends it."""
     before = signal.getsignal(number)
-    hook = hook_at("before_step", 4, send(number))
+    hook = hook_at("before_step", 4, send(number, times=times))
     trainer = climbing(hook, SaveLast(tmp_path / "last.pth", period=100), StopOnSignal())
     with pytest.raises(StoppedError):
         trainer.train(0, 9)
@@ -296,7 +300,7 @@ def test_a_signal_ends_training_after_the_current_step(tmp_path: Path, number: i
 
 
 def test_a_second_ctrl_c_ends_training_at_once(tmp_path: Path) -> None:
-    hook = hook_at("after_backward", 4, send(signal.SIGINT, times=2))
+    hook = hook_at("after_backward", 4, send(signal.SIGINT, times=2, apart_s=0.3))
     trainer = climbing(hook, SaveLast(tmp_path / "last.pth", period=100), StopOnSignal())
     with pytest.raises(KeyboardInterrupt):
         trainer.train(0, 9)

@@ -117,7 +117,7 @@ def test_wandb_goes_on_with_its_id_and_knows_the_project(folder: Path) -> None:
         wandb.log({"lr": 0.5}, iteration=start)
         wandb.finish()
     first, second = sorted((folder / "wandb").glob("offline-run-*"))
-    run_id = RunFolder(folder).read_record()["wandb_id"]
+    run_id = RunFolder(folder).record_entries()["wandb_id"]
     assert f"-{run_id}" in first.name and f"-{run_id}" in second.name
     content = next(first.glob("*.wandb")).read_bytes()
     assert b"d2tune-circles" in content and b"iterations" in content

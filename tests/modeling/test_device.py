@@ -5,7 +5,8 @@ import torch
 
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import DataFacts, project_config
-from d2tune.modeling.device import choose_precision, speed_up
+from d2tune.modeling.device import speed_up
+from d2tune.modeling.precision import choose_precision
 from d2tune.project import Data, Model, Project
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,27 +16,50 @@ class EvaluateAndKeepBest(Hook):
         period: Iterations between evaluations; 0 evaluates only after the last.
         evaluate: Returns the score, higher is better, or None where there is none.
         keep: Called with the iteration and the score of a new best.
+        recheck: Called with the best score of an earlier start when training goes on; returns it as it is now.
+        expected_s: Seconds that an evaluation is expected to take; None where that is unknown.
     """
 
     def __init__(
-        self, *, period: int, evaluate: Callable[[int], float | None], keep: Callable[[int, float | None], None]
+        self,
+        *,
+        period: int,
+        evaluate: Callable[[int], float | None],
+        keep: Callable[[int, float | None], None],
+        recheck: Callable[[float | None], float | None] | None = None,
+        expected_s: float | None = None,
     ) -> None:
         self._period = period
         self._evaluate = evaluate
         self._keep = keep
+        self._recheck = recheck
+        self._last_s = expected_s
         self.best: float | None = None
         self.best_iteration: int | None = None
 
+    def is_due(self, done: int) -> bool:
+        """Whether an evaluation follows the iteration after which ``done`` are completed."""
+        last = self.trainer.max_iter
+        return done == last or (self._period > 0 and done % self._period == 0 and last - done >= self._period / 2)
+
+    def seconds_left(self, done: int) -> float:
+        """Seconds that the evaluations after ``done`` iterations take, as long as the last one or as expected."""
+        period, last = self._period, self.trainer.max_iter
+        later = range(done - done % period + period, last, period) if period else range(0)
+        return (self._last_s or 0.0) * (sum(map(self.is_due, later)) + (done < last))
+
+    def before_train(self) -> None:
+        if self._recheck is not None and self.best_iteration is not None:
+            self.best = self._recheck(self.best)
+
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        due = self._period > 0 and done % self._period == 0
-        last = done == self.trainer.max_iter
-        close_to_end = self.trainer.max_iter - done < self._period / 2
-        if last or (due and not close_to_end):
-            self._run(done)
-
-    def _run(self, done: int) -> None:
-        value = self._evaluate(done)
+        if not self.is_due(done):
+            return
+        began_s = time.perf_counter()
+        with self.trainer.stoppable_at_once():
+            value = self._evaluate(done)
+        self._last_s = time.perf_counter() - began_s
         if self.best is None or (value is not None and value > self.best):
             self.best, self.best_iteration = value, done
             self._keep(done, value)

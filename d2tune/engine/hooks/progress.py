@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 from detectron2.utils.events import get_event_storage
@@ -16,11 +17,15 @@ class PrintProgress(Hook):
     Args:
         period: Iterations between lines; the last iteration has one in any case.
         stream: Where the lines go; None is the standard output.
+        evaluations_s: Seconds that the evaluations after a number of iterations take; they are part of the time left.
     """
 
-    def __init__(self, *, period: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, *, period: int, stream: TextIO | None = None, evaluations_s: Callable[[int], float] | None = None
+    ) -> None:
         self._period = period
-        self._stream = stream or sys.stdout
+        self._stream = stream
+        self._evaluations_s = evaluations_s
         self._printed = -1
 
     def after_step(self) -> None:
@@ -41,8 +46,9 @@ class PrintProgress(Hook):
         line = f"  {done:{len(str(total))}d}/{total}  loss {latest['total_loss'][0]:.3f}  lr {latest['lr'][0]:.2g}"
         if "time" in latest:
             step_s = storage.history("time").avg(20)
-            line += f"  {step_s:.2f} s/it  {duration((total - done) * step_s)} left"
-        print(line, file=self._stream, flush=True)
+            left_s = (total - done) * step_s + (0.0 if self._evaluations_s is None else self._evaluations_s(done))
+            line += f"  {step_s:.2f} s/it  {duration(left_s)} left"
+        print(line, file=self._stream or sys.stdout, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,174 @@
+"""The precision of the forward pass: what the processor or GPU computes natively, and what pays off."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+from d2tune import files
+from d2tune.errors import ProjectError
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+WORTHWHILE_SPEEDUP = 1.25
+"""bfloat16 is used on a processor from this speedup on; the margin is that of a measurement on a busy machine."""
+
+_BFLOAT16_FEATURES = {"amx_bf16", "avx512_bf16", "bf16"}
+"""Names in ``/proc/cpuinfo`` of instructions that multiply bfloat16: AMX, AVX-512, and those of ARM."""
+
+_SIDE_PX = 192
+_ROUNDS = 5
+
+
+def autocast_dtype(precision: Precision) -> torch.dtype:
+    """The type of autocast; for ``float32``, where autocast is off, it has no effect."""
+    return torch.float16 if precision == "float16" else torch.bfloat16
+
+
+def cuda_precision(capability: tuple[int, int], *, is_amd: bool = False) -> Precision:
+    """The precision of a GPU: bfloat16 where it is native, float16 where there are tensor cores for it, else float32.
+
+    ``torch.cuda.is_bf16_supported()`` counts emulation, which is slower than float32.
+
+    Args:
+        capability: Compute capability of the card, such as (7, 5) of a T4.
+        is_amd: Whether torch is built for ROCm, whose cards all have bfloat16.
+    """
+    if is_amd or capability >= (8, 0):
+        return "bfloat16"
+    return "float16" if capability >= (7, 0) else "float32"
+
+
+def choose_precision(wanted: str, device: str, cfg: CfgNode | None = None) -> Precision:
+    """The precision to train or predict in; ``auto`` is decided once for a machine.
+
+    On a GPU its generation decides. On a processor with instructions for bfloat16 the backbone is timed once, and the
+    result is kept in the cache; others, and machines whose cache cannot be written, take float32.
+
+    Args:
+        wanted: ``auto`` or a precision.
+        device: ``cpu`` or ``cuda``.
+        cfg: The config of the model that is timed; without it a processor takes float32.
+
+    Raises:
+        ProjectError: ``float16`` is wanted on a processor.
+    """
+    if wanted == "float16" and device == "cpu":
+        raise ProjectError(
+            "float16 is for GPUs", place="train.precision", found=wanted, expected="auto, float32 or bfloat16"
+        )
+    if wanted in ("float32", "bfloat16", "float16"):
+        return wanted  # type: ignore[return-value]
+    if device == "cuda":
+        return cuda_precision(torch.cuda.get_device_capability(), is_amd=torch.version.hip is not None)
+    speedup = None if cfg is None else bfloat16_speedup(cfg)
+    return "bfloat16" if speedup is not None and speedup >= WORTHWHILE_SPEEDUP else "float32"
+
+
+def is_native(precision: str, device: str) -> bool:
+    """Whether the device computes in a precision without emulating it."""
+    if device == "cpu":
+        return precision != "float16"
+    return precision == "float32" or cuda_precision(torch.cuda.get_device_capability()) in (precision, "bfloat16")
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The instruction sets of the processor, by the names of Linux; none where the file is missing."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, values = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(values.split())
+    return frozenset()
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The model of the processor."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part"))]
+    return names[0] if names else platform.machine()
+
+
+def bfloat16_speedup(cfg: CfgNode) -> float | None:
+    """How many times faster the backbone of ``cfg`` trains in bfloat16 than in float32 on this processor.
+
+    It is measured once for a processor, a version of torch, a number of threads and a backbone, and kept in
+    ``precision.json`` of the cache, so that a project is always trained in the same precision.
+
+    Returns:
+        None where the processor has no instructions for bfloat16, or the cache cannot be used.
+    """
+    if not _BFLOAT16_FEATURES & cpu_features():
+        return None
+    kept, key = files.cache_folder() / "precision.json", _machine_key(cfg)
+    known = _read(kept)
+    if isinstance(known.get(key), float):
+        return float(known[key])
+    try:
+        # the file is written before the measurement too, whose result would be another one each time without it
+        files.write_json(kept, known)
+        speedup = round(_measured_speedup(cfg), 3)
+        files.write_json(kept, _read(kept) | {key: speedup})
+    except OSError as error:
+        logger.warning("%s cannot be written (%s): training in float32", kept, error.strerror or error)
+        return None
+    return speedup
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _machine_key(cfg: CfgNode) -> str:
+    model = cfg.MODEL
+    if model.META_ARCHITECTURE == "SemanticBridge":
+        network = f"{model.BRIDGE.ARCHITECTURE} {model.BRIDGE.ENCODER}"
+    else:
+        network = f"{model.BACKBONE.NAME} {model.FEATURES.NAME or model.RESNETS.DEPTH}"
+    return f"{cpu_name()}; torch {torch.__version__}; {torch.get_num_threads()} threads; {network.strip()}"
+
+
+def _measured_speedup(cfg: CfgNode) -> float:
+    from d2tune.modeling.build import build_model
+
+    with torch.random.fork_rng(devices=[]):
+        model: Any = build_model(cfg)[0]
+        body: nn.Module = model.backbone if hasattr(model, "backbone") else model.network
+        body.train()
+        body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        image = torch.rand(2, len(cfg.MODEL.PIXEL_MEAN), _SIDE_PX, _SIDE_PX).contiguous(
+            memory_format=torch.channels_last
+        )
+        times_s = [(_step_s(body, image, False), _step_s(body, image, True)) for _ in range(_ROUNDS)][1:]
+    return min(plain for plain, _ in times_s) / min(half for _, half in times_s)
+
+
+def _step_s(body: nn.Module, image: torch.Tensor, bfloat16: bool) -> float:
+    """Seconds of a forward and a backward pass."""
+    began_s = time.perf_counter()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        result = body(image)
+    outputs = list(result.values()) if isinstance(result, dict) else [result]
+    torch.stack([one.float().mean() for one in outputs]).sum().backward()  # type: ignore[no-untyped-call]
+    body.zero_grad(set_to_none=True)
+    return time.perf_counter() - began_s

@@ -1,0 +1,184 @@
+"""What the files of a run folder hold, with the version of each; checked wherever one is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from d2tune.errors import RunError
+from d2tune.text import describe, reason_of
+
+RECORD_VERSION = 1
+"""Version of ``record.json``, its entry ``d2tune_record``."""
+
+EVALUATION_VERSION = 2
+"""Version of ``evaluation.json``, its entry ``schema``."""
+
+
+class _Entries(BaseModel):
+    """Entries that readers need; others may stand beside them."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Data(_Entries):
+    train_sha256: str
+    val_sha256: str
+
+
+class _Weights(_Entries):
+    line: str
+    from_scratch: bool
+    rgb_resnet: bool
+
+
+class _Machine(_Entries):
+    precision: Literal["float32", "bfloat16", "float16"]
+
+
+class _Input(_Entries):
+    stacked: bool = False
+
+
+class _Best(_Entries):
+    iteration: int = Field(ge=0)
+    sha256: str
+    predictions_sha256: str
+
+
+class _Durations(_Entries):
+    training_s: float = Field(ge=0)
+    starts_s: list[float] | None = None
+
+
+class Record(_Entries):
+    """``record.json``: what was decided for a run, and how it went.
+
+    Attributes:
+        d2tune_record: Version of the record.
+        project: Name of the project.
+        task: The task.
+        classes: Names in the order of their ids.
+        thing_ids: Ids of the things; None where all classes are things.
+        data: Hashes of the splits.
+        weights: What the model started from.
+        machine: The precision, and what it ran on.
+        input: How images are read.
+        best: The best weights; None before the first evaluation.
+        durations: Seconds of training; None before the first checkpoint.
+    """
+
+    d2tune_record: int = Field(default=RECORD_VERSION, ge=1)
+    project: str
+    task: Literal["instance", "semantic", "panoptic"] = "instance"
+    classes: list[str] = Field(min_length=1)
+    thing_ids: list[int] | None = None
+    data: _Data
+    weights: _Weights
+    machine: _Machine
+    input: _Input
+    best: _Best | None = None
+    durations: _Durations | None = None
+
+
+class Evaluation(_Entries):
+    """``evaluation.json`` of a run: the metrics, and the hashes of all that they were computed from.
+
+    Attributes:
+        version: Version of the file, its entry ``schema``.
+        task: The task.
+        run: The run folder when it was written.
+        data: The data that it was evaluated on; None for the validation split.
+        data_sha256: Their hash.
+        weights: The checkpoint.
+        weights_sha256: Its hash.
+        config_sha256: Hash of the config.
+        predictions_sha256: Hash of the predictions.
+        metrics: Values by kind and name.
+    """
+
+    version: int = Field(default=1, ge=1, alias="schema")
+    task: Literal["instance", "semantic", "panoptic"]
+    run: str
+    data: str | None
+    data_sha256: str
+    weights: str
+    weights_sha256: str
+    config_sha256: str
+    predictions_sha256: str
+    metrics: dict[str, dict[str, Any]]
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of a ``record.json``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        RunError: It cannot be read, or is not the record of a run.
+    """
+    content = read_object(path, "record")
+    _check(content, Record, path, version=("d2tune_record", RECORD_VERSION), hint="Restore the file from a copy.")
+    return content
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The content of the ``evaluation.json`` of a run.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        RunError: It cannot be read, or is not the evaluation of a run.
+    """
+    content = read_object(path, "evaluation")
+    hint = "Evaluate the run again with `d2tune eval RUN`."
+    _check(content, Evaluation, path, version=("schema", EVALUATION_VERSION), hint=hint)
+    return content
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: The file.
+        what: What it is, for messages.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        RunError: It cannot be read, or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"the {what} cannot be read: {reason_of(error)}", file=path) from None
+    if not isinstance(content, dict):
+        raise RunError(f"the {what} is not a JSON object", file=path, found=type(content).__name__)
+    return content
+
+
+def _check(content: dict[str, Any], model: type[_Entries], path: Path, *, version: tuple[str, int], hint: str) -> None:
+    key, newest = version
+    given = content.get(key, newest)
+    if isinstance(given, int) and given > newest:
+        raise RunError(
+            "the file was written by a later version of d2tune",
+            file=path,
+            place=key,
+            found=str(given),
+            expected=f"at most {newest}",
+            hint="Install that version.",
+        )
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            raise RunError("the entry is missing", file=path, place=place, hint=hint) from None
+        reason = first["msg"].removeprefix("Input ")
+        raise RunError(
+            f"the entry {reason}", file=path, place=place, found=describe(first["input"]), hint=hint
+        ) from None
