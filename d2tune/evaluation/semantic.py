@@ -25,7 +25,7 @@ from d2tune.inference.results import LabelMap
 from d2tune.inference.writers.semantic import write_categories
 from d2tune.inference.writers.submission import dataset_of_maps
 from d2tune.metrics import bootstrap
-from d2tune.metrics.competitions import competition_score
+from d2tune.metrics.competitions import COMPETITIONS, competition_score
 from d2tune.metrics.metric import Metric
 from d2tune.metrics.semantic import SemanticScorer
 from d2tune.report.sheets.label_overlay import to_rgb
@@ -70,7 +70,7 @@ class SemanticEvaluator(Evaluator[LabelPng]):
         with scoring.times.scoring():
             metrics = semantic_metrics(self.scorer(predictions), intervals=True)
             preset = self._csv_preset
-            if preset is not None:
+            if preset in COMPETITIONS:
                 metrics = replace(metrics, metrics=metrics.metrics | {preset: self._competition(predictions, preset)})
             return MapOutcome(metrics)
 

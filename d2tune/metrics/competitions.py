@@ -214,3 +214,6 @@ _METRICS: dict[str, tuple[str, Callable[[Sequence[_Pair]], float]]] = {
     "airbus": ("mean F2 over IoU 0.50:0.95", _mean_f2),
     "severstal": ("mean Dice over images and classes", _mean_dice),
 }
+
+COMPETITIONS = tuple(_METRICS)
+"""The competitions with a metric here."""
