@@ -14,7 +14,6 @@ from d2tune.annotations.convert import ConvertResult, checked, judged
 from d2tune.annotations.formats.shared.objects import dataset_findings
 from d2tune.annotations.formats.shared.similar_labels import similar_labels
 from d2tune.annotations.io.photo_findings import with_shared_white
-from d2tune.annotations.model.dataset import Image
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.splitting.lists import read_list, refuse_shared
@@ -27,7 +26,7 @@ from d2tune.data.splits import divide_by_fraction
 from d2tune.errors import DataError, check_path
 from d2tune.project import Project
 from d2tune.report.check_page.page import refuse_foreign, write_check_page
-from d2tune.report.check_page.survey import Checked, Setting
+from d2tune.report.check_page.survey import Checked, Setting, folder_splits
 
 SPLITS = ("train", "val", "test")
 """The splits that a folder of lists may have, each in a file of that name with the suffix ``.txt``."""
@@ -70,18 +69,17 @@ def check(
         if path.suffix.lower() in (".yaml", ".yml"):
             project, _ = locate_data(projects.load_project(path).project)
             results = _check_project(project, stack, strict=strict, overrides=overrides or {})
-            results, split_of = _fraction_splits(project, results)
+            results = _divided_by_fraction(project, results)
             title, results = project.name, _with_sharing(project, results, strict=strict)
             trains_objects, setting = project.traits.has_objects, Setting.of(project)
         else:
             result = stack.enter_context(checked(path, format=format, options=options, strict=strict))
-            title, split_of = path.resolve().name, _listed_splits(path, splits)
-            results = [_with_sharing_of_lists(_named(path, result, ""), split_of or {}, strict=strict)]
+            title, results = path.resolve().name, [_divided_by_lists(path, result, splits, strict=strict)]
             trains_objects, setting = False, None
         results = [_with_objects(result, trains_objects=trains_objects, strict=strict) for result in results]
         results = _with_similar_labels(results, strict=strict)
         if report is not None:
-            write_check_page(report, results, title=title, split_of=split_of, setting=setting)
+            write_check_page(report, results, title=title, split_of=_split_of(results), setting=setting)
     return tuple(results)
 
 
@@ -136,33 +134,48 @@ def _with_sharing(project: Project, results: list[Checked], *, strict: bool) -> 
     ]
 
 
-def _with_sharing_of_lists(result: Checked, split_of: dict[str, str], *, strict: bool) -> Checked:
-    """A source with findings about images that its lists put into different splits."""
-    images: dict[str, list[Image]] = {name: [] for name in SPLITS if name in split_of.values()}
-    for image in result.dataset.images:
-        if image.file_name in split_of:
-            images[split_of[image.file_name]].append(image)
-    shared = [finding for of_split in sharing_findings(images).values() for finding in of_split]
-    return replace(result, findings=(*result.findings, *judged(shared, strict)))
+def _divided_by_lists(source: Path, result: ConvertResult, splits: str | Path | None, *, strict: bool) -> Checked:
+    """A source with the splits of its lists, or of its folders, and findings about images that lists share."""
+    dataset, listed = result.dataset, _listed_splits(source, splits)
+    split_of = folder_splits(dataset.images) if listed is None else listed
+    ids = {
+        name: [image.id for image in dataset.images if split_of.get(image.file_name) == name]
+        for name in SPLITS
+        if name in split_of.values()
+    }
+    divided = {name: dataset.subset(of_split) for name, of_split in ids.items()}
+    shared = {} if listed is None else sharing_findings({name: one.images for name, one in divided.items()})
+    notes = [finding for of_split in shared.values() for finding in of_split]
+    return Checked(source, dataset, (*result.findings, *judged(notes, strict)), splits=divided)
 
 
-def _fraction_splits(project: Project, results: list[Checked]) -> tuple[list[Checked], dict[str, str] | None]:
-    """The results and the split by file name where the project sets a fraction of the training images aside.
+def _divided_by_fraction(project: Project, results: list[Checked]) -> list[Checked]:
+    """The results, with the splits where the project sets a fraction of the training images aside.
 
     Where the images cannot be divided, the results have an error that says why.
     """
     data, train = project.data, results[0]
     if not isinstance(data.val, float) or not train.dataset.instances:
-        return results, None
+        return results
     try:
-        splits = divide_by_fraction(project, with_background(train.dataset, data.background))
+        train_split, val_split = divide_by_fraction(project, with_background(train.dataset, data.background))
     except DataError as error:
         hint = "Add other images, name those to validate on in data.val, or divide by d2tune split --no-duplicates."
         message = f"{error.message}: {error.found}" if error.found else error.message
         finding = Finding("error", "not_divisible", data.train, message, hint=error.hint or hint)
-        return [replace(train, findings=(*train.findings, finding))], None
-    named = zip(("train", "val"), splits, strict=True)
-    return results, {image.file_name: role for role, images in named for image in images.images}
+        return [replace(train, findings=(*train.findings, finding))]
+    ids = {image.file_name: image.id for image in train.dataset.images}
+    divided = {
+        name: train.dataset.subset([ids[image.file_name] for image in of_split.images])
+        for name, of_split in (("train", train_split), ("val", val_split))
+    }
+    return [replace(train, splits=divided)]
+
+
+def _split_of(results: list[Checked]) -> dict[str, str] | None:
+    """Split by file name where a source is divided; None where it is not."""
+    splits = {name: of_split for result in results for name, of_split in result.splits.items()}
+    return {image.file_name: name for name, of_split in splits.items() for image in of_split.images} or None
 
 
 def _listed_splits(source: Path, splits: str | Path | None) -> dict[str, str] | None:

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 
@@ -6,10 +7,11 @@ import pytest
 from d2tune.annotations.splitting.lists import read_list
 from d2tune.api import convert
 from d2tune.checking import check
+from d2tune.cli import main
 from d2tune.data.splits import load_splits
 from d2tune.errors import DataError
 from d2tune.project import load_project
-from tests.annotations.builders import TRIANGLE, labelme_file, shape
+from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, labelme_value, photo, shape
 from tests.shared_files import SHARED
 
 PHOTOS = SHARED / "data" / "microcontrollers" / "test"
@@ -36,6 +38,28 @@ def test_a_fraction_of_the_training_photos_is_the_split_that_training_sets_aside
     for name, dataset in (("train", splits.train), ("val", splits.val)):
         for image in dataset.images:
             assert re.search(rf'<bdi>{image.file_name}</bdi><br><span class="pill">{name}</span>', text)
+
+
+def test_each_split_is_counted(tmp_path, capsys):
+    for split, labels in (("train", "aab"), ("val", "a")):
+        for number, label in enumerate(labels):
+            folder = tmp_path / "data" / split
+            folder.mkdir(parents=True, exist_ok=True)
+            photo(folder / f"{split}{number}.png")
+            value = labelme_value(shape(SQUARE, label=label), imagePath=f"{split}{number}.png")
+            (folder / f"{split}{number}.json").write_text(json.dumps(value), "utf-8")
+    assert main(["check", str(tmp_path / "data")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:] == [
+        "4 images, 4 instances (3 a, 1 b)",
+        "train: 3 images, 3 instances (2 a, 1 b)",
+        "val: 1 image, 1 instance (1 a, 0 b)",
+    ]
+    (tmp_path / "p.yaml").write_text("data: {root: data, train: ., val: 0.5}\n")
+    main(["check", str(tmp_path / "p.yaml")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines[-2:]] == ["train", "val"]
+    assert sum(int(line.split(": ")[1].split()[0]) for line in lines[-2:]) == 4
 
 
 def test_a_project_of_lists(tmp_path):

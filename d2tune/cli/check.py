@@ -17,6 +17,7 @@ from d2tune.cli.shared import (
 from d2tune.errors import ProjectError, printable
 
 if TYPE_CHECKING:
+    from d2tune.annotations.model.dataset import Dataset
     from d2tune.cli.shared import Commands
     from d2tune.report.check_page.survey import Checked
 
@@ -54,16 +55,22 @@ def _print(result: Checked) -> None:
     from d2tune.annotations.convert import findings_table
     from d2tune.annotations.model.ledger import summary
 
-    dataset = result.dataset
     if result.findings:
         print(findings_table(result.findings))
-    print(summary(dataset.ledger))
+    print(summary(result.dataset.ledger))
+    print(_counts(result.dataset, result.split))
+    for name, dataset in result.splits.items():
+        print(_counts(dataset, name))
+
+
+def _counts(dataset: Dataset, split: str) -> str:
+    """The images of a split and the objects of each class on a line."""
     counts = ", ".join(f"{count} {name}" for name, count in dataset.counts().items())
     if dataset.crowds:
         of_class = ", ".join(f"{count} {name}" for name, count in dataset.crowd_counts().items() if count)
         counts += f"; crowds: {of_class}"
-    split = f"{result.split}: " if result.split else ""
-    print(f"{split}{dataset.size_in_words()}" + (f" ({printable(counts)})" if counts else ""))
+    line = f"{dataset.size_in_words()} ({printable(counts)})" if counts else dataset.size_in_words()
+    return f"{split}: {line}" if split else line
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2tune import files
+from d2tune.annotations.formats.shared.similar_labels import similar_labels
 from d2tune.annotations.model.dataset import Category, Dataset
 from d2tune.annotations.splitting.splits import SplitOptions, make_split
 from d2tune.errors import DataError, ProjectError
@@ -260,6 +261,8 @@ def _lines(layout: Layout, contents: Contents, classes: Classes, validation: _Va
         lines.append(f"not used: {folder}; `d2tune eval RUN --data {folder}` evaluates a run on it")
     if validation.warning is not None:
         lines.append(f"warning: {validation.warning}")
+    for finding in (one for notes in similar_labels(contents.datasets) for one in notes if one.level == "warning"):
+        lines.append(f"warning: {finding.message}; {finding.hint}")
     errors = contents.errors
     if errors:
         first = f"{errors[0].file}: {errors[0].message}"

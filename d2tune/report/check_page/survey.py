@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -76,12 +76,14 @@ class Checked:
         dataset: Its images and instances.
         findings: Its findings, with the levels that apply.
         split: Name of the split that all its images belong to, such as ``train``; empty where none is known.
+        splits: The splits that it is divided into, by name; empty where it is not divided.
     """
 
     source: Path
     dataset: Dataset
     findings: tuple[Finding, ...]
     split: str = ""
+    splits: Mapping[str, Dataset] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +254,7 @@ def survey(
     for one in checked:
         groups = one.dataset.by_image()
         names = {category.id: category.name for category in one.dataset.categories}
-        folders = _folder_splits(one.dataset.images) if split_of is None else dict(split_of)
+        folders = folder_splits(one.dataset.images) if split_of is None else dict(split_of)
         for image in one.dataset.images:
             instances = tuple(instance for instance in groups[image.id] if not instance.iscrowd)
             crowds = tuple((one, names[one.category_id]) for one in groups[image.id] if one.iscrowd)
@@ -268,7 +270,7 @@ def survey(
     return Survey(tuple(checked), tuple(entries), class_names, tuple(splits), setting)
 
 
-def _folder_splits(images: Sequence[Image]) -> dict[str, str]:
+def folder_splits(images: Sequence[Image]) -> dict[str, str]:
     """Split by file name, where top-level folders have the names of at least two splits."""
     splits = {}
     for image in images:
