@@ -15,6 +15,7 @@ from d2tune.annotations.formats import coco, label_images, labelme, masks, panop
 from d2tune.annotations.formats.shared.sources import link_problem, walk_of
 from d2tune.annotations.io.gathering import copy_files, gather
 from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
+from d2tune.annotations.io.outputs import protected
 from d2tune.annotations.io.photo_findings import with_photo_findings
 from d2tune.annotations.io.places import LINK_HINT
 from d2tune.annotations.io.suffixes import is_image_name, unreadable_hint_of
@@ -283,7 +284,7 @@ def convert(
         format: One of `READERS`, or ``auto``.
         options: How to read; ``preset`` is also the dialect of written run-length CSV.
         strict: Whether warnings count as errors.
-        force: Whether existing files are overwritten.
+        force: Whether files that an earlier conversion wrote are replaced; others never are.
         findings_path: File for the findings as JSON, also when there are errors.
         ledger_path: File for the ledger, also when there are errors; see `ledger.write_ledger`.
         tolerance_px: How far the outlines of predictions may move in Labelme files.
@@ -335,12 +336,21 @@ class Stage:
         if is_file and to not in ("coco", "rle"):
             raise DataError("this format is written to a folder", file=out, hint="Give a folder.")
         dataset, copies = self._gathered(out.parent if is_file else out, to, subfolder)
-        if to == "labelme":
-            originals = self.source if self.source.is_dir() else self.source.parent
-            paths = labelme.write(dataset, out, originals=originals, tolerance_px=tolerance_px, force=force)
-        else:
-            paths = _write(dataset, out, to, self.options, self.source, force=force)
+        with protected(self._inputs):
+            if to == "labelme":
+                originals = self.source if self.source.is_dir() else self.source.parent
+                paths = labelme.write(dataset, out, originals=originals, tolerance_px=tolerance_px, force=force)
+            else:
+                paths = _write(dataset, out, to, self.options, self.source, force=force)
         return ConvertResult(dataset, (*paths, *copy_files(copies)), dataset.findings)
+
+    def _inputs(self) -> Iterator[Path]:
+        """The files that were read."""
+        folder = self.source if self.source.is_dir() else self.source.parent
+        yield self.source
+        for image in self.dataset.images:
+            yield from [] if image.path is None else [image.path]
+            yield from [] if image.annotation_file is None else [folder / image.annotation_file]
 
     def _gathered(self, folder: Path, to: str, subfolder: str) -> tuple[Dataset, dict[Path, Path]]:
         """The dataset with the final paths of its images, and the files to be copied by their targets."""
@@ -407,7 +417,8 @@ def _write(dataset: Dataset, out: Path, to: str, options: ReadOptions, source: P
         return panoptic.write(dataset, out, force=force)
     if to == "rle":
         folder = source if source.is_dir() else source.parent
-        files = {image.annotation_file for image in dataset.images if image.annotation_file is not None}
+        names = (image.annotation_file for image in dataset.images if image.annotation_file is not None)
+        files = {name for name in names if name.lower().endswith(".csv")}
         like = folder / files.pop() if len(files) == 1 else None
         return rle_csv.write(dataset, out, preset=options.preset, like=like, force=force)
     return coco.write(dataset, out, force=force)

@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
         help="largest distance of the outlines of predictions in Labelme files from their masks (default: 1.0)",
     )
     parser.add_argument("--out", type=path, metavar="PATH", help="folder; for COCO and run-length CSV also a file")
-    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    parser.add_argument("--force", action="store_true", help="replace files that d2tune wrote before and that were not changed since")
 
 
 def run(options: argparse.Namespace) -> int:

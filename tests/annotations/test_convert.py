@@ -30,7 +30,10 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """The files below a folder but for the records of what d2tune wrote."""
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name[0] != "."
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,13 +27,12 @@ from d2tune.annotations.geometry import tracing
 from d2tune.annotations.geometry.masks import Patch, decode_mask
 from d2tune.annotations.io.images import ImageError, is_image_name, read_header
 from d2tune.annotations.io.json_files import DEPTH_LIMIT, JsonError, decode_json, is_nested_deeper, read_bytes
-from d2tune.annotations.io.outputs import beside, png_bytes, refuse_existing
+from d2tune.annotations.io.outputs import beside, png_bytes, refuse_existing, write_output_json
 from d2tune.annotations.io.workers import no_collections, ordered_map, worker_count
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
-from d2tune.files import write_json
 from d2tune.text import describe
 
 VERSION = "6.3.0"
@@ -332,7 +331,7 @@ def write(
             written unchanged, with all their keys: those of the instances, and those that are not used for training.
             Only shapes excluded by an option (a label renamed to nothing, predictions) are not written.
         tolerance_px: How far the outline of a mask or of a prediction may move.
-        force: Whether files that are there are overwritten.
+        force: Whether files that an earlier conversion wrote are replaced; others never are.
 
     Returns:
         The files written.
@@ -352,7 +351,7 @@ def write(
         original = _original(image, folders[image.id])
         kept = idle.get(image.annotation_file or "", frozenset())
         shapes = _shapes_of(groups[image.id], names, original.get("shapes", []), kept, tolerance_px)
-        write_json(places[image.id], _finite(_top_level(image, places[image.id], original, shapes)))
+        write_output_json(places[image.id], _finite(_top_level(image, places[image.id], original, shapes)))
     return list(places.values())
 
 

@@ -19,12 +19,11 @@ from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.formats.voc import read_pixels
 from d2tune.annotations.geometry.masks import Patch, encode_mask, rle_bbox_xywh
 from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
-from d2tune.annotations.io.outputs import beside, refuse_existing, write_png
+from d2tune.annotations.io.outputs import beside, png_bytes, refuse_existing, write_output, write_output_json
 from d2tune.annotations.io.places import is_file
 from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
-from d2tune.files import write_json
 from d2tune.text import describe
 
 
@@ -37,7 +36,7 @@ def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
     Args:
         dataset: What to write.
         out: The folder.
-        force: Whether files that are there are overwritten.
+        force: Whether files that an earlier conversion wrote are replaced; others never are.
 
     Returns:
         The files written.
@@ -55,8 +54,8 @@ def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
         top = paint(instances, width_px=image.width_px, height_px=image.height_px)
         ids, infos = panoptic_map(dataset, instances, top)
         infos = [info | {"category_id": written.categories[info["category_id"]]} for info in infos]
-        write_png(segments[image.id], to_colors(ids))
-        write_png(stuff[image.id], separated_map(dataset, instances, top))
+        write_output(segments[image.id], png_bytes(to_colors(ids)))
+        write_output(stuff[image.id], png_bytes(separated_map(dataset, instances, top)))
         name = segments[image.id].relative_to(out / "panoptic").as_posix()
         annotations.append({"image_id": written.images[image.id], "file_name": name, "segments_info": infos})
     categories = [
@@ -65,7 +64,7 @@ def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
     ]
     images = list(coco.image_rows(dataset, written))
     panoptic = {"images": images, "annotations": annotations, "categories": categories}
-    write_json(tables[0], panoptic, indent=1)
+    write_output_json(tables[0], panoptic, indent=1)
     coco.write(dataset, tables[1], force=force)
     return [*segments.values(), *stuff.values(), *tables]
 

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.geometry.masks import decode_mask, rasterize, to_raw
-from d2tune.annotations.io.outputs import beside, refuse_existing, write_png
+from d2tune.annotations.io.outputs import beside, png_bytes, refuse_existing, write_output, write_output_json
 from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.annotations.model.types import RawRle, Rle
 from d2tune.errors import DataError
-from d2tune.files import write_json
 
 IGNORE_LABEL = 255
 """The label of ignored pixels, which belong to no class: training and evaluation skip them."""
@@ -81,7 +80,7 @@ def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
     Args:
         dataset: What to write.
         out: The folder; images keep their subfolders in it.
-        force: Whether files that are there are overwritten.
+        force: Whether files that an earlier conversion wrote are replaced; others never are.
 
     Returns:
         The files written.
@@ -96,10 +95,10 @@ def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
     for image in dataset.images:
         instances = groups[image.id]
         top = paint(instances, width_px=image.width_px, height_px=image.height_px)
-        write_png(places[image.id], semantic_map(dataset, instances, top))
+        write_output(places[image.id], png_bytes(semantic_map(dataset, instances, top)))
     rows = [
         {"label": category.id - 1, "name": category.name, "isthing": int(category.isthing)}
         for category in dataset.categories
     ]
-    write_json(table, rows)
+    write_output_json(table, rows)
     return [*places.values(), table]

@@ -227,11 +227,16 @@ def test_writing_is_byte_stable_and_reads_back_the_same(tmp_path: Path) -> None:
     assert path.read_bytes() == first and "éléphant".encode() in first
     again = coco.read(path, ReadOptions(image_root=tmp_path))
     assert coco.to_coco(again) == coco.to_coco(dataset) == json.loads(first)
+    fewer = Dataset((), (), ())
+    with pytest.raises(DataError, match=r"already there.*--force"):
+        coco.write(fewer, path)
+    coco.write(fewer, path, force=True)
+    assert path.read_bytes() != first
     path.write_text("by hand", "utf-8")
-    with pytest.raises(DataError, match="already there"):
-        coco.write(dataset, path)
-    coco.write(dataset, path, force=True)
-    assert path.read_bytes() == first
+    for force in (False, True):
+        with pytest.raises(DataError, match="It was changed after d2tune wrote it"):
+            coco.write(dataset, path, force=force)
+    assert path.read_text("utf-8") == "by hand"
 
 
 def test_an_empty_dataset_is_still_a_coco_file(tmp_path: Path) -> None:

@@ -310,11 +310,14 @@ def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     dataset = predicted(tmp_path, disk(30, 60, 15))
     (tmp_path / "out" / "x").mkdir(parents=True)
     (tmp_path / "out" / "x" / "a.json").write_text("by hand")
-    with pytest.raises(DataError, match="already there"):
-        labelme.write(dataset, tmp_path / "out")
+    for force in (False, True):
+        with pytest.raises(DataError, match=r"already there.*d2tune did not write it as annotations"):
+            labelme.write(dataset, tmp_path / "out", force=force)
     assert (tmp_path / "out" / "x" / "a.json").read_text() == "by hand"
-    labelme.write(dataset, tmp_path / "out", force=True)
-    assert "by hand" not in (tmp_path / "out" / "x" / "a.json").read_text()
+    labelme.write(dataset, tmp_path / "own")
+    with pytest.raises(DataError, match=r"already there.*--force"):
+        labelme.write(dataset, tmp_path / "own")
+    labelme.write(dataset, tmp_path / "own", force=True)
 
 
 def test_images_that_differ_by_suffix_get_files_of_their_own(tmp_path: Path) -> None:

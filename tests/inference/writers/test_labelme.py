@@ -16,9 +16,9 @@ def test_a_file_of_an_image_with_another_suffix_is_not_overwritten(tmp_path: Pat
     corrected = tmp_path / "a.json"
     corrected.write_text("corrected", encoding="utf-8")
     images = Images(tmp_path, [tmp_path / "a.png"])
-    with pytest.raises(DataError, match=r"a\.json: the file is already there.*--force"):
-        LabelmeWriter(tmp_path, images, None, WriterOptions())
-    LabelmeWriter(tmp_path, images, None, WriterOptions(force=True))
+    for force in (False, True):
+        with pytest.raises(DataError, match=r"a\.json: the file is already there.*d2tune did not write it"):
+            LabelmeWriter(tmp_path, images, None, WriterOptions(force=force))
     LabelmeWriter(tmp_path / "new", images, None, WriterOptions())
     assert corrected.read_text(encoding="utf-8") == "corrected"
 

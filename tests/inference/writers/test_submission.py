@@ -159,11 +159,16 @@ def test_an_existing_file_is_overwritten_only_with_force(tmp_path: Path) -> None
     path = tmp_path / "mine.csv"
     path.write_text("mine", "utf-8")
     predicted = predictions("airbus", {"a.jpg": np.ones((2, 2), np.uint8)})
-    with pytest.raises(DataError, match="--force"):
-        write_submission(predicted, path, preset="airbus")
+    for force in (False, True):
+        with pytest.raises(DataError, match="d2tune did not write it"):
+            write_submission(predicted, path, preset="airbus", force=force)
     assert path.read_text("utf-8") == "mine"
-    write_submission(predicted, path, preset="airbus", force=True)
-    assert path.read_text("utf-8") == "ImageId,EncodedPixels\na.jpg,1 4\n"
+    own = tmp_path / "own.csv"
+    write_submission(predictions("airbus", {"b.jpg": np.ones((2, 2), np.uint8)}), own, preset="airbus")
+    with pytest.raises(DataError, match="--force"):
+        write_submission(predicted, own, preset="airbus")
+    write_submission(predicted, own, preset="airbus", force=True)
+    assert own.read_text("utf-8") == "ImageId,EncodedPixels\na.jpg,1 4\n"
 
 
 def test_a_dialect_without_classes_takes_one(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def write(dataset: Dataset, out: Path, *, force: bool = False) -> list[Path]:
     Args:
         dataset: What to write.
         out: The file, where it ends in ``.json``; else a folder, which gets ``annotations.json``.
-        force: Whether an existing file with other content is overwritten.
+        force: Whether files that an earlier conversion wrote are replaced; others never are.
 
     Returns:
         The files written.
