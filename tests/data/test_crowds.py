@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from d2tune.annotations.convert import check as read
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.splitting.splits import SplitOptions, make_split
 from d2tune.checking import check
-from d2tune.cli import main
 from d2tune.data.splits import load_splits
 from d2tune.errors import DataError
 from d2tune.project import load_project
@@ -49,18 +50,24 @@ def test_a_project_with_crowds_alone_stops_with_the_way_out(project_file: Path) 
     assert "training split" in line and "0 objects, 2 crowds" in line and "data.crowds" in line
 
 
-def test_check_of_such_a_project_fails_and_counts_crowds_apart(project_file: Path, capsys: Any) -> None:
-    assert main(["check", str(project_file)]) == 1
-    printed = capsys.readouterr().out
+def d2tune(*words: str | Path) -> tuple[int, str]:
+    """The exit status and the output of a command, in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", "d2tune", *map(str, words)], capture_output=True, text=True)
+    return done.returncode, done.stdout
+
+
+def test_check_of_such_a_project_fails_and_counts_crowds_apart(project_file: Path) -> None:
+    status, printed = d2tune("check", project_file)
+    assert status == 1
     assert "only_crowds" in printed and "--crowds objects" in printed
     assert "train: 2 images, 0 objects, 2 crowds (0 car; crowds: 2 car)" in printed
 
 
 @pytest.mark.parametrize("words", [[], ["--crowds", "objects"]])
-def test_crowds_are_read_as_objects_on_request(project_file: Path, words: list[str], capsys: Any) -> None:
+def test_crowds_are_read_as_objects_on_request(project_file: Path, words: list[str]) -> None:
     path = project_file if words else with_key(project_file, "crowds: objects")
-    assert main(["check", str(path), *words]) == 0
-    assert "train: 2 images, 2 instances (2 car)" in capsys.readouterr().out
+    status, printed = d2tune("check", path, *words)
+    assert status == 0 and "train: 2 images, 2 instances (2 car)" in printed
 
 
 def test_objects_of_crowds_have_polygons_where_they_are_exact(project_file: Path) -> None:
