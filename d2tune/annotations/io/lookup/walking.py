@@ -45,11 +45,14 @@ class Walk:
         self.has_links, self.refused = False, []
         links: list[tuple[str, str]] = []
         entered: set[str] = set()
-        yield from self._files(self._root, os.path.realpath(self._root), "", entered, links)
+        real_root = os.path.realpath(self._root)
+        yield from self._files(self._root, real_root, "", entered, links)
         while links:
             waiting, links = sorted(links), []
             for below, path in waiting:
                 target = os.path.realpath(path)
+                if is_below(real_root, target):
+                    continue  # the link leads back to the folder or to one that holds it
                 if self._follows or any(is_below(target, limit) for limit in self._limits):
                     yield from self._files(path, target, f"{below}/", entered, links)
                 else:
