@@ -127,7 +127,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser, *, projects: bool = T
     parser.add_argument(
         "--pixel-offset", type=float, metavar="PX", help="added to VIA coordinates, in pixels (default: 0)"
     )
-    parser.add_argument("--preset", metavar="DIALECT", help="of run-length CSV: carvana, airbus, severstal")
+    parser.add_argument("--preset", metavar="DIALECT", help="of run-length CSV: carvana, airbus, severstal, sartorius, siim")
     parser.add_argument("--color-map", type=path, metavar="FILE", help="file of the colors in masks: name,r,g,b a line")
     parser.add_argument("--colour-map", type=path, dest="color_map", help=argparse.SUPPRESS)
     parser.add_argument("--split-components", action="store_true", help="one instance per connected component")

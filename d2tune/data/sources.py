@@ -31,7 +31,10 @@ def split_source(
         labels: Class names; None takes those that occur.
         restore_dir: Folder for images that exist only inside the annotations.
     """
-    data, images = project.data, project.data.images_of(name)
+    data, images, label_folder = project.data, project.data.images_of(name), project.data.labels_of(name)
+    source = data.annotations if is_list(name) else name
+    if label_folder is not None:
+        source, images = label_folder, images or source
     foreground = None if labels is None else tuple(name for name in labels if name != data.background)
     options = ReadOptions(
         labels=labels,
@@ -53,9 +56,11 @@ def split_source(
         preset=data.csv_preset,
         include_unlabeled=data.format == "rle",
         image_checks="decoded",
+        color_map=None if data.color_map is None else data.root / data.color_map,
+        shared_labels=isinstance(data.labels, str),
         label_images=_label_image_options(project),
     )
-    return data.root / (data.annotations if is_list(name) else name), options
+    return data.root / source, options
 
 
 def raster_options(project: Project) -> RasterOptions | None:
@@ -71,4 +76,5 @@ def _label_image_options(project: Project) -> LabelImageOptions | None:
     if raster is None:
         return None
     keys = project.data.label_images
-    return LabelImageOptions(images=keys.images, labels=keys.labels, values=keys.values, raster=raster)
+    labels = keys.labels if project.data.labels is None else "."
+    return LabelImageOptions(images=keys.images, labels=labels, values=keys.values, raster=raster)

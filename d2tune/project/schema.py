@@ -94,7 +94,10 @@ class Data(Section):
         annotations: Folder or file that lists take their images from, relative to ``root``.
         images: Folder that holds the images where they lie apart from the annotations, or one for each split:
             ``{train: train2017, val: val2017}``.
-        format: Annotation format, one of `Format`.
+        labels: Folder of the mask images or label images, where ``train`` and ``val`` name folders of images: one of
+            each split, ``{train: trainannot, val: valannot}``, or one of both.
+        color_map: File with the class of each color in masks: a name and three numbers a line.
+        format: Annotation format, one of `Format`; with ``labels``, ``auto`` is ``masks``.
         label_images: How images and label images are read where ``format`` is ``label_images``.
         csv_preset: Dialect of a run-length CSV: carvana, airbus, severstal, sartorius or siim.
         background: Class of the pixels that no shape covers; with null they are ignored in training and evaluation. For
@@ -120,6 +123,10 @@ class Data(Section):
     images: PathText | SplitFolders | None = Field(
         default=None, description="a folder, or {train: FOLDER, val: FOLDER}"
     )
+    labels: PathText | SplitFolders | None = Field(
+        default=None, description="a folder, or {train: FOLDER, val: FOLDER}"
+    )
+    color_map: PathText | None = None
     format: Format = "auto"
     label_images: LabelImages = LabelImages()
     csv_preset: Literal["carvana", "airbus", "severstal", "sartorius", "siim"] | None = None
@@ -142,9 +149,45 @@ class Data(Section):
         Args:
             name: The value of ``train`` or ``val``, or a path of other annotations.
         """
-        if not isinstance(self.images, dict):
-            return self.images
-        return self.images.get("train" if name == self.train else "val") if name in (self.train, self.val) else None
+        return self._of_split(self.images, name)
+
+    def labels_of(self, name: str) -> str | None:
+        """The folder of the masks or label images of a split; None where they lie with the images.
+
+        Args:
+            name: The value of ``train`` or ``val``.
+        """
+        return self._of_split(self.labels, name)
+
+    def _of_split(self, folders: str | dict[Literal["train", "val"], str] | None, name: str) -> str | None:
+        if not isinstance(folders, dict):
+            return folders
+        return folders.get("train" if name == self.train else "val") if name in (self.train, self.val) else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _format_of_labels(cls, value: object) -> object:
+        """With ``labels``, the format of the masks, which the folder of masks alone does not show."""
+        if isinstance(value, dict) and value.get("labels") is not None and value.get("format") in (None, "auto"):
+            return value | {"format": "masks"}
+        return value
+
+    @model_validator(mode="after")
+    def _labels_fit_format(self) -> Data:
+        if self.labels is None:
+            return self
+        if self.format not in ("masks", "label_images"):
+            raise ValueError(
+                f"labels goes with the formats masks and label_images; with {self.format}, train and val name the "
+                "annotations and images the folder of the images"
+            )
+        if isinstance(self.labels, dict):
+            missing = [
+                key for key in ("train", "val") if isinstance(getattr(self, key), str) and key not in self.labels
+            ]
+            if missing:
+                raise ValueError(f"labels has no folder for {missing[0]}; expected {{train: FOLDER, val: FOLDER}}")
+        return self
 
     @field_validator("root", mode="before")
     @classmethod

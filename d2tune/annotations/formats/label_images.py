@@ -68,7 +68,10 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     labels = Labels(options)
     names = _class_names(options, own, labels)
     units, channels = [], {}
-    for pair in _with_progress(list(_pairs(images, source / own.labels, own, folders))):
+    pairs = list(_pairs(images, source / own.labels, own, folders))
+    if options.shared_labels and any(pair.images for pair in pairs):
+        pairs = [pair for pair in pairs if pair.images]
+    for pair in _with_progress(pairs):
         unit, count = _read_pair(pair, images, folders, options, own, labels)
         units.append(unit)
         if count is not None:
@@ -148,7 +151,7 @@ def _read_pair(
     """Read the header of an image and its label; returns the number of channels where both can be read."""
     base = images.relative_to(folders.root)
     shown = (base / pair.images[0]).as_posix() if pair.images else None
-    label = None if pair.label is None else f"{own.labels}/{pair.label}"
+    label = None if pair.label is None else (PurePosixPath(own.labels) / pair.label).as_posix()
     unit = Unit(label or shown or "")
     if shown is None:
         message = f"the image {images / _key(str(pair.label))}.* does not exist"

@@ -73,7 +73,7 @@ class Matches:
     @property
     def is_evident(self) -> bool:
         """Whether files are masks without doubt: by a photo, or by their folder."""
-        return bool(self.masks_of or self.ambiguous) or any(_is_in_mask_folder(name) for name in self.lonely)
+        return bool(self.masks_of or self.ambiguous) or any(is_in_mask_folder(name) for name in self.lonely)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def match_in(names: Iterable[str]) -> Matches:
         stem = PurePosixPath(name).stem.lower()
         if _NOT_MASKS.fullmatch(stem):
             skipped.append(name)
-        elif _is_in_mask_folder(name):
+        elif is_in_mask_folder(name):
             masks.append(name)
         elif not name.lower().endswith(LOSSY_SUFFIXES) and _has_mask_name(stem):
             perhaps.append(name)
@@ -133,7 +133,7 @@ def nearest_photos(mask: str, photos: Sequence[str]) -> list[str]:
     return [stems[stem] for stem in near] or list(photos[:_LISTED])
 
 
-def _is_in_mask_folder(name: str) -> bool:
+def is_in_mask_folder(name: str) -> bool:
     """Whether the innermost folder with a role is one of masks."""
     for folder in reversed(PurePosixPath(name.lower()).parts[:-1]):
         if folder in IMAGE_FOLDERS:

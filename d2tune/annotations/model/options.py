@@ -57,7 +57,7 @@ class ReadOptions:
         nested_groups: Whether a part inside another part of its group is united with it or a hole.
         instance_suffix: ``strip`` reads ``person-1`` as an instance of ``person``.
         pixel_offset: Added to every VIA coordinate, in pixels.
-        preset: Name of a run-length CSV dialect: carvana, airbus, severstal.
+        preset: Name of a run-length CSV dialect: carvana, airbus, severstal, sartorius, siim.
         color_map: File with the class of each color of a mask; None looks for one in the source folder.
         split_components: One instance per connected component (run-length CSV and mask images).
         allow_outside: Whether images may lie outside the data root.
