@@ -13,7 +13,7 @@ from d2tune import project as projects
 from d2tune.annotations.convert import ConvertResult, checked, judged
 from d2tune.annotations.formats.shared.objects import dataset_findings
 from d2tune.annotations.formats.shared.similar_labels import similar_labels
-from d2tune.annotations.io.photo_findings import with_shared_white
+from d2tune.annotations.io.photo_findings import conversion_findings, with_shared_white
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.splitting.lists import read_list, refuse_shared
@@ -77,7 +77,7 @@ def check(
             title, results = path.resolve().name, [_divided_by_lists(path, result, splits, strict=strict)]
             trains_objects, setting = False, None
         results = [_with_objects(result, trains_objects=trains_objects, strict=strict) for result in results]
-        results = _with_similar_labels(results, strict=strict)
+        results = _with_similar_labels([_with_conversions(result, strict=strict) for result in results], strict=strict)
         if report is not None:
             write_check_page(report, results, title=title, split_of=_split_of(results), setting=setting)
     return tuple(results)
@@ -112,6 +112,11 @@ def _with_objects(result: Checked, *, trains_objects: bool, strict: bool) -> Che
     """A split with findings about its crowds and boxes."""
     about_objects = dataset_findings(result.dataset, trains_objects=trains_objects)
     return replace(result, findings=(*result.findings, *judged(about_objects, strict)))
+
+
+def _with_conversions(result: Checked, *, strict: bool) -> Checked:
+    """A split with findings about images that are not 8-bit RGB or gray."""
+    return replace(result, findings=(*result.findings, *judged([*conversion_findings(result.dataset)], strict)))
 
 
 def _with_similar_labels(results: list[Checked], *, strict: bool) -> list[Checked]:

@@ -25,7 +25,7 @@ _RANGES_READ = 16
 
 
 def with_photo_findings(dataset: Dataset, *, depth: Depth, skip_bad: bool) -> Dataset:
-    """A dataset of photos with the findings about their files, and with one white value for all 16-bit images.
+    """A dataset of photos with errors and warnings about their files, and one white value for all 16-bit images.
 
     Args:
         dataset: The dataset as its annotations describe it.
@@ -38,7 +38,6 @@ def with_photo_findings(dataset: Dataset, *, depth: Depth, skip_bad: bool) -> Da
     white = None
     if any(image.pixel_format is not None for image in images):
         white, notes = _white_of_files(images)
-        notes += _conversions(images, white)
     if depth == "structure":
         notes += [replace(finding, level="warning") for _, finding in _too_large(images)]
     problems = dict(_problems(images, depth))
@@ -133,10 +132,11 @@ def _divisor(white: float) -> str:
     return f"{white / 255:g}" if white == FULL_RANGE else f"{white:g} / 255"
 
 
-def _conversions(images: Sequence[Image], white: float | None) -> Iterator[Finding]:
-    """What is done with images that are not 8-bit RGB or gray, one finding for each kind."""
+def conversion_findings(dataset: Dataset) -> Iterator[Finding]:
+    """What is done with images that are not 8-bit RGB or gray: an info for each kind, with the number of images."""
+    white = white_of(dataset)
     by_kind: dict[tuple[str, str], list[Image]] = {}
-    for image in images:
+    for image in dataset.images:
         form = image.pixel_format
         if form is None:
             continue

@@ -92,7 +92,8 @@ def _refuse(image: Any) -> None:
         raise ImageError(f"the size of the image is invalid ({width_px} x {height_px} px)")
     if width_px * height_px > LARGEST_PX:
         raise RefusedImageError(
-            f"the image claims {width_px} x {height_px} px, more than {LARGEST_PX:,} pixels; divide it into tiles"
+            f"the size of the image is invalid ({width_px} x {height_px} px, more than {LARGEST_PX:,} pixels); divide "
+            "an image that is so large into tiles"
         )
 
 

@@ -12,10 +12,11 @@ import pytest
 import tifffile
 from PIL import Image as PilImage
 
-from d2tune.annotations.convert import check, convert, read_dataset
+from d2tune.annotations.convert import convert, read_dataset
 from d2tune.annotations.io import photo_findings, photos
 from d2tune.annotations.io.photos import read_photo_of
 from d2tune.annotations.model.options import ReadOptions
+from d2tune.checking import check
 from d2tune.errors import DataError
 from tests.annotations.builders import SQUARE, TRIANGLE, labelme_file, photo, shape
 
@@ -30,7 +31,7 @@ def annotated(folder: Path, name: str, pixels: np.ndarray, **options: Any) -> Pa
 
 
 def noted(folder: Path, **options: Any) -> Counter[str]:
-    findings = check(folder, options=ReadOptions(**options)).findings
+    findings = check(folder, options=ReadOptions(**options))[0].findings
     return Counter(f"{finding.level} {finding.code}" for finding in findings)
 
 
@@ -41,7 +42,7 @@ def test_what_is_done_is_said_once_with_the_number_of_images(tmp_path: Path) -> 
         annotated(tmp_path, f"float{number}", (GRAY / 65535).astype(np.float32))
     photo(tmp_path / "plain.jpg")
     labelme_file(tmp_path / "plain.json", shape(TRIANGLE), image="plain.jpg", draw=False)
-    findings = {finding.message: finding for finding in check(tmp_path).findings}
+    findings = {finding.message: finding for finding in check(tmp_path)[0].findings}
     assert set(findings) == {
         "16-bit values are divided by 257 (3 images), the same in training, evaluation and prediction",
         "float values from 0 to 1 are multiplied by 255 (2 images), the same in training, evaluation and prediction",
@@ -67,7 +68,7 @@ def test_finding_it_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_all_images_of_a_dataset_are_divided_by_the_largest_range(tmp_path: Path) -> None:
     annotated(tmp_path, "a", GRAY >> 6, extratags=[(281, "H", 1, 1023, True)])
     annotated(tmp_path, "b", GRAY >> 4, extratags=[(281, "H", 1, 4095, True)])
-    result = check(tmp_path)
+    (result,) = check(tmp_path)
     assert Counter(f"{finding.level} {finding.code}" for finding in result.findings) == {
         "info image_scaled": 1,
         "warning image_range_differs": 1,
@@ -80,13 +81,13 @@ def test_all_images_of_a_dataset_are_divided_by_the_largest_range(tmp_path: Path
 def test_one_stated_range_is_taken_without_a_warning(tmp_path: Path) -> None:
     for name in "ab":
         annotated(tmp_path, name, GRAY >> 4, extratags=[(281, "H", 1, 4095, True)])
-    (finding,) = check(tmp_path).findings
+    (finding,) = check(tmp_path)[0].findings
     assert finding.message.startswith("16-bit values are divided by 4095 / 255 (2 images)")
 
 
 def test_a_stated_range_that_does_not_hold_is_not_taken(tmp_path: Path) -> None:
     annotated(tmp_path, "a", GRAY, extratags=[(281, "H", 1, 255, True)])
-    result = check(tmp_path)
+    (result,) = check(tmp_path)
     (warning,) = (finding for finding in result.findings if finding.level == "warning")
     assert "states values up to 255 and has values up to 65535" in warning.message
     np.testing.assert_array_equal(read_photo_of(result.dataset.images[0])[..., 0], np.floor(GRAY / 257 + 0.5))
@@ -110,7 +111,7 @@ def test_skip_bad_excludes_images_and_their_shapes(tmp_path: Path) -> None:
     content = (tmp_path / "b.jpg").read_bytes()
     (tmp_path / "b.jpg").write_bytes(content[:-20])
     assert noted(tmp_path) == {"error image_unreadable": 1}
-    result = check(tmp_path, options=ReadOptions(skip_bad=True))
+    (result,) = check(tmp_path, options=ReadOptions(skip_bad=True))
     assert [image.file_name for image in result.dataset.images] == ["a.jpg", "c.jpg"]
     assert [(instance.id, instance.image_id) for instance in result.dataset.instances] == [
         (1, 1),
@@ -145,5 +146,5 @@ def test_images_that_are_too_large_are_a_warning_of_check_and_an_error_of_projec
     PilImage.new("1", (30_000, 20_000)).save(tmp_path / "a.png")
     assert noted(tmp_path) == {"warning image_too_large": 1}
     assert noted(tmp_path, image_checks="decoded") == {"error image_too_large": 1}
-    message = check(tmp_path).findings[0].message
+    message = check(tmp_path)[0].findings[0].message
     assert "more than 400 megapixels; divide it and its annotations into tiles" in message
