@@ -76,10 +76,10 @@ def _full_header(stream: BinaryIO) -> Header:
     except RefusedImageError:
         raise
     except ImageError:
-        found = tiff_header(stream)
-        if found is None:
+        measured = tiff_header(stream)
+        if measured is None:
             raise
-        return Header(*found)
+        return Header(*measured)
     with image:
         width_px, height_px = image.size
         orientation = orientation_of(image)

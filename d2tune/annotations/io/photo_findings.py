@@ -49,7 +49,7 @@ def with_photo_findings(dataset: Dataset, *, depth: Depth, skip_bad: bool) -> Da
         dataset = _without(dataset, {image_id: finding.message for image_id, finding in problems.items()})
     level: Level = "warning" if skip_bad else "error"
     ending = "; the image is excluded" if skip_bad else ""
-    errors = [replace(found, level=level, message=found.message + ending) for found in problems.values()]
+    errors = [replace(problem, level=level, message=problem.message + ending) for problem in problems.values()]
     return replace(dataset, findings=(*dataset.findings, *notes, *errors))
 
 
@@ -121,11 +121,11 @@ def _beyond_stated(stated: Sequence[tuple[Image, PixelFormat]]) -> Iterator[tupl
     step = max(1, len(stated) // _RANGES_READ)
     for image, form in stated[::step]:
         try:
-            found = read_values(image.path) if image.path is not None else None
+            stored = read_values(image.path) if image.path is not None else None
         except DataError:
             continue
-        if found is not None and found[0].size and found[0].max() > form.white:
-            yield image, form, float(found[0].max())
+        if stored is not None and stored[0].size and stored[0].max() > form.white:
+            yield image, form, float(stored[0].max())
 
 
 def _divisor(white: float) -> str:
@@ -174,13 +174,13 @@ def _problems(images: Sequence[Image], depth: Depth) -> Iterator[tuple[int, Find
             checked.append(image)
     if depth != "decoded":
         messages: Iterator[DataError | None] = (_problem(image, depth) for image in checked)
-        yield from _found(checked, messages)
+        yield from _errors_of(checked, messages)
         return
     from tqdm import tqdm
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         bar = tqdm(checked, "checking images", leave=False, unit="image", delay=2, disable=None)
-        yield from _found(checked, pool.map(lambda image: _problem(image, depth), bar))
+        yield from _errors_of(checked, pool.map(lambda image: _problem(image, depth), bar))
 
 
 def _too_large(images: Sequence[Image]) -> Iterator[tuple[int, Finding]]:
@@ -190,7 +190,7 @@ def _too_large(images: Sequence[Image]) -> Iterator[tuple[int, Finding]]:
             yield image.id, Finding("error", "image_too_large", image.file_name, message)
 
 
-def _found(images: Sequence[Image], errors: Iterator[DataError | None]) -> Iterator[tuple[int, Finding]]:
+def _errors_of(images: Sequence[Image], errors: Iterator[DataError | None]) -> Iterator[tuple[int, Finding]]:
     for image, error in zip(images, errors, strict=True):
         if error is None:
             continue

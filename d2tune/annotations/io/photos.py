@@ -32,15 +32,15 @@ class ValuesError(ImageError):
 
     Args:
         message: The condition.
-        found: The range of the values.
+        values: The range of the values.
         expected: The valid range.
     """
 
     hint = "Save it as 8 or 16 bits by the range of the whole data set, or use data.format: label_images."
 
-    def __init__(self, message: str, *, found: str, expected: str) -> None:
+    def __init__(self, message: str, *, values: str, expected: str) -> None:
         super().__init__(message)
-        self.found = found
+        self.values = values
         self.expected = expected
 
 
@@ -112,7 +112,7 @@ def reading_photo(path: Path) -> Iterator[None]:
         raise
     except ValuesError as error:
         raise DataError(
-            error.args[0], file=path, found=error.found, expected=error.expected, hint=error.hint
+            error.args[0], file=path, found=error.values, expected=error.expected, hint=error.hint
         ) from error
     except ImageError as error:
         raise DataError(f"the image cannot be read: {error}", file=path, hint=hint) from error
@@ -141,10 +141,10 @@ def _opened(stream: BinaryIO) -> Iterator[tuple[Any, PixelFormat | None]]:
     except RefusedImageError:
         raise
     except ImageError:
-        found = tiff_header(stream)
-        if found is None:
+        measured = tiff_header(stream)
+        if measured is None:
             raise
-        yield _TiffOnly(found[:2]), found[3]
+        yield _TiffOnly(measured[:2]), measured[3]
         return
     with image:
         yield image, pixel_format_of(image)
@@ -267,9 +267,9 @@ def _refuse_range(values: NDArray[Any], highest: float, kind: str) -> None:
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if low >= 0 and high <= highest:
         return
-    found = "NaN" if np.isnan(low) or np.isnan(high) else f"{low:g} to {high:g}"
+    shown = "NaN" if np.isnan(low) or np.isnan(high) else f"{low:g} to {high:g}"
     raise ValuesError(
-        f"the {kind} values of the image are outside the range that is read", found=found, expected=f"0 to {highest:g}"
+        f"the {kind} values of the image are outside the range that is read", values=shown, expected=f"0 to {highest:g}"
     )
 
 

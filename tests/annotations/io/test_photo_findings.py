@@ -35,7 +35,7 @@ def noted(folder: Path, **options: Any) -> Counter[str]:
     return Counter(f"{finding.level} {finding.code}" for finding in findings)
 
 
-def test_what_is_done_is_said_once_with_the_number_of_images(tmp_path: Path) -> None:
+def test_what_is_done_is_given_once_with_the_number_of_images(tmp_path: Path) -> None:
     for number in range(3):
         annotated(tmp_path, f"deep{number}", GRAY)
     for number in range(2):
@@ -132,7 +132,7 @@ def test_skip_bad_excludes_images_and_their_shapes(tmp_path: Path) -> None:
     ]
 
 
-def test_color_models_and_frames_are_said(tmp_path: Path) -> None:
+def test_color_models_and_frames_are_given(tmp_path: Path) -> None:
     for name in ("cmyk.jpg", "frames.gif"):
         labelme_file(tmp_path / f"{name[:-4]}.json", shape(TRIANGLE), image=name, draw=False)
     PilImage.new("CMYK", (64, 48), (10, 20, 30, 40)).save(tmp_path / "cmyk.jpg")
