@@ -102,11 +102,11 @@ def read_values(path: Path) -> tuple[NDArray[Any], PixelFormat] | None:
 @contextlib.contextmanager
 def reading_photo(path: Path) -> Iterator[None]:
     """Turn any error of a decoder into a `DataError` with the file."""
-    hint = "Replace it, or remove it with its annotations."
+    hint: str | None = "Replace it, or remove it with its annotations."
     try:
         refused = unreadable_hint(path.name)
         if refused is not None:
-            raise ImageError(refused)
+            raise RefusedImageError(refused)
         yield
     except DataError:
         raise
@@ -115,6 +115,7 @@ def reading_photo(path: Path) -> Iterator[None]:
             error.args[0], file=path, found=error.values, expected=error.expected, hint=error.hint
         ) from error
     except ImageError as error:
+        hint = None if isinstance(error, RefusedImageError) else hint
         raise DataError(f"the image cannot be read: {error}", file=path, hint=hint) from error
     except OSError as error:
         raise DataError(f"the image cannot be read: {error.strerror or error}", file=path, hint=hint) from error
@@ -153,7 +154,7 @@ def _opened(stream: BinaryIO) -> Iterator[tuple[Any, PixelFormat | None]]:
 def _refuse_large(size_px: tuple[int, int]) -> None:
     width_px, height_px = size_px
     if width_px * height_px > LARGEST_DECODED_PX:
-        raise ImageError(too_large(width_px, height_px))
+        raise RefusedImageError(too_large(width_px, height_px))
 
 
 def too_large(width_px: int, height_px: int) -> str:

@@ -110,4 +110,6 @@ def magic_suffix(content: bytes) -> str | None:
     """The file suffix that matches the first bytes, or None where they are not those of an image."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return ".webp"
+    if content[4:12] in (b"ftypavif", b"jP  \r\n\x87\n"):
+        return ".avif" if content[4:8] == b"ftyp" else ".jp2"
     return next((suffix for start, suffix in _MAGIC if content.startswith(start)), None)

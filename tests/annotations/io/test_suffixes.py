@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from d2tune.annotations.io.suffixes import (
     IMAGE_SUFFIXES,
     SUFFIXES_BY_USE,
     is_image_name,
+    magic_suffix,
     unreadable_content,
     unreadable_hint,
     unreadable_hint_of,
@@ -140,3 +142,18 @@ def test_there_is_no_other_list_of_suffixes() -> None:
         if "png" in run[0].lower() and "jp" in run[0].lower()
     }
     assert hits == {"annotations/io/suffixes.py", "annotations/io/rasters.py"}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000"])
+def test_the_suffix_of_a_content(kind: str) -> None:
+    stream = io.BytesIO()
+    PilImage.new("RGB", (16, 8)).save(stream, kind)
+    suffix = magic_suffix(stream.getvalue())
+    assert suffix is not None
+    assert PilImage.registered_extensions()[suffix] == kind
+
+
+def test_no_image_has_no_suffix() -> None:
+    assert magic_suffix(b"") is None
+    assert magic_suffix(b"hello, this is text") is None
+    assert magic_suffix(HEIC) is None
