@@ -57,6 +57,13 @@ def image_folders(path: Path, folders: Folders) -> tuple[Path, ...]:
     return tuple(dict.fromkeys((*folders.search_from(path), *(folder for folder in near if folder.is_dir()))))
 
 
+def searched_folders(path: Path) -> tuple[Path, ...]:
+    """The folders where the images of a COCO file are looked for and may be without an image root."""
+    own = path.parent
+    named = (own / name for subset in _subsets(path) for name in _roles(subset))
+    return (own, *named, own / "images", *_beside(path))
+
+
 def _beside(path: Path) -> list[Path]:
     """The folders of the layout beside the folder of a COCO file, the most specific first."""
     if not _KIND.match(path.stem) and path.parent.name.lower() not in _ANNOTATION_FOLDERS:
