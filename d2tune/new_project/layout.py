@@ -12,6 +12,7 @@ from d2tune.annotations.convert import detect_format
 from d2tune.annotations.formats import masks, rle_csv
 from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
+from d2tune.annotations.formats.shared.coco_layout import searched_folders
 from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name, open_raster
 from d2tune.errors import DataError, ProjectError
@@ -184,8 +185,7 @@ def _image_names(path: Path, format: str) -> list[str]:
 def _images_folder(root: Path, file: Path, names: Iterable[str]) -> str | None:
     """The folder, relative to the root, that images named in a file are in; None where a reader looks there anyway."""
     names = [name.replace("\\", "/") for name in names]
-    near = (file.parent, file.parent / "images")
-    if not names or any((folder / names[0]).is_file() for folder in near):
+    if not names or any((folder / names[0]).is_file() for folder in searched_folders(file)):
         return None
     for folder in _folders_below(root):
         if any((folder / name).is_file() for name in names):
