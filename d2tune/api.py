@@ -251,6 +251,7 @@ def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
 
     _check_paths(source=source, out=options.get("out"))
     check_range(options.get("tolerance_px", 1.0), place="--tolerance-px", least=0, most=MOST_TOLERANCE_PX)
+    check_range(options.get("min_area_px2") or 0.0, place="--min-area", least=0)
     path = Path(source)
     if path.suffix.lower() in (".yaml", ".yml"):
         return convert_project(path, **options)

@@ -271,6 +271,7 @@ def convert(
     findings_path: str | Path | None = None,
     ledger_path: str | Path | None = None,
     tolerance_px: float = 1.0,
+    min_area_px2: float | None = None,
 ) -> ConvertResult:
     """Read annotations of one format and write them in another.
 
@@ -288,6 +289,7 @@ def convert(
         findings_path: File for the findings as JSON, also when there are errors.
         ledger_path: File for the ledger, also when there are errors; see `ledger.write_ledger`.
         tolerance_px: How far the outlines of predictions may move in Labelme files.
+        min_area_px2: Smaller regions of masks are excluded from Labelme files, see `labelme.write`.
 
     Raises:
         FindingsError: There are errors; only the findings and the ledger were written.
@@ -295,7 +297,7 @@ def convert(
     """
     places = {"findings_path": findings_path, "ledger_path": ledger_path}
     with staged(source, options=options, format=format, strict=strict, **places) as stage:
-        return stage.write(out, to=to, tolerance_px=tolerance_px, force=force)
+        return stage.write(out, to=to, tolerance_px=tolerance_px, min_area_px2=min_area_px2, force=force)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +317,14 @@ class Stage:
     scratch: Path
 
     def write(
-        self, out: str | Path, *, to: str = "coco", tolerance_px: float = 1.0, force: bool = False, subfolder: str = ""
+        self,
+        out: str | Path,
+        *,
+        to: str = "coco",
+        tolerance_px: float = 1.0,
+        min_area_px2: float | None = None,
+        force: bool = False,
+        subfolder: str = "",
     ) -> ConvertResult:
         """Write the annotations in another format.
 
@@ -326,6 +335,7 @@ class Stage:
             out: As for `convert`.
             to: As for `convert`.
             tolerance_px: As for `convert`.
+            min_area_px2: As for `convert`.
             force: As for `convert`.
             subfolder: Folder in ``out`` for images that are written.
         """
@@ -339,7 +349,14 @@ class Stage:
         with protected(self._inputs):
             if to == "labelme":
                 originals = self.source if self.source.is_dir() else self.source.parent
-                paths = labelme.write(dataset, out, originals=originals, tolerance_px=tolerance_px, force=force)
+                paths = labelme.write(
+                    dataset,
+                    out,
+                    originals=originals,
+                    tolerance_px=tolerance_px,
+                    min_area_px2=min_area_px2,
+                    force=force,
+                )
             else:
                 paths = _write(dataset, out, to, self.options, self.source, force=force)
         return ConvertResult(dataset, (*paths, *copy_files(copies)), dataset.findings)

@@ -37,8 +37,17 @@ def add(commands: Commands) -> None:
         metavar="PX",
         help="largest distance of the outlines of predictions in Labelme files from their masks (default: 1.0)",
     )
+    parser.add_argument(
+        "--min-area",
+        type=float,
+        dest="min_area_px2",
+        metavar="PX2",
+        help="smallest area of a region of a mask in Labelme files (default: 25 for label maps and predictions)",
+    )
     parser.add_argument("--out", type=path, metavar="PATH", help="folder; for COCO and run-length CSV also a file")
-    parser.add_argument("--force", action="store_true", help="replace files that d2tune wrote before and that were not changed since")
+    parser.add_argument(
+        "--force", action="store_true", help="replace files that d2tune wrote before and that were not changed since"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -74,7 +83,7 @@ def _print(result: ConvertResult) -> None:
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
-    chosen = given(options, "to", "strict", "force", "tolerance_px", "out")
+    chosen = given(options, "to", "strict", "force", "tolerance_px", "min_area_px2", "out")
     names = {"findings": "findings_path", "ledger": "ledger_path"}
     chosen |= {names[name]: path for name, path in given(options, *names).items()}
     if is_project_file(options.source):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import itertools
 import math
@@ -13,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import numpy as np
-
 from d2tune.annotations.formats.labelme_images import find_image
+from d2tune.annotations.formats.labelme_outlines import Outlines as Outlines
 from d2tune.annotations.formats.labelme_polygons import FileOutlines, plain_parts
 from d2tune.annotations.formats.labelme_shapes import area_type, in_pixels, is_line_type, read_shape, written_shape
 from d2tune.annotations.formats.shared.assembly import assemble
@@ -23,15 +21,12 @@ from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels, Nam
 from d2tune.annotations.formats.shared.parts import Part, unite
 from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, unlabeled_units
 from d2tune.annotations.formats.shared.units import ImageDraft, Unit
-from d2tune.annotations.geometry import tracing
-from d2tune.annotations.geometry.masks import Patch, decode_mask
 from d2tune.annotations.io.images import ImageError, is_image_name, read_header
 from d2tune.annotations.io.json_files import DEPTH_LIMIT, JsonError, decode_json, is_nested_deeper, read_bytes
-from d2tune.annotations.io.outputs import beside, png_bytes, refuse_existing, write_output_json
+from d2tune.annotations.io.outputs import beside, refuse_existing, write_output_json
 from d2tune.annotations.io.workers import no_collections, ordered_map, worker_count
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.annotations.model.options import ReadOptions
-from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
 from d2tune.text import describe
 
@@ -315,6 +310,7 @@ def write(
     *,
     originals: Path | None = None,
     tolerance_px: float = 1.0,
+    min_area_px2: float | None = None,
     force: bool = False,
 ) -> list[Path]:
     """Write one Labelme file per image, with the keys and types that Labelme writes.
@@ -331,6 +327,7 @@ def write(
             written unchanged, with all their keys: those of the instances, and those that are not used for training.
             Only shapes excluded by an option (a label renamed to nothing, predictions) are not written.
         tolerance_px: How far the outline of a mask or of a prediction may move.
+        min_area_px2: Smaller regions of masks are excluded, see `labelme_outlines.new_shapes`.
         force: Whether files that an earlier conversion wrote are replaced; others never are.
 
     Returns:
@@ -347,25 +344,31 @@ def write(
     groups = dataset.by_image()
     names = {category.id: category.name for category in dataset.categories}
     idle = _idle_shapes(dataset)
+    outlines = Outlines(tolerance_px, min_area_px2)
     for image in dataset.images:
         original = _original(image, folders[image.id])
         kept = idle.get(image.annotation_file or "", frozenset())
-        shapes = _shapes_of(groups[image.id], names, original.get("shapes", []), kept, tolerance_px)
+        shapes = _shapes_of(groups[image.id], names, original.get("shapes", []), kept, outlines)
         write_output_json(places[image.id], _finite(_top_level(image, places[image.id], original, shapes)))
+    outlines.log()
     return list(places.values())
 
 
-def file_content(dataset: Dataset, place: Path, *, tolerance_px: float = 1.0) -> dict[str, Any]:
-    """The content of a new Labelme file for one image, as `write` writes it.
+def file_content(
+    dataset: Dataset, place: Path, *, tolerance_px: float = 1.0, outlines: Outlines | None = None
+) -> dict[str, Any]:
+    """The content of a new Labelme file with the predictions of one image, as `write` writes it.
 
     Args:
-        dataset: One image with its instances.
+        dataset: One image with its instances; those without a score are regions of a label map.
         place: Where the file will be; ``imagePath`` is relative to its folder where the image has a path.
         tolerance_px: As in `write`.
+        outlines: Makes the shapes in the place of ``tolerance_px``, and counts the excluded regions.
     """
     (image,) = dataset.images
     names = {category.id: category.name for category in dataset.categories}
-    shapes = _shapes_of(list(dataset.instances), names, [], frozenset(), tolerance_px)
+    instances = [one if one.score is not None else replace(one, is_disjoint=True) for one in dataset.instances]
+    shapes = _shapes_of(instances, names, [], frozenset(), outlines or Outlines(tolerance_px))
     content: dict[str, Any] = _finite(_top_level(image, place, {}, shapes))
     return content
 
@@ -422,7 +425,7 @@ def _top_level(image: Image, path: Path, original: dict[str, Any], shapes: list[
 
 
 def _shapes_of(
-    instances: list[Instance], names: dict[int, str], originals: list[Any], idle: frozenset[int], tolerance_px: float
+    instances: list[Instance], names: dict[int, str], originals: list[Any], idle: frozenset[int], outlines: Outlines
 ) -> list[dict[str, Any]]:
     """The shapes of one image: those of the original file in their order, then new ones.
 
@@ -431,7 +434,7 @@ def _shapes_of(
         names: Class names by category id.
         originals: The shapes of the original file.
         idle: Indices of those that belong to no instance and are kept.
-        tolerance_px: As for `write`.
+        outlines: Makes the new shapes.
     """
     taken = [raw.get("group_id") for raw in originals if isinstance(raw, dict)]
     fresh = itertools.count(max((group_id for group_id in taken if type(group_id) is int), default=-1) + 1)
@@ -447,7 +450,7 @@ def _shapes_of(
             parts = [originals[index] | {"label": label} for index in instance.shapes]
             kept |= dict(zip(instance.shapes, _grouped(parts, fresh), strict=True))
         else:
-            shapes += _grouped(_new_shapes(instance, label, tolerance_px), fresh)
+            shapes += _grouped([_complete(new) for new in outlines.shapes_of(instance, label)], fresh)
     return [_complete(kept[index]) for index in sorted(kept) if kept[index].get("points")] + shapes
 
 
@@ -484,31 +487,6 @@ def _flags(raw: Mapping[str, Any]) -> dict[str, bool]:
     """The flags of a shape; Labelme accepts only true and false."""
     flags = raw.get("flags")
     return {key: bool(value) for key, value in flags.items()} if isinstance(flags, dict) else {}
-
-
-def _new_shapes(instance: Instance, label: str, tolerance_px: float) -> list[dict[str, Any]]:
-    """The shapes of an instance without an original file."""
-    polygons, patch = instance.segmentation, None
-    if isinstance(polygons, Rle):
-        size = {"width_px": polygons.width_px, "height_px": polygons.height_px}
-        patch = Patch(decode_mask(polygons), 0, 0).clipped(**size)
-        traced = tracing.mask_to_polygons(patch.mask, tolerance_px=tolerance_px)
-        polygons = tuple(part + np.array([patch.left_px, patch.top_px]) for part in traced or ())
-    elif instance.score is not None or any(tracing.runs_along_pixels(part) for part in polygons):
-        polygons = tuple(tracing.simplify(part, tolerance_px=tolerance_px) for part in polygons)
-    flags: dict[str, bool] = {"iscrowd": True} if instance.iscrowd else {}
-    common: dict[str, Any] = {"label": label, "flags": flags}
-    if instance.difficult:
-        common["difficult"] = True
-    if instance.score is not None:
-        flags["prediction"] = True
-        common |= {"description": f"score={instance.score:.3f}", "score": round(instance.score, 6)}
-    if patch is not None and not polygons and patch.mask.size:
-        corners = [[patch.left_px, patch.top_px]]
-        corners.append([patch.left_px + patch.mask.shape[1] - 1, patch.top_px + patch.mask.shape[0] - 1])
-        png = base64.b64encode(png_bytes(patch.mask.astype(np.uint8))).decode("ascii")
-        return [_complete(common | {"points": corners, "shape_type": "mask", "mask": png})]
-    return [_complete(common | {"points": part.tolist(), "shape_type": "polygon"}) for part in polygons]
 
 
 def _finite(value: Any) -> Any:

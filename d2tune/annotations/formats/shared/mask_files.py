@@ -86,10 +86,16 @@ def add_region(mask: Mask, label: str, shape: int, unit: Unit, labels: Labels, o
 
 def components(mask: Mask) -> list[Mask]:
     """The connected components of a mask ``(H, W)`` from the top down; pixels that share a corner are connected."""
+    numbers = component_numbers(mask)
+    return [numbers == number for number in range(1, int(numbers.max(initial=0)) + 1)]
+
+
+def component_numbers(mask: Mask) -> NDArray[np.int32]:
+    """The number of each pixel's connected component ``(H, W)`` from 1, 0 outside of the mask; see `components`."""
     import cv2
 
-    count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    return [numbers == number for number in range(1, count)]
+    numbers: NDArray[np.int32] = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1]
+    return numbers
 
 
 def has_palette(path: Path) -> bool:
