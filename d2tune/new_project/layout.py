@@ -10,9 +10,9 @@ from typing import Any
 
 from d2tune.annotations.convert import detect_format
 from d2tune.annotations.formats import masks, rle_csv
+from d2tune.annotations.formats.shared.coco_layout import searched_folders
 from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
-from d2tune.annotations.formats.shared.coco_layout import searched_folders
 from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name, open_raster
 from d2tune.errors import DataError, ProjectError
