@@ -20,13 +20,14 @@ from d2tune.annotations.io.photos import read_photo_of
 from d2tune.checking import check
 from d2tune.data.batches import SampleKey
 from d2tune.data.catalog import detectron2_dicts
-from d2tune.data.image_reader import ImageReader
+from d2tune.data.image_reader import ImageReader, image_reader
 from d2tune.data.label_maps import read_label_map
 from d2tune.data.mapper import LEAST_SIDE_PX, Resize, TrainingSamples, inference_sample, resized_shape
 from d2tune.data.semantic_mapper import SemanticInput, SemanticSamples
 from d2tune.data.splits import load_splits
 from d2tune.errors import DataError
 from d2tune.inference.images import InputSize, PredictionSamples
+from d2tune.modeling.config import DataFacts, project_config, read_config
 from d2tune.project import Project, load_project
 from d2tune.report.check_page.thumbnails import jpeg
 from tests.annotations.builders import SQUARE, labelme_file, labelme_value, shape
@@ -217,3 +218,24 @@ def test_names_that_are_not_text_are_trained_on(tmp_path: Path, name: bytes) -> 
     labels.write_bytes(bytes(cv2.imencode(".png", np.full((48, 64), 7, np.uint8))[1]))
     assert read_label_map(labels).tolist() == np.full((48, 64), 7).tolist()
     (tmp_path / "page.html").read_bytes().decode("utf-8")
+
+
+@pytest.mark.parametrize(("white", "read"), [(4095.0, 4095.0), (None, None)])
+def test_the_white_of_the_training_images_is_kept_in_the_config(
+    tmp_path: Path, white: float | None, read: float | None
+) -> None:
+    own = project(tmp_path)
+    facts = DataFacts(class_names=("cat",), train_images=2, has_rle=False, train_name="t", val_name="v", white=white)
+    cfg = project_config(own, facts, scratch=True, device="cpu")
+    (tmp_path / "detectron2.yaml").write_text(cfg.dump())
+    assert image_reader(own, read_config(tmp_path / "detectron2.yaml")).white == read
+
+
+def test_a_config_from_before_takes_the_white_of_each_file(tmp_path: Path) -> None:
+    own = project(tmp_path)
+    facts = DataFacts(class_names=("cat",), train_images=2, has_rle=False, train_name="t", val_name="v")
+    lines = project_config(own, facts, scratch=True, device="cpu").dump().splitlines(keepends=True)
+    kept = [line for line in lines if line.strip() != "WHITE: 0.0"]
+    assert len(kept) == len(lines) - 1
+    (tmp_path / "detectron2.yaml").write_text("".join(kept))
+    assert image_reader(own, read_config(tmp_path / "detectron2.yaml")).white is None
