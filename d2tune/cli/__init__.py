@@ -73,8 +73,8 @@ def _run(options: argparse.Namespace) -> int:
             f"the encoding of file names, {sys.getfilesystemencoding()}, lacks {text!a}. Set PYTHONUTF8=1, or a "
             "locale such as LC_ALL=C.UTF-8."
         )
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(printable(str(stop)) or "interrupted", file=sys.stderr)
         return 130
 
 
@@ -86,8 +86,9 @@ def _failed(line: str) -> int:
 def _system_error(error: OSError) -> str:
     """The file, what the system says of it, and what to do where it is in the cache."""
     line = f"{error.filename or 'the system'}: {error.strerror or error}"
-    cache = cache_folder()
-    if error.filename is not None and Path(os.fsdecode(error.filename)).absolute().is_relative_to(cache.absolute()):
+    cache = cache_folder().absolute()
+    place = None if error.filename is None else Path(os.fsdecode(error.filename)).absolute()
+    if place is not None and (place.is_relative_to(cache) or cache.is_relative_to(place)):
         line += f". The cache is in {cache}; name another folder in the environment variable D2TUNE_CACHE."
     return line
 

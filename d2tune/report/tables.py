@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from d2tune.text import printable
+
 _NUMBER = re.compile(r"[-+\u2212]?(\d[\d,_]*\.?\d*|\.\d+)([eE][-+]?\d+)?\s?(%|[kKMGT]i?B?|px|ms|s|min|h|x)?")
 _NO_VALUE = {"", "-", "\u2013", "\u2014", "nan", "n/a"}
 _ALIGNMENTS = {"l": "left", "r": "right", "c": "center"}
 
 
 def format_table(rows: Sequence[Sequence[str]], *, header: Sequence[str], align: str | None = None) -> str:
-    """Lay rows out in columns below a header and a rule.
+    """Lay rows out in columns below a header and a rule; control characters in cells become escapes.
 
     Args:
         rows: R rows of C cells.
@@ -29,6 +31,7 @@ def format_table(rows: Sequence[Sequence[str]], *, header: Sequence[str], align:
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise ValueError(f"row {number} has {len(row)} cells, the header has {len(header)}")
+    rows = [[printable(cell) for cell in row] for row in rows]
     columns = [[row[i] for row in rows] for i in range(len(header))]
     letters = "".join("r" if _is_numeric(column) else "l" for column in columns) if align is None else align
     if len(letters) != len(header) or set(letters) - set(_ALIGNMENTS):

@@ -22,7 +22,13 @@ def labelme(folder: Path, name: str, *, label: str = "b", points: object = None)
     pixels = np.random.default_rng(list(name.encode())).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / f"{name}.png")
     shape = {"label": label, "points": points or [[1, 1], [20, 1], [20, 20]], "shape_type": "polygon", "flags": {}}
-    content: dict[str, object] = {"version": "5.0.1", "flags": {}, "shapes": [shape], "imagePath": f"{name}.png", "imageData": None}
+    content: dict[str, object] = {
+        "version": "5.0.1",
+        "flags": {},
+        "shapes": [shape],
+        "imagePath": f"{name}.png",
+        "imageData": None,
+    }
     text = json.dumps(content | {"imageHeight": 30, "imageWidth": 40})
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
@@ -101,9 +107,9 @@ def test_terminals_without_unicode(environment: dict[str, str], tmp_path: Path) 
         done.stdout.decode("ascii")
         done.stderr.decode("ascii")
     assert rb"\u6c14\u7403" in run("check", folder, cwd=tmp_path, environment=environment).stdout
-    for words in (["train", "无.yaml"], ["predict", "无"], ["eval", "无"], ["--help"], ["train", "--help"]):
-        done = run(*words, cwd=tmp_path, environment=environment)
-        assert b"Traceback" not in done.stderr and done.returncode == int("--help" not in words)
+    for line in ("train 无.yaml", "predict 无", "eval 无", "--help", "train --help"):
+        done = run(*line.split(), cwd=tmp_path, environment=environment)
+        assert b"Traceback" not in done.stderr and done.returncode == int("--help" not in line)
 
 
 def test_names_reach_the_terminal_without_control_characters(tmp_path: Path) -> None:
@@ -138,7 +144,20 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     text = "task: semantic\ndata: {root: data, train: ., val: 0.5, background: sky}\nclasses: [sky, b]\n"
     text += "model: {preset: unet, encoder: mobilenet_v2}\nweights: scratch\ntrain: {iterations: 1, image_size: 32}\n"
     (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
-    done = run("train", "p.yaml", cwd=tmp_path, environment={"D2TUNE_CACHE": str(tmp_path / "file" / "cache")})
-    line = done.stderr.decode().splitlines()[-1]
-    assert done.returncode == 1 and "D2TUNE_CACHE" in line and line.startswith("error: ")
-    assert not (tmp_path / "runs").exists()
+    nowhere = str(tmp_path / "file" / "folder")
+    for environment in ({"D2TUNE_CACHE": nowhere}, {"D2TUNE_CACHE": "", "XDG_CACHE_HOME": "", "HOME": nowhere}):
+        done = run("train", "p.yaml", cwd=tmp_path, environment=environment)
+        line = done.stderr.decode().splitlines()[-1]
+        assert done.returncode == 1 and "D2TUNE_CACHE" in line and line.startswith("error: ")
+        assert not (tmp_path / "runs").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "file", "p.yaml"]
+
+
+def test_empty_variables_leave_the_cache_where_it_is(tmp_path: Path) -> None:
+    script = "from d2tune.files import cache_folder; print(cache_folder())"
+    home = {"HOME": str(tmp_path), "D2TUNE_CACHE": " ", "XDG_CACHE_HOME": ""}
+    for environment in (home, home | {"XDG_CACHE_HOME": "relative"}):
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=os.environ | environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == str(tmp_path / ".cache" / "d2tune")

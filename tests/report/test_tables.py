@@ -26,6 +26,11 @@ def test_what_counts_as_a_number(cell, right):
     assert line == (cell.rjust(11) if right else cell.ljust(11)) + "  x"
 
 
+def test_control_characters_do_not_shift_columns():
+    lines = format_table([["a\x1b[2J\n", "1"], ["b", "10"]], header=["name", "count"]).splitlines()
+    assert lines[2:] == ["a\\x1b[2J\\n      1", "b              10"]
+
+
 def test_alignment_by_letters():
     table = format_table([["1", "2", "3"]], header=["aaa", "bbb", "ccccc"], align="lrc")
     assert table.splitlines()[-1] == "1      2    3"
