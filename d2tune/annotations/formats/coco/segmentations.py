@@ -15,13 +15,14 @@ from d2tune.annotations.formats.shared.normalized import to_pixels
 from d2tune.annotations.formats.shared.parts import Part, box_part, mask_part, polygon_part
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.geometry.masks import Patch, check_rle, decode_mask, rle_area_px2, union_rles
-from d2tune.annotations.geometry.polygons import PointError, check_points
+from d2tune.annotations.geometry.polygons import COORDINATE_LIMIT_PX, PointError, check_points
 from d2tune.annotations.model.types import Points
 from d2tune.text import describe
 
 _DEEPEST = 4
 """Lists in lists in lists of pairs, as converters from other formats write them."""
 
+_NUMBERS = frozenset({float, int})
 _KEY = "the segmentation of annotations"
 _BOX = "the bbox of annotations"
 
@@ -93,8 +94,8 @@ class Segmentations:
         if self.is_normalized:
             outlines = [to_pixels(points, unit) for points in outlines]
         parts = [part for points in outlines if (part := polygon_part(points, unit, index)) is not None]
-        if not parts:
-            return None
+        if len(parts) < 2:
+            return parts[0] if parts else None
         rle = union_rles([part.rle for part in parts])
         return Part(index, rle, rle_area_px2(rle), tuple(polygon for part in parts for polygon in part.polygons))
 
@@ -159,7 +160,11 @@ def _points(ring: list[Any]) -> Points:
         return check_points(ring)
     if len(ring) % 2:
         raise PointError("bad_point", f"a polygon is {describe(ring)}, expected x, y, x, y, ...")
-    return check_points([ring[at : at + 2] for at in range(0, len(ring), 2)])
+    if _NUMBERS.issuperset(map(type, ring)) and -COORDINATE_LIMIT_PX <= min(ring) <= max(ring) <= COORDINATE_LIMIT_PX:
+        points = np.array(ring, dtype=np.float64).reshape(-1, 2)
+        if not np.isnan(points).any():
+            return points
+    return check_points([ring[at : at + 2] for at in range(0, len(ring), 2)])  # which says what is wrong
 
 
 def rings_of(value: list[Any], *, depth: int = _DEEPEST) -> Iterator[list[Any]]:

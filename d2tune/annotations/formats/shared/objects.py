@@ -190,4 +190,5 @@ def note_boxes(units: Iterable[Unit], file: Unit) -> None:
 
 def box_message(boxes: int, objects: int) -> str:
     """What the info ``box_as_mask`` says."""
-    return f"{boxes:,} of {counted(objects, 'object')} given as a box alone; the mask is the whole rectangle"
+    have = "has" if boxes == 1 else "have"
+    return f"{boxes:,} of {counted(objects, 'object')} {have} a box and no outline; the mask is the whole rectangle"
