@@ -170,7 +170,7 @@ def test_masks_of_voc_are_not_the_images_of_its_annotations(tmp_path: Path) -> N
 # imageData ----------------------------------------------------------------------------------------------------------
 
 
-def drawn(path: Path, *, dark: int = 0, size: tuple[int, int] = (64, 48)) -> bytes:
+def two_halves(path: Path, *, dark: int = 0, size: tuple[int, int] = (64, 48)) -> bytes:
     """A photo with a dark half, left or right, and its bytes."""
     pixels = np.full((size[1], size[0], 3), 200, dtype=np.uint8)
     half = size[0] // 2
@@ -182,8 +182,8 @@ def drawn(path: Path, *, dark: int = 0, size: tuple[int, int] = (64, 48)) -> byt
 
 @pytest.mark.parametrize("same", ["bytes", "pixels"])
 def test_an_image_beside_the_file_that_shows_what_image_data_shows_is_used(tmp_path: Path, same: str) -> None:
-    inner = drawn(tmp_path / "inner.png")
-    drawn(tmp_path / "set" / ("new.png" if same == "bytes" else "new.jpg"))
+    inner = two_halves(tmp_path / "inner.png")
+    two_halves(tmp_path / "set" / ("new.png" if same == "bytes" else "new.jpg"))
     data = base64.b64encode(inner).decode()
     labelme_file(tmp_path / "set" / "new.json", shape(SQUARE), image="old.png", draw=False, imageData=data)
     dataset = check(tmp_path / "set").dataset
@@ -194,8 +194,8 @@ def test_an_image_beside_the_file_that_shows_what_image_data_shows_is_used(tmp_p
 
 @pytest.mark.parametrize("differs", ["pixels", "size"])
 def test_an_image_that_shows_something_else_is_not_used(tmp_path: Path, differs: str) -> None:
-    inner = drawn(tmp_path / "inner.png")
-    drawn(tmp_path / "set" / "new.png", dark=1, size=(64, 48) if differs == "pixels" else (32, 48))
+    inner = two_halves(tmp_path / "inner.png")
+    two_halves(tmp_path / "set" / "new.png", dark=1, size=(64, 48) if differs == "pixels" else (32, 48))
     data = base64.b64encode(inner).decode()
     labelme_file(tmp_path / "set" / "new.json", shape(SQUARE), image="old.png", draw=False, imageData=data)
     dataset = read_dataset(tmp_path / "set", options=ReadOptions(restore_dir=tmp_path / "out"))
@@ -206,8 +206,8 @@ def test_an_image_that_shows_something_else_is_not_used(tmp_path: Path, differs:
 
 
 def test_a_restored_image_does_not_get_the_name_of_another_one(tmp_path: Path) -> None:
-    inner = drawn(tmp_path / "inner.png")
-    drawn(tmp_path / "set" / "x" / "p.png", dark=1)
+    inner = two_halves(tmp_path / "inner.png")
+    two_halves(tmp_path / "set" / "x" / "p.png", dark=1)
     data = base64.b64encode(inner).decode()
     labelme_file(tmp_path / "set" / "x" / "a.json", shape(SQUARE), image="D:\\p.png", draw=False, imageData=data)
     labelme_file(tmp_path / "set" / "x" / "b.json", shape(TRIANGLE), image="p.png", draw=False)
