@@ -68,6 +68,10 @@ SQUARE = [[10, 10], [20, 10], [20, 20], [10, 20]]
     [
         ("a.json", {"shapes": [{"points": SQUARE}], "imagePath": "p.png"}, 0, "p.png", (10, 10, 20, 20)),
         ("a.json", {"shapes": [{"points": SQUARE[::2], "shape_type": "rectangle"}]}, 0, None, (10, 10, 20, 20)),
+        ("a.json", coco({"segmentation": [10, 10, 20, 10, 20, 20]}), 0, "p.png", (10, 10, 20, 20)),
+        ("a.json", coco({"segmentation": [SQUARE], "image_id": "7"}), 0, "p.png", (10, 10, 20, 20)),
+        ("a.json", coco({"segmentation": SQUARE, "image_id": 7.0}), 0, "p.png", (10, 10, 20, 20)),
+        ("a.json", coco({"segmentation": [[]], "bbox": [10, 10, 10, 10]}), 0, "p.png", (10, 10, 20, 20)),
         ("a.json", {"shapes": [{"points": [[9, 9], [9, 12]], "shape_type": "circle"}]}, 0, None, (6, 6, 12, 12)),
         ("a.json", {"shapes": [{"points": [[1, 2], [5, 2]], "shape_type": "line"}]}, 0, None, (1, 2, 5, 2)),
         ("a.json", '{"shapes": [{"points": [[1, 2], [NaN, 2], [5, 1e400], [7, 9]]}]}', 0, None, (1, 2, 7, 9)),

@@ -131,6 +131,9 @@ class Exhibits:
         if finding.code in ("image_missing", "image_unreadable"):
             return None
         known = self._images.get(finding.file, [])
+        stated = next((image for image in known if finding.image and image.file_name == finding.image), None)
+        if stated is not None:
+            return stated
         name = raw.image_name if raw is not None else None
         if len(known) > 1 or (known and name):
             base = (name or "").replace("\\", "/").rsplit("/", 1)[-1]

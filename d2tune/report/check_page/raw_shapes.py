@@ -15,6 +15,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from d2tune.annotations.formats import coco, labelme, via
+from d2tune.annotations.formats.coco.loose import plain_id, read_id
+from d2tune.annotations.formats.coco.segmentations import rings_of
 from d2tune.annotations.formats.rle_layout import PRESETS, layout_of, separator_of
 from d2tune.annotations.formats.voc_objects import box_of, polygons_of, rotated_box_of
 from d2tune.annotations.geometry.polygons import (
@@ -100,20 +102,19 @@ def _json_shapes(value: Any) -> Iterator[tuple[int, Lazy]]:
             if isinstance(row, dict):
                 yield index, partial(_labelme_shape, row, image_name if isinstance(image_name, str) else None)
     elif coco.is_coco(value):
-        names = {row.get("id"): row.get("file_name") for row in value["images"] if _has_id(row)}
+        images = [row for row in value["images"] if isinstance(row, dict)]
+        ids = [read_id(row.get("id")) for row in images]
+        names = {plain_id(one): row.get("file_name") for one, row in zip(ids, images, strict=True) if one is not None}
         for index, row in enumerate(value["annotations"]):
             if isinstance(row, dict):
-                name = names.get(row["image_id"]) if isinstance(row.get("image_id"), (int, str)) else None
+                image_id = read_id(row.get("image_id"))
+                name = None if image_id is None else names.get(plain_id(image_id))
                 yield index, partial(_coco_shape, row, name if isinstance(name, str) else None)
     elif via.is_via(value):
         for image in via.images_of(value):
             for region in image.regions:
                 name = image.name if isinstance(image.name, str) else None
                 yield region.index, partial(_via_shape, region, name)
-
-
-def _has_id(row: object) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("id"), (int, str))
 
 
 def _labelme_shape(row: dict[str, Any], image_name: str | None) -> RawShape:
@@ -132,9 +133,9 @@ def _labelme_shape(row: dict[str, Any], image_name: str | None) -> RawShape:
 def _coco_shape(row: dict[str, Any], image_name: str | None) -> RawShape:
     segmentation, box = row.get("segmentation"), row.get("bbox")
     outlines = []
-    for flat in segmentation if isinstance(segmentation, list) else ():
-        if isinstance(flat, list):
-            outlines.append(_finite([flat[at : at + 2] for at in range(0, len(flat) - 1, 2)]))
+    for ring in _rings(segmentation):
+        is_flat = not isinstance(ring[0], list)
+        outlines.append(_finite([ring[at : at + 2] for at in range(0, len(ring) - 1, 2)] if is_flat else ring))
     if not outlines and isinstance(box, list) and len(box) == 4:
         corner, size = _finite([box[:2]]), _finite([box[2:]])
         if len(corner) and len(size):
@@ -145,6 +146,13 @@ def _coco_shape(row: dict[str, Any], image_name: str | None) -> RawShape:
         tuple(points for shape in closed for points in shape.outlines),
         tuple(points for shape in closed for points in shape.lines),
     )
+
+
+def _rings(segmentation: object) -> list[list[Any]]:
+    try:
+        return list(rings_of(segmentation)) if isinstance(segmentation, list) else []
+    except PointError:
+        return []
 
 
 def _via_shape(region: via.Region, image_name: str | None) -> RawShape:
