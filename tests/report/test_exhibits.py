@@ -112,7 +112,19 @@ SQUARE = [[10, 10], [20, 10], [20, 20], [10, 20]]
             (2, 3, 9, 8),
         ),
     ],
-    ids=["polygon", "rectangle", "circle", "line", "not finite", "box", "flat", "VIA circle", "VIA rect", "VOC"],
+    ids=[
+        "polygon",
+        "rectangle",
+        *(f"loose {at}" for at in range(4)),
+        "circle",
+        "line",
+        "not finite",
+        "box",
+        "flat",
+        "VIA circle",
+        "VIA rect",
+        "VOC",
+    ],
 )
 def test_raw_shapes(tmp_path, name, content, key, image_name, box):
     shape = raw_shapes(write(tmp_path / name, content))[key]()

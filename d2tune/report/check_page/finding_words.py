@@ -86,8 +86,8 @@ WORDS = {
         "label_images`).",
     ),
     "image_too_large": (
-        "The image has more than 400 megapixels, the limit of images that are decoded whole; a warning where no project "
-        "is read.",
+        "The image has more than 400 megapixels, the limit of images that are decoded whole; a warning where no "
+        "project is read.",
         "Divide it and its annotations into tiles, or use label images (`data.format: label_images`), which are "
         "read by windows.",
     ),
