@@ -14,6 +14,7 @@ from d2tune.cli.shared import (
     path,
     read_options,
     reading_overrides,
+    refuse_unless,
 )
 from d2tune.errors import ProjectError, printable
 
@@ -83,6 +84,7 @@ def _print(result: ConvertResult) -> None:
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    refuse_unless(options, {"tolerance_px": "--tolerance-px", "min_area_px2": "--min-area"}, to="labelme")
     chosen = given(options, "to", "strict", "force", "tolerance_px", "min_area_px2", "out")
     names = {"findings": "findings_path", "ledger": "ledger_path"}
     chosen |= {names[name]: path for name, path in given(options, *names).items()}

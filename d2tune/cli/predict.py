@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from d2tune.cli.shared import add_command, given, name, path
+from d2tune.cli.shared import add_command, given, name, path, refuse_unless
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Predict, and print what was written; the images that were skipped go to the standard error."""
     from d2tune import api
 
+    refuse_unless(options, {"tolerance_px": "--tolerance-px"}, to="labelme")
     chosen = given(options, "source", "out", "weights", "min_score", "to", "tolerance_px", "force")
     result = api.predict(options.run_folder, **chosen)
     for line in result.skipped:

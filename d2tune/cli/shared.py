@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,23 @@ def name(text: str) -> str:
     return text
 
 
+def refuse_unless(options: argparse.Namespace, unused: Mapping[str, str], *, to: str) -> None:
+    """Refuse options that belong to one written format where another is written.
+
+    Args:
+        options: The arguments of the command.
+        unused: The options by their destinations.
+        to: The value of ``--to`` that they need.
+
+    Raises:
+        ProjectError: One of them was given, and ``--to`` is another.
+    """
+    if getattr(options, "to", None) == to:
+        return
+    for option in map(unused.__getitem__, given(options, *unused)):
+        raise ProjectError(f"{option} goes with --to {to}", hint=f"Remove it, or add --to {to}.")
+
+
 def is_project_file(path: Path) -> bool:
     """Whether a path is that of a project file, by its suffix."""
     return path.suffix.lower() in (".yaml", ".yml")
@@ -127,7 +144,9 @@ def add_reading_arguments(parser: argparse.ArgumentParser, *, projects: bool = T
     parser.add_argument(
         "--pixel-offset", type=float, metavar="PX", help="added to VIA coordinates, in pixels (default: 0)"
     )
-    parser.add_argument("--preset", metavar="DIALECT", help="of run-length CSV: carvana, airbus, severstal, sartorius, siim")
+    parser.add_argument(
+        "--preset", metavar="DIALECT", help="of run-length CSV: carvana, airbus, severstal, sartorius, siim"
+    )
     parser.add_argument("--color-map", type=path, metavar="FILE", help="file of the colors in masks: name,r,g,b a line")
     parser.add_argument("--colour-map", type=path, dest="color_map", help=argparse.SUPPRESS)
     parser.add_argument("--split-components", action="store_true", help="one instance per connected component")

@@ -410,6 +410,18 @@ class Project(Section):
         return self
 
     @model_validator(mode="after")
+    def _keys_fit_format(self) -> Project:
+        data = self.data
+        if data.csv_preset is not None and data.format not in ("auto", "rle"):
+            raise ValueError(f"data.csv_preset is for data.format: rle, and the format is {data.format}")
+        if data.label_images != LabelImages() and data.format != "label_images":
+            raise ValueError(
+                f"data.label_images is for data.format: label_images, and the format is {data.format}; set the format, "
+                "or remove the section"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _semantic_keys_fit_task(self) -> Project:
         if self.is_by_pixel:
             return self

@@ -162,3 +162,71 @@ def test_a_command_is_added_with_its_aliases() -> None:
     add_command(parser.add_subparsers(), "greet", lambda options: 7, "say hello", aliases=("hello",))
     options = parser.parse_args(["hello"])
     assert options.run(options) == 7 and options.command_name == "greet" and "debug" not in options
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "run", "--tolerance-px", "2"],
+        ["predict", "run", "--tolerance-px", "2", "--to", "coco"],
+        ["convert", "data", "--out", "out", "--tolerance-px", "2"],
+        ["convert", "data", "--out", "out", "--to", "semantic", "--tolerance-px", "2"],
+        ["convert", "data", "--out", "out", "--min-area", "2"],
+    ],
+)
+def test_options_that_a_format_does_not_use(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 1
+    (option,) = (word for word in words if word in ("--tolerance-px", "--min-area"))
+    expected = f"error: {option} goes with --to labelme. Remove it, or add --to labelme.\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", ""],
+        ["check", "data", "--report", " "],
+        ["convert", "", "--out", "out"],
+        ["convert", "data", "--out", ""],
+        ["split", ""],
+        ["train", ""],
+        ["train", "--config", ""],
+        ["train", "p.yaml", "--output-dir", ""],
+        ["eval", ""],
+        ["eval", "run", "--weights", ""],
+        ["predict", ""],
+        ["predict", "run", ""],
+        ["compare", "run", ""],
+        ["annotate", ""],
+        ["data", ""],
+        ["new", "n", "--data", ""],
+        ["sample", "balloon", "--out", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_working_folder(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 1
+    assert "the path is empty" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: api.predict("run", min_score=50), "--min-score: must be between 0 and 1; found 50"),
+        (lambda: api.predict("run", min_score=float("nan")), "--min-score: must be between 0 and 1; found nan"),
+        (lambda: api.predict("run", tolerance_px=-5), "--tolerance-px: must be between 0 and 1000; found -5"),
+        (lambda: api.convert("data", out="out", tolerance_px=float("inf")), "--tolerance-px: must be between"),
+        (lambda: api.evaluate("run", batch_size=-1), "--batch-size: must be 1 or more; found -1"),
+        (lambda: api.evaluate(""), "run: the path is empty"),
+        (lambda: api.predict("run", ""), "source: the path is empty"),
+        (lambda: api.convert("", out="out"), "source: the path is empty"),
+        (lambda: api.split(""), "source: the path is empty"),
+        (lambda: api.train(""), "project file: the path is empty"),
+    ],
+)
+def test_the_functions_refuse_what_the_commands_refuse(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(ProjectError) as caught:
+        call()
+    assert words in caught.value.one_line()
