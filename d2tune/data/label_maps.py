@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,12 @@ from d2tune.annotations.geometry.masks import encode_mask
 from d2tune.annotations.io.outputs import beside
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.annotations.model.types import Rle
+from d2tune.data import label_cache
 from d2tune.errors import DataError
 from d2tune.files import cache_folder, write_bytes, write_json
+from d2tune.text import counted
+
+logger = logging.getLogger(__name__)
 
 _VERSION = 1
 """To be increased when the same dataset is painted differently than before."""
@@ -93,7 +97,8 @@ def label_files(dataset: Dataset, *, with_segments: bool = False) -> LabelFiles:
     """Paint the label maps of a dataset, later shapes over earlier ones, or return those in the cache.
 
     The user's cache has them under a hash of everything that they depend on. A changed annotation changes the hash, so
-    cached label maps are never out of date.
+    cached label maps are never out of date. Those that were changed or removed since are painted again. The least
+    recently used ones are removed where the cache becomes large.
 
     Args:
         dataset: The dataset to paint, with its background.
@@ -104,14 +109,19 @@ def label_files(dataset: Dataset, *, with_segments: bool = False) -> LabelFiles:
     """
     kind = "panoptic" if with_segments else "semantic"
     folder = cache_folder() / "labels" / f"{kind}-{_content_hash(dataset)[:24]}"
-    if not folder.is_dir():
+    if folder.is_dir():
+        _repaint(dataset, folder, with_segments=with_segments)
+        label_cache.note_use(folder)
+    else:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".painting-", dir=folder.parent) as scratch:
+        with label_cache.scratch_folder(folder.parent) as scratch:
             # a temporary folder is private; a folder inside it has the usual permissions
             painted = Path(scratch) / "labels"
             painted.mkdir()
-            _paint_all(dataset, painted, with_segments=with_segments)
+            _paint(dataset, painted, with_segments=with_segments)
+            label_cache.write_manifest(painted, _all_files(dataset, painted, with_segments=with_segments))
             _move(painted, folder)
+        label_cache.trim(folder.parent)
     semantic = _png_files(dataset, folder / "semantic")
     if not with_segments:
         return LabelFiles(folder, semantic)
@@ -123,6 +133,29 @@ def label_files(dataset: Dataset, *, with_segments: bool = False) -> LabelFiles:
         segments=_png_files(dataset, folder / "panoptic"),
         infos=tuple(infos),
     )
+
+
+def _all_files(dataset: Dataset, folder: Path, *, with_segments: bool) -> list[Path]:
+    """The files of a cached dataset: those of the first image, those of the second one, and so on."""
+    names = ("semantic", "separated", "panoptic") if with_segments else ("semantic",)
+    by_image = zip(*(_png_files(dataset, folder / name) for name in names), strict=True)
+    files = [path for paths in by_image for path in paths]
+    return [*files, folder / "panoptic.json"] if with_segments else files
+
+
+def _repaint(dataset: Dataset, folder: Path, *, with_segments: bool) -> None:
+    """Paint the images again whose files are missing or were changed."""
+    files = _all_files(dataset, folder, with_segments=with_segments)
+    changed = set(label_cache.changed_files(folder, files))
+    if not changed:
+        return
+    logger.warning("%s: %s missing or changed; painted again", folder, counted(len(changed), "label map"))
+    images = None
+    if folder / "panoptic.json" not in changed:
+        each = 3 if with_segments else 1
+        images = {number // each for number, path in enumerate(files) if path in changed}
+    _paint(dataset, folder, with_segments=with_segments, images=images)
+    label_cache.write_manifest(folder, files)
 
 
 def read_label_map(path: str | Path) -> NDArray[np.uint8]:
@@ -139,9 +172,8 @@ def read_label_map(path: str | Path) -> NDArray[np.uint8]:
     content = np.fromfile(path, np.uint8) if path.is_file() else np.empty(0, np.uint8)
     labels: Any = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
     if labels is None:
-        cached = cache_folder() / "labels"
-        folder = cached / path.relative_to(cached).parts[0] if path.is_relative_to(cached) else None
-        hint = f"Remove the folder {folder} and repeat the command, which paints it again." if folder else None
+        is_cached = path.is_relative_to(cache_folder() / "labels")
+        hint = "Repeat the command, which paints it again; go on with a training by --resume." if is_cached else None
         raise DataError("the label map cannot be read", file=path, hint=hint)
     pixels: NDArray[np.uint8] = labels
     return pixels
@@ -164,7 +196,8 @@ def _png_files(dataset: Dataset, folder: Path) -> tuple[Path, ...]:
     return tuple(files[image.id] for image in dataset.images)
 
 
-def _paint_all(dataset: Dataset, folder: Path, *, with_segments: bool) -> None:
+def _paint(dataset: Dataset, folder: Path, *, with_segments: bool, images: Container[int] | None = None) -> None:
+    """Paint the images with these indices, or all of them and the table of their segments."""
     by_image = dataset.by_image()
     rows = []
     semantic, separated, segments = (
@@ -172,6 +205,8 @@ def _paint_all(dataset: Dataset, folder: Path, *, with_segments: bool) -> None:
     )
     bar = tqdm(dataset.images, desc="painting label maps", unit="image", disable=None, leave=False)
     for number, image in enumerate(bar):
+        if images is not None and number not in images:
+            continue
         instances = by_image[image.id]
         top = paint(instances, width_px=image.width_px, height_px=image.height_px)
         write_bytes(semantic[number], encode_png(semantic_map(dataset, instances, top)))
@@ -182,7 +217,7 @@ def _paint_all(dataset: Dataset, folder: Path, *, with_segments: bool) -> None:
         write_bytes(segments[number], encode_png(panoptic.to_colors(ids)))
         name = segments[number].relative_to(folder / "panoptic").as_posix()
         rows.append({"image_id": image.id, "file_name": name, "segments_info": infos})
-    if with_segments:
+    if with_segments and images is None:
         write_json(folder / "panoptic.json", panoptic_table(dataset, rows))
 
 

@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
 from d2tune.errors import RunError
+from d2tune.modeling.reading import first_not_finite
 
 EXPLODED = 30.0
 """A loss so many times as high as that of the initial weights, or as 1, is counted as exploded."""
@@ -62,14 +62,6 @@ class DivergenceGuard:
 
 def _listed(losses: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
-
-
-def first_not_finite(state: Mapping[str, torch.Tensor]) -> str | None:
-    """The name of the first tensor of floating point numbers that holds NaN or an infinite number."""
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            return name
-    return None
 
 
 def check_weights(model: nn.Module, *, iteration: int) -> None:

@@ -149,7 +149,7 @@ def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str
     Raises:
         RunError: The run is complete, or the checkpoint is damaged or that of another model.
     """
-    last = checkpoint.load(folder.last)
+    last = checkpoint.load_training(folder.last)
     state: dict[str, Any] = last["trainer"]
     start = int(state["iteration"])
     last_iteration = plan.cfg.SOLVER.MAX_ITER

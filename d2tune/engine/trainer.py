@@ -24,12 +24,12 @@ from d2tune.engine.divergence import (
     DivergenceError,
     DivergenceGuard,
     check_weights,
-    first_not_finite,
     is_divergence,
 )
 from d2tune.errors import DataError, RunError
 from d2tune.modeling import checkpoint
 from d2tune.modeling.precision import Precision, autocast_dtype
+from d2tune.modeling.reading import first_not_finite
 from d2tune.text import reason_of
 
 logger = logging.getLogger(__name__)
@@ -266,7 +266,19 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         return state | ({"scaler": self._scaler.state_dict()} if self._scaler.is_enabled() else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned; a hook without a state in it begins anew."""
+        """Continue from what `state_dict` returned; a hook without a state in it begins anew.
+
+        Raises:
+            RunError: It is the state of another training.
+        """
+        try:
+            self._load_state(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {reason_of(error)}"
+            hint = "Start a new run without --resume."
+            raise RunError(f"the checkpoint does not fit this training: {reason}", hint=hint) from error
+
+    def _load_state(self, state: dict[str, Any]) -> None:
         self.iter = state["iteration"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.guard.first_loss = state.get("first_loss")

@@ -8,12 +8,13 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
-from d2tune.errors import WeightsError
+from d2tune.errors import ProjectError, WeightsError
 from d2tune.modeling import weights
 from d2tune.modeling.bridge import weights as bridge_weights
 from d2tune.modeling.components import register_components
 from d2tune.modeling.config import check_model, is_bridge, preset_config
 from d2tune.project import Project
+from d2tune.text import reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,23 @@ def build_model(
 
     Raises:
         WeightsError: The weights are those of another architecture.
+        ProjectError: Detectron2 cannot build the model with the raw keys that were set.
     """
-    register_components(cfg)
-    model = build_detectron2_model(cfg)
+    model = _built(cfg)
     if chosen is None or chosen.file is None or state is None:
         return model, None
     fit = bridge_weights.fit_bridge if is_bridge(cfg) else weights.fit
     return model, fit(model, state, file=chosen.file.path)
+
+
+def _built(cfg: CfgNode) -> nn.Module:
+    register_components(cfg)
+    try:
+        model: nn.Module = build_detectron2_model(cfg)
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+        raise ProjectError(
+            f"Detectron2 cannot build the model: {type(error).__name__}: {reason_of(error)}",
+            place="detectron2",
+            hint="Correct the raw keys of Detectron2; --debug shows where it fails.",
+        ) from error
+    return model

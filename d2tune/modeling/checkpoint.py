@@ -6,19 +6,62 @@ import copy
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from d2tune import files
 from d2tune.errors import RunError
+from d2tune.modeling.reading import UnreadableError, first_not_finite, read_file
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all."""
-    with files.atomic_write(path) as stream:
-        torch.save(content, stream)
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        RunError: It cannot be written, for example because the disk is full; an earlier one stays as it is.
+    """
+    failed: list[OSError] = []
+    try:
+        with files.atomic_write(path) as stream:
+            torch.save(content, cast(IO[bytes], _Noting(stream, failed)))
+            if failed:
+                raise failed[0]
+    except (OSError, RuntimeError) as error:
+        # torch reports that writing failed, not why
+        reason = next(iter(failed), error)
+        if not isinstance(reason, OSError):
+            raise
+        raise RunError(
+            f"the checkpoint cannot be written: {reason.strerror or reason}", file=path, hint=_WRITE_HINT
+        ) from error
+
+
+_WRITE_HINT = "Make room, or allow larger files."
+
+
+class _Noting:
+    """A stream that keeps the errors of writing, which torch replaces by its own.
+
+    Args:
+        stream: What is written to.
+        errors: Gets the errors.
+    """
+
+    def __init__(self, stream: IO[bytes], errors: list[OSError]) -> None:
+        self._stream = stream
+        self._errors = errors
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._stream.write(content)
+        except OSError as error:
+            self._errors.append(error)
+            raise
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -27,14 +70,38 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         RunError: It is missing or damaged.
     """
-    if not path.is_file():
+    if not path.exists():
         raise RunError("the checkpoint does not exist", file=path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise RunError(f"the checkpoint is damaged: {str(error).splitlines()[0]}", file=path) from error
-    if not isinstance(content, dict) or "model" not in content:
-        raise RunError("is not a checkpoint of d2tune", file=path, expected="an entry 'model'")
+        content = read_file(path)
+    except UnreadableError as error:
+        raise RunError(f"the checkpoint cannot be read: {error}", file=path, hint=_READ_HINT) from error
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in model.items()
+    ):
+        expected = "an entry 'model' with tensors by name"
+        raise RunError("is not a checkpoint of d2tune", file=path, expected=expected, hint=_READ_HINT)
+    return dict(content)
+
+
+_READ_HINT = "Use another checkpoint of the run, such as checkpoints/model_best.pth."
+
+
+def load_training(path: Path) -> dict[str, Any]:
+    """Read a checkpoint that training can be resumed from.
+
+    Raises:
+        RunError: It is missing or damaged, or has weights alone.
+    """
+    content = load(path)
+    trainer: Any = content.get("trainer")
+    if not isinstance(trainer, dict):
+        trainer = {}
+    iteration = trainer.get("iteration")
+    if not isinstance(trainer.get("optimizer"), dict) or not isinstance(iteration, int) or iteration < 0:
+        expected = "an entry 'trainer' with the iteration and the state of the optimizer"
+        raise RunError("the checkpoint has no state to resume from", file=path, expected=expected)
     return content
 
 
@@ -72,12 +139,20 @@ def put_weights(model: nn.Module, state: Mapping[str, Tensor], *, file: Path) ->
         file: Where they come from.
 
     Raises:
-        RunError: They are those of another model.
+        RunError: They are those of another model, or some are not finite.
     """
     target = model.state_dict()
     different = sorted(set(target) ^ set(state))
     if different:
         raise RunError("the checkpoint is that of another model", file=file, place=different[0])
+    not_finite = first_not_finite(state)
+    if not_finite is not None:
+        raise RunError(
+            "the weights hold NaN or infinite numbers: their training has diverged",
+            file=file,
+            place=not_finite,
+            hint="Use another checkpoint, or train again with a lower train.learning_rate.",
+        )
     versioned = OrderedDict(state)
     versioned._metadata = target._metadata  # type: ignore[attr-defined]
     try:

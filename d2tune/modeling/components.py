@@ -30,6 +30,11 @@ _OF_PROJECTS = {
 """Names that a module below ``detectron2.projects`` registers."""
 
 
+def registered_names() -> set[str]:
+    """The names of all components that `register_components` registers."""
+    return {name for names in (*_OWN.values(), *_OF_PROJECTS.values()) for name in names}
+
+
 def register_components(cfg: CfgNode) -> None:
     """Import the modules that register the components of ``cfg``; all other names are ignored.
 

@@ -17,7 +17,9 @@ from d2tune.errors import ProjectError, RunError, nearest
 from d2tune.modeling.bridge.config import add_bridge_config
 from d2tune.modeling.bridge.losses import balanced_weights
 from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
+from d2tune.modeling.component_names import check_components
 from d2tune.project import Model, Project, flatten, planned_length, preset_files, preset_names
+from d2tune.text import reason_of
 
 LEAST_WINDOW_PX = 512
 """Smallest side of the windows in which images of original size are predicted; training patches may be larger."""
@@ -109,6 +111,22 @@ def preset_config(preset: str) -> CfgNode:
     return cfg
 
 
+_NEEDED = (
+    "MODEL.META_ARCHITECTURE",
+    "MODEL.DEVICE",
+    "MODEL.BACKBONE.NAME",
+    "MODEL.PIXEL_MEAN",
+    "MODEL.PIXEL_STD",
+    "MODEL.ROI_HEADS.NUM_CLASSES",
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
+    "INPUT.FORMAT",
+    "INPUT.MIN_SIZE_TEST",
+    "INPUT.MAX_SIZE_TEST",
+    "SOLVER.MAX_ITER",
+)
+"""Keys without which the config of a run would silently be Detectron2's defaults."""
+
+
 def read_config(path: Path) -> CfgNode:
     """Read the config of a run.
 
@@ -116,10 +134,19 @@ def read_config(path: Path) -> CfgNode:
         RunError: The file is missing or damaged.
     """
     cfg = default_config()
+    hint = "Restore the file from a copy."
     try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(given, dict):
+            found = type(given).__name__
+            raise RunError("the run's config is not a mapping", file=path, found=found, hint=hint)
+        present = flatten(given)
         cfg.merge_from_file(str(path), allow_unsafe=False)
-    except (OSError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
-        raise RunError(f"the run's config cannot be read: {error}", file=path) from error
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, yaml.YAMLError) as error:
+        raise RunError(f"the run's config cannot be read: {reason_of(error)}", file=path, hint=hint) from error
+    missing = [key for key in _NEEDED if key not in present]
+    if missing:
+        raise RunError("the run's config lacks a key", file=path, place=missing[0], hint=hint)
     return cfg
 
 
@@ -443,3 +470,4 @@ def _set_raw(cfg: CfgNode, raw: Mapping[str, Any]) -> None:
             raise ProjectError(
                 "the value has the wrong type", place=key, found=repr(value), expected=type(known[key]).__name__
             ) from error
+    check_components(cfg, [key for key in raw if key != "MODEL.DEVICE"])

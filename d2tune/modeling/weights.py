@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from d2tune import files
 from d2tune.errors import WeightsError
+from d2tune.modeling.reading import first_not_finite, read_file
+from d2tune.text import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +102,9 @@ def find(source: str, *, sha256: str | None = None) -> WeightsFile:
         path = Path(source)
         if not path.is_file():
             raise WeightsError(
-                "the weights file does not exist", file=path, hint="Give a file, a URL, 'auto' or 'scratch'."
+                "the weights are a folder" if path.is_dir() else "the weights file does not exist",
+                file=path,
+                hint="Give a file, a URL, 'auto' or 'scratch'.",
             )
         file = WeightsFile(source, path, files.sha256_file(path))
     else:
@@ -268,9 +272,9 @@ def read_state_dict(file: Path) -> StateDict:
 
             raw = load_file(file)
         else:
-            raw = torch.load(file, map_location="cpu", weights_only=True)
+            raw = read_file(file)
     except Exception as error:
-        reason = str(error).split("\n")[0]
+        reason = reason_of(error)
         raise WeightsError(
             f"cannot be read as weights: {reason}",
             file=file,
@@ -344,7 +348,8 @@ def load_fitting(
         remarks: What to add to the report of a component.
 
     Raises:
-        WeightsError: Less than half of the trunk fits, so the weights are those of another architecture.
+        WeightsError: Less than half of the trunk fits, so the weights are those of another architecture; or some of
+            them are not finite.
     """
     target = model.state_dict()
     fitting = {key: value for key, value in given.items() if key in target and target[key].shape == value.shape}
@@ -357,6 +362,11 @@ def load_fitting(
             found=f"{hits} of the {trunk_name}'s {len(wanted)} tensors (the file has {sample!r}, ...)",
             expected=f"names and shapes such as {wanted[0]!r} {tuple(target[wanted[0]].shape)}",
             hint="Choose the preset, backbone or encoder that they were made for.",
+        )
+    not_finite = first_not_finite(fitting)
+    if not_finite is not None:
+        raise WeightsError(
+            "the weights hold NaN or infinite numbers", file=file, place=not_finite, hint="Use another file."
         )
     versioned = OrderedDict(fitting)
     versioned._metadata = target._metadata  # type: ignore[attr-defined]  # the names are already the current ones

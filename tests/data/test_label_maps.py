@@ -252,17 +252,17 @@ def test_label_maps_of_a_faster_process_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut off"])
-def test_the_error_of_a_missing_or_damaged_one_has_the_folder_to_remove(damage: str) -> None:
+def test_the_error_of_a_missing_or_damaged_one_says_that_it_will_be_painted_again(damage: str) -> None:
     files = label_files(annotated(*STREET, names=("deep/er/a.jpg",)))
     path = files.semantic[0]
     if damage == "missing":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(
-        DataError, match=re.escape(str(path)) + f".*Remove the folder {re.escape(str(files.folder))} and"
-    ):
+    with pytest.raises(DataError, match=re.escape(str(path)) + ".*Repeat the command, which paints it again"):
         read_label_map(str(path))
+    assert label_files(annotated(*STREET, names=("deep/er/a.jpg",))) == files
+    assert np.array_equal(read_label_map(path), SHOWN)
 
 
 def test_the_error_of_a_missing_one_outside_the_cache_has_its_path(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
+import math
+import os
 import pickle
+import resource
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,20 +40,96 @@ def test_weights_of_another_model_are_refused(other: Callable[[], nn.Module], me
         checkpoint.load_weights(other(), tmp_path / "w.pth")
 
 
+class Runs:
+    """An object that would run a command where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., int], tuple[str]]:
+        return os.system, ("exit 3",)
+
+
+def zip_with_an_unnamed_entry(path: Path) -> None:
+    torch.save({"model": {}}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        entry = zipfile.ZipInfo("x")
+        entry.filename = ""
+        archive.writestr(entry, b"content")
+
+
+def cut_off(path: Path) -> None:
+    torch.save({"model": {"w": torch.zeros(99)}}, path)
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def bytes_changed(path: Path) -> None:
+    torch.save({"model": {"w": torch.zeros(99)}}, path)
+    content = bytearray(path.read_bytes())
+    start = content.find(b"data.pkl")
+    content[start + 60 : start + 80] = b"\xff" * 20
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
         (lambda path: None, "does not exist"),
-        (lambda path: path.write_bytes(b"PK\x03\x04 cut off"), "is damaged"),
-        (lambda path: path.write_bytes(pickle.dumps(print)), "is damaged"),
+        (lambda path: path.write_bytes(b""), "cannot be read: the file is empty"),
+        (lambda path: path.mkdir(), "cannot be read: it is a folder"),
+        (lambda path: path.write_bytes(b"PK\x03\x04 cut off"), "cannot be read: it is cut off or damaged"),
+        (cut_off, "cannot be read: it is cut off or damaged"),
+        (bytes_changed, "cannot be read: it is damaged, or not a file of torch"),
+        (zip_with_an_unnamed_entry, "cannot be read: it is a ZIP file with other entries"),
+        (lambda path: path.write_text("some notes\n" * 9), "cannot be read: it is damaged, or not a file of torch"),
+        (lambda path: path.write_bytes(pickle.dumps(print, 2)), "it refers to print, which weights"),
+        (lambda path: path.write_bytes(pickle.dumps(print)), "it is damaged, or not a file of torch"),
+        (lambda path: torch.save({"model": Runs()}, path), r"it refers to \w+.system, which weights do not need"),
+        (lambda path: torch.save(network(), path), "it refers to torch.nn.modules.container.Sequential"),
         (lambda path: torch.save({"weights": {}}, path), "is not a checkpoint of d2tune; expected an entry 'model'"),
+        (
+            lambda path: torch.save({"model": {"w": 1}}, path),
+            "is not a checkpoint of d2tune; expected an entry 'model'",
+        ),
+        (lambda path: torch.save({"model": {1: torch.zeros(2)}}, path), "is not a checkpoint of d2tune"),
         (lambda path: torch.save(torch.zeros(2), path), "is not a checkpoint of d2tune"),
     ],
 )
-def test_other_files_are_refused(write: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+def test_other_files_are_refused_in_a_line(write: Callable[[Path], None], message: str, tmp_path: Path) -> None:
     write(tmp_path / "w.pth")
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(RunError, match=message) as caught:
         checkpoint.load(tmp_path / "w.pth")
+    line = caught.value.one_line()
+    assert "weights_only" not in line and "\n" not in line and len(line) < 400
+
+
+def test_weights_alone_are_not_resumed_from(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "w.pth", {"model": {}})
+    with pytest.raises(RunError, match="has no state to resume from; expected an entry 'trainer'"):
+        checkpoint.load_training(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(value: float, tmp_path: Path) -> None:
+    model = network()
+    state = checkpoint.plain_state(model)
+    state["1.bias"][2] = value
+    checkpoint.save(tmp_path / "w.pth", {"model": state})
+    with pytest.raises(RunError, match=r"w\.pth: 1\.bias: the weights hold NaN or infinite numbers"):
+        checkpoint.load_weights(model, tmp_path / "w.pth")
+    assert torch.isfinite(model.state_dict()["1.bias"]).all()
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
+    """A limit on the size of files fails as a full disk does: within a write."""
+    path = tmp_path / "w.pth"
+    checkpoint.save(path, {"model": {"w": torch.ones(4)}})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(RunError, match=r"w\.pth: the checkpoint cannot be written: File too large\. Make room"):
+            checkpoint.save(path, {"model": {"w": torch.zeros(1_000_000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert torch.equal(checkpoint.load(path)["model"]["w"], torch.ones(4))
+    assert [one.name for one in tmp_path.iterdir()] == ["w.pth"]
 
 
 def test_a_detached_state_shares_no_memory() -> None:

@@ -1,10 +1,13 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+import yaml
 
-from d2tune.errors import ProjectError
+from d2tune.errors import ProjectError, RunError
+from d2tune.modeling.build import build_model
 from d2tune.modeling.config import (
     CfgNode,
     DataFacts,
@@ -236,3 +239,76 @@ def test_a_written_config_is_read_back(preset: str, tmp_path: Path) -> None:
     cfg = map_config(preset)
     (tmp_path / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
     assert json.dumps(flatten(read_config(tmp_path / "config.yaml"))) == json.dumps(flatten(cfg))
+
+
+def _without(key: str) -> Callable[[dict[str, Any]], Any]:
+    def change(content: dict[str, Any]) -> Any:
+        *sections, last = key.split(".")
+        place = content
+        for section in sections:
+            place = place[section]
+        del place[last]
+        return content
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without("MODEL"), "MODEL.META_ARCHITECTURE: the run's config lacks a key"),
+        (_without("MODEL.ROI_HEADS.NUM_CLASSES"), "MODEL.ROI_HEADS.NUM_CLASSES: the run's config lacks a key"),
+        (_without("INPUT"), "INPUT.FORMAT: the run's config lacks a key"),
+        (lambda content: content | {"MODEL": 3}, "config cannot be read"),
+        (lambda content: content | {"MODEL": None}, "config cannot be read|lacks a key"),
+        (lambda content: content | {"INPUT": {"FORMAT": ["RGB"]}}, "config cannot be read"),
+        (lambda content: content | {"NEW": {"KEY": 3}}, "config cannot be read.*NEW"),
+        (lambda content: ["MODEL"], "config is not a mapping; found list"),
+        (lambda content: "MODEL", "config is not a mapping; found str"),
+        (lambda content: None, "config is not a mapping; found NoneType"),
+    ],
+)
+def test_a_damaged_config_is_refused_in_a_line(change: Callable[[Any], Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "detectron2.yaml"
+    path.write_text(yaml.safe_dump(change(yaml.safe_load(map_config("unet").dump()))), encoding="utf-8")
+    with pytest.raises(RunError, match=f"detectron2.yaml.*({message})") as caught:
+        read_config(path)
+    assert len(caught.value.one_line()) < 400
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.BACKBONE.NAME", "nope", "found 'nope'"),
+        ("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbon", "Did you mean 'build_resnet_fpn_backbone'"),
+        ("MODEL.ROI_HEADS.NAME", "StandardRoiHead", "Did you mean 'StandardROIHeads'"),
+        ("MODEL.ROI_MASK_HEAD.NAME", "PointRendMask", "Did you mean 'PointRendMaskHead'"),
+        ("MODEL.RPN.HEAD_NAME", "StandardRPN", "Did you mean 'StandardRPNHead'"),
+        ("MODEL.FPN.NORM", "GroupNorm", "expected '', 'BN', 'SyncBN', 'FrozenBN', 'GN'"),
+        ("MODEL.RESNETS.DEPTH", 77, "found 77; expected 18, 34, 50, 101, 152"),
+        ("SOLVER.LR_SCHEDULER_NAME", "cosine", "expected 'WarmupCosineLR', 'WarmupMultiStepLR'"),
+        ("SOLVER.OPTIMIZER", "adam", "expected 'SGD', 'ADAMW'. Did you mean 'ADAMW'"),
+        ("INPUT.MASK_FORMAT", "bitmaps", "Did you mean 'bitmask'"),
+        ("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "iou", "'giou'"),
+    ],
+)
+def test_components_that_do_not_exist_are_refused_with_the_nearest(key: str, value: object, message: str) -> None:
+    model = Model(preset="pointrend_mobilenet_v2_fpn")
+    with pytest.raises(ProjectError, match=f"{key}: the value is unknown") as caught:
+        project_config(project(model=model, detectron2={key: value}), facts(), scratch=True, device="cpu")
+    assert message in caught.value.one_line()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.FPN.IN_FEATURES", ["res7"]),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64]]),
+        ("MODEL.FPN.OUT_CHANNELS", -1),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_a_line(key: str, value: object) -> None:
+    model = Model(preset="pointrend_mobilenet_v2_fpn")
+    cfg = project_config(project(model=model, detectron2={key: value}), facts(), scratch=True, device="cpu")
+    with pytest.raises(ProjectError, match=r"detectron2: Detectron2 cannot build the model: .*Correct the raw keys"):
+        build_model(cfg)

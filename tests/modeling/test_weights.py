@@ -282,6 +282,14 @@ class TestFitting:
         assert (left.component, left.loaded, left.total) == ("roi_heads.box_predictor", 2, 4)
         assert left.why == "2 of another shape ([81, 1024] in the file, [3, 1024] here)"
 
+    def test_values_that_are_not_finite_are_refused_by_name(self, tmp_path: Path) -> None:
+        model = model_of()
+        state = {key: value.clone() for key, value in model.state_dict().items()}
+        name = next(key for key in state if key.startswith("roi_heads.") and state[key].ndim > 1)
+        state[name].view(-1)[3] = float("nan")
+        with pytest.raises(WeightsError, match=re.escape(f"w.pth: {name}: the weights hold NaN")):
+            fit(model, state, file=tmp_path / "w.pth")
+
     def test_point_rends_first_names(self, tmp_path: Path) -> None:
         model = model_of("pointrend_r50_fpn")
         state = {
