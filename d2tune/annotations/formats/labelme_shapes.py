@@ -52,7 +52,7 @@ def area_type(raw: object) -> str | None:
 
     A missing type is a polygon, and so are the types of other tools that list the corners of an outline.
     """
-    if raw is None or raw == "":
+    if raw == "polygon" or raw is None or raw == "":
         return "polygon"
     kind = spelled(raw)
     return "polygon" if kind in _OUTLINE_TYPES else kind if kind in AREA_TYPES else None

@@ -28,10 +28,10 @@ def cut_at_half(pixels: NDArray[Any]) -> tuple[Mask, float] | None:
     """
     if pixels.dtype.kind not in "biuf" or pixels.size == 0:
         return None
-    values = pixels.astype(np.float64) if pixels.dtype.kind == "f" else pixels.astype(np.int64)
-    maximum = values.max()
-    if not np.isfinite(maximum) or maximum < (_LEAST_MAXIMUM if pixels.dtype.kind != "f" else 0.5) or values.min() < 0:
+    maximum = float(pixels.max())
+    if not np.isfinite(maximum) or maximum < (_LEAST_MAXIMUM if pixels.dtype.kind != "f" else 0.5) or pixels.min() < 0:
         return None
+    values = pixels.astype(np.float64) if pixels.dtype.kind == "f" else pixels.astype(np.int64)
     is_middle = (values >= maximum / 4) & (values <= maximum * 3 / 4)
     count = int(is_middle.sum())
     if not count or count > _MOST_BETWEEN * values.size or len(np.unique(values[is_middle])) < _LEAST_VALUES:

@@ -89,7 +89,7 @@ def _parts(index: int, element: Element, unit: Unit, reading: Reading) -> list[P
     """
     parts: list[Part | None]
     outlines = polygons_of(element)
-    mask = _text(element, "segm/mask")
+    mask = "" if element.find("segm") is None else _text(element, "segm/mask")
     if outlines:
         parts = [polygon_part(points, unit, index) for points in outlines]
     elif mask:
@@ -98,9 +98,11 @@ def _parts(index: int, element: Element, unit: Unit, reading: Reading) -> list[P
         parts = [polygon_part(rotated, unit, index, is_polygon=False)]
     elif (corners := box_of(element)) is not None:
         _note_unread_outline(element, unit, index)
-        is_empty = not np.all(corners[1] > corners[0])
-        empty = "the box has no area; dropped"
-        parts = [dropped(unit, "zero_area", empty, index) if is_empty else box_part(corners, unit, index)]
+        (left, top), (right, bottom) = corners.tolist()
+        if right > left and bottom > top:
+            parts = [box_part(corners, unit, index)]
+        else:
+            parts = [dropped(unit, "zero_area", "the box has no area; dropped", index)]
     else:
         _note_missing(element, unit, index)
         parts = []
@@ -160,11 +162,16 @@ def _numbers(element: Element, keys: tuple[str, ...], what: str) -> list[float]:
     Raises:
         PointError: One is missing or not a number.
     """
-    missing = [key for key in keys if element.find(key) is None]
+    texts = [element.findtext(key) for key in keys]
+    try:
+        return [float(text) for text in texts]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        pass
+    missing = [key for key, text in zip(keys, texts, strict=True) if text is None]
     if missing:
         named = ", ".join(f"<{key}>" for key in missing)
         raise PointError("bad_point", f"{what} has no {named}, expected " + ", ".join(f"<{key}>" for key in keys))
-    return [_number(element.findtext(key), f"<{key}> of {what}") for key in keys]
+    return [_number(text, f"<{key}> of {what}") for key, text in zip(keys, texts, strict=True)]
 
 
 def rotated_box_of(element: Element) -> Points | None:
@@ -192,7 +199,8 @@ def box_of(element: Element) -> Points | None:
     """
     box = element.find("bndbox")
     if box is not None:
-        return check_points(np.reshape(_numbers(box, _CORNERS, "the box"), (2, 2)).tolist()) - [[1, 1], [0, 0]]
+        left, top, right, bottom = _numbers(box, _CORNERS, "the box")
+        return check_points([[left - 1, top - 1], [right, bottom]])
     box = element.find("segm/box")
     if box is not None:
         return check_points(np.reshape(_numbers(box, _CORNERS, "the box"), (2, 2)).tolist())
