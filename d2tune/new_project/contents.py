@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +31,16 @@ class Contents:
     Attributes:
         train: The training split, or all images where the validation split is a fraction of them.
         val: The validation split, None where it is a fraction.
-        sizes_px: Width and height of each image, of images without annotations where no image has any.
+        sizes_px: Width and height of each image; of images without annotations, where no image has any, those of the
+            first thousand.
+        images: Images in the training split and, where it is a fraction of them, the validation split.
         are_photos: Whether the images are 8-bit gray or color images.
     """
 
     train: Dataset
     val: Dataset | None
     sizes_px: tuple[tuple[int, int], ...]
+    images: int
     are_photos: bool
 
     @property
@@ -106,11 +109,15 @@ def read_contents(layout: Layout, naming: Naming, *, scratch: Path) -> Contents:
             hint="Name its class with --classes NAME, or the VIA attribute that holds it with --class-attribute.",
         )
     sizes = [(image.width_px, image.height_px) for dataset in datasets for image in dataset.images]
-    sizes = sizes or _image_sizes(layout.root / layout.train)
+    names: list[str] = []
+    if not sizes:
+        names = [name for name in walk_files(layout.root / layout.train) if is_image_name(name)]
+        sizes = _image_sizes(layout.root / layout.train, names)
     if not sizes:
         refuse_errors(layout, errors)
         raise DataError("no image can be read", file=layout.root, hint="d2tune check FOLDER lists what is wrong.")
-    return Contents(train=train, val=val, sizes_px=tuple(sizes), are_photos=_are_photos(layout, train))
+    images = len(train.images) or len(names)
+    return Contents(train=train, val=val, sizes_px=tuple(sizes), images=images, are_photos=_are_photos(layout, train))
 
 
 def refuse_errors(layout: Layout, errors: Sequence[Finding]) -> None:
@@ -146,10 +153,9 @@ def _are_photos(layout: Layout, train: Dataset) -> bool:
         return raster.dtype == "uint8" and raster.channels in (1, 3)
 
 
-def _image_sizes(folder: Path) -> list[tuple[int, int]]:
-    """Width and height of the images in a folder, of the first thousand."""
+def _image_sizes(folder: Path, names: Iterable[str]) -> list[tuple[int, int]]:
+    """Width and height of images in a folder, of the first thousand."""
     sizes = []
-    names = (name for name in walk_files(folder) if is_image_name(name))
     for name in itertools.islice(names, _HEADERS_READ):
         try:
             header = read_header(folder / name)

@@ -159,7 +159,7 @@ def _usual_task(layout: Layout) -> TaskName:
 def _validation(layout: Layout, contents: Contents) -> _Validation:
     if layout.val is not None:
         return _Validation(layout.val, "folder, file or list of the images to validate on, or a fraction such as 0.2")
-    count = len(contents.train.images) or len(contents.sizes_px)
+    count = contents.images
     fraction = val_fraction(count)
     comment = f"share of {counted(count, 'image')} to validate on, always the same ones; or a folder"
     if not contents.is_annotated or contents.errors or _can_be_divided(contents.train, fraction):
@@ -228,9 +228,8 @@ def _with_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
 
 
 def _images_to_train_on(contents: Contents, validation: _Validation) -> int:
-    count = len(contents.train.images) or len(contents.sizes_px)
     share = 1 - validation.value if isinstance(validation.value, float) else 1
-    return max(1, round(count * share))
+    return max(1, round(contents.images * share))
 
 
 def _root_for(root: Path, file: Path) -> str:
@@ -252,7 +251,7 @@ def _lines(layout: Layout, contents: Contents, classes: Classes, validation: _Va
         more = f" and {len(named) - _CLASSES_NAMED} more" if len(named) > _CLASSES_NAMED else ""
         lines.append(f"classes: {', '.join(named[:_CLASSES_NAMED])}{more}")
     else:
-        count = counted(len(contents.sizes_px), "image")
+        count = counted(contents.images, "image")
         lines = [f"recognized: {count} without annotations in {layout.root}"]
     if classes.ignored:
         lines.append(f"not read: {', '.join(classes.ignored)}")

@@ -132,7 +132,10 @@ class Document:
         passes = f"about {epochs:.0f} passes over {counted(self.images, 'image')}"
         yield "train:"
         yield _line("batch_size", schedule.batch_size, "images a step", indent=2)
-        yield _line("iterations", schedule.gpu_iterations, f"steps; {passes}", indent=2)
+        if self.is_annotated:
+            yield _line("iterations", schedule.gpu_iterations, f"steps; {passes}", indent=2)
+        else:
+            yield _commented("  # iterations: 1000", "steps; without this key the number of annotated images decides")
         yield _line("image_size", schedule.gpu_px, _size_comment(schedule.gpu_px), indent=2)
         if schedule.patch_px is not None:
             yield _line("patch_size", schedule.patch_px, "side in pixels of the squares to train on", indent=2)
@@ -143,12 +146,12 @@ class Document:
         yield _commented("  gpu: {}", "as above")
         yield "  cpu:"
         yield _line("model", dict(self._traits.cpu_model), "a smaller network", indent=4)
-        train: dict[str, Any] = {"iterations": schedule.cpu_iterations}
+        train: dict[str, Any] = {"iterations": schedule.cpu_iterations} if self.is_annotated else {}
         train |= {} if schedule.cpu_px == schedule.gpu_px else {"image_size": schedule.cpu_px}
         train |= {} if schedule.cpu_jitter is None else {"scale_jitter": list(schedule.cpu_jitter)}
-        yield _line(
-            "train", train, "fewer steps on smaller images" if "image_size" in train else "fewer steps", indent=4
-        )
+        if train:
+            comment = "fewer steps" if self.is_annotated else "a step takes less time"
+            yield _line("train", train, f"{comment} on smaller images" if "image_size" in train else comment, indent=4)
 
 
 def _size_comment(size: int | str) -> str:

@@ -61,7 +61,8 @@ def test_via_photos_in_folders_for_training_and_validation(folder: Path, capsys:
     gpu = load_project("mine.yaml", hardware="gpu").project
     assert gpu.model.preset == "pointrend_r50_fpn"
     assert isinstance(gpu.train.image_size, int) and 512 <= gpu.train.image_size <= 800
-    assert gpu.train.iterations == 61 * 40 // 4 > (project.train.iterations or 0) >= 100
+    assert (gpu.train.iterations, project.train.iterations) == (61 * 40 // 4, 61 * 24 // 4)
+    assert (project.train.image_size, project.train.scale_jitter) == (480, (0.5, 1.0))
     text = (folder / "mine.yaml").read_text("utf-8")
     assert "  - balloon                     # 255 + 50\n" in text
     keys = [
@@ -78,6 +79,36 @@ def test_regions_without_a_class_ask_for_its_name(
     line = refused_here("new", "mine", "--data", BALLOON, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
     assert "the region has no class" in line and "--classes NAME" in line
     assert not list(folder.iterdir())
+
+
+def test_all_images_without_annotations_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = folder / "photos"
+    photos.mkdir()
+    Image.new("RGB", (8, 8)).save(photos / "0.png")
+    for number in range(1, 1200):
+        (photos / f"{number}.png").hardlink_to(photos / "0.png")
+    new("--data", "photos", "--classes", "a")
+    assert "recognized: 1,200 images without annotations" in capsys.readouterr().out
+    assert "share of 1,200 images" in (folder / "mine.yaml").read_text("utf-8")
+
+
+def test_similar_labels_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = folder / "data"
+    shutil.copytree(CASES / "01_polygon", source, ignore=shutil.ignore_patterns("expected.json"))
+    (path,) = source.glob("*.json")
+    value = json.loads(path.read_text("utf-8"))
+    for shape, label in zip(value["shapes"], ("baloon", "balloon"), strict=True):
+        shape["label"] = label
+    path.write_text(json.dumps(value), "utf-8")
+    new("--data", source, checked=1)
+    out = capsys.readouterr().out
+    assert "warning: " not in out.split("written:")[0].replace("warning: training stops", "")
+    for number in range(1, 10):
+        value["shapes"][0]["label"] = "balloon"
+        (source / f"{number}.json").write_text(json.dumps(value | {"imagePath": f"{number}.png"}), "utf-8")
+        Image.effect_noise((value["imageWidth"], value["imageHeight"]), number).save(source / f"{number}.png")
+    new("--data", source, "--force")
+    assert "warning: the label 'baloon' (1 time) differs little from 'balloon' (19 times)" in capsys.readouterr().out
 
 
 def test_labelme_photos_with_a_training_folder_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,6 +354,7 @@ def test_photos_without_annotations(
     assert "no annotations, and no classes are named" in line and "--classes A,B" in line
     project = new("--data", "photos", "--classes", "board,chip")
     assert (project.classes, project.data.train, project.data.val) == (("board", "chip"), ".", 0.3)
+    assert project.train.iterations is None, "the number of images that will be annotated is not known"
     assert "next: d2tune annotate mine.yaml" in capsys.readouterr().out
     labelme = folder / "labelme"
     labelme.write_text('#!/bin/sh\necho "$@"\ncat "$5"\n', encoding="utf-8")
