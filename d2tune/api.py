@@ -185,6 +185,7 @@ def predict(
     min_score: float | None = None,
     to: To = "auto",
     tolerance_px: float = 1.0,
+    min_area_px2: float | None = None,
     force: bool = False,
 ) -> PredictionResult:
     """Predict on images and write the predictions; see ``runs.predict``.
@@ -198,7 +199,8 @@ def predict(
         to: ``auto`` for the usual format of the task, ``labelme`` for files to correct, ``coco``, ``coco_panoptic``,
             ``label_maps``, or ``csv`` for a competition.
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
-        force: Whether existing Labelme files and an existing CSV are overwritten.
+        min_area_px2: Smallest area of a region in Labelme files; None is 25.
+        force: Whether Labelme files and a CSV that an earlier prediction wrote, if they were not changed, are replaced.
 
     Raises:
         D2TuneError: The run or the images cannot be used, or the output cannot be written.
@@ -218,6 +220,7 @@ def predict(
         min_score=min_score,
         to=to,
         tolerance_px=tolerance_px,
+        min_area_px2=min_area_px2,
         force=force,
     )
 

@@ -34,15 +34,26 @@ def add(commands: Commands) -> None:
         metavar="PX",
         help="largest distance of the outlines in Labelme files from the masks (default: 1.0)",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite existing Labelme files, or an existing CSV")
+    parser.add_argument(
+        "--min-area",
+        type=float,
+        dest="min_area_px2",
+        metavar="PX2",
+        help="smallest area of a region in Labelme files (default: 25)",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace Labelme files or a CSV of an earlier prediction that were not changed since",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Predict, and print what was written; the images that were skipped go to the standard error."""
     from d2tune import api
 
-    refuse_unless(options, {"tolerance_px": "--tolerance-px"}, to="labelme")
-    chosen = given(options, "source", "out", "weights", "min_score", "to", "tolerance_px", "force")
+    refuse_unless(options, {"tolerance_px": "--tolerance-px", "min_area_px2": "--min-area"}, to="labelme")
+    chosen = given(options, "source", "out", "weights", "min_score", "to", "tolerance_px", "min_area_px2", "force")
     result = api.predict(options.run_folder, **chosen)
     for line in result.skipped:
         print(f"skipped: {line}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import singledispatch
 from operator import attrgetter
@@ -104,6 +105,20 @@ def metrics_text(metrics: Any) -> str:
 
 metrics_text.register(InstanceMetrics, metrics_table)
 metrics_text.register(MapMetrics, attrgetter("table"))
+
+
+def lower_scores_in_words(noun: str, count: int, highest: float, *, least: float) -> str:
+    """That nothing has the lowest score that is shown, but lower scores exist.
+
+    Args:
+        noun: What has the scores, in the singular.
+        count: Number of lower scores.
+        highest: The highest of them.
+        least: The lowest score that is shown.
+    """
+    score = math.floor(1000 * highest) / 1000
+    lower = f"1 has the score {score:g}" if count == 1 else f"{count:,} have lower scores, the highest is {score:g}"
+    return f"no {noun} has a score of {least:g} or more, but {lower}"
 
 
 def closing_sentence(

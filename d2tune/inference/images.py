@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.io.images import ImageError, read_header
+from d2tune.annotations.io.output_record import DRAWING, PREDICTIONS, OwnFiles
+from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name
 from d2tune.annotations.io.suffixes import IMAGE_SUFFIXES, is_image_name, unreadable_hint_of
 from d2tune.annotations.model.dataset import Image
@@ -200,11 +202,14 @@ def _array_pixels(array: NDArray[Any], reader: ImageReader) -> Pixels:
     return np.require(pixels[:, :, ::-1] if is_turned else pixels, requirements=["C", "W"])
 
 
-def find_images(source: Path) -> tuple[Path, list[Path]]:
+def find_images(source: Path, *, skip: Path | None = None) -> tuple[Path, list[Path]]:
     """The image files of a folder and its subfolders, in the order of their paths; a file stands for itself.
+
+    Hidden files and folders, and what `d2tune predict` wrote, are skipped.
 
     Args:
         source: A file or a folder.
+        skip: An output folder, which is skipped where it is inside ``source``.
 
     Returns:
         The folder that names are relative to, and the image files.
@@ -216,7 +221,7 @@ def find_images(source: Path) -> tuple[Path, list[Path]]:
         return source.parent, [source]
     if not source.is_dir():
         raise DataError("the image or folder does not exist", file=source)
-    files = sorted(path for path in source.rglob("*") if path.is_file())
+    files = _files_below(source, skip)
     images = [path for path in files if is_image_name(path.name)]
     unreadable = unreadable_hint_of(path.name for path in files)
     if not images:
@@ -227,12 +232,15 @@ def find_images(source: Path) -> tuple[Path, list[Path]]:
     return source, images
 
 
-def find_rasters(source: Path, *, stacked: bool) -> tuple[Path, list[Path]]:
+def find_rasters(source: Path, *, stacked: bool, skip: Path | None = None) -> tuple[Path, list[Path]]:
     """The rasters of a folder and its subfolders, in the order of their paths: files, or folders of stacked files.
+
+    Hidden files and folders, and what `d2tune predict` wrote, are skipped.
 
     Args:
         source: A file or a folder.
         stacked: Whether the channels of an image are the files of a folder.
+        skip: See `find_images`.
 
     Returns:
         The folder that names are relative to, and the rasters.
@@ -244,10 +252,17 @@ def find_rasters(source: Path, *, stacked: bool) -> tuple[Path, list[Path]]:
         return source.parent, [source]
     if not source.is_dir():
         raise DataError("the image or folder does not exist", file=source)
-    images = sorted(path for path in source.rglob("*") if path.is_file() and is_raster_name(path.name))
+    images = [path for path in _files_below(source, skip) if is_raster_name(path.name)]
     if not images:
         raise DataError("the folder has no images", file=source, expected="photos, TIFFs, .npy or .npz files")
     if not stacked:
         return source, images
     folders = sorted({path.parent for path in images})
     return (source.parent, folders) if folders == [source] else (source, folders)
+
+
+def _files_below(source: Path, skip: Path | None) -> list[Path]:
+    """The files below a folder that neither are hidden nor were written by a prediction."""
+    own = OwnFiles()
+    paths = [source / name for name in walk_files(source, skip=skip)]
+    return sorted(path for path in paths if not own.kinds(path) & {PREDICTIONS, DRAWING})

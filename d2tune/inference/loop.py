@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from d2tune.errors import DataError
+from d2tune.errors import DataError, ProjectError
 from d2tune.inference.fused import fused_norms
 from d2tune.timing import StageTimes
 
@@ -89,6 +89,7 @@ def stream(
     show_progress: bool | None = None,
     batch_size: int | None = None,
     times: StageTimes | None = None,
+    done: Collection[int] = (),
 ) -> Iterator[Finished | DataError]:
     """Run a model on samples, and yield the finished results in the order of the samples.
 
@@ -105,13 +106,22 @@ def stream(
         show_progress: Whether to show a progress bar; None shows it on a terminal.
         batch_size: Images per forward pass; None is 8 on CUDA, and on the CPU up to 4, fewer for large images.
         times: Receives the time of each stage.
+        done: Indices of samples without a result. Batches of such samples alone are not run; other batches are the
+            same as without, so that their results have the same bits.
 
     Yields:
-        The value that ``finish`` returned for each sample, or the error of an image that cannot be read.
+        The value that ``finish`` returned for each sample that is not done, or the error of an image that cannot be
+        read.
+
+    Raises:
+        ProjectError: The batch size is not a whole number of 1 or more.
     """
+    check_batch_size(batch_size)
     times = times or StageTimes()
     began = time.perf_counter()
-    batches = batches_of(samples, batch_size, on_cuda=is_on_cuda(model), divisibility=_divisibility(model))
+    whole = batches_of(samples, batch_size, on_cuda=is_on_cuda(model), divisibility=_divisibility(model))
+    left = [index for index in range(len(samples)) if index not in done]
+    batches = (batch for batch in whole if not all(index in done for index in batch))
 
     def finish_batch(loaded: Sequence[tuple[int, Sample]], raw: Sequence[Raw]) -> dict[int, Finished]:
         start = time.perf_counter()
@@ -120,9 +130,11 @@ def stream(
         return done
 
     quiet = None if show_progress is None else not show_progress
-    bar = tqdm(total=len(samples), desc=description, unit="image", leave=False, disable=quiet)
+    bar = tqdm(
+        total=len(samples), initial=len(samples) - len(left), desc=description, unit="image", leave=False, disable=quiet
+    )
     behind: deque[Future[dict[int, Finished]]] = deque()
-    order = _InOrder[Finished](bar.update)
+    order = _InOrder[Finished](left, bar.update)
     with (
         inference_mode(model),
         bar,
@@ -147,23 +159,41 @@ def stream(
 
 
 class _InOrder(Generic[Finished]):
-    """Puts finished results back into the order of the samples."""
+    """Puts finished results back into the order of the samples.
 
-    def __init__(self, on_count: Callable[[int], object]) -> None:
+    Args:
+        indices: The samples in order; results of others are ignored.
+        on_count: Called with the number of results that were added.
+    """
+
+    def __init__(self, indices: Sequence[int], on_count: Callable[[int], object]) -> None:
         self._waiting: dict[int, Finished | DataError] = {}
-        self._next = 0
+        self._left = deque(indices)
+        self._wanted = set(indices)
         self._on_count = on_count
 
     def add(self, finished: Mapping[int, Finished | DataError]) -> None:
         """Add finished results by index."""
-        self._waiting.update(finished)
-        self._on_count(len(finished))
+        wanted = {index: result for index, result in finished.items() if index in self._wanted}
+        self._waiting.update(wanted)
+        self._on_count(len(wanted))
 
     def ready(self) -> Iterator[Finished | DataError]:
         """Yield all results whose predecessors have been yielded."""
-        while self._next in self._waiting:
-            yield self._waiting.pop(self._next)
-            self._next += 1
+        while self._left and self._left[0] in self._waiting:
+            yield self._waiting.pop(self._left.popleft())
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Refuse a batch size that is not a whole number of 1 or more.
+
+    Raises:
+        ProjectError: It is not.
+    """
+    if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
+        raise ProjectError(
+            "the batch size must be a whole number of 1 or more", place="--batch-size", found=repr(batch_size)
+        )
 
 
 def is_on_cuda(model: Any) -> bool:

@@ -74,14 +74,14 @@ class Detections:
             self.class_names,
         )
 
-    def to_coco(self, image_id: int, *, category_ids: Sequence[int] | None = None) -> list[CocoResult]:
+    def to_coco(self, image_id: int, *, category_ids: Sequence[int | str] | None = None) -> list[CocoResult]:
         """Rows in COCO's results format: boxes with three digits, scores with six, masks as compressed run lengths.
 
         Args:
             image_id: Id of the image in the COCO file.
             category_ids: Id of each class in the COCO file; None counts from 1.
         """
-        ids = range(1, len(self.class_names) + 1) if category_ids is None else category_ids
+        ids: Sequence[int | str] = range(1, len(self.class_names) + 1) if category_ids is None else category_ids
         rows: list[CocoResult] = []
         for index, box in enumerate(self.boxes_xyxy):
             x0, y0, x1, y1 = box.tolist()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from d2tune.annotations.io.outputs import refuse_existing
+from d2tune import files
+from d2tune.annotations.io.output_record import PREDICTIONS, OwnFiles
+from d2tune.annotations.io.outputs import protected
 from d2tune.data.splits import load_splits
-from d2tune.errors import DataError
+from d2tune.errors import DataError, check_range
+from d2tune.evaluation.summaries import lower_scores_in_words
 from d2tune.inference.images import find_images, find_rasters
-from d2tune.inference.writers.base import Images, WriterOptions
+from d2tune.inference.writers.base import Images, Writer, WriterOptions
+from d2tune.inference.writers.journal import Journal, fingerprint, journal_path
 from d2tune.modeling.from_run import LoadedRun, load_run
 from d2tune.project import Project, load_project
 from d2tune.run_folder import RunFolder, ensure_writable
@@ -35,6 +40,9 @@ class PredictionResult:
         instances: Number of instances with at least the lowest score; for semantic and panoptic runs, of regions.
         skipped: A line for each skipped image, with the reason.
         task: Name of the task of the run.
+        min_score: Lowest score of written instances.
+        lower: Number of instances below it.
+        highest_lower: Their highest score; 0 where there are none.
     """
 
     out: Path
@@ -42,14 +50,21 @@ class PredictionResult:
     instances: int
     skipped: tuple[str, ...]
     task: str = "instance"
+    min_score: float = DEFAULT_MIN_SCORE
+    lower: int = 0
+    highest_lower: float = 0.0
 
     @property
     def summary(self) -> str:
-        """The numbers and the output folder on a line."""
+        """The numbers and the output folder on a line; where no instance was written, whether lower scores exist."""
         images = f"{self.images} image{'' if self.images == 1 else 's'}"
         noun = TASKS[self.task].predictions_noun
         counted = f"{self.instances} {noun} on " if self.instances or TASKS[self.task].has_scores else "label maps of "
-        return f"{counted}{images}: {self.out}"
+        line = f"{counted}{images}: {self.out}"
+        if self.instances or not self.lower:
+            return line
+        words = lower_scores_in_words("instance", self.lower, self.highest_lower, least=self.min_score)
+        return f"{line}\n{words[0].upper()}{words[1:]}; write them with --min-score."
 
 
 def predict(
@@ -61,6 +76,7 @@ def predict(
     min_score: float | None = None,
     to: To = "auto",
     tolerance_px: float = 1.0,
+    min_area_px2: float | None = None,
     force: bool = False,
 ) -> PredictionResult:
     """Predict on an image, or on all images of a folder and its subfolders, and write the predictions.
@@ -70,6 +86,9 @@ def predict(
     For each image a copy with drawn predictions is written as well. ``labelme`` writes a Labelme file for each image,
     for a person to correct; an image whose file exists is skipped.
 
+    Files of an earlier prediction are replaced, others never are. An interrupted call leaves what is finished, and the
+    same call goes on from there, with the same files in the end.
+
     Args:
         run: The run folder.
         source: An image or a folder; None takes the images of the validation split.
@@ -78,64 +97,180 @@ def predict(
         min_score: Lowest score of written instances, from 0 to 1; None is 0.5.
         to: A key of `Task.writers`, or ``auto`` for the first of them.
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
-        force: Whether existing Labelme files and an existing CSV are overwritten.
+        min_area_px2: Smallest area of a region in Labelme files; None is 25.
+        force: Whether Labelme files and a CSV that an earlier prediction wrote, if they were not changed, are replaced.
 
     Raises:
-        DataError: There are no images, no image can be read, the CSV exists, or all images have a Labelme file.
+        DataError: There are no images, no image can be read, an output would replace a file that is not of an earlier
+            prediction, or all images have a Labelme file.
+        ProjectError: A number is outside of its range.
         RunError: The run cannot be used, or ``out`` cannot be written.
+        KeyboardInterrupt: The command was interrupted; the text says how to go on.
     """
+    check_range(DEFAULT_MIN_SCORE if min_score is None else min_score, place="--min-score", least=0, most=1)
+    check_range(tolerance_px, place="--tolerance-px", least=0)
+    check_range(min_area_px2 or 0.0, place="--min-area", least=0)
     folder = RunFolder(Path(run))
     record = folder.read_record()
     task = TASKS[str(record.get("task", "instance"))]
     project = load_project(folder.project).project
     task.check_output(to, min_score, project)
-    images = None if source is None else _images_in(Path(source), project, bool(record["input"].get("stacked")))
     target = Path(out)
+    images = None
+    if source is not None:
+        images = _images_in(Path(source), project, bool(record["input"].get("stacked")), skip=target)
     if to == "csv":
         target = target if target.suffix.lower() == ".csv" else target / "submission.csv"
-        refuse_existing([target], force=force)
     ensure_writable(target.parent if to == "csv" else target)
     loaded = load_run(run, weights=weights)
-    images = images or _validation_images(loaded)
-    skipped: list[str] = []
-    if to == "labelme" and not force:
-        images, skipped = _without_labelme_file(images, target)
     options = WriterOptions(
-        min_score=DEFAULT_MIN_SCORE if min_score is None else min_score, tolerance_px=tolerance_px, force=force
+        min_score=DEFAULT_MIN_SCORE if min_score is None else min_score,
+        tolerance_px=tolerance_px,
+        min_area_px2=min_area_px2,
+        force=force,
     )
-    return _write(loaded, task, images, target, to=to, options=options, skipped=skipped)
+    return _Prediction(loaded, task, images or _validation_images(loaded), target, to, options).run()
 
 
-def _write(
-    loaded: LoadedRun,
-    task: Task,
-    images: Images,
-    target: Path,
-    *,
-    to: str,
-    options: WriterOptions,
-    skipped: list[str],
-) -> PredictionResult:
-    counted, errors = 0, []
-    with task.writer(to, target, images, predictor_of(loaded), options, loaded.project) as writer:
-        for index, kept in enumerate(writer.predictions()):
-            if isinstance(kept, DataError):
-                errors.append(kept.one_line())
-            else:
-                counted += writer.add(index, kept)
+@dataclass(frozen=True, slots=True)
+class _Prediction:
+    """A prediction whose arguments are checked."""
+
+    loaded: LoadedRun
+    task: Task
+    images: Images
+    target: Path
+    to: str
+    options: WriterOptions
+
+    def run(self) -> PredictionResult:
+        """Predict on the images that are not finished, and write everything."""
+        with Journal(journal_path(self.target, is_file=self.to == "csv"), self._key()) as journal:
+            replaces = self.options.force or journal.continues
+            skipped = self._with_labelme_file(journal.done, replaces=replaces) if self.to == "labelme" else {}
+            finished = frozenset(journal.done | set(skipped))
+            options = replace(self.options, finished=finished, force=replaces)
+            predictor = predictor_of(self.loaded)
+            with (
+                protected(self._inputs),
+                self.task.writer(self.to, self.target, self.images, predictor, options, self.loaded.project) as writer,
+            ):
+                errors = self._write(writer, journal, skipped)
+                writer.finish()
+                journal.remove()
+                return PredictionResult(
+                    self.target,
+                    writer.written,
+                    errors.instances,
+                    (*skipped.values(), *errors.lines),
+                    self.task.name,
+                    self.options.min_score,
+                    writer.lower,
+                    writer.highest_lower,
+                )
+
+    def _write(self, writer: Writer[Any, Any], journal: Journal, skipped: Collection[int]) -> _Counts:
+        """Add all images in order, from the journal where they are finished."""
+        total = len(self.images.paths)
+        done = {index for index in journal.done if all(os.path.lexists(path) for path in writer.files_of(index))}
+        counts = _Counts([], 0)
+        at = 0
+        try:
+            with closing(writer.predictions(done | set(skipped))) as predictions:  # type: ignore[type-var]
+                for at in range(total):
+                    if at in skipped:
+                        continue
+                    entry = journal.entry(at) if at in done else next(predictions)
+                    if isinstance(entry, DataError):
+                        counts.lines.append(entry.one_line())
+                        continue
+                    if at not in done:
+                        journal.add(at, entry)
+                    counts.instances += writer.add(at, entry)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted after {at} of {total} images; the same command goes on from there"
+            ) from None
         if not writer.written:
-            raise DataError("no image could be read", file=images.root, found=errors[0])
-        writer.finish()
-        return PredictionResult(target, writer.written, counted, (*skipped, *errors), task.name)
+            raise DataError("no image could be read", file=self.images.root, found=counts.lines[0])
+        return counts
+
+    def _with_labelme_file(self, done: Collection[int], *, replaces: bool) -> dict[int, str]:
+        """A line by index for each image whose Labelme file stays.
+
+        Args:
+            done: Indices of the finished images of an interrupted call.
+            replaces: Whether files of earlier predictions are replaced, if they were not changed.
+        """
+        outputs, own = self.images.output_files(self.target, ".json"), OwnFiles()
+        lines: dict[int, str] = {}
+        for index, (path, output) in enumerate(zip(self.images.paths, outputs, strict=True)):
+            if index in done or not os.path.lexists(output):
+                continue
+            if replaces and own.is_unchanged(output, PREDICTIONS):
+                continue
+            exists = "is not from a prediction, or was changed since" if replaces else "already exists"
+            lines[index] = f"{path}: {output.name} {exists}"
+        if len(lines) == len(outputs):
+            raise DataError(
+                f"all {len(lines)} images already have a Labelme file",
+                file=outputs[0],
+                hint="Write to another folder with --out"
+                + (
+                    "; files that are not from a prediction, or were changed since, are not overwritten."
+                    if replaces
+                    else ", or overwrite those of earlier predictions with --force."
+                ),
+            )
+        return lines
+
+    def _inputs(self) -> list[Path]:
+        """The files that are read."""
+        folder = self.loaded.folder
+        return [*self.images.paths, self.loaded.weights, folder.project, folder.config, folder.record]
+
+    def _key(self) -> str:
+        """A hash of everything that decides the content of the files."""
+        root, options = self.images.root, self.options
+        stats = [path.stat() if path.exists() else None for path in self.images.paths]
+        return fingerprint(
+            {
+                "weights": self.loaded.weights_sha256,
+                "config": files.sha256_file(self.loaded.folder.config),
+                "project": files.sha256_file(self.loaded.folder.project),
+                "to": self.to,
+                "options": [options.min_score, options.tolerance_px, options.min_area_px2],
+                "root": str(root.absolute()),
+                "images": [
+                    [self.images.name(index), stat and [stat.st_size, stat.st_mtime_ns]]
+                    for index, stat in enumerate(stats)
+                ],
+                "ids": [list(self.images.image_ids), dict(self.images.category_ids)],
+            }
+        )
 
 
-def _images_in(source: Path, project: Project, stacked: bool) -> Images:
+@dataclass(slots=True)
+class _Counts:
+    """What was written.
+
+    Attributes:
+        lines: A line for each image that cannot be read.
+        instances: Number of instances or regions.
+    """
+
+    lines: list[str]
+    instances: int
+
+
+def _images_in(source: Path, project: Project, stacked: bool, *, skip: Path) -> Images:
     """The images of a source; for a split of label images, those in its folder of images."""
     if project.data.format != "label_images":
-        return Images(*find_images(source))
+        return Images(*find_images(source, skip=skip))
     keys = project.data.label_images
     images, labels = source / keys.images, source / keys.labels
-    return Images(*find_rasters(images if images.is_dir() and labels.is_dir() else source, stacked=stacked))
+    folder = images if images.is_dir() and labels.is_dir() else source
+    return Images(*find_rasters(folder, stacked=stacked, skip=skip))
 
 
 def _validation_images(loaded: LoadedRun) -> Images:
@@ -143,22 +278,14 @@ def _validation_images(loaded: LoadedRun) -> Images:
     if not project.class_names:
         project = project.model_copy(update={"classes": tuple(loaded.record["classes"])})
     dataset = load_splits(project, sample=False).val
-    paths = [image.path for image in dataset.images if image.path is not None]
+    with_file = [image for image in dataset.images if image.path is not None]
+    paths = [image.path for image in with_file if image.path is not None]
     root = dataset.image_root or project.data.root
     inside = all(path.is_relative_to(root) for path in paths)
-    return Images(root if inside else Path(paths[0].anchor), paths)
-
-
-def _without_labelme_file(images: Images, out: Path) -> tuple[Images, list[str]]:
-    """The images without a Labelme file in ``out``, and a line for each image with a file."""
-    outputs = images.output_files(out, ".json")
-    exist = [os.path.lexists(path) for path in outputs]
-    if all(exist):
-        raise DataError(
-            f"all {len(exist)} images already have a Labelme file",
-            file=outputs[0],
-            hint="Write to another folder with --out, or overwrite them with --force.",
-        )
-    rows: Sequence[tuple[Path, Path, bool]] = list(zip(images.paths, outputs, exist, strict=True))
-    lines = [f"{path}: {output.name} already exists" for path, output, exists in rows if exists]
-    return images.only([index for index, (_, _, exists) in enumerate(rows) if not exists]), lines
+    image_ids, category_ids = dataset.source_image_ids(), dataset.source_category_ids()
+    return Images(
+        root if inside else Path(paths[0].anchor),
+        paths,
+        image_ids=[image_ids[image.id] for image in with_file],
+        category_ids={category.name: category_ids[category.id] for category in dataset.categories},
+    )

@@ -160,7 +160,7 @@ def test_photos_of_any_name_and_folder(photo_run: Path, tmp_path: Path) -> None:
     assert (result.images, result.instances) == (5, 0) and result.out == tmp_path / "out"
     (line,) = result.skipped
     assert "torn.png" in line and "\n" not in line
-    written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
+    written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("[!.]*.*")}
     maps = {"a.png.png": 0, "a.jpg.png": 1, "deep/er/a.png": 2, "UP.png": 3, "no.suffix.png": 4}
     shown = {f"{name}.predicted.jpg" for name in names}
     assert written == {f"labels/{name}" for name in maps} | shown | {"labels/categories.json", "labels/mine.txt"}
@@ -280,7 +280,7 @@ def test_rasters_keep_their_georeference(raster_run: Path, tmp_path: Path) -> No
     assert result.images == 3
     assert len(result.skipped) == 2 and any("three.npy" in line and "expected 4" in line for line in result.skipped)
     labels = tmp_path / "out" / "labels"
-    written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
+    written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("[!.]*.*")}
     stems = {"scene.tif", "scene.npy", "sub.folder/other.v2"}
     assert written - {"sub.folder", "labels/sub.folder", "labels/categories.json"} == (
         {f"labels/{stem}.tif" for stem in stems} | {f"{stem}.predicted.png" for stem in stems}

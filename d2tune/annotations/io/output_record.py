@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from d2tune.annotations.io.suffixes import is_image_name
 from d2tune.files import atomic_write, sha256_file
 
 NAME = ".d2tune-outputs.jsonl"
@@ -28,6 +29,11 @@ SPLIT = "split"
 
 Entries = dict[str, list[tuple[str, str | None]]]
 """Kind and SHA-256 of each write by file name; None where the content was not known before."""
+
+
+def is_drawing_name(name: str) -> bool:
+    """Whether a name is that of an image on which predictions are drawn: ``a.jpg.predicted.jpg``."""
+    return name.endswith(".predicted.jpg") and is_image_name(name.removesuffix(".predicted.jpg"))
 
 
 def read_record(folder: str | Path) -> Entries:
@@ -54,7 +60,7 @@ def add_to_record(path: Path, kind: str, sha256: str | None) -> None:
 
 
 class OwnFiles:
-    """Tells files that d2tune wrote from those of a person."""
+    """Distinguishes files that d2tune wrote from those of a person."""
 
     def __init__(self) -> None:
         self._records: dict[Path, Entries] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, Generic, TypeVar
 
@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from d2tune.data.image_reader import ImageReader, Pixels
 from d2tune.errors import DataError
 from d2tune.inference.images import ImageLike, InputSize, PredictionSamples
-from d2tune.inference.loop import Sample, inference_mode, stream
+from d2tune.inference.loop import Sample, check_batch_size, inference_mode, stream
 from d2tune.timing import StageTimes
 
 Result = TypeVar("Result")
@@ -90,6 +90,7 @@ class Predictor(ABC, Generic[Raw, Result]):
         batch_size: int | None = None,
         show_progress: bool | None = None,
         times: StageTimes | None = None,
+        done: Collection[int] = (),
     ) -> Iterator[Any]:
         """Predict on images of any sizes, while later images are read ahead.
 
@@ -103,10 +104,15 @@ class Predictor(ABC, Generic[Raw, Result]):
             batch_size: As in `batch`.
             show_progress: Whether to show a progress bar; None shows it on a terminal.
             times: Receives the time of each stage.
+            done: Indices of images that are skipped; see `loop.stream`.
 
         Yields:
             In the order of the images, the result of each image, or the `DataError` of an image that cannot be read.
+
+        Raises:
+            ProjectError: The batch size is not a whole number of 1 or more.
         """
+        check_batch_size(batch_size)
         samples = PredictionSamples(
             images, reader=self.reader, size=self._size, is_semantic=self._is_semantic, keep_pixels=keep_pixels
         )
@@ -124,6 +130,7 @@ class Predictor(ABC, Generic[Raw, Result]):
             show_progress=show_progress,
             batch_size=batch_size,
             times=times,
+            done=done,
         )
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from d2tune.data.image_reader import Pixels
 from d2tune.data.semantic_mapper import resized_labels
 from d2tune.errors import DataError
 from d2tune.inference.images import ImageLike, open_image, read_pixels
-from d2tune.inference.loop import Sample, inference_mode
+from d2tune.inference.loop import Sample, check_batch_size, inference_mode
 from d2tune.inference.predictors.base import Predictor
 from d2tune.inference.results import LabelMap
 from d2tune.inference.sliding_window import predict_rows
@@ -68,11 +68,13 @@ class SemanticPredictor(Predictor[NDArray[np.uint8], LabelMap]):
         batch_size: int | None = None,
         show_progress: bool | None = None,
         times: StageTimes | None = None,
+        done: Collection[int] = (),
     ) -> Iterator[Any]:
         """See `Predictor.stream`; with windows, a single image is predicted at a time, window by window."""
+        check_batch_size(batch_size)
         if self._cfg.TEST.WINDOW_PX:
             return self._stream_windows(
-                images, convert, keep_pixels, description, batch_size, show_progress, times or StageTimes()
+                images, convert, keep_pixels, description, batch_size, show_progress, times or StageTimes(), done
             )
         return super().stream(
             images,
@@ -82,6 +84,7 @@ class SemanticPredictor(Predictor[NDArray[np.uint8], LabelMap]):
             batch_size=batch_size,
             show_progress=show_progress,
             times=times,
+            done=done,
         )
 
     @contextmanager
@@ -126,11 +129,14 @@ class SemanticPredictor(Predictor[NDArray[np.uint8], LabelMap]):
         batch_size: int | None,
         show_progress: bool | None,
         times: StageTimes,
+        done: Collection[int],
     ) -> Iterator[Any]:
         hidden = None if show_progress is None else not show_progress
         bar = tqdm(images, desc=description, unit="image", leave=False, disable=hidden)
         with inference_mode(self.model):
             for index, image in enumerate(bar):
+                if index in done:
+                    continue
                 try:
                     with times.running():
                         with self.open_rows(image, batch_size=batch_size, show_progress=show_progress) as rows:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune import files
 from d2tune.annotations.formats import labelme
-from d2tune.annotations.io.outputs import beside, refuse_existing
+from d2tune.annotations.formats.labelme_outlines import Outlines
+from d2tune.annotations.io.output_record import DRAWING, NAME, PREDICTIONS
+from d2tune.annotations.io.outputs import beside, refuse_existing, write_output, write_output_json
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import Pixels
 from d2tune.inference.results import Detections, LabelMap, PanopticMap
@@ -38,11 +39,15 @@ class Images:
         paths: The image files, or folders of stacked files.
         source: All images of which these are some, so that output files have the names that they have among all of
             them; empty if these are all.
+        image_ids: Their ids in the annotation file that they are from; empty for ids from 1.
+        category_ids: The ids of the classes there by their names; empty for ids from 1.
     """
 
     root: Path
     paths: Sequence[Path]
     source: Sequence[Path] = ()
+    image_ids: Sequence[int | str] = ()
+    category_ids: Mapping[str, int | str] = field(default_factory=dict)
 
     def only(self, indices: Sequence[int]) -> Images:
         """Some of the images; the names of their output files stay."""
@@ -77,28 +82,39 @@ class WriterOptions:
     Attributes:
         min_score: Lowest score of written instances, from 0 to 1.
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
-        force: Whether existing files are overwritten.
+        force: Whether Labelme files and CSVs that an earlier prediction wrote, if they were not changed, are replaced.
+        min_area_px2: Smallest area of a region in Labelme files; None is `labelme_outlines.MIN_AREA_PX2`.
+        finished: Indices of images whose files are there and stay.
     """
 
     min_score: float = 0.5
     tolerance_px: float = 1.0
     force: bool = False
+    min_area_px2: float | None = None
+    finished: frozenset[int] = frozenset()
 
 
 class Writer(ABC, Generic[Result, Kept]):
     """Writes the predictions of many images, in memory that does not grow with their number.
 
-    To be used as a context manager, which removes temporary files at the end.
+    To be used as a context manager, which removes temporary files at the end. The values that `convert` returns and
+    `add` takes are of the types of JSON, so that they can be kept in a journal.
 
     Args:
         out: The output folder.
         images: The images.
         predictor: The predictor of the task.
         options: The options for writing.
+
+    Attributes:
+        lower: Number of instances below the lowest score.
+        highest_lower: Their highest score; 0 where there are none.
     """
 
     keeps_pixels = False
     """Whether `convert` needs the pixels of the image, to draw on them."""
+    replaces_earlier = True
+    """Whether files of an earlier prediction are replaced without `WriterOptions.force`."""
 
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
         self.out = out
@@ -106,6 +122,8 @@ class Writer(ABC, Generic[Result, Kept]):
         self.predictor = predictor
         self.options = options
         self.written = 0
+        self.lower = 0
+        self.highest_lower = 0.0
         self._stack = ExitStack()
 
     def __enter__(self) -> Writer[Result, Kept]:
@@ -114,9 +132,45 @@ class Writer(ABC, Generic[Result, Kept]):
     def __exit__(self, *reason: Any) -> None:
         self._stack.__exit__(*reason)
 
-    def predictions(self) -> Iterator[Any]:
-        """Yield the return value of `convert` for each image in order, or the `DataError` of an unreadable image."""
-        return iter(self.predictor.stream(self.images.paths, convert=self.convert, keep_pixels=self.keeps_pixels))
+    def predictions(self, done: Collection[int] = ()) -> Iterator[Any]:
+        """Yield the return value of `convert` for each image in order, or the `DataError` of an unreadable image.
+
+        Args:
+            done: Indices of images that are skipped.
+        """
+        return iter(
+            self.predictor.stream(self.images.paths, convert=self.convert, keep_pixels=self.keeps_pixels, done=done)
+        )
+
+    def files_of(self, index: int) -> list[Path]:
+        """The files with the predictions of an image."""
+        return []
+
+    def drawings_of(self, index: int) -> list[Path]:
+        """The files on which the predictions of an image are drawn."""
+        return []
+
+    def final_files(self) -> list[Path]:
+        """The files that `finish` writes."""
+        return []
+
+    def refuse_foreign(self) -> None:
+        """Refuse to replace files that are not of an earlier prediction.
+
+        Raises:
+            DataError: A file exists.
+        """
+        force = self.options.force or self.replaces_earlier
+        left = [index for index in range(len(self.images.paths)) if index not in self.options.finished]
+        predictions = [*(path for index in left for path in self.files_of(index)), *self.final_files()]
+        refuse_existing(predictions, force=force, kind=PREDICTIONS, is_own=self._is_of_earlier_version)
+        drawings = [path for index in left for path in self.drawings_of(index)]
+        refuse_existing(drawings, force=force, kind=DRAWING, is_own=self._is_of_earlier_version)
+
+    def _is_of_earlier_version(self, path: Path) -> bool:
+        """Whether a file lies in the folder of predictions in a run folder, where there is no record yet."""
+        is_of_run = self.out.name == "predictions" and (self.out.parent / "record.json").is_file()
+        return is_of_run and not (path.parent / NAME).exists()
 
     @abstractmethod
     def convert(self, index: int, result: Result, pixels: Pixels | None) -> Kept:
@@ -135,37 +189,77 @@ class Writer(ABC, Generic[Result, Kept]):
         path = self.images.paths[index]
         return Image(self.written, self.images.name(index), width_px, height_px, path.absolute())
 
+    def image_row(self, index: int, height_px: int, width_px: int) -> dict[str, Any]:
+        """The row of the next image in a COCO file, see `image_of`; its id is that of its annotation file."""
+        image = self.image_of(index, height_px, width_px)
+        image_id = self.images.image_ids[index] if self.images.image_ids else image.id
+        return {"id": image_id, "file_name": image.file_name, "width": width_px, "height": height_px}
 
-class LabelmeFiles(Writer[Result, tuple[int, int, int]]):
+    def category_id(self, class_id: int) -> int | str:
+        """The id of a class in a COCO file."""
+        return self.images.category_ids.get(self.predictor.class_names[class_id], class_id + 1)
+
+    def count_lower(self, scores: Sequence[float]) -> None:
+        """Count the instances of an image that are below the lowest score."""
+        self.lower += len(scores)
+        self.highest_lower = max([self.highest_lower, *scores])
+
+
+class LabelmeFiles(Writer[Result, list[Any]]):
     """Writes a Labelme file for each image, for a person to correct.
 
     Raises:
         DataError: A file exists, and is not to be overwritten.
     """
 
+    replaces_earlier = False
+
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
         super().__init__(out, images, predictor, options)
         self._files = images.output_files(out, ".json")
-        refuse_existing(self._files, force=options.force)
+        self._outlines = Outlines(options.tolerance_px, options.min_area_px2)
+        self.refuse_foreign()
+
+    def files_of(self, index: int) -> list[Path]:
+        """The Labelme file of an image."""
+        return [self._files[index]]
 
     @abstractmethod
     def dataset(self, image: Image, result: Result) -> Dataset:
         """The image with an instance for each outline to write."""
 
-    def convert(self, index: int, result: Result, pixels: Pixels | None) -> tuple[int, int, int]:
-        """Write the file of the image; returns height and width of the image and its number of instances."""
+    def lower_scores(self, result: Result) -> list[float]:
+        """The scores of a result that are below the lowest score."""
+        return []
+
+    def convert(self, index: int, result: Result, pixels: Pixels | None) -> list[Any]:
+        """Write the file of the image.
+
+        Returns:
+            Height and width of the image, its number of instances, lower scores, and the number of small regions.
+        """
         height_px, width_px = result.height_px, result.width_px
         image = Image(1, self.images.name(index), width_px, height_px, self.images.paths[index].absolute())
         dataset = self.dataset(image, result)
         path = self._files[index]
-        files.write_json(path, labelme.file_content(dataset, path, tolerance_px=self.options.tolerance_px))
-        return height_px, width_px, len(dataset.instances)
+        outlines = Outlines(self.options.tolerance_px, self.options.min_area_px2)
+        content = labelme.file_content(dataset, path, outlines=outlines)
+        write_output_json(path, content, kind=PREDICTIONS)
+        groups = [shape["group_id"] for shape in content["shapes"]]
+        written = groups.count(None) + len({group for group in groups if group is not None})
+        return [height_px, width_px, written, self.lower_scores(result), outlines.excluded]
 
-    def add(self, index: int, kept: tuple[int, int, int]) -> int:
+    def add(self, index: int, kept: list[Any]) -> int:
         """Count the image and its instances."""
-        height_px, width_px, instances = kept
+        height_px, width_px, instances, lower, excluded = kept
         self.image_of(index, height_px, width_px)
-        return instances
+        self.count_lower(lower)
+        self._outlines.excluded += excluded
+        return int(instances)
+
+    def finish(self) -> None:
+        """Log how many small regions were excluded."""
+        self._outlines.log()
 
 
 class JsonRows:
@@ -194,7 +288,7 @@ class JsonRows:
 
     def write(self) -> None:
         """Write the file."""
-        files.write_chunks(self._path, self._chunks())
+        write_output(self._path, self._chunks(), kind=PREDICTIONS)
 
     def _chunks(self) -> Iterator[bytes]:
         for number, (key, value) in enumerate(self._fixed.items()):
@@ -216,9 +310,9 @@ def _json(value: Any) -> bytes:
 
 
 def write_jpeg(path: Path, image_rgb: NDArray[np.uint8]) -> None:
-    """Write an RGB image ``(H, W, 3)`` as a JPEG, atomically."""
+    """Write an RGB image ``(H, W, 3)`` with drawn predictions as a JPEG, atomically."""
     encoded = cv2.imencode(".jpg", image_rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-    files.write_bytes(path, encoded.tobytes())
+    write_output(path, encoded.tobytes(), kind=DRAWING)
 
 
 WriterFactory = Callable[[Path, Images, Any, WriterOptions], Writer[Any, Any]]

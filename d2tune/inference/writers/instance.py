@@ -9,39 +9,52 @@ from pycocotools import mask as mask_utils
 
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import Pixels
-from d2tune.inference.results import Detections
+from d2tune.inference.results import Detections, rounded_score
 from d2tune.inference.writers.base import Images, JsonRows, LabelmeFiles, Writer, WriterOptions, write_jpeg
 from d2tune.report.sheets.contact_sheet import draw_instances
 
 
-class CocoWriter(Writer[Detections, Detections]):
+class CocoWriter(Writer[Detections, dict[str, Any]]):
     """Writes ``predictions.json``, a COCO file with scores, and ``NAME.predicted.jpg`` for each image."""
 
     keeps_pixels = True
 
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
         super().__init__(out, images, predictor, options)
-        categories = [{"id": number, "name": name} for number, name in enumerate(predictor.class_names, start=1)]
+        categories = [
+            {"id": self.category_id(class_id), "name": name} for class_id, name in enumerate(predictor.class_names)
+        ]
+        self.refuse_foreign()
         lists = {"images": None, "categories": categories, "annotations": None}
         self._rows = JsonRows(out / "predictions.json", lists, self._stack)
         self._annotations = 0
 
-    def convert(self, index: int, result: Detections, pixels: Pixels | None) -> Detections:
-        """Draw the detections with at least the lowest score, and return them."""
+    def drawings_of(self, index: int) -> list[Path]:
+        """The drawn image."""
+        return [self.out / f"{self.images.name(index)}.predicted.jpg"]
+
+    def final_files(self) -> list[Path]:
+        """``predictions.json``."""
+        return [self.out / "predictions.json"]
+
+    def convert(self, index: int, result: Detections, pixels: Pixels | None) -> dict[str, Any]:
+        """Draw the detections with at least the lowest score; returns them, and the scores of others."""
         kept = result.at_least(self.options.min_score)
         assert pixels is not None
         names = [kept.class_names[class_id] for class_id in kept.class_ids.tolist()]
-        scores = [row["score"] for row in kept.to_coco(0)]
-        image_rgb = draw_instances(pixels, kept.masks, names, scores=scores)
-        write_jpeg(self.out / f"{self.images.name(index)}.predicted.jpg", image_rgb)
-        return kept
+        category_ids = [self.category_id(class_id) for class_id in range(len(kept.class_names))]
+        rows = kept.to_coco(0, category_ids=category_ids)
+        image_rgb = draw_instances(pixels, kept.masks, names, scores=[row["score"] for row in rows])
+        write_jpeg(self.drawings_of(index)[0], image_rgb)
+        lower = lower_scores(result, self.options.min_score)
+        return {"height": kept.height_px, "width": kept.width_px, "rows": rows, "lower": lower}
 
-    def add(self, index: int, kept: Detections) -> int:
+    def add(self, index: int, kept: dict[str, Any]) -> int:
         """Append the image and its detections."""
-        image = self.image_of(index, kept.height_px, kept.width_px)
-        size = {"width": image.width_px, "height": image.height_px}
-        self._rows.add("images", {"id": image.id, "file_name": image.file_name} | size)
-        rows = kept.to_coco(image.id)
+        image = self.image_row(index, kept["height"], kept["width"])
+        self._rows.add("images", image)
+        self.count_lower(kept["lower"])
+        rows = [row | {"image_id": image["id"]} for row in kept["rows"]]
         for row in rows:
             self._annotations += 1
             if "segmentation" in row:
@@ -62,3 +75,12 @@ class LabelmeWriter(LabelmeFiles[Detections]):
     def dataset(self, image: Image, result: Detections) -> Dataset:
         """The detections with at least the lowest score."""
         return result.at_least(self.options.min_score).to_dataset(image)
+
+    def lower_scores(self, result: Detections) -> list[float]:
+        """The scores below the lowest score."""
+        return lower_scores(result, self.options.min_score)
+
+
+def lower_scores(result: Detections, min_score: float) -> list[float]:
+    """The scores of a result below the lowest score of written instances."""
+    return [score for score in map(rounded_score, result.scores) if score < min_score]

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune import files
 from d2tune.annotations.formats.from_masks import dataset_of_masks
 from d2tune.annotations.formats.panoptic import to_colors
+from d2tune.annotations.io.output_record import PREDICTIONS
+from d2tune.annotations.io.outputs import write_output
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import Pixels
 from d2tune.data.label_maps import encode_png
@@ -28,28 +29,43 @@ class CocoPanopticWriter(Writer[PanopticMap, Any]):
         super().__init__(out, images, predictor, options)
         self._folder = out / "panoptic"
         self._files = images.output_files(self._folder, ".png")
+        self.refuse_foreign()
         categories = [
-            {"id": number, "name": name, "isthing": int(number <= predictor.things)}
-            for number, name in enumerate(predictor.class_names, start=1)
+            {"id": self.category_id(class_id), "name": name, "isthing": int(class_id < predictor.things)}
+            for class_id, name in enumerate(predictor.class_names)
         ]
         lists = {"images": None, "annotations": None, "categories": categories}
         self._rows = JsonRows(out / "panoptic.json", lists, self._stack)
 
+    def files_of(self, index: int) -> list[Path]:
+        """The PNG of an image."""
+        return [self._files[index]]
+
+    def drawings_of(self, index: int) -> list[Path]:
+        """The drawn image."""
+        return [self.out / f"{self.images.name(index)}.predicted.jpg"]
+
+    def final_files(self) -> list[Path]:
+        """``panoptic.json``."""
+        return [self.out / "panoptic.json"]
+
     def convert(self, index: int, result: PanopticMap, pixels: Pixels | None) -> Any:
         """Write the PNG and the drawn image; returns height and width of the image and its ``segments_info``."""
         assert pixels is not None
-        files.write_bytes(self._files[index], encode_png(to_colors(result.segment_ids)))
-        write_jpeg(self.out / f"{self.images.name(index)}.predicted.jpg", overlay_of(pixels, result))
-        return result.height_px, result.width_px, result.to_segments_info()
+        write_output(self._files[index], encode_png(to_colors(result.segment_ids)), kind=PREDICTIONS)
+        write_jpeg(self.drawings_of(index)[0], overlay_of(pixels, result))
+        infos = [
+            info | {"category_id": self.category_id(info["category_id"] - 1)} for info in result.to_segments_info()
+        ]
+        return [result.height_px, result.width_px, infos]
 
     def add(self, index: int, kept: Any) -> int:
         """Append the image and its segments."""
         height_px, width_px, infos = kept
-        image = self.image_of(index, height_px, width_px)
-        size = {"width": width_px, "height": height_px}
-        self._rows.add("images", {"id": image.id, "file_name": image.file_name} | size)
+        image = self.image_row(index, height_px, width_px)
+        self._rows.add("images", image)
         name = self._files[index].relative_to(self._folder).as_posix()
-        self._rows.add("annotations", {"image_id": image.id, "file_name": name, "segments_info": infos})
+        self._rows.add("annotations", {"image_id": image["id"], "file_name": name, "segments_info": infos})
         return len(infos)
 
     def finish(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from d2tune import files
 from d2tune.annotations.formats.from_masks import dataset_of_masks
-from d2tune.annotations.io.outputs import refuse_existing
+from d2tune.annotations.io.output_record import DRAWING, PREDICTIONS, claim, settle
+from d2tune.annotations.io.outputs import write_output, write_output_json
 from d2tune.annotations.io.raster_files import ARRAY_SUFFIXES
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import Pixels
@@ -25,6 +26,8 @@ from d2tune.inference.writers.submission import SubmissionFile, instances_of_map
 from d2tune.report.sheets.label_overlay import colors, overlay, to_rgb
 
 _TIFFS = (".tif", ".tiff")
+
+CATEGORIES = "categories.json"
 
 Size = tuple[int, int]
 """Height and width, in pixels."""
@@ -41,17 +44,35 @@ class LabelMapWriter(Writer[LabelMap, Size]):
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
         super().__init__(out, images, predictor, options)
         self._files = images.output_files(out / "labels", ".png")
+        self._rasters = [self._is_raster(path) for path in images.paths]
+        self.refuse_foreign()
 
-    def predictions(self) -> Iterator[Any]:
+    def files_of(self, index: int) -> list[Path]:
+        """The label map of an image."""
+        return [self._files[index].with_suffix(".tif") if self._rasters[index] else self._files[index]]
+
+    def drawings_of(self, index: int) -> list[Path]:
+        """The drawn image, or the preview of a raster."""
+        if self._rasters[index]:
+            below = self._files[index].relative_to(self.out / "labels")
+            return [self.out / below.with_suffix(".predicted.png")]
+        return [self.out / f"{self.images.name(index)}.predicted.jpg"]
+
+    def final_files(self) -> list[Path]:
+        """``labels/categories.json``."""
+        return [self.out / "labels" / CATEGORIES]
+
+    def predictions(self, done: Collection[int] = ()) -> Iterator[Any]:
         """See `Writer`; rasters are predicted row by row, photos as a stream."""
-        rasters = [self._is_raster(path) for path in self.images.paths]
-        if not any(rasters):
-            yield from super().predictions()
+        if not any(self._rasters):
+            yield from super().predictions(done)
             return
         with inference_mode(self.predictor.model):
             for index, is_raster in enumerate(
-                tqdm(rasters, desc="predicting", unit="image", disable=None, leave=False)
+                tqdm(self._rasters, desc="predicting", unit="image", disable=None, leave=False)
             ):
+                if index in done:
+                    continue
                 try:
                     yield self._raster(index) if is_raster else self._photo(index)
                 except DataError as error:
@@ -63,18 +84,21 @@ class LabelMapWriter(Writer[LabelMap, Size]):
 
     def _raster(self, index: int) -> Size:
         """Predict a raster, and write rows as they are finished."""
-        path = self._files[index]
-        preview = self.out / path.relative_to(self.out / "labels").with_suffix(".predicted.png")
+        (path,), (preview,) = self.files_of(index), self.drawings_of(index)
+        claim([path], PREDICTIONS)
+        claim([preview], DRAWING)
         with self.predictor.open_rows(self.images.paths[index]) as label_map, ExitStack() as stack:
             height_px, width_px = label_map.height_px, label_map.width_px
             size: dict[str, Any] = {"height_px": height_px, "width_px": width_px}
             size["colors"] = colors(self.predictor.class_names)
-            tiff = LabelTiff(path.with_suffix(".tif"), georeference=label_map.georeference, **size)
+            tiff = LabelTiff(path, georeference=label_map.georeference, **size)
             targets = stack.enter_context(tiff), stack.enter_context(Preview(preview, **size))
             for rows in label_map.rows:
                 for target in targets:
                     target.write(rows)
-            return height_px, width_px
+        settle([path], PREDICTIONS)
+        settle([preview], DRAWING)
+        return height_px, width_px
 
     def _photo(self, index: int) -> Size | DataError:
         def convert(_: int, result: LabelMap, pixels: Pixels | None) -> Size:
@@ -89,9 +113,9 @@ class LabelMapWriter(Writer[LabelMap, Size]):
     def convert(self, index: int, result: LabelMap, pixels: Pixels | None) -> Size:
         """Write the label map and the drawn image; returns the size of the image."""
         assert pixels is not None
-        files.write_bytes(self._files[index], encode_png(result.class_ids))
+        write_output(self._files[index], encode_png(result.class_ids), kind=PREDICTIONS)
         image_rgb = overlay(to_rgb(pixels), result.class_ids, colors=colors(result.class_names))
-        write_jpeg(self.out / f"{self.images.name(index)}.predicted.jpg", image_rgb)
+        write_jpeg(self.drawings_of(index)[0], image_rgb)
         return result.height_px, result.width_px
 
     def add(self, index: int, kept: Size) -> int:
@@ -101,7 +125,8 @@ class LabelMapWriter(Writer[LabelMap, Size]):
 
     def finish(self) -> None:
         """Write ``labels/categories.json``."""
-        write_categories(self.out / "labels", self.predictor.class_names)
+        rows = category_rows(self.predictor.class_names)
+        write_output_json(self.out / "labels" / CATEGORIES, rows, kind=PREDICTIONS)
 
 
 class LabelmeRegionsWriter(LabelmeFiles[LabelMap]):
@@ -140,34 +165,45 @@ class SubmissionWriter(Writer[LabelMap, Any]):
         background: The class that gets no rows; None for none.
     """
 
+    replaces_earlier = False
+
     def __init__(
         self, out: Path, images: Images, predictor: Any, options: WriterOptions, *, preset: str, background: str | None
     ) -> None:
         super().__init__(out, images, predictor, options)
-        path = out if out.suffix.lower() == ".csv" else out / "submission.csv"
-        refuse_existing([path], force=options.force)
+        self._path = out if out.suffix.lower() == ".csv" else out / "submission.csv"
+        self.refuse_foreign()
         names = self.predictor.class_names
         self._file = SubmissionFile(
-            path, names=images.names(), classes=names, preset=preset, background=background, stack=self._stack
+            self._path, names=images.names(), classes=names, preset=preset, background=background, stack=self._stack
         )
 
+    def final_files(self) -> list[Path]:
+        """The CSV."""
+        return [self._path]
+
     def convert(self, index: int, result: LabelMap, pixels: Pixels | None) -> Any:
-        """Height and width of the image, its instances and its rows."""
-        return result.height_px, result.width_px, *self._file.rows(self.images.name(index), result.class_ids)
+        """Height and width of the image, its number of instances by class, and its rows."""
+        dataset, rows = self._file.rows(self.images.name(index), result.class_ids)
+        return [result.height_px, result.width_px, dataset.counts(), rows]
 
     def add(self, index: int, kept: Any) -> int:
         """Append the rows of the image."""
-        height_px, width_px, dataset, rows = kept
+        height_px, width_px, counts, rows = kept
         self.image_of(index, height_px, width_px)
-        self._file.add(dataset, rows)
-        return len(dataset.instances)
+        self._file.add(counts, rows)
+        return sum(counts.values())
 
     def finish(self) -> None:
         """Write the CSV."""
         self._file.write()
 
 
+def category_rows(class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """The content of ``categories.json``: the class of each value of the label maps in a folder."""
+    return [{"label": class_id, "name": name} for class_id, name in enumerate(class_names)]
+
+
 def write_categories(folder: Path, class_names: Sequence[str]) -> None:
-    """Write ``categories.json`` with the class of each value of the label maps in a folder."""
-    rows = [{"label": class_id, "name": name} for class_id, name in enumerate(class_names)]
-    files.write_json(folder / "categories.json", rows)
+    """Write ``categories.json`` to a folder."""
+    files.write_json(folder / CATEGORIES, category_rows(class_names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,11 @@ from d2tune.annotations.formats import rle_csv
 from d2tune.annotations.formats.from_masks import dataset_of_masks
 from d2tune.annotations.formats.rle_csv import PRESETS
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
+from d2tune.annotations.io.output_record import PREDICTIONS
+from d2tune.annotations.io.outputs import write_output
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.annotations.model.types import Mask
 from d2tune.errors import DataError
-from d2tune.files import write_chunks
 
 _SPOOLED_BYTES = 1 << 22
 """Bytes of rows that are kept in memory; more go to a temporary file."""
@@ -170,20 +171,24 @@ class SubmissionFile:
         listed = _without(dataset, self._background)
         return listed, rle_csv.rows_of(listed, preset=self._preset, columns=self._columns)
 
-    def add(self, dataset: Dataset, rows: list[list[str]]) -> None:
+    def add(self, counts: Mapping[str, int], rows: list[list[str]]) -> None:
         """Append the rows of the next image, as returned by `rows`.
+
+        Args:
+            counts: Number of its instances by class.
+            rows: Its rows.
 
         Raises:
             DataError: The dialect has no column for the class, and there are instances of several classes.
         """
-        self._classes_with_rows |= {name for name, count in dataset.counts().items() if count}
+        self._classes_with_rows |= {name for name, count in counts.items() if count}
         rle_csv.refuse_several_classes(PRESETS[self._preset], sorted(self._classes_with_rows))
         self._append(rows)
 
     def write(self) -> None:
         """Write the file."""
         self._spool.seek(0)
-        write_chunks(self._path, iter(lambda: self._spool.read(1 << 20), b""))
+        write_output(self._path, iter(lambda: self._spool.read(1 << 20), b""), kind=PREDICTIONS)
 
     def _append(self, rows: list[list[str]]) -> None:
         self._table.writerows(rows)

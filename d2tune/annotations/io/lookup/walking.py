@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from d2tune.annotations.io.output_record import is_drawing_name
+
 
 class Walk:
     """Every file under a folder, relative to it with forward slashes, in a fixed order.
@@ -93,12 +95,17 @@ def is_below(path: str, folder: str) -> bool:
 
 
 def _shown(folder: str) -> list[os.DirEntry[str]]:
-    """The entries of a folder that are not hidden, by name; none where it cannot be read."""
+    """The entries of a folder that are shown, see `_is_shown`, by name; none where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            return sorted((entry for entry in entries if _is_shown(entry.name)), key=lambda entry: entry.name)
     except OSError:
         return []
+
+
+def _is_shown(name: str) -> bool:
+    """False for hidden names, the attributes of files in archives of macOS, and drawn predictions."""
+    return not (name.startswith(".") or name == "__MACOSX" or is_drawing_name(name))
 
 
 def _holds(test: Callable[[], bool]) -> bool:

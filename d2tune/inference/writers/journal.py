@@ -1,0 +1,113 @@
+"""The journal of a prediction: what is finished, so that an interrupted command goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+PREFIX = ".d2tune-predict"
+"""Beginning of the names of journals in output folders."""
+
+
+def journal_path(target: Path, *, is_file: bool) -> Path:
+    """The journal of an output folder, or of an output file."""
+    return target.with_name(f"{PREFIX}-{target.name}.jsonl") if is_file else target / f"{PREFIX}.jsonl"
+
+
+def fingerprint(arguments: Mapping[str, Any]) -> str:
+    """A hash of everything that decides what is written."""
+    return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode("ascii")).hexdigest()
+
+
+class Journal:
+    """A file with a line for each finished image; to be used as a context manager, which closes it.
+
+    A journal of other arguments is replaced. Lines are written at once; a last line that is not whole is removed.
+
+    Args:
+        path: The file, which is made with the first entry.
+        key: See `fingerprint`.
+
+    Attributes:
+        continues: Whether an interrupted call with the same arguments has left it.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path = path
+        self._key = key
+        self.continues = False
+        self._offsets: dict[int, int] = {}
+        self._stream: IO[bytes] | None = None
+        if path.is_file():
+            with path.open("r+b") as stream:
+                self._read(stream)
+
+    @property
+    def done(self) -> set[int]:
+        """Indices of the finished images."""
+        return set(self._offsets)
+
+    def _read(self, stream: IO[bytes]) -> None:
+        """Read the places of the entries, if the file is of these arguments."""
+        if _json(stream.readline()) != {"key": self._key}:
+            stream.truncate(0)
+            return
+        self.continues = True
+        while True:
+            offset = stream.tell()
+            line = stream.readline()
+            row = _json(line)
+            if not line.endswith(b"\n") or not isinstance(row, list) or len(row) != 2:
+                break
+            self._offsets[row[0]] = offset
+        stream.truncate(offset)
+
+    def entry(self, index: int) -> Any:
+        """The entry of a finished image."""
+        stream = self._opened()
+        stream.seek(self._offsets[index])
+        return json.loads(stream.readline())[1]
+
+    def add(self, index: int, entry: Any) -> None:
+        """Add the entry of an image that is finished now."""
+        self._write(self._opened(), [index, entry])
+
+    def _opened(self) -> IO[bytes]:
+        if self._stream is None:
+            self._stream = self._path.open("a+b")
+            if not self._stream.tell():
+                self._write(self._stream, {"key": self._key})
+        return self._stream
+
+    def _write(self, stream: IO[bytes], row: Any) -> None:
+        stream.write(json.dumps(row).encode("ascii") + b"\n")
+        stream.flush()
+
+    def remove(self) -> None:
+        """Remove the file, at the end of the prediction."""
+        self._close()
+        self._path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
