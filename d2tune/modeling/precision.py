@@ -15,13 +15,11 @@ from torch import nn
 
 from d2tune import files
 from d2tune.errors import ProjectError
+from d2tune.hardware import WORTHWHILE_SPEEDUP
 
 logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16", "float16"]
-
-WORTHWHILE_SPEEDUP = 1.25
-"""bfloat16 is used on a processor from this speedup on; the margin is that of a measurement on a busy machine."""
 
 _BFLOAT16_FEATURES = {"amx_bf16", "avx512_bf16", "bf16"}
 """Names in ``/proc/cpuinfo`` of instructions that multiply bfloat16: AMX, AVX-512, and those of ARM."""

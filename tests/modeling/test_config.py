@@ -302,7 +302,7 @@ def test_components_that_do_not_exist_are_refused_with_the_nearest(key: str, val
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("MODEL.FPN.IN_FEATURES", ["res7"]),
+        ("MODEL.RPN.IN_FEATURES", ["p9"]),
         ("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64]]),
         ("MODEL.FPN.OUT_CHANNELS", -1),
     ],
