@@ -32,18 +32,11 @@ def locate_data(project: Project, *, sample: bool = True, render: bool = False) 
         The project with the existing folder as ``data.root``, and whether it is a rendered sample.
 
     Raises:
-        DataError: The data are missing and no sample replaces them, or the data folder is a link to nothing.
+        DataError: The data are missing and no sample replaces them.
     """
     data = project.data
     if data.root.exists():
         return project, False
-    if data.root.is_symlink():
-        raise DataError(
-            "the data folder is a link to a folder that does not exist",
-            file=data.root,
-            found=str(data.root.readlink()),
-            hint="Correct the link, or name the folder itself in data.root.",
-        )
     kind = _fitting_sample(project) if sample else None
     folder = sample_folder(project)
     exists = folder.is_dir()

@@ -119,10 +119,3 @@ def test_a_run_on_a_sample_records_it_and_is_evaluated_on_it_from_any_folder(
     assert after["images"] == before["images"] == 1, "the sample's, although the data folder exists now"
     assert main(["predict", str(path)]) == 0
     assert sorted(item.name for item in tmp_path.iterdir()) == ["empty", "projects"]
-
-
-def test_a_link_to_a_missing_folder_is_not_replaced_by_a_sample(tmp_path: Path) -> None:
-    (tmp_path / "photos").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"photos: the data folder is a link to .*; found .*elsewhere"):
-        load_splits(project(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pets.yaml", "photos"]
