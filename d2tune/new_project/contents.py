@@ -64,11 +64,12 @@ class Contents:
         return round(statistics.median(min(size) for size in self.sizes_px))
 
     def counts(self) -> dict[str, tuple[int, ...]]:
-        """Instances of each class in each split; classes without any are not among them."""
+        """Objects of each class in each split; classes with neither objects nor crowds are not among them."""
         names = dict.fromkeys(name for dataset in self.datasets for name in dataset.class_names)
         of_splits = [dataset.counts() for dataset in self.datasets]
         table = {name: tuple(counts.get(name, 0) for counts in of_splits) for name in names}
-        return {name: counts for name, counts in table.items() if any(counts)}
+        crowded = {name for dataset in self.datasets for name, count in dataset.crowd_counts().items() if count}
+        return {name: counts for name, counts in table.items() if any(counts) or name in crowded}
 
     def stuff(self) -> tuple[str, ...]:
         """Classes that the annotations themselves say are stuff."""

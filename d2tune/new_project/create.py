@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2tune import files
+from d2tune.annotations.formats.shared.objects import CROWDS_HINT
 from d2tune.annotations.formats.shared.similar_labels import similar_labels
 from d2tune.annotations.model.dataset import Category, Dataset
+from d2tune.annotations.registry import FORMATS
 from d2tune.annotations.splitting.splits import SplitOptions, make_split
 from d2tune.errors import DataError, ProjectError
 from d2tune.new_project.classes import Classes, choose_classes
 from d2tune.new_project.contents import Contents, read_contents
-from d2tune.new_project.document import FORMATS, Document
+from d2tune.new_project.document import Document
 from d2tune.new_project.layout import Layout, find_layout, refuse_task
 from d2tune.new_project.naming import name_classes
 from d2tune.new_project.schedule import plan_schedule, val_fraction
@@ -94,7 +96,7 @@ def new_project(
             chosen = _trained(chosen, contents, validation, layout)
     images = _images_to_train_on(contents, validation)
     document = Document(
-        title=f"{name}: {FORMATS[layout.format] if contents.is_annotated else 'images'} in {layout.root}",
+        title=f"{name}: {FORMATS[layout.format].title if contents.is_annotated else 'images'} in {layout.root}",
         task=task,
         root=_root_for(layout.root, file),
         layout=layout,
@@ -245,7 +247,7 @@ def _lines(layout: Layout, contents: Contents, classes: Classes, validation: _Va
     counts = contents.counts()
     if contents.is_annotated:
         sizes = [dataset.size_in_words() for dataset in contents.datasets]
-        lines = [f"recognized: {FORMATS[layout.format]} in {layout.root}: {' to train on, '.join(sizes)}"]
+        lines = [f"recognized: {FORMATS[layout.format].title} in {layout.root}: {' to train on, '.join(sizes)}"]
         lines[0] += " to validate on" if sizes[1:] else ""
         named = [f"{sum(counts[name])} {name}" for name in classes.names if name in counts]
         more = f" and {len(named) - _CLASSES_NAMED} more" if len(named) > _CLASSES_NAMED else ""
@@ -253,6 +255,9 @@ def _lines(layout: Layout, contents: Contents, classes: Classes, validation: _Va
     else:
         count = counted(contents.images, "image")
         lines = [f"recognized: {count} without annotations in {layout.root}"]
+    crowds = sum(dataset.crowds for dataset in contents.datasets)
+    if crowds:
+        lines.append(f"crowds: {counted(crowds, 'annotation')} marked iscrowd, not trained on; {CROWDS_HINT}")
     if classes.ignored:
         lines.append(f"not read: {', '.join(classes.ignored)}")
     if layout.unused is not None:

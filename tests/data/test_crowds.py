@@ -157,3 +157,11 @@ def test_eval_of_files_counts_crowds_apart_and_reads_them_as_objects(tmp_path: P
     assert "mask AP 100.0" in together.sentence
     with pytest.raises(DataError, match="--crowds needs a COCO instances file"):
         api.evaluate_files(tmp_path, tmp_path, labels=tmp_path / "l.txt", crowds="objects")
+
+
+def test_a_new_project_on_crowds_alone_says_so(project_file: Path, tmp_path: Path) -> None:
+    project_file.unlink()
+    status, printed = d2tune("new", "crowdy", "--data", project_file.parent, "--out", tmp_path / "crowdy.yaml")
+    assert status == 0 and "2 images, 0 objects, 2 crowds to train on" in printed
+    assert "4 annotations marked iscrowd" in printed and "data.crowds: objects" in printed
+    assert load_project(tmp_path / "crowdy.yaml").project.class_names == ("car",)
