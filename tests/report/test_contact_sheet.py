@@ -11,6 +11,7 @@ from PIL import Image
 
 from d2tune.report.sheets.contact_sheet import Panel, contact_sheet, draw_instances, paired_colors, write_contact_sheet
 from d2tune.report.sheets.drawing import font, instance_colors, line_width_px, place_chips, shortened
+from d2tune.text import printable
 from tests.shared_files import SHARED
 
 
@@ -152,6 +153,17 @@ def test_long_text_is_cut_in_the_middle():
     assert face.getlength(short) <= 120 and short.startswith("a_v") and short.endswith(".jpg") and "…" in short
     assert shortened("a.jpg", face, 120) == "a.jpg"
     assert shortened("a.jpg", face, 2) == ""
+
+
+@pytest.mark.parametrize("name", ["red\ncar", "\x1b[31mcar", "\ud800car", "a\u2028b"])
+def test_names_with_line_ends_and_control_characters_are_written_out(name):
+    face = font(17)
+    assert shortened(name, face, 1000) == printable(name)
+    ((_, photo, masks),) = balloons(1)
+    sheet = contact_sheet([panel(name, photo, masks, masks, label=name)], title=name, subtitle=name)
+    written = printable(name)
+    same = contact_sheet([panel(written, photo, masks, masks, label=written)], title=written, subtitle=written)
+    assert (sheet == same).all()
 
 
 def test_colors_are_many_and_apart():

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from d2tune.report.sheets.drawing import font, rounded, shortened
+from d2tune.text import printable
 
 SHEET_WIDTH_PX = 2240
 MARGIN_PX = 40
@@ -113,9 +114,10 @@ def _write_caption(
     pen: ImageDraw.ImageDraw, place: tuple[int, int], room_px: int, name: str, details: Sequence[str]
 ) -> None:
     bold, plain = font(17, bold=True), font(17)
+    name = printable(name)
     start = bold.getlength(name)
     room = room_px - start
-    texts = [f" · {text}" for text in details if text]
+    texts = [f" · {printable(text)}" for text in details if text]
     what = next((text for text in texts if plain.getlength(text) <= room), texts[-1] if texts else "")
     pen.text(place, name, INK, bold, anchor="lm")
     pen.text((place[0] + start, place[1]), shortened(what, plain, room), GRAY, plain, anchor="lm")

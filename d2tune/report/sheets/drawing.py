@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from d2tune.errors import MachineError
+from d2tune.text import printable
 
 Rect = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
@@ -112,7 +113,11 @@ def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def shortened(words: str, face: Face, room_px: float) -> str:
-    """``words``, with its middle replaced by an ellipsis where it is wider than ``room_px``; "" where nothing fits."""
+    """``words``, with its middle replaced by an ellipsis where it is wider than ``room_px``; "" where nothing fits.
+
+    Line ends and control characters, which cannot be measured, are written out.
+    """
+    words = printable(words)
     if face.getlength(words) <= room_px:
         return words
     for keep in range(len(words) - 1, 0, -1):
