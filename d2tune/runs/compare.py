@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from d2tune import files
+from d2tune.annotations.io.output_record import COMPARISON, NAME
+from d2tune.annotations.io.outputs import protected, refuse_existing, write_output_json
 from d2tune.errors import RunError
 from d2tune.evaluation.comparison import ComparedSide, InstanceSide, RunComparison
 from d2tune.evaluation.from_files.results import kinds_of, read_results
 from d2tune.project import load_project
+from d2tune.run_schema import read_evaluation, read_object
 from d2tune.text import printable
 
 logger = logging.getLogger(__name__)
@@ -46,8 +49,23 @@ def compare(
         )
     comparison = side_a.compare(side_b)
     if out is not None:
-        files.write_json(Path(out) / "comparison.json", comparison.to_json())
+        path = Path(out) / "comparison.json"
+        inputs = [Path(side) for side in (a, b, ground_truth) if side is not None]
+        with protected(lambda: inputs):
+            refuse_existing([path], force=True, kind=COMPARISON, is_own=_is_comparison)
+        write_output_json(path, comparison.to_json(), kind=COMPARISON)
     return comparison
+
+
+def _is_comparison(path: Path) -> bool:
+    """Whether a file is a comparison by an earlier version, which kept no record."""
+    if (path.parent / NAME).exists():
+        return False
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and {"schema", "a", "b", "verdict", "figures"} <= value.keys()
 
 
 def _file_side(predictions: Path, ground_truth: Path) -> InstanceSide:
@@ -104,16 +122,14 @@ def _newest_evaluation(folder: Path) -> Path:
 def _read_evaluation(folder: Path) -> dict[str, Any]:
     path = folder / "evaluation.json"
     try:
-        evaluation = json.loads(path.read_bytes())
+        evaluation = read_object(path, "evaluation")
     except FileNotFoundError:
         hint = f"Run `d2tune eval {folder}`." if (folder / "record.json").is_file() else None
         expected = "a run folder or the folder of an evaluation"
         raise RunError("the evaluation does not exist", file=path, expected=expected, hint=hint) from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"the evaluation cannot be read ({error})", file=path) from None
-    if not isinstance(evaluation, dict) or "predictions_sha256" not in evaluation or "run" not in evaluation:
+    if "predictions_sha256" not in evaluation or "run" not in evaluation:
         raise RunError("the evaluation is not of a run, or was written by an earlier version", file=path, hint=_AGAIN)
-    return evaluation
+    return read_evaluation(path)
 
 
 def _check_hash(sha256: str, expected: str, file: str | Path, what: str, folder: Path) -> None:
