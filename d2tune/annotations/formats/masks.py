@@ -36,6 +36,9 @@ from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
 
 _COLORS_OF_A_MASK = 16
+_WIDE = 65535
+"""The value of objects in binary masks of 16 bits."""
+
 _LISTED = 20
 
 
@@ -253,10 +256,10 @@ class _Reading:
             shape = IGNORE_LABEL if number is None else number
             add_region(pixels == IGNORE_LABEL, names[0], shape, unit, self.labels, options)
             return
-        if values in ([0, IGNORE_LABEL], [IGNORE_LABEL]) and options.labels is None:
+        if set(values) - {0} in ({IGNORE_LABEL}, {_WIDE}) and options.labels is None:
             if not any(finding.code == "no_class" for finding in unit.findings):
                 hint = "name the class of the pixels that are not 0 with data.class_name or --class-name"
-                message = "the mask has only the values 0 and 255, and its class is not named"
+                message = f"the mask has only the values 0 and {values[-1]}, and its class is not named"
                 unit.note("error", "no_class", message, hint=hint)
             return
         for value in values:

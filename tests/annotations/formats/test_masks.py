@@ -353,3 +353,11 @@ def test_masks_whose_only_values_differ_name_classes(tmp_path: Path) -> None:
     assert [(f.code, f.file) for f in dataset.errors()] == [("unknown_label", "masks/c.png")]
     assert "the mask has the value 2, most masks have 1" in dataset.errors()[0].message
     assert masks.read(tmp_path, ReadOptions(class_name="car")).counts() == {"car": 4}
+
+
+def test_binary_masks_of_16_bits(tmp_path: Path) -> None:
+    wide = square().astype(np.uint16) * 257
+    assert codes(one_mask(tmp_path, wide)) == [("error", "no_class", None)]
+    for options in ({"class_name": "cell"}, {"labels": ["cell"], "only_class": "cell"}):
+        dataset = one_mask(tmp_path, wide, **options)
+        assert ([one.area_px2 for one in dataset.instances], dataset.findings) == ([400], ())
