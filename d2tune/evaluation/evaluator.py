@@ -141,6 +141,10 @@ class Evaluator(ABC, Generic[Prediction]):
         """Write the predictions to a folder, replacing earlier ones; returns their `digest`."""
 
     @abstractmethod
+    def files(self, folder: Path) -> list[Path]:
+        """The files that `save` writes to a folder, but for the list of images."""
+
+    @abstractmethod
     def digest(self, folder: Path) -> str:
         """The SHA-256 of the predictions in a folder.
 

@@ -110,6 +110,10 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
         files.write_json(folder / PREDICTIONS, rows, indent=None)
         return self.digest(folder)
 
+    def files(self, folder: Path) -> list[Path]:
+        """``predictions.json``."""
+        return [folder / PREDICTIONS]
+
     def digest(self, folder: Path) -> str:
         """The SHA-256 of ``predictions.json``."""
         return files.sha256_file(folder / PREDICTIONS)

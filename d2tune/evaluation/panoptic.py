@@ -78,6 +78,11 @@ class PanopticEvaluator(Evaluator[Segments]):
         files.write_json(target / "panoptic.json", table)
         return self.digest(folder)
 
+    def files(self, folder: Path) -> list[Path]:
+        """``panoptic.json`` and the PNGs."""
+        target = folder / PREDICTIONS
+        return [target / "panoptic.json", *beside(self._dataset.images, target / "panoptic", ".png").values()]
+
     def digest(self, folder: Path) -> str:
         """A SHA-256 over ``panoptic.json`` and the PNGs."""
         target = folder / PREDICTIONS

@@ -22,7 +22,7 @@ from d2tune.evaluation.map_metrics import MapOutcome
 from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
 from d2tune.evaluation.semantic_metrics import SemanticMetrics, semantic_metrics
 from d2tune.inference.results import LabelMap
-from d2tune.inference.writers.semantic import write_categories
+from d2tune.inference.writers.semantic import CATEGORIES, write_categories
 from d2tune.inference.writers.submission import dataset_of_maps
 from d2tune.metrics import bootstrap
 from d2tune.metrics.competitions import COMPETITIONS, competition_score
@@ -84,6 +84,11 @@ class SemanticEvaluator(Evaluator[LabelPng]):
         write_predicted_images(folder, self._dataset)
         save_labels(predictions, self._dataset.images, self._dataset.class_names, folder / PREDICTIONS)
         return self.digest(folder)
+
+    def files(self, folder: Path) -> list[Path]:
+        """The PNGs and ``categories.json``."""
+        png_files = beside(self._dataset.images, folder / PREDICTIONS, ".png")
+        return [*png_files.values(), folder / PREDICTIONS / CATEGORIES]
 
     def digest(self, folder: Path) -> str:
         """A SHA-256 of the PNGs and their names."""

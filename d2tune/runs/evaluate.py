@@ -16,6 +16,7 @@ from d2tune.data.label_maps import with_background
 from d2tune.data.splits import load_splits, read_split
 from d2tune.errors import DataError
 from d2tune.evaluation.evaluator import Scoring
+from d2tune.evaluation.output_files import EvaluationFiles
 from d2tune.evaluation.summaries import EvaluationResult, closing_sentence
 from d2tune.metrics.coco.results import KINDS, Kind
 from d2tune.modeling.from_run import load_run
@@ -65,9 +66,11 @@ def evaluate(
         raise DataError("--metrics is valid for instance runs only", file=run, found=f"a {task.name} run")
     dataset = _dataset(loaded.folder, project, loaded.record, data, image_root)
     dataset = with_white(dataset, loaded.cfg.INPUT.WHITE or None)
-    ensure_writable(target)
     times = StageTimes()
     evaluator = task.evaluator(dataset, loaded.cfg, project)
+    paths = [image.path for image in dataset.images if image.path is not None]
+    outputs = EvaluationFiles(target, predictions=evaluator.files(target), inputs=lambda: [*paths, loaded.weights])
+    ensure_writable(target)
     predictor = task.predictor(loaded.model, loaded.cfg, project, dataset.categories)
     predictions = evaluator.predict(predictor, batch_size=batch_size, times=times)
     split = "val" if data is None else Path(data).name
@@ -75,23 +78,24 @@ def evaluate(
     data_sha256 = dataset.content_hash()
     if data is None and data_sha256 != loaded.record["data"]["val_sha256"]:
         logger.warning("the validation split has changed since the training; earlier metrics are not comparable")
-    bound = {
+    bound: dict[str, Any] = {
         "run": str(Path(run).resolve()),
         "data": None if data is None else str(Path(data).resolve()),
         "data_sha256": data_sha256,
         "weights": str(loaded.weights.resolve()),
         "weights_sha256": loaded.weights_sha256,
         "config_sha256": files.sha256_file(loaded.folder.config),
-        "predictions_sha256": evaluator.save(predictions, target),
     }
-    outcome.write(target, bound=bound, times=times)
     contact_sheet = target / "contact_sheet.png"
-    evaluator.draw(
-        contact_sheet,
-        predictions,
-        title=loaded.record["project"],
-        subtitle=f"{loaded.weights.stem} on {data or 'the validation split'}, {outcome.headline}",
-    )
+    with outputs.written():
+        bound["predictions_sha256"] = evaluator.save(predictions, target)
+        outcome.write(target, bound=bound, times=times)
+        evaluator.draw(
+            contact_sheet,
+            predictions,
+            title=loaded.record["project"],
+            subtitle=f"{loaded.weights.stem} on {data or 'the validation split'}, {outcome.headline}",
+        )
     kind = "validation" if data is None else "other"
     sentence = closing_sentence(outcome.metrics, best_iteration=None, contact_sheet=contact_sheet, kind=kind)
     return EvaluationResult(target, outcome.metrics, sentence)

@@ -72,7 +72,7 @@ def test_any_models_predictions_are_scored_from_a_file(tmp_path: Path) -> None:
     assert evaluation["analysis"]["confusion"]["counts"] == [[12, 0, 0], [0, 24, 0], [0, 0, 0]]
     assert all(error["count"] == 0 for error in evaluation["analysis"]["errors"]["errors"].values())
     assert len(evaluation["predictions_sha256"]) == len(evaluation["data_sha256"]) == 64
-    plots = sorted(path.name for path in (tmp_path / "scored" / "plots").iterdir())
+    plots = sorted(path.name for path in (tmp_path / "scored" / "plots").glob("*.png"))
     assert plots == ["calibration.png", "confusion.png", "errors.png", "precision_recall.png", "sizes.png"]
     for name in plots:
         with PilImage.open(tmp_path / "scored" / "plots" / name) as plot:

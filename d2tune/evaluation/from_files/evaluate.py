@@ -14,6 +14,7 @@ from d2tune.errors import DataError
 from d2tune.evaluation.from_files.files import read_json
 from d2tune.evaluation.from_files.results import kinds_of, kinds_warning, read_results
 from d2tune.evaluation.outcome import evaluate_set, known_kinds, write_outcome
+from d2tune.evaluation.output_files import EvaluationFiles
 from d2tune.evaluation.summaries import EvaluationResult, closing_sentence
 from d2tune.metrics.coco.box_checks import box_warnings
 from d2tune.metrics.coco.results import Kind
@@ -107,6 +108,7 @@ def _evaluate_instances(
     if crowds and crowds == len(data.truth):
         hint = "if they are single objects, --crowds objects reads them as objects"
         warnings.append(f"{ground_truth}: 0 objects, {counted(crowds, 'crowd')}; {hint}")
+    outputs = EvaluationFiles(out, inputs=lambda: (predictions, ground_truth))
     ensure_writable(out)
     outcome = evaluate_set(data, kinds=chosen, split=ground_truth.name, times=times)
     for line in warnings:
@@ -118,7 +120,8 @@ def _evaluate_instances(
         "predictions_sha256": files.sha256_file(predictions),
         "warnings": warnings,
     }
-    write_outcome(out, outcome, bound=bound, times=times)
+    with outputs.written():
+        write_outcome(out, outcome, bound=bound, times=times)
     sentence = closing_sentence(outcome.metrics, best_iteration=None, contact_sheet=out / "plots", kind="")
     return EvaluationResult(out, outcome.metrics, sentence)
 

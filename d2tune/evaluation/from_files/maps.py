@@ -18,6 +18,7 @@ from d2tune.annotations.io.places import walk_files
 from d2tune.errors import DataError
 from d2tune.evaluation.from_files.panoptic import PanopticFile, read_panoptic, score_panoptic_files
 from d2tune.evaluation.map_metrics import MapMetrics, MapOutcome, map_sentence
+from d2tune.evaluation.output_files import EvaluationFiles
 from d2tune.evaluation.panoptic_metrics import panoptic_metrics
 from d2tune.evaluation.semantic_metrics import semantic_metrics
 from d2tune.evaluation.summaries import EvaluationResult
@@ -58,6 +59,7 @@ def evaluate_semantic(
             f"{len(missing)} of {len(names)} images have no prediction; the first is missing",
             file=predictions / missing[0],
         )
+    outputs = EvaluationFiles(out)
     ensure_writable(out)
     scorer = SemanticScorer(class_names, device=device)
     hashes = hashlib.sha256(), hashlib.sha256()
@@ -72,7 +74,7 @@ def evaluate_semantic(
         "ground_truth": str(ground_truth.resolve()),
         "data_sha256": hashes[1].hexdigest(),
     }
-    return _written(out, semantic_metrics(scorer, intervals=True), bound, began)
+    return _written(out, outputs, semantic_metrics(scorer, intervals=True), bound, began)
 
 
 def evaluate_panoptic(predictions: Path, ground_truth: Path, *, out: Path, device: str = "cpu") -> EvaluationResult:
@@ -89,6 +91,7 @@ def evaluate_panoptic(predictions: Path, ground_truth: Path, *, out: Path, devic
         RunError: ``out`` cannot be written.
     """
     began = time.perf_counter()
+    outputs = EvaluationFiles(out, inputs=lambda: (predictions, ground_truth))
     ensure_writable(out)
     predicted, truth = read_panoptic(predictions), read_panoptic(ground_truth)
     scorer = score_panoptic_files(predicted, truth, device=device)
@@ -98,12 +101,15 @@ def evaluate_panoptic(predictions: Path, ground_truth: Path, *, out: Path, devic
         "ground_truth": str(ground_truth.resolve()),
         "data_sha256": _panoptic_hash(truth),
     }
-    return _written(out, panoptic_metrics(scorer, intervals=True), bound, began)
+    return _written(out, outputs, panoptic_metrics(scorer, intervals=True), bound, began)
 
 
-def _written(out: Path, metrics: MapMetrics, bound: dict[str, Any], began: float) -> EvaluationResult:
+def _written(
+    out: Path, outputs: EvaluationFiles, metrics: MapMetrics, bound: dict[str, Any], began: float
+) -> EvaluationResult:
     spent_s = time.perf_counter() - began
-    MapOutcome(metrics).write(out, bound=bound, times=StageTimes(score_s=spent_s, total_s=spent_s))
+    with outputs.written():
+        MapOutcome(metrics).write(out, bound=bound, times=StageTimes(score_s=spent_s, total_s=spent_s))
     return EvaluationResult(out, metrics, map_sentence(metrics))
 
 
