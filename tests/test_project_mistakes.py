@@ -79,8 +79,8 @@ REFUSED = {
 
 def value_at(project: Project, key: str) -> Any:
     value: Any = project
-    for part in key.split("."):
-        value = getattr(value, part)
+    for name in key.split("."):
+        value = getattr(value, name)
     return value
 
 
@@ -330,7 +330,7 @@ def test_a_project_without_a_name_takes_one_from_its_file(tmp_path: Path, stem: 
         (b"data: " + b"[" * 3000, "is not valid YAML"),
     ],
 )
-def test_files_that_are_no_project(tmp_path: Path, content: bytes, words: str) -> None:
+def test_files_without_a_project(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "pets.yaml"
     path.write_bytes(content)
     assert words in refusal(path)
