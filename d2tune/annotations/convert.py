@@ -1,4 +1,4 @@
-"""Recognize an annotation format, read it, and convert it to another format."""
+"""Reading annotations of any format, and converting them to another format."""
 
 from __future__ import annotations
 
@@ -6,60 +6,32 @@ import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d2tune.annotations.formats import coco, label_images, labelme, masks, panoptic, rle_csv, semantic, via, voc
-from d2tune.annotations.formats.shared.sources import link_problem, walk_of
+from d2tune.annotations.formats import coco, labelme, panoptic, rle_csv, semantic
+from d2tune.annotations.formats.shared.sources import walk_of
 from d2tune.annotations.io.gathering import copy_files, gather
-from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
+from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
 from d2tune.annotations.io.outputs import protected
 from d2tune.annotations.io.photo_findings import with_photo_findings
-from d2tune.annotations.io.places import LINK_HINT
-from d2tune.annotations.io.suffixes import is_image_name, unreadable_hint_of
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.ledger import LedgerRow, write_ledger
 from d2tune.annotations.model.options import ReadOptions
+from d2tune.annotations.recognition import Recognition, recognize, refusal
+from d2tune.annotations.recognition import detect_format as detect_format
+from d2tune.annotations.registry import FORMATS, TARGETS, check_format, unused_options
+from d2tune.annotations.registry import READERS as READERS
 from d2tune.annotations.splitting.lists import keep_listed
-from d2tune.errors import DataError, nearest, printable
+from d2tune.errors import DataError, printable
 from d2tune.files import holds_rows_with, refuse_foreign, write_json
+from d2tune.text import counted
 
-
-def _read_coco(source: Path, options: ReadOptions) -> Dataset:
-    """Read a COCO file of either kind: instances, or panoptic where there is no file of instances."""
-    try:
-        return coco.read(source, options)
-    except DataError:
-        if not source.exists():
-            raise
-        paths = [source] if source.is_file() else [source / name for name in walk_of(source, options)]
-        kinds = {_format_of_json(path) for path in paths if path.suffix.lower() == ".json"}
-        if "panoptic" not in kinds or "coco" in kinds:
-            raise
-    return panoptic.read(source, options)
-
-
-READERS: dict[str, Callable[[Path, ReadOptions], Dataset]] = {
-    "labelme": labelme.read,
-    "via": via.read,
-    "coco": _read_coco,
-    "panoptic": panoptic.read,
-    "rle": rle_csv.read,
-    "voc": voc.read,
-    "voc-masks": voc.read_masks,
-    "masks": masks.read,
-    "label_images": label_images.read,
-}
-"""The readers by the format names of ``--format``."""
-
-TARGETS = ("coco", "labelme", "semantic", "panoptic", "rle")
-"""The formats that can be written."""
-
-_JSON_FILES_LOOKED_INTO = 50
 _LEVELS = ("error", "warning", "info")
+_SKIPPED = ("not_labelme", "not_via", "not_voc", "not_this_format")
 
 
 class FindingsError(DataError):
@@ -92,139 +64,74 @@ class ConvertResult:
     findings: tuple[Finding, ...]
 
 
-def detect_format(source: Path, options: ReadOptions | None = None) -> str:
-    """Recognize the annotation format of a file or a folder from its content.
-
-    Args:
-        source: The file or folder.
-        options: Whether links are followed.
-
-    Raises:
-        DataError: The path does not exist, or has neither annotations nor images.
-    """
-    source = Path(source)
-    if not source.exists():
-        raise DataError("there is no such file or folder", file=source)
-    options = options or ReadOptions()
-    detected = _format_of_file(source) if source.is_file() else _format_of_folder(source, options)
-    if detected is None:
-        raise _nothing_in(source, options)
-    return detected
-
-
-def _nothing_in(source: Path, options: ReadOptions) -> DataError:
-    kind = "file" if source.is_file() else "folder"
-    walk = walk_of(source, options)
-    names = [source.name] if source.is_file() else list(walk)
-    link = link_problem(walk)
-    if link is not None:
-        message = "the folder contains neither annotations nor images"
-        return DataError(message, file=source, found=link, hint=f"{LINK_HINT[0].upper()}{LINK_HINT[1:]}.")
-    unreadable = unreadable_hint_of(names)
-    if unreadable is not None:
-        return DataError(f"the {kind} contains no image that is read", file=source, found=unreadable)
-    return DataError(
-        f"the {kind} contains neither annotations nor images",
-        file=source,
-        expected="Labelme, VIA or COCO JSON, VOC XML or masks, or run-length CSV",
-        hint="Check the path.",
-    )
-
-
-def _format_of_file(path: Path) -> str | None:
-    suffix = path.suffix.lower()
-    if suffix == ".xml":
-        return "voc"
-    if suffix == ".csv":
-        return "rle"
-    return (_format_of_json(path) or "labelme") if suffix == ".json" else None
-
-
-def _format_of_json(path: Path) -> str | None:
-    """The format of a JSON file, None where it is not an annotation format or not readable."""
-    try:
-        value, _ = decode_json(read_bytes(path))
-    except (JsonError, OSError):
-        return None
-    tests = (
-        ("labelme", labelme.is_labelme),
-        ("panoptic", panoptic.is_panoptic),
-        ("coco", coco.is_coco),
-        ("via", via.is_via),
-    )
-    return next((name for name, test in tests if test(value)), None)
-
-
-def _format_of_folder(folder: Path, options: ReadOptions) -> str | None:
-    names = list(walk_of(folder, options))
-    jsons = [name for name in names if name.lower().endswith(".json")]
-    seen: set[str] = set()
-    for name in itertools.islice(jsons, _JSON_FILES_LOOKED_INTO):
-        detected = _format_of_json(folder / name)
-        if detected == "labelme":
-            return detected
-        seen |= {detected} if detected else set()
-    for candidate in ("via", "panoptic", "coco"):
-        if candidate in seen:
-            return candidate
-    if any(name.lower().endswith(".xml") for name in names):
-        return "voc"
-    if voc.has_masks(names):
-        return "voc-masks"
-    if any(name.lower().endswith(".csv") and _is_rle_csv(folder / name) for name in names):
-        return "rle"
-    if masks.has_masks(names):
-        return "masks"
-    return "labelme" if jsons or any(is_image_name(name) for name in names) else None
-
-
-def _is_rle_csv(path: Path) -> bool:
-    with path.open("rb") as stream:
-        start = stream.readline(4096)
-    try:
-        return rle_csv.preset_of(decode_text(start)[0].strip().split(",")) is not None
-    except JsonError:
-        return False
-
-
-def read_dataset(source: str | Path, *, format: str = "auto", options: ReadOptions | None = None) -> Dataset:
+def read_dataset(
+    source: str | Path, *, format: str = "auto", options: ReadOptions | None = None, to: str | None = None
+) -> Dataset:
     """Read annotations of any format.
 
     Args:
         source: Folder or file.
-        format: One of `READERS`, or ``auto`` to recognize it from the content.
+        format: One of `registry.FORMATS`, or ``auto`` to recognize it from the content.
         options: How to read.
+        to: The format that is written next, if any.
 
     Returns:
         The dataset; errors in single files are among its findings, see `Dataset.raise_on_errors`.
 
     Raises:
-        DataError: The source does not exist or is empty, or an option is invalid.
+        DataError: The source does not exist, nothing in it was recognized, or an option is invalid or not used.
     """
     path = Path(source)
     if options is not None and not abs(options.pixel_offset) <= 1:
         raise DataError("the pixel offset must be between -1 and 1", found=str(options.pixel_offset))
     options = options or ReadOptions()
-    if format == "auto":
-        format = detect_format(path, options)
-    if format not in READERS:
-        near = nearest(format, READERS)
-        raise DataError(
-            "unknown annotation format",
-            found=repr(format),
-            expected=", ".join(["auto", *READERS]),
-            hint=f"Did you mean {near!r}?" if near else None,
-        )
     if path.exists() and not path.is_dir() and not path.is_file():
         raise DataError("a pipe or a device cannot be read", file=path, expected="a folder or a file")
+    notes: tuple[Finding, ...] = ()
+    if format == "auto":
+        format, notes = _recognized(path, options)
+    check_format(format)
+    notes += unused_options(format, options, to=to)
     if path.is_dir() and not any(walk_of(path, options)):
-        raise _nothing_in(path, options)
-    dataset = READERS[format](path, options)
+        raise refusal(path, Recognition(None), options)
+    dataset = FORMATS[format].read(path, options)
+    _refuse_nothing(dataset, path, format)
+    dataset = dataclasses.replace(dataset, findings=(*notes, *dataset.findings)) if notes else dataset
     if options.image_list is not None:
         dataset = keep_listed(dataset, options.image_list, skip_bad=options.skip_bad)
     if format == "label_images":  # its reader has opened all rasters
         return dataset
     return with_photo_findings(dataset, depth=options.image_checks, skip_bad=options.skip_bad)
+
+
+def _recognized(path: Path, options: ReadOptions) -> tuple[str, tuple[Finding, ...]]:
+    """The format of a source, and findings about other formats in it.
+
+    Raises:
+        DataError: Nothing was recognized.
+    """
+    recognition = recognize(path, options)
+    if recognition.format is not None:
+        return recognition.format, recognition.findings()
+    if recognition.has_images_alone and options.include_unlabeled:
+        return "labelme", ()
+    raise refusal(path, recognition, options)
+
+
+def _refuse_nothing(dataset: Dataset, path: Path, format: str) -> None:
+    """Refuse a source in which no file is of the format that was named.
+
+    Raises:
+        DataError: All files were skipped.
+    """
+    skipped = [finding for finding in dataset.findings if finding.code in _SKIPPED]
+    if not dataset.images and not dataset.errors() and skipped:
+        raise DataError(
+            f"no file is of the format {format} ({FORMATS[format].title})",
+            file=path,
+            found=f"{counted(len(skipped), 'other file')}, the first is {skipped[0].file}",
+            hint="Leave --format out, so that the format is recognized, or name another one.",
+        )
 
 
 @contextlib.contextmanager
@@ -281,8 +188,8 @@ def convert(
     Args:
         source: Folder or file.
         out: Folder; for COCO and run-length CSV also a file.
-        to: One of `TARGETS`.
-        format: One of `READERS`, or ``auto``.
+        to: One of `registry.TARGETS`.
+        format: One of `registry.FORMATS`, or ``auto``.
         options: How to read; ``preset`` is also the dialect of written run-length CSV.
         strict: Whether warnings count as errors.
         force: Whether files that an earlier conversion wrote are replaced; others never are.
@@ -296,7 +203,7 @@ def convert(
         DataError: The source, an option or the output cannot be used.
     """
     places = {"findings_path": findings_path, "ledger_path": ledger_path}
-    with staged(source, options=options, format=format, strict=strict, **places) as stage:
+    with staged(source, options=options, format=format, strict=strict, to=to, **places) as stage:
         return stage.write(out, to=to, tolerance_px=tolerance_px, min_area_px2=min_area_px2, force=force)
 
 
@@ -407,14 +314,15 @@ def read_without_errors(
     strict: bool = False,
     findings_path: str | Path | None = None,
     ledger_path: str | Path | None = None,
+    to: str | None = None,
 ) -> Dataset:
-    """Read annotations and raise where they have errors; the arguments are those of `convert`.
+    """Read annotations and raise where they have errors or no image; the arguments are those of `convert`.
 
     Raises:
         FindingsError: There are errors; only the findings and the ledger were written.
         DataError: The source or an option cannot be used.
     """
-    dataset = read_dataset(source, format=format, options=options)
+    dataset = read_dataset(source, format=format, options=options, to=to)
     dataset = dataclasses.replace(dataset, findings=judged(dataset.findings, strict))
     if findings_path is not None:
         write_findings(findings_path, dataset.findings)

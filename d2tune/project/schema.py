@@ -33,7 +33,27 @@ Sample = Literal["balloon", "chipset", "face", "carvana", "ships", "steel", "cro
 """Labeled image sets that can be rendered."""
 
 
-Format = Literal["auto", "labelme", "via", "coco", "panoptic", "voc", "voc-masks", "masks", "rle", "label_images"]
+Format = Literal[
+    "auto",
+    "labelme",
+    "via",
+    "via-csv",
+    "coco",
+    "panoptic",
+    "yolo-seg",
+    "cvat",
+    "label-studio",
+    "isat",
+    "datumaro",
+    "supervisely",
+    "darwin",
+    "cityscapes",
+    "voc",
+    "voc-masks",
+    "masks",
+    "rle",
+    "label_images",
+]
 """Annotation formats; ``auto`` recognizes the format by the content."""
 
 

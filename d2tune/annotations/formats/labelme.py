@@ -19,6 +19,7 @@ from d2tune.annotations.formats.labelme_shapes import area_type, in_pixels, is_l
 from d2tune.annotations.formats.shared.assembly import assemble
 from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS, Labels, Name
 from d2tune.annotations.formats.shared.parts import Part, unite
+from d2tune.annotations.formats.shared.signatures import is_labelme_list
 from d2tune.annotations.formats.shared.sources import Folders, check_size, folders_of, unlabeled_units
 from d2tune.annotations.formats.shared.units import ImageDraft, Unit
 from d2tune.annotations.io.images import ImageError, is_image_name, read_header
@@ -87,10 +88,10 @@ def _read_files(names: Sequence[str], *, folders: Folders, labels: Labels, optio
     opened: list[tuple[Unit, list[object]]] = []
     vertices = 0
     for name in names:
-        unit, shapes = _open_file(name, folders, options)
-        units.append(unit)
-        opened.append((unit, shapes))
-        vertices += _vertex_count(shapes)
+        for unit, shapes in _open_file(name, folders, options):
+            units.append(unit)
+            opened.append((unit, shapes))
+            vertices += _vertex_count(shapes)
         if vertices >= _VERTICES_AT_ONCE:
             _read_shapes_of(opened, labels, options)
             opened, vertices = [], 0
@@ -98,8 +99,11 @@ def _read_files(names: Sequence[str], *, folders: Folders, labels: Labels, optio
     return units
 
 
-def _open_file(name: str, folders: Folders, options: ReadOptions) -> tuple[Unit, list[object]]:
-    """The unit of a JSON file and its shapes, which are not read yet; nothing in the file can raise."""
+def _open_file(name: str, folders: Folders, options: ReadOptions) -> list[tuple[Unit, list[object]]]:
+    """The unit of a JSON file and its shapes, which are not read yet; nothing in the file can raise.
+
+    A file with a list of the contents of Labelme files has a unit for each of them.
+    """
     unit = Unit(name)
     path = folders.source / name
     try:
@@ -107,24 +111,44 @@ def _open_file(name: str, folders: Folders, options: ReadOptions) -> tuple[Unit,
     except JsonError as error:
         unit.note("error", "bad_json", str(error), line=error.line, column=error.column)
         _claim_sibling(unit, path, folders)
-        return unit, []
+        return [(unit, [])]
     except OSError as error:
         unit.note("error", "bad_json", f"the file cannot be read ({error.strerror})")
-        return unit, []
+        return [(unit, [])]
     if not is_utf8:
         unit.note("warning", "not_utf8", "the file is not UTF-8; it was read as GB18030", hint="save it as UTF-8")
-    if not is_labelme(value):
+    if is_labelme(value):
+        return [(unit, _open_image(value, unit, path, folders, options))]
+    if not is_labelme_list(value):
         unit.note("warning", "not_labelme", "the file is not a Labelme annotation; skipped")
-        return unit, []
+        return [(unit, [])]
+    members = [(Unit(name, image_name=_image_name(member)), member) for member in value]
+    opened = [(one, _open_image(member, one, path, folders, options)) for one, member in members]
+    return [(unit, []), *opened] if unit.findings else opened
+
+
+def _image_name(value: object) -> str:
+    name = value.get("imagePath") if isinstance(value, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _open_image(value: Any, unit: Unit, path: Path, folders: Folders, options: ReadOptions) -> list[object]:
+    """The shapes of an image, which becomes that of the unit; none, with a finding, where it cannot be used."""
+    if not is_labelme(value):
+        unit.note(
+            "warning", "not_labelme", f"an entry of the list is {describe(value)}, which is not Labelme's; skipped"
+        )
+        return []
     if _is_too_deep(value):
         unit.note("error", "bad_json", f"the file is nested more than {DEPTH_LIMIT} levels deep")
-        return unit, []
+        return []
     header = find_image(value, unit, path, folders, options)
     size = value.get("imageWidth"), value.get("imageHeight")
     if header is not None and check_size(unit, header, *size, what="the file"):
-        return unit, value["shapes"]
+        shapes: list[object] = value["shapes"]
+        return shapes
     unit.exclude(range(len(value["shapes"])))
-    return unit, []
+    return []
 
 
 def _vertex_count(shapes: list[object]) -> int:

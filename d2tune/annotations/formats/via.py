@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,27 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     Raises:
         DataError: The source does not exist, or no region has the attribute ``class_attribute``.
     """
+    return read_files(source, options, suffix=".json", parse=_parse)
+
+
+def read_files(
+    source: Path,
+    options: ReadOptions,
+    *,
+    suffix: str,
+    parse: Callable[[Unit, Path], dict[str, Any] | None],
+) -> Dataset:
+    """Read a file, or every file with a suffix in a folder.
+
+    Args:
+        source: As for `read`.
+        options: As for `read`.
+        suffix: In lower case.
+        parse: The content of a file in the form of VIA's JSON; None with a finding where it has none.
+
+    Raises:
+        DataError: As for `read`.
+    """
     source = Path(source).absolute()
     if not source.exists():
         raise DataError("there is no such file or folder", file=source)
@@ -73,12 +94,12 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     names = (
         [source.name]
         if source.is_file()
-        else [name for name in folders.walk(skip=options.restore_dir) if name.lower().endswith(".json")]
+        else [name for name in folders.walk(skip=options.restore_dir) if name.lower().endswith(suffix)]
     )
     units: list[Unit] = []
     seen: set[str] = set()
     for name in names:
-        units += _read_file(name, folders, options, seen)
+        units += _read_file(name, folders, options, seen, parse)
     if options.class_attribute is not None and seen and options.class_attribute not in seen:
         near = nearest(options.class_attribute, seen)
         raise DataError(
@@ -104,22 +125,18 @@ def is_via(value: object) -> bool:
     return all(isinstance(entry, dict) and "filename" in entry and "regions" in entry for entry in entries.values())
 
 
-def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]) -> list[Unit]:
-    """Read one JSON file into a unit per image; ``seen`` collects the names of region attributes."""
+def _read_file(
+    name: str,
+    folders: Folders,
+    options: ReadOptions,
+    seen: set[str],
+    parse: Callable[[Unit, Path], dict[str, Any] | None],
+) -> list[Unit]:
+    """Read a file into a unit per image; ``seen`` collects the names of region attributes."""
     unit = Unit(name)
     path = folders.source / name
-    try:
-        value, is_utf8 = decode_json(read_bytes(path))
-    except JsonError as error:
-        unit.note("error", "bad_json", str(error), line=error.line, column=error.column)
-        return [unit]
-    except OSError as error:
-        unit.note("error", "bad_json", f"the file cannot be read ({error.strerror})")
-        return [unit]
-    if not is_utf8:
-        unit.note("warning", "not_utf8", "the file is not UTF-8; it was read as GB18030", hint="save it as UTF-8")
-    if not is_via(value):
-        unit.note("warning", "not_via", "the file is not a VIA annotation; skipped")
+    value = parse(unit, path)
+    if value is None:
         return [unit]
     images = images_of(value)
     regions = [region for image in images for region in image.regions]
@@ -132,6 +149,25 @@ def _read_file(name: str, folders: Folders, options: ReadOptions, seen: set[str]
     reader = _Reader(folders, options, labels, source, is_scaled)
     units = [reader.read_image(image, name, path) for image in images]
     return [unit, *units] if unit.findings else units
+
+
+def _parse(unit: Unit, path: Path) -> dict[str, Any] | None:
+    """The value of a JSON file; None with a finding where it is damaged or not VIA's."""
+    try:
+        value, is_utf8 = decode_json(read_bytes(path))
+    except JsonError as error:
+        unit.note("error", "bad_json", str(error), line=error.line, column=error.column)
+        return None
+    except OSError as error:
+        unit.note("error", "bad_json", f"the file cannot be read ({error.strerror})")
+        return None
+    if not is_utf8:
+        unit.note("warning", "not_utf8", "the file is not UTF-8; it was read as GB18030", hint="save it as UTF-8")
+    if not is_via(value):
+        unit.note("warning", "not_via", "the file is not a VIA annotation; skipped")
+        return None
+    checked: dict[str, Any] = value
+    return checked
 
 
 @dataclass(frozen=True, slots=True)

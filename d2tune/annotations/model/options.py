@@ -74,6 +74,7 @@ class ReadOptions:
         crowds: Whether objects marked as crowds (``iscrowd``) are read as crowds or as objects.
         image_checks: How image files are checked beyond their headers, see `io.photo_findings`: ``structure`` reads
             their ends, ``decoded`` reads their pixels.
+        unused: Whether options that the format does not use are refused, or only noted because they are a project's.
         workers: Processes that read Labelme files; None takes more than one for thousands of files. The result is the
             same with any number.
     """
@@ -105,4 +106,5 @@ class ReadOptions:
     label_images: LabelImageOptions | None = None
     crowds: Literal["crowds", "objects"] = "crowds"
     image_checks: Literal["header", "structure", "decoded"] = "header"
+    unused: Literal["refuse", "note"] = "refuse"
     workers: int | None = None

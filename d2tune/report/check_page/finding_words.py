@@ -11,6 +11,18 @@ WORDS = {
         "type, which is never expanded.",
         "Correct the line named, or save the file again as UTF-8.",
     ),
+    "bad_csv": (
+        "A CSV of VIA cannot be read, or the attributes of a region are not a JSON object.",
+        "Export it again.",
+    ),
+    "bad_label_file": (
+        "A label file of YOLO cannot be read.",
+        "Export it again.",
+    ),
+    "several_frames": (
+        "The file has tracks of a video, or an item of several images (slots), which are not read.",
+        "Export the shapes of each image: CVAT for images 1.1, COCO 1.0.",
+    ),
     "bad_shape": (
         "A shape, annotation or category is not a JSON object, has no label, or has no valid id; or an object of a"
         " VOC file has neither a polygon nor a box.",
@@ -223,6 +235,18 @@ WORDS = {
         "An XML file is not a VOC annotation and was skipped.",
         "See `not_labelme`.",
     ),
+    "not_this_format": (
+        "A file in a folder of another annotation format is not of that format and was skipped.",
+        "See `not_labelme`.",
+    ),
+    "other_format": (
+        "The folder has annotations of two formats; one of them is read.",
+        "Name the one to read with `--format` or `data.format`, or move the others away.",
+    ),
+    "several_annotations": (
+        "A task of Label Studio has several annotations; the latest is read, a ground truth before others.",
+        "Mark one as ground truth, or remove the others.",
+    ),
     "label_whitespace": (
         "A label has leading or trailing blanks, which were removed.",
         "Correct the label.",
@@ -276,6 +300,10 @@ WORDS = {
         "them are divided by the same value, which the message gives.",
         "Nothing, or save all of them with the same range.",
     ),
+    "unused_option": (
+        "A key of the project or the dialect of a conversion is not used by the format that is read.",
+        "Nothing, or remove it.",
+    ),
     "ignored_label": (
         "The label is `__ignore__`, `_background_`, or one that the project ignores.",
         "Nothing.",
@@ -289,7 +317,7 @@ WORDS = {
         "Leave the option out.",
     ),
     "no_spatial_extent": (
-        "A VIA entry has a class but no position in the image.",
+        "An entry has a class but no position in the image: one of VIA, or a tag of the image.",
         "Nothing.",
     ),
     "root_category": (

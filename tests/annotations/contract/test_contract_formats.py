@@ -221,6 +221,7 @@ def test_a_folder_of_several_formats_is_read_as_labelme(tmp_path: Path) -> None:
     (tmp_path / "v.json").write_text(json.dumps({"a": {"filename": "a.png", "regions": []}}), "utf-8")
     dataset = check(tmp_path).dataset
     assert [(f.code, f.file) for f in dataset.findings if f.level == "warning"] == [
-        ("not_labelme", name) for name in ("c.json", "p.json", "v.json")
+        ("other_format", "m.csv"),
+        *(("not_labelme", name) for name in ("c.json", "p.json", "v.json")),
     ]
     assert [image.file_name for image in dataset.images] == ["b.png"]

@@ -1,0 +1,1 @@
+"""Cityscapes: polygons of each image as JSON, and label images."""
