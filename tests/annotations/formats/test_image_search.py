@@ -87,7 +87,7 @@ NAMES = [
 
 
 def read(writer: Writer, source: Path, **options: Any) -> Dataset:
-    more = {"preset": "airbus", "class_name": "cat"} if writer is rle else {}
+    more: dict[str, Any] = {"preset": "airbus", "class_name": "cat"} if writer is rle else {}
     return read_dataset(source, options=ReadOptions(**more, **options))
 
 
