@@ -137,7 +137,7 @@ def test_a_file_of_many_images_gives_none_its_own_name(tmp_path: Path, writer: W
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
 def test_an_image_belongs_to_the_file_that_names_it(tmp_path: Path, order: str) -> None:
-    first, second = order
+    first, second = tuple(order)
     labelme_file(tmp_path / f"{first}.json", shape(SQUARE), image="p.jpg", draw=False)
     labelme_file(tmp_path / f"{second}.json", shape(TRIANGLE), image="p.png", draw=False)
     photo(tmp_path / "p.jpg")
