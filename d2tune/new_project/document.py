@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from d2tune.annotations.registry import FORMATS
 from d2tune.new_project.classes import Classes
 from d2tune.new_project.layout import Layout
 from d2tune.new_project.naming import Naming
@@ -16,19 +17,6 @@ from d2tune.project.traits import TRAITS, TaskName, TaskTraits
 from d2tune.text import counted, printable
 
 _COMMENT_COLUMN = 32
-
-FORMATS = {
-    "labelme": "Labelme JSON",
-    "via": "VIA JSON",
-    "coco": "COCO instances",
-    "panoptic": "COCO panoptic",
-    "voc": "Pascal VOC XML",
-    "voc-masks": "Pascal VOC masks",
-    "masks": "mask images beside images",
-    "rle": "run-length CSV",
-    "label_images": "label images beside images",
-}
-"""Formats in words, by the value of ``data.format``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +65,7 @@ class Document:
         layout, classes = self.layout, self.classes
         yield "data:"
         yield _line("root", self.root, "folder of the data; a relative path starts at this file", indent=2)
-        yield _line("format", layout.format, FORMATS[layout.format], indent=2)
+        yield _line("format", layout.format, FORMATS[layout.format].title, indent=2)
         yield _line("train", layout.train, "folder, file or list of the images to train on", indent=2)
         yield _line("val", self.val, self.val_comment, indent=2)
         if layout.images is not None:

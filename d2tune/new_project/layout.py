@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d2tune.annotations.convert import detect_format
 from d2tune.annotations.formats import masks, rle_csv
 from d2tune.annotations.formats.shared.coco_layout import searched_folders
 from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.io.json_files import JsonError, decode_json, decode_text, read_bytes
 from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name, open_raster
+from d2tune.annotations.recognition import detect_format, recognize
 from d2tune.errors import DataError, ProjectError
 from d2tune.project.traits import TRAITS, TaskName
 
@@ -133,7 +133,7 @@ def _coco_files(root: Path, names: Iterable[str], *, task: TaskName | None) -> L
     """COCO files in the folder itself or in its folder ``annotations``: one, or one for each split."""
     inside = [f"annotations/{name}" for name in _entries(root / "annotations")]
     jsons = [name for name in (*names, *inside) if name.lower().endswith(".json")]
-    formats = {name: detect_format(root / name) for name in itertools.islice(jsons, _JSON_FILES_READ)}
+    formats = {name: recognize(root / name).format for name in itertools.islice(jsons, _JSON_FILES_READ)}
     by_pixel = task is None or TRAITS[task].has_label_maps
     wanted = ("panoptic", "coco") if by_pixel else ("coco", "panoptic")
     format = next((format for format in wanted if format in formats.values()), None)
@@ -237,6 +237,8 @@ def _folders(root: Path, names: Iterable[str], *, task: TaskName | None) -> Layo
 def _format_of(folder: Path, pair: tuple[str, str] | None) -> str:
     if pair is not None:
         return "label_images"
+    if recognize(folder).has_images_alone:
+        return "labelme"  # in which they will be annotated
     return detect_format(folder)
 
 

@@ -377,7 +377,7 @@ def _arguments(command: Path, images: Path, annotations: Path, labels: Path) -> 
         ("empty", "the folder is empty"),
         ("texts", "neither annotations nor images"),
         ("broken", "a.json"),
-        ("table.csv", "the columns of the CSV"),
+        ("table.csv", "a CSV with the columns"),
         ("cut.json", "cut.json"),
     ],
 )
