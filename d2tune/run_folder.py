@@ -125,10 +125,10 @@ class RunFolder:
         """Whether the end of a training of so many iterations was evaluated and drawn completely."""
         if not (self.final.is_file() and self.evaluation.is_file()):
             return False
-        finished = self.read_record().get("finished")
-        if isinstance(finished, dict):
-            return bool(finished.get("iterations") == iterations)
-        return True  # a run of an earlier version
+        record = self.read_record()
+        if "finished" not in record:
+            return True  # a run of an earlier version
+        return bool((record["finished"] or {}).get("iterations") == iterations)
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of a training that was killed; to be called by the process that has the lock."""

@@ -54,6 +54,10 @@ class _Durations(_Entries):
     starts_s: list[float] | None = None
 
 
+class _Finished(_Entries):
+    iterations: int = Field(ge=0)
+
+
 class Record(_Entries):
     """``record.json``: what was decided for a run, and how it went.
 
@@ -69,6 +73,7 @@ class Record(_Entries):
         input: How images are read.
         best: The best weights; None before the first evaluation.
         durations: Seconds of training; None before the first checkpoint.
+        finished: The iterations whose end was evaluated and drawn completely; None before.
     """
 
     d2tune_record: int = Field(default=RECORD_VERSION, ge=1)
@@ -82,6 +87,7 @@ class Record(_Entries):
     input: _Input
     best: _Best | None = None
     durations: _Durations | None = None
+    finished: _Finished | None = None
 
 
 class Evaluation(_Entries):

@@ -87,7 +87,8 @@ def write_resumed(folder: RunFolder, plan: TrainingPlan) -> None:
     files.write_text(folder.config, plan.cfg.dump())
     record = folder.read_record()
     now = {"command": sys.argv, "time": _now(), "versions": versions()}
-    folder.update_record({"resumed": [*record.get("resumed", []), now], "data": record["data"] | _data(plan)})
+    resumed = [*record.get("resumed", []), now]
+    folder.update_record({"resumed": resumed, "data": record["data"] | _data(plan), "finished": None})
 
 
 def write_start(folder: RunFolder, plan: TrainingPlan) -> None:
@@ -119,6 +120,7 @@ def write_start(folder: RunFolder, plan: TrainingPlan) -> None:
             "data": _data(plan),
             "weights": _weights(plan.chosen, rgb_resnet=plan.rgb_resnet),
             "input": _input(cfg, train),
+            "finished": None,
         }
     )
 
