@@ -19,11 +19,11 @@ from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
 from d2tune.evaluation.from_files.results import kinds_of
 from d2tune.evaluation.outcome import InstanceEvaluation, evaluate_results, write_outcome
 from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
-from d2tune.evaluation.summaries import short_line
+from d2tune.evaluation.summaries import lower_scores_in_words, short_line
 from d2tune.inference.results import CocoResult, Detections
 from d2tune.metrics.coco.results import KIND_NAMES
 from d2tune.metrics.coco.scorer import score_coco
-from d2tune.metrics.coco.summary import InstanceMetrics, metrics_of
+from d2tune.metrics.coco.summary import SHOWN_SCORE, InstanceMetrics, metrics_of
 from d2tune.timing import StageTimes
 
 PREDICTIONS = "predictions.json"
@@ -137,7 +137,12 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
 
     def draw(self, path: Path, predictions: Sequence[list[CocoResult]], *, title: str, subtitle: str) -> None:
         """Draw ground truth beside predictions on up to 16 images."""
-        write_images(path, self._dataset, _rows(predictions), title=title, subtitle=subtitle)
+        rows = _rows(predictions)
+        scores = [row["score"] for row in rows]
+        if scores and max(scores) < SHOWN_SCORE:
+            words = lower_scores_in_words("detection", len(scores), max(scores), least=SHOWN_SCORE)
+            subtitle = f"{subtitle}; {words}"
+        write_images(path, self._dataset, rows, title=title, subtitle=subtitle)
 
 
 def _rows(predictions: Sequence[list[CocoResult]]) -> list[CocoResult]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from d2tune.evaluation.map_metrics import MapMetrics
 from d2tune.metrics.coco.results import KIND_NAMES
-from d2tune.metrics.coco.summary import ClassScores, InstanceMetrics
+from d2tune.metrics.coco.summary import SHOWN_SCORE, ClassScores, InstanceMetrics
 from d2tune.metrics.metric import with_interval
 from d2tune.report.tables import format_table
 
@@ -176,4 +176,12 @@ def _instance_sentence(metrics: InstanceMetrics, images: str, best_iteration: in
         values.append(f"box AP {metrics.bbox['AP']}")
     if best_iteration is not None:
         values.append(f"best at iteration {best_iteration}")
-    return f"On {images} the model detects {detected} of {instances} {noun} with {alarms} ({'; '.join(values)})"
+    sentence = f"On {images} the model detects {detected} of {instances} {noun} with {alarms} ({'; '.join(values)})"
+    return sentence + lower_scores_note(metrics)
+
+
+def lower_scores_note(metrics: InstanceMetrics) -> str:
+    """``; no detection has a score of 0.5 or more, but ...`` where that is so, else empty."""
+    if metrics.highest_lower is None:
+        return ""
+    return "; " + lower_scores_in_words("detection", metrics.lower, metrics.highest_lower, least=SHOWN_SCORE)

@@ -150,8 +150,8 @@ def paired_comparison(
 ) -> Comparison:
     """Whether B is better than A, from draws of images that both share.
 
-    The difference is significant where 0 lies outside its interval, and where there are so many images that all of
-    them favor one side by chance with a probability below ``1 - confidence`` (6 images for 95 %).
+    The difference is significant where 0 lies outside its interval. With fewer than `least_images` it cannot be, and
+    there is neither an interval nor a probability.
     Normally distributed differences with mean 0 are significant in 7 % of cases with 6 images, and in 5 % with 13
     and more.
 
@@ -267,10 +267,15 @@ def _compare(
         missing = " and ".join(name for name, value in (("A", of_a), ("B", of_b)) if value is None)
         verdict = f"no comparison: the metric of {missing} cannot be computed"
         return Comparison(of_a, of_b, None, span, None, n_images, None, verdict)
+    least = least_images(confidence)
+    if n_images < least:
+        too_few = f"{n_images} image{' is' if n_images == 1 else 's are'} too few, at least {least} are needed"
+        unknown = Interval(None, None, span.replicates, span.undefined, too_few)
+        return Comparison(of_a, of_b, of_b - of_a, unknown, None, n_images, None, f"no comparison: {too_few}")
     defined = differences[~np.isnan(differences)]
     probability = float(np.mean((defined > 0) + 0.5 * (defined == 0))) if len(defined) else None
     difference = of_b - of_a
-    better = _better(span, n_images, confidence)
+    better = _better(span)
     return Comparison(
         of_a,
         of_b,
@@ -283,9 +288,16 @@ def _compare(
     )
 
 
-def _better(span: Interval, n_images: int, confidence: float) -> str | None:
-    # n images all favor one side by chance with a probability of 2 / 2^n
-    if span.low is None or span.high is None or 2.0 ** (1 - n_images) > 1 - confidence:
+def least_images(confidence: float = 0.95) -> int:
+    """The fewest images on which a difference can be significant, 6 for 95 %.
+
+    Fewer images all favor one side by chance with a probability of ``2 / 2^n``, which is more than ``1 - confidence``.
+    """
+    return math.ceil(1 - math.log2(1 - confidence) - 1e-9)
+
+
+def _better(span: Interval) -> str | None:
+    if span.low is None or span.high is None:
         return None
     if span.low > 0:
         return "B"

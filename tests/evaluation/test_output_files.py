@@ -87,6 +87,18 @@ def test_a_comparison_replaces_comparisons_only(tmp_path: Path) -> None:
         d2tune.compare(predictions, predictions, ground_truth=other, out=tmp_path / "other")
 
 
+def test_lower_scores_are_named_where_nothing_has_the_score_that_counts(tmp_path: Path) -> None:
+    rows = listed(TRUTH)
+    for row, score in zip(rows, (0.41, 0.4999), strict=True):
+        row["score"] = score
+    result = evaluate_files(*files(tmp_path, rows, TRUTH), out=tmp_path / "out")
+    words = "no detection has a score of 0.5 or more, but 2 have lower scores, the highest is 0.499"
+    assert f"; {words}; see " in result.sentence and result.metrics.segm["AP"].value == pytest.approx(100)
+    rows[0]["score"] = 0.5
+    result = evaluate_files(*files(tmp_path, rows, TRUTH), out=tmp_path / "out")
+    assert "no detection" not in result.sentence
+
+
 @pytest.mark.slow
 def test_the_evaluation_of_a_run(tmp_path: Path) -> None:
     """The folder of the run keeps what training wrote; a person's predictions stay; the default folder is replaced."""

@@ -11,6 +11,7 @@ from d2tune.metrics.bootstrap import (
     draw_weights,
     interval,
     intervals,
+    least_images,
     paired_comparison,
     paired_comparisons,
     student_quantile,
@@ -201,9 +202,24 @@ def test_noise_is_not_a_difference() -> None:
 def test_from_five_images_nothing_is_claimed_even_where_all_agree(images: int, claimed: str | None) -> None:
     a = np.linspace(40, 60, images)
     actual = paired_comparison(mean_of(a), mean_of(a + 5), images)
-    assert actual.better == claimed
+    assert actual.better == claimed and actual.difference == pytest.approx(5)
     if claimed is None:
-        assert actual.verdict == f"no significant difference on {images} image{'s' if images > 1 else ''}"
+        # neither an interval nor a probability, which would say what the verdict does not
+        assert (actual.interval.low, actual.interval.high, actual.probability_b_better) == (None, None, None)
+        are = "is" if images == 1 else "s are"
+        assert (
+            actual.verdict
+            == f"no comparison: {images} image{' ' if images == 1 else ''}{are} too few, at least 6 are needed"
+        )
+    else:
+        assert actual.interval.low == pytest.approx(5) and actual.probability_b_better == 1
+
+
+@pytest.mark.parametrize(("confidence", "least"), [(0.9, 5), (0.95, 6), (0.99, 8), (0.5, 2)])
+def test_the_fewest_images(confidence: float, least: int) -> None:
+    """Half of the remaining share must be at least the chance that all images favor one of the sides."""
+    assert least_images(confidence) == least
+    assert 2 / 2**least <= 1 - confidence + 1e-9 < 2 / 2 ** (least - 1) + 1e-9
 
 
 def test_what_cannot_be_computed_cannot_be_compared() -> None:

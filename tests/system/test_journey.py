@@ -264,7 +264,7 @@ def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path:
     assert " instances on 1 image: unlabeled" in succeeded(done)
     assert f"{first.name}: {first.stem}.json already exists" in done.stderr
     assert first.with_suffix(".json").read_text("utf-8") == "drawn by hand"
-    assert sorted(path.suffix for path in photos.iterdir()) == [".jpg", ".jpg", ".json", ".json"]
+    assert sorted(path.suffix for path in photos.glob("[!.]*")) == [".jpg", ".jpg", ".json", ".json"]
     file = second.with_suffix(".json")
     value = json.loads(file.read_text("utf-8"))
     assert value["imagePath"] == second.name and value["shapes"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +16,9 @@ from d2tune.annotations.formats.panoptic import from_colors
 from d2tune.annotations.io.json_files import JsonError, decode_json
 from d2tune.annotations.model.dataset import Category
 from d2tune.errors import DataError
+from d2tune.evaluation.from_files.matching import Names
 from d2tune.metrics.panoptic import PanopticScorer
+from d2tune.text import nearest_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,14 @@ class PanopticFile:
             folder of the JSON.
         categories: The classes; empty if the file has none, as files of predictions may.
         rows: The annotations by image id, in the order of the file; ids are compared as text.
+        names: The names of the images by id, as far as the file has them.
     """
 
     path: Path
     folder: Path | None
     categories: tuple[Category, ...]
     rows: dict[str, dict[str, Any]]
+    names: dict[str, str] = field(default_factory=dict)
 
     def png(self, image_id: str) -> Path:
         """The PNG of an image.
@@ -102,7 +106,15 @@ def read_panoptic(path: str | Path, *, folder: str | Path | None = None) -> Pano
     for row in rows:
         if by_image.setdefault(str(row["image_id"]), row) is not row:
             raise DataError("an image has two annotations", file=path, found=f"image_id {row['image_id']!r} twice")
-    return PanopticFile(path, None if folder is None else Path(folder), _categories(value, path), by_image)
+    names = {
+        str(row["id"]): row["file_name"]
+        for row in value.get("images") or ()
+        if isinstance(row, dict)
+        and "id" in row
+        and isinstance(row.get("file_name"), str)
+        and str(row["id"]) in by_image
+    }
+    return PanopticFile(path, None if folder is None else Path(folder), _categories(value, path), by_image, names)
 
 
 def score_panoptic_files(
@@ -110,8 +122,10 @@ def score_panoptic_files(
 ) -> PanopticScorer:
     """Add all images of the ground truth to a scorer, in their order; predictions of other images are ignored.
 
+    Images and classes are matched by their names where both files have names, else by their ids.
+
     Args:
-        predictions: Predictions of any model, with the category ids of the ground truth.
+        predictions: Predictions of any model.
         ground_truth: A file with categories.
         device: The device on which pixels are counted.
 
@@ -121,24 +135,76 @@ def score_panoptic_files(
     """
     if not ground_truth.categories:
         raise DataError("the ground truth has no categories", file=ground_truth.path, expected="categories")
-    missing = [image_id for image_id in ground_truth.rows if image_id not in predictions.rows]
+    predicted_ids = _matched_images(predictions, ground_truth)
+    category_ids = _matched_classes(predictions, ground_truth)
+    missing = [image_id for image_id in ground_truth.rows if image_id not in predicted_ids]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(ground_truth.rows)} images have no prediction",
             file=predictions.path,
-            place=f"image {missing[0]}",
+            place=f"image {ground_truth.names.get(missing[0], missing[0])}",
             hint="For an image without segments, add a black PNG and an empty segments_info.",
         )
     scorer = PanopticScorer(ground_truth.categories, device=device)
     for image_id, row in tqdm(ground_truth.rows.items(), desc="panoptic", unit="image", disable=None):
+        predicted = predicted_ids[image_id]
+        infos = predictions.rows[predicted]["segments_info"]
         scorer.add(
-            predictions.segment_ids(image_id),
-            predictions.rows[image_id]["segments_info"],
+            predictions.segment_ids(predicted),
+            [
+                info | {"category_id": category_ids.get(info.get("category_id"), info.get("category_id"))}
+                for info in infos
+            ]
+            if category_ids
+            else infos,
             ground_truth.segment_ids(image_id),
             row["segments_info"],
             str(row["file_name"]),
         )
     return scorer
+
+
+def _matched_images(predictions: PanopticFile, ground_truth: PanopticFile) -> dict[str, str]:
+    """The id in the predictions of each image of the ground truth that they have."""
+    if len(predictions.names) < len(predictions.rows) or len(ground_truth.names) < len(ground_truth.rows):
+        return {image_id: image_id for image_id in ground_truth.rows if image_id in predictions.rows}
+    ids = list(predictions.names)
+    index = Names(dict(enumerate(predictions.names.values())), are_paths=True)
+    matched = {}
+    for image_id, name in ground_truth.names.items():
+        hits = index.find(name)
+        same_id = [hit for hit in hits if ids[hit] == image_id]
+        if len(hits) > 1 and not same_id:
+            raise DataError(
+                "the name of the image is that of several in the predictions", file=predictions.path, found=repr(name)
+            )
+        if hits:
+            matched[image_id] = ids[(same_id or hits)[0]]
+    return matched
+
+
+def _matched_classes(predictions: PanopticFile, ground_truth: PanopticFile) -> dict[Any, int]:
+    """The id in the ground truth of each class of the predictions; empty where they have no classes of their own."""
+    ids: dict[str, list[int]] = {}
+    for category in ground_truth.categories:
+        ids.setdefault(category.name, []).append(category.id)
+    used = {info.get("category_id") for row in predictions.rows.values() for info in row["segments_info"]}
+    matched: dict[Any, int] = {}
+    for category in predictions.categories:
+        known = ids.get(category.name, [])
+        if category.id in known or len(known) == 1:
+            matched[category.id] = category.id if category.id in known else known[0]
+        elif category.id in used:
+            raise DataError(
+                "the class is not in the ground truth"
+                if not known
+                else "the class is that of several in the ground truth",
+                file=predictions.path,
+                found=repr(category.name),
+                expected=", ".join(list(ids)[:5]),
+                hint=nearest_hint(category.name, ids),
+            )
+    return matched
 
 
 def _is_row(row: object) -> bool:

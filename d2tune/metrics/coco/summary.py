@@ -83,12 +83,16 @@ class InstanceMetrics:
         metrics: COCO's twelve metrics of each kind: ``bbox``, ``segm``, ``boundary``.
         classes: One row for each class, in the order of their ids.
         replicates: Draws behind the intervals; 0 without intervals.
+        lower: Number of detections, where all of them are below `SHOWN_SCORE`; else 0, as in earlier versions.
+        highest_lower: Their highest score, else None.
     """
 
     images: int
     metrics: dict[Kind, Values]
     classes: tuple[ClassScores, ...]
     replicates: int = field(default=0)
+    lower: int = 0
+    highest_lower: float | None = None
 
     @property
     def bbox(self) -> Values:
@@ -112,6 +116,8 @@ class InstanceMetrics:
             "metrics": {kind: _plain(values) for kind, values in self.metrics.items()},
             "classes": [row.to_json() for row in self.classes],
             "replicates": self.replicates,
+            "lower": self.lower,
+            "highest_lower": self.highest_lower,
         }
 
     @classmethod
@@ -131,7 +137,8 @@ class InstanceMetrics:
             )
             for row in plain["classes"]
         )
-        return cls(plain["images"], values(plain["metrics"]), classes, plain["replicates"])
+        lower = plain.get("lower", 0), plain.get("highest_lower")
+        return cls(plain["images"], values(plain["metrics"]), classes, plain["replicates"], *lower)
 
 
 def _plain(values: Values) -> dict[str, Any]:
@@ -145,11 +152,15 @@ def metrics_of(result: InstanceResult) -> InstanceMetrics:
     rows = []
     for number, row in enumerate(result.kinds[kind].classes):
         curve, detected, false = _at_half(records, number)
-        metrics = {name: of_kind.classes[number].metrics for name, of_kind in result.kinds.items()}
+        of_class = {name: of_kind.classes[number].metrics for name, of_kind in result.kinds.items()}
         points = best_f1(curve), for_precision(curve, WANTED_PRECISION)
-        rows.append(ClassScores(row.name, row.instances, detected, false, metrics, *points))
+        rows.append(ClassScores(row.name, row.instances, detected, false, of_class, *points))
     overall = {name: of_kind.metrics for name, of_kind in result.kinds.items()}
-    return InstanceMetrics(len(result.image_ids), overall, tuple(rows))
+    metrics = InstanceMetrics(len(result.image_ids), overall, tuple(rows))
+    highest = float(records.score.max(initial=-np.inf))
+    if -np.inf < highest < SHOWN_SCORE:
+        return replace(metrics, lower=len(records.score), highest_lower=highest)
+    return metrics
 
 
 def _at_half(records: Records, number: int) -> tuple[PrecisionRecall, int, int]:

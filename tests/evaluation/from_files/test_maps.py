@@ -42,7 +42,10 @@ def test_folders_of_label_images(tmp_path: Path) -> None:
     assert metrics["pACC"]["value"] == pytest.approx(90) and metrics["mIoU"]["low"] == pytest.approx(81.667, abs=1e-3)
     assert evaluation["classes"][2]["metrics"]["IoU"]["value"] is None
     assert [row[:3] for row in evaluation["confusion"]] == [[72, 18, 0], [0, 90, 0], [0, 0, 0]]
-    assert sorted(path.name for path in (tmp_path / "scored" / "plots").glob("*.png")) == ["class_iou.png", "confusion.png"]
+    assert sorted(path.name for path in (tmp_path / "scored" / "plots").glob("*.png")) == [
+        "class_iou.png",
+        "confusion.png",
+    ]
 
 
 def refusal(folder: Path, *, labels: str | None = "labels.txt", out: str = "scored") -> str:

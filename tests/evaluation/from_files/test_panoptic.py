@@ -132,3 +132,37 @@ def test_a_missing_file_and_a_png_outside_the_folder_are_refused(tmp_path: Path)
     path.write_text(json.dumps({"annotations": rows}), encoding="utf-8")
     with pytest.raises(DataError, match="the file name of an annotation is not valid"):
         read_panoptic(path).segment_ids("1")
+
+
+def renumbered(path: Path, names: list[str], ids: list[int], classes: dict[int, int]) -> None:
+    """Give the images of a file these names and ids, and the classes other ids."""
+    value = json.loads(path.read_text("utf-8"))
+    value["images"] = [{"id": image_id, "file_name": name} for image_id, name in zip(ids, names, strict=True)]
+    for row, image_id in zip(value["annotations"], ids, strict=True):
+        row["image_id"] = image_id
+        row["segments_info"] = [
+            info | {"category_id": classes.get(info["category_id"], info["category_id"])}
+            for info in row["segments_info"]
+        ]
+    value["categories"] = [row | {"id": classes.get(row["id"], row["id"])} for row in value["categories"]]
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def test_images_and_classes_are_matched_by_name(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    pairs = [random_pair(draw) for _ in range(3)]
+    expected = values(score(pairs).result())
+    truth = write_panoptic(tmp_path, "truth", [pair[1] for pair in pairs])
+    predictions = write_panoptic(tmp_path, "predictions", [pair[0] for pair in reversed(pairs)])
+    renumbered(truth, ["x/a.jpg", "x/b.jpg", "x/c.jpg"], [7, 2, 1], {})
+    first, second = (category.id for category in CATEGORIES[:2])
+    renumbered(predictions, ["c.jpg", "b.jpg", "a.jpg"], [1, 2, 3], {first: second, second: first})
+    assert values(score_panoptic_files(read_panoptic(predictions), read_panoptic(truth)).result()) == expected
+    renumbered(predictions, ["c.jpg", "b.jpg", "d.jpg"], [1, 2, 3], {})
+    with pytest.raises(DataError, match=r"image x/a\.jpg: 1 of 3 images have no prediction"):
+        score_panoptic_files(read_panoptic(predictions), read_panoptic(truth))
+    value = json.loads(predictions.read_text("utf-8"))
+    value["categories"][0]["name"] = "other"
+    predictions.write_text(json.dumps(value), encoding="utf-8")
+    with pytest.raises(DataError, match="the class is not in the ground truth; found 'other'"):
+        score_panoptic_files(read_panoptic(predictions), read_panoptic(truth))
