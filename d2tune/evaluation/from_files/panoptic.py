@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -151,17 +152,19 @@ def score_panoptic_files(
         infos = predictions.rows[predicted]["segments_info"]
         scorer.add(
             predictions.segment_ids(predicted),
-            [
-                info | {"category_id": category_ids.get(info.get("category_id"), info.get("category_id"))}
-                for info in infos
-            ]
-            if category_ids
-            else infos,
+            [_with_class(info, category_ids) for info in infos],
             ground_truth.segment_ids(image_id),
             row["segments_info"],
             str(row["file_name"]),
         )
     return scorer
+
+
+def _with_class(info: dict[str, Any], category_ids: Mapping[Any, int]) -> dict[str, Any]:
+    """A segment with the id of its class in the ground truth."""
+    category_id = info.get("category_id")
+    is_known = isinstance(category_id, (int, str)) and category_id in category_ids
+    return info | {"category_id": category_ids[category_id]} if is_known else info
 
 
 def _matched_images(predictions: PanopticFile, ground_truth: PanopticFile) -> dict[str, str]:
@@ -188,17 +191,17 @@ def _matched_classes(predictions: PanopticFile, ground_truth: PanopticFile) -> d
     ids: dict[str, list[int]] = {}
     for category in ground_truth.categories:
         ids.setdefault(category.name, []).append(category.id)
-    used = {info.get("category_id") for row in predictions.rows.values() for info in row["segments_info"]}
+    infos = [info for row in predictions.rows.values() for info in row["segments_info"]]
+    used = {info["category_id"] for info in infos if isinstance(info.get("category_id"), (int, str))}
     matched: dict[Any, int] = {}
     for category in predictions.categories:
         known = ids.get(category.name, [])
         if category.id in known or len(known) == 1:
             matched[category.id] = category.id if category.id in known else known[0]
         elif category.id in used:
+            several = "the name of the class is that of several in the ground truth"
             raise DataError(
-                "the class is not in the ground truth"
-                if not known
-                else "the class is that of several in the ground truth",
+                several if known else "the class is not in the ground truth",
                 file=predictions.path,
                 found=repr(category.name),
                 expected=", ".join(list(ids)[:5]),
