@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -80,7 +81,8 @@ def _full_header(stream: BinaryIO) -> Header:
         if measured is None:
             raise
         return Header(*measured)
-    with image:
+    with image, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         width_px, height_px = image.size
         orientation = orientation_of(image)
         if orientation >= 5 and image.format != "TIFF":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -178,7 +179,8 @@ def _problems(images: Sequence[Image], depth: Depth) -> Iterator[tuple[int, Find
         return
     from tqdm import tqdm
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # filters of warnings that threads set and restore at the same time end where they began
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         bar = tqdm(checked, "checking images", leave=False, unit="image", delay=2, disable=None)
         yield from _errors_of(checked, pool.map(lambda image: _problem(image, depth), bar))
 

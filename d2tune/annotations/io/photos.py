@@ -7,6 +7,7 @@ are multiplied by 255; no value is clipped silently, and a damaged file never gi
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -107,7 +108,9 @@ def reading_photo(path: Path) -> Iterator[None]:
         refused = unreadable_hint(path.name)
         if refused is not None:
             raise RefusedImageError(refused)
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # errors in a file are in the messages of this package
+            yield
     except DataError:
         raise
     except ValuesError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -33,7 +34,7 @@ def tiff_header(stream: BinaryIO) -> tuple[int, int, int, PixelFormat] | None:
     try:
         with tifffile.TiffFile(stream) as tiff:
             page = tiff.pages[0]
-            size = page.imagewidth, page.imagelength
+            size = int(page.imagewidth), int(page.imagelength)
             form = _format(page)
             orientation = _orientation(page)
             has_frames = len(tiff.pages) > 1
@@ -70,6 +71,8 @@ def read_tiff(stream: BinaryIO, *, white: float) -> NDArray[Any]:
             problem = _problem(page)
             if problem is not None:
                 raise ImageError(problem)
+            if len(page.dataoffsets) < math.prod(page.chunked):
+                raise ImageError("the TIFF is cut off or damaged: it has fewer strips or tiles than its size needs")
             orientation = _orientation(page)
             is_reversed = page.photometric == _WHITE_IS_ZERO
             try:

@@ -54,7 +54,7 @@ def mask_shape(png: bytes, first: tuple[int, int] = (0, 0)) -> dict[str, Any]:
 def test_bomb_as_the_image(tmp_path: Path) -> None:
     source = tmp_path / "set"
     write(source / "a.json", labelme_value(shape(TRIANGLE), imageHeight=None, imageWidth=None))
-    write(source / "a.png", png_of_one_value(20_000, 20_000))
+    write(source / "a.png", png_of_one_value(40_000, 40_000))
     outcome = guarded(source)
     assert outcome.codes == ["image_unreadable"]
     assert "pixels" in str(outcome.error)
@@ -68,13 +68,17 @@ def test_a_header_that_claims_a_giant_is_refused(tmp_path: Path, width: int, hei
     assert tried(source).codes == ["image_unreadable"]
 
 
-def test_an_image_of_30000_by_30000_is_refused(tmp_path: Path) -> None:
+def test_images_up_to_a_gigapixel_are_measured_and_not_decoded(tmp_path: Path) -> None:
     source = tmp_path / "set"
     write(source / "a.json", labelme_value(shape(TRIANGLE), size=(30_000, 30_000)))
     write(source / "a.png", png_of_one_value(30_000, 30_000))
     outcome = guarded(source)
+    assert (outcome.error, outcome.instances) == (None, 1)
+    write(source / "a.json", labelme_value(shape(TRIANGLE), size=(32_769, 32_769)))
+    write(source / "a.png", png_of_one_value(32_769, 32_769))
+    outcome = guarded(source)
     assert outcome.codes == ["image_unreadable"]
-    assert "178956970" in str(outcome.error)
+    assert "more than 1,073,741,824 pixels" in str(outcome.error)
 
 
 @pytest.mark.parametrize("to", ["coco", "labelme"])
@@ -101,12 +105,12 @@ def test_bomb_as_a_mask_shape(tmp_path: Path, side: int, bit_depth: int, color: 
 
 
 def test_bomb_as_image_data(tmp_path: Path) -> None:
-    png = base64.b64encode(png_of_one_value(20_000, 20_000)).decode()
+    png = base64.b64encode(png_of_one_value(40_000, 40_000)).decode()
     source = tmp_path / "set"
     write(source / "a.json", labelme_value(shape(TRIANGLE), imageData=png))
     outcome = guarded(source)
     assert outcome.codes == ["image_missing"]
-    assert "178956970 pixels" in str(outcome.error)
+    assert "more than 1,073,741,824 pixels" in str(outcome.error)
 
 
 @pytest.mark.parametrize("side", [13_000, 20_000])
