@@ -74,6 +74,7 @@ def test_images_up_to_a_gigapixel_are_measured_and_not_decoded(tmp_path: Path) -
     write(source / "a.png", png_of_one_value(30_000, 30_000))
     outcome = guarded(source)
     assert (outcome.error, outcome.instances) == (None, 1)
+    source = tmp_path / "larger"
     write(source / "a.json", labelme_value(shape(TRIANGLE), size=(32_769, 32_769)))
     write(source / "a.png", png_of_one_value(32_769, 32_769))
     outcome = guarded(source)
