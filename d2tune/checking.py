@@ -13,7 +13,7 @@ from d2tune import project as projects
 from d2tune.annotations.convert import ConvertResult, checked, judged
 from d2tune.annotations.formats.shared.objects import dataset_findings
 from d2tune.annotations.formats.shared.similar_labels import similar_labels
-from d2tune.annotations.io.photo_findings import conversion_findings, with_shared_white
+from d2tune.annotations.io.photos.findings import conversion_findings, with_shared_white
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.splitting.lists import read_list, refuse_shared

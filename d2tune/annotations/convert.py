@@ -16,7 +16,7 @@ from d2tune.annotations.formats.shared.sources import walk_of
 from d2tune.annotations.io.gathering import copy_files, gather
 from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
 from d2tune.annotations.io.outputs import protected
-from d2tune.annotations.io.photo_findings import with_photo_findings
+from d2tune.annotations.io.photos.findings import with_photo_findings
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.ledger import LedgerRow, write_ledger

@@ -15,7 +15,7 @@ from detectron2.data import transforms as T
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from d2tune.annotations.io.photos import read_photo
+from d2tune.annotations.io.photos.reading import read_photo
 from d2tune.data.batches import SampleKey
 from d2tune.errors import DataError
 

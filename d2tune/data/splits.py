@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2tune.annotations.convert import findings_table, read_dataset
-from d2tune.annotations.io.photo_findings import with_shared_white
+from d2tune.annotations.io.photos.findings import with_shared_white
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.splitting.sharing import refuse_shared_images
 from d2tune.annotations.splitting.splits import split

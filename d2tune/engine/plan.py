@@ -10,7 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from d2tune.annotations.io.photo_findings import white_of
+from d2tune.annotations.io.photos.findings import white_of
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import RasterOptions
 from d2tune.data.catalog import register

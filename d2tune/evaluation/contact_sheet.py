@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from d2tune.annotations.io.photos import read_photo_of
+from d2tune.annotations.io.photos.reading import read_photo_of
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.annotations.model.types import Rle
 from d2tune.inference.results import CocoResult

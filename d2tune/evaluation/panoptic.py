@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from d2tune import files
 from d2tune.annotations.formats.panoptic import from_colors, to_colors
 from d2tune.annotations.io.outputs import beside
-from d2tune.annotations.io.photos import read_photo_of
+from d2tune.annotations.io.photos.reading import read_photo_of
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.data.image_reader import Pixels
 from d2tune.data.label_maps import decode_png, encode_png, label_files, panoptic_table

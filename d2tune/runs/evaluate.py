@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from d2tune import files
-from d2tune.annotations.io.photo_findings import with_white
+from d2tune.annotations.io.photos.findings import with_white
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.splitting.lists import is_list
 from d2tune.data.label_maps import with_background

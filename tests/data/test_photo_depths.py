@@ -16,7 +16,7 @@ import torch
 import yaml
 from PIL import Image as PilImage
 
-from d2tune.annotations.io.photos import read_photo_of
+from d2tune.annotations.io.photos.reading import read_photo_of
 from d2tune.checking import check
 from d2tune.data.batches import SampleKey
 from d2tune.data.catalog import detectron2_dicts

@@ -12,7 +12,7 @@ from d2tune.annotations.formats.labelme_shapes import decode_base64
 from d2tune.annotations.formats.shared.sources import Folders, measure, note_missing
 from d2tune.annotations.formats.shared.units import ImageDraft, Unit
 from d2tune.annotations.io.images import Header, ImageError, magic_suffix, read_header
-from d2tune.annotations.io.pillow import open_pillow
+from d2tune.annotations.io.photos.pillow import open_pillow
 from d2tune.annotations.io.places import Place, is_file
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.files import write_bytes

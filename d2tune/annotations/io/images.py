@@ -12,9 +12,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from d2tune.annotations.io.headers import quick_size
-from d2tune.annotations.io.pillow import ImageError, RefusedImageError, open_pillow, orientation_of, pixel_format_of
+from d2tune.annotations.io.photos.pillow import (
+    ImageError,
+    RefusedImageError,
+    open_pillow,
+    orientation_of,
+    pixel_format_of,
+)
+from d2tune.annotations.io.photos.tiff import tiff_header
 from d2tune.annotations.io.suffixes import IMAGE_SUFFIXES, is_image_name, magic_suffix, unreadable_hint
-from d2tune.annotations.io.tiff_files import tiff_header
 from d2tune.annotations.model.pixel_format import PixelFormat
 
 __all__ = ["IMAGE_SUFFIXES", "Header", "ImageError", "is_image_name", "magic_suffix", "read_header", "unreadable_hint"]

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.io.images import read_header
-from d2tune.annotations.io.pillow import open_pillow
-from d2tune.annotations.io.whole_files import refuse_missing_pixels
+from d2tune.annotations.io.photos.pillow import open_pillow
+from d2tune.annotations.io.photos.whole import refuse_missing_pixels
 from d2tune.errors import DataError
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})

@@ -72,7 +72,7 @@ class ReadOptions:
         shared_labels: Whether the masks of the source are those of several splits, so that some have no image here.
         label_images: Where images and label images are and what their values mean; None takes the defaults.
         crowds: Whether objects marked as crowds (``iscrowd``) are read as crowds or as objects.
-        image_checks: How image files are checked beyond their headers, see `io.photo_findings`: ``structure`` reads
+        image_checks: How image files are checked beyond their headers, see `io.photos.findings`: ``structure`` reads
             their ends, ``decoded`` reads their pixels.
         unused: Whether options that the format does not use are refused, or only noted because they are a project's.
         workers: Processes that read Labelme files; None takes more than one for thousands of files. The result is the

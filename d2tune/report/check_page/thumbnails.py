@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from d2tune.annotations.geometry.masks import decode_mask
-from d2tune.annotations.io.photos import read_photo, to_rgb, upright
-from d2tune.annotations.io.pillow import open_pillow, orientation_of
-from d2tune.annotations.io.whole_files import refuse_missing_pixels
+from d2tune.annotations.io.photos.pillow import open_pillow, orientation_of
+from d2tune.annotations.io.photos.reading import read_photo, to_rgb, upright
+from d2tune.annotations.io.photos.whole import refuse_missing_pixels
 from d2tune.annotations.model.dataset import Image, Instance
 from d2tune.annotations.model.pixel_format import PixelFormat
 from d2tune.annotations.model.types import Rle

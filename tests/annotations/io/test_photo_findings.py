@@ -13,8 +13,9 @@ import tifffile
 from PIL import Image as PilImage
 
 from d2tune.annotations.convert import convert, read_dataset
-from d2tune.annotations.io import photo_findings, photos
-from d2tune.annotations.io.photos import read_photo_of
+from d2tune.annotations.io.photos import findings as photo_findings
+from d2tune.annotations.io.photos import reading as photos
+from d2tune.annotations.io.photos.reading import read_photo_of
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.checking import check
 from d2tune.errors import DataError

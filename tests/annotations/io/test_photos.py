@@ -16,7 +16,7 @@ from detectron2.data import detection_utils
 from PIL import Image as PilImage
 
 from d2tune.annotations.io.images import Header, read_header
-from d2tune.annotations.io.photos import LARGEST_DECODED_PX, read_photo, to_rgb
+from d2tune.annotations.io.photos.reading import LARGEST_DECODED_PX, read_photo, to_rgb
 from d2tune.annotations.model.pixel_format import PixelFormat
 from d2tune.errors import DataError
 from tests.annotations.io.files import add_tiff_tag, png_of

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from d2tune.annotations.io.photo_checks import check_photo
-from d2tune.annotations.io.photos import read_photo
+from d2tune.annotations.io.photos.checks import check_photo
+from d2tune.annotations.io.photos.reading import read_photo
 from d2tune.errors import DataError
 from tests.annotations.io import files
 from tests.shared_files import SHARED

@@ -16,10 +16,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.io.pillow import ImageError, RefusedImageError, open_pillow, orientation_of, pixel_format_of
+from d2tune.annotations.io.photos.pillow import (
+    ImageError,
+    RefusedImageError,
+    open_pillow,
+    orientation_of,
+    pixel_format_of,
+)
+from d2tune.annotations.io.photos.tiff import read_tiff, tiff_header, turned
+from d2tune.annotations.io.photos.whole import refuse_missing_pixels
 from d2tune.annotations.io.suffixes import unreadable_hint
-from d2tune.annotations.io.tiff_files import read_tiff, tiff_header, turned
-from d2tune.annotations.io.whole_files import refuse_missing_pixels
 from d2tune.annotations.model.dataset import Image
 from d2tune.annotations.model.pixel_format import FULL_RANGE, PixelFormat
 from d2tune.errors import DataError

@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from d2tune.annotations.io.photos import read_photo, read_values, reading_photo
-from d2tune.annotations.io.pillow import ImageError, open_pillow
-from d2tune.annotations.io.whole_files import has_whole_structure, refuse_cut_png, refuse_missing_pixels
+from d2tune.annotations.io.photos.pillow import ImageError, open_pillow
+from d2tune.annotations.io.photos.reading import read_photo, read_values, reading_photo
+from d2tune.annotations.io.photos.whole import has_whole_structure, refuse_cut_png, refuse_missing_pixels
 
 _REDUCTION = 8
 

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from d2tune.annotations.io.pillow import ImageError
+from d2tune.annotations.io.photos.pillow import ImageError
 
 _TAIL_BYTES, _BLOCK_BYTES = 1024, 1 << 20
 _PNG_START = b"\x89PNG\r\n\x1a\n"

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal
 
-from d2tune.annotations.io.photo_checks import check_photo
-from d2tune.annotations.io.photos import LARGEST_DECODED_PX, read_photo, read_values, too_large
+from d2tune.annotations.io.photos.checks import check_photo
+from d2tune.annotations.io.photos.reading import LARGEST_DECODED_PX, read_photo, read_values, too_large
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.annotations.model.findings import Finding, Level
 from d2tune.annotations.model.ledger import LedgerRow

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.io.pillow import LARGEST_PX, ImageError, tiff_format
+from d2tune.annotations.io.photos.pillow import LARGEST_PX, ImageError, tiff_format
 from d2tune.annotations.model.pixel_format import PixelFormat
 
 _WHITE_IS_ZERO, _GRAY, _RGB = 0, 1, 2
