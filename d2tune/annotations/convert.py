@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from d2tune.annotations.formats import coco, labelme, panoptic, rle_csv, semantic
 from d2tune.annotations.formats.shared.sources import walk_of
@@ -179,6 +179,7 @@ def convert(
     ledger_path: str | Path | None = None,
     tolerance_px: float = 1.0,
     min_area_px2: float | None = None,
+    images: Literal["copy", "link", "none"] = "copy",
 ) -> ConvertResult:
     """Read annotations of one format and write them in another.
 
@@ -197,6 +198,7 @@ def convert(
         ledger_path: File for the ledger, also when there are errors; see `ledger.write_ledger`.
         tolerance_px: How far the outlines of predictions may move in Labelme files.
         min_area_px2: Smaller regions of masks are excluded from Labelme files, see `labelme.write`.
+        images: Whether the images of YOLO's labels are copied, hard-linked, or left where they are.
 
     Raises:
         FindingsError: There are errors; only the findings and the ledger were written.
@@ -204,7 +206,7 @@ def convert(
     """
     places = {"findings_path": findings_path, "ledger_path": ledger_path}
     with staged(source, options=options, format=format, strict=strict, to=to, **places) as stage:
-        return stage.write(out, to=to, tolerance_px=tolerance_px, min_area_px2=min_area_px2, force=force)
+        return stage.write(out, to=to, tolerance_px=tolerance_px, min_area_px2=min_area_px2, force=force, images=images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,7 @@ class Stage:
         min_area_px2: float | None = None,
         force: bool = False,
         subfolder: str = "",
+        images: Literal["copy", "link", "none"] = "copy",
     ) -> ConvertResult:
         """Write the annotations in another format.
 
@@ -244,7 +247,8 @@ class Stage:
             tolerance_px: As for `convert`.
             min_area_px2: As for `convert`.
             force: As for `convert`.
-            subfolder: Folder in ``out`` for images that are written.
+            subfolder: Folder in ``out`` for images that are written; of YOLO and Cityscapes that of the split.
+            images: As for `convert`.
         """
         out = Path(out)
         if to not in TARGETS:
@@ -264,6 +268,14 @@ class Stage:
                     min_area_px2=min_area_px2,
                     force=force,
                 )
+            elif to == "yolo-seg":
+                from d2tune.annotations.formats.yolo import writer
+
+                paths = writer.write(dataset, out, split=subfolder, images=images, force=force)
+            elif to == "cityscapes":
+                from d2tune.annotations.formats.cityscapes import writer as cityscapes
+
+                paths = cityscapes.write(dataset, out, split=subfolder, force=force)
             else:
                 paths = _write(dataset, out, to, self.options, self.source, force=force)
         return ConvertResult(dataset, (*paths, *copy_files(copies)), dataset.findings)
@@ -278,9 +290,11 @@ class Stage:
 
     def _gathered(self, folder: Path, to: str, subfolder: str) -> tuple[Dataset, dict[Path, Path]]:
         """The dataset with the final paths of its images, and the files to be copied by their targets."""
+        if to == "yolo-seg":  # which writes the images itself
+            return self.dataset, {}
         if self.options.restore_dir is not None:
             return gather(self.dataset, self.scratch, self.options.restore_dir, with_all=False)
-        if to in ("semantic", "panoptic"):  # which write PNGs under the names of the images
+        if to in ("semantic", "panoptic", "cityscapes"):  # which write PNGs under the names of the images
             used = {image.file_name.partition("/")[0] for image in self.dataset.images}
             folder /= next(name for name in _image_folder_names() if name not in used)
         return gather(self.dataset, self.scratch, folder, subfolder=subfolder, with_all=to != "labelme")

@@ -30,7 +30,9 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "convert", run, "turn annotations of one format into another")
     add_reading_arguments(parser)
     parser.add_argument(
-        "--to", choices=["coco", "labelme", "semantic", "panoptic", "rle"], help="format to write (default: coco)"
+        "--to",
+        choices=["coco", "labelme", "semantic", "panoptic", "rle", "yolo-seg", "cityscapes"],
+        help="format to write (default: coco)",
     )
     parser.add_argument(
         "--tolerance-px",
@@ -44,6 +46,11 @@ def add(commands: Commands) -> None:
         dest="min_area_px2",
         metavar="PX2",
         help="smallest area of a region of a mask in Labelme files (default: 25 for label maps and predictions)",
+    )
+    parser.add_argument(
+        "--images",
+        choices=["copy", "link", "none"],
+        help="the images of YOLO's labels are copied, hard-linked, or left where they are (default: copy)",
     )
     parser.add_argument("--out", type=path, metavar="PATH", help="folder; for COCO and run-length CSV also a file")
     parser.add_argument(
@@ -85,7 +92,8 @@ def _print(result: ConvertResult) -> None:
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     refuse_unless(options, {"tolerance_px": "--tolerance-px", "min_area_px2": "--min-area"}, to="labelme")
-    chosen = given(options, "to", "strict", "force", "tolerance_px", "min_area_px2", "out")
+    refuse_unless(options, {"images": "--images"}, to="yolo-seg")
+    chosen = given(options, "to", "strict", "force", "tolerance_px", "min_area_px2", "out", "images")
     names = {"findings": "findings_path", "ledger": "ledger_path"}
     chosen |= {names[name]: path for name, path in given(options, *names).items()}
     if is_project_file(options.source):

@@ -118,7 +118,8 @@ def add_reading_arguments(parser: argparse.ArgumentParser, *, projects: bool = T
     parser.add_argument("source", type=path, help=f"annotations: {what}")
     parser.add_argument(
         "--format",
-        help="labelme, via, coco, rle, voc, voc-masks, masks, label_images, panoptic (default: by content)",
+        help="labelme, via, via-csv, coco, panoptic, yolo-seg, cvat, label-studio, isat, datumaro, supervisely, "
+        "darwin, cityscapes, voc, voc-masks, masks, rle, label_images (default: by content)",
     )
     parser.add_argument(
         "--labels", type=path, metavar="FILE", help="file of class names, one a line, in the order of their ids"

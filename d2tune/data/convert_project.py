@@ -16,6 +16,9 @@ from d2tune.data.sources import refuse_shared_names, split_source
 from d2tune.data.splits import divide_by_fraction, refuse_sharing
 from d2tune.project import Project, load_project
 
+_SPLITS_INSIDE = ("yolo-seg", "cityscapes")
+"""Formats whose folder has those of the splits in it."""
+
 _LABEL_MAPS = ("semantic", "panoptic", "cityscapes")
 """Formats with a class for each pixel, in which the class of the background is written."""
 
@@ -40,7 +43,7 @@ def convert_project(
         ledger_path: File for the ledger.
         strict: Whether warnings count as errors.
         overrides: Fields of `ReadOptions` that differ from the project's.
-        to: The format; one of ``annotations.convert.WRITERS``.
+        to: The format; one of ``annotations.registry.TARGETS``.
         writing: Further options of ``annotations.convert.Stage.write``.
 
     Returns:
@@ -64,7 +67,7 @@ def convert_project(
             options = replace(options, **(overrides or {}))
             try:
                 stages[split] = stack.enter_context(
-                    staged(annotations, format=data.format, options=options, strict=strict)
+                    staged(annotations, format=data.format, options=options, strict=strict, to=to)
                 )
             except FindingsError as error:
                 failed.append(error)
@@ -90,6 +93,8 @@ def convert_project(
                 for split, stage in stages.items()
             }
         folder = Path(out or data.root / "coco")
+        if to in _SPLITS_INSIDE:
+            return [stage.write(folder, to=to, subfolder=split, **writing) for split, stage in stages.items()]
         suffix = ".json" if to == "coco" else ""
         return [
             stage.write(folder / f"{split}{suffix}", to=to, subfolder=split if suffix else "", **writing)

@@ -1,0 +1,147 @@
+"""Writing YOLO's label files of polygons, ``data.yaml``, and the images in the folders that go with them."""
+
+from __future__ import annotations
+
+import filecmp
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+import yaml
+
+from d2tune.annotations.formats.yolo.layout import IMAGES, LABELS
+from d2tune.annotations.formats.yolo.rings import joined, rings_of
+from d2tune.annotations.io.output_record import ANNOTATIONS, write_own
+from d2tune.annotations.io.outputs import refuse_existing, write_output
+from d2tune.annotations.model.dataset import Dataset, Image, Instance
+from d2tune.errors import DataError
+from d2tune.files import holds
+from d2tune.text import counted
+
+logger = logging.getLogger(__name__)
+
+Images = Literal["copy", "link", "none"]
+"""Whether images are copied, hard-linked, or left where they are."""
+
+
+def write(dataset: Dataset, out: Path, *, split: str = "", images: Images = "copy", force: bool = False) -> list[Path]:
+    """Write a label file for each image, ``data.yaml``, and the images.
+
+    A label file has a line for each object: the number of its class from 0, and a polygon in shares of the image. The
+    outlines of an object with holes or of several pieces are joined by cuts of no width; their number is logged. Crowds
+    are not written, and their number is logged.
+
+    Args:
+        dataset: What to write.
+        out: The folder; it gets ``images`` and ``labels``.
+        split: Folder in both, ``train`` or ``val`` of a project; empty for images of no split.
+        images: Whether images are copied or hard-linked; labels alone need images in ``images`` under the same names.
+        force: Whether files that an earlier conversion wrote are replaced; others never are.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DataError: A file is already there, an image cannot be linked, or a mask is too ragged for a polygon.
+    """
+    places = _places(dataset.images)
+    targets = {image.id: out / IMAGES / split / places[image.id] for image in dataset.images}
+    labels = {image.id: (out / LABELS / split / places[image.id]).with_suffix(".txt") for image in dataset.images}
+    description, content = out / "data.yaml", _description(dataset, split)
+    has_description = holds(description, [content])
+    copies = [] if images == "none" else list(_copies(dataset.images, targets))
+    refuse_existing([*labels.values(), *([] if has_description else [description])], force=force)
+    refuse_existing([target for _, target in copies], force=False)
+    groups = dataset.by_image()
+    unlike = Counter[str]()
+    for image in dataset.images:
+        write_output(labels[image.id], "".join(_lines(groups[image.id], image, unlike)).encode("ascii"))
+    for source, target in copies:
+        _place(source, target, images)
+    if not has_description:
+        write_output(description, content)
+    _log(unlike, out)
+    return [description, *labels.values(), *(target for _, target in copies)]
+
+
+def _places(images: Sequence[Image]) -> dict[int, PurePosixPath]:
+    """A path for each image; the folder ``images`` is not repeated, and no two of them have the same label file."""
+    taken: set[str] = set()
+    places = {}
+    for image in images:
+        path = PurePosixPath(image.file_name)
+        folders = [step for step in path.parts[:-1] if step not in ("..", "/") and step.lower() not in (IMAGES, LABELS)]
+        stem, number = path.stem, 1
+        while str(PurePosixPath(*folders, stem)).casefold() in taken:
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(str(PurePosixPath(*folders, stem)).casefold())
+        places[image.id] = PurePosixPath(*folders, stem + path.suffix)
+    return places
+
+
+def _description(dataset: Dataset, split: str) -> bytes:
+    """``data.yaml``; without ``path``, its folders are relative to it."""
+    train, val = (f"{IMAGES}/{one}" if split else IMAGES for one in ("train", "val"))
+    names = yaml.safe_dump(dict(enumerate(dataset.class_names)), allow_unicode=True, sort_keys=False)
+    lines = ["names:\n", *(f"  {line}\n" for line in names.splitlines())]
+    note = "" if split else "  # the same images; name others to validate on"
+    return f"train: {train}\nval: {val}{note}\nnc: {len(dataset.categories)}\n{''.join(lines)}".encode()
+
+
+def _copies(images: Sequence[Image], targets: dict[int, Path]) -> Iterator[tuple[Path, Path]]:
+    """The image files with their places, without those that are there already."""
+    for image in images:
+        target = targets[image.id]
+        if image.path is None:
+            raise DataError("the file of an image is not known", file=image.file_name)
+        is_there = target.is_file() and filecmp.cmp(image.path, target, shallow=False)
+        if not is_there:
+            yield image.path, target
+
+
+def _place(source: Path, target: Path, images: Images) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if images == "link":
+        try:
+            os.link(source, target)
+        except OSError as error:
+            hint = "Copy the images instead: --images copy."
+            raise DataError(f"the image cannot be linked ({error.strerror})", file=target, hint=hint) from error
+        return
+    with source.open("rb") as content, write_own(target, ANNOTATIONS) as stream:
+        shutil.copyfileobj(content, stream)
+
+
+def _lines(instances: Sequence[Instance], image: Image, unlike: Counter[str]) -> Iterator[str]:
+    """The line of each object; counts in ``unlike`` what lines do not express."""
+    size_px = np.array([image.width_px, image.height_px], dtype=np.float64)
+    for instance in instances:
+        if instance.iscrowd:
+            unlike["crowd"] += 1
+            continue
+        rings, holes = rings_of(instance, image)
+        unlike["object with holes"] += holes > 0
+        unlike["object of several pieces"] += len(rings) - holes > 1
+        numbers = " ".join(f"{value:.8g}" for value in (joined(rings) / size_px).reshape(-1).tolist())
+        yield f"{instance.category_id - 1} {numbers}\n"
+
+
+def _log(unlike: Counter[str], out: Path) -> None:
+    """Log what YOLO's labels do not express."""
+    holes, pieces, crowds = unlike["object with holes"], unlike["object of several pieces"], unlike["crowd"]
+    if holes or pieces:
+        logger.warning(
+            "%s: YOLO has one polygon for each object. The outlines of %s with holes and of %s of several pieces are "
+            "joined by cuts of no width; a tool that ignores the even-odd rule fills the holes",
+            out,
+            counted(holes, "object"),
+            counted(pieces, "object"),
+        )
+    if crowds:
+        logger.warning("%s: %s not written, because YOLO has no crowds", out, counted(crowds, "crowd"))
