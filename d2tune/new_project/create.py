@@ -13,6 +13,8 @@ from pathlib import Path
 from d2tune import files
 from d2tune.annotations.formats.shared.objects import CROWDS_HINT
 from d2tune.annotations.formats.shared.similar_labels import similar_labels
+from d2tune.annotations.io.output_record import PROJECT
+from d2tune.annotations.io.outputs import refuse_existing, write_output
 from d2tune.annotations.model.dataset import Category, Dataset
 from d2tune.annotations.registry import FORMATS
 from d2tune.annotations.splitting.splits import SplitOptions, make_split
@@ -77,7 +79,7 @@ def new_project(
         stuff: Those of them that are regions, of a panoptic task.
         class_attribute: VIA region attribute that holds the class.
         out: The file; None is ``projects/NAME.yaml``, or ``NAME.yaml`` where there is no folder ``projects``.
-        force: Whether an existing file is replaced.
+        force: Whether a file is replaced that this wrote before, and that was not changed since.
 
     Raises:
         DataError: The folder is missing, empty or unreadable.
@@ -124,7 +126,7 @@ def _write(file: Path, text: str) -> None:
         files.write_text(unchecked, text)
         for hardware in ("gpu", "cpu"):
             load_project(unchecked, hardware=hardware)
-        files.write_text(file, text)
+        write_output(file, text.encode("utf-8"), kind=PROJECT)
     finally:
         unchecked.unlink(missing_ok=True)
 
@@ -143,6 +145,7 @@ def _target(name: str, out: str | Path | None, *, force: bool) -> Path:
         raise ProjectError("a project file ends in .yaml", file=file, hint=f"Name it: --out {file}.yaml")
     if file.exists() and not force:
         raise ProjectError("the file exists already", file=file, hint="--force replaces it, --out names another.")
+    refuse_existing([file], force=True, kind=PROJECT)
     return file
 
 

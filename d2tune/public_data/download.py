@@ -74,7 +74,7 @@ def fetch(name: str, out: str | Path, *, url: str | None = None, force: bool = F
         out: The folder to make.
         url: Where to take the archive from (a mirror, or ``file:///...``). Without it the environment variable
             ``D2TUNE_<NAME>_URL`` is used, and without that the place where the set was published.
-        force: Replace a folder that has other contents.
+        force: Replace a folder that has damaged or missing files of the set; other files stay, with an error.
 
     Raises:
         DataError: An unknown name, no network, an archive that is damaged or has other files than the known ones,
@@ -97,8 +97,9 @@ def fetch(name: str, out: str | Path, *, url: str | None = None, force: bool = F
             raise DataError(
                 "the folder is not empty and does not have all files of the set",
                 file=folder,
-                hint="Name another folder, or pass --force to replace it and everything in it",
+                hint="Name another folder, or pass --force to replace the files of the set",
             )
+        _refuse_others(folder, manifest)
     elif folder.exists() and not folder.is_dir():
         raise DataError("the output must be a folder, not a file", file=folder, hint="Name another folder")
     try:
@@ -110,6 +111,19 @@ def fetch(name: str, out: str | Path, *, url: str | None = None, force: bool = F
     except OSError as error:
         raise DataError(f"the folder cannot be written: {error.strerror or error}", file=folder) from error
     return FetchResult(name, folder, len(manifest.files), manifest.size_bytes, source)
+
+
+def _refuse_others(folder: Path, manifest: _Manifest) -> None:
+    """Refuse to replace a folder that has files which are not of the set."""
+    of_set = {file.path for file in manifest.files}
+    below = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
+    other = next((path for path in below if path.relative_to(folder).as_posix() not in of_set), None)
+    if other is not None:
+        raise DataError(
+            "the folder has a file that is not of the set",
+            file=other,
+            hint="Name another folder, or move the file away",
+        )
 
 
 def _read_manifest(name: str) -> _Manifest:

@@ -88,6 +88,10 @@ def test_the_photos_and_annotations_arrive_and_nothing_else(served, tmp_path):
     with pytest.raises(DataError, match="--force"):
         fetch("balloon", out, url=f"{served[0]}/good.zip")
     assert (out / PHOTO).read_bytes() == b"damaged"
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"mine\.txt: the folder has a file that is not of the set"):
+        fetch("balloon", out, url=f"{served[0]}/good.zip", force=True)
+    (out / "mine.txt").unlink()
     fetch("balloon", out, url=f"{served[0]}/good.zip", force=True)
     assert sha256_file(out / PHOTO) == sha256_file(BALLOON / PHOTO)
     assert [path.name for path in out.parent.iterdir()] == ["balloon"]

@@ -423,8 +423,14 @@ def test_where_the_file_goes(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert "projects/mine.yaml: the file exists already" in line and "--force" in line
     (folder / "projects" / "mine.yaml").write_text("# own\n", "utf-8")
     assert main([*again, "--out", "other.yaml"]) == 0 and (folder / "other.yaml").is_file()
-    assert main([*again, "--force"]) == 0
-    assert yaml.safe_load((folder / "projects" / "mine.yaml").read_text("utf-8")) == raw
+    # what a person changed stays, what the command wrote is replaced
+    line = refused_here(*again, "--force", folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+    assert "It was changed after d2tune wrote it" in line
+    assert (folder / "projects" / "mine.yaml").read_text("utf-8") == "# own\n"
+    (folder / "projects" / "mine.yaml").unlink()
+    for words in ([], ["--force"]):
+        assert main([*again, *words]) == 0
+        assert yaml.safe_load((folder / "projects" / "mine.yaml").read_text("utf-8")) == raw
     line = refused_here(
         "new", "a b", "--data", "datasets/boards", folder=folder, monkeypatch=monkeypatch, capsys=capsys
     )

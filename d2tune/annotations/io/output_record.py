@@ -26,6 +26,7 @@ DRAWING = "drawing"
 EVALUATION = "evaluation"
 COMPARISON = "comparison"
 SPLIT = "split"
+PROJECT = "project"
 
 Entries = dict[str, list[tuple[str, str | None]]]
 """Kind and SHA-256 of each write by file name; None where the content was not known before."""

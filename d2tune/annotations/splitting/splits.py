@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from d2tune.annotations.io.output_record import NAME, SPLIT
+from d2tune.annotations.io.outputs import refuse_existing, write_output
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.splitting.duplicates import DEFAULT_DISTANCE, HASH_BITS
 from d2tune.annotations.splitting.groups import counted, group_images
 from d2tune.errors import DataError
-from d2tune.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -358,7 +359,8 @@ def write_split(made: Split, out: Path, *, force: bool = False) -> list[Path]:
     Args:
         made: What to write.
         out: The folder.
-        force: Overwrite lists with other content, and remove lists of an earlier split that are not written again.
+        force: Replace lists of an earlier split, and remove those that are not written again; files that are not of
+            a split, or were changed since, stay.
 
     Returns:
         The files.
@@ -386,13 +388,27 @@ def write_split(made: Split, out: Path, *, force: bool = False) -> list[Path]:
             file=overwritten[0],
             hint="Write to another folder with --out, or replace it with --force.",
         )
+    refuse_existing(overwritten, force=True, kind=SPLIT, is_own=_is_of_earlier_version)
     for path in stale:
         path.unlink()
-        if path.parent != out and not any(path.parent.iterdir()):
+        if path.parent != out and all(left.name == NAME for left in path.parent.iterdir()):
+            (path.parent / NAME).unlink(missing_ok=True)
             path.parent.rmdir()
     for path in changed:
-        write_bytes(path, encoded[path])
+        write_output(path, encoded[path], kind=SPLIT)
     return list(encoded)
+
+
+def _is_of_earlier_version(path: Path) -> bool:
+    """Whether a file lies beside a ``split.yaml``, or in a fold, without a record of what was written."""
+    if (path.parent / NAME).exists():
+        return False
+    folder = path.parent.parent if path.parent.name.startswith("fold") else path.parent
+    try:
+        text = (folder / "split.yaml").read_text("utf-8", errors="replace")
+    except OSError:
+        return False
+    return text.startswith("options:") and "\nparts:" in text
 
 
 def _fits_a_line(name: str) -> bool:

@@ -300,11 +300,23 @@ def test_lists_are_written_once_and_do_not_replace_those_of_another_split(tmp_pa
         write_split(second, tmp_path)
     assert {path: path.read_bytes() for path in paths} == {path: old for path, (old, _) in content.items()}
     write_split(second, tmp_path, force=True)
-    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")) == [
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("[!.]*.*")) == [
         *("fold0/train.txt", "fold0/val.txt", "fold1/train.txt", "fold1/val.txt", "split.yaml")
     ]
     write_split(first, tmp_path, force=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["split.yaml", "test.txt", "train.txt", "val.txt"]
+    four = ["split.yaml", "test.txt", "train.txt", "val.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".d2tune-outputs.jsonl", *four]
+    # lists of an earlier version, which kept no record, are replaced; those of a person are not
+    (tmp_path / ".d2tune-outputs.jsonl").unlink()
+    write_split(second, tmp_path, force=True)
+    (tmp_path / "fold0" / "train.txt").write_text("mine.jpg\n")
+    with pytest.raises(DataError, match="It was changed after d2tune wrote it"):
+        write_split(first, tmp_path, force=True)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "train.txt").write_text("mine.jpg\n")
+    with pytest.raises(DataError, match="d2tune did not write it as split"):
+        write_split(first, tmp_path / "own", force=True)
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["train.txt"]
 
 
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\u2028b.jpg", "\ud800.jpg"])
