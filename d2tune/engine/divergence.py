@@ -47,7 +47,9 @@ class DivergenceGuard:
         """
         total = sum(losses.values())
         if not math.isfinite(total):
-            raise DivergenceError(f"the loss is not finite at iteration {iteration} ({_listed(losses)})", hint=HINT)
+            raise DivergenceError(
+                f"training has diverged: the loss is not finite at iteration {iteration} ({_listed(losses)})", hint=HINT
+            )
         if self.first_loss is None:
             self.first_loss = total
         limit = EXPLODED * max(1.0, self.first_loss)
@@ -72,7 +74,9 @@ def check_weights(model: nn.Module, *, iteration: int) -> None:
     """
     name = first_not_finite(model.state_dict())
     if name is not None:
-        raise DivergenceError(f"the weights are not finite after {iteration} iterations ({name})", hint=HINT)
+        raise DivergenceError(
+            f"training has diverged: the weights are not finite after {iteration} iterations ({name})", hint=HINT
+        )
 
 
 def is_divergence(error: BaseException) -> bool:

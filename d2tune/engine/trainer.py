@@ -198,7 +198,9 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         try:
             self._write_metrics(losses, data_time_s)
         except FloatingPointError:  # in another process
-            raise DivergenceError(f"the loss is not finite at iteration {self.iter}", hint=HINT) from None
+            raise DivergenceError(
+                f"training has diverged: the loss is not finite at iteration {self.iter}", hint=HINT
+            ) from None
 
     def _clip_gradients(self) -> None:
         """Clip the gradients, and check that they are finite; those that were scaled too much are left to the scaler.
@@ -210,7 +212,9 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
             return
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
         if not self._scaler.is_enabled() and not bool(torch.isfinite(norm)):
-            raise DivergenceError(f"the gradients are not finite at iteration {self.iter}", hint=HINT)
+            raise DivergenceError(
+                f"training has diverged: the gradients are not finite at iteration {self.iter}", hint=HINT
+            )
 
     def after_backward(self) -> None:
         """Hooks between the backward pass and the update; Detectron2 0.6 has no such event."""

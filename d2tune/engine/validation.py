@@ -15,6 +15,7 @@ from PIL import Image as PilImage
 from torch import nn
 
 from d2tune import files
+from d2tune.engine.divergence import check_weights
 from d2tune.engine.hooks.base import Hook
 from d2tune.engine.hooks.weight_average import WeightAverage
 from d2tune.engine.plan import TrainingPlan
@@ -56,7 +57,12 @@ class Validation(Hook):
         return nullcontext() if self._average is None else self._average.averaged()
 
     def run(self, iteration: int) -> float | None:
-        """Score the validation split and return the main metric, None where it has no value."""
+        """Score the validation split and return the main metric, None where it has no value.
+
+        Raises:
+            DivergenceError: The weights are not finite.
+        """
+        check_weights(self._model, iteration=iteration)
         began = time.perf_counter()
         self._times = StageTimes()
         with self._weights():

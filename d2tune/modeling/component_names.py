@@ -69,8 +69,9 @@ def check_components(cfg: CfgNode, keys: Iterable[str]) -> None:
         if key in _REGISTRIES:
             module, _, registry = _REGISTRIES[key].rpartition(".")
             entries = getattr(importlib.import_module(f"detectron2.modeling.{module}"), registry)
-            known: tuple[Any, ...] = (*sorted({name for name, _ in entries} | registered_names()),)
-            valid = None
+            names = sorted(name for name, _ in entries)
+            known: tuple[Any, ...] = (*names, *registered_names())
+            valid = ", ".join(names)
         elif key in _CHOICES:
             known = _CHOICES[key]
             valid = ", ".join(map(repr, known))

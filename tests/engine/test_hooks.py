@@ -1,4 +1,5 @@
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,38 @@ def test_progress_with_times() -> None:
     progress = PrintProgress(period=5, stream=stream)
     trainer_of(model, hooks.IterationTimer(), schedule, progress, optimizer=optimizer).train(0, 10)
     assert [line.endswith("  0.00 s/it  0 s left") for line in stream.getvalue().splitlines()] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("period", "expected"),
+    [
+        (3, {0: 4, 2: 4, 3: 3, 6: 2, 8: 2, 9: 1, 11: 1, 12: 0}),  # evaluations come after 3, 6, 9 and 12
+        (5, {0: 2, 4: 2, 5: 1, 10: 1, 11: 1, 12: 0}),  # after 5 and 12: 10 is too close to the end
+        (0, {0: 1, 11: 1, 12: 0}),
+    ],
+)
+def test_the_evaluations_that_are_left_are_counted(period: int, expected: dict[int, int]) -> None:
+    hook = EvaluateAndKeepBest(period=period, evaluate=lambda _: 0.0, keep=lambda *_: None, expected_s=10.0)
+    trainer = climbing(hook)
+    trainer.max_iter = 12
+    assert {done: hook.seconds_left(done) / 10 for done in expected} == expected
+
+
+def test_the_time_left_includes_evaluations_as_long_as_the_last_one() -> None:
+    model, stream = Climbing(), io.StringIO()
+    optimizer = SGD(model.parameters(), lr=1.0)
+    schedule = hooks.LRScheduler(optimizer, LambdaLR(optimizer, lambda _: 1.0))
+
+    def evaluate(done: int) -> float:
+        time.sleep(0.6)
+        return 0.0
+
+    evaluation = EvaluateAndKeepBest(period=2, evaluate=evaluate, keep=lambda *_: None, expected_s=60.0)
+    progress = PrintProgress(period=1, stream=stream, evaluations_s=evaluation.seconds_left)
+    trainer_of(model, hooks.IterationTimer(), schedule, evaluation, progress, optimizer=optimizer).train(0, 6)
+    left = [line.split("  ")[-1] for line in stream.getvalue().splitlines() if line.endswith("left")]
+    # behind the third step evaluations of 0.6 s come after 4 and 6, behind the fourth and fifth one comes after 6
+    assert left == ["1 s left", "1 s left", "1 s left", "0 s left"]
 
 
 @pytest.mark.parametrize(
