@@ -49,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         _HELD.discard(path)
-        path.unlink(missing_ok=True)  # before it is freed, so that nobody's lock is removed
+        path.unlink(missing_ok=True)  # before it is freed, so that the lock of another process stays
         os.close(handle)
 
 

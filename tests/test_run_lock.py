@@ -146,8 +146,8 @@ def test_one_of_several_gets_a_named_folder(tmp_path: Path) -> None:
         starting = [fork.Process(target=start_in, args=args) for _ in range(3)]
         for process in starting:
             process.start()
-        said = sorted(answers.get(timeout=60) for _ in starting)
+        results = sorted(answers.get(timeout=60) for _ in starting)
         for process in starting:
             process.join()
-        assert said.count("trained") == 1, said
-        assert all(one == "trained" or "not empty" in one or "in use" in one for one in said)
+        assert results.count("trained") == 1, results
+        assert all(one == "trained" or "not empty" in one or "in use" in one for one in results)

@@ -152,7 +152,7 @@ def _bytes(folder: Path) -> int:
 
 
 def _remove(folder: Path) -> None:
-    """Remove an entry; nobody sees a part of it."""
+    """Remove an entry at once; no process reads a part of it."""
     target = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=folder.parent))
     try:
         folder.replace(target / "entry")

@@ -138,8 +138,8 @@ def read_config(path: Path) -> CfgNode:
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(given, dict):
-            found = type(given).__name__
-            raise RunError("the run's config is not a mapping", file=path, found=found, hint=hint)
+            kind = type(given).__name__
+            raise RunError("the run's config is not a mapping", file=path, found=kind, hint=hint)
         present = flatten(given)
         cfg.merge_from_file(str(path), allow_unsafe=False)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, yaml.YAMLError) as error:

@@ -26,8 +26,8 @@ def stop_signals() -> list[signal.Signals]:
 class StopOnSignal(Hook):
     """Lets Ctrl-C, SIGTERM and SIGHUP end training after the current step, so that nothing of it is lost.
 
-    An evaluation, before which everything is saved, ends at once. The same signal once more acts as if there were no
-    such hook.
+    An evaluation, before which everything is saved, ends at once. The same signal once more acts as without this
+    hook.
     """
 
     def __init__(self) -> None:
