@@ -98,7 +98,8 @@ def _run_side(folder: Path) -> ComparedSide:
     if not weights.is_file():
         raise RunError("the weights of this evaluation are missing", file=weights, hint=_AGAIN)
     _check_hash(files.sha256_file(weights), evaluation["weights_sha256"], weights, "weights", folder)
-    dataset = dataset_of(run, evaluation["data"])
+    reading = {key: evaluation.get(key) for key in ("image_root", "crowds")}
+    dataset = dataset_of(run, evaluation["data"], **reading)
     data_sha256 = dataset.content_hash()
     _check_hash(data_sha256, evaluation["data_sha256"], evaluation["data"] or "the validation split", "data", folder)
     project = load_project(run / "project.yaml").project

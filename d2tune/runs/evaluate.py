@@ -59,8 +59,7 @@ def evaluate(
     target = Path(out) if out is not None else Path(run) / _folder_name(data, weights)
     loaded = load_run(run, weights=weights)
     project = loaded.project
-    if crowds is not None:
-        project = project.model_copy(update={"data": project.data.model_copy(update={"crowds": crowds})})
+    project = _with_crowds(project, crowds)
     task = task_of(project)
     if tuple(kinds) != KINDS and not task.has_instance_metrics:
         raise DataError("--metrics is valid for instance runs only", file=run, found=f"a {task.name} run")
@@ -81,6 +80,8 @@ def evaluate(
     bound: dict[str, Any] = {
         "run": str(Path(run).resolve()),
         "data": None if data is None else str(Path(data).resolve()),
+        "image_root": None if image_root is None else str(Path(image_root).resolve()),
+        "crowds": crowds,
         "data_sha256": data_sha256,
         "weights": str(loaded.weights.resolve()),
         "weights_sha256": loaded.weights_sha256,
@@ -111,18 +112,33 @@ def _folder_name(data: str | Path | None, weights: str) -> str:
     return "_".join(["evaluation", *names])
 
 
-def dataset_of(run: str | Path, data: str | Path | None) -> Dataset:
+def dataset_of(
+    run: str | Path,
+    data: str | Path | None,
+    *,
+    image_root: str | Path | None = None,
+    crowds: Literal["crowds", "objects"] | None = None,
+) -> Dataset:
     """The dataset that a run is evaluated on, without loading its model.
 
     Args:
         run: The run folder.
         data: See `evaluate`.
+        image_root: See `evaluate`.
+        crowds: See `evaluate`.
 
     Raises:
         D2TuneError: The run or the data cannot be used.
     """
     folder = RunFolder(Path(run))
-    return _dataset(folder, load_project(folder.project).project, folder.read_record(), data)
+    project = _with_crowds(load_project(folder.project).project, crowds)
+    return _dataset(folder, project, folder.read_record(), data, image_root)
+
+
+def _with_crowds(project: Project, crowds: Literal["crowds", "objects"] | None) -> Project:
+    if crowds is None:
+        return project
+    return project.model_copy(update={"data": project.data.model_copy(update={"crowds": crowds})})
 
 
 def _dataset(

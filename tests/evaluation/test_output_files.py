@@ -116,3 +116,7 @@ def test_the_evaluation_of_a_run(tmp_path: Path) -> None:
         record.unlink()
     again = d2tune.evaluate(run)
     assert again.out == first.out == run / "evaluation" and again.metrics.to_json() == first.metrics.to_json()
+    # the options with which the data were read belong to the evaluation
+    objects = d2tune.evaluate(run, crowds="objects", out=tmp_path / "objects")
+    assert json.loads((objects.out / "evaluation.json").read_text())["crowds"] == "objects"
+    assert d2tune.compare(again.out, objects.out).metrics["segm AP"].difference == 0

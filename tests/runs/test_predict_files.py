@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -23,6 +25,8 @@ from d2tune.inference.writers.base import Writer
 from tests.runs.test_load import photos, quick_run
 from tests.runs.test_old_runs import old_run
 from tests.shared_files import SHARED
+from tests.system.commands import d2tune as d2tune_command
+from tests.system.commands import succeeded
 
 pytestmark = pytest.mark.slow
 
@@ -322,3 +326,31 @@ def test_names_and_sizes_that_are_unusual(run: Path, tmp_path: Path) -> None:
         os.path.normpath(tmp_path / "labelme" / json.loads(path.read_text("utf-8"))["imagePath"])
         for path in (tmp_path / "labelme").glob("*.json")
     } == {str(tmp_path / "in" / name) for name in names}
+
+
+def on_a_terminal(*words: object) -> str:
+    """What a command shows on a terminal of 100 columns."""
+    size = "import fcntl, struct, termios; fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack('HHHH', 30, 100, 0, 0)); "
+    code = size + "import sys; from d2tune.cli import main; sys.exit(main())"
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-c", code, *map(str, words)])
+    shown = b""
+    with contextlib.suppress(OSError):  # which ends the output on Linux
+        while block := os.read(terminal, 4096):
+            shown += block
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, shown
+    return shown.decode("utf-8", "replace")
+
+
+def test_progress_is_shown_on_a_terminal_only(run: Path, tmp_path: Path) -> None:
+    source = copied(tmp_path / "in", 3)
+    for words, what in (
+        (["predict", run, source, "--out", tmp_path / "out"], "predicting: "),
+        (["eval", run, "--out", tmp_path / "evaluation"], "evaluating: "),
+    ):
+        shown = on_a_terminal(*words)
+        assert what in shown and "%|" in shown and "<" in shown  # elapsed < left
+        done = d2tune_command(*words, folder=tmp_path)
+        assert succeeded(done) and what not in done.stdout + done.stderr
