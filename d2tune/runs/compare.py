@@ -65,7 +65,7 @@ def _is_comparison(path: Path) -> bool:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(value, dict) and {"schema", "a", "b", "verdict", "figures"} <= value.keys()
+    return isinstance(value, dict) and {"schema", "a", "b", "verdict"} <= value.keys()
 
 
 def _file_side(predictions: Path, ground_truth: Path) -> InstanceSide:
