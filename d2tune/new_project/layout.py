@@ -223,6 +223,8 @@ def _folders(root: Path, names: Iterable[str], *, task: TaskName | None) -> Layo
     lower = {name.lower(): name for name in names if (root / name).is_dir()}
     train = next((lower[name] for name in _TRAIN_FOLDERS if name in lower), None)
     val = next((lower[name] for name in _VAL_FOLDERS if name in lower), None) if train else None
+    if train is None and "images" in lower and "labels" in lower:
+        train, val = _below_images(root, lower["images"])
     pair = _pair_in(root / (train or "."))
     return Layout(
         root=root,
@@ -232,6 +234,16 @@ def _folders(root: Path, names: Iterable[str], *, task: TaskName | None) -> Layo
         pair=pair,
         unused=lower.get("test") if train else None,
     )
+
+
+def _below_images(root: Path, images: str) -> tuple[str | None, str | None]:
+    """The folders of the splits below that of the images, as YOLO has them; none where one is missing."""
+    inside = {name.lower(): f"{images}/{name}" for name in _entries(root / images) if (root / images / name).is_dir()}
+    train = next((inside[name] for name in _TRAIN_FOLDERS if name in inside), None)
+    val = next((inside[name] for name in _VAL_FOLDERS if name in inside), None)
+    if train is None or val is None or recognize(root / train).format != "yolo-seg":
+        return None, None
+    return train, val
 
 
 def _format_of(folder: Path, pair: tuple[str, str] | None) -> str:

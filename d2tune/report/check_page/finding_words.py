@@ -113,6 +113,10 @@ WORDS = {
         "their objects.",
         "Annotate the image in its displayed orientation.",
     ),
+    "image_rotated": (
+        "The image was rotated in Label Studio, so that the coordinates are not those of its file.",
+        "Rotate the file and annotate it again.",
+    ),
     "duplicate_image": (
         "Two annotation files, or two entries, belong to the same image.",
         "Keep one of them.",

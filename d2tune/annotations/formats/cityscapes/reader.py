@@ -72,8 +72,8 @@ def _shape(row: dict[str, Any], reading: Reading) -> Shape:
     label, excluded = row.get("label"), ""
     known = {*(reading.labels.names or ()), *reading.options.rename}
     iscrowd = False
-    if isinstance(label, str) and label not in IDS and label not in known and label.endswith("group"):
-        label, iscrowd = label.removesuffix("group"), label != "group"
+    if isinstance(label, str) and label.endswith("group") and label not in {"group", *IDS, *known}:
+        label, iscrowd = label.removesuffix("group"), True
     if row.get("deleted") in (1, True, "1"):
         excluded = "marked as deleted"
     elif label in IGNORED and label not in known:

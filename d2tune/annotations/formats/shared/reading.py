@@ -151,6 +151,7 @@ def place_image(
     stem: str | None = None,
     size_px: tuple[object, object] = (None, None),
     source_id: object = None,
+    without_suffix: bool = False,
 ) -> bool:
     """Look up and measure the image of a unit; False, with an error, where it is missing or has another size.
 
@@ -162,9 +163,10 @@ def place_image(
         stem: The name of the annotation file without suffix, where the file belongs to one image.
         size_px: Width and height that the file states, unchecked.
         source_id: The id of the image in the file.
+        without_suffix: Whether the name has no suffix.
     """
     search = (*folders, *reading.folders.search_from(reading.path(unit.file)))
-    place = reading.folders.finder.find(name, folders=tuple(dict.fromkeys(search)), stem=stem)
+    place = reading.folders.finder.find(name, folders=tuple(dict.fromkeys(search)), stem=stem, without_suffix=without_suffix)
     header = measure(place, unit)
     if unit.image is not None and isinstance(source_id, (int, str)) and not isinstance(source_id, bool):
         unit.image.source_id = source_id

@@ -51,8 +51,16 @@ def _read_file(name: str, reading: Reading) -> list[Unit]:
         image = _image(item)
         size = image.get("size")
         size_px = (size[1], size[0]) if isinstance(size, list) and len(size) == 2 else (None, None)
-        named = image.get("path") or item.get("id")
-        is_placed = place_image(unit, named, reading, folders=folders, size_px=size_px, source_id=item.get("id"))
+        named, item_id = image.get("path"), item.get("id")
+        is_placed = place_image(
+            unit,
+            named or item_id,
+            reading,
+            folders=folders,
+            size_px=size_px,
+            source_id=item_id,
+            without_suffix=not named,
+        )
         read = [_shape(row, labels, unit) for row in sorted(rows, key=_z_order)]
         read_shapes(read, unit, reading, is_placed=is_placed, first=first)
         first += len(rows)
@@ -68,7 +76,7 @@ def _labels(categories: dict[str, Any]) -> list[str]:
 
 def _image(item: dict[str, Any]) -> dict[str, Any]:
     """The image of an item, also of the later form ``media``."""
-    media = item.get("image", item.get("media"))
+    media = item.get("image") or item.get("media")
     return media if isinstance(media, dict) else {}
 
 

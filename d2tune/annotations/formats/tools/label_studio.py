@@ -68,7 +68,7 @@ def _read_task(task: dict[str, Any], unit: Unit, reading: Reading, first: int) -
     is_placed = place_image(unit, named, reading, folders=search[::-1], size_px=size_px, source_id=task.get("id"))
     if any(row.get("image_rotation") for row in rows):
         message = "the image was rotated in Label Studio, so that its coordinates are not those of the file"
-        unit.note("error", "size_swapped_exif", message, hint="rotate the file and annotate it again")
+        unit.note("error", "image_rotated", message, hint="rotate the file and annotate it again")
         is_placed = False
     read_shapes([shape_of(region) for region in regions], unit, reading, is_placed=is_placed, first=first)
     return len(regions)

@@ -106,10 +106,14 @@ def mirrored(path: Path, role: str, other: str) -> Path | None:
 
 
 def is_label_name(name: str) -> bool:
-    """Whether a file can be a label file: text that is not one of those beside them."""
-    lower = name.lower()
-    base = lower.rpartition("/")[2]
-    return lower.endswith(".txt") and base not in _NOT_LABELS and not base.startswith("readme.")
+    """Whether a file can be a label file."""
+    return name.lower().endswith(".txt")
+
+
+def is_usual_text(name: str) -> bool:
+    """Whether a text file has the name of one that lies beside label files: of the classes, of a list, a README."""
+    base = name.lower().rpartition("/")[2]
+    return base in _NOT_LABELS or base.startswith("readme.")
 
 
 def image_folders(label: str) -> Iterator[str]:

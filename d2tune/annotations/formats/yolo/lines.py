@@ -22,6 +22,7 @@ _LARGEST = 2.0
 """Coordinates beyond this are pixels, not shares."""
 
 _ROUNDING = 1e-5
+_DECIMALS = 5
 
 
 def read_file(name: str, place: Place, description: Description, reading: Reading) -> Unit:
@@ -103,11 +104,15 @@ def _outline(words: list[str], unit: Unit, index: int) -> Part | None:
     size_px = np.array(unit.image.size_px, dtype=np.float64)
     if len(points) == 2:
         center, size = points
-        return box_part(_snapped(np.array([center - size / 2, center + size / 2])) * size_px, unit, index)
-    return polygon_part(_snapped(points) * size_px, unit, index)
+        return box_part(_in_pixels(np.array([center - size / 2, center + size / 2]), size_px), unit, index)
+    return polygon_part(_in_pixels(points, size_px), unit, index)
 
 
-def _snapped(points: Points) -> Points:
-    """Points without what rounding moved beyond the border of the image."""
+def _in_pixels(points: Points, size_px: Points) -> Points:
+    """Shares ``(V, 2)`` in pixels, without what rounding moved beyond the border of the image.
+
+    Rounded to `_DECIMALS`, which gives back the coordinates that a file with ten digits was written from.
+    """
     inside = np.clip(points, 0, 1)
-    return np.where(np.abs(points - inside) <= _ROUNDING, inside, points)
+    snapped = np.where(np.abs(points - inside) <= _ROUNDING, inside, points)
+    return np.round(snapped * size_px, _DECIMALS)

@@ -17,6 +17,7 @@ from d2tune.annotations.io.places import Place
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
+from d2tune.text import counted
 
 
 def read(source: Path, options: ReadOptions) -> Dataset:
@@ -44,7 +45,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         raise DataError(
             "the folder contains no label files of YOLO",
             file=source,
-            found=f"{len(images.names)} images",
+            found=counted(len(images.names), "image"),
             expected="a text file for each image, in labels/ or beside it",
             hint=_hint(description),
         )
@@ -87,6 +88,11 @@ class _Images:
         """The images of a folder with a stem."""
         return self._by_place.get((folder, stem), [])
 
+    def has_image_of(self, label: str) -> bool:
+        """Whether there is an image for a label file."""
+        stem = label.rpartition("/")[2].rpartition(".")[0]
+        return any(self.same_stem(folder, stem) for folder in layout.image_folders(label))
+
     def beside(self, claimed: set[str]) -> list[str]:
         """The other images of the folders that have claimed ones."""
         folders = {name.rpartition("/")[0] for name in claimed}
@@ -115,12 +121,14 @@ def _label_files(reading: Reading, images: _Images) -> dict[str, str]:
     labels: dict[str, str] = {}
     for name in folders.walk(skip=reading.options.restore_dir):
         if layout.is_label_name(name):
-            folder, _, base = name.rpartition("/")
-            is_inside = layout.LABELS in folder.lower().split("/")
-            if is_apart or is_inside or images.same_stem(folder, base.rpartition(".")[0]):
+            is_inside = layout.LABELS in name.lower().split("/")[:-1]
+            if images.has_image_of(name) or ((is_apart or is_inside) and not layout.is_usual_text(name)):
                 labels[name] = name
     place = layout.mirrored(source, layout.IMAGES, layout.LABELS)
     if place is not None and place.is_dir():
         below = Path(os.path.relpath(place, source)).as_posix()
-        labels |= {f"{below}/{name}": name for name in folders.walk(place) if layout.is_label_name(name)}
+        inner = (name for name in folders.walk(place) if layout.is_label_name(name))
+        labels |= {
+            f"{below}/{name}": name for name in inner if images.has_image_of(name) or not layout.is_usual_text(name)
+        }
     return labels

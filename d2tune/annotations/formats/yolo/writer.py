@@ -128,7 +128,7 @@ def _lines(instances: Sequence[Instance], image: Image, unlike: Counter[str]) ->
         rings, holes = rings_of(instance, image)
         unlike["object with holes"] += holes > 0
         unlike["object of several pieces"] += len(rings) - holes > 1
-        numbers = " ".join(f"{value:.8g}" for value in (joined(rings) / size_px).reshape(-1).tolist())
+        numbers = " ".join(f"{value:.10g}" for value in (joined(rings) / size_px).reshape(-1).tolist())
         yield f"{instance.category_id - 1} {numbers}\n"
 
 
