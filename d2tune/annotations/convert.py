@@ -91,7 +91,7 @@ def read_dataset(
     if format == "auto":
         format, notes = _recognized(path, options)
     check_format(format)
-    notes += unused_options(format, options, to=to)
+    notes += unused_options(format, options, source=path.name, to=to)
     if path.is_dir() and not any(walk_of(path, options)):
         raise refusal(path, Recognition(None), options)
     dataset = FORMATS[format].read(path, options)

@@ -110,16 +110,18 @@ def check_format(name: str) -> None:
         )
 
 
-def unused_options(format: str, options: ReadOptions, *, to: str | None = None) -> tuple[Finding, ...]:
-    """Findings about options that a format does not use: those of a project, and the dialect of a conversion.
+def unused_options(format: str, options: ReadOptions, *, source: str, to: str | None = None) -> tuple[Finding, ...]:
+    """Findings about options that a format does not use, where these are not refused.
 
     Args:
         format: The format that is read.
         options: How to read.
+        source: The name of what is read, for findings.
         to: The format that is written next; run-length CSV is written in the dialect ``preset``.
 
     Raises:
-        DataError: Another option was given to a command, and the format does not use it.
+        DataError: ``options.unused`` refuses such options, and the format does not use one of them; the dialect
+            is only noted where another format is written.
     """
     findings = []
     defaults = ReadOptions()
@@ -134,7 +136,7 @@ def unused_options(format: str, options: ReadOptions, *, to: str | None = None) 
         users = ", ".join(formats) if len(formats) < len(FORMATS) // 2 else f"all but {', '.join(_all_but(formats))}"
         if is_refused:
             raise DataError(message, hint=f"Remove it; the formats that use it: {users}.")
-        findings.append(Finding("info", "unused_option", "", message, hint=f"the formats that use it: {users}"))
+        findings.append(Finding("info", "option_unused", source, message, hint=f"the formats that use it: {users}"))
     return tuple(findings)
 
 

@@ -189,7 +189,7 @@ def read_options(options: argparse.Namespace) -> ReadOptions:
     """
     from d2tune.annotations.model.options import ReadOptions
 
-    return ReadOptions(**_reading_fields(options))
+    return ReadOptions(**_reading_fields(options), unused="refuse")
 
 
 def reading_overrides(options: argparse.Namespace) -> dict[str, Any]:

@@ -56,7 +56,6 @@ def split_source(
         preset=data.csv_preset,
         include_unlabeled=data.format == "rle",
         image_checks="decoded",
-        unused="note",
         color_map=None if data.color_map is None else data.root / data.color_map,
         shared_labels=isinstance(data.labels, str),
         label_images=_label_image_options(project),

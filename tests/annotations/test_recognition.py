@@ -229,16 +229,16 @@ GIVEN: dict[str, Any] = {
 def test_options_that_a_format_does_not_use_are_refused(tmp_path: Path, field: str) -> None:
     coco = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}
     write(tmp_path, {"c.json": coco, "a.png": ""})
-    options = ReadOptions(**{field: GIVEN[field]})
+    options = ReadOptions(**{field: GIVEN[field]}, unused="refuse")
     flag, key, formats = USED_BY[field]
     with pytest.raises(DataError) as raised:
         check(tmp_path / "c.json", options=options)
     text = raised.value.one_line()
     assert f"{flag} is not used by the format coco" in text
     assert all(name in text for name in formats) or "all but coco, panoptic" in text
-    noted = check(tmp_path / "c.json", options=ReadOptions(**{field: GIVEN[field]}, unused="note"))
+    noted = check(tmp_path / "c.json", options=ReadOptions(**{field: GIVEN[field]}))
     (finding,) = noted.findings
-    assert (finding.level, finding.code) == ("info", "unused_option") and (key or flag) in finding.message
+    assert (finding.level, finding.code) == ("info", "option_unused") and (key or flag) in finding.message
 
 
 def test_the_dialect_of_a_written_table_is_used(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_the_dialect_of_a_written_table_is_used(tmp_path: Path) -> None:
     result = convert(tmp_path / "src", to="rle", out=tmp_path / "out", options=ReadOptions(preset="severstal"))
     assert not result.findings
     noted = convert(tmp_path / "src", out=tmp_path / "c.json", options=ReadOptions(preset="severstal"))
-    assert [one.code for one in noted.findings] == ["unused_option"]
+    assert [one.code for one in noted.findings] == ["option_unused"]
 
 
 def test_every_format_has_a_reader_and_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,7 @@ class ReadOptions:
         crowds: Whether objects marked as crowds (``iscrowd``) are read as crowds or as objects.
         image_checks: How image files are checked beyond their headers, see `io.photos.findings`: ``structure`` reads
             their ends, ``decoded`` reads their pixels.
-        unused: Whether options that the format does not use are refused, or only noted because they are a project's.
+        unused: Whether options that the format does not use are noted, or refused as a command does.
         workers: Processes that read Labelme files; None takes more than one for thousands of files. The result is the
             same with any number.
     """
@@ -106,5 +106,5 @@ class ReadOptions:
     label_images: LabelImageOptions | None = None
     crowds: Literal["crowds", "objects"] = "crowds"
     image_checks: Literal["header", "structure", "decoded"] = "header"
-    unused: Literal["refuse", "note"] = "refuse"
+    unused: Literal["note", "refuse"] = "note"
     workers: int | None = None

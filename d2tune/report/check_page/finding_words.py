@@ -304,10 +304,6 @@ WORDS = {
         "them are divided by the same value, which the message gives.",
         "Nothing, or save all of them with the same range.",
     ),
-    "unused_option": (
-        "A key of the project or the dialect of a conversion is not used by the format that is read.",
-        "Nothing, or remove it.",
-    ),
     "ignored_label": (
         "The label is `__ignore__`, `_background_`, or one that the project ignores.",
         "Nothing.",
@@ -317,8 +313,9 @@ WORDS = {
         "Annotate it, or save an empty annotation to use it as a negative.",
     ),
     "option_unused": (
-        "An option has no effect on this file: a class name for run-length CSV whose rows have classes.",
-        "Leave the option out.",
+        "An option or a key of the project has no effect: the format that is read does not use it, or the rows of "
+        "a run-length CSV have classes of their own.",
+        "Nothing, or leave the option out.",
     ),
     "no_spatial_extent": (
         "An entry has a class but no position in the image: one of VIA, or a tag of the image.",

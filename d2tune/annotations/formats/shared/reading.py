@@ -165,8 +165,8 @@ def place_image(
         source_id: The id of the image in the file.
         without_suffix: Whether the name has no suffix.
     """
-    search = (*folders, *reading.folders.search_from(reading.path(unit.file)))
-    place = reading.folders.finder.find(name, folders=tuple(dict.fromkeys(search)), stem=stem, without_suffix=without_suffix)
+    search = tuple(dict.fromkeys((*folders, *reading.folders.search_from(reading.path(unit.file)))))
+    place = reading.folders.finder.find(name, folders=search, stem=stem, without_suffix=without_suffix)
     header = measure(place, unit)
     if unit.image is not None and isinstance(source_id, (int, str)) and not isinstance(source_id, bool):
         unit.image.source_id = source_id

@@ -47,7 +47,7 @@ class Shape:
         label: Its class as the file has it, unchecked.
         outline: Reads its area; None where its type has none or is unknown.
         kind: Its type as the file names it.
-        group: Shapes of an image with the same class and the same group are one instance; a false value stands for none.
+        group: Shapes of an image with the same class and group are one instance; a false value stands for none.
         iscrowd: Whether the file marks it as a crowd.
         difficult: Whether the file marks it as hard to recognize.
         score: Confidence of a prediction.
