@@ -62,7 +62,7 @@ def _read_file(name: str, reading: Reading) -> list[Unit]:
     is_placed = place_image(unit, named, reading, folders=folders, stem=base, size_px=size_px)
     shapes_read = [_shape(row if isinstance(row, dict) else {}, reading) for row in value["objects"]]
     for index, shape in enumerate(shapes_read):
-        if shape.excluded and shape.label in IGNORED:
+        if shape.excluded.startswith("the label"):
             unit.note("info", "ignored_label", shape.excluded, shape=index)
     read_shapes(shapes_read, unit, reading, is_placed=is_placed)
     return [unit]
@@ -76,6 +76,6 @@ def _shape(row: dict[str, Any], reading: Reading) -> Shape:
         label, iscrowd = label.removesuffix("group"), True
     if row.get("deleted") in (1, True, "1"):
         excluded = "marked as deleted"
-    elif label in IGNORED and label not in known:
+    elif isinstance(label, str) and label in IGNORED - known:
         excluded = f"the label {label!r} is ignored"
     return Shape(label, shapes.polygon(row.get("polygon")), iscrowd=iscrowd, excluded=excluded)

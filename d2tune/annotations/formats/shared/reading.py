@@ -17,6 +17,7 @@ from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.errors import DataError
+from d2tune.text import describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,22 @@ def load_json(name: str, reading: Reading, is_format: Callable[[object], bool], 
         return unit, None
     reading.read.append(name)
     return unit, value
+
+
+def objects_in(value: object, unit: Unit, what: str) -> list[dict[str, Any]]:
+    """The objects in a list of a file, an empty one for each entry that is none; an error is noted for other values.
+
+    Args:
+        value: The list, unchecked; None has no entries.
+        unit: Takes the error.
+        what: What the list has, in words.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        unit.note("error", "bad_shape", f"the {what} are {describe(value)}, expected a list")
+        return []
+    return [row if isinstance(row, dict) else {} for row in value]
 
 
 def place_image(

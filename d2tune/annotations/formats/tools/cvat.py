@@ -5,20 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-import numpy as np
-
-from d2tune.annotations.formats.shared import shapes
-from d2tune.annotations.formats.shared.parts import Part
 from d2tune.annotations.formats.shared.reading import Reading, place_image, read_shapes, read_source
-from d2tune.annotations.formats.shared.shapes import Outline, Shape
+from d2tune.annotations.formats.shared.shapes import Shape
 from d2tune.annotations.formats.shared.units import Unit
-from d2tune.annotations.geometry.masks import Patch
-from d2tune.annotations.geometry.polygons import PointError
+from d2tune.annotations.formats.tools.cvat_shapes import OUTLINES
 from d2tune.annotations.io.json_files import JsonError, read_bytes
 from d2tune.annotations.io.xml_files import XmlError, parse_xml
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
-from d2tune.text import describe
 
 TITLE = "CVAT for images"
 
@@ -95,65 +89,5 @@ def _z_order(row: Element) -> int:
 
 def _shape(row: Element) -> Shape:
     group = row.get("group_id")
-    outline = {"polygon": _polygon, "box": _box, "ellipse": _ellipse, "mask": _mask}.get(row.tag)
+    outline = OUTLINES.get(row.tag)
     return Shape(row.get("label"), outline and outline(row), row.tag, group=None if group == "0" else group)
-
-
-def _number(row: Element, key: str) -> float:
-    """The number of an attribute.
-
-    Raises:
-        PointError: It is missing or not a number.
-    """
-    text = row.get(key)
-    try:
-        return float(text or "")
-    except ValueError:
-        raise PointError("bad_point", f"{key} of a {row.tag} is {describe(text)}, expected a number") from None
-
-
-def _polygon(row: Element) -> Outline:
-    def pairs() -> list[list[float]]:
-        try:
-            texts = [pair.split(",") for pair in (row.get("points") or "").split(";") if pair.strip()]
-            return [[float(value) for value in pair] for pair in texts]
-        except ValueError:
-            message = f"points are {describe(row.get('points'))}, expected x,y;x,y;..."
-            raise PointError("bad_point", message) from None
-
-    return lambda unit, index: shapes.polygon(pairs())(unit, index)
-
-
-def _box(row: Element) -> Outline:
-    def read(unit: Unit, index: int) -> Part | None:
-        left, top, right, bottom = (_number(row, key) for key in ("xtl", "ytl", "xbr", "ybr"))
-        degrees = _number(row, "rotation") if row.get("rotation") else 0.0
-        return shapes.box(left, top, right - left, bottom - top, rotation_deg=degrees)(unit, index)
-
-    return read
-
-
-def _ellipse(row: Element) -> Outline:
-    def read(unit: Unit, index: int) -> Part | None:
-        values = [_number(row, key) for key in ("cx", "cy", "rx", "ry")]
-        degrees = _number(row, "rotation") if row.get("rotation") else 0.0
-        return shapes.ellipse(*values, rotation_deg=degrees)(unit, index)
-
-    return read
-
-
-def _mask(row: Element) -> Outline:
-    return shapes.mask(lambda unit: _patch(row))
-
-
-def _patch(row: Element) -> Patch:
-    """The pixels of a mask: runs of background and object in turn, along the rows of its box."""
-    left, top, width, height = (round(_number(row, key)) for key in ("left", "top", "width", "height"))
-    words = (row.get("rle") or "").replace(",", " ").split()
-    if not all(word.isascii() and word.isdigit() and len(word) < 12 for word in words):
-        raise PointError("bad_rle", "the runs of the mask are not whole numbers")
-    runs = np.array(words, dtype=np.int64)
-    total = int(runs.sum()) if len(runs) else 0
-    if min(width, height) < 1 or total != width * height:
-        raise PointError("bad_rle", f"the runs add up to {total} pixels, the box of the mask has {width * height}")
-    return Patch(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width), left, top)

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from d2tune.annotations.formats.shared import shapes
-from d2tune.annotations.formats.shared.reading import Reading, load_json, place_image, read_shapes, read_source
+from d2tune.annotations.formats.shared.reading import (
+    Reading,
+    load_json,
+    objects_in,
+    place_image,
+    read_shapes,
+    read_source,
+)
 from d2tune.annotations.formats.shared.shapes import Outline, Shape
 from d2tune.annotations.formats.shared.signatures import is_darwin
 from d2tune.annotations.formats.shared.units import Unit
@@ -41,8 +48,8 @@ def _read_file(name: str, reading: Reading) -> list[Unit]:
     if value is None:
         return [unit]
     item, path = value["item"], reading.path(name)
-    slots = [slot for slot in item.get("slots") or [] if isinstance(slot, dict)]
-    rows = [row for row in value["annotations"] if isinstance(row, dict)]
+    slots = objects_in(item.get("slots"), unit, "slots")
+    rows = objects_in(value["annotations"], unit, "annotations")
     if len(slots) > 1 or any("frames" in row for row in rows):
         what = "the annotations of a video" if len(slots) < 2 else f"{len(slots)} slots"
         unit.note("error", "several_frames", f"the item has {what}, expected one image")
@@ -96,9 +103,9 @@ def _patch(annotation_id: object, layer: dict[str, Any], unit: Unit) -> Patch:
     assert unit.image is not None
     width_px, height_px = unit.image.size_px
     numbers = layer.get("mask_annotation_ids_mapping")
-    number = numbers.get(annotation_id) if isinstance(numbers, dict) else None
+    number = numbers.get(str(annotation_id)) if isinstance(numbers, dict) else None
     runs = layer.get("dense_rle")
-    if number is None or not isinstance(runs, list) or len(runs) % 2 or not all(map(_is_count, runs)):
+    if type(number) is not int or not isinstance(runs, list) or len(runs) % 2 or not all(map(_is_count, runs)):
         raise PointError("mask_missing", "the raster layer does not have the mask")
     values, counts = np.array(runs[0::2], dtype=np.int64), np.array(runs[1::2], dtype=np.int64)
     if int(counts.sum()) != width_px * height_px:

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from d2tune.annotations.formats.shared import shapes
-from d2tune.annotations.formats.shared.reading import Reading, load_json, place_image, read_shapes, read_source
+from d2tune.annotations.formats.shared.reading import (
+    Reading,
+    load_json,
+    objects_in,
+    place_image,
+    read_shapes,
+    read_source,
+)
 from d2tune.annotations.formats.shared.shapes import Outline, Shape
 from d2tune.annotations.formats.shared.signatures import is_datumaro
 from d2tune.annotations.formats.shared.units import Unit
@@ -35,7 +42,7 @@ def _read_file(name: str, reading: Reading) -> list[Unit]:
     file, value = load_json(name, reading, is_datumaro, TITLE)
     if value is None:
         return [file]
-    labels = _labels(value["categories"])
+    labels = _labels(value["categories"], file)
     reading.list_classes(label for label in labels if label)
     path = reading.path(name)
     top = path.parent.parent
@@ -47,7 +54,7 @@ def _read_file(name: str, reading: Reading) -> list[Unit]:
             unit.note("error", "bad_shape", f"an item is {describe(item)}, expected an object")
             units.append(unit)
             continue
-        rows = [row for row in item.get("annotations") or [] if isinstance(row, dict)]
+        rows = objects_in(item.get("annotations"), unit, "annotations")
         image = _image(item)
         size = image.get("size")
         size_px = (size[1], size[0]) if isinstance(size, list) and len(size) == 2 else (None, None)
@@ -68,10 +75,10 @@ def _read_file(name: str, reading: Reading) -> list[Unit]:
     return [file, *units] if file.findings else units
 
 
-def _labels(categories: dict[str, Any]) -> list[str]:
+def _labels(categories: dict[str, Any], file: Unit) -> list[str]:
     of_labels = categories.get("label")
     rows = of_labels.get("labels") if isinstance(of_labels, dict) else None
-    return [str(row.get("name", "")) if isinstance(row, dict) else "" for row in rows or []]
+    return [str(row.get("name", "")) for row in objects_in(rows, file, "labels")]
 
 
 def _image(item: dict[str, Any]) -> dict[str, Any]:

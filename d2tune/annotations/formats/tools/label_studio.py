@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from d2tune.annotations.formats.shared.reading import Reading, load_json, place_image, read_shapes, read_source
+from d2tune.annotations.formats.shared.reading import (
+    Reading,
+    load_json,
+    objects_in,
+    place_image,
+    read_shapes,
+    read_source,
+)
 from d2tune.annotations.formats.shared.signatures import is_label_studio, is_label_studio_task
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.formats.tools.label_studio_regions import Region, shape_of
@@ -57,12 +64,12 @@ def _read_task(task: dict[str, Any], unit: Unit, reading: Reading, first: int) -
         annotation = _chosen(task, unit)
         if annotation is None:
             return None
-        regions = _regions(annotation.get("result"))
+        regions = _regions(objects_in(annotation.get("result"), unit, "regions"))
     else:
         regions = _minimal_regions(task)
     rows = [region.row for region in regions]
-    sizes = {(row.get("original_width"), row.get("original_height")) for row in rows if "original_width" in row}
-    size_px = next(iter(sizes), (None, None))
+    sizes = ((row["original_width"], row.get("original_height")) for row in rows if "original_width" in row)
+    size_px = next(sizes, (None, None))
     search = (reading.path(unit.file).parent / "images", reading.path(unit.file).parent)
     named = names[0] if names else None
     is_placed = place_image(unit, named, reading, folders=search[::-1], size_px=size_px, source_id=task.get("id"))
@@ -85,8 +92,8 @@ def _image_names(data: dict[str, Any]) -> Iterator[str]:
 
 def _chosen(task: dict[str, Any], unit: Unit) -> dict[str, Any] | None:
     """The annotation of a task that is read; None where it has none."""
-    rows = task.get("annotations", task.get("completions"))
-    valid = [row for row in rows if isinstance(row, dict) and not row.get("was_cancelled")] if rows else []
+    rows = objects_in(task.get("annotations", task.get("completions")), unit, "annotations")
+    valid = [row for row in rows if row and not row.get("was_cancelled")]
     if not valid:
         return None
     if len(valid) > 1:
@@ -102,23 +109,22 @@ def _chosen(task: dict[str, Any], unit: Unit) -> dict[str, Any] | None:
     return max(valid, key=rank)
 
 
-def _regions(result: object) -> list[Region]:
+def _regions(rows: list[dict[str, Any]]) -> list[Region]:
     """The regions of an annotation; classes in a result of their own are joined to the region with their id."""
-    rows = [row for row in result if isinstance(row, dict)] if isinstance(result, list) else []
-    labels: dict[object, list[object]] = {}
+    labels: dict[str, list[object]] = {}
     for row in rows:
         value = row.get("value")
         chosen = value.get("labels") if isinstance(value, dict) else None
         if row.get("type") == "labels" and isinstance(chosen, list):
-            labels.setdefault(row.get("id"), chosen)
-    geometries = {row.get("id") for row in rows if row.get("type") != "labels" and row.get("id") is not None}
+            labels.setdefault(str(row.get("id")), chosen)
+    geometries = {str(row["id"]) for row in rows if row.get("type") != "labels" and row.get("id") is not None}
     regions = []
     for row in rows:
         value = row.get("value")
-        if row.get("type") == "relation" or (row.get("type") == "labels" and row.get("id") in geometries):
+        if row.get("type") == "relation" or (row.get("type") == "labels" and str(row.get("id")) in geometries):
             continue
         value = value if isinstance(value, dict) else {}
-        regions.append(Region(row, value, str(row.get("type", "")), labels.get(row.get("id"), [])))
+        regions.append(Region(row, value, str(row.get("type", "")), labels.get(str(row.get("id")), [])))
     return regions
 
 

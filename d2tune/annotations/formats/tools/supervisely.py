@@ -82,7 +82,8 @@ def _shape(row: dict[str, Any]) -> Shape:
     if kind == "polygon":
         return Shape(label, shapes.with_holes(exterior, interior if isinstance(interior, list) else []), group=group)
     if kind == "rectangle":
-        corners = [value for point in exterior or [] if isinstance(point, list) for value in point]
+        points_of = exterior if isinstance(exterior, list) else []
+        corners = [value for point in points_of if isinstance(point, list) for value in point]
         outline = shapes.box_of_corners(*corners) if len(corners) == 4 else shapes.polygon(exterior)
         return Shape(label, outline, group=group)
     return Shape(label, None, kind)

@@ -93,7 +93,7 @@ def _names(raw: Any) -> dict[int, str]:
     """Class names by number, of a list or of a dict with numbers."""
     rows = raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ()
     try:
-        return {int(number): str(name) for number, name in rows}
+        return {int(number): str(name) for number, name in rows if isinstance(name, (str, int, float))}
     except (TypeError, ValueError):
         return {}
 
