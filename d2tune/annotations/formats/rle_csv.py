@@ -122,9 +122,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
             "this dialect names no class", file=source, hint="Name the class with data.class_name or --class-name."
         )
     folders = folders_of(source, options)
-    names = (
-        [source.name] if source.is_file() else [name for name in folders.walk() if name.lower().endswith(".csv")]
-    )
+    names = [source.name] if source.is_file() else [name for name in folders.walk() if name.lower().endswith(".csv")]
     by_stem: dict[str, list[str]] = {}
     units: list[Unit] = []
     for name in names:

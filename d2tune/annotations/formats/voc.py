@@ -60,9 +60,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
         raise DataError("there is no such file or folder", file=source)
     folders = folders_of(source, options)
     reading = Reading(Labels(options), options, folders)
-    names = (
-        [source.name] if source.is_file() else [name for name in folders.walk() if name.lower().endswith(".xml")]
-    )
+    names = [source.name] if source.is_file() else [name for name in folders.walk() if name.lower().endswith(".xml")]
     units = [_read_xml(name, reading) for name in names]
     masks = [
         path.relative_to(folders.root).as_posix() for path in reading.mask_files if path.is_relative_to(folders.root)
