@@ -81,6 +81,7 @@ def test_the_same_process_is_refused_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pid", "host", "is_free"),
     [(os.getpid(), socket.gethostname(), False), (2**22 - 1, socket.gethostname(), True), (1, "elsewhere", False)],
+    ids=["running here", "gone here", "elsewhere"],
 )
 def test_without_locks_of_the_system_the_process_is_looked_for(
     pid: int, host: str, is_free: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
