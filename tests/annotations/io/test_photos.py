@@ -199,7 +199,7 @@ def test_floats_from_0_to_1_are_multiplied_by_255(tmp_path: Path, dtype: type, c
 
 
 @pytest.mark.parametrize(
-    ("values", "found"),
+    ("values", "stated"),
     [
         (np.array([[0, 1.5]], np.float32), "0 to 1.5"),
         (np.array([[-0.25, 1]], np.float32), "-0.25 to 1"),
@@ -209,12 +209,12 @@ def test_floats_from_0_to_1_are_multiplied_by_255(tmp_path: Path, dtype: type, c
     ],
 )
 def test_values_without_a_known_white_are_an_error_with_their_range(
-    tmp_path: Path, values: np.ndarray, found: str
+    tmp_path: Path, values: np.ndarray, stated: str
 ) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.repeat(values, 4, axis=0), photometric="minisblack")
     with pytest.raises(DataError) as raised:
         read_photo(tmp_path / "a.tif")
-    assert raised.value.found == found
+    assert raised.value.found == stated
     assert raised.value.file == str(tmp_path / "a.tif")
 
 
