@@ -72,7 +72,7 @@ def name_classes(layout: Layout, given: Sequence[str], *, class_attribute: str |
     if layout.csv_preset and not PRESETS[layout.csv_preset].has_classes and len(foreground) != 1:
         table = layout.root / layout.train
         raise ProjectError("the run-length CSV has no class names", file=table, hint="Name the class: --classes car")
-    class_name = foreground[0] if len(foreground) == 1 and layout.format in ("rle", "via") else None
+    class_name = foreground[0] if len(foreground) == 1 and layout.format in ("rle", "via", "via-csv") else None
     return Naming(classes=classes, class_name=class_name, class_attribute=class_attribute)
 
 

@@ -25,6 +25,15 @@ def refuse_unknown(raw: Mapping[Any, Any], section: type[BaseModel], file: Path,
         ProjectError: There is one; the hint names the most similar key.
     """
     fields = section.model_fields
+    if (
+        section is Project
+        and not place
+        and "data" not in raw
+        and "names" in raw
+        and {"train", "val", "nc"} & raw.keys()
+    ):
+        hint = f"Name its folder, {file.parent}, or write a project file with `d2tune new`."
+        raise ProjectError("the file describes a YOLO data set and is not a project file", file=file, hint=hint)
     for key, value in raw.items():
         where = f"{place}.{key}" if place else str(key)
         if key not in fields:

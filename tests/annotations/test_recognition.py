@@ -205,6 +205,16 @@ def test_a_named_format_that_no_file_has_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "out.json").exists()
 
 
+def test_the_description_of_a_yolo_data_set_is_not_a_project(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, {"data.yaml": "train: images\nval: images\nnames: [car]\n", "images/a.png": ""})
+    assert main(["check", str(tmp_path / "data.yaml")]) == 1
+    assert (
+        f"describes a YOLO data set and is not a project file. Name its folder, {tmp_path}" in capsys.readouterr().err
+    )
+
+
 def test_images_alone_are_negatives_on_request(tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     assert len(read_dataset(tmp_path, options=ReadOptions(include_unlabeled=True)).images) == 1
