@@ -333,7 +333,7 @@ def read_without_errors(
     """Read annotations and raise where they have errors or no image; the arguments are those of `convert`.
 
     Raises:
-        FindingsError: There are errors; only the findings and the ledger were written.
+        FindingsError: There are errors, or no image has annotations; only the findings and the ledger were written.
         DataError: The source or an option cannot be used.
     """
     dataset = read_dataset(source, format=format, options=options, to=to)
@@ -346,6 +346,10 @@ def read_without_errors(
         dataset.raise_on_errors()
     except DataError as error:
         raise FindingsError(error, dataset.findings, dataset.ledger) from None
+    if not dataset.images:
+        hint = "Check the path and --format; `d2tune check` lists what was skipped."
+        empty = DataError("no annotated image was read", file=source, hint=hint)
+        raise FindingsError(empty, dataset.findings, dataset.ledger)
     return dataset
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from d2tune.cli.shared import (
@@ -86,8 +85,6 @@ def _print(result: ConvertResult) -> None:
     rest = len(result.paths) - _PATHS_NAMED
     more = [f"and {rest} more"] if rest > 0 else []
     print(f"{result.dataset.size_in_words()}: {printable(', '.join([*paths, *more])) or 'nothing to write'}")
-    if not result.dataset.images:
-        print("warning: no annotated image was read; is it the right folder and --format?", file=sys.stderr)
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:

@@ -32,8 +32,9 @@ def refuse_unknown(raw: Mapping[Any, Any], section: type[BaseModel], file: Path,
         and "names" in raw
         and {"train", "val", "nc"} & raw.keys()
     ):
-        hint = f"Name its folder, {file.parent}, or write a project file with `d2tune new`."
-        raise ProjectError("the file describes a YOLO data set and is not a project file", file=file, hint=hint)
+        message = "the file describes a YOLO data set and is not a project file"
+        next_step = f"Name its folder, {file.parent}, or write a project file with `d2tune new`."
+        raise ProjectError(message, file=file, hint=next_step)
     for key, value in raw.items():
         where = f"{place}.{key}" if place else str(key)
         if key not in fields:

@@ -131,15 +131,18 @@ def _unmatched(matches: Matches, photos: Sequence[str], options: ReadOptions) ->
 
 
 def _own_categories(table: Path) -> tuple[tuple[str, ...] | None, list[str]]:
-    """The classes in the order of the gray values, and the stuff among them, as `semantic.write` lists them."""
+    """The classes in the order of the gray values, and the stuff among them, as this package lists them.
+
+    Values that are not listed, as between those of Cityscapes, are ignored.
+    """
     try:
         rows = json.loads(table.read_bytes())
         names = {int(row["label"]): str(row["name"]) for row in rows}
         stuff = [str(row["name"]) for row in rows if not row["isthing"]]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None, []
-    is_whole = sorted(names) == list(range(len(names))) and len(set(names.values())) == len(names)
-    return (tuple(names[label] for label in sorted(names)), stuff) if names and is_whole else (None, [])
+    is_valid = bool(names) and min(names) == 0 and max(names) < IGNORE_LABEL and len(set(names.values())) == len(names)
+    return (tuple(names.get(label, "__ignore__") for label in range(max(names) + 1)), stuff) if is_valid else (None, [])
 
 
 @dataclass(slots=True, eq=False)

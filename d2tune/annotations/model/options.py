@@ -106,5 +106,5 @@ class ReadOptions:
     label_images: LabelImageOptions | None = None
     crowds: Literal["crowds", "objects"] = "crowds"
     image_checks: Literal["header", "structure", "decoded"] = "header"
-    unused: Literal["note", "refuse"] = "note"
+    unused: Literal["note", "refuse"] = field(default="note", compare=False)
     workers: int | None = None

@@ -90,6 +90,10 @@ def test_label_images_have_the_values_of_cityscapes(tmp_path: Path) -> None:
         (26, "car"),
     ]
     assert len(result.paths) == 4
+    photo(tmp_path / "out" / "leftImg8bit" / "x" / "a_leftImg8bit.png")
+    again = read_dataset(tmp_path / "out", format="masks")
+    assert again.counts() == {"road": 1, "person": 1, "car": 1}
+    assert [one.area_px2 for one in again.instances] == [2772, 100, 200]
 
 
 def test_other_classes_count_from_1_and_are_read_back(tmp_path: Path) -> None:
