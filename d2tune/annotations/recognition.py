@@ -212,9 +212,9 @@ class _Files:
         is_named = source.is_file() and source.suffix.lower() in (".yaml", ".yml")
         if not (is_named or source.is_dir()):
             return {}
-        from d2tune.annotations.formats.yolo import layout
+        from d2tune.annotations.formats.yolo import description, layout
 
-        is_yolo = layout.parse_description(source) is not None if is_named else layout.is_yolo(source, self.names)
+        is_yolo = description.parse_description(source) is not None if is_named else layout.is_yolo(source, self.names)
         if not is_yolo:
             return {}
         labels = (name for name in self.names if layout.is_label_name(name))

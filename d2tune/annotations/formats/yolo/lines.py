@@ -11,7 +11,7 @@ from d2tune.annotations.formats.shared.reading import Reading
 from d2tune.annotations.formats.shared.shapes import Shape, add_shapes
 from d2tune.annotations.formats.shared.sources import measure
 from d2tune.annotations.formats.shared.units import Unit
-from d2tune.annotations.formats.yolo.layout import Description
+from d2tune.annotations.formats.yolo.description import Description
 from d2tune.annotations.geometry.polygons import PointError, check_points
 from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
 from d2tune.annotations.io.places import Place

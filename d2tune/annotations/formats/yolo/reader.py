@@ -10,7 +10,7 @@ from d2tune.annotations.formats.shared.reading import Reading, dataset_of, readi
 from d2tune.annotations.formats.shared.sources import measure
 from d2tune.annotations.formats.shared.units import Unit
 from d2tune.annotations.formats.yolo import layout
-from d2tune.annotations.formats.yolo.layout import Description
+from d2tune.annotations.formats.yolo.description import Description, describe_folder, parse_description
 from d2tune.annotations.formats.yolo.lines import read_file
 from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.io.places import Place
@@ -37,8 +37,8 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     source = Path(source).absolute()
     reading = reading_of(source, options)
     folders = reading.folders
-    description = layout.parse_description(source) if source.is_file() else None
-    description = description or layout.describe_folder(folders.source)
+    description = parse_description(source) if source.is_file() else None
+    description = description or describe_folder(folders.source)
     images = _Images([name for name in folders.walk(folders.root, skip=options.restore_dir) if is_image_name(name)])
     labels = _label_files(reading, images)
     if not labels:
