@@ -251,6 +251,10 @@ WORDS = {
         "A task of Label Studio has several annotations; the latest is read, a ground truth before others.",
         "Mark one as ground truth, or remove the others.",
     ),
+    "several_classes": (
+        "A region of Label Studio has several classes; the first is read.",
+        "Give each region one class.",
+    ),
     "label_whitespace": (
         "A label has leading or trailing blanks, which were removed.",
         "Correct the label.",

@@ -16,7 +16,7 @@ from d2tune.annotations.formats.shared.reading import (
 )
 from d2tune.annotations.formats.shared.signatures import is_label_studio, is_label_studio_task
 from d2tune.annotations.formats.shared.units import Unit
-from d2tune.annotations.formats.tools.label_studio_regions import Region, shape_of
+from d2tune.annotations.formats.tools.label_studio_regions import Region, classes_of, shape_of
 from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
@@ -67,6 +67,7 @@ def _read_task(task: dict[str, Any], unit: Unit, reading: Reading, first: int) -
         regions = _regions(objects_in(annotation.get("result"), unit, "regions"))
     else:
         regions = _minimal_regions(task)
+    _note_classes(regions, unit, first)
     rows = [region.row for region in regions]
     sizes = ((row["original_width"], row.get("original_height")) for row in rows if "original_width" in row)
     size_px = next(sizes, (None, None))
@@ -79,6 +80,15 @@ def _read_task(task: dict[str, Any], unit: Unit, reading: Reading, first: int) -
         is_placed = False
     read_shapes([shape_of(region) for region in regions], unit, reading, is_placed=is_placed, first=first)
     return len(regions)
+
+
+def _note_classes(regions: list[Region], unit: Unit, first: int) -> None:
+    """A warning for each region with several classes, of which one is read."""
+    for index, region in enumerate(regions, start=first):
+        classes = classes_of(region)
+        if len(classes) > 1:
+            message = f"the region has {len(classes)} classes ({', '.join(map(str, classes))}); the first is read"
+            unit.note("warning", "several_classes", message, shape=index, hint="give each region one class")
 
 
 def _image_names(data: dict[str, Any]) -> Iterator[str]:

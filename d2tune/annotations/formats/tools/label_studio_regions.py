@@ -41,12 +41,22 @@ class Region:
 
 def shape_of(region: Region) -> Shape:
     """The shape of a region; of several classes the first is read."""
-    value = region.value
-    key = next((key for key in value if key.endswith("labels") and isinstance(value[key], list)), "")
-    chosen = value[key] if key else region.labels
+    key = _classes_key(region.value)
+    classes = classes_of(region)
     kind = (key if key != "labels" else "") or region.kind or key
-    label = chosen[0] if chosen else None
-    return Shape(label, _outline(value), _plain(kind), score=_score(region.row))
+    label = classes[0] if classes else None
+    return Shape(label, _outline(region.value), _plain(kind), score=_score(region.row))
+
+
+def classes_of(region: Region) -> list[object]:
+    """The classes of a region, unchecked."""
+    key = _classes_key(region.value)
+    return region.value[key] if key else region.labels
+
+
+def _classes_key(value: dict[str, Any]) -> str:
+    """The key of the classes in a geometry, ``polygonlabels``; empty where they are elsewhere."""
+    return next((key for key in value if key.endswith("labels") and isinstance(value[key], list)), "")
 
 
 def _plain(kind: str) -> str:

@@ -211,6 +211,16 @@ def test_classes_in_a_result_of_their_own(tmp_path: Path) -> None:
     assert dataset.counts() == {"van": 1} and not dataset.findings
 
 
+def test_of_several_classes_of_a_region_the_first_is_read_with_a_warning(tmp_path: Path) -> None:
+    plain = result({"points": SQUARE, "polygonlabels": ["car"]}, "polygonlabels")
+    other = [[one + 5 for one in point] for point in SQUARE]
+    double = result({"points": other, "polygonlabels": ["van", "bus"]}, "polygonlabels")
+    dataset = read_dataset(export(tmp_path, task(plain, double)))
+    assert dataset.counts() == {"car": 1, "van": 1}
+    assert codes(dataset) == [("warning", "several_classes", 1)]
+    assert "van, bus" in dataset.findings[0].message
+
+
 def test_several_annotations_of_a_task(tmp_path: Path) -> None:
     def annotation(number: int, label: str, **more: Any) -> dict[str, Any]:
         return {"id": number, "result": [result({"points": SQUARE, "polygonlabels": [label]}, "polygonlabels")]} | more
