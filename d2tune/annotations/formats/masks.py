@@ -87,11 +87,10 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     reading = _Reading(folders, options, colors, Labels(options), matches)
     units = [reading.read(photo, masks) for photo, masks in sorted(matches.masks_of.items(), key=lambda pair: pair[1])]
     reading.note_other_values()
-    photos = [name for name in names if is_image_name(name)]
-    units += _unmatched(matches, [name for name in photos if name not in matches.masks_of], options)
     claimed = {*matches.masks_of, *matches.lonely, *matches.ambiguous, *matches.skipped}
     claimed |= {name for some in (*matches.masks_of.values(), *matches.rivals.values()) for name in some}
     claimed |= {name for some in matches.ambiguous.values() for name in some}
+    units += _unmatched(matches, [name for name in names if is_image_name(name) and name not in claimed], options)
     return assemble(units + unlabeled_units(folders, options, claimed), options, root=folders.root, stuff=stuff)
 
 

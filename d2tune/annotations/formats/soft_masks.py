@@ -15,12 +15,19 @@ _LEAST_MAXIMUM = 64
 _LEAST_VALUES = 3
 _MOST_BETWEEN = 0.5
 
+_RIPPLE = 1 / 16
+"""Values nearer than this share of the maximum to 0 or to the maximum can be ripples, which some filters leave."""
+
+_FRINGE_PX = 2
+
 
 def cut_at_half(pixels: NDArray[Any]) -> tuple[Mask, float] | None:
     """The object of a binary mask ``(H, W)`` that has other values at its edge, as resizing leaves them.
 
     Such a mask has three values or more between a quarter and three quarters of its maximum. They are gradients: none
     fills a block of 3 x 3 pixels, as the value of a class does somewhere. Most pixels are near 0 or the maximum.
+    Straight edges may leave fewer such values: then all values between are in no such block, and those that are not
+    ripples are two or more, all of them near both a pixel of 0 and one of the maximum.
 
     Returns:
         The pixels above half of the maximum, and the share of all pixels that are neither 0 nor the maximum; None where
@@ -33,13 +40,36 @@ def cut_at_half(pixels: NDArray[Any]) -> tuple[Mask, float] | None:
         return None
     values = pixels.astype(np.float64) if pixels.dtype.kind == "f" else pixels.astype(np.int64)
     is_middle = (values >= maximum / 4) & (values <= maximum * 3 / 4)
-    count = int(is_middle.sum())
-    if not count or count > _MOST_BETWEEN * values.size or len(np.unique(values[is_middle])) < _LEAST_VALUES:
+    is_between = (values > 0) & (values < maximum)
+    between = int(is_between.sum())
+    if not between or is_middle.sum() > _MOST_BETWEEN * values.size:
         return None
-    if _fills_a_block(values, is_middle):
+    is_gradient = len(np.unique(values[is_middle])) >= _LEAST_VALUES and not _fills_a_block(values, is_middle)
+    if not is_gradient and not _is_narrow_fringe(values, is_between, maximum):
         return None
-    between = int(((values > 0) & (values < maximum)).sum())
     return values * 2 > maximum, between / values.size
+
+
+def _is_narrow_fringe(values: NDArray[Any], is_between: Mask, maximum: float) -> bool:
+    """Whether the values between are a few pixels wide, where the object and what is around it meet."""
+    ripple = maximum * _RIPPLE
+    is_fringe = is_between & (values >= ripple) & (values <= maximum - ripple)
+    if len(np.unique(values[is_fringe])) < 2 or _fills_a_block(values, is_between):
+        return False
+    return not (is_fringe & ~(_near(values <= ripple) & _near(values >= maximum - ripple))).any()
+
+
+def _near(pixels: Mask) -> Mask:
+    """The pixels that are `_FRINGE_PX` or less from one of those given, in both directions."""
+    for axis in (0, 1):
+        grown = pixels.copy()
+        for step in range(1, _FRINGE_PX + 1):
+            low, high = [slice(None)] * 2, [slice(None)] * 2
+            low[axis], high[axis] = slice(None, -step), slice(step, None)
+            grown[tuple(high)] |= pixels[tuple(low)]
+            grown[tuple(low)] |= pixels[tuple(high)]
+        pixels = grown
+    return pixels
 
 
 def _fills_a_block(values: NDArray[Any], among: Mask) -> bool:

@@ -223,6 +223,15 @@ def test_a_folder_without_masks_is_an_error(tmp_path: Path) -> None:
         masks.read(tmp_path, ReadOptions(class_name="cell"))
 
 
+def test_the_nearest_names_are_of_images_and_not_of_masks(tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "a.jpg")
+    photo(tmp_path / "images" / "b.jpg")
+    save(tmp_path / "masks" / "b.png", square())
+    save(tmp_path / "masks" / "zzz.png", square())
+    (error,) = masks.read(tmp_path, ReadOptions(class_name="cell")).errors()
+    assert error.message.endswith("the images with the nearest names are images/a.jpg")
+
+
 def test_masks_and_images_in_two_folders(tmp_path: Path) -> None:
     for split in ("train", "val"):
         photo(tmp_path / split / f"{split}_1.png")
@@ -241,7 +250,7 @@ def test_masks_and_images_in_two_folders(tmp_path: Path) -> None:
 def one_mask(folder: Path, pixels: Any, **options: Any) -> Dataset:
     array = np.asarray(pixels)
     photo(folder / "images" / "a.jpg", array.shape[1], array.shape[0])
-    (folder / "masks").mkdir(exist_ok=True)
+    (folder / "masks").mkdir(parents=True, exist_ok=True)
     PilImage.fromarray(array).save(folder / "masks" / "a.png")
     return masks.read(folder, ReadOptions(**options))
 
@@ -267,6 +276,31 @@ def test_fringes_of_resized_masks_are_cut_at_half(tmp_path: Path, options: Any, 
     assert f"binary but for {share:.1%} of its pixels" in dataset.findings[0].message
     assert [one.area_px2 for one in dataset.instances] == [above_half]
     assert above_half == pytest.approx(size * size / 4, rel=0.12)
+
+
+@pytest.mark.parametrize("size_px", [(32, 24), (48, 36), (63, 47), (65, 49), (96, 72), (128, 96)])
+@pytest.mark.parametrize("resample", ["BOX", "BILINEAR", "HAMMING", "BICUBIC", "LANCZOS"])
+def test_fringes_of_straight_edges_are_cut_at_half(tmp_path: Path, resample: str, size_px: tuple[int, int]) -> None:
+    """A box of 20 x 20 px in 64 x 48, resized: its edges have few values between, some of them none near the half."""
+    whole = np.zeros((48, 64), dtype=np.uint8)
+    whole[11:31, 11:31] = 255
+    pixels = np.asarray(PilImage.fromarray(whole).resize(size_px, PilImage.Resampling[resample]))
+    dataset = one_mask(tmp_path, pixels, class_name="cell")
+    has_fringe = bool(((pixels > 0) & (pixels < 255)).any())
+    assert codes(dataset) == ([("warning", "mask_not_binary", None)] if has_fringe else [])
+    assert [one.area_px2 for one in dataset.instances] == [int((pixels > 127).sum())]
+
+
+def test_thin_classes_and_borders_of_ignored_pixels_are_not_fringes(tmp_path: Path) -> None:
+    ringed = np.zeros((20, 30), dtype=np.uint8)
+    ringed[4:10, 4:10] = 255
+    ringed[5:9, 5:9] = 120
+    ringed[12:18, 4:10] = 255
+    ringed[13:17, 5:9] = 130
+    assert one_mask(tmp_path / "ringed", ringed).class_names == ("120", "130")
+    thin = np.zeros((20, 30), dtype=np.uint8)
+    thin[2:8, 2:8], thin[12, :], thin[15, :] = 200, 90, 110
+    assert one_mask(tmp_path / "thin", thin).class_names == ("110", "200", "90")
 
 
 def test_fringes_of_color_masks_and_of_wide_values_are_cut_at_half(tmp_path: Path) -> None:
