@@ -95,14 +95,15 @@ def refuse_existing(
     if not foreign and force:
         return
     first = foreign[0] if foreign else existing[0]
-    more = "" if len(existing) == 1 else f" and {len(existing) - 1} more"
+    others = len(foreign or existing) - 1
+    more = f" (and {others} more)" if others else ""
     if not foreign:
         hint = "Write to another folder, or overwrite it with --force."
     elif kind in own.kinds(first):
         hint = "It was changed after d2tune wrote it. Write to another folder, or move it away."
     else:
         hint = f"d2tune did not write it as {kind}. Write to another folder, or move it away."
-    raise DataError(f"the file is already there{more} and is not overwritten", file=first, hint=hint)
+    raise DataError(f"the file is already there and is not overwritten{more}", file=first, hint=hint)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

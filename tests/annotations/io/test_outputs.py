@@ -34,8 +34,12 @@ def test_only_own_files_are_replaced_and_only_with_force(tmp_path: Path) -> None
     refuse_existing([own, tmp_path / "new.json"], force=True)
     for force in (False, True):
         assert "d2tune did not write it as annotations" in refusal(mine, force=force)
-    with pytest.raises(DataError, match=r"mine\.json: the file is already there and 1 more"):
+    with pytest.raises(DataError, match=r"mine\.json: the file is already there and is not overwritten\. d2tune did"):
         refuse_existing([own, mine], force=True)
+    theirs = tmp_path / "theirs.json"
+    theirs.write_text("{}")
+    with pytest.raises(DataError, match=r"mine\.json: the file .* is not overwritten \(and 1 more\)\. d2tune did"):
+        refuse_existing([own, mine, theirs], force=True)
 
 
 def test_a_file_that_was_changed_is_a_persons(tmp_path: Path) -> None:
