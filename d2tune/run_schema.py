@@ -184,7 +184,8 @@ def _check(content: dict[str, Any], model: type[_Entries], path: Path, *, versio
         place = ".".join(map(str, first["loc"]))
         if first["type"] == "missing":
             raise RunError("the entry is missing", file=path, place=place, hint=hint) from None
-        reason = first["msg"].removeprefix("Input ")
+        wrong_section = first["type"] in ("model_type", "model_attributes_type")
+        reason = "should be an object" if wrong_section else first["msg"].removeprefix("Input ")
         raise RunError(
             f"the entry {reason}", file=path, place=place, found=describe(first["input"]), hint=hint
         ) from None
