@@ -337,7 +337,7 @@ def test_files_without_a_project(tmp_path: Path, content: bytes, words: str) -> 
 
 
 def test_a_folder_in_place_of_a_project_file(tmp_path: Path) -> None:
-    with pytest.raises(D2TuneError, match="cannot be read: Is a directory"):
+    with pytest.raises(D2TuneError, match=r"is a folder; expected a project file.*--resume --output-dir FOLDER"):
         load_project(tmp_path)
 
 

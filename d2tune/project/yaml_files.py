@@ -33,6 +33,9 @@ def read_yaml(file: Path) -> Any:
         content = file.read_bytes()
     except FileNotFoundError:
         raise
+    except IsADirectoryError:
+        hint = "Name the file. To continue the run in a folder: d2tune train PROJECT.yaml --resume --output-dir FOLDER."
+        raise ProjectError("is a folder", file=file, expected="a project file", hint=hint) from None
     except OSError as error:
         raise ProjectError(f"cannot be read: {error.strerror or error}", file=file) from None
     return parse_yaml(_decoded(content, file), file=file)
