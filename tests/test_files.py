@@ -1,5 +1,6 @@
-"""Where downloads are kept."""
+"""Where downloads are kept, and what a failed write leaves and says."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,17 @@ def test_on_linux_downloads_stay_where_they_always_were(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     assert files.cache_folder() == tmp_path / "caches" / "d2tune"
     assert not (tmp_path / "caches").exists()
+
+
+def test_an_error_of_the_system_while_a_file_is_written_names_the_file(tmp_path: Path) -> None:
+    """As a full disk does it: the system's own error has no name."""
+    target = tmp_path / "out" / "predictions.json"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            files.write_bytes(target, bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(target)
+    assert list(target.parent.iterdir()) == []
