@@ -85,7 +85,7 @@ def load(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-_READ_HINT = "Use another checkpoint of the run, such as checkpoints/model_best.pth."
+_READ_HINT = "Use another checkpoint of the run, in its folder checkpoints."
 
 
 def load_training(path: Path) -> dict[str, Any]:
