@@ -13,6 +13,7 @@ from d2tune.annotations.io.json_files import JsonError, decode_text, read_bytes
 _PARENTS = 3
 _YAML_FILES = 10
 _YAML_LIMIT_BYTES = 1_000_000
+_NAMES_ALONE = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
 
@@ -42,7 +43,20 @@ def describe_folder(folder: Path) -> Description:
             return description
     places = (one / name for place in above[:2] for one in (place, place / "labels") for name in _NAME_FILES)
     path = next((place for place in places if place.is_file()), None)
-    return Description() if path is None else Description(None, dict(enumerate(_lines(path))))
+    if path is not None:
+        return Description(None, dict(enumerate(_lines(path))))
+    tables = (_names_alone(place / name) for place in above for name in _NAMES_ALONE)
+    return next((table for table in tables if table is not None), Description())
+
+
+def _names_alone(path: Path) -> Description | None:
+    """The class names of a YAML file that has no folders of images; None where it has none."""
+    try:
+        value = yaml.safe_load(decode_text(read_bytes(path))[0]) if path.is_file() else None
+    except (OSError, JsonError, yaml.YAMLError, RecursionError, ValueError):
+        return None
+    names = _names(value.get("names")) if isinstance(value, dict) and "task" not in value else {}
+    return Description(path, names) if names else None
 
 
 def _lines(path: Path) -> list[str]:

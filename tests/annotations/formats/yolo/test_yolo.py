@@ -191,3 +191,13 @@ def test_reading_what_was_converted_to_coco(tmp_path: Path) -> None:
     convert(tmp_path, out=tmp_path / "coco.json")
     again = read_dataset(tmp_path / "coco.json")
     assert areas(again) == pytest.approx([400, 384]) and [one.id for one in again.categories] == [1, 2]
+
+
+@pytest.mark.parametrize("names", ["names: [cat, dog]\n", "names: {0: cat, 1: dog}\n"])
+def test_a_yaml_file_with_names_alone_names_the_classes(tmp_path: Path, names: str) -> None:
+    photo(tmp_path / "images" / "a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("1 0.25 0.25 0.5 0.25 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text(names)
+    dataset = read_dataset(tmp_path)
+    assert dataset.class_names == ("cat", "dog") and dataset.counts() == {"cat": 0, "dog": 1}
