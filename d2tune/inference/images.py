@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.io.images import ImageError, read_header
-from d2tune.annotations.io.output_record import DRAWING, PREDICTIONS, OwnFiles
+from d2tune.annotations.io.output_record import DRAWING, EVALUATION, PREDICTIONS, OwnFiles
 from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name
 from d2tune.annotations.io.suffixes import IMAGE_SUFFIXES, is_image_name, unreadable_hint_of
@@ -262,7 +262,7 @@ def find_rasters(source: Path, *, stacked: bool, skip: Path | None = None) -> tu
 
 
 def _files_below(source: Path, skip: Path | None) -> list[Path]:
-    """The files below a folder that neither are hidden nor were written by a prediction."""
+    """The files below a folder that neither are hidden nor were written by a prediction or an evaluation."""
     own = OwnFiles()
     paths = [source / name for name in walk_files(source, skip=skip)]
-    return sorted(path for path in paths if not own.kinds(path) & {PREDICTIONS, DRAWING})
+    return sorted(path for path in paths if not own.kinds(path) & {PREDICTIONS, DRAWING, EVALUATION})

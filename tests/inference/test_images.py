@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from d2tune.annotations.io.output_record import EVALUATION
+from d2tune.annotations.io.outputs import write_output
 from d2tune.errors import DataError
 from d2tune.inference.images import find_images
 
@@ -27,3 +29,9 @@ def test_a_single_image(tmp_path: Path) -> None:
 def test_nothing_to_predict_on(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         find_images(tmp_path / name)
+
+
+def test_what_an_evaluation_drew_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"")
+    write_output(tmp_path / "contact_sheet.png", b"drawn", kind=EVALUATION)
+    assert find_images(tmp_path) == (tmp_path, [tmp_path / "photo.png"])
