@@ -35,6 +35,7 @@ def broken_data(folder: Path) -> Path:
     for name in BROKEN:
         shutil.copytree(SHARED / "conversion_cases" / name, folder / name)
         (folder / name / "expected.json").unlink()
+    (folder / "35_image_missing" / "a.json").rename(folder / "35_image_missing" / "lost.json")
     source = SHARED / "data" / "microcontrollers" / "test"
     for path in sorted(source.iterdir())[:6]:
         shutil.copy(path, folder)

@@ -172,18 +172,17 @@ def _refuse_constant(text: str) -> None:
 
 
 def _check_coco(value: dict[str, Any]) -> None:
-    sizes = {}
-    for position, image in enumerate(value["images"], start=1):
-        if image["id"] != position:
-            raise BrokenError("image ids do not count from 1")
-        sizes[image["id"]] = (image["width"], image["height"])
-    if [row["id"] for row in value["categories"]] != list(range(1, len(value["categories"]) + 1)):
-        raise BrokenError("category ids do not count from 1")
+    sizes = {image["id"]: (image["width"], image["height"]) for image in value["images"]}
+    classes = {row["id"] for row in value["categories"]}
+    if len(sizes) < len(value["images"]) or len(classes) < len(value["categories"]):
+        raise BrokenError("two images or two categories have the same id")
+    if not all(type(number) is int for number in (*sizes, *classes)):
+        raise BrokenError("an id is not a whole number")
     for position, row in enumerate(value["annotations"], start=1):
         width, height = sizes[row["image_id"]]
         x, y, box_width, box_height = row["bbox"]
-        if row["id"] != position or not 1 <= row["category_id"] <= len(value["categories"]):
-            raise BrokenError("ids do not count from 1")
+        if row["id"] != position or row["category_id"] not in classes:
+            raise BrokenError("annotation ids do not count from 1, or a category does not exist")
         if not (0 <= x <= x + box_width <= width + 1e-6 and 0 <= y <= y + box_height <= height + 1e-6):
             raise BrokenError(f"the box {row['bbox']} is not inside {width} x {height}")
         if not 0 < row["area"] <= width * height or box_width <= 0 or box_height <= 0:
