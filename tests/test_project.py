@@ -189,3 +189,15 @@ def test_about_five_evaluations_whatever_the_length(iterations: int) -> None:
     period = evaluation_period("auto", iterations)
     assert min(iterations, 3) <= -(-iterations // period) <= 5
     assert evaluation_period(7, iterations) == 7 and evaluation_period(0, iterations) == 0
+
+
+@pytest.mark.parametrize("written", ["{MODEL.BRIDGE.WIDTH: 16}", "{MODEL: {BRIDGE: {WIDTH: 16}}}"])
+@pytest.mark.parametrize(
+    "overrides", [{"detectron2.MODEL.BRIDGE.WIDTH": 4}, {"detectron2.MODEL": {"BRIDGE": {"WIDTH": 4}}}]
+)
+def test_a_raw_key_of_the_command_line_replaces_that_of_the_file(
+    tmp_path: Path, written: str, overrides: dict[str, object]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"data: {{root: .}}\ndetectron2: {written}\n", encoding="utf-8")
+    assert load_project(path, overrides=overrides).project.detectron2 == {"MODEL.BRIDGE.WIDTH": 4}

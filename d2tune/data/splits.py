@@ -162,7 +162,7 @@ def _check_crowds(project: Project, split: str, dataset: Dataset) -> None:
         DataError: All objects of the split are marked as crowds.
     """
     data, crowds = project.data, dataset.crowds
-    if not crowds or project.task == "semantic":
+    if not crowds or project.is_by_pixel:
         return
     if not any(count for name, count in dataset.counts().items() if name != data.background):
         name = data.train if split == "training" or isinstance(data.val, float) else data.val
@@ -182,7 +182,7 @@ def _check_crowds(project: Project, split: str, dataset: Dataset) -> None:
 def _check(project: Project, train: Dataset, val: Dataset) -> None:
     source = project.data.root / project.data.train
     counts, background = train.counts(), project.data.background
-    if project.task == "semantic":
+    if project.is_by_pixel:
         counts = {name: count + train.crowd_counts()[name] for name, count in counts.items()}
     _check_crowds(project, "training", train)
     _check_crowds(project, "validation", val)

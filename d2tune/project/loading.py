@@ -77,7 +77,11 @@ def load_project(
     merged = _dotted_detectron2(without_empty(raw, Project), file)
     merged = merge(merged, profiles[chosen]) if chosen else merged
     for key, value in _without_sample(overrides or {}).items():
-        set_dotted(merged, key, value)
+        first, _, raw_key = key.partition(".")
+        if first == "detectron2" and raw_key and isinstance(merged.setdefault(first, {}), dict):
+            merged[first] |= flatten({raw_key: value})
+        else:
+            set_dotted(merged, key, value)
     merged.setdefault("name", safe_name(file.stem))
     refuse_unknown(merged, Project, file, "")
     merged = without_empty(merged, Project)

@@ -31,7 +31,7 @@ def test_nothing_to_predict_on(tmp_path: Path, name: str, message: str) -> None:
         find_images(tmp_path / name)
 
 
-def test_what_an_evaluation_drew_is_no_image(tmp_path: Path) -> None:
+def test_what_an_evaluation_drew_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"")
     write_output(tmp_path / "contact_sheet.png", b"drawn", kind=EVALUATION)
     assert find_images(tmp_path) == (tmp_path, [tmp_path / "photo.png"])
