@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from d2tune.annotations.formats.coco.loose import plain_id, read_id
+from d2tune.annotations.formats.coco.loose import is_other_type, matching_id, plain_id, read_id
 from d2tune.errors import DataError
 from d2tune.evaluation.from_files.loose import Notes
 from d2tune.text import counted, describe, nearest_hint
@@ -92,17 +92,10 @@ class Ids:
 
     def get(self, raw: object, index: int) -> int | None:
         """The number of an id as a row has it; None where there is none, or several."""
-        if type(raw) is int and raw in self._exact:
-            return self._exact[raw]
-        row_id = read_id(raw)
+        row_id = matching_id(raw, self._exact, self._plain)
         if row_id is None:
             return None
-        if row_id not in self._exact:
-            similar = self._plain.get(plain_id(row_id), [])
-            if len(similar) != 1:
-                return None
-            row_id = similar[0]
-        if row_id != raw or type(row_id) is not type(raw):
+        if is_other_type(raw, row_id):
             self._notes.add(self._what, raw, read_as=f"the id {describe(row_id)}", row=index)
         return self._exact[row_id]
 

@@ -12,8 +12,6 @@ from PIL import Image as PilImage
 
 from d2tune.annotations.convert import convert
 from d2tune.annotations.formats import labelme
-from d2tune.annotations.geometry.masks import decode_mask, rasterize, union_rles
-from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
@@ -26,24 +24,7 @@ from tests.annotations.builders import (
     png_base64,
     shape,
 )
-
-
-def read(folder: Path, **options: Any) -> Dataset:
-    return labelme.read(folder, ReadOptions(**options))
-
-
-def read_shapes(folder: Path, *shapes: Any, **options: Any) -> Dataset:
-    labelme_file(folder / "a.json", *shapes)
-    return read(folder, **options)
-
-
-def mask_of(dataset: Dataset, index: int = 0) -> np.ndarray:
-    instance, image = dataset.instances[index], dataset.images[0]
-    if isinstance(instance.segmentation, Rle):
-        return decode_mask(instance.segmentation)
-    size = {"width_px": image.width_px, "height_px": image.height_px}
-    return decode_mask(union_rles(rasterize(instance.segmentation, **size)))
-
+from tests.annotations.formats.labelme_folders import mask_of, read, read_shapes
 
 # Shapes -------------------------------------------------------------------------------------------------------------
 

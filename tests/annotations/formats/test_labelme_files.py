@@ -14,10 +14,9 @@ from PIL import Image as PilImage
 from PIL import ImageOps
 
 from d2tune.annotations.formats import labelme
-from d2tune.annotations.geometry.masks import decode_mask, encode_mask, rasterize, to_rle, union_rles
+from d2tune.annotations.geometry.masks import encode_mask, to_rle
 from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
 from d2tune.annotations.model.options import ReadOptions
-from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
 from tests.annotations.builders import (
     SQUARE,
@@ -28,24 +27,7 @@ from tests.annotations.builders import (
     photo,
     shape,
 )
-
-
-def read(folder: Path, **options: Any) -> Dataset:
-    return labelme.read(folder, ReadOptions(**options))
-
-
-def read_shapes(folder: Path, *shapes: Any, **options: Any) -> Dataset:
-    labelme_file(folder / "a.json", *shapes)
-    return read(folder, **options)
-
-
-def mask_of(dataset: Dataset, index: int = 0) -> np.ndarray:
-    instance, image = dataset.instances[index], dataset.images[0]
-    if isinstance(instance.segmentation, Rle):
-        return decode_mask(instance.segmentation)
-    size = {"width_px": image.width_px, "height_px": image.height_px}
-    return decode_mask(union_rles(rasterize(instance.segmentation, **size)))
-
+from tests.annotations.formats.labelme_folders import mask_of, read
 
 # Files and images -------------------------------------------------------------------------------------------------
 

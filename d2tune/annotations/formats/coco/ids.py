@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from d2tune.annotations.formats.coco.loose import Loose, plain_id, read_id
+from d2tune.annotations.formats.coco.loose import Loose, is_other_type, matching_id, plain_id, read_id
 from d2tune.text import describe
 
 Row = TypeVar("Row")
@@ -45,16 +45,9 @@ class ById(Generic[Row]):
             key: Its key, for messages.
             index: Index of the annotation.
         """
-        if type(raw) is int and raw in self._exact:
-            return self._exact[raw]
-        row_id = read_id(raw)
+        row_id = matching_id(raw, self._exact, self._plain)
         if row_id is None:
             return None
-        if row_id not in self._exact:
-            similar = self._plain.get(plain_id(row_id), [])
-            if len(similar) != 1:
-                return None
-            row_id = similar[0]
-        if row_id != raw or type(row_id) is not type(raw):
+        if is_other_type(raw, row_id):
             self._loose.add(f"the {key} of annotations", raw, read_as=f"the id {describe(row_id)}", row=index, kind="")
         return self._exact[row_id]

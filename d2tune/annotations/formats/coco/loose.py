@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from d2tune.annotations.formats.shared.units import Unit
@@ -87,3 +88,27 @@ def read_number(value: object) -> float | None:
         except ValueError:
             return None
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def matching_id(
+    raw: object, known: Container[int | str], plain: Mapping[int | str, Sequence[int | str]]
+) -> int | str | None:
+    """The known id that a value refers to, also where it has another type; None where there is none, or several.
+
+    Args:
+        raw: The value as the file has it.
+        known: The ids.
+        plain: The ids by their `plain_id`.
+    """
+    if type(raw) is int and raw in known:
+        return raw
+    row_id = read_id(raw)
+    if row_id is None or row_id in known:
+        return row_id
+    similar = plain.get(plain_id(row_id), ())
+    return similar[0] if len(similar) == 1 else None
+
+
+def is_other_type(raw: object, row_id: int | str) -> bool:
+    """Whether a value is not the id itself, but another way to write it."""
+    return type(raw) is not type(row_id) or raw != row_id
