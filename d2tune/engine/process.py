@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from detectron2.utils import comm
-from torch import nn
+from torch import distributed, nn
 
 from d2tune.engine.assembly import Extensions, build_trainer, training_batches, training_split
 from d2tune.engine.cost import Cost, measure_cost, measure_evaluation
@@ -55,14 +55,23 @@ def run_in_process(
 ) -> None:
     """What a process that was started for one of several GPUs does; it reads the pretrained weights itself.
 
+    At the end, the processes leave their group together: threads of a group that still exists when Python exits can
+    abort the process.
+
     Raises:
         WeightsError: The weights have changed since the plan was made.
+        SystemExit: Training was stopped by a signal.
     """
     set_up_terminal()
     state = None if plan.chosen.file is None else weights.read_unchanged(plan.chosen.file)
     model, _ = seeded_model(plan, state, device=plan.cfg.MODEL.DEVICE)
     del state
-    train_model(plan, folder, model, report, resume=resume, extensions=extensions)
+    try:
+        train_model(plan, folder, model, report, resume=resume, extensions=extensions)
+    except SystemExit:
+        distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
 
 
 def train_model(

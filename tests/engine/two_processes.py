@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ def launch_on_cpu(work: Callable[..., None], processes: int, *, dist_url: str, a
 
 
 def _process(rank: int, work: Callable[..., None], processes: int, address: str, args: tuple[Any, ...]) -> None:
+    faulthandler.enable()  # where a process was aborted
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=address, world_size=processes, rank=rank)
     plan, folder = args[0], args[1]
