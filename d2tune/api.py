@@ -225,7 +225,7 @@ def predict(
     )
 
 
-def load_predictor(run: str | Path, *, weights: str = "best") -> Predictor[Any, Any]:
+def load_predictor(run: str | Path, *, weights: str = "best", min_score: float | None = None) -> Predictor[Any, Any]:
     """The predictor of a finished run, for images in memory.
 
     ``predictor(image)`` returns `Detections`, a `LabelMap` or a `PanopticMap`, depending on the task of the run, and
@@ -235,13 +235,15 @@ def load_predictor(run: str | Path, *, weights: str = "best") -> Predictor[Any, 
     Args:
         run: A run folder, or a project file for its latest run.
         weights: ``best``, ``final`` or a checkpoint file.
+        min_score: Lowest score of instances, from 0 to 1; None keeps all that the model gives.
 
     Raises:
+        ProjectError: The lowest score is not between 0 and 1, or predictions of the run have no scores.
         RunError: The run or the weights do not exist.
     """
     from d2tune.runs import load
 
-    return load.load_predictor(_run_folder(run), weights=weights)
+    return load.load_predictor(_run_folder(run), weights=weights, min_score=min_score)
 
 
 def convert(source: str | Path, **options: Any) -> list[ConvertResult]:

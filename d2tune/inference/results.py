@@ -38,6 +38,8 @@ class Detections:
         rles: N run-length masks of the whole image, which take a thousandth of the memory of bitmaps; None if the
             model predicts no masks.
         class_names: All classes in the order of their ids.
+        lower_scores: The scores, rounded to six digits and in descending order, of instances that are not among the N
+            because they are below the lowest score of their class.
     """
 
     height_px: int
@@ -47,6 +49,7 @@ class Detections:
     class_ids: NDArray[np.int64]
     rles: tuple[Rle, ...] | None
     class_names: tuple[str, ...]
+    lower_scores: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -62,8 +65,13 @@ class Detections:
         return np.stack([decode_rle(rle) for rle in self.rles])
 
     def at_least(self, score: float) -> Detections:
-        """The detections whose score, rounded to six digits as in files, is at least ``score``."""
-        kept = np.flatnonzero([rounded_score(value) >= score for value in self.scores])
+        """The detections whose score, rounded to six digits as in files, is at least ``score``.
+
+        The scores of the other ones are added to ``lower_scores``.
+        """
+        scores = [rounded_score(value) for value in self.scores]
+        kept = np.flatnonzero([value >= score for value in scores])
+        lower = [value for value in scores if value < score]
         return Detections(
             self.height_px,
             self.width_px,
@@ -72,6 +80,7 @@ class Detections:
             self.class_ids[kept],
             None if self.rles is None else tuple(self.rles[index] for index in kept),
             self.class_names,
+            tuple(sorted([*self.lower_scores, *lower], reverse=True)),
         )
 
     def to_coco(self, image_id: int, *, category_ids: Sequence[int | str] | None = None) -> list[CocoResult]:

@@ -124,12 +124,12 @@ def predict(
     ensure_writable(target.parent if to == "csv" else target)
     loaded = load_run(run, weights=weights)
     options = WriterOptions(
-        min_score=DEFAULT_MIN_SCORE if min_score is None else min_score,
         tolerance_px=tolerance_px,
         min_area_px2=min_area_px2,
         force=force,
     )
-    return _Prediction(loaded, task, images or _validation_images(loaded), target, to, options).run()
+    least = DEFAULT_MIN_SCORE if min_score is None else min_score
+    return _Prediction(loaded, task, images or _validation_images(loaded), target, to, options, least).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,7 @@ class _Prediction:
     target: Path
     to: str
     options: WriterOptions
+    min_score: float
 
     def run(self) -> PredictionResult:
         """Predict on the images that are not finished, and write everything."""
@@ -150,7 +151,7 @@ class _Prediction:
             skipped = self._with_labelme_file(journal.done, replaces=replaces) if self.to == "labelme" else {}
             finished = frozenset(journal.done | set(skipped))
             options = replace(self.options, finished=finished, force=replaces)
-            predictor = predictor_of(self.loaded)
+            predictor = predictor_of(self.loaded, min_score=self.min_score if self.task.has_scores else None)
             with (
                 protected(self._inputs),
                 self.task.writer(self.to, self.target, self.images, predictor, options, self.loaded.project) as writer,
@@ -164,7 +165,7 @@ class _Prediction:
                     errors.instances,
                     (*skipped.values(), *errors.lines),
                     self.task.name,
-                    self.options.min_score,
+                    self.min_score,
                     writer.lower,
                     writer.highest_lower,
                 )
@@ -239,7 +240,7 @@ class _Prediction:
                 "config": files.sha256_file(self.loaded.folder.config),
                 "project": files.sha256_file(self.loaded.folder.project),
                 "to": self.to,
-                "options": [options.min_score, options.tolerance_px, options.min_area_px2],
+                "options": [self.min_score, options.tolerance_px, options.min_area_px2],
                 "root": str(root.absolute()),
                 "images": [
                     [self.images.name(index), stat and [stat.st_size, stat.st_mtime_ns]]

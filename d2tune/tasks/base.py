@@ -73,6 +73,7 @@ class Task(ABC):
         categories: Sequence[Category],
         *,
         is_model_own: bool = False,
+        min_scores: Sequence[float] | None = None,
     ) -> Predictor[Any, Any]:
         """The predictor of a model; see `Predictor`.
 
@@ -82,6 +83,8 @@ class Task(ABC):
             project: The project, with the options for reading images.
             categories: The classes in the order of their ids.
             is_model_own: Whether only this predictor uses the model.
+            min_scores: Lowest score of the instances of each class, in the order of ``categories``; None keeps all that
+                the model gives. Predictions without scores do not use it.
         """
 
     @property

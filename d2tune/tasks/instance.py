@@ -47,11 +47,18 @@ class InstanceTask(Task):
         categories: Sequence[Category],
         *,
         is_model_own: bool = False,
+        min_scores: Sequence[float] | None = None,
     ) -> InstancePredictor:
         """The predictor of `Detections`."""
-        names = [category.name for category in categories if category.isthing]
-        reader = image_reader(project, cfg)
-        return InstancePredictor(model, cfg, class_names=names, reader=reader, is_model_own=is_model_own)
+        things = [index for index, category in enumerate(categories) if category.isthing]
+        return InstancePredictor(
+            model,
+            cfg,
+            class_names=[categories[index].name for index in things],
+            reader=image_reader(project, cfg),
+            is_model_own=is_model_own,
+            min_scores=None if min_scores is None else [min_scores[index] for index in things],
+        )
 
     @property
     def writers(self) -> Mapping[str, str]:

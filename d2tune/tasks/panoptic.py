@@ -45,6 +45,7 @@ class PanopticTask(Task):
         categories: Sequence[Category],
         *,
         is_model_own: bool = False,
+        min_scores: Sequence[float] | None = None,
     ) -> PanopticPredictor:
         """The predictor of `PanopticMap`."""
         return PanopticPredictor(
@@ -54,6 +55,7 @@ class PanopticTask(Task):
             things=sum(category.isthing for category in categories),
             reader=image_reader(project, cfg),
             is_model_own=is_model_own,
+            min_scores=min_scores,
         )
 
     @property

@@ -50,6 +50,7 @@ class SemanticTask(Task):
         categories: Sequence[Category],
         *,
         is_model_own: bool = False,
+        min_scores: Sequence[float] | None = None,
     ) -> SemanticPredictor:
         """The predictor of `LabelMap`."""
         names = [category.name for category in categories]

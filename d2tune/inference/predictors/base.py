@@ -33,6 +33,12 @@ class Predictor(ABC, Generic[Raw, Result]):
         class_names: The classes in the order of their ids.
         reader: Reader of image files.
         is_model_own: Whether only this predictor uses the model, which then stays in evaluation mode with fused norms.
+        min_scores: Lowest score of the instances of each class, in the order of ``class_names``, compared with scores
+            rounded to six digits; None keeps all that the model gives. Where the model allows it, masks of instances
+            with lower scores are not predicted.
+
+    Raises:
+        ValueError: The number of lowest scores is not that of the classes.
     """
 
     _is_semantic = False
@@ -45,9 +51,13 @@ class Predictor(ABC, Generic[Raw, Result]):
         class_names: Sequence[str],
         reader: ImageReader,
         is_model_own: bool = False,
+        min_scores: Sequence[float] | None = None,
     ) -> None:
         self.model = model
         self.class_names = tuple(class_names)
+        self.min_scores = None if min_scores is None else tuple(map(float, min_scores))
+        if self.min_scores is not None and len(self.min_scores) != len(self.class_names):
+            raise ValueError(f"{len(self.min_scores)} lowest scores for {len(self.class_names)} classes")
         self.reader = reader
         self._cfg = cfg
         self._size = InputSize(short_side_px=cfg.INPUT.MIN_SIZE_TEST, max_side_px=cfg.INPUT.MAX_SIZE_TEST)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.modeling import GeneralizedRCNN
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
+from torch import Tensor
 
 from d2tune.annotations.model.types import Rle
 from d2tune.inference.loop import Sample
 from d2tune.inference.paste import paste_rle
 from d2tune.inference.predictors.base import Predictor
+from d2tune.inference.predictors.rcnn import detect, has_two_steps
 from d2tune.inference.results import Detections, rounded_score
 
 
@@ -28,6 +31,7 @@ class RawDetections:
         class_ids: ``(N,)`` int64, contiguous.
         masks: ``(N, M, M)`` probabilities over the boxes, or ``(N, H, W)`` bool over the image, or None.
         is_pasted: Whether the masks are over the image.
+        lower_scores: The scores of instances below the lowest score of their class, in no order.
     """
 
     boxes_xyxy: NDArray[np.float32]
@@ -35,34 +39,58 @@ class RawDetections:
     class_ids: NDArray[np.int64]
     masks: NDArray[Any] | None
     is_pasted: bool
+    lower_scores: tuple[float, ...] = ()
 
 
 class InstancePredictor(Predictor[RawDetections, Detections]):
     """Predicts `Detections`.
 
     The model may be any model of Detectron2's ``inference_on_dataset`` whose outputs have ``instances``. For
-    Detectron2's own R-CNN, box-sized masks are taken from the model and pasted here.
+    Detectron2's own R-CNN, box-sized masks are taken from the model and pasted here, and masks of instances below the
+    lowest score of their class are not predicted.
     """
 
     def _forward(self, model: Any, batch: Sequence[Sample]) -> list[RawDetections]:
-        return forward_detections(model, batch)
+        return forward_detections(model, batch, self.min_scores)
 
     def _result(self, raw: RawDetections, sample: Sample) -> Detections:
         return detections_of(raw, sample, self.class_names)
 
 
-def forward_detections(model: Any, batch: Sequence[Sample]) -> list[RawDetections]:
-    """Run the network on a batch and move its detections off the device."""
+def forward_detections(
+    model: Any, batch: Sequence[Sample], min_scores: Sequence[float] | None = None
+) -> list[RawDetections]:
+    """Run the network on a batch and move its detections off the device.
+
+    Args:
+        model: The model.
+        batch: The samples.
+        min_scores: Lowest score of each class; None keeps all instances.
+    """
     if not isinstance(model, GeneralizedRCNN):
-        return [_off_device(output["instances"], is_pasted=True) for output in model(batch)]
-    outputs = model.inference(batch, do_postprocess=False)
-    for instances, sample in zip(outputs, batch, strict=True):
-        size = sample["height"], sample["width"]
-        instances.pred_boxes.scale(size[1] / instances.image_size[1], size[0] / instances.image_size[0])
-        instances.pred_boxes.clip(size)
-        if instances.has("pred_masks"):
-            instances.pred_masks = instances.pred_masks[:, 0]
-    return [_off_device(instances, is_pasted=False) for instances in outputs]
+        return [_above(_off_device(output["instances"], is_pasted=True), min_scores) for output in model(batch)]
+    if min_scores is None or not has_two_steps(model):
+        outputs = model.inference(batch, do_postprocess=False)
+        return [
+            _above(_box_sized(instances, sample), min_scores) for instances, sample in zip(outputs, batch, strict=True)
+        ]
+    images = model.preprocess_image(batch)
+    features = model.backbone(images.tensor)
+    kept, lower = detect(model, features, images, batch, lambda instances: is_above(instances, min_scores))
+    return [
+        replace(_box_sized(above, sample), lower_scores=_rounded(_box_sized(below, sample).scores))
+        for above, below, sample in zip(kept, lower, batch, strict=True)
+    ]
+
+
+def _box_sized(instances: Any, sample: Sample) -> RawDetections:
+    """Detections of the network with boxes in pixels of the image and masks over the boxes."""
+    size = sample["height"], sample["width"]
+    instances.pred_boxes.scale(size[1] / instances.image_size[1], size[0] / instances.image_size[0])
+    instances.pred_boxes.clip(size)
+    if instances.has("pred_masks"):
+        instances.pred_masks = instances.pred_masks[:, 0]
+    return _off_device(instances, is_pasted=False)
 
 
 def _off_device(instances: Any, *, is_pasted: bool) -> RawDetections:
@@ -75,6 +103,37 @@ def _off_device(instances: Any, *, is_pasted: bool) -> RawDetections:
         None if masks is None else np.asarray(masks if is_pasted else masks.float()),
         is_pasted,
     )
+
+
+def is_above(instances: Any, min_scores: Sequence[float]) -> Tensor:
+    """Whether each instance has at least the lowest score of its class, as bool ``(N,)``."""
+    chosen = _at_least(instances.scores.tolist(), instances.pred_classes.tolist(), min_scores)
+    return torch.as_tensor(chosen, device=instances.scores.device)
+
+
+def _at_least(scores: Sequence[float], class_ids: Sequence[int], min_scores: Sequence[float]) -> NDArray[np.bool_]:
+    """Whether each of N scores, rounded to six digits as in files, is at least the lowest one of its class."""
+    pairs = zip(scores, class_ids, strict=True)
+    return np.array([rounded_score(score) >= min_scores[class_id] for score, class_id in pairs], dtype=bool)
+
+
+def _above(raw: RawDetections, min_scores: Sequence[float] | None) -> RawDetections:
+    """The detections with at least the lowest score of their class."""
+    if min_scores is None:
+        return raw
+    kept = _at_least(raw.scores.tolist(), raw.class_ids.tolist(), min_scores)
+    return RawDetections(
+        raw.boxes_xyxy[kept],
+        raw.scores[kept],
+        raw.class_ids[kept],
+        None if raw.masks is None else raw.masks[kept],
+        raw.is_pasted,
+        _rounded(raw.scores[~kept]),
+    )
+
+
+def _rounded(scores: NDArray[np.float32]) -> tuple[float, ...]:
+    return tuple(map(rounded_score, scores))
 
 
 def detections_of(raw: RawDetections, sample: Sample, class_names: Sequence[str]) -> Detections:
@@ -97,6 +156,7 @@ def detections_of(raw: RawDetections, sample: Sample, class_names: Sequence[str]
         class_ids=raw.class_ids[order],
         rles=rles,
         class_names=tuple(class_names),
+        lower_scores=tuple(sorted(raw.lower_scores, reverse=True)),
     )
 
 

@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.modeling import PanopticFPN
+from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
+from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
+from detectron2.structures import Instances
 from numpy.typing import NDArray
+from torch import Tensor
 
 from d2tune.data.image_reader import ImageReader
 from d2tune.inference.loop import Sample
 from d2tune.inference.predictors.base import Predictor
+from d2tune.inference.predictors.instance import is_above
+from d2tune.inference.predictors.rcnn import detect, has_two_steps
 from d2tune.inference.results import PanopticMap, Segment
 from d2tune.modeling.panoptic import segments
 
@@ -29,6 +36,7 @@ class PanopticPredictor(Predictor[RawSegments, PanopticMap]):
         things: Number of thing classes.
         reader: Reader of image files.
         is_model_own: As in `Predictor`.
+        min_scores: As in `Predictor`; those of stuff classes are not used.
     """
 
     def __init__(
@@ -40,13 +48,38 @@ class PanopticPredictor(Predictor[RawSegments, PanopticMap]):
         things: int,
         reader: ImageReader,
         is_model_own: bool = False,
+        min_scores: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(model, cfg, class_names=class_names, reader=reader, is_model_own=is_model_own)
+        super().__init__(
+            model, cfg, class_names=class_names, reader=reader, is_model_own=is_model_own, min_scores=min_scores
+        )
         self.things = things
 
     def _forward(self, model: Any, batch: Sequence[Sample]) -> list[RawSegments]:
         stuff = len(self.class_names) - self.things
-        return [segments(output, things=self.things, stuff=stuff) for output in model(batch)]
+        outputs = self._combined(model, batch) if _is_panoptic_fpn(model) else model(batch)
+        return [segments(output, things=self.things, stuff=stuff) for output in outputs]
+
+    def _combined(self, model: PanopticFPN, batch: Sequence[Sample]) -> list[dict[str, Any]]:
+        """The output of ``PanopticFPN.inference``, with masks only for instances that can get a segment."""
+        images = model.preprocess_image(batch)
+        features = model.backbone(images.tensor)
+        logits, _ = model.sem_seg_head(features, None)
+        least = model.combine_instances_score_thresh
+
+        def choose(instances: Instances) -> Tensor:
+            chosen: Tensor = instances.scores >= least
+            return chosen if self.min_scores is None else chosen & is_above(instances, self.min_scores)
+
+        detected, _ = detect(model, features, images, batch, choose)
+        outputs = []
+        for sample, instances, one, size in zip(batch, detected, logits, images.image_sizes, strict=True):
+            height_px, width_px = sample["height"], sample["width"]
+            labels = sem_seg_postprocess(one, size, height_px, width_px).argmax(dim=0)
+            pasted = detector_postprocess(instances, height_px, width_px)
+            thresholds = model.combine_overlap_thresh, model.combine_stuff_area_thresh, least
+            outputs.append({"panoptic_seg": combine_semantic_and_instance_outputs(pasted, labels, *thresholds)})
+        return outputs
 
     def _result(self, raw: RawSegments, sample: Sample) -> PanopticMap:
         ids, infos = raw
@@ -63,3 +96,7 @@ class PanopticPredictor(Predictor[RawSegments, PanopticMap]):
             for info in infos
         )
         return PanopticMap(ids, listed, self.class_names)
+
+
+def _is_panoptic_fpn(model: Any) -> bool:
+    return isinstance(model, PanopticFPN) and has_two_steps(model)

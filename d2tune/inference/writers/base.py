@@ -80,14 +80,12 @@ class WriterOptions:
     """The options for writing predictions.
 
     Attributes:
-        min_score: Lowest score of written instances, from 0 to 1.
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
         force: Whether Labelme files and CSVs that an earlier prediction wrote, if they were not changed, are replaced.
         min_area_px2: Smallest area of a region in Labelme files; None is `labelme_outlines.MIN_AREA_PX2`.
         finished: Indices of images whose files are there and stay.
     """
 
-    min_score: float = 0.5
     tolerance_px: float = 1.0
     force: bool = False
     min_area_px2: float | None = None
@@ -229,7 +227,7 @@ class LabelmeFiles(Writer[Result, list[Any]]):
         """The image with an instance for each outline to write."""
 
     def lower_scores(self, result: Result) -> list[float]:
-        """The scores of a result that are below the lowest score."""
+        """The scores of instances below the lowest score, which the result does not have."""
         return []
 
     def convert(self, index: int, result: Result, pixels: Pixels | None) -> list[Any]:

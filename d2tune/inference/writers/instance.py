@@ -9,7 +9,7 @@ from pycocotools import mask as mask_utils
 
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import Pixels
-from d2tune.inference.results import Detections, rounded_score
+from d2tune.inference.results import Detections
 from d2tune.inference.writers.base import Images, JsonRows, LabelmeFiles, Writer, WriterOptions, write_jpeg
 from d2tune.report.sheets.contact_sheet import draw_instances
 
@@ -38,16 +38,14 @@ class CocoWriter(Writer[Detections, dict[str, Any]]):
         return [self.out / "predictions.json"]
 
     def convert(self, index: int, result: Detections, pixels: Pixels | None) -> dict[str, Any]:
-        """Draw the detections with at least the lowest score; returns them, and the scores of others."""
-        kept = result.at_least(self.options.min_score)
+        """Draw the detections; returns them, and the scores of those below the lowest score."""
         assert pixels is not None
-        names = [kept.class_names[class_id] for class_id in kept.class_ids.tolist()]
-        category_ids = [self.category_id(class_id) for class_id in range(len(kept.class_names))]
-        rows = kept.to_coco(0, category_ids=category_ids)
-        image_rgb = draw_instances(pixels, kept.masks, names, scores=[row["score"] for row in rows])
+        names = [result.class_names[class_id] for class_id in result.class_ids.tolist()]
+        category_ids = [self.category_id(class_id) for class_id in range(len(result.class_names))]
+        rows = result.to_coco(0, category_ids=category_ids)
+        image_rgb = draw_instances(pixels, result.masks, names, scores=[row["score"] for row in rows])
         write_jpeg(self.drawings_of(index)[0], image_rgb)
-        lower = lower_scores(result, self.options.min_score)
-        return {"height": kept.height_px, "width": kept.width_px, "rows": rows, "lower": lower}
+        return {"height": result.height_px, "width": result.width_px, "rows": rows, "lower": list(result.lower_scores)}
 
     def add(self, index: int, kept: dict[str, Any]) -> int:
         """Append the image and its detections."""
@@ -73,14 +71,9 @@ class LabelmeWriter(LabelmeFiles[Detections]):
     """Writes Labelme files with the outlines of the detections, and their scores."""
 
     def dataset(self, image: Image, result: Detections) -> Dataset:
-        """The detections with at least the lowest score."""
-        return result.at_least(self.options.min_score).to_dataset(image)
+        """The detections."""
+        return result.to_dataset(image)
 
     def lower_scores(self, result: Detections) -> list[float]:
-        """The scores below the lowest score."""
-        return lower_scores(result, self.options.min_score)
-
-
-def lower_scores(result: Detections, min_score: float) -> list[float]:
-    """The scores of a result below the lowest score of written instances."""
-    return [score for score in map(rounded_score, result.scores) if score < min_score]
+        """The scores of instances below the lowest score."""
+        return list(result.lower_scores)
