@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from detectron2.config import CfgNode
-from torch import nn
 
 from d2tune import files
 from d2tune.errors import RunError
@@ -15,40 +10,13 @@ from d2tune.modeling import checkpoint
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import read_config
 from d2tune.modeling.device import choose_device, speed_up
+from d2tune.modeling.loaded import DEFAULT_THRESHOLD, LoadedModel
 from d2tune.modeling.precision import choose_precision, is_native
-from d2tune.project import LoadedProject, Project, load_project
+from d2tune.project import load_project
 from d2tune.run_folder import RunFolder
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedRun:
-    """A finished run with its model.
-
-    Attributes:
-        folder: The run folder.
-        loaded: The project of the run, with its overrides and profile.
-        record: The record of the run: classes, input scaling, hashes.
-        cfg: Detectron2's config.
-        model: The model in evaluation mode, on its device.
-        weights: The loaded checkpoint.
-        weights_sha256: Hash of the checkpoint.
-    """
-
-    folder: RunFolder
-    loaded: LoadedProject
-    record: dict[str, Any]
-    cfg: CfgNode
-    model: nn.Module
-    weights: Path
-    weights_sha256: str
-
-    @property
-    def project(self) -> Project:
-        """The project of the run."""
-        return self.loaded.project
-
-
-def load_run(path: str | Path, *, weights: str = "best") -> LoadedRun:
+def load_run(path: str | Path, *, weights: str = "best") -> LoadedModel:
     """Build the model of a run and load its weights.
 
     Args:
@@ -74,4 +42,17 @@ def load_run(path: str | Path, *, weights: str = "best") -> LoadedRun:
     checkpoint.load_weights(model, file)
     speed_up(model, device=device, precision=precision)
     model.eval()
-    return LoadedRun(folder, load_project(folder.project), record, cfg, model, file, files.sha256_file(file))
+    return LoadedModel(
+        source=folder.path,
+        project=load_project(folder.project).project,
+        record=record,
+        cfg=cfg,
+        model=model,
+        thresholds=dict.fromkeys(record["classes"], DEFAULT_THRESHOLD),
+        weights=file,
+        weights_sha256=files.sha256_file(file),
+        config_sha256=files.sha256_file(folder.config),
+        project_sha256=files.sha256_file(folder.project),
+        files=(file, folder.project, folder.config, folder.record),
+        run=folder,
+    )

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from d2tune import files
 from d2tune.annotations.io.photos.findings import with_white
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.splitting.lists import is_list
@@ -19,9 +18,9 @@ from d2tune.evaluation.evaluator import Scoring
 from d2tune.evaluation.output_files import EvaluationFiles
 from d2tune.evaluation.summaries import EvaluationResult, closing_sentence
 from d2tune.metrics.coco.results import KINDS, Kind
-from d2tune.modeling.from_run import load_run
 from d2tune.project import Project, load_project
 from d2tune.run_folder import RunFolder, ensure_writable
+from d2tune.runs.load import load_model
 from d2tune.tasks import task_of
 from d2tune.timing import StageTimes
 
@@ -57,18 +56,18 @@ def evaluate(
         D2TuneError: The run, the weights or the data cannot be used.
     """
     target = Path(out) if out is not None else Path(run) / _folder_name(data, weights)
-    loaded = load_run(run, weights=weights)
+    loaded = load_model(run, weights=weights)
     project = loaded.project
     project = _with_crowds(project, crowds)
     task = task_of(project)
     if tuple(kinds) != KINDS and not task.has_instance_metrics:
         raise DataError("--metrics is valid for instance runs only", file=run, found=f"a {task.name} run")
-    dataset = _dataset(loaded.folder, project, loaded.record, data, image_root)
+    dataset = _dataset(RunFolder(loaded.source), project, loaded.record, data, image_root)
     dataset = with_white(dataset, loaded.cfg.INPUT.WHITE or None)
     times = StageTimes()
     evaluator = task.evaluator(dataset, loaded.cfg, project)
     paths = [image.path for image in dataset.images if image.path is not None]
-    outputs = EvaluationFiles(target, predictions=evaluator.files(target), inputs=lambda: [*paths, loaded.weights])
+    outputs = EvaluationFiles(target, predictions=evaluator.files(target), inputs=lambda: [*paths, *loaded.files])
     ensure_writable(target)
     predictor = task.predictor(loaded.model, loaded.cfg, project, dataset.categories)
     predictions = evaluator.predict(predictor, batch_size=batch_size, times=times)
@@ -85,7 +84,7 @@ def evaluate(
         "data_sha256": data_sha256,
         "weights": str(loaded.weights.resolve()),
         "weights_sha256": loaded.weights_sha256,
-        "config_sha256": files.sha256_file(loaded.folder.config),
+        "config_sha256": loaded.config_sha256,
     }
     contact_sheet = target / "contact_sheet.png"
     with outputs.written():

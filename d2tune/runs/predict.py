@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from d2tune import files
 from d2tune.annotations.io.output_record import PREDICTIONS, OwnFiles
 from d2tune.annotations.io.outputs import protected
 from d2tune.data.splits import load_splits
@@ -18,11 +17,11 @@ from d2tune.evaluation.summaries import lower_scores_in_words
 from d2tune.inference.images import find_images, find_rasters
 from d2tune.inference.writers.base import Images, Writer, WriterOptions
 from d2tune.inference.writers.journal import Journal, fingerprint, journal_path
-from d2tune.modeling.from_run import LoadedRun, load_run
-from d2tune.project import Project, load_project
-from d2tune.run_folder import RunFolder, ensure_writable
-from d2tune.runs.load import predictor_of
-from d2tune.tasks import TASKS, Task
+from d2tune.modeling.loaded import LoadedModel
+from d2tune.project import Project
+from d2tune.run_folder import ensure_writable
+from d2tune.runs.load import describe, load_model, predictor_of
+from d2tune.tasks import TASKS, Task, task_of
 
 To = Literal["auto", "coco", "labelme", "csv", "label_maps", "coco_panoptic"]
 """The formats of predictions; `Task.writers` has those of a task."""
@@ -110,10 +109,9 @@ def predict(
     check_range(DEFAULT_MIN_SCORE if min_score is None else min_score, place="--min-score", least=0, most=1)
     check_range(tolerance_px, place="--tolerance-px", least=0)
     check_range(min_area_px2 or 0.0, place="--min-area", least=0)
-    folder = RunFolder(Path(run))
-    record = folder.read_record()
-    task = TASKS[str(record.get("task", "instance"))]
-    project = load_project(folder.project).project
+    described = describe(run)
+    project, record = described.project, described.record
+    task = task_of(project)
     task.check_output(to, min_score, project)
     target = Path(out)
     images = None
@@ -122,7 +120,7 @@ def predict(
     if to == "csv":
         target = target if target.suffix.lower() == ".csv" else target / "submission.csv"
     ensure_writable(target.parent if to == "csv" else target)
-    loaded = load_run(run, weights=weights)
+    loaded = load_model(run, weights=weights)
     options = WriterOptions(
         tolerance_px=tolerance_px,
         min_area_px2=min_area_px2,
@@ -136,7 +134,7 @@ def predict(
 class _Prediction:
     """A prediction whose arguments are checked."""
 
-    loaded: LoadedRun
+    loaded: LoadedModel
     task: Task
     images: Images
     target: Path
@@ -227,8 +225,7 @@ class _Prediction:
 
     def _inputs(self) -> list[Path]:
         """The files that are read."""
-        folder = self.loaded.folder
-        return [*self.images.paths, self.loaded.weights, folder.project, folder.config, folder.record]
+        return [*self.images.paths, *self.loaded.files]
 
     def _key(self) -> str:
         """A hash of everything that decides the content of the files."""
@@ -237,8 +234,8 @@ class _Prediction:
         return fingerprint(
             {
                 "weights": self.loaded.weights_sha256,
-                "config": files.sha256_file(self.loaded.folder.config),
-                "project": files.sha256_file(self.loaded.folder.project),
+                "config": self.loaded.config_sha256,
+                "project": self.loaded.project_sha256,
                 "to": self.to,
                 "options": [self.min_score, options.tolerance_px, options.min_area_px2],
                 "root": str(root.absolute()),
@@ -274,7 +271,7 @@ def _images_in(source: Path, project: Project, stacked: bool, *, skip: Path) -> 
     return Images(*find_rasters(folder, stacked=stacked, skip=skip))
 
 
-def _validation_images(loaded: LoadedRun) -> Images:
+def _validation_images(loaded: LoadedModel) -> Images:
     project = loaded.project
     if not project.class_names:
         project = project.model_copy(update={"classes": tuple(loaded.record["classes"])})

@@ -330,7 +330,7 @@ def test_folders_are_stacked_to_images(raster_run: Path, tmp_path: Path) -> None
 def test_rasters_are_predicted_as_they_are_evaluated(raster_run: Path, tmp_path: Path, config: dict[str, Any]) -> None:
     run = changed_run(raster_run, tmp_path / "run", config=config)
     loaded = load_run(run)
-    val = make_plan(loaded.loaded, num_gpus=0, sample=False)[0].splits.val
+    val = make_plan(load_project(RunFolder(run).project), num_gpus=0, sample=False)[0].splits.val
     task = task_of(loaded.project)
     evaluator = task.evaluator(val, loaded.cfg, loaded.project)
     predictions = evaluator.predict(task.predictor(loaded.model, loaded.cfg, loaded.project, val.categories))
@@ -416,7 +416,7 @@ def test_segments_of_photos(photo_run: Path, tmp_path: Path) -> None:
     project.write_text(PANOPTIC.format(root=root), encoding="utf-8")
     run = d2tune.train(project, output_dir=tmp_path / "run").run
     loaded = load_run(run)
-    val = make_plan(loaded.loaded, num_gpus=0, sample=False)[0].splits.val
+    val = make_plan(load_project(RunFolder(run).project), num_gpus=0, sample=False)[0].splits.val
     evaluator = task_of(loaded.project).evaluator(val, loaded.cfg, loaded.project)
     kept = evaluator.load(run)
     assert evaluator.save(kept, tmp_path / "again") == evaluator.digest(run) and len(kept) == 1
