@@ -235,7 +235,8 @@ def load_predictor(run: str | Path, *, weights: str = "best", min_score: float |
     Args:
         run: A run folder, or a project file for its latest run.
         weights: ``best``, ``final`` or a checkpoint file.
-        min_score: Lowest score of instances, from 0 to 1; None keeps all that the model gives.
+        min_score: Lowest score of instances, from 0 to 1; None takes the thresholds of the model, which are 0.5 for a
+            run. With 0 all instances that the model gives are kept.
 
     Raises:
         ProjectError: The lowest score is not between 0 and 1, or predictions of the run have no scores.

@@ -35,7 +35,7 @@ def quick_run(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Predictor[Any, Any]:
-    return d2tune.load_predictor(quick_run(tmp_path_factory.mktemp("runs")))
+    return d2tune.load_predictor(quick_run(tmp_path_factory.mktemp("runs")), min_score=0)
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ def test_a_mixed_folder(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert len(result.skipped) == 1 and "eight.jpg" in result.skipped[0]
     assert "1 HEIC file" in caplog.text
     # 16 bits are the 8 bits of the same photo times 257, up to rounding
-    eight, sixteen = d2tune.load_predictor(run).batch([source / "nine8.png", source / "nine16.png"])
+    eight, sixteen = d2tune.load_predictor(run, min_score=0).batch([source / "nine8.png", source / "nine16.png"])
     assert len(eight) and sixteen.scores == pytest.approx(eight.scores, abs=1e-3)
 
 
