@@ -21,7 +21,7 @@ from d2tune.modeling.loaded import LoadedModel
 from d2tune.project import Project
 from d2tune.run_folder import ensure_writable
 from d2tune.runs.load import describe, load_model, predictor_of
-from d2tune.tasks import TASKS, Task, task_of
+from d2tune.tasks import TASKS, Task
 
 To = Literal["auto", "coco", "labelme", "csv", "label_maps", "coco_panoptic"]
 """The formats of predictions; `Task.writers` has those of a task."""
@@ -111,7 +111,7 @@ def predict(
     check_range(min_area_px2 or 0.0, place="--min-area", least=0)
     described = describe(run)
     project, record = described.project, described.record
-    task = task_of(project)
+    task = TASKS[str(record.get("task", project.task))]
     task.check_output(to, min_score, project)
     target = Path(out)
     images = None
