@@ -16,6 +16,7 @@ from d2tune.errors import DataError
 from d2tune.evaluation.evaluator import Evaluator
 from d2tune.evaluation.summaries import Metrics
 from d2tune.inference.predictors.base import Predictor
+from d2tune.inference.uncertainty import UncertaintyPredictor
 from d2tune.inference.writers.base import Images, Writer, WriterFactory, WriterOptions
 from d2tune.project import Project
 from d2tune.text import a_or_an, counted
@@ -41,6 +42,8 @@ class Task(ABC):
     """Whether predictions have scores, and can be filtered by them."""
     measures_pixels: ClassVar[bool] = False
     """Whether training needs the number of pixels of each class."""
+    uncertainty: ClassVar[type[UncertaintyPredictor[Any]]]
+    """Measures how unsure a model is of an image."""
 
     # training
 

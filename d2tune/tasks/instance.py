@@ -13,6 +13,7 @@ from d2tune.data.label_maps import LabelFiles
 from d2tune.data.training import instance_samples
 from d2tune.evaluation.instance import InstanceEvaluator
 from d2tune.inference.predictors.instance import InstancePredictor
+from d2tune.inference.uncertainty import DetectionUncertainty
 from d2tune.inference.writers.base import WriterFactory
 from d2tune.inference.writers.instance import CocoWriter, LabelmeWriter
 from d2tune.metrics.coco.summary import InstanceMetrics
@@ -28,6 +29,7 @@ class InstanceTask(Task):
     predictions_noun = "instances"
     has_instance_metrics = True
     has_scores = True
+    uncertainty = DetectionUncertainty
 
     def label_files(self, dataset: Dataset) -> LabelFiles | None:
         """None, because the model is trained on instances."""

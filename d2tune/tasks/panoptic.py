@@ -14,6 +14,7 @@ from d2tune.data.training import panoptic_samples
 from d2tune.evaluation.panoptic import PanopticEvaluator
 from d2tune.evaluation.panoptic_metrics import PanopticMetrics
 from d2tune.inference.predictors.panoptic import PanopticPredictor
+from d2tune.inference.uncertainty import DetectionUncertainty
 from d2tune.inference.writers.base import WriterFactory
 from d2tune.inference.writers.panoptic import CocoPanopticWriter, LabelmeSegmentsWriter
 from d2tune.project import Project
@@ -26,6 +27,7 @@ class PanopticTask(Task):
     name = "panoptic"
     main_metric = "pq"
     predictions_noun = "objects and regions"
+    uncertainty = DetectionUncertainty
 
     def label_files(self, dataset: Dataset) -> LabelFiles:
         """The class and the segment of each pixel."""

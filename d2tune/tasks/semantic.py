@@ -17,6 +17,7 @@ from d2tune.errors import DataError
 from d2tune.evaluation.semantic import SemanticEvaluator
 from d2tune.evaluation.semantic_metrics import SemanticMetrics
 from d2tune.inference.predictors.semantic import SemanticPredictor
+from d2tune.inference.uncertainty import PixelUncertainty
 from d2tune.inference.writers.base import WriterFactory
 from d2tune.inference.writers.semantic import LabelMapWriter, LabelmeRegionsWriter, SubmissionWriter
 from d2tune.modeling.config import is_bridge
@@ -31,6 +32,7 @@ class SemanticTask(Task):
     main_metric = "miou"
     predictions_noun = "regions"
     measures_pixels = True
+    uncertainty = PixelUncertainty
 
     def label_files(self, dataset: Dataset) -> LabelFiles:
         """The class of each pixel."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -81,6 +82,16 @@ def forward_detections(
         replace(_box_sized(above, sample), lower_scores=_rounded(_box_sized(below, sample).scores))
         for above, below, sample in zip(kept, lower, batch, strict=True)
     ]
+
+
+def forward_boxes(model: Any, batch: Sequence[Sample]) -> list[RawDetections]:
+    """All detections of the network on a batch, without masks where the model allows it."""
+    if not has_two_steps(model):
+        return forward_detections(model, batch)
+    images = model.preprocess_image(batch)
+    features = model.backbone(images.tensor)
+    _, boxes = detect(model, features, images, batch, lambda instances: instances.scores > math.inf)
+    return [_box_sized(instances, sample) for instances, sample in zip(boxes, batch, strict=True)]
 
 
 def _box_sized(instances: Any, sample: Sample) -> RawDetections:

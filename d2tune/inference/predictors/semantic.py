@@ -157,11 +157,11 @@ class SemanticPredictor(Predictor[NDArray[np.uint8], LabelMap]):
 def forward_labels(model: Any, batch: Sequence[Sample]) -> list[NDArray[np.uint8]]:
     """The class indices ``(H, W)`` of each image of a batch, off the device."""
     label_maps = [output["sem_seg"].argmax(dim=0).to(torch.uint8).cpu().numpy() for output in model(batch)]
-    return [_ignore_without_data(labels, sample) for labels, sample in zip(label_maps, batch, strict=True)]
+    return [ignore_without_data(labels, sample) for labels, sample in zip(label_maps, batch, strict=True)]
 
 
-def _ignore_without_data(labels: NDArray[np.uint8], sample: Sample) -> NDArray[np.uint8]:
-    """The labels, with 255 (ignored) where all channels of the model's input are NaN."""
+def ignore_without_data(labels: NDArray[np.uint8], sample: Sample) -> NDArray[np.uint8]:
+    """The labels ``(H, W)``, with 255 (ignored) where all channels of the model's input are NaN."""
     image = sample["image"]
     if not image.is_floating_point():
         return labels
