@@ -11,6 +11,7 @@ __all__ = [
     "D2TuneError",
     "DataError",
     "MachineError",
+    "PackageError",
     "ProjectError",
     "RunError",
     "WeightsError",
@@ -72,6 +73,10 @@ class ProjectError(D2TuneError):
 
 class DataError(D2TuneError):
     """Images, annotations or predictions cannot be used."""
+
+
+class PackageError(D2TuneError):
+    """A package cannot be read or written."""
 
 
 class WeightsError(D2TuneError):

@@ -7,11 +7,9 @@ from pathlib import Path
 from d2tune import files
 from d2tune.errors import RunError
 from d2tune.modeling import checkpoint
-from d2tune.modeling.build import build_model
 from d2tune.modeling.config import read_config
-from d2tune.modeling.device import choose_device, speed_up
 from d2tune.modeling.loaded import DEFAULT_THRESHOLD, LoadedModel
-from d2tune.modeling.precision import choose_precision, is_native
+from d2tune.modeling.ready import ready_model
 from d2tune.project import load_project
 from d2tune.run_folder import RunFolder
 
@@ -32,16 +30,9 @@ def load_run(path: str | Path, *, weights: str = "best") -> LoadedModel:
     if not file.is_file():
         raise RunError("the weights do not exist", file=file, hint="Use --resume to finish the training of the run.")
     cfg = read_config(folder.config)
-    device = choose_device()
-    recorded = str(record["machine"]["precision"])
-    goes_on = device == cfg.MODEL.DEVICE and is_native(recorded, device)
-    precision = choose_precision(recorded if goes_on else "auto", device)
-    cfg.MODEL.DEVICE = device
-    cfg.freeze()
-    model, _ = build_model(cfg)
-    checkpoint.load_weights(model, file)
-    speed_up(model, device=device, precision=precision)
-    model.eval()
+    model = ready_model(
+        cfg, recorded=record["machine"]["precision"], load=lambda model: checkpoint.load_weights(model, file)
+    )
     return LoadedModel(
         source=folder.path,
         project=load_project(folder.project).project,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from d2tune.errors import ProjectError, check_range
+from d2tune.errors import PackageError, ProjectError, RunError, check_range
 from d2tune.inference.predictors.base import Predictor
 from d2tune.modeling.from_run import load_run
 from d2tune.modeling.loaded import LoadedModel, ModelDescription
+from d2tune.packages.manifest import is_package
+from d2tune.packages.read import load_package, read_package
 from d2tune.project import load_project
 from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
@@ -19,27 +21,49 @@ def describe(path: str | Path) -> ModelDescription:
     """The project and the record of a model, without loading it.
 
     Args:
-        path: A run folder.
+        path: A run folder, a package or an exported model.
 
     Raises:
-        RunError: The folder is not a run folder.
+        RunError: The folder is neither a run folder nor a package.
+        PackageError: The package was written by a later version, or a file is missing or was changed.
     """
-    folder = RunFolder(Path(path))
-    record = folder.read_record()
-    return ModelDescription(source=folder.path, project=load_project(folder.project).project, record=record)
+    folder = Path(path)
+    if is_package(folder):
+        return read_package(folder, with_weights=False).description()
+    run = RunFolder(folder)
+    record = _read_record(run)
+    return ModelDescription(source=folder, project=load_project(run.project).project, record=record)
 
 
 def load_model(path: str | Path, *, weights: str = "best") -> LoadedModel:
     """Read a model.
 
     Args:
-        path: A run folder.
-        weights: ``best``, ``final`` or a checkpoint file.
+        path: A run folder, a package or an exported model.
+        weights: Of a run: ``best``, ``final`` or a checkpoint file. A package has one file of weights.
 
     Raises:
-        RunError: The folder is not a run folder, or the weights do not exist or are of another model.
+        RunError: The folder is neither a run folder nor a package, or the weights do not exist or are of another model.
+        PackageError: The package was written by a later version, or a file is missing or was changed.
     """
-    return load_run(path, weights=weights)
+    folder = Path(path)
+    if not is_package(folder):
+        _read_record(RunFolder(folder))
+        return load_run(folder, weights=weights)
+    if weights != "best":
+        hint = "Remove --weights, or make a package of those weights with `d2tune package RUN --weights`."
+        raise PackageError("a package has one file of weights", file=folder, found=f"--weights {weights}", hint=hint)
+    return load_package(read_package(folder))
+
+
+def _read_record(run: RunFolder) -> dict[str, Any]:
+    if not run.record.exists():
+        raise RunError(
+            "is not a run folder or a package",
+            file=run.path,
+            expected="a folder with record.json, such as runs/<project>/<time>, or with package.json",
+        )
+    return run.read_record()
 
 
 def predictor_of(loaded: LoadedModel, *, min_score: float | None = None) -> Predictor[Any, Any]:
@@ -67,18 +91,19 @@ def predictor_of(loaded: LoadedModel, *, min_score: float | None = None) -> Pred
 
 
 def load_predictor(path: str | Path, *, weights: str = "best", min_score: float | None = None) -> Predictor[Any, Any]:
-    """The predictor of a finished run.
+    """The predictor of a model.
 
-    ``predictor(image)`` returns `Detections`, a `LabelMap` or a `PanopticMap`, depending on the task of the run;
+    ``predictor(image)`` returns `Detections`, a `LabelMap` or a `PanopticMap`, depending on the task of the model;
     ``predictor.batch(images)`` returns a list of them. Images are files, or arrays ``(H, W, 3)`` uint8 in RGB.
 
     Args:
-        path: A run folder.
-        weights: ``best``, ``final`` or a checkpoint file.
+        path: A run folder, a package or an exported model.
+        weights: Of a run: ``best``, ``final`` or a checkpoint file.
         min_score: Lowest score of an instance of any class, from 0 to 1; None takes the thresholds of the model.
 
     Raises:
         ProjectError: The lowest score is not between 0 and 1, or predictions of the model have no scores.
-        RunError: The folder is not a run folder, or the weights do not exist.
+        RunError: The folder is neither a run folder nor a package, or the weights do not exist.
+        PackageError: The package was written by a later version, or a file is missing or was changed.
     """
     return predictor_of(load_model(path, weights=weights), min_score=min_score)

@@ -1,0 +1,1 @@
+"""Packages: a folder with everything that predicting with a model needs, and nothing of the machine that made it."""
