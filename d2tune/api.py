@@ -187,6 +187,7 @@ def predict(
     tolerance_px: float = 1.0,
     min_area_px2: float | None = None,
     force: bool = False,
+    most_uncertain: int | None = None,
 ) -> PredictionResult:
     """Predict on images and write the predictions; see ``runs.predict``.
 
@@ -201,6 +202,7 @@ def predict(
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
         min_area_px2: Smallest area of a region in Labelme files; None is 25.
         force: Whether Labelme files and a CSV that an earlier prediction wrote, if they were not changed, are replaced.
+        most_uncertain: For ``labelme``, how many images to write: those that the model is most unsure of.
 
     Raises:
         D2TuneError: The run or the images cannot be used, or the output cannot be written.
@@ -222,6 +224,7 @@ def predict(
         tolerance_px=tolerance_px,
         min_area_px2=min_area_px2,
         force=force,
+        most_uncertain=most_uncertain,
     )
 
 

@@ -42,6 +42,12 @@ def add(commands: Commands) -> None:
         help="smallest area of a region in Labelme files (default: 25)",
     )
     parser.add_argument(
+        "--most-uncertain",
+        type=int,
+        metavar="N",
+        help="with --to labelme: only the N images that the model is most unsure of, listed in uncertainty.csv",
+    )
+    parser.add_argument(
         "--force",
         action="store_true",
         help="replace Labelme files or a CSV of an earlier prediction that were not changed since",
@@ -52,8 +58,13 @@ def run(options: argparse.Namespace) -> int:
     """Predict, and print what was written; the images that were skipped go to the standard error."""
     from d2tune import api
 
-    refuse_unless(options, {"tolerance_px": "--tolerance-px", "min_area_px2": "--min-area"}, to="labelme")
-    chosen = given(options, "source", "out", "weights", "min_score", "to", "tolerance_px", "min_area_px2", "force")
+    of_labelme = {
+        "tolerance_px": "--tolerance-px",
+        "min_area_px2": "--min-area",
+        "most_uncertain": "--most-uncertain",
+    }
+    refuse_unless(options, of_labelme, to="labelme")
+    chosen = given(options, "source", "out", "weights", "min_score", "to", "force", *of_labelme)
     result = api.predict(options.run_folder, **chosen)
     for line in result.skipped:
         print(f"skipped: {line}", file=sys.stderr)

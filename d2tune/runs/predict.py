@@ -21,6 +21,7 @@ from d2tune.modeling.loaded import LoadedModel
 from d2tune.project import Project
 from d2tune.run_folder import ensure_writable
 from d2tune.runs.load import describe, load_model, predictor_of
+from d2tune.runs.most_uncertain import CSV_NAME, check_most_uncertain, select
 from d2tune.tasks import TASKS, Task
 
 To = Literal["auto", "coco", "labelme", "csv", "label_maps", "coco_panoptic"]
@@ -42,6 +43,7 @@ class PredictionResult:
         min_score: Lowest score of written instances.
         lower: Number of instances below it.
         highest_lower: Their highest score; 0 where there are none.
+        selection: How the images were chosen, on a line; empty if all were predicted on.
     """
 
     out: Path
@@ -52,6 +54,7 @@ class PredictionResult:
     min_score: float = DEFAULT_MIN_SCORE
     lower: int = 0
     highest_lower: float = 0.0
+    selection: str = ""
 
     @property
     def summary(self) -> str:
@@ -60,6 +63,7 @@ class PredictionResult:
         noun = TASKS[self.task].predictions_noun
         counted = f"{self.instances} {noun} on " if self.instances or TASKS[self.task].has_scores else "label maps of "
         line = f"{counted}{images}: {self.out}"
+        line += f"\n{self.selection}: {self.out / CSV_NAME}" if self.selection else ""
         if self.instances or not self.lower:
             return line
         words = lower_scores_in_words("instance", self.lower, self.highest_lower, least=self.min_score)
@@ -77,6 +81,7 @@ def predict(
     tolerance_px: float = 1.0,
     min_area_px2: float | None = None,
     force: bool = False,
+    most_uncertain: int | None = None,
 ) -> PredictionResult:
     """Predict on an image, or on all images of a folder and its subfolders, and write the predictions.
 
@@ -98,6 +103,8 @@ def predict(
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
         min_area_px2: Smallest area of a region in Labelme files; None is 25.
         force: Whether Labelme files and a CSV that an earlier prediction wrote, if they were not changed, are replaced.
+        most_uncertain: For ``labelme``, how many images to write: those that the model is most unsure of, see
+            `most_uncertain.select`; None writes all images.
 
     Raises:
         DataError: There are no images, no image can be read, an output would replace a file that is not of an earlier
@@ -109,6 +116,7 @@ def predict(
     check_range(DEFAULT_MIN_SCORE if min_score is None else min_score, place="--min-score", least=0, most=1)
     check_range(tolerance_px, place="--tolerance-px", least=0)
     check_range(min_area_px2 or 0.0, place="--min-area", least=0)
+    check_most_uncertain(most_uncertain, to)
     described = describe(run)
     project, record = described.project, described.record
     task = TASKS[str(record.get("task", project.task))]
@@ -127,7 +135,14 @@ def predict(
         force=force,
     )
     least = DEFAULT_MIN_SCORE if min_score is None else min_score
-    return _Prediction(loaded, task, images or _validation_images(loaded), target, to, options, least).run()
+    images = images or _validation_images(loaded)
+    if most_uncertain is None:
+        return _Prediction(loaded, task, images, target, to, options, least).run()
+    predictor = predictor_of(loaded, min_score=least if task.has_scores else None)
+    selection = select(loaded, task, predictor, images, target, count=most_uncertain, force=force)
+    result = _Prediction(loaded, task, selection.images, target, to, options, least).run()
+    selection.journal.remove()
+    return replace(result, skipped=(*selection.skipped, *result.skipped), selection=selection.note)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,11 +92,11 @@ def write_ledger(path: str | Path, rows: Iterable[LedgerRow]) -> None:
     for row in rows:
         cells = row.to_json()
         joined = {key: " ".join(map(str, cells[key])) for key in ("instances", "codes")}
-        table.writerow(list(map(_cell, (cells | joined).values())))
+        table.writerow(list(map(spreadsheet_cell, (cells | joined).values())))
     write_bytes(path, stream.getvalue().encode("utf-8", errors="backslashreplace"))
 
 
-def _cell(value: str | int | None) -> str | int:
+def spreadsheet_cell(value: str | int | None) -> str | int:
     """A value of the CSV; text that begins like a formula becomes text for spreadsheets as well."""
     if value is None:
         return ""
