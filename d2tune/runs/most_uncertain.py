@@ -230,7 +230,8 @@ def _nothing_left(scan: _Scan, passed: Mapping[int, Path], images: Images) -> Da
     if not passed:
         return DataError("no image could be read", file=images.root, found=errors[0] if errors else None)
     return DataError(
-        f"no image is left to choose: all {len(passed)} without a Labelme file are near-duplicates of images with one",
+        f"no image is left to choose: {counted(len(passed), 'image')} without a Labelme file, near-duplicates of images "
+        "with one",
         file=images.root,
         hint="Predict on them without --most-uncertain, or name a folder with other images.",
     )
