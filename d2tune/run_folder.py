@@ -86,6 +86,21 @@ class RunFolder:
         """Images that existed only inside the annotations."""
         return self.path / "restored_images"
 
+    def weights(self, name: str) -> Path:
+        """The file of weights.
+
+        Args:
+            name: ``best``, ``final`` or a checkpoint file.
+
+        Raises:
+            RunError: It does not exist.
+        """
+        file = {"best": self.best, "final": self.final}.get(name, Path(name))
+        if not file.is_file():
+            hint = "Use --resume to finish the training of the run."
+            raise RunError("the weights do not exist", file=file, hint=hint)
+        return file
+
     def read_record(self) -> dict[str, Any]:
         """Read the record.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from d2tune import files
-from d2tune.errors import RunError
 from d2tune.modeling import checkpoint
 from d2tune.modeling.config import read_config
 from d2tune.modeling.loaded import DEFAULT_THRESHOLD, LoadedModel
@@ -26,9 +25,7 @@ def load_run(path: str | Path, *, weights: str = "best") -> LoadedModel:
     """
     folder = RunFolder(Path(path))
     record = folder.read_record()
-    file = {"best": folder.best, "final": folder.final}.get(weights, Path(weights))
-    if not file.is_file():
-        raise RunError("the weights do not exist", file=file, hint="Use --resume to finish the training of the run.")
+    file = folder.weights(weights)
     cfg = read_config(folder.config)
     model = ready_model(
         cfg, recorded=record["machine"]["precision"], load=lambda model: checkpoint.load_weights(model, file)

@@ -45,13 +45,11 @@ class FileEntry(_Entries):
     """A file of the package.
 
     Attributes:
-        size: Its length in bytes, the entry ``bytes``.
+        bytes: Its length.
         sha256: Hash of its bytes.
     """
 
-    model_config = ConfigDict(populate_by_name=True)
-
-    size: Count = Field(alias="bytes")
+    bytes: Count
     sha256: Sha256
 
 
@@ -111,7 +109,7 @@ class InputSpec(_Entries):
     """
 
     channels: Annotated[int, Field(ge=1)]
-    channel_order: Literal["RGB", "BGR"]
+    channel_order: str
     value_range: tuple[float, float] | None
     white_16bit: float | None
     pixel_mean: tuple[float, ...]
@@ -177,12 +175,14 @@ class Metrics(_Entries):
         data_sha256: Hash of the split.
         values: Metrics by kind and name.
         classes: The row of each class in ``evaluation.json``.
+        sentence: The result in a sentence.
     """
 
     images: Count
     data_sha256: Sha256
     values: dict[str, dict[str, Value]]
     classes: tuple[dict[str, JsonValue], ...]
+    sentence: str
 
 
 class Manifest(_Entries):
@@ -230,7 +230,7 @@ class Manifest(_Entries):
 
     def to_bytes(self) -> bytes:
         """The content of ``package.json``, with its own hash."""
-        plain = self.model_dump(mode="json", by_alias=True) | {"sha256": _NO_HASH}
+        plain = self.model_dump(mode="json") | {"sha256": _NO_HASH}
         text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         content = text.encode("utf-8", errors="backslashreplace")
         digest = hashlib.sha256(content).hexdigest().encode()

@@ -119,8 +119,8 @@ def _check_file(path: Path, manifest: Manifest) -> None:
         size = path.stat().st_size
         if path.is_dir():
             raise PackageError("a file of the package is a folder", file=path, hint=COPY_HINT)
-        if size != entry.size:
-            found, expected = f"{size:,} bytes", f"{entry.size:,}"
+        if size != entry.bytes:
+            found, expected = f"{size:,} bytes", f"{entry.bytes:,}"
             message = "the file was changed after it was written"
             raise PackageError(message, file=path, found=found, expected=expected, hint=COPY_HINT)
         digest = files.sha256_file(path)

@@ -36,6 +36,8 @@ class Task(ABC):
     """Key of the main metric in the record of a run."""
     predictions_noun: ClassVar[str]
     """Plural noun of the counted predictions."""
+    gives: ClassVar[str]
+    """What a model gives, as the beginning of a list of classes."""
     has_instance_metrics: ClassVar[bool] = False
     """Whether the kinds of metrics (boxes, masks, boundaries) can be chosen."""
     has_scores: ClassVar[bool] = False

@@ -27,6 +27,7 @@ class InstanceTask(Task):
     name = "instance"
     main_metric = "mask_ap"
     predictions_noun = "instances"
+    gives = "A mask, a box and a score for each object of the classes"
     has_instance_metrics = True
     has_scores = True
     uncertainty = DetectionUncertainty

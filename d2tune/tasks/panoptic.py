@@ -27,6 +27,7 @@ class PanopticTask(Task):
     name = "panoptic"
     main_metric = "pq"
     predictions_noun = "objects and regions"
+    gives = "A mask for each object, and the class of each other pixel, of the classes"
     uncertainty = DetectionUncertainty
 
     def label_files(self, dataset: Dataset) -> LabelFiles:

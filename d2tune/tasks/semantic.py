@@ -31,6 +31,7 @@ class SemanticTask(Task):
     name = "semantic"
     main_metric = "miou"
     predictions_noun = "regions"
+    gives = "The class of each pixel, one of"
     measures_pixels = True
     uncertainty = PixelUncertainty
 
