@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,15 +14,29 @@ from d2tune import files
 from d2tune.annotations.splitting.lists import is_list
 from d2tune.doctor import labelme_command
 from d2tune.errors import DataError, MachineError
-from d2tune.project import load_project
+from d2tune.project import Project, load_project
 
 
-def annotate(project: str | Path, *, split: Literal["train", "val"] = "train") -> int:
+@dataclass(frozen=True, slots=True)
+class LabelmeFolders:
+    """Where the images of a split and their Labelme files lie.
+
+    Attributes:
+        images: The folder of the images.
+        annotations: The folder of the Labelme files; often the same.
+    """
+
+    images: Path
+    annotations: Path
+
+
+def annotate(project: str | Path, *, split: Literal["train", "val"] = "train", labelme: str | None = None) -> int:
     """Open Labelme on one split of a project's data; JSON files are saved beside the images.
 
     Args:
         project: The project file, which must list its classes.
         split: Which images.
+        labelme: The command that starts Labelme; None is the installed one.
 
     Returns:
         Labelme's exit status.
@@ -29,48 +46,127 @@ def annotate(project: str | Path, *, split: Literal["train", "val"] = "train") -
         DataError: There is no folder of images, or the project names no classes.
     """
     loaded = load_project(project).project
-    if loaded.data.format == "label_images":
+    folders = labelme_folders(project, loaded, split=split)
+    labels = drawn_classes(project, loaded)
+    return open_labelme(folders.images, folders.annotations, labels, labelme=labelme)
+
+
+def labelme_folders(file: str | Path, project: Project, *, split: Literal["train", "val"]) -> LabelmeFolders:
+    """The folders of a split that Labelme can annotate.
+
+    Args:
+        file: The project file.
+        project: The project.
+        split: Which images.
+
+    Raises:
+        DataError: Labelme cannot annotate the split, or there is no folder of images.
+    """
+    data = project.data
+    if data.format == "label_images":
         raise DataError(
             "the project reads label images, and Labelme draws polygons",
-            file=project,
+            file=file,
             place="data.format",
             found="label_images",
             hint="Annotate in a project with another format, such as labelme.",
         )
-    labels = [name for name in loaded.class_names if name != loaded.data.background]
-    name = loaded.data.train if split == "train" else loaded.data.val
+    name = data.train if split == "train" else data.val
     if not isinstance(name, str):
-        raise DataError("the validation images are a fraction of the training images", file=project, place="data.val")
-    images = loaded.data.images_of(name)
+        raise DataError("the validation images are a fraction of the training images", file=file, place="data.val")
+    images = data.images_of(name)
     if is_list(name):
-        name = loaded.data.annotations
-    if (loaded.data.root / name).is_file():
+        name = data.annotations
+    if (data.root / name).is_file():
         raise DataError(
             "the annotations of the split are one file, and Labelme writes a file for each image",
-            file=loaded.data.root / name,
+            file=data.root / name,
             hint="Write Labelme files with `d2tune convert --to labelme`, and name their folder in the project.",
         )
-    folder = loaded.data.root / (images or name)
+    folder = data.root / (images or name)
     if not folder.is_dir():
         raise DataError("no such folder of images", file=folder, hint="Create it and put your photos into it.")
+    return LabelmeFolders(folder, data.root / name)
+
+
+def drawn_classes(file: str | Path, project: Project) -> tuple[str, ...]:
+    """The classes that a person draws: all but the background.
+
+    Args:
+        file: The project file.
+        project: The project.
+
+    Raises:
+        DataError: The project names no classes.
+    """
+    labels = tuple(name for name in project.class_names if name != project.data.background)
     if not labels:
-        raise DataError("no classes to annotate", file=project, place="classes", hint="List them: classes: [balloon].")
-    command = labelme_command()
-    if command is None:
+        raise DataError("no classes to annotate", file=file, place="classes", hint="List them: classes: [balloon].")
+    return labels
+
+
+def open_labelme(
+    images: Path,
+    annotations: Path,
+    labels: Sequence[str],
+    *,
+    flags: Sequence[str] = (),
+    labelme: str | None = None,
+) -> int:
+    """Open Labelme on a folder and wait until it is closed.
+
+    Args:
+        images: The folder of the images.
+        annotations: The folder of the Labelme files.
+        labels: The only labels that can be given.
+        flags: Flags of an image that can be ticked.
+        labelme: The command that starts Labelme; None is the installed one.
+
+    Returns:
+        Labelme's exit status.
+
+    Raises:
+        MachineError: Labelme is not installed, or the command cannot be started.
+    """
+    command = _command(labelme)
+    with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
+        labels_file = Path(scratch) / "labels.txt"
+        files.write_text(labels_file, "".join(f"{label}\n" for label in labels))
+        arguments = labelme_arguments(command, images, annotations, labels_file, flags=flags)
+        print(" ".join(arguments), flush=True)
+        try:
+            return subprocess.run(arguments, check=False).returncode
+        except OSError as error:
+            raise MachineError(
+                f"Labelme cannot be started: {error.strerror or error}", file=command[0], hint="Correct --labelme."
+            ) from None
+
+
+def _command(labelme: str | None) -> list[str]:
+    if labelme is not None:
+        return shlex.split(labelme)
+    installed = labelme_command()
+    if installed is None:
         raise MachineError(
             "Labelme is not installed",
             hint="`make annotate` installs it in a checkout; elsewhere install it into an environment of its own: "
             "python -m venv .venv-labelme && .venv-labelme/bin/pip install 'labelme>=6.3,<8'",
         )
-    with tempfile.TemporaryDirectory(prefix="d2tune-") as scratch:
-        labels_file = Path(scratch) / "labels.txt"
-        files.write_text(labels_file, "".join(f"{label}\n" for label in labels))
-        arguments = labelme_arguments(command, folder, loaded.data.root / name, labels_file)
-        print(" ".join(arguments), flush=True)
-        return subprocess.run(arguments, check=False).returncode
+    return [str(installed)]
 
 
-def labelme_arguments(command: Path, images: Path, annotations: Path, labels: Path) -> list[str]:
-    """The command line that opens Labelme on a folder and takes no label but the listed ones."""
+def labelme_arguments(
+    command: Sequence[str], images: Path, annotations: Path, labels: Path, *, flags: Sequence[str] = ()
+) -> list[str]:
+    """The command line that opens Labelme on a folder and takes no label but the listed ones.
+
+    Args:
+        command: The words that start Labelme.
+        images: The folder of the images.
+        annotations: The folder of the Labelme files.
+        labels: A file with a label a line.
+        flags: Flags of an image that can be ticked.
+    """
     exact = ["--labels", str(labels), "--validate-label", "exact", "--no-sort-labels"]
-    return [str(command), str(images), "--output", str(annotations), *exact]
+    ticked = ["--flags", ",".join(flags)] if flags else []
+    return [*command, str(images), "--output", str(annotations), *exact, *ticked]

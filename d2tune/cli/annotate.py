@@ -16,6 +16,7 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "annotate", run, "draw polygons in Labelme, with the project's labels")
     parser.add_argument("project", type=path, help="project file")
     parser.add_argument("--split", choices=["train", "val"], help="which images (default: train)")
+    parser.add_argument("--labelme", metavar="COMMAND", help="command that starts Labelme (default: the installed one)")
     parser.add_argument("--part", choices=["train", "val"], dest="split", help=argparse.SUPPRESS)
 
 
@@ -23,4 +24,4 @@ def run(options: argparse.Namespace) -> int:
     """Open Labelme and return its exit status."""
     from d2tune.annotate import annotate
 
-    return annotate(options.project, **given(options, "split"))
+    return annotate(options.project, **given(options, "split", "labelme"))

@@ -85,6 +85,7 @@ def select(
     *,
     count: int,
     force: bool = False,
+    known: Sequence[Path] = (),
 ) -> Selection:
     """Choose the images that a model is most unsure of, and write the table of all of them.
 
@@ -99,6 +100,7 @@ def select(
         out: The output folder of the Labelme files, which gets the table `CSV_NAME`.
         count: How many to choose.
         force: Whether images whose Labelme file is an unchanged prediction can be chosen.
+        known: Further images whose near-duplicates are passed over.
 
     Raises:
         DataError: No image is left to choose, or the table is a file that d2tune did not write.
@@ -116,13 +118,13 @@ def select(
             hint="Name a folder with other images, or write to another folder with --out.",
         )
     values = scan.values(len(images.paths))
-    known = [images.paths[index] for index in labeled]
+    known = [*known, *(images.paths[index] for index in labeled)]
     chosen, passed = most_uncertain(values, images.paths, count=count, known=known)
     if not chosen:
         raise _nothing_left(scan, passed, images)
     if _is_finished(scan, images.only(chosen), out):
         scan.journal.remove()
-        return select(loaded, task, predictor, images, out, count=count, force=force)
+        return select(loaded, task, predictor, images, out, count=count, force=force, known=known)
     write_output(table, _csv(scan, values, chosen, passed, images).encode("utf-8"), kind=PREDICTIONS)
     note = f"{len(chosen)} of {counted(len(ranked(values)), 'image')} chosen, most uncertain first"
     note += f"; {counted(len(passed), 'near-duplicate')} passed over" if passed else ""
@@ -230,8 +232,7 @@ def _nothing_left(scan: _Scan, passed: Mapping[int, Path], images: Images) -> Da
     if not passed:
         return DataError("no image could be read", file=images.root, found=errors[0] if errors else None)
     return DataError(
-        f"no image is left to choose: {counted(len(passed), 'image')} without a Labelme file, near-duplicates of images "
-        "with one",
+        f"no image is left to choose: {counted(len(passed), 'near-duplicate')} of images with a Labelme file",
         file=images.root,
         hint="Predict on them without --most-uncertain, or name a folder with other images.",
     )

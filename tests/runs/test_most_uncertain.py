@@ -64,7 +64,7 @@ def test_the_most_uncertain_images_get_files_and_then_the_next_ones(run: Path, t
         photos(1)[0].name,
     }
     assert sum("already has a Labelme file" in line for line in second.skipped) == 2
-    with pytest.raises(DataError, match="no image is left to choose: 1 image without a Labelme file, near-dup"):
+    with pytest.raises(DataError, match="no image is left to choose: 1 near-duplicate of images with a Labelme file"):
         d2tune.predict(run, source, out=source, to="labelme", most_uncertain=1)
 
 

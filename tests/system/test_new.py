@@ -364,7 +364,10 @@ def test_photos_without_annotations(
     assert main(["annotate", "mine.yaml"]) == 0
 
 
-def _arguments(command: Path, images: Path, annotations: Path, labels: Path) -> list[str]:
+def _arguments(
+    command: list[str], images: Path, annotations: Path, labels: Path, *, flags: tuple[str, ...]
+) -> list[str]:
+    assert flags == ()
     assert images == annotations and len(list(images.glob("*.jpg"))) == 7
     assert labels.read_text("utf-8") == "board\nchip\n"
     return ["true"]
