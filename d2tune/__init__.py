@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         evaluate_files,
         load_predictor,
         load_project,
+        package,
         predict,
         train,
     )
@@ -28,6 +29,7 @@ __all__ = [
     "evaluate_files",
     "load_predictor",
     "load_project",
+    "package",
     "predict",
     "train",
 ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from d2tune.inference.predictors.base import Predictor
     from d2tune.loggers import Logger
     from d2tune.metrics.coco.results import Kind
+    from d2tune.packages.write import PackageResult
     from d2tune.runs.predict import PredictionResult, To
 
 
@@ -192,11 +193,13 @@ def predict(
     """Predict on images and write the predictions; see ``runs.predict``.
 
     Args:
-        run: A run folder, or a project file for its latest run.
+        run: A run folder, a package, an exported model, or a project file for its latest run.
         source: An image or a folder; None takes the images of the validation split of the project.
-        out: The output folder, or a CSV file; None is ``predictions`` in the run folder.
+        out: The output folder, or a CSV file; None is ``predictions`` in the run folder, or ``predictions_<package>``
+            in the working folder.
         weights: ``best``, ``final`` or a checkpoint file.
-        min_score: Lowest score of written instances, from 0 to 1; None is 0.5.
+        min_score: Lowest score of written instances, from 0 to 1; None takes the thresholds of the model, which are
+            0.5 for a run.
         to: ``auto`` for the usual format of the task, ``labelme`` for files to correct, ``coco``, ``coco_panoptic``,
             ``label_maps``, or ``csv`` for a competition.
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
@@ -208,6 +211,7 @@ def predict(
         D2TuneError: The run or the images cannot be used, or the output cannot be written.
     """
     from d2tune.runs import predict as prediction
+    from d2tune.runs.load import default_folder
 
     _check_paths(source=source, out=out, weights=weights)
     if min_score is not None:
@@ -217,7 +221,7 @@ def predict(
     return prediction.predict(
         folder,
         source,
-        out=out or folder / "predictions",
+        out=out or default_folder(folder, "predictions"),
         weights=weights,
         min_score=min_score,
         to=to,
@@ -228,6 +232,34 @@ def predict(
     )
 
 
+def package(
+    run: str | Path,
+    out: str | Path,
+    *,
+    weights: str = "best",
+    thresholds: str | float | None = None,
+    force: bool = False,
+) -> PackageResult:
+    """Make a package of a run: a folder with all that predicting needs; see ``packages.write``.
+
+    Args:
+        run: A run folder, or a project file for its latest run.
+        out: The folder of the package; it appears whole or not at all.
+        weights: ``best``, ``final`` or a checkpoint file.
+        thresholds: Lowest scores of instances: ``best-f1``, a number for all classes, or a file with a number by class.
+            None takes the best-F1 threshold of classes with enough objects in the evaluation, and 0.5 for others.
+        force: Whether an unchanged package in ``out`` is replaced.
+
+    Raises:
+        D2TuneError: The run or the weights cannot be used, or the folder cannot be written.
+    """
+    from d2tune.packages import write
+
+    _check_paths(out=out, weights=weights)
+    chosen = None if thresholds is None else str(thresholds)
+    return write.write_package(_run_folder(run), out, weights=weights, thresholds=chosen, force=force)
+
+
 def load_predictor(run: str | Path, *, weights: str = "best", min_score: float | None = None) -> Predictor[Any, Any]:
     """The predictor of a finished run, for images in memory.
 
@@ -236,14 +268,15 @@ def load_predictor(run: str | Path, *, weights: str = "best", min_score: float |
     in RGB.
 
     Args:
-        run: A run folder, or a project file for its latest run.
-        weights: ``best``, ``final`` or a checkpoint file.
+        run: A run folder, a package, an exported model, or a project file for its latest run.
+        weights: Of a run: ``best``, ``final`` or a checkpoint file.
         min_score: Lowest score of instances, from 0 to 1; None takes the thresholds of the model, which are 0.5 for a
             run. With 0 all instances that the model gives are kept.
 
     Raises:
         ProjectError: The lowest score is not between 0 and 1, or predictions of the run have no scores.
         RunError: The run or the weights do not exist.
+        PackageError: The package was written by a later version, or a file is missing or was changed.
     """
     from d2tune.runs import load
 

@@ -56,6 +56,7 @@ def test_its_functions() -> None:
         "evaluate_files",
         "load_predictor",
         "load_project",
+        "package",
         "predict",
         "train",
     ]

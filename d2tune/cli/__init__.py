@@ -17,6 +17,7 @@ from d2tune.cli import (
     doctor,
     evaluate,
     new,
+    package,
     predict,
     sample,
     setup,
@@ -28,7 +29,22 @@ from d2tune.files import cache_folder
 from d2tune.logs import guarded_streams, set_up_terminal
 from d2tune.text import printable
 
-_COMMANDS = (setup, doctor, new, sample, data, annotate, convert, check, split, train, evaluate, compare, predict)
+_COMMANDS = (
+    setup,
+    doctor,
+    new,
+    sample,
+    data,
+    annotate,
+    convert,
+    check,
+    split,
+    train,
+    evaluate,
+    compare,
+    package,
+    predict,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +75,9 @@ class LoadedModel(ModelDescription):
     project_sha256: str
     files: tuple[Path, ...]
     run: RunFolder | None = None
+
+    def with_min_score(self, min_score: float | None) -> LoadedModel:
+        """The same model with another threshold for all classes; None keeps those of the model."""
+        if min_score is None:
+            return self
+        return replace(self, thresholds=dict.fromkeys(self.class_names, min_score))

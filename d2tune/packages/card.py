@@ -10,12 +10,11 @@ from markupsafe import Markup, escape
 
 from d2tune.metrics.coco.results import KIND_NAMES
 from d2tune.metrics.metric import Metric, with_interval
-from d2tune.packages.manifest import InputSpec, Manifest, Metrics, Threshold
-from d2tune.packages.thresholds import LEAST_OBJECTS
+from d2tune.packages.manifest import InputSpec, Manifest, Metrics
+from d2tune.packages.thresholds import LEAST_OBJECTS, origin_in_words
 from d2tune.tasks import TASKS
 from d2tune.text import counted, printable
 
-_ORIGINS = {"best-f1": "best F1 on {objects}", "given": "given when it was packaged", "default": "default: {why}"}
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~])")
 _WIDE = 20.0
 """Width of an interval, in points, from which the card says that the metric is uncertain."""
@@ -83,12 +82,6 @@ def _class_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
             "train": train,
             "val": val,
         }
-
-
-def origin_in_words(threshold: Threshold) -> str:
-    """Where a threshold comes from: ``best F1 on 50 objects``."""
-    objects = counted(threshold.objects or 0, "object")
-    return _ORIGINS[threshold.origin].format(objects=objects, why=threshold.why)
 
 
 def _input_lines(given: InputSpec) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from d2tune.errors import PackageError, check_range
 from d2tune.modeling.loaded import DEFAULT_THRESHOLD
-from d2tune.packages.manifest import Threshold
+from d2tune.packages.manifest import Manifest, Threshold
 from d2tune.project.yaml_files import read_yaml
 from d2tune.text import counted, describe, nearest_hint
 
@@ -23,6 +23,9 @@ threshold, by 5 to 7 points in the mean of 5 objects, 3 to 4 of 10, about 2 of 2
 10 thresholds lose under 5 points (``benchmarks/thresholds.py``). From 30 objects on that is less than what the default
 loses where it does not fit a model.
 """
+
+
+_ORIGINS = {"best-f1": "best F1 on {objects}", "given": "given when it was packaged", "default": "default: {why}"}
 
 
 def choose_thresholds(
@@ -54,6 +57,17 @@ def choose_thresholds(
         else _of_evaluation(by_class.get(name), least, evaluated=rows is not None)
         for name in classes
     }
+
+
+def origin_in_words(threshold: Threshold) -> str:
+    """Where a threshold comes from: ``best F1 on 50 objects``."""
+    objects = counted(threshold.objects or 0, "object")
+    return _ORIGINS[threshold.origin].format(objects=objects, why=threshold.why)
+
+
+def threshold_lines(manifest: Manifest) -> list[str]:
+    """The threshold of each class with its origin: ``balloon 0.5 (given)``."""
+    return [f"{name} {one.value:g} ({origin_in_words(one)})" for name, one in manifest.thresholds.items()]
 
 
 def _of_evaluation(row: Mapping[str, Any] | None, least: int, *, evaluated: bool) -> Threshold:

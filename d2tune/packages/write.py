@@ -20,10 +20,11 @@ from d2tune.modeling.ready import random_init_off
 from d2tune.packages.folder import check_replaceable, write_folder
 from d2tune.packages.manifest import CONFIG, PROJECT, WEIGHTS, Manifest, is_package
 from d2tune.packages.portable import portable, portable_config, portable_project
-from d2tune.packages.thresholds import choose_thresholds
+from d2tune.packages.thresholds import choose_thresholds, threshold_lines
 from d2tune.project import Project, load_project
 from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
+from d2tune.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,19 @@ class PackageResult:
     manifest: Manifest
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes of all files but the description."""
-        return sum(entry.bytes for entry in self.manifest.files.values())
+    def summary(self) -> str:
+        """What the package holds, its thresholds, and its folder."""
+        manifest = self.manifest
+        size_mb = sum(entry.bytes for entry in manifest.files.values()) / 1e6
+        lines = [f"lowest scores: {'; '.join(threshold_lines(manifest))}"] if manifest.thresholds else []
+        tested = "not evaluated" if manifest.metrics is None else manifest.metrics.sentence
+        return "\n".join(
+            [
+                f"{manifest.project}: {tested}",
+                *lines,
+                f"{counted(len(manifest.files) + 1, 'file')}, {size_mb:.1f} MB: {self.out}",
+            ]
+        )
 
 
 def write_package(

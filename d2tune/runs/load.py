@@ -56,6 +56,19 @@ def load_model(path: str | Path, *, weights: str = "best") -> LoadedModel:
     return load_package(read_package(folder))
 
 
+def default_folder(model: Path, name: str) -> Path:
+    """Where results of a model go that no folder was given for.
+
+    Args:
+        model: A run folder, a package or an exported model.
+        name: Name of the results.
+
+    Returns:
+        A folder in the run folder; for others, one in the working folder, because a package stays as it is.
+    """
+    return Path(f"{name}_{model.resolve().name}") if is_package(model) else model / name
+
+
 def _read_record(run: RunFolder) -> dict[str, Any]:
     if not run.record.exists():
         raise RunError(
@@ -82,9 +95,8 @@ def predictor_of(loaded: LoadedModel, *, min_score: float | None = None) -> Pred
         if not task.has_scores:
             message = f"predictions of {a_or_an(task.name)} model have no scores"
             raise ProjectError(message, place="min_score", hint="Remove it.")
-    min_scores = None
-    if task.has_scores:
-        min_scores = [loaded.thresholds[name] if min_score is None else min_score for name in loaded.class_names]
+    thresholds = loaded.with_min_score(min_score).thresholds
+    min_scores = [thresholds[name] for name in loaded.class_names] if task.has_scores else None
     return task.predictor(
         loaded.model, loaded.cfg, loaded.project, loaded.categories, is_model_own=True, min_scores=min_scores
     )

@@ -40,7 +40,7 @@ class PredictionResult:
         instances: Number of instances with at least the lowest score; for semantic and panoptic runs, of regions.
         skipped: A line for each skipped image, with the reason.
         task: Name of the task of the run.
-        min_score: Lowest score of written instances.
+        min_score: Lowest score of written instances; of several thresholds, the highest.
         lower: Number of instances below it.
         highest_lower: Their highest score; 0 where there are none.
         selection: How the images were chosen, on a line; empty if all were predicted on.
@@ -94,11 +94,12 @@ def predict(
     same call goes on from there, with the same files in the end.
 
     Args:
-        run: The run folder.
+        run: The run folder, a package or an exported model.
         source: An image or a folder; None takes the images of the validation split.
         out: The output folder; for ``csv``, a path that ends in ``.csv`` is the file.
         weights: ``best``, ``final`` or a checkpoint file.
-        min_score: Lowest score of written instances, from 0 to 1; None is 0.5.
+        min_score: Lowest score of written instances, from 0 to 1; None takes the thresholds of the model, which are 0.5
+            for a run.
         to: A key of `Task.writers`, or ``auto`` for the first of them.
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
         min_area_px2: Smallest area of a region in Labelme files; None is 25.
@@ -113,7 +114,7 @@ def predict(
         RunError: The run cannot be used, or ``out`` cannot be written.
         KeyboardInterrupt: The command was interrupted; the text says how to go on.
     """
-    check_range(DEFAULT_MIN_SCORE if min_score is None else min_score, place="--min-score", least=0, most=1)
+    check_range(min_score or 0.0, place="--min-score", least=0, most=1)
     check_range(tolerance_px, place="--tolerance-px", least=0)
     check_range(min_area_px2 or 0.0, place="--min-area", least=0)
     check_most_uncertain(most_uncertain, to)
@@ -128,19 +129,18 @@ def predict(
     if to == "csv":
         target = target if target.suffix.lower() == ".csv" else target / "submission.csv"
     ensure_writable(target.parent if to == "csv" else target)
-    loaded = load_model(run, weights=weights)
+    loaded = load_model(run, weights=weights).with_min_score(min_score)
     options = WriterOptions(
         tolerance_px=tolerance_px,
         min_area_px2=min_area_px2,
         force=force,
     )
-    least = DEFAULT_MIN_SCORE if min_score is None else min_score
     images = images or _validation_images(loaded)
     if most_uncertain is None:
-        return _Prediction(loaded, task, images, target, to, options, least).run()
-    predictor = predictor_of(loaded, min_score=least if task.has_scores else None)
+        return _Prediction(loaded, task, images, target, to, options).run()
+    predictor = predictor_of(loaded)
     selection = select(loaded, task, predictor, images, target, count=most_uncertain, force=force)
-    result = _Prediction(loaded, task, selection.images, target, to, options, least).run()
+    result = _Prediction(loaded, task, selection.images, target, to, options).run()
     selection.journal.remove()
     return replace(result, skipped=(*selection.skipped, *result.skipped), selection=selection.note)
 
@@ -155,7 +155,6 @@ class _Prediction:
     target: Path
     to: str
     options: WriterOptions
-    min_score: float
 
     def run(self) -> PredictionResult:
         """Predict on the images that are not finished, and write everything."""
@@ -164,7 +163,7 @@ class _Prediction:
             skipped = self._with_labelme_file(journal.done, replaces=replaces) if self.to == "labelme" else {}
             finished = frozenset(journal.done | set(skipped))
             options = replace(self.options, finished=finished, force=replaces)
-            predictor = predictor_of(self.loaded, min_score=self.min_score if self.task.has_scores else None)
+            predictor = predictor_of(self.loaded)
             with (
                 protected(self._inputs),
                 self.task.writer(self.to, self.target, self.images, predictor, options, self.loaded.project) as writer,
@@ -178,7 +177,7 @@ class _Prediction:
                     errors.instances,
                     (*skipped.values(), *errors.lines),
                     self.task.name,
-                    self.min_score,
+                    max(self.loaded.thresholds.values()),
                     writer.lower,
                     writer.highest_lower,
                 )
@@ -252,7 +251,7 @@ class _Prediction:
                 "config": self.loaded.config_sha256,
                 "project": self.loaded.project_sha256,
                 "to": self.to,
-                "options": [self.min_score, options.tolerance_px, options.min_area_px2],
+                "options": [dict(self.loaded.thresholds), options.tolerance_px, options.min_area_px2],
                 "root": str(root.absolute()),
                 "images": [
                     [self.images.name(index), stat and [stat.st_size, stat.st_mtime_ns]]
