@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.io.images import ImageError, read_header
-from d2tune.annotations.io.output_record import DRAWING, EVALUATION, PREDICTIONS, OwnFiles
+from d2tune.annotations.io.output_record import ANNOTATIONS, DRAWING, EVALUATION, PREDICTIONS, OwnFiles
 from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name
 from d2tune.annotations.io.suffixes import IMAGE_SUFFIXES, is_image_name, unreadable_hint_of
@@ -25,6 +25,9 @@ from d2tune.errors import DataError
 from d2tune.inference.loop import Sample
 
 logger = logging.getLogger(__name__)
+
+_NOT_PREDICTED_ON = {ANNOTATIONS, PREDICTIONS, DRAWING, EVALUATION}
+"""Kinds of files in a folder of images that d2tune wrote and that are not images to predict on."""
 
 ImageLike = str | Path | Image | NDArray[Any]
 """A file, an image of a dataset, or an array: ``(H, W, 3)`` uint8 in RGB, ``(H, W)`` uint8 in gray, or for models of
@@ -205,7 +208,7 @@ def _array_pixels(array: NDArray[Any], reader: ImageReader) -> Pixels:
 def find_images(source: Path, *, skip: Path | None = None) -> tuple[Path, list[Path]]:
     """The image files of a folder and its subfolders, in the order of their paths; a file stands for itself.
 
-    Hidden files and folders, and what `d2tune predict` wrote, are skipped.
+    Hidden files and folders, label images that d2tune wrote, and predictions are skipped.
 
     Args:
         source: A file or a folder.
@@ -262,7 +265,7 @@ def find_rasters(source: Path, *, stacked: bool, skip: Path | None = None) -> tu
 
 
 def _files_below(source: Path, skip: Path | None) -> list[Path]:
-    """The files below a folder that neither are hidden nor were written by a prediction or an evaluation."""
+    """The files below a folder that are not hidden, and that d2tune did not write as something else than images."""
     own = OwnFiles()
     paths = [source / name for name in walk_files(source, skip=skip)]
-    return sorted(path for path in paths if not own.kinds(path) & {PREDICTIONS, DRAWING, EVALUATION})
+    return sorted(path for path in paths if not own.kinds(path) & _NOT_PREDICTED_ON)

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from d2tune.annotations.io.output_record import PHOTO, write_own
 from d2tune.annotations.model.dataset import Dataset, Image
-from d2tune.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +63,9 @@ def gather(
 
 
 def copy_files(copies: Mapping[Path, Path]) -> list[Path]:
-    """Copy files to new places, each atomically; returns the places."""
+    """Copy files to new places, each atomically and recorded; returns the places."""
     for target, source in copies.items():
-        with source.open("rb") as content, atomic_write(target) as stream:
+        with source.open("rb") as content, write_own(target, PHOTO) as stream:
             shutil.copyfileobj(content, stream)
     return list(copies)
 

@@ -21,6 +21,8 @@ NAME = ".d2tune-outputs.jsonl"
 """Name of the record in each folder."""
 
 ANNOTATIONS = "annotations"
+PHOTO = "photo"
+"""A copy of an image that belongs to annotations."""
 PREDICTIONS = "predictions"
 DRAWING = "drawing"
 EVALUATION = "evaluation"

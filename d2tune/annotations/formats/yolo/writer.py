@@ -16,7 +16,7 @@ import yaml
 
 from d2tune.annotations.formats.yolo.layout import IMAGES, LABELS
 from d2tune.annotations.formats.yolo.rings import joined, rings_of
-from d2tune.annotations.io.output_record import ANNOTATIONS, write_own
+from d2tune.annotations.io.output_record import PHOTO, write_own
 from d2tune.annotations.io.outputs import refuse_existing, write_output
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
 from d2tune.errors import DataError
@@ -114,7 +114,7 @@ def _place(source: Path, target: Path, images: Images) -> None:
             hint = "Copy the images instead: --images copy."
             raise DataError(f"the image cannot be linked ({error.strerror})", file=target, hint=hint) from error
         return
-    with source.open("rb") as content, write_own(target, ANNOTATIONS) as stream:
+    with source.open("rb") as content, write_own(target, PHOTO) as stream:
         shutil.copyfileobj(content, stream)
 
 
