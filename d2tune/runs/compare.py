@@ -13,8 +13,9 @@ from d2tune.annotations.io.outputs import protected, refuse_existing, write_outp
 from d2tune.errors import RunError
 from d2tune.evaluation.comparison import ComparedSide, InstanceSide, RunComparison
 from d2tune.evaluation.from_files.results import kinds_of, read_results
-from d2tune.project import load_project
+from d2tune.packages.manifest import is_package
 from d2tune.run_schema import read_evaluation, read_object
+from d2tune.runs.load import default_folder
 from d2tune.text import printable
 
 logger = logging.getLogger(__name__)
@@ -25,10 +26,11 @@ _AGAIN = "Evaluate the run again with `d2tune eval RUN`, then repeat the compari
 def compare(
     a: str | Path, b: str | Path, *, ground_truth: str | Path | None = None, out: str | Path | None = None
 ) -> RunComparison:
-    """Compare two runs that were evaluated on the same images, by a paired bootstrap over the images.
+    """Compare two models that were evaluated on the same images, by a paired bootstrap over the images.
 
     Args:
-        a: Path of A: a run folder, the folder of an evaluation, or with ``ground_truth`` a file of COCO results.
+        a: Path of A: a run folder, a package, the folder of an evaluation, or with ``ground_truth`` a file of COCO
+            results.
         b: Path of B: the same.
         ground_truth: A COCO instances file, if ``a`` and ``b`` are files of results.
         out: Folder for ``comparison.json``; None writes no file.
@@ -77,23 +79,28 @@ def _file_side(predictions: Path, ground_truth: Path) -> InstanceSide:
 
 
 def _run_side(folder: Path) -> ComparedSide:
-    """The predictions of a run or an evaluation; its weights, config, data and predictions must be unchanged."""
+    """The predictions of a model or an evaluation; its weights, config, data and predictions must be unchanged."""
     from d2tune.modeling.config import read_config
     from d2tune.runs.evaluate import dataset_of
+    from d2tune.runs.load import describe
     from d2tune.tasks import task_of
 
     given = folder
     folder = _newest_evaluation(folder)
-    evaluation = _read_evaluation(folder)
+    evaluation = _read_evaluation(folder, given)
     # the run may have been moved; its evaluations are in its folder, except those written with --out
-    candidates = (given, folder.parent, Path(evaluation["run"]))
-    run = next((path for path in candidates if (path / "record.json").is_file()), None)
+    recorded = Path(evaluation["run"])
+    candidates = [given, folder.parent, recorded]
+    if is_package(recorded):
+        candidates = [given, recorded]
+    run = next((path for path in candidates if _is_model(path)), None)
     if run is None:
-        raise RunError("the run of this evaluation is missing", file=evaluation["run"], hint="Restore the run folder.")
+        hint = "Restore its folder."
+        raise RunError("the run or the package of this evaluation is missing", file=evaluation["run"], hint=hint)
     config = run / "detectron2.yaml"
     _check_hash(files.sha256_file(config), evaluation["config_sha256"], config, "config", folder)
     weights = Path(evaluation["weights"])
-    moved = run / "checkpoints" / weights.name
+    moved = run / weights.name if is_package(run) else run / "checkpoints" / weights.name
     weights = moved if moved.is_file() else weights
     if not weights.is_file():
         raise RunError("the weights of this evaluation are missing", file=weights, hint=_AGAIN)
@@ -102,7 +109,7 @@ def _run_side(folder: Path) -> ComparedSide:
     dataset = dataset_of(run, evaluation["data"], **reading)
     data_sha256 = dataset.content_hash()
     _check_hash(data_sha256, evaluation["data_sha256"], evaluation["data"] or "the validation split", "data", folder)
-    project = load_project(run / "project.yaml").project
+    project = describe(run).project
     evaluator = task_of(project).evaluator(dataset, read_config(config), project)
     try:
         digest = evaluator.digest(folder)
@@ -113,20 +120,26 @@ def _run_side(folder: Path) -> ComparedSide:
 
 
 def _newest_evaluation(folder: Path) -> Path:
-    """The folder with the newest evaluation of a run on its validation split: by training, or by ``d2tune eval``."""
-    if not (folder / "record.json").is_file():
+    """The folder with the newest evaluation of a model on its validation split: by training, or by ``d2tune eval``."""
+    if is_package(folder):
+        return default_folder(folder, "evaluation")
+    if not _is_model(folder):
         return folder
     evaluated = [path for path in (folder, folder / "evaluation") if (path / "evaluation.json").is_file()]
     return max(evaluated, key=lambda path: (path / "evaluation.json").stat().st_mtime, default=folder)
 
 
-def _read_evaluation(folder: Path) -> dict[str, Any]:
+def _is_model(folder: Path) -> bool:
+    return (folder / "record.json").is_file() or is_package(folder)
+
+
+def _read_evaluation(folder: Path, given: Path) -> dict[str, Any]:
     path = folder / "evaluation.json"
     try:
         evaluation = read_object(path, "evaluation")
     except FileNotFoundError:
-        hint = f"Run `d2tune eval {folder}`." if (folder / "record.json").is_file() else None
-        expected = "a run folder or the folder of an evaluation"
+        hint = f"Run `d2tune eval {given}`." if _is_model(given) else None
+        expected = "a run folder, a package or the folder of an evaluation"
         raise RunError("the evaluation does not exist", file=path, expected=expected, hint=hint) from None
     if "predictions_sha256" not in evaluation or "run" not in evaluation:
         raise RunError("the evaluation is not of a run, or was written by an earlier version", file=path, hint=_AGAIN)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from d2tune import files
 from d2tune.annotations.io.photos.findings import with_white
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.splitting.lists import is_list
@@ -18,9 +19,11 @@ from d2tune.evaluation.evaluator import Scoring
 from d2tune.evaluation.output_files import EvaluationFiles
 from d2tune.evaluation.summaries import EvaluationResult, closing_sentence
 from d2tune.metrics.coco.results import KINDS, Kind
-from d2tune.project import Project, load_project
+from d2tune.modeling.loaded import ModelDescription
+from d2tune.packages.manifest import is_package
+from d2tune.project import Project
 from d2tune.run_folder import RunFolder, ensure_writable
-from d2tune.runs.load import load_model
+from d2tune.runs.load import check_has_data, default_folder, describe, load_model
 from d2tune.tasks import task_of
 from d2tune.timing import StageTimes
 
@@ -38,16 +41,16 @@ def evaluate(
     batch_size: int | None = None,
     crowds: Literal["crowds", "objects"] | None = None,
 ) -> EvaluationResult:
-    """Evaluate a run on its validation split, or on other data with the same classes.
+    """Evaluate a model on its validation split, or on other data with the same classes.
 
     Args:
-        run: The run folder.
+        run: The run folder, a package or an exported model.
         data: Folder or file of annotations, or a list of images with annotations in the project; None takes the
             validation split of the project.
         image_root: Folder of the images; None looks for them beside the annotations or where the project says.
-        weights: ``best``, ``final`` or a checkpoint file.
+        weights: Of a run: ``best``, ``final`` or a checkpoint file.
         out: The output folder; None is ``evaluation`` in the run folder, followed by the names of ``data`` and of
-            ``weights`` if they are not the defaults.
+            ``weights`` if they are not the defaults; for others than runs, in the working folder, with their name.
         kinds: The kinds of metrics: ``bbox``, ``segm``, ``boundary``.
         batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
         crowds: Whether objects marked as crowds are read as ``crowds`` or as ``objects``; None is as in training.
@@ -55,14 +58,14 @@ def evaluate(
     Raises:
         D2TuneError: The run, the weights or the data cannot be used.
     """
-    target = Path(out) if out is not None else Path(run) / _folder_name(data, weights)
+    target = Path(out) if out is not None else default_folder(Path(run), _folder_name(data, weights))
     loaded = load_model(run, weights=weights)
     project = loaded.project
     project = _with_crowds(project, crowds)
     task = task_of(project)
     if tuple(kinds) != KINDS and not task.has_instance_metrics:
-        raise DataError("--metrics is valid for instance runs only", file=run, found=f"a {task.name} run")
-    dataset = _dataset(RunFolder(loaded.source), project, loaded.record, data, image_root)
+        raise DataError("--metrics is valid for instance models only", file=run, found=f"a {task.name} model")
+    dataset = _dataset(loaded, project, data, image_root)
     dataset = with_white(dataset, loaded.cfg.INPUT.WHITE or None)
     times = StageTimes()
     evaluator = task.evaluator(dataset, loaded.cfg, project)
@@ -118,10 +121,10 @@ def dataset_of(
     image_root: str | Path | None = None,
     crowds: Literal["crowds", "objects"] | None = None,
 ) -> Dataset:
-    """The dataset that a run is evaluated on, without loading its model.
+    """The dataset that a model is evaluated on, without loading it.
 
     Args:
-        run: The run folder.
+        run: See `evaluate`.
         data: See `evaluate`.
         image_root: See `evaluate`.
         crowds: See `evaluate`.
@@ -129,9 +132,8 @@ def dataset_of(
     Raises:
         D2TuneError: The run or the data cannot be used.
     """
-    folder = RunFolder(Path(run))
-    project = _with_crowds(load_project(folder.project).project, crowds)
-    return _dataset(folder, project, folder.read_record(), data, image_root)
+    described = describe(run)
+    return _dataset(described, _with_crowds(described.project, crowds), data, image_root)
 
 
 def _with_crowds(project: Project, crowds: Literal["crowds", "objects"] | None) -> Project:
@@ -141,15 +143,15 @@ def _with_crowds(project: Project, crowds: Literal["crowds", "objects"] | None) 
 
 
 def _dataset(
-    folder: RunFolder,
+    described: ModelDescription,
     project: Project,
-    record: dict[str, Any],
     data: str | Path | None,
     image_root: str | Path | None = None,
 ) -> Dataset:
-    classes = tuple(record["classes"])
+    classes = described.class_names
     project = project if project.class_names else project.model_copy(update={"classes": classes})
     if data is None:
+        check_has_data(described, hint="Name annotated images with --data, or put the data of the project there.")
         project = project if image_root is None else _with_images(project, image_root, keep_train=True)
         return load_splits(project, sample=False).val
     source = Path(data).resolve()
@@ -162,8 +164,15 @@ def _dataset(
     if image_root is not None:
         project = _with_images(project, image_root)
     split = str(source) if is_list(source) else source.name
-    dataset = read_split(project, split, labels=classes, restore_dir=folder.restored_images)
+    dataset = read_split(project, split, labels=classes, restore_dir=_restore_folder(described.source, source))
     return with_background(dataset, project.data.background)
+
+
+def _restore_folder(model: Path, source: Path) -> Path:
+    """The folder for images that exist only inside annotations: in a run folder, or for others in the cache."""
+    if not is_package(model):
+        return RunFolder(model).restored_images
+    return files.cache_folder() / "restored_images" / hashlib.sha256(str(source).encode()).hexdigest()[:12]
 
 
 def _with_images(project: Project, image_root: str | Path, *, keep_train: bool = False) -> Project:

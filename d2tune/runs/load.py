@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from d2tune.errors import PackageError, ProjectError, RunError, check_range
+from d2tune.errors import DataError, PackageError, ProjectError, RunError, check_range
 from d2tune.inference.predictors.base import Predictor
 from d2tune.modeling.from_run import load_run
 from d2tune.modeling.loaded import LoadedModel, ModelDescription
@@ -67,6 +67,21 @@ def default_folder(model: Path, name: str) -> Path:
         A folder in the run folder; for others, one in the working folder, because a package stays as it is.
     """
     return Path(f"{name}_{model.resolve().name}") if is_package(model) else model / name
+
+
+def check_has_data(model: ModelDescription, *, hint: str) -> None:
+    """Check that a package, which has no data, lies beside those of its project.
+
+    Args:
+        model: The model.
+        hint: What to do where they are missing.
+
+    Raises:
+        DataError: They are missing.
+    """
+    root = model.project.data.root
+    if is_package(model.source) and not root.exists():
+        raise DataError("a package does not have the data of its project", file=root, hint=hint)
 
 
 def _read_record(run: RunFolder) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from d2tune.inference.writers.journal import Journal, fingerprint, journal_path
 from d2tune.modeling.loaded import LoadedModel
 from d2tune.project import Project
 from d2tune.run_folder import ensure_writable
-from d2tune.runs.load import describe, load_model, predictor_of
+from d2tune.runs.load import check_has_data, describe, load_model, predictor_of
 from d2tune.runs.most_uncertain import CSV_NAME, check_most_uncertain, select
 from d2tune.tasks import TASKS, Task
 
@@ -286,6 +286,7 @@ def _images_in(source: Path, project: Project, stacked: bool, *, skip: Path) -> 
 
 
 def _validation_images(loaded: LoadedModel) -> Images:
+    check_has_data(loaded, hint="Name an image or a folder of images.")
     project = loaded.project
     if not project.class_names:
         project = project.model_copy(update={"classes": tuple(loaded.record["classes"])})
