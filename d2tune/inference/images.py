@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.io.images import ImageError, read_header
-from d2tune.annotations.io.output_record import ANNOTATIONS, DRAWING, EVALUATION, PREDICTIONS, OwnFiles
+from d2tune.annotations.io.output_record import ANNOTATIONS, DRAWING, EVALUATION, PREDICTIONS, OwnFiles, is_drawing_name
 from d2tune.annotations.io.places import walk_files
 from d2tune.annotations.io.rasters import is_raster_name
 from d2tune.annotations.io.suffixes import IMAGE_SUFFIXES, is_image_name, unreadable_hint_of
@@ -262,6 +262,17 @@ def find_rasters(source: Path, *, stacked: bool, skip: Path | None = None) -> tu
         return source, images
     folders = sorted({path.parent for path in images})
     return (source.parent, folders) if folders == [source] else (source, folders)
+
+
+def is_predicted_on() -> Callable[[Path], bool]:
+    """A function that says whether a path is that of an image or a raster that d2tune did not write."""
+    own = OwnFiles()
+
+    def is_wanted(path: Path) -> bool:
+        is_image = is_raster_name(path.name) and not is_drawing_name(path.name)
+        return is_image and not own.kinds(path) & _NOT_PREDICTED_ON
+
+    return is_wanted
 
 
 def _files_below(source: Path, skip: Path | None) -> list[Path]:

@@ -22,6 +22,15 @@ IMAGE_SUFFIXES = frozenset(
 JPEG_SUFFIXES = frozenset({".jfif", ".jpe", ".jpeg", ".jpg"})
 """The suffixes of JPEG files, which cannot hold exact values such as labels."""
 
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("3gp", "asf", "avi", "flv", "m2ts", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4", "mpeg", "mpg", "mts"),
+        *("mxf", "ogv", "ts", "vob", "webm", "wmv", "y4m"),
+    )
+)
+"""The suffixes of videos, in lower case."""
+
 _COMMON = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 SUFFIXES_BY_USE = tuple(
     cased
@@ -57,6 +66,11 @@ _MAGIC = (
 def is_image_name(name: str) -> bool:
     """Whether a file has the suffix of an image that is read, in upper or lower case."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file has the suffix of a video, in upper or lower case."""
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 
 def unreadable_hint(name: str) -> str | None:
