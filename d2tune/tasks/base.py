@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +19,20 @@ from d2tune.evaluation.summaries import Metrics
 from d2tune.inference.predictors.base import Predictor
 from d2tune.inference.uncertainty import UncertaintyPredictor
 from d2tune.inference.writers.base import Images, Writer, WriterFactory, WriterOptions
+from d2tune.inference.writers.image_files import CutoutWriter, MaskWriter, OverlayWriter
+from d2tune.inference.writers.objects import ObjectsWriter
+from d2tune.inference.writers.several import SeveralWriter
+from d2tune.inference.writers.tables import MeasurementsWriter
 from d2tune.project import Project
 from d2tune.text import a_or_an, counted
+
+OBJECT_WRITERS: dict[str, tuple[str, type[ObjectsWriter[Any]]]] = {
+    "measurements": ("tables of the measures of each object, and of counts", MeasurementsWriter),
+    "masks": ("PNGs with the number of the object of each pixel", MaskWriter),
+    "cutouts": ("a PNG of each object with a transparent background", CutoutWriter),
+    "overlays": ("drawings of the predictions", OverlayWriter),
+}
+"""The formats that every task has, with their descriptions and writers."""
 
 Samples = torch.utils.data.Dataset[dict[str, Any]]
 
@@ -95,7 +108,12 @@ class Task(ABC):
     @property
     @abstractmethod
     def writers(self) -> Mapping[str, str]:
-        """The formats of predictions with their descriptions; the first is the default."""
+        """The formats of this task's predictions with their descriptions; the first is the default."""
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        """All formats of predictions with their descriptions: `writers`, and those of every task."""
+        return {**self.writers, **{name: words for name, (words, _) in OBJECT_WRITERS.items()}}
 
     @abstractmethod
     def writer_factory(self, to: str, project: Project) -> WriterFactory:
@@ -113,26 +131,26 @@ class Task(ABC):
         """Check the options of a prediction before the model is loaded.
 
         Args:
-            to: A key of `writers`, or ``auto``.
+            to: Keys of `formats` with commas between them, or ``auto``.
             min_score: Lowest score of written instances; None if not given.
             project: The project of the run.
 
         Raises:
-            DataError: ``to`` is not a key of `writers`, the project lacks a key that this writer needs, or
+            DataError: ``to`` is not a key of `formats`, the project lacks a key that this writer needs, or
                 ``min_score`` is given and predictions have no scores.
         """
-        accepted = ("auto", *self.writers)
-        if to not in accepted:
-            raise DataError(
-                f"{a_or_an(self.name)} run cannot write this format",
-                place="--to",
-                found=to,
-                expected=" or ".join(accepted),
-            )
+        for name in self.chosen(to):
+            if name not in self.formats:
+                raise DataError(
+                    f"{a_or_an(self.name)} run cannot write this format",
+                    place="--to",
+                    found=name,
+                    expected=" or ".join(("auto", *self.formats)),
+                )
+            self._factory(name, project)
         if min_score is not None and not self.has_scores:
             message = f"predictions of {a_or_an(self.name)} run have no scores"
             raise DataError(message, place="--min-score", hint="Remove it.")
-        self.writer_factory(self._chosen(to), project)
 
     def writer(
         self, to: str, out: Path, images: Images, predictor: Any, options: WriterOptions, project: Project
@@ -140,17 +158,28 @@ class Task(ABC):
         """The writer of predictions.
 
         Args:
-            to: A key of `writers`, or ``auto``.
+            to: Keys of `formats` with commas between them, or ``auto``.
             out: The output folder, or the file of a CSV.
             images: The images.
             predictor: The predictor of this task.
             options: The options for writing.
             project: The project of the run.
         """
-        return self.writer_factory(self._chosen(to), project)(out, images, predictor, options)
+        factories = [self._factory(name, project) for name in self.chosen(to)]
+        if len(factories) == 1:
+            return factories[0](out, images, predictor, options)
+        return SeveralWriter(out, images, predictor, options, factories=factories)
 
-    def _chosen(self, to: str) -> str:
-        return next(iter(self.writers)) if to == "auto" else to
+    def chosen(self, to: str) -> list[str]:
+        """The formats in a list with commas, each once; ``auto`` is the default of the task."""
+        default = next(iter(self.writers))
+        names = (name.strip() for name in to.split(","))
+        return list(dict.fromkeys(default if name == "auto" else name for name in names))
+
+    def _factory(self, name: str, project: Project) -> WriterFactory:
+        if name in OBJECT_WRITERS:
+            return partial(OBJECT_WRITERS[name][1], background=project.data.background)
+        return self.writer_factory(name, project)
 
     # evaluation
 

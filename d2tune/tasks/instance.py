@@ -15,7 +15,9 @@ from d2tune.evaluation.instance import InstanceEvaluator
 from d2tune.inference.predictors.instance import InstancePredictor
 from d2tune.inference.uncertainty import DetectionUncertainty
 from d2tune.inference.writers.base import WriterFactory
+from d2tune.inference.writers.coco_results import CocoResultsWriter
 from d2tune.inference.writers.instance import CocoWriter, LabelmeWriter
+from d2tune.inference.writers.yolo import YoloWriter
 from d2tune.metrics.coco.summary import InstanceMetrics
 from d2tune.project import Project
 from d2tune.tasks.base import Samples, Task, counted_classes
@@ -65,12 +67,23 @@ class InstanceTask(Task):
 
     @property
     def writers(self) -> Mapping[str, str]:
-        """COCO and Labelme."""
-        return {"coco": "a COCO file with scores", "labelme": "Labelme files to correct"}
+        """COCO, Labelme, COCO results and YOLO."""
+        return {
+            "coco": "a COCO file with scores, and drawings",
+            "labelme": "Labelme files to correct",
+            "rle": "COCO results: a list of run-length masks",
+            "yolo-seg": "YOLO's label files of polygons",
+        }
 
     def writer_factory(self, to: str, project: Project) -> WriterFactory:
-        """The writer of COCO or of Labelme files."""
-        return CocoWriter if to == "coco" else LabelmeWriter
+        """The writer of a key of `writers`."""
+        writers: dict[str, WriterFactory] = {
+            "coco": CocoWriter,
+            "labelme": LabelmeWriter,
+            "rle": CocoResultsWriter,
+            "yolo-seg": YoloWriter,
+        }
+        return writers[to]
 
     def evaluator(self, dataset: Dataset, cfg: CfgNode, project: Project) -> InstanceEvaluator:
         """The evaluator of average precision."""

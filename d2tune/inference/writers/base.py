@@ -84,12 +84,14 @@ class WriterOptions:
         force: Whether Labelme files and CSVs that an earlier prediction wrote, if they were not changed, are replaced.
         min_area_px2: Smallest area of a region in Labelme files; None is `labelme_outlines.MIN_AREA_PX2`.
         finished: Indices of images whose files are there and stay.
+        mm_per_px: Millimeters that a pixel stands for in tables of measures; None for measures in pixels alone.
     """
 
     tolerance_px: float = 1.0
     force: bool = False
     min_area_px2: float | None = None
     finished: frozenset[int] = frozenset()
+    mm_per_px: float | None = None
 
 
 class Writer(ABC, Generic[Result, Kept]):
@@ -129,6 +131,11 @@ class Writer(ABC, Generic[Result, Kept]):
 
     def __exit__(self, *reason: Any) -> None:
         self._stack.__exit__(*reason)
+
+    @property
+    def predicts_itself(self) -> bool:
+        """Whether `predictions` writes files while it predicts, so that no other writer can take the same results."""
+        return False
 
     def predictions(self, done: Collection[int] = ()) -> Iterator[Any]:
         """Yield the return value of `convert` for each image in order, or the `DataError` of an unreadable image.

@@ -62,6 +62,11 @@ class LabelMapWriter(Writer[LabelMap, Size]):
         """``labels/categories.json``."""
         return [self.out / "labels" / CATEGORIES]
 
+    @property
+    def predicts_itself(self) -> bool:
+        """Whether some images are rasters."""
+        return any(self._rasters)
+
     def predictions(self, done: Collection[int] = ()) -> Iterator[Any]:
         """See `Writer`; rasters are predicted row by row, photos as a stream."""
         if not any(self._rasters):

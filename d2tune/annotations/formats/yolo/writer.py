@@ -52,7 +52,7 @@ def write(dataset: Dataset, out: Path, *, split: str = "", images: Images = "cop
     places = _places(dataset.images)
     targets = {image.id: out / IMAGES / split / places[image.id] for image in dataset.images}
     labels = {image.id: (out / LABELS / split / places[image.id]).with_suffix(".txt") for image in dataset.images}
-    description, content = out / "data.yaml", _description(dataset, split)
+    description, content = out / "data.yaml", description_of(dataset.class_names, split=split)
     has_description = holds(description, [content])
     copies = [] if images == "none" else list(_copies(dataset.images, targets))
     refuse_existing([*labels.values(), *([] if has_description else [description])], force=force)
@@ -60,12 +60,12 @@ def write(dataset: Dataset, out: Path, *, split: str = "", images: Images = "cop
     groups = dataset.by_image()
     unlike = Counter[str]()
     for image in dataset.images:
-        write_output(labels[image.id], "".join(_lines(groups[image.id], image, unlike)).encode("ascii"))
+        write_output(labels[image.id], "".join(lines_of(groups[image.id], image, unlike)).encode("ascii"))
     for source, target in copies:
         _place(source, target, images)
     if not has_description:
         write_output(description, content)
-    _log(unlike, out)
+    log_unlike(unlike, out)
     return [description, *labels.values(), *(target for _, target in copies)]
 
 
@@ -85,13 +85,18 @@ def _places(images: Sequence[Image]) -> dict[int, PurePosixPath]:
     return places
 
 
-def _description(dataset: Dataset, split: str) -> bytes:
-    """``data.yaml``; without ``path``, its folders are relative to it."""
+def description_of(class_names: Sequence[str], *, split: str = "") -> bytes:
+    """``data.yaml``; without ``path``, its folders are relative to it.
+
+    Args:
+        class_names: The classes in the order of their ids.
+        split: Folder in ``images``; empty for images of no split.
+    """
     train, val = (f"{IMAGES}/{one}" if split else IMAGES for one in ("train", "val"))
-    names = yaml.safe_dump(dict(enumerate(dataset.class_names)), allow_unicode=True, sort_keys=False)
+    names = yaml.safe_dump(dict(enumerate(class_names)), allow_unicode=True, sort_keys=False)
     lines = ["names:\n", *(f"  {line}\n" for line in names.splitlines())]
     note = "" if split else "  # the same images; name others to validate on"
-    return f"train: {train}\nval: {val}{note}\nnc: {len(dataset.categories)}\n{''.join(lines)}".encode()
+    return f"train: {train}\nval: {val}{note}\nnc: {len(class_names)}\n{''.join(lines)}".encode()
 
 
 def _copies(images: Sequence[Image], targets: dict[int, Path]) -> Iterator[tuple[Path, Path]]:
@@ -118,8 +123,20 @@ def _place(source: Path, target: Path, images: Images) -> None:
         shutil.copyfileobj(content, stream)
 
 
-def _lines(instances: Sequence[Instance], image: Image, unlike: Counter[str]) -> Iterator[str]:
-    """The line of each object; counts in ``unlike`` what lines do not express."""
+def lines_of(
+    instances: Sequence[Instance], image: Image, unlike: Counter[str], *, with_scores: bool = False
+) -> Iterator[str]:
+    """The line of each object.
+
+    Args:
+        instances: The objects of an image.
+        image: The image.
+        unlike: Counts what lines do not express.
+        with_scores: Whether the score of a prediction is the last number of its line.
+
+    Raises:
+        DataError: A mask is too ragged for a polygon.
+    """
     size_px = np.array([image.width_px, image.height_px], dtype=np.float64)
     for instance in instances:
         if instance.iscrowd:
@@ -129,10 +146,11 @@ def _lines(instances: Sequence[Instance], image: Image, unlike: Counter[str]) ->
         unlike["object with holes"] += holes > 0
         unlike["object of several pieces"] += len(rings) - holes > 1
         numbers = " ".join(f"{value:.10g}" for value in (joined(rings) / size_px).reshape(-1).tolist())
-        yield f"{instance.category_id - 1} {numbers}\n"
+        score = f" {instance.score:.6g}" if with_scores and instance.score is not None else ""
+        yield f"{instance.category_id - 1} {numbers}{score}\n"
 
 
-def _log(unlike: Counter[str], out: Path) -> None:
+def log_unlike(unlike: Counter[str], out: Path) -> None:
     """Log what YOLO's labels do not express."""
     holes, pieces, crowds = unlike["object with holes"], unlike["object of several pieces"], unlike["crowd"]
     if holes or pieces:

@@ -1,0 +1,172 @@
+"""Writers of image files: instance masks, cut-outs with a transparent background, and drawings alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from d2tune.annotations.io.output_record import PREDICTIONS, OwnFiles
+from d2tune.annotations.io.outputs import write_output
+from d2tune.data.image_reader import Pixels
+from d2tune.inference.results import Detections, LabelMap
+from d2tune.inference.writers.base import Images, WriterOptions, write_jpeg
+from d2tune.inference.writers.objects import AnyResult, ObjectsWriter, PredictedObject, lower_scores_of
+from d2tune.inference.writers.panoptic import overlay_of
+from d2tune.inference.writers.tables import CsvRows
+from d2tune.report.sheets.contact_sheet import draw_instances
+from d2tune.report.sheets.label_overlay import colors, overlay, to_rgb
+
+_LONGEST_NAME = 40
+
+
+class MaskWriter(ObjectsWriter[list[Any]]):
+    """Writes ``masks/NAME.png`` with the number of the object of each pixel, and ``objects.csv`` with what they are.
+
+    Pixels without an object are 0. Where objects overlap, a pixel belongs to that with the highest score. The PNGs have
+    8 bits, or 16 where an image has more than 255 objects.
+    """
+
+    def __init__(
+        self, out: Path, images: Images, predictor: Any, options: WriterOptions, *, background: str | None = None
+    ) -> None:
+        super().__init__(out, images, predictor, options, background=background)
+        self._files = images.output_files(out / "masks", ".png")
+        self.refuse_foreign()
+        self._rows = CsvRows(out / "objects.csv", ("image", "object", "class", "score", "area_px2"), self._stack)
+
+    def files_of(self, index: int) -> list[Path]:
+        """The PNG of an image."""
+        return [self._files[index]]
+
+    def final_files(self) -> list[Path]:
+        """``objects.csv``."""
+        return [self.out / "objects.csv"]
+
+    def convert(self, index: int, result: AnyResult, pixels: Pixels | None) -> list[Any]:
+        """Write the PNG; returns height and width of the image, the rows of its objects, and lower scores."""
+        canvas = np.zeros((result.height_px, result.width_px), np.uint16)
+        rows: list[list[Any]] = []
+        for one in self.objects(result):  # in descending order of scores
+            inside = one.window(canvas)
+            inside[one.mask & (inside == 0)] = one.number
+            score = "" if one.score is None else one.score
+            rows.append([self.images.name(index), one.number, self.class_name(one), score, int(one.mask.sum())])
+        highest = max((row[1] for row in rows), default=0)
+        write_output(self._files[index], _png(canvas if highest > 255 else canvas.astype(np.uint8)), kind=PREDICTIONS)
+        return [result.height_px, result.width_px, rows, lower_scores_of(result)]
+
+    def add(self, index: int, kept: list[Any]) -> int:
+        """Append the rows of the image."""
+        height_px, width_px, rows, lower = kept
+        self.image_of(index, height_px, width_px)
+        self.count_lower(lower)
+        for row in rows:
+            self._rows.add(row)
+        return len(rows)
+
+    def finish(self) -> None:
+        """Write ``objects.csv``."""
+        self._rows.write()
+
+
+class CutoutWriter(ObjectsWriter[list[Any]]):
+    """Writes ``cutouts/NAME/0001_CLASS_0.93.png`` for each object: its part of the image, transparent around it."""
+
+    keeps_pixels = True
+
+    def __init__(
+        self, out: Path, images: Images, predictor: Any, options: WriterOptions, *, background: str | None = None
+    ) -> None:
+        super().__init__(out, images, predictor, options, background=background)
+        self._folders = images.output_files(out / "cutouts", "")
+        self.refuse_foreign()
+
+    def files_of(self, index: int) -> list[Path]:
+        """The cut-outs of an image that are there; how many there will be, its prediction says."""
+        return sorted(self._folders[index].glob("[0-9]*_*.png"))
+
+    def convert(self, index: int, result: AnyResult, pixels: Pixels | None) -> list[Any]:
+        """Write the cut-outs; returns height and width of the image, their number, and lower scores."""
+        assert pixels is not None
+        image_rgb, folder = to_rgb(pixels), self._folders[index]
+        written = {self._write(folder, one, image_rgb) for one in self.objects(result)}
+        own = OwnFiles()
+        for path in self.files_of(index):  # of an earlier prediction, which had other objects
+            if path not in written and own.is_unchanged(path, PREDICTIONS):
+                path.unlink()
+        return [result.height_px, result.width_px, len(written), lower_scores_of(result)]
+
+    def _write(self, folder: Path, one: PredictedObject, image_rgb: NDArray[np.uint8]) -> Path:
+        score = "" if one.score is None else f"_{one.score:.2f}"
+        path = folder / f"{one.number:04d}_{_as_file_name(self.class_name(one))}{score}.png"
+        alpha = one.mask.astype(np.uint8) * 255
+        bgra = np.dstack([one.window(image_rgb)[:, :, ::-1], alpha])
+        write_output(path, _png(bgra), kind=PREDICTIONS)
+        return path
+
+    def add(self, index: int, kept: list[Any]) -> int:
+        """Count the image and its objects."""
+        height_px, width_px, objects, lower = kept
+        self.image_of(index, height_px, width_px)
+        self.count_lower(lower)
+        return int(objects)
+
+
+class OverlayWriter(ObjectsWriter[list[Any]]):
+    """Writes ``NAME.predicted.jpg`` for each image: the image with what is predicted on it."""
+
+    keeps_pixels = True
+
+    def __init__(
+        self, out: Path, images: Images, predictor: Any, options: WriterOptions, *, background: str | None = None
+    ) -> None:
+        super().__init__(out, images, predictor, options, background=background)
+        self.refuse_foreign()
+
+    def drawings_of(self, index: int) -> list[Path]:
+        """The drawn image."""
+        return [self.out / f"{self.images.name(index)}.predicted.jpg"]
+
+    def convert(self, index: int, result: AnyResult, pixels: Pixels | None) -> list[Any]:
+        """Draw; returns height and width of the image, the number of instances or segments, and lower scores."""
+        assert pixels is not None
+        write_jpeg(self.drawings_of(index)[0], overlay_image(result, pixels))
+        objects = len(result) if isinstance(result, Detections) else len(getattr(result, "segments", ()))
+        return [result.height_px, result.width_px, objects, lower_scores_of(result)]
+
+    def add(self, index: int, kept: list[Any]) -> int:
+        """Count the image and its objects."""
+        height_px, width_px, objects, lower = kept
+        self.image_of(index, height_px, width_px)
+        self.count_lower(lower)
+        return int(objects)
+
+
+def overlay_image(result: AnyResult, pixels: Pixels) -> NDArray[np.uint8]:
+    """An image ``(H, W, 3)`` with a result drawn on it.
+
+    Args:
+        result: The result.
+        pixels: ``(H, W, C)`` the image as it is shown.
+    """
+    if isinstance(result, Detections):
+        names = [result.class_names[class_id] for class_id in result.class_ids.tolist()]
+        return np.asarray(draw_instances(pixels, result.masks, names, scores=result.scores.tolist()))
+    if isinstance(result, LabelMap):
+        return np.asarray(overlay(to_rgb(pixels), result.class_ids, colors=colors(result.class_names)))
+    return np.asarray(overlay_of(pixels, result))
+
+
+def _png(pixels: NDArray[Any]) -> bytes:
+    """A PNG of gray ``(H, W)`` uint8 or uint16, or of BGRA ``(H, W, 4)`` uint8."""
+    return bytes(cv2.imencode(".png", np.ascontiguousarray(pixels), [cv2.IMWRITE_PNG_COMPRESSION, 3])[1])
+
+
+def _as_file_name(name: str) -> str:
+    """A class as part of a file name: letters, digits, dots and dashes; others become underscores."""
+    return re.sub(r"[^\w.-]+", "_", name)[:_LONGEST_NAME].strip(".") or "_"
