@@ -125,9 +125,10 @@ def stream(
 
     def finish_batch(loaded: Sequence[tuple[int, Sample]], raw: Sequence[Raw]) -> dict[int, Finished]:
         start = time.perf_counter()
-        done = {index: finish(index, sample, output) for (index, sample), output in zip(loaded, raw, strict=True)}
+        outputs = zip(loaded, raw, strict=True)
+        finished = {index: finish(index, sample, output) for (index, sample), output in outputs if index not in done}
         times.postprocess_s += time.perf_counter() - start
-        return done
+        return finished
 
     quiet = None if show_progress is None else not show_progress
     bar = tqdm(

@@ -37,7 +37,7 @@ class SourceImages:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _Source:
     """The images of one source.
 
     Attributes:
@@ -77,24 +77,24 @@ def find_source_images(sources: Sequence[str | Path], find: Find, *, stacked: bo
         DataError: A source does not exist, has no images, or names none that exists.
         ProjectError: A source is empty.
     """
-    parts = [_part(source, find, stacked) for source in sources]
-    missing = tuple(line for part in parts for line in part.missing)
-    if len(parts) == 1 and all(path.is_relative_to(parts[0].base) for path in parts[0].paths):
-        return SourceImages(parts[0].base, list(_once(parts[0].paths)), missing)
-    paths = [Path(os.path.abspath(path)) for part in parts for path in part.paths]  # noqa: PTH100
-    root = _common_folder(parts)
+    resolved = [_resolved(source, find, stacked) for source in sources]
+    missing = tuple(line for one in resolved for line in one.missing)
+    if len(resolved) == 1 and all(path.is_relative_to(resolved[0].base) for path in resolved[0].paths):
+        return SourceImages(resolved[0].base, list(_once(resolved[0].paths)), missing)
+    paths = [Path(os.path.abspath(path)) for one in resolved for path in one.paths]  # noqa: PTH100
+    root = _common_folder(resolved)
     shown = _as_shown(root)
     return SourceImages(shown, [shown / path.relative_to(root) for path in _once(paths)], missing)
 
 
-def _part(source: str | Path, find: Find, stacked: bool) -> _Part:
+def _resolved(source: str | Path, find: Find, stacked: bool) -> _Source:
     check_path(source, place="source")
     path = Path(source)
     if is_list(path) and not path.is_dir():
         return _listed(path, stacked)
     if not os.path.lexists(path) and glob.has_magic(str(source)):
         return _matching(str(source), find)
-    return _Part(*find(path))
+    return _Source(*find(path))
 
 
 def _once(paths: Iterable[Path]) -> Iterator[Path]:
@@ -107,18 +107,20 @@ def _once(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _common_folder(parts: Sequence[_Part]) -> Path:
+def _common_folder(resolved: Sequence[_Source]) -> Path:
     """The deepest folder that holds all sources and their images."""
-    folders = {os.path.abspath(part.base) for part in parts}  # noqa: PTH100
-    for part in parts:
-        base = os.path.abspath(part.base)  # noqa: PTH100
-        places = {os.path.abspath(path) for path in part.paths}  # noqa: PTH100
+    folders = {os.path.abspath(one.base) for one in resolved}  # noqa: PTH100
+    for one in resolved:
+        base = os.path.abspath(one.base)  # noqa: PTH100
+        places = {os.path.abspath(path) for path in one.paths}  # noqa: PTH100
         folders |= {os.path.dirname(place) for place in places if not Path(place).is_relative_to(base)}  # noqa: PTH120
     try:
         return Path(os.path.commonpath(folders))
     except ValueError:
-        found = ", ".join(sorted(folders)[:3])
-        raise DataError("no folder holds all sources", found=found, hint="Predict on each drive separately.") from None
+        several = ", ".join(sorted(folders)[:3])
+        raise DataError(
+            "no folder holds all sources", found=several, hint="Predict on each drive separately."
+        ) from None
 
 
 def _as_shown(folder: Path) -> Path:
@@ -127,7 +129,7 @@ def _as_shown(folder: Path) -> Path:
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
-def _listed(path: Path, stacked: bool) -> _Part:
+def _listed(path: Path, stacked: bool) -> _Source:
     """The images that a list names."""
     try:
         text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
@@ -153,7 +155,7 @@ def _listed(path: Path, stacked: bool) -> _Part:
     if not paths:
         expected = f"paths relative to {path.parent}, or absolute ones"
         raise DataError("none of the listed images exists", file=path, found=missing[0], expected=expected)
-    return _Part(base, paths, tuple(missing))
+    return _Source(base, paths, tuple(missing))
 
 
 def _entry(name: str, folders: Sequence[Path], stacked: bool) -> Path | None:
@@ -169,7 +171,7 @@ def _entry(name: str, folders: Sequence[Path], stacked: bool) -> Path | None:
     return None
 
 
-def _matching(pattern: str, find: Find) -> _Part:
+def _matching(pattern: str, find: Find) -> _Source:
     """The images that a pattern stands for, in the order of their paths."""
     fixed: list[str] = []
     for step in Path(pattern).parts:
@@ -186,10 +188,10 @@ def _matching(pattern: str, find: Find) -> _Part:
         elif hit.is_dir():
             paths += _below(hit, find)
     if not paths:
-        found = unreadable_hint_of(hit.name for hit in hits) or (None if hits else "no such file or folder")
+        seen = unreadable_hint_of(hit.name for hit in hits) or (None if hits else "no such file or folder")
         hint = "Patterns have * and ?, and ** for any number of folders."
-        raise DataError("the pattern stands for no image", file=pattern, found=found, hint=hint)
-    return _Part(base, sorted(_once(paths)))
+        raise DataError("the pattern stands for no image", file=pattern, found=seen, hint=hint)
+    return _Source(base, sorted(_once(paths)))
 
 
 def _below(folder: Path, find: Find) -> list[Path]:

@@ -151,6 +151,19 @@ def test_a_corrected_labelme_file_stays_even_with_force(run: Path, tmp_path: Pat
     assert {path.name for path in (second, third) if path.read_bytes() != before[path.name]}
 
 
+def test_a_corrected_labelme_file_stays_beside_new_images_of_its_size(run: Path, tmp_path: Path) -> None:
+    """Images of one size share a batch, in which the model also runs on those that are finished."""
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        PilImage.effect_noise((90, 70), 60).save(source / name)
+    (source / "b.json").write_text('{"mine": true}', "utf-8")
+    for force in (False, True):
+        result = d2tune.predict(run, source, out=source, to="labelme", force=force)
+        assert (source / "b.json").read_text("utf-8") == '{"mine": true}'
+        assert result.images == 2 and len(result.skipped) == 1
+
+
 def test_the_default_folder_of_an_earlier_version_is_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "one.jpg").write_bytes((MIXED / "one.jpg").read_bytes())
     out = run / "predictions"
