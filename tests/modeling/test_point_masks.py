@@ -89,8 +89,12 @@ def test_a_traced_head_has_detectron2s_operators() -> None:
     one = instances_of([2], 1, sides=(96, 128))
 
     class Masks(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = head
+
         def forward(self, p2: torch.Tensor) -> torch.Tensor:
-            masks: torch.Tensor = head({"p2": p2}, one)[0].pred_masks
+            masks: torch.Tensor = self.head({"p2": p2}, one)[0].pred_masks
             return masks
 
     trace: Any = torch.jit.trace
