@@ -16,6 +16,7 @@ from d2tune.cli import (
     data,
     doctor,
     evaluate,
+    label_loop,
     new,
     package,
     predict,
@@ -44,6 +45,7 @@ _COMMANDS = (
     compare,
     package,
     predict,
+    label_loop,
 )
 
 

@@ -33,6 +33,7 @@ class RunComparison:
         images: Number of images.
         metrics: The comparison of each metric, such as ``segm AP``.
         verdict: The result of the main metric in a sentence.
+        main: Key of the main metric in ``metrics``.
     """
 
     a: str
@@ -40,6 +41,12 @@ class RunComparison:
     images: int
     metrics: dict[str, Comparison]
     verdict: str
+    main: str
+
+    @property
+    def main_name(self) -> str:
+        """Name of the main metric, such as ``mask AP``."""
+        return _shown_name(self.main)
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``comparison.json``."""
@@ -148,7 +155,7 @@ class InstanceSide(ComparedSide):
             metrics |= {f"{kind} {name}": compared[name] for name in _SHOWN}
         main = "segm AP" if "segm" in kinds else "bbox AP"
         verdict = f"{_shown_name(main)}: {metrics[main].verdict}"
-        return RunComparison(self.name, b.name, len(result_a.image_ids), metrics, verdict)
+        return RunComparison(self.name, b.name, len(result_a.image_ids), metrics, verdict, main)
 
 
 def _statistics(result: InstanceResult, kind: Kind, weights: Weights) -> dict[str, Any]:
@@ -181,4 +188,6 @@ class MapSide(ComparedSide):
         )
         metrics = {f"{self.task} {name}": comparison for name, comparison in compared.items()}
         verdict = f"{self.main_name}: {compared[self.main_name].verdict}"
-        return RunComparison(self.name, b.name, self.scorer.images, metrics, verdict)
+        return RunComparison(
+            self.name, b.name, self.scorer.images, metrics, verdict, f"{self.task} {self.main_name}"
+        )

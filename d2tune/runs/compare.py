@@ -101,10 +101,12 @@ def _run_side(folder: Path) -> ComparedSide:
     _check_hash(files.sha256_file(config), evaluation["config_sha256"], config, "config", folder)
     weights = Path(evaluation["weights"])
     moved = run / weights.name if is_package(run) else run / "checkpoints" / weights.name
-    weights = moved if moved.is_file() else weights
-    if not weights.is_file():
+    hashes = {path: files.sha256_file(path) for path in (moved, weights) if path.is_file()}
+    if not hashes:
         raise RunError("the weights of this evaluation are missing", file=weights, hint=_AGAIN)
-    _check_hash(files.sha256_file(weights), evaluation["weights_sha256"], weights, "weights", folder)
+    if evaluation["weights_sha256"] not in hashes.values():
+        path, sha256 = next(iter(hashes.items()))
+        _check_hash(sha256, evaluation["weights_sha256"], path, "weights", folder)
     reading = {key: evaluation.get(key) for key in ("image_root", "crowds")}
     dataset = dataset_of(run, evaluation["data"], **reading)
     data_sha256 = dataset.content_hash()

@@ -1,0 +1,1 @@
+"""Rounds of labeling: predict, correct in Labelme, train on, and say whether it helped."""
