@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -51,32 +53,73 @@ class Samples(Protocol):
         """Height and width of the ``image`` of a sample in pixels, without loading it."""
 
 
-_READY: WeakSet[nn.Module] = WeakSet()
-"""Models whose norms are fused at present."""
+@dataclass(slots=True)
+class _Use:
+    """The use of a model by this process.
+
+    Attributes:
+        users: Number of contexts of `inference_mode`.
+        kept: Restores the state of the model.
+        turn: Held during a forward pass.
+    """
+
+    users: int = 0
+    kept: ExitStack = field(default_factory=ExitStack)
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+
+_USES: WeakKeyDictionary[nn.Module, _Use] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+"""Held while `_USES` or a model is changed."""
 
 
 @contextmanager
-def inference_mode(model: Any) -> Iterator[None]:
-    """Set a model to evaluation mode with fused norms; its previous state is restored at the end.
+def inference_mode(model: Any, *, is_own: bool = False) -> Iterator[None]:
+    """Set a model to evaluation mode with fused norms; its previous state is restored when no context is left.
 
-    A nested context for the same model does nothing, so that norms are fused once. Gradients are not disabled here but
-    where the network is called, because a generator may be suspended inside this context.
+    Contexts for the same model, nested or in several threads, share one state, so that norms are fused once. Gradients
+    are not disabled here but in `forward_pass`, because a generator may be suspended inside this context.
 
     Args:
         model: A module; other callables are not changed.
+        is_own: Whether the norms may be fused into the parameters themselves; see `fused_norms`.
     """
-    if not isinstance(model, nn.Module) or model in _READY:
+    if not isinstance(model, nn.Module):
         yield
         return
-    was_training = model.training
-    model.eval()
-    _READY.add(model)
+    with _LOCK:
+        use = _USES.setdefault(model, _Use())
+        if not use.users:
+            use.kept.callback(model.train, model.training)
+            model.eval()
+            use.kept.enter_context(fused_norms(model, is_own=is_own))
+        use.users += 1
     try:
-        with fused_norms(model):
-            yield
+        yield
     finally:
-        _READY.discard(model)
-        model.train(was_training)
+        with _LOCK:
+            use.users -= 1
+            if not use.users:
+                use.kept.close()
+
+
+@contextmanager
+def forward_pass(model: Any) -> Iterator[None]:
+    """Let the calling thread alone run a model, without gradients.
+
+    Detectron2's networks do not change in evaluation mode, so that threads could run one at the same time. But a pass
+    takes all cores, and several passes wait for each other's parts.
+
+    Args:
+        model: A module; other callables look after themselves.
+    """
+    with ExitStack() as stack:
+        if isinstance(model, nn.Module):
+            with _LOCK:
+                turn = _USES.setdefault(model, _Use()).turn
+            stack.enter_context(turn)
+        stack.enter_context(torch.no_grad())
+        yield
 
 
 def stream(
@@ -119,7 +162,7 @@ def stream(
     check_batch_size(batch_size)
     times = times or StageTimes()
     began = time.perf_counter()
-    whole = batches_of(samples, batch_size, on_cuda=is_on_cuda(model), divisibility=_divisibility(model))
+    whole = batches_of(samples, batch_size, on_cuda=is_on_cuda(model), divisibility=divisibility_of(model))
     left = [index for index in range(len(samples)) if index not in done]
     batches = (batch for batch in whole if not all(index in done for index in batch))
 
@@ -146,7 +189,7 @@ def stream(
             order.add(failed)
             if loaded:
                 start = time.perf_counter()
-                with torch.no_grad():
+                with forward_pass(model):
                     raw = forward(model, [sample for _, sample in loaded])
                 times.forward_s += time.perf_counter() - start
                 behind.append(finisher.submit(finish_batch, loaded, raw))
@@ -203,7 +246,8 @@ def is_on_cuda(model: Any) -> bool:
     return parameter is not None and parameter.is_cuda
 
 
-def _divisibility(model: Any) -> int:
+def divisibility_of(model: Any) -> int:
+    """The number of pixels to whose multiples a model pads the sides of images."""
     own = model if hasattr(model, "size_divisibility") else getattr(model, "backbone", None)
     return max(1, int(getattr(own, "size_divisibility", 1)))
 

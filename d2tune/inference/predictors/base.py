@@ -12,7 +12,15 @@ from detectron2.config import CfgNode
 from d2tune.data.image_reader import ImageReader, Pixels
 from d2tune.errors import DataError
 from d2tune.inference.images import ImageLike, InputSize, PredictionSamples
-from d2tune.inference.loop import Sample, check_batch_size, inference_mode, stream
+from d2tune.inference.loop import (
+    Sample,
+    batches_of,
+    check_batch_size,
+    divisibility_of,
+    inference_mode,
+    is_on_cuda,
+    stream,
+)
 from d2tune.timing import StageTimes
 
 Result = TypeVar("Result")
@@ -25,14 +33,16 @@ class Predictor(ABC, Generic[Raw, Result]):
 
     ``predictor(image)`` returns the result of an image, ``predictor.batch(images)`` a list of results, and
     ``predictor.stream(images)`` yields results in memory that does not grow with the number of images. Images are files
-    or arrays in RGB; a result has the size of its image.
+    or arrays in RGB; a result has the size of its image. Several threads can use a predictor at the same time: their
+    images are loaded and their masks pasted at the same time, and the network takes turns.
 
     Args:
         model: A Detectron2 model, or a callable with the inputs and outputs of a Detectron2 model.
         cfg: The config of the run, with the sizes of images and windows.
         class_names: The classes in the order of their ids.
         reader: Reader of image files.
-        is_model_own: Whether only this predictor uses the model, which then stays in evaluation mode with fused norms.
+        is_model_own: Whether only this predictor uses the model, which then stays in evaluation mode with its norms
+            fused into its parameters.
         min_scores: Lowest score of the instances of each class, in the order of ``class_names``, compared with scores
             rounded to six digits; None keeps all that the model gives. Where the model allows it, masks of instances
             with lower scores are not predicted.
@@ -63,7 +73,7 @@ class Predictor(ABC, Generic[Raw, Result]):
         self._size = InputSize(short_side_px=cfg.INPUT.MIN_SIZE_TEST, max_side_px=cfg.INPUT.MAX_SIZE_TEST)
         self._kept_ready = ExitStack()
         if is_model_own:
-            self._kept_ready.enter_context(inference_mode(model))
+            self._kept_ready.enter_context(inference_mode(model, is_own=True))
 
     def __call__(self, image: ImageLike) -> Result:
         """Predict on an image.
@@ -142,6 +152,11 @@ class Predictor(ABC, Generic[Raw, Result]):
             times=times,
             done=done,
         )
+
+    def batches(self, images: Sequence[ImageLike]) -> Iterator[list[int]]:
+        """The indices of images, together those on which `stream` runs the model together."""
+        samples = PredictionSamples(images, reader=self.reader, size=self._size, is_semantic=self._is_semantic)
+        return batches_of(samples, None, on_cuda=is_on_cuda(self.model), divisibility=divisibility_of(self.model))
 
     @abstractmethod
     def _forward(self, model: Any, batch: Sequence[Sample]) -> Sequence[Raw]:

@@ -87,6 +87,10 @@ class SemanticPredictor(Predictor[NDArray[np.uint8], LabelMap]):
             done=done,
         )
 
+    def batches(self, images: Sequence[ImageLike]) -> Iterator[list[int]]:
+        """See `Predictor.batches`; with windows, each image is predicted alone."""
+        return ([index] for index in range(len(images))) if self._cfg.TEST.WINDOW_PX else super().batches(images)
+
     @contextmanager
     def open_rows(
         self, image: ImageLike, *, batch_size: int | None = None, show_progress: bool | None = None

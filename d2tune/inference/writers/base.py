@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, Generic, Self, TypeVar
 
 import cv2
 import numpy as np
@@ -51,7 +51,9 @@ class Images:
 
     def only(self, indices: Sequence[int]) -> Images:
         """Some of the images; the names of their output files stay."""
-        return Images(self.root, [self.paths[index] for index in indices], self.source or self.paths)
+        ids = [self.image_ids[index] for index in indices] if self.image_ids else ()
+        paths = [self.paths[index] for index in indices]
+        return Images(self.root, paths, self.source or self.paths, ids, self.category_ids)
 
     def name(self, index: int) -> str:
         """The path of an image below the root, with forward slashes."""
@@ -126,7 +128,7 @@ class Writer(ABC, Generic[Result, Kept]):
         self.highest_lower = 0.0
         self._stack = ExitStack()
 
-    def __enter__(self) -> Writer[Result, Kept]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *reason: Any) -> None:
@@ -137,14 +139,31 @@ class Writer(ABC, Generic[Result, Kept]):
         """Whether `predictions` writes files while it predicts, so that no other writer can take the same results."""
         return False
 
-    def predictions(self, done: Collection[int] = ()) -> Iterator[Any]:
+    def batches(self) -> list[list[int]]:
+        """The indices of all images, together those on which the model runs together."""
+        return list(self.predictor.batches(self.images.paths))
+
+    def predictions(self, done: Collection[int] = (), *, within: range | None = None) -> Iterator[Any]:
         """Yield the return value of `convert` for each image in order, or the `DataError` of an unreadable image.
 
         Args:
             done: Indices of images that are skipped.
+            within: Only these images; None takes all. Results have the same bits where it begins and ends at multiples
+                of `loop.LOOKAHEAD`.
         """
+        at = range(len(self.images.paths)) if within is None else within
+
+        def convert(place: int, result: Result, pixels: Pixels | None) -> Kept:
+            return self.convert(at[place], result, pixels)
+
         return iter(
-            self.predictor.stream(self.images.paths, convert=self.convert, keep_pixels=self.keeps_pixels, done=done)
+            self.predictor.stream(
+                self.images.paths[at.start : at.stop],
+                convert=convert,
+                keep_pixels=self.keeps_pixels,
+                show_progress=False,
+                done={place for place, index in enumerate(at) if index in done},
+            )
         )
 
     def files_of(self, index: int) -> list[Path]:

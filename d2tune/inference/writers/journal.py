@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from d2tune.annotations.io.output_record import PREDICTIONS, write_own
+
 PREFIX = ".d2tune-predict"
 """Beginning of the names of journals in output folders."""
 
 
-def journal_path(target: Path, *, is_file: bool) -> Path:
-    """The journal of an output folder, or of an output file."""
-    return target.with_name(f"{PREFIX}-{target.name}.jsonl") if is_file else target / f"{PREFIX}.jsonl"
+def journal_path(target: Path, *, is_file: bool, suffix: str = "") -> Path:
+    """The journal of an output folder, or of an output file.
+
+    Args:
+        target: The folder or the file.
+        is_file: Whether it is a file.
+        suffix: Distinguishes several calls that write into one folder.
+    """
+    name = f"{PREFIX}-{target.name}.jsonl" if is_file else f"{PREFIX}{suffix}.jsonl"
+    return target.with_name(name) if is_file else target / name
 
 
 def fingerprint(arguments: Mapping[str, Any]) -> str:
@@ -74,7 +85,16 @@ class Journal:
 
     def add(self, index: int, entry: Any) -> None:
         """Add the entry of an image that is finished now."""
-        self._write(self._opened(), [index, entry])
+        stream = self._opened()
+        offset = stream.seek(0, os.SEEK_END)
+        self._write(stream, [index, entry])
+        self._offsets[index] = offset
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the file, with an entry for each finished image."""
+        self._opened().flush()
+        with self._path.open("rb") as content, write_own(path, PREDICTIONS) as stream:
+            shutil.copyfileobj(content, stream)
 
     def _opened(self) -> IO[bytes]:
         if self._stream is None:

@@ -7,8 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from d2tune import files
 from d2tune.annotations.formats.from_masks import dataset_of_masks
 from d2tune.annotations.io.output_record import DRAWING, PREDICTIONS, claim, settle
@@ -67,19 +65,21 @@ class LabelMapWriter(Writer[LabelMap, Size]):
         """Whether some images are rasters."""
         return any(self._rasters)
 
-    def predictions(self, done: Collection[int] = ()) -> Iterator[Any]:
+    def batches(self) -> list[list[int]]:
+        """See `Writer`; among rasters, each image is predicted alone."""
+        return [[index] for index in range(len(self._rasters))] if any(self._rasters) else super().batches()
+
+    def predictions(self, done: Collection[int] = (), *, within: range | None = None) -> Iterator[Any]:
         """See `Writer`; rasters are predicted row by row, photos as a stream."""
         if not any(self._rasters):
-            yield from super().predictions(done)
+            yield from super().predictions(done, within=within)
             return
         with inference_mode(self.predictor.model):
-            for index, is_raster in enumerate(
-                tqdm(self._rasters, desc="predicting", unit="image", disable=None, leave=False)
-            ):
+            for index in range(len(self._rasters)) if within is None else within:
                 if index in done:
                     continue
                 try:
-                    yield self._raster(index) if is_raster else self._photo(index)
+                    yield self._raster(index) if self._rasters[index] else self._photo(index)
                 except DataError as error:
                     yield error
 
