@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from d2tune.loggers import Logger
     from d2tune.metrics.coco.results import Kind
     from d2tune.packages.write import PackageResult
-    from d2tune.runs.predict import PredictionResult, To
+    from d2tune.runs.predict import PredictionResult
 
 
 MOST_TOLERANCE_PX = 1000.0
@@ -184,11 +184,12 @@ def predict(
     out: str | Path | None = None,
     weights: str = "best",
     min_score: float | None = None,
-    to: To = "auto",
+    to: str = "auto",
     tolerance_px: float = 1.0,
     min_area_px2: float | None = None,
     force: bool = False,
     most_uncertain: int | None = None,
+    mm_per_px: float | None = None,
 ) -> PredictionResult:
     """Predict on images and write the predictions; see ``runs.predict``.
 
@@ -201,11 +202,13 @@ def predict(
         min_score: Lowest score of written instances, from 0 to 1; None takes the thresholds of the model, which are
             0.5 for a run.
         to: ``auto`` for the usual format of the task, ``labelme`` for files to correct, ``coco``, ``coco_panoptic``,
-            ``label_maps``, or ``csv`` for a competition.
+            ``label_maps``, ``rle``, ``yolo-seg``, ``measurements``, ``masks``, ``cutouts``, ``overlays``, or ``csv``
+            for a competition; several with commas between them.
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
         min_area_px2: Smallest area of a region in Labelme files; None is 25.
         force: Whether Labelme files and a CSV that an earlier prediction wrote, if they were not changed, are replaced.
         most_uncertain: For ``labelme``, how many images to write: those that the model is most unsure of.
+        mm_per_px: For ``measurements``, the millimeters that a pixel stands for; None measures in pixels alone.
 
     Raises:
         D2TuneError: The run or the images cannot be used, or the output cannot be written.
@@ -229,6 +232,7 @@ def predict(
         min_area_px2=min_area_px2,
         force=force,
         most_uncertain=most_uncertain,
+        mm_per_px=mm_per_px,
     )
 
 

@@ -24,9 +24,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--min-score", type=float, metavar="SCORE", help="lowest score of an instance (default: 0.5)")
     parser.add_argument(
         "--to",
-        choices=["auto", "coco", "label_maps", "coco_panoptic", "labelme", "csv"],
-        help="what is written: COCO, label maps or COCO panoptic, as the task is (auto); Labelme files; or the CSV of "
-        "a competition",
+        metavar="FORMAT,...",
+        help="what is written: coco, label_maps or coco_panoptic, as the task is (auto); labelme, rle, yolo-seg, "
+        "measurements, masks, cutouts, overlays, or csv of a competition (docs/predictions.md); several with commas",
     )
     parser.add_argument(
         "--tolerance-px",
@@ -40,6 +40,13 @@ def add(commands: Commands) -> None:
         dest="min_area_px2",
         metavar="PX2",
         help="smallest area of a region in Labelme files (default: 25)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        dest="mm_per_px",
+        metavar="MM_PER_PX",
+        help="with --to measurements: millimeters that a pixel stands for; lengths and areas are written in both",
     )
     parser.add_argument(
         "--most-uncertain",
@@ -64,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         "most_uncertain": "--most-uncertain",
     }
     refuse_unless(options, of_labelme, to="labelme")
-    chosen = given(options, "source", "out", "weights", "min_score", "to", "force", *of_labelme)
+    chosen = given(options, "source", "out", "weights", "min_score", "to", "force", "mm_per_px", *of_labelme)
     result = api.predict(options.run_folder, **chosen)
     for line in result.skipped:
         print(f"skipped: {line}", file=sys.stderr)

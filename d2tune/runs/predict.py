@@ -7,12 +7,12 @@ from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from d2tune.annotations.io.output_record import PREDICTIONS, OwnFiles
 from d2tune.annotations.io.outputs import protected
 from d2tune.data.splits import load_splits
-from d2tune.errors import DataError, check_range
+from d2tune.errors import DataError, ProjectError, check_range
 from d2tune.evaluation.summaries import lower_scores_in_words
 from d2tune.inference.images import find_images, find_rasters
 from d2tune.inference.writers.base import Images, Writer, WriterOptions
@@ -23,9 +23,6 @@ from d2tune.run_folder import ensure_writable
 from d2tune.runs.load import check_has_data, describe, load_model, predictor_of
 from d2tune.runs.most_uncertain import CSV_NAME, check_most_uncertain, select
 from d2tune.tasks import TASKS, Task
-
-To = Literal["auto", "coco", "labelme", "csv", "label_maps", "coco_panoptic"]
-"""The formats of predictions; `Task.writers` has those of a task."""
 
 DEFAULT_MIN_SCORE = 0.5
 
@@ -77,11 +74,12 @@ def predict(
     out: str | Path,
     weights: str = "best",
     min_score: float | None = None,
-    to: To = "auto",
+    to: str = "auto",
     tolerance_px: float = 1.0,
     min_area_px2: float | None = None,
     force: bool = False,
     most_uncertain: int | None = None,
+    mm_per_px: float | None = None,
 ) -> PredictionResult:
     """Predict on an image, or on all images of a folder and its subfolders, and write the predictions.
 
@@ -100,12 +98,13 @@ def predict(
         weights: ``best``, ``final`` or a checkpoint file.
         min_score: Lowest score of written instances, from 0 to 1; None takes the thresholds of the model, which are 0.5
             for a run.
-        to: A key of `Task.writers`, or ``auto`` for the first of them.
+        to: Keys of `Task.formats` with commas between them, or ``auto`` for the usual format of the task.
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
         min_area_px2: Smallest area of a region in Labelme files; None is 25.
         force: Whether Labelme files and a CSV that an earlier prediction wrote, if they were not changed, are replaced.
         most_uncertain: For ``labelme``, how many images to write: those that the model is most unsure of, see
             `most_uncertain.select`; None writes all images.
+        mm_per_px: For ``measurements``, the millimeters that a pixel stands for; None measures in pixels alone.
 
     Raises:
         DataError: There are no images, no image can be read, an output would replace a file that is not of an earlier
@@ -118,6 +117,7 @@ def predict(
     check_range(tolerance_px, place="--tolerance-px", least=0)
     check_range(min_area_px2 or 0.0, place="--min-area", least=0)
     check_most_uncertain(most_uncertain, to)
+    _check_scale(mm_per_px, to)
     described = describe(run)
     project, record = described.project, described.record
     task = TASKS[str(record.get("task", project.task))]
@@ -134,6 +134,7 @@ def predict(
         tolerance_px=tolerance_px,
         min_area_px2=min_area_px2,
         force=force,
+        mm_per_px=mm_per_px,
     )
     images = images or _validation_images(loaded)
     if most_uncertain is None:
@@ -251,7 +252,7 @@ class _Prediction:
                 "config": self.loaded.config_sha256,
                 "project": self.loaded.project_sha256,
                 "to": self.to,
-                "options": [dict(self.loaded.thresholds), options.tolerance_px, options.min_area_px2],
+                "options": [dict(self.loaded.thresholds), options.tolerance_px, options.min_area_px2, options.mm_per_px],
                 "root": str(root.absolute()),
                 "images": [
                     [self.images.name(index), stat and [stat.st_size, stat.st_mtime_ns]]
@@ -273,6 +274,14 @@ class _Counts:
 
     lines: list[str]
     instances: int
+
+
+def _check_scale(mm_per_px: float | None, to: str) -> None:
+    if mm_per_px is None:
+        return
+    if "measurements" not in to.split(","):
+        raise ProjectError("--scale goes with --to measurements", hint="Remove it, or add --to measurements.")
+    check_range(mm_per_px, place="--scale", above=0, most=1e6)
 
 
 def _images_in(source: Path, project: Project, stacked: bool, *, skip: Path) -> Images:
