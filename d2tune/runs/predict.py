@@ -252,7 +252,12 @@ class _Prediction:
                 "config": self.loaded.config_sha256,
                 "project": self.loaded.project_sha256,
                 "to": self.to,
-                "options": [dict(self.loaded.thresholds), options.tolerance_px, options.min_area_px2, options.mm_per_px],
+                "options": [
+                    dict(self.loaded.thresholds),
+                    options.tolerance_px,
+                    options.min_area_px2,
+                    options.mm_per_px,
+                ],
                 "root": str(root.absolute()),
                 "images": [
                     [self.images.name(index), stat and [stat.st_size, stat.st_mtime_ns]]
