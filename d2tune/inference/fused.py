@@ -21,17 +21,21 @@ from torch.nn import functional as F
 
 
 @contextmanager
-def fused_norms(model: nn.Module) -> Iterator[None]:
+def fused_norms(model: nn.Module, *, is_own: bool = False) -> Iterator[None]:
     """Compute norms inside the convolutions before them until the context ends.
 
     This concerns Detectron2's convolutions with a norm of their own, and convolutions that a norm follows in an
     ``nn.Sequential``. Results differ by rounding only. Only the ``forward`` of modules is replaced: parameters,
-    buffers and the state dict do not change.
+    buffers and the state dict do not change, unless ``is_own``.
 
     Args:
         model: A model in evaluation mode. Changes of its weights inside the context have no effect.
+        is_own: Whether the factors and offsets of the norms go into the model's own parameters, so that there is no
+            second copy of its weights: the weight of a convolution takes the factor, and its norm keeps the offset
+            alone. The model computes the same as before, also without this context and from its state dict.
     """
     replaced: list[nn.Module] = []
+    uses = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
 
     def replace(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
         module.forward = forward
@@ -39,7 +43,10 @@ def fused_norms(model: nn.Module) -> Iterator[None]:
 
     try:
         for convolution, norm in _pairs(model):
-            replace(convolution, partial(_convolve, convolution, *_folded(convolution, norm)))
+            weight, bias = _folded(convolution, norm)
+            if is_own and uses[id(convolution.weight)] == 1 and norm.bias is not None:
+                weight, bias = _put(convolution, norm, weight, bias)
+            replace(convolution, partial(_convolve, convolution, weight, bias))
             if getattr(convolution, "norm", None) is not norm:
                 replace(norm, _identity)
         yield
@@ -79,6 +86,19 @@ def _folded(convolution: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     offset = -norm.running_mean if convolution.bias is None else convolution.bias - norm.running_mean
     bias = offset * factor if norm.bias is None else norm.bias + offset * factor
     return convolution.weight * factor.view(-1, 1, 1, 1), bias
+
+
+@torch.no_grad()
+def _put(convolution: nn.Conv2d, norm: Any, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Store the weight and bias of `_folded` in a convolution and its norm; returns the tensors that hold them."""
+    convolution.weight.copy_(weight)
+    if convolution.bias is not None:
+        convolution.bias.zero_()
+    norm.running_mean.zero_()
+    norm.running_var.fill_(1 - norm.eps)
+    norm.weight.fill_(1)
+    norm.bias.copy_(bias)
+    return convolution.weight, norm.bias
 
 
 def _convolve(convolution: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:

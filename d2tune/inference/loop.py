@@ -69,8 +69,8 @@ class _Use:
 
 
 _USES: WeakKeyDictionary[nn.Module, _Use] = WeakKeyDictionary()
-_LOCK = threading.Lock()
-"""Held while `_USES` or a model is changed."""
+_LOCK = threading.RLock()
+"""Held while `_USES` or a model is changed; the garbage collector may end a context while its thread holds it."""
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.data.mapper import to_tensor
 from d2tune.errors import ProjectError, RunError
-from d2tune.inference.loop import inference_mode
+from d2tune.inference.loop import forward_pass, inference_mode
 
 _CUDA_BATCH, _CPU_BATCH = 8, 1  # memory grows with the batch
 _CARRY_IN_MEMORY_BYTES = 1 << 28
@@ -218,7 +218,7 @@ def _run(model: SemanticModel, samples: list[dict[str, Any]], *, classes: int, a
     """Probabilities ``(K, h, w)`` of each sample, float32, on the model's device, in memory that may be changed."""
     if not samples:
         return []
-    with inference_mode(model), torch.no_grad():
+    with inference_mode(model), forward_pass(model):
         planes = [output["sem_seg"] for output in model(samples)]
         for plane, sample in zip(planes, samples, strict=True):
             expected = (classes, sample["height"], sample["width"])

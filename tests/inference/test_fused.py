@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -181,3 +183,63 @@ def test_norms_are_fused_once_for_all_windows_of_an_image(monkeypatch: pytest.Mo
         rows = list(predict_rows(model, Pixels(), classes=4, window_px=16, show_progress=False))
     assert sum(len(block.class_ids) for block in rows) == 64 and len(folded) == 1
     assert model.training and "forward" not in vars(model.body[0]), "the previous state is restored"
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: block(FrozenBatchNorm2d(4)),
+        lambda: block(nn.BatchNorm2d(4), bias=True),
+        lambda: block(nn.BatchNorm2d(4, affine=False)),
+        lambda: normed(nn.BatchNorm2d(4), F.relu),
+        lambda: BottleneckBlock(3, 8, bottleneck_channels=4, norm="FrozenBN"),
+    ],
+)
+def test_an_own_model_holds_its_norms_in_its_parameters(build: Callable[[], nn.Module]) -> None:
+    model, x = with_random_norms(build()), torch.randn(2, 3, 15, 17)
+    with torch.no_grad():
+        expected = model(x)
+        with fused_norms(model, is_own=True):
+            tensors = {value.data_ptr() for value in model.state_dict().values()}
+            held = [tensor.data_ptr() for module in replaced(model) for tensor in arguments(module)]
+            is_affine = all(getattr(module, "affine", True) for module in model.modules())
+            assert held and all(pointer in tensors for pointer in held) == is_affine
+            assert (model(x) - expected).abs().max() < 1e-5
+        other = build().eval()
+        other.load_state_dict(model.state_dict())
+        assert (model(x) - expected).abs().max() < 1e-5 and torch.equal(other(x), model(x))
+
+
+def arguments(module: nn.Module) -> list[torch.Tensor]:
+    """The tensors that a replaced ``forward`` computes with."""
+    forward: Any = vars(module)["forward"]
+    return [value for value in getattr(forward, "args", ()) if isinstance(value, torch.Tensor)]
+
+
+def test_a_weight_of_two_convolutions_is_not_changed() -> None:
+    model = nn.ModuleList([block(nn.BatchNorm2d(4)), block(nn.BatchNorm2d(4))])
+    model[1][0].weight = model[0][0].weight
+    with_random_norms(model)
+    before = model[0][0].weight.clone()
+    with fused_norms(model, is_own=True):
+        assert len(replaced(model)) == 4 and torch.equal(model[0][0].weight, before)
+
+
+def test_the_last_of_several_users_restores_the_model() -> None:
+    model = with_random_norms(block(nn.BatchNorm2d(4))).train()
+    first, second = inference_mode(model), inference_mode(model)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert replaced(model) and not model.training
+    second.__exit__(None, None, None)
+    assert not replaced(model) and model.training
+
+
+def test_a_model_is_freed_with_its_last_user() -> None:
+    model = with_random_norms(block(nn.BatchNorm2d(4)))
+    context, alive = inference_mode(model, is_own=True), weakref.ref(model)
+    context.__enter__()
+    del model, context
+    gc.collect()
+    assert alive() is None
