@@ -127,6 +127,10 @@ _NEEDED = (
 """Keys without which the config of a run would silently be Detectron2's defaults."""
 
 
+_YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The same as ``yaml.safe_load``, and ten times as fast where it is built with libyaml."""
+
+
 def read_config(path: Path) -> CfgNode:
     """Read the config of a run.
 
@@ -136,12 +140,19 @@ def read_config(path: Path) -> CfgNode:
     cfg = default_config()
     hint = "Restore the file from a copy."
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = yaml.load(path.read_text(encoding="utf-8"), Loader=_YAML_LOADER)
         if not isinstance(given, dict):
             kind = type(given).__name__
             raise RunError("the run's config is not a mapping", file=path, found=kind, hint=hint)
         present = flatten(given)
-        cfg.merge_from_file(str(path), allow_unsafe=False)
+        if given.get("VERSION") == cfg.VERSION and "_BASE_" not in given:
+            cfg.merge_from_other_cfg(CfgNode(given))  # the same as merge_from_file, which parses the file again
+        else:
+            cfg.merge_from_file(str(path), allow_unsafe=False)
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark, error.problem or reason_of(error)
+        place = None if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
+        raise RunError(f"the run's config is not valid YAML: {problem}", file=path, place=place, hint=hint) from error
     except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, yaml.YAMLError) as error:
         raise RunError(f"the run's config cannot be read: {reason_of(error)}", file=path, hint=hint) from error
     missing = [key for key in _NEEDED if key not in present]
