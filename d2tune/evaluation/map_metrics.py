@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,11 @@ from d2tune.evaluation.outcome import SCHEMA
 from d2tune.metrics import bootstrap
 from d2tune.metrics.coco.summary import REPLICATES
 from d2tune.metrics.metric import Metric, with_interval
-from d2tune.report.plots import bar_plots
 from d2tune.report.tables import format_table
 from d2tune.timing import StageTimes
+
+if TYPE_CHECKING:
+    from d2tune.report.plots import bar_plots
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class MapMetrics(ABC):
 
     def bars(self) -> list[bar_plots.Bar]:
         """A bar for the plotted metric of each class."""
+        from d2tune.report.plots import bar_plots
+
         plotted = [(row["name"], row["metrics"][self.class_metric]) for row in self.classes]
         return [bar_plots.Bar(name, metric.value, reason=metric.reason) for name, metric in plotted]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,9 +18,11 @@ from d2tune.metrics.coco.results import KIND_NAMES, KINDS, InstanceResult, Kind
 from d2tune.metrics.coco.rows import CocoSet, read_coco
 from d2tune.metrics.coco.scorer import score_set
 from d2tune.metrics.coco.summary import WANTED_PRECISION, InstanceMetrics, metrics_of, with_intervals
-from d2tune.report.plots import bar_plots, confusion_plot, curve_plots
 from d2tune.run_schema import EVALUATION_VERSION
 from d2tune.timing import StageTimes
+
+if TYPE_CHECKING:
+    from d2tune.report.plots import curve_plots
 
 SCHEMA = EVALUATION_VERSION
 """Version of ``evaluation.json``; docs/evaluation.md describes it."""
@@ -124,6 +126,8 @@ def write_outcome(
 
 def write_plots(folder: Path, outcome: InstanceEvaluation) -> None:
     """Write PNGs of precision and recall, confusion, calibration, error types and sizes."""
+    from d2tune.report.plots import bar_plots, confusion_plot, curve_plots
+
     metrics, analysis = outcome.metrics, outcome.analysis
     kind = analysis.kind
     what = {"bbox": "boxes", "segm": "masks", "boundary": "boundaries"}[kind]
@@ -170,6 +174,8 @@ def write_plots(folder: Path, outcome: InstanceEvaluation) -> None:
 
 
 def _point(point: Any) -> curve_plots.OperatingPoint | None:
+    from d2tune.report.plots import curve_plots
+
     if point.threshold is None or not 0 <= point.threshold <= 1:
         return None
     return curve_plots.OperatingPoint(point.threshold, point.precision / 100, point.recall / 100)

@@ -9,7 +9,6 @@ from typing import ClassVar
 from d2tune.evaluation.map_metrics import MapMetrics, counted_images, plain_rows, with_spans
 from d2tune.metrics.coco.summary import REPLICATES
 from d2tune.metrics.panoptic import PanopticScorer
-from d2tune.report.plots import bar_plots
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class PanopticMetrics(MapMetrics):
 
     def write_plots(self, folder: Path) -> None:
         """Plot the PQ of each class."""
+        from d2tune.report.plots import bar_plots
+
         bars = [bar for bar in self.bars() if bar.value is not None]
         if bars:
             bar_plots.write_class_metric(

@@ -12,7 +12,6 @@ import numpy as np
 from d2tune.evaluation.map_metrics import MapMetrics, counted_images, plain_rows, with_spans
 from d2tune.metrics.coco.summary import REPLICATES
 from d2tune.metrics.semantic import SemanticScorer
-from d2tune.report.plots import bar_plots, confusion_plot
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class SemanticMetrics(MapMetrics):
 
     def write_plots(self, folder: Path) -> None:
         """Plot the IoU of each class, and the confusion of pixels."""
+        from d2tune.report.plots import bar_plots, confusion_plot
+
         subtitle = counted_images(self.images)
         bar_plots.write_class_metric(folder / "class_iou.png", self.bars(), mean=self.main.value, subtitle=subtitle)
         counts = np.array(self.confusion, dtype=np.int64)
