@@ -179,7 +179,7 @@ def compare(
 
 def predict(
     run: str | Path,
-    source: str | Path | None = None,
+    source: str | Path | Sequence[str | Path] | None = None,
     *,
     out: str | Path | None = None,
     weights: str = "best",
@@ -190,12 +190,14 @@ def predict(
     force: bool = False,
     most_uncertain: int | None = None,
     mm_per_px: float | None = None,
+    shard: str | None = None,
 ) -> PredictionResult:
     """Predict on images and write the predictions; see ``runs.predict``.
 
     Args:
         run: A run folder, a package, an exported model, or a project file for its latest run.
-        source: An image or a folder; None takes the images of the validation split of the project.
+        source: Images, folders, patterns such as ``photos/**/*.jpg``, and lists (text files with a path a line); one or
+            several. None takes the images of the validation split of the project.
         out: The output folder, or a CSV file; None is ``predictions`` in the run folder, or ``predictions_<package>``
             in the working folder.
         weights: ``best``, ``final`` or a checkpoint file.
@@ -209,6 +211,7 @@ def predict(
         force: Whether Labelme files and a CSV that an earlier prediction wrote, if they were not changed, are replaced.
         most_uncertain: For ``labelme``, how many images to write: those that the model is most unsure of.
         mm_per_px: For ``measurements``, the millimeters that a pixel stands for; None measures in pixels alone.
+        shard: ``2/8`` predicts on the second of eight shards of the images, which `merge` joins; None predicts on all.
 
     Raises:
         D2TuneError: The run or the images cannot be used, or the output cannot be written.
@@ -216,7 +219,9 @@ def predict(
     from d2tune.runs import predict as prediction
     from d2tune.runs.load import default_folder
 
-    _check_paths(source=source, out=out, weights=weights)
+    _check_paths(out=out, weights=weights)
+    if isinstance(source, str):
+        check_path(source, place="source")
     if min_score is not None:
         check_range(min_score, place="--min-score", least=0, most=1)
     check_range(tolerance_px, place="--tolerance-px", least=0, most=MOST_TOLERANCE_PX)
@@ -233,6 +238,7 @@ def predict(
         force=force,
         most_uncertain=most_uncertain,
         mm_per_px=mm_per_px,
+        shard=shard,
     )
 
 

@@ -1,4 +1,4 @@
-"""``d2tune predict``: a run's predictions on images."""
+"""``d2tune predict``: a model's predictions on images."""
 
 from __future__ import annotations
 
@@ -11,50 +11,85 @@ from d2tune.cli.shared import add_command, given, name, path, refuse_unless
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
 
+_OF_LABELME = {"tolerance_px": "--tolerance-px", "min_area_px2": "--min-area", "most_uncertain": "--most-uncertain"}
+_OTHERS = ("source", "out", "weights", "min_score", "to", "force", "mm_per_px", "shard")
+
 
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "predict", run, "predict on images, and draw the predictions")
-    parser.add_argument("run_folder", type=path, metavar="RUN", help="run folder, or a project file for its latest run")
     parser.add_argument(
-        "source", type=path, nargs="?", default=None, help="image or folder (default: the validation images)"
+        "run_folder",
+        type=path,
+        metavar="MODEL",
+        help="run folder, package or exported model, or a project file for its latest run",
     )
-    parser.add_argument("--out", type=path, metavar="FOLDER", help="folder for the results (default: RUN/predictions)")
+    parser.add_argument(
+        "source",
+        type=name,
+        nargs="*",
+        metavar="SOURCE",
+        help="images, folders, patterns such as 'photos/**/*.jpg', or lists: text files with a path a line "
+        "(default: the validation images)",
+    )
     parser.add_argument("--weights", type=name, metavar="NAME", help="best, final or a checkpoint file (default: best)")
-    parser.add_argument("--min-score", type=float, metavar="SCORE", help="lowest score of an instance (default: 0.5)")
     parser.add_argument(
-        "--to",
-        metavar="FORMAT,...",
-        help="what is written: coco, label_maps or coco_panoptic, as the task is (auto); labelme, rle, yolo-seg, "
-        "measurements, masks, cutouts, overlays, or csv of a competition (docs/predictions.md); several with commas",
+        "--min-score",
+        type=float,
+        metavar="SCORE",
+        help="lowest score of an instance (default: the thresholds of a package, 0.5 for a run)",
     )
-    parser.add_argument(
+    _add_writing(parser)
+    machines = parser.add_argument_group("many machines")
+    machines.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only the images of shard I of N, counted from 1; `d2tune merge` joins the folders of all shards",
+    )
+
+
+def _add_writing(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is written")
+    group.add_argument(
+        "--out",
+        type=path,
+        metavar="FOLDER",
+        help="folder for the results (default: RUN/predictions; of a package predictions_NAME)",
+    )
+    group.add_argument(
+        "--to",
+        action="append",
+        metavar="FORMAT,...",
+        help="coco, label_maps or coco_panoptic, as the task is (auto); labelme, rle, yolo-seg, measurements, masks, "
+        "cutouts, overlays, or csv of a competition (docs/predictions.md); several with commas, or given repeatedly",
+    )
+    group.add_argument(
         "--tolerance-px",
         type=float,
         metavar="PX",
         help="largest distance of the outlines in Labelme files from the masks (default: 1.0)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--min-area",
         type=float,
         dest="min_area_px2",
         metavar="PX2",
         help="smallest area of a region in Labelme files (default: 25)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--scale",
         type=float,
         dest="mm_per_px",
         metavar="MM_PER_PX",
         help="with --to measurements: millimeters that a pixel stands for; lengths and areas are written in both",
     )
-    parser.add_argument(
+    group.add_argument(
         "--most-uncertain",
         type=int,
         metavar="N",
         help="with --to labelme: only the N images that the model is most unsure of, listed in uncertainty.csv",
     )
-    parser.add_argument(
+    group.add_argument(
         "--force",
         action="store_true",
         help="replace Labelme files or a CSV of an earlier prediction that were not changed since",
@@ -65,14 +100,10 @@ def run(options: argparse.Namespace) -> int:
     """Predict, and print what was written; the images that were skipped go to the standard error."""
     from d2tune import api
 
-    of_labelme = {
-        "tolerance_px": "--tolerance-px",
-        "min_area_px2": "--min-area",
-        "most_uncertain": "--most-uncertain",
-    }
-    refuse_unless(options, of_labelme, to="labelme")
-    chosen = given(options, "source", "out", "weights", "min_score", "to", "force", "mm_per_px", *of_labelme)
-    result = api.predict(options.run_folder, **chosen)
+    if "to" in options:
+        options.to = ",".join(options.to)
+    refuse_unless(options, _OF_LABELME, to="labelme")
+    result = api.predict(options.run_folder, **given(options, *_OTHERS, *_OF_LABELME))
     for line in result.skipped:
         print(f"skipped: {line}", file=sys.stderr)
     print(result.summary)

@@ -91,12 +91,12 @@ def refuse_unless(options: argparse.Namespace, unused: Mapping[str, str], *, to:
     Args:
         options: The arguments of the command.
         unused: The options by their destinations.
-        to: The value of ``--to`` that they need.
+        to: The value of ``--to``, or one of several with commas between them, that they need.
 
     Raises:
         ProjectError: One of them was given, and ``--to`` is another.
     """
-    if getattr(options, "to", None) == to:
+    if to in getattr(options, "to", "").split(","):
         return
     for option in map(unused.__getitem__, given(options, *unused)):
         raise ProjectError(f"{option} goes with --to {to}", hint=f"Remove it, or add --to {to}.")
