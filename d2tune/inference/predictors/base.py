@@ -17,6 +17,7 @@ from d2tune.inference.loop import (
     batches_of,
     check_batch_size,
     divisibility_of,
+    forward_pass,
     inference_mode,
     is_on_cuda,
     stream,
@@ -157,6 +158,34 @@ class Predictor(ABC, Generic[Raw, Result]):
         """The indices of images, together those on which `stream` runs the model together."""
         samples = PredictionSamples(images, reader=self.reader, size=self._size, is_semantic=self._is_semantic)
         return batches_of(samples, None, on_cuda=is_on_cuda(self.model), divisibility=divisibility_of(self.model))
+
+    @property
+    def takes_whole_images(self) -> bool:
+        """Whether the network gets an image at once, so that `prepare`, `run` and `finish` are separate work."""
+        return True
+
+    def prepare(self, image: ImageLike) -> Sample:
+        """The first of three steps for images that come one after the other, each step in a thread of its own: read it.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        if not self.takes_whole_images:
+            return {"image": image}
+        samples = PredictionSamples([image], reader=self.reader, size=self._size, is_semantic=self._is_semantic)
+        return samples[0]
+
+    def run(self, samples: Sequence[Sample]) -> Sequence[Any]:
+        """The second step: run the network on what `prepare` returned for images of the same size."""
+        if not self.takes_whole_images:
+            return self.batch([sample["image"] for sample in samples])
+        with inference_mode(self.model), forward_pass(self.model):
+            return self._forward(self.model, samples)
+
+    def finish(self, raw: Any, sample: Sample) -> Result:
+        """The last step: the result of an image from what `run` and `prepare` returned for it."""
+        result: Result = self._result(raw, sample) if self.takes_whole_images else raw
+        return result
 
     @abstractmethod
     def _forward(self, model: Any, batch: Sequence[Sample]) -> Sequence[Raw]:

@@ -58,6 +58,11 @@ class SemanticPredictor(Predictor[NDArray[np.uint8], LabelMap]):
 
     _is_semantic = True
 
+    @property
+    def takes_whole_images(self) -> bool:
+        """Whether images are not predicted in windows."""
+        return not self._cfg.TEST.WINDOW_PX
+
     def stream(
         self,
         images: Sequence[ImageLike],
