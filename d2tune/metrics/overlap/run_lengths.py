@@ -242,7 +242,7 @@ def _boundary_iou(
     columns, column_of = np.unique(pairs.truth[chosen], return_inverse=True)
     boundaries = [
         (crop_boundary(crop, width_px), left, top)
-        for crop, left, top in _crops([detections[at] for at in rows] + [truth[at] for at in columns])
+        for crop, left, top in crops([detections[at] for at in rows] + [truth[at] for at in columns])
     ]
     areas = np.array([np.count_nonzero(crop) for crop, _, _ in boundaries])
     overlap = np.zeros(len(chosen), np.int64)
@@ -258,8 +258,13 @@ def _boundary_iou(
     return count_iou(overlap, areas[row_of], areas[column_of + len(rows)], np.zeros(len(chosen), dtype=bool))
 
 
-def _crops(rles: Sequence[Rle]) -> list[tuple[NDArray[np.bool_], int, int]]:
-    """Each non-empty mask cut to its box, as (columns x rows bool, left, top)."""
+def crops(rles: Sequence[Rle]) -> list[tuple[NDArray[np.bool_], int, int]]:
+    """Each mask cut to its box, as (columns x rows bool, left, top); masks of one size.
+
+    An empty mask has no columns.
+    """
+    if not rles:
+        return []
     height_px = rles[0]["size"][0]
     counts, first = _run_lengths(rles)
     left, top, wide, high = np.round(mask_utils.toBbox(list(rles))).astype(np.int64).T
