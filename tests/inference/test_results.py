@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,18 @@ def test_masks_are_bitmaps_of_the_whole_image() -> None:
     assert detections(with_masks=False).masks.shape == (0, HEIGHT_PX, WIDTH_PX)
 
 
+def test_lower_scores_add_up_in_descending_order() -> None:
+    first = replace(detections(), lower_scores=(0.2, 0.1))
+    assert first.at_least(0.5).lower_scores == (0.25, 0.2, 0.1)
+    assert first.at_least(0.5).at_least(0.95).lower_scores == (0.9, 0.25, 0.2, 0.1)
+    assert len(first.to_coco(1)) == len(first.to_dataset(Image(1, "a.jpg", WIDTH_PX, HEIGHT_PX)).instances) == 2
+
+
 @pytest.mark.parametrize(("score", "kept"), [(0.0, 2), (0.25, 2), (0.2500001, 1), (0.9, 1), (0.95, 0)])
 def test_the_lowest_score_is_compared_with_six_digits(score: float, kept: int) -> None:
     chosen = detections().at_least(score)
     assert len(chosen) == kept == len(chosen.rles or ()) == len(chosen.boxes_xyxy)
+    assert chosen.lower_scores == (0.9, 0.25)[kept:]
 
 
 def test_a_labelme_file_reads_back_to_the_same_masks(tmp_path: Path) -> None:
