@@ -114,11 +114,12 @@ def _system_error(error: OSError) -> str:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and (options.command_name != "train" or any(word.startswith("-") for word in rest)):
+    repeated = getattr(options, "repeated", None)
+    if rest and (repeated is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        # argparse gives a list of words once; overrides may also follow a later option
-        options.words = [*options.words, *rest]
+        # argparse gives a list of words once; more of them may also follow a later option
+        setattr(options, repeated, [*(getattr(options, repeated, None) or []), *rest])
     return options
 
 

@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
         "source",
         type=name,
         nargs="*",
+        default=None,
         metavar="SOURCE",
         help="images, folders, patterns such as 'photos/**/*.jpg', or lists: text files with a path a line "
         "(default: the validation images)",
@@ -39,6 +40,7 @@ def add(commands: Commands) -> None:
         metavar="SCORE",
         help="lowest score of an instance (default: the thresholds of a package, 0.5 for a run)",
     )
+    parser.set_defaults(repeated="source")
     _add_writing(parser)
     machines = parser.add_argument_group("many machines")
     machines.add_argument(

@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "words", nargs="*", default=None, metavar="PROJECT.yaml key=value", help="project file, then overrides"
     )
+    parser.set_defaults(repeated="words")
     parser.add_argument(
         "--config", "--config-file", type=path, metavar="FILE", help="the project file, as Detectron2 users name it"
     )
