@@ -114,8 +114,8 @@ def _system_error(error: OSError) -> str:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    repeated = getattr(options, "repeated", None)
-    if rest and (repeated is None or any(word.startswith("-") for word in rest)):
+    repeated: str = getattr(options, "repeated", "")
+    if rest and (not repeated or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         # argparse gives a list of words once; more of them may also follow a later option

@@ -63,7 +63,7 @@ def add_command(
 
 def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Those of the named arguments that were given; for the others the called function's own defaults apply."""
-    return {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
+    return {name: getattr(options, name) for name in names if getattr(options, name, None) not in (None, [])}
 
 
 def path(text: str) -> Path:
