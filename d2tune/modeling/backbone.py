@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from detectron2.config import CfgNode
@@ -11,16 +12,11 @@ from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from d2tune.errors import ProjectError, nearest
 
 STRIDES = (4, 8, 16, 32)
 """Strides of the features, in pixels of the input."""
-
-
-_HEIGHT_PX, _WIDTH_PX = 96, 160
-"""The size of the image that a network is measured with."""
 
 
 class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no types
@@ -46,7 +42,8 @@ class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no type
         body, taps = build(model_name)
         self.body = _with_frozen_norms(body, library) if freeze_norm else body
         self._taps = taps
-        channels = self._measure()
+        with _one_thread():
+            channels = self._measure()
         missing = [stride for stride in STRIDES if stride not in channels]
         if missing:
             raise ProjectError(
@@ -56,20 +53,33 @@ class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no type
                 expected=f"strides {list(STRIDES)}",
             )
         if freeze_at >= 2:
-            self._freeze(STRIDES[min(freeze_at, 5) - 2])
+            with _one_thread():
+                self._freeze(STRIDES[min(freeze_at, 5) - 2])
         self._out_features = [f"stride{stride}" for stride in STRIDES]
         self._out_feature_strides = {f"stride{stride}": stride for stride in STRIDES}
         self._out_feature_channels = {f"stride{stride}": channels[stride] for stride in STRIDES}
 
     def _measure(self) -> dict[int, int]:
         """Measure the channels of each stride with an empty image; also records the output of each stride."""
-        outputs = self._outputs()[0]
+        height_px, width_px = 96, 160
+        was_training = self.body.training
+        self.body.eval()
+        try:
+            with torch.no_grad():
+                outputs = self._taps(self.body, torch.zeros(1, 3, height_px, width_px))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ProjectError(
+                f"the backbone fails on an image of {width_px} x {height_px} px: {str(error).splitlines()[0]}",
+                place="model.backbone",
+                hint="Use a network for images of any size, such as a convolutional network.",
+            ) from None
+        self.body.train(was_training)
         self._index_of: dict[int, int] = {}
         self._channels_last: set[int] = set()
         channels: dict[int, int] = {}
         for index, output in enumerate(outputs):
             for stride in STRIDES:
-                size = (_HEIGHT_PX // stride, _WIDTH_PX // stride)
+                size = (height_px // stride, width_px // stride)
                 if output.ndim == 4 and tuple(output.shape[2:]) == size:
                     channels[stride] = int(output.shape[1])
                 elif output.ndim == 4 and tuple(output.shape[1:3]) == size:
@@ -82,43 +92,12 @@ class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no type
 
     def _freeze(self, stride: int) -> None:
         """Freeze the parameters that the features of ``stride`` depend on, those with a gradient."""
-        outputs, parameters = self._outputs()
-        total = outputs[self._index_of[stride]].sum()
-        gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-        for parameter, gradient in zip(self.body.parameters(), gradients, strict=True):
+        parameters = list(self.body.parameters())
+        features = self._taps(self.body.eval(), torch.zeros(1, 3, 96, 160))[self._index_of[stride]]
+        gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 parameter.requires_grad = False
-
-    def _outputs(self) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The outputs for an empty image in evaluation mode, and the parameters that they were computed with.
-
-        The values do not matter, so they are computed without numbers, on torch's meta device; networks whose code
-        needs numbers are run with them.
-        """
-        was_training = self.body.training
-        self.body.eval()
-        try:
-            try:
-                return self._outputs_on("meta")
-            except (NotImplementedError, RuntimeError, TypeError):
-                return self._outputs_on("cpu")
-        except (AssertionError, RuntimeError, ValueError) as error:
-            raise ProjectError(
-                f"the backbone fails on an image of {_WIDTH_PX} x {_HEIGHT_PX} px: {str(error).splitlines()[0]}",
-                place="model.backbone",
-                hint="Use a network for images of any size, such as a convolutional network.",
-            ) from None
-        finally:
-            self.body.train(was_training)
-
-    def _outputs_on(self, device: str) -> tuple[list[Tensor], dict[str, Tensor]]:
-        parameters = {
-            f"body.{name}": value.detach().to(device).requires_grad_() for name, value in self.body.named_parameters()
-        }
-        buffers = {f"body.{name}": value.to(device) for name, value in self.body.named_buffers()}
-        image = torch.zeros(1, 3, _HEIGHT_PX, _WIDTH_PX, device=device)
-        outputs: list[Tensor] = functional_call(_Tapped(self.body, self._taps), parameters | buffers, (image,))
-        return outputs, parameters
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The features ``(N, C, H / stride, W / stride)`` of images ``(N, 3, H, W)``, by name."""
@@ -136,21 +115,18 @@ class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no type
         return max(STRIDES)
 
 
-class _Tapped(nn.Module):
-    """A network that returns the outputs of its stages.
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: on an image as small as the measured one, threads wait more than they compute.
 
-    Args:
-        body: The network.
-        taps: Runs it.
+    On a busy machine two threads take a second where one takes 40 ms.
     """
-
-    def __init__(self, body: nn.Module, taps: Taps) -> None:
-        super().__init__()
-        self.body = body
-        self._taps = taps
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self._taps(self.body, x)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _with_frozen_norms(body: nn.Module, library: str) -> nn.Module:
