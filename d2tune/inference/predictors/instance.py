@@ -70,11 +70,10 @@ def forward_detections(
     """
     if not isinstance(model, GeneralizedRCNN):
         return [_above(_off_device(output["instances"], is_pasted=True), min_scores) for output in model(batch)]
-    if min_scores is None or not has_two_steps(model):
+    if not has_two_steps(model):
         outputs = model.inference(batch, do_postprocess=False)
-        return [
-            _above(_box_sized(instances, sample), min_scores) for instances, sample in zip(outputs, batch, strict=True)
-        ]
+        pairs = zip(outputs, batch, strict=True)
+        return [_above(_box_sized(instances, sample), min_scores) for instances, sample in pairs]
     images = model.preprocess_image(batch)
     features = model.backbone(images.tensor)
     kept, lower = detect(model, features, images, batch, lambda instances: is_above(instances, min_scores))
@@ -116,8 +115,10 @@ def _off_device(instances: Any, *, is_pasted: bool) -> RawDetections:
     )
 
 
-def is_above(instances: Any, min_scores: Sequence[float]) -> Tensor:
+def is_above(instances: Any, min_scores: Sequence[float] | None) -> Tensor:
     """Whether each instance has at least the lowest score of its class, as bool ``(N,)``."""
+    if min_scores is None:
+        return torch.ones_like(instances.scores, dtype=torch.bool)
     chosen = _at_least(instances.scores.tolist(), instances.pred_classes.tolist(), min_scores)
     return torch.as_tensor(chosen, device=instances.scores.device)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.modeling import GeneralizedRCNN, PanopticFPN
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.structures import Instances
 from torch import Tensor
@@ -38,12 +40,41 @@ def detect(
     Returns:
         For each image the chosen instances, and the others without masks.
     """
-    if model.proposal_generator is None:
-        proposals = [sample["proposals"].to(model.device) for sample in batch]
-    else:
-        proposals, _ = model.proposal_generator(images, features, None)
-    detected = model.roi_heads._forward_box(features, proposals)
+    detected = model.roi_heads._forward_box(features, _proposals(model, features, images, batch))
     chosen = [choose(instances) for instances in detected]
     others = [instances[~mask] for instances, mask in zip(detected, chosen, strict=True)]
     kept = [instances[mask] for instances, mask in zip(detected, chosen, strict=True)]
     return model.roi_heads.forward_with_given_boxes(features, kept), others
+
+
+def _proposals(model: Any, features: dict[str, Tensor], images: Any, batch: Sequence[Sample]) -> list[Instances]:
+    """The proposals of each image."""
+    generator = model.proposal_generator
+    if generator is None:
+        return [sample["proposals"].to(model.device) for sample in batch]
+    return _highest(generator, features, images) if type(generator) is RPN else generator(images, features, None)[0]
+
+
+def _highest(rpn: Any, features: dict[str, Tensor], images: Any) -> list[Instances]:
+    """The proposals of Detectron2's RPN.
+
+    It computes the boxes of all anchors and sorts them, though it takes the highest ones of each map only.
+    """
+    maps = [features[name] for name in rpn.in_features]
+    scores, boxes = [], []
+    for anchors, logits, deltas in zip(rpn.anchor_generator(maps), *rpn.rpn_head(maps), strict=True):
+        flat = logits.permute(0, 2, 3, 1).flatten(1)
+        highest, indices = flat.topk(min(rpn.pre_nms_topk[False], flat.shape[1]), dim=1)
+        sides = anchors.tensor.shape[1]
+        # (N, A * 4, h, w) to (N, h * w * A, 4)
+        of_anchors = deltas.unflatten(1, (-1, sides)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+        chosen = of_anchors.gather(1, indices[:, :, None].expand(-1, -1, sides))
+        decoded = rpn.box2box_transform.apply_deltas(chosen.flatten(0, 1), anchors.tensor[indices.flatten()])
+        scores.append(highest)
+        boxes.append(decoded.view(chosen.shape))
+    counts = rpn.pre_nms_topk[False], rpn.post_nms_topk[False]
+    sizes = images.image_sizes
+    proposals: list[Instances] = find_top_rpn_proposals(
+        boxes, scores, sizes, rpn.nms_thresh, *counts, rpn.min_box_size, False
+    )
+    return proposals
