@@ -216,6 +216,7 @@ def predict(
     Raises:
         D2TuneError: The run or the images cannot be used, or the output cannot be written.
     """
+    _import_lightly()
     from d2tune.runs import predict as prediction
     from d2tune.runs.load import default_folder
 
@@ -288,6 +289,7 @@ def load_predictor(run: str | Path, *, weights: str = "best", min_score: float |
         RunError: The run or the weights do not exist.
         PackageError: The package was written by a later version, or a file is missing or was changed.
     """
+    _import_lightly()
     from d2tune.runs import load
 
     return load.load_predictor(_run_folder(run), weights=weights, min_score=min_score)
@@ -316,6 +318,15 @@ def split(source: str | Path, *, out: str | Path | None = None, **options: Any) 
 
     _check_paths(source=source, out=out)
     return divide(source, out=out, **options)
+
+
+def _import_lightly() -> None:
+    """Import what prediction needs so that the first mask comes soon; to be called before torch is imported."""
+    from d2tune.hardware import yield_idle_cores
+    from d2tune.modeling.light_imports import import_torchvision
+
+    yield_idle_cores()
+    import_torchvision()
 
 
 def _run_folder(run: str | Path) -> Path:
