@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -56,4 +54,5 @@ class DeepLabV3MobileNetV2(nn.Module):
 
 
 def _aligned_px(side_px: int) -> int:
-    return STRIDE * max(1, math.ceil((side_px - 1) / STRIDE)) + 1
+    """The smallest side of 16 k + 1 px that holds a side, without a choice in Python, so that it can be traced."""
+    return side_px + (1 - side_px) % STRIDE + STRIDE * (side_px < 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Literal
 
@@ -34,7 +33,7 @@ def valid_output_px(input_px: int) -> int | None:
 
 def valid_input_px(output_px: int) -> int:
     """The smallest valid input side whose output covers ``output_px``; valid sides are 16 k + 12."""
-    covered = 4 + 16 * max(0, math.ceil((output_px - 4) / 16))
+    covered = output_px + (4 - output_px) % 16
     return covered + 2 * VALID_MARGIN_PX
 
 
