@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -43,6 +43,19 @@ class RawDetections:
     lower_scores: tuple[float, ...] = ()
 
 
+@runtime_checkable
+class GivesRawDetections(Protocol):
+    """A model with box-sized masks that is not one of Detectron2's modules."""
+
+    def raw_detections(self, batch: Sequence[Sample], min_scores: Sequence[float] | None) -> list[RawDetections]:
+        """The detections of each image.
+
+        Args:
+            batch: The samples.
+            min_scores: Lowest score of each class, with a margin for rounding; None keeps all instances.
+        """
+
+
 class InstancePredictor(Predictor[RawDetections, Detections]):
     """Predicts `Detections`.
 
@@ -68,6 +81,8 @@ def forward_detections(
         batch: The samples.
         min_scores: Lowest score of each class; None keeps all instances.
     """
+    if isinstance(model, GivesRawDetections):
+        return [_above(raw, min_scores) for raw in model.raw_detections(batch, min_scores)]
     if not isinstance(model, GeneralizedRCNN):
         return [_above(_off_device(output["instances"], is_pasted=True), min_scores) for output in model(batch)]
     if not has_two_steps(model):
@@ -140,7 +155,7 @@ def _above(raw: RawDetections, min_scores: Sequence[float] | None) -> RawDetecti
         raw.class_ids[kept],
         None if raw.masks is None else raw.masks[kept],
         raw.is_pasted,
-        _rounded(raw.scores[~kept]),
+        (*raw.lower_scores, *_rounded(raw.scores[~kept])),
     )
 
 

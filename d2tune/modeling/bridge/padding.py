@@ -21,7 +21,7 @@ def mirror_pad(x: Tensor, *, height_px: int, width_px: int, top_px: int = 0, lef
     Returns:
         ``(..., height_px, width_px)``; ``x`` itself if it has this size.
     """
-    if not torch.jit.is_tracing() and x.shape[-2:] == (height_px, width_px):
+    if not torch._C._is_tracing() and x.shape[-2:] == (height_px, width_px):
         return x
     rows = _mirrored_indices(x.shape[-2], top_px, height_px, x.device)
     columns = _mirrored_indices(x.shape[-1], left_px, width_px, x.device)
