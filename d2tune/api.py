@@ -216,9 +216,11 @@ def predict(
     Raises:
         D2TuneError: The run or the images cannot be used, or the output cannot be written.
     """
-    _import_lightly()
-    from d2tune.runs import predict as prediction
-    from d2tune.runs.load import default_folder
+    from d2tune.modeling.light_imports import light_imports
+
+    with light_imports():
+        from d2tune.runs import predict as prediction
+        from d2tune.runs.load import default_folder
 
     _check_paths(out=out, weights=weights)
     if isinstance(source, str):
@@ -241,6 +243,16 @@ def predict(
         mm_per_px=mm_per_px,
         shard=shard,
     )
+
+
+def merge(folders: Sequence[str | Path], *, out: str | Path, force: bool = False) -> PredictionResult:
+    """Join the shards of a prediction into what one process would have written; see ``runs.prediction.merge``."""
+    from d2tune.runs.prediction import merge as merging
+
+    _check_paths(out=out)
+    for folder in folders:
+        _check_paths(folder=folder)
+    return merging.merge(folders, out=out, force=force)
 
 
 def package(
@@ -289,10 +301,12 @@ def load_predictor(run: str | Path, *, weights: str = "best", min_score: float |
         RunError: The run or the weights do not exist.
         PackageError: The package was written by a later version, or a file is missing or was changed.
     """
-    _import_lightly()
-    from d2tune.runs import load
+    from d2tune.modeling.light_imports import light_imports
 
-    return load.load_predictor(_run_folder(run), weights=weights, min_score=min_score)
+    with light_imports():
+        from d2tune.runs import load
+
+        return load.load_predictor(_run_folder(run), weights=weights, min_score=min_score)
 
 
 def convert(source: str | Path, **options: Any) -> list[ConvertResult]:
@@ -318,15 +332,6 @@ def split(source: str | Path, *, out: str | Path | None = None, **options: Any) 
 
     _check_paths(source=source, out=out)
     return divide(source, out=out, **options)
-
-
-def _import_lightly() -> None:
-    """Import what prediction needs so that the first mask comes soon; to be called before torch is imported."""
-    from d2tune.hardware import yield_idle_cores
-    from d2tune.modeling.light_imports import import_torchvision
-
-    yield_idle_cores()
-    import_torchvision()
 
 
 def _run_folder(run: str | Path) -> Path:

@@ -17,6 +17,7 @@ from d2tune.cli import (
     doctor,
     evaluate,
     label_loop,
+    merge,
     new,
     package,
     predict,
@@ -45,6 +46,7 @@ _COMMANDS = (
     compare,
     package,
     predict,
+    merge,
     label_loop,
 )
 

@@ -87,7 +87,7 @@ def test_only_given_arguments_are_passed_on() -> None:
     options = parse("predict", "run", "--min-score", "0")
     assert given(options, "source", "min_score", "weights", "force") == {"min_score": 0.0}
     assert given(parse("predict", "run", "photos", "--force"), "source", "force") == {
-        "source": Path("photos"),
+        "source": ["photos"],
         "force": True,
     }
 

@@ -429,13 +429,21 @@ def _original(image: Image, folder: Path | None) -> dict[str, Any]:
     return value if is_labelme(value) else {}
 
 
+def image_path_at(image: Path, place: Path) -> str:
+    """The path of an image in a Labelme file, relative to the folder of the file.
+
+    Args:
+        image: The image.
+        place: The Labelme file.
+    """
+    try:
+        return os.path.relpath(image, place.absolute().parent).replace(os.sep, "/")
+    except ValueError:  # another drive
+        return image.as_posix()
+
+
 def _top_level(image: Image, path: Path, original: dict[str, Any], shapes: list[dict[str, Any]]) -> dict[str, Any]:
-    photo = image.file_name
-    if image.path is not None:
-        try:
-            photo = os.path.relpath(image.path, path.absolute().parent).replace(os.sep, "/")
-        except ValueError:  # another drive
-            photo = image.path.as_posix()
+    photo = image.file_name if image.path is None else image_path_at(image.path, path)
     flags = original.get("flags")
     return original | {
         "version": VERSION,

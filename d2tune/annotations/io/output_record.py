@@ -81,6 +81,11 @@ class OwnFiles:
             return True
         return sha256_file(path) in {sha256 for one, sha256 in entries if one == kind}
 
+    def last_sha256(self, path: Path) -> str | None:
+        """The hash that a file had when it was written last; None where it is not recorded."""
+        entries = self._entries(path)
+        return entries[-1][1] if entries else None
+
     def _entries(self, path: Path) -> list[tuple[str, str | None]]:
         if path.parent not in self._records:
             self._records[path.parent] = read_record(path.parent)

@@ -131,8 +131,13 @@ def write_output_json(path: Path, value: Any, *, kind: str = ANNOTATIONS, indent
     Raises:
         ValueError: ``value`` has NaN or an infinite number, which JSON does not allow.
     """
+    return write_output(path, output_json(value, indent=indent), kind=kind)
+
+
+def output_json(value: Any, *, indent: int | None = 2) -> bytes:
+    """The content that `write_output_json` writes."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
-    return write_output(path, text.encode("utf-8", errors="backslashreplace"), kind=kind)
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def png_bytes(pixels: NDArray[Any]) -> bytes:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from d2tune.annotations.formats import labelme
 from d2tune.annotations.formats.labelme_outlines import Outlines
 from d2tune.annotations.io.output_record import DRAWING, NAME, PREDICTIONS
-from d2tune.annotations.io.outputs import beside, refuse_existing, write_output, write_output_json
+from d2tune.annotations.io.outputs import beside, output_json, refuse_existing, write_output, write_output_json
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import Pixels
 from d2tune.inference.results import Detections, LabelMap, PanopticMap
@@ -178,6 +178,16 @@ class Writer(ABC, Generic[Result, Kept]):
         """The files that `finish` writes."""
         return []
 
+    def content_at(self, target: Path, index: int, path: Path) -> bytes | None:
+        """The content that a file of an image has at another place; None where it is the same at all places.
+
+        Args:
+            target: The other place.
+            index: The image.
+            path: The file, one of `files_of` or `drawings_of`.
+        """
+        return None
+
     def refuse_foreign(self) -> None:
         """Refuse to replace files that are not of an earlier prediction.
 
@@ -247,6 +257,13 @@ class LabelmeFiles(Writer[Result, list[Any]]):
     def files_of(self, index: int) -> list[Path]:
         """The Labelme file of an image."""
         return [self._files[index]]
+
+    def content_at(self, target: Path, index: int, path: Path) -> bytes | None:
+        """The Labelme file with the path of the image relative to another folder."""
+        if path != self._files[index]:
+            return None
+        photo = labelme.image_path_at(self.images.paths[index].absolute(), target)
+        return output_json(json.loads(path.read_bytes()) | {"imagePath": photo})
 
     @abstractmethod
     def dataset(self, image: Image, result: Result) -> Dataset:

@@ -58,6 +58,11 @@ class SeveralWriter(Writer[Any, list[Any]]):
         """The files of all writers that `finish` writes."""
         return [path for writer in self._writers for path in writer.final_files()]
 
+    def content_at(self, target: Path, index: int, path: Path) -> bytes | None:
+        """See `Writer`; from the writer that has the file."""
+        contents = (writer.content_at(target, index, path) for writer in self._writers)
+        return next((content for content in contents if content is not None), None)
+
     def convert(self, index: int, result: Any, pixels: Pixels | None) -> list[Any]:
         """What each writer keeps of a result."""
         return [writer.convert(index, result, pixels) for writer in self._writers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import heapq
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,16 +67,24 @@ class Shard:
     def of(self, batches: Sequence[Sequence[int]], images: Images) -> list[int]:
         """The indices of the images of this shard, in order.
 
-        The batches are dealt out in the order of a hash of their first image's name, so that each shard has as many of
-        them, up to one, and neighbors such as frames of one scene are spread. A batch is not divided, because results
-        depend, by rounding, on what the model runs on together.
+        Batches are dealt out one by one to the shard with the fewest images, large ones first and otherwise in the
+        order of a hash of their first image's name, so that shards are about equal and neighbors such as frames of one
+        scene are spread. A batch is not divided, because results depend, by rounding, on what the model runs on
+        together.
 
         Args:
             batches: See `Writer.batches`.
             images: All images.
         """
-        order = sorted(batches, key=lambda batch: hashlib.sha256(_name(images, batch[0])).digest())
-        return sorted(index for batch in order[self.number - 1 :: self.count] for index in batch)
+        order = sorted(batches, key=lambda batch: (-len(batch), hashlib.sha256(_name(images, batch[0])).digest()))
+        shards = [(0, number) for number in range(1, self.count + 1)]
+        own: list[int] = []
+        for batch in order:
+            size, number = heapq.heappop(shards)
+            heapq.heappush(shards, (size + len(batch), number))
+            if number == self.number:
+                own += batch
+        return sorted(own)
 
 
 def _name(images: Images, index: int) -> bytes:
