@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from types import ModuleType
 from typing import Any
 
+from d2tune.hardware import yield_idle_cores
+
 _COMPILER = "torch._dynamo"
 _KNOWN = ("0.26.",)
 """Versions of torchvision whose import needs one function of torch's compiler."""
+
+
+@contextmanager
+def light_imports() -> Iterator[None]:
+    """Import what prediction needs within this context, before anything has imported torch, to get a mask soon.
+
+    Threads that wait sleep (see `hardware.yield_idle_cores`), torchvision is imported without torch's compiler, and
+    memory is not searched for garbage, of which imports leave none.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield_idle_cores()
+        import_torchvision()
+        yield
+    finally:
+        if was_enabled:
+            if not gc.get_freeze_count():
+                # what was imported becomes old without being searched, and is searched with all else that is old
+                gc.freeze()
+                gc.unfreeze()
+            gc.enable()
 
 
 def import_torchvision() -> None:
