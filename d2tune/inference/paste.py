@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 THRESHOLD = 0.5
+_BLOCK = 64
+"""Columns of pixels that are computed together: a fifth of the time of all at once for a box of 900 x 700 px."""
 _ONE, _TWO, _HALF = np.float32(1), np.float32(2), np.float32(0.5)
 
 
@@ -38,9 +40,36 @@ def paste_rle(
     rows, row_weights = _samples(top, bottom, y0, y1, len(probabilities))
     columns, column_weights = _samples(left, right, x0, x1, len(probabilities))
     padded = np.pad(probabilities, 1)
-    between = padded[rows] * (_ONE - row_weights)[:, None] + padded[rows + 1] * row_weights[:, None]
-    crop = between[:, columns] * (_ONE - column_weights) + between[:, columns + 1] * column_weights
-    return encode_crop(crop >= THRESHOLD, left, top, height_px=height_px, width_px=width_px)
+    between = padded[rows] * (_ONE - row_weights)[:, None]
+    between += padded[rows + 1] * row_weights[:, None]
+    crop = _columns(np.ascontiguousarray(between.T), columns, column_weights[:, None])
+    return encode_crop(crop.T, left, top, height_px=height_px, width_px=width_px)
+
+
+def _columns(
+    between: NDArray[np.float32], columns: NDArray[np.int64], weights: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Where the mask is, transposed: ``(w, h)``, in blocks that stay in the processor's cache.
+
+    Args:
+        between: ``(M + 2, h)``, probabilities at the rows of pixels and the padded cells of the mask's columns.
+        columns: ``(w,)``, the cell before each pixel.
+        weights: ``(w, 1)``, the weight of the next cell.
+    """
+    crop = np.empty((len(columns), between.shape[1]), dtype=bool)
+    here, following = np.empty((2, _BLOCK, between.shape[1]), dtype=np.float32)
+    for start in range(0, len(columns), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        some, share = columns[block], weights[block]
+        low, high = here[: len(some)], following[: len(some)]
+        # without "clip", take() copies through a buffer
+        np.take(between, some, axis=0, out=low, mode="clip")
+        np.take(between, some + 1, axis=0, out=high, mode="clip")
+        low *= _ONE - share
+        high *= share
+        low += high
+        np.greater_equal(low, THRESHOLD, out=crop[block])
+    return crop
 
 
 def _samples(
