@@ -107,7 +107,7 @@ def load_package(package: Package) -> LoadedModel:
     cfg, path = package.config(), package.weights
 
     def load(model: nn.Module) -> None:
-        put_tensors(model, _tensors(path), path)
+        put_tensors(model, read_tensors(path), path)
 
     model = ready_model(cfg, recorded=package.manifest.inference.precision, load=load)
     return package.loaded(model, cfg)
@@ -138,7 +138,12 @@ def _check_file(path: Path, manifest: Manifest) -> None:
         )
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of safetensors by name.
+
+    Raises:
+        PackageError: It cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

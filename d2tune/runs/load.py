@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from d2tune.errors import DataError, PackageError, ProjectError, RunError, check_range
+from d2tune.export.load import load_exported
 from d2tune.inference.predictors.base import Predictor
 from d2tune.modeling.from_run import load_run
 from d2tune.modeling.loaded import LoadedModel, ModelDescription
@@ -45,6 +46,7 @@ def load_model(path: str | Path, *, weights: str = "best") -> LoadedModel:
     Raises:
         RunError: The folder is neither a run folder nor a package, or the weights do not exist or are of another model.
         PackageError: The package was written by a later version, or a file is missing or was changed.
+        MachineError: The library of the format of an exported model is missing.
     """
     folder = Path(path)
     if not is_package(folder):
@@ -53,7 +55,8 @@ def load_model(path: str | Path, *, weights: str = "best") -> LoadedModel:
     if weights != "best":
         hint = "Remove --weights, or make a package of those weights with `d2tune package RUN --weights`."
         raise PackageError("a package has one file of weights", file=folder, found=f"--weights {weights}", hint=hint)
-    return load_package(read_package(folder))
+    package = read_package(folder)
+    return load_package(package) if package.manifest.weights.format == "safetensors" else load_exported(package)
 
 
 def default_folder(model: Path, name: str) -> Path:

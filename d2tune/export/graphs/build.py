@@ -11,6 +11,7 @@ from detectron2.modeling.proposal_generator import RPN
 from torch import Tensor, nn
 
 from d2tune.errors import PackageError
+from d2tune.export.graphs.base import Graph
 from d2tune.export.graphs.rcnn import RcnnGraph, supports_heads
 from d2tune.export.graphs.semantic import BridgeGraph, SegmentorGraph
 from d2tune.modeling.bridge.meta_arch import SemanticBridge
@@ -53,10 +54,8 @@ def _has_anchors(rpn: Any) -> bool:
     return type(rpn) is RPN and type(rpn.anchor_generator) is DefaultAnchorGenerator
 
 
-def graph_of(model: Any, *, for_onnx: bool, is_fixed: bool) -> nn.Module:
+def graph_of(model: Any, *, for_onnx: bool, is_fixed: bool) -> Graph:
     """The graph of a model in evaluation mode, which shares its parameters.
-
-    Its ``input_names`` and ``output_names`` are the names of what it takes and gives.
 
     Args:
         model: A model that has a graph, see `kind_of`.
@@ -70,7 +69,7 @@ def graph_of(model: Any, *, for_onnx: bool, is_fixed: bool) -> nn.Module:
     return (BridgeGraph(model) if isinstance(model, SemanticBridge) else SegmentorGraph(model)).eval()
 
 
-def example_of(graph: nn.Module, *, channels: int, classes: int) -> tuple[Tensor, ...]:
+def example_of(graph: Graph, *, channels: int, classes: int) -> tuple[Tensor, ...]:
     """Inputs to trace a graph with: a fixed random pattern, and lowest scores that keep all instances.
 
     Args:
@@ -85,5 +84,4 @@ def example_of(graph: nn.Module, *, channels: int, classes: int) -> tuple[Tensor
         "min_scores": torch.zeros(classes),
         "size": torch.tensor([width_px, height_px]),
     }
-    names: list[str] = list(graph.input_names)  # type: ignore[arg-type]
-    return tuple(inputs[name] for name in names)
+    return tuple(inputs[name] for name in graph.input_names)

@@ -53,10 +53,16 @@ class PointRendMasks(nn.Module):
         super().__init__()
         head = heads.mask_head
         self.coarse_head, self.point_head = head.coarse_head, head.point_head
-        self._coarse_features, self._point_features = list(head.roi_pooler_in_features), list(head.mask_point_in_features)
+        self._coarse_features, self._point_features = (
+            list(head.roi_pooler_in_features),
+            list(head.mask_point_in_features),
+        )
         self._scales = dict(head._feature_scales)
         self._side = int(head.roi_pooler_size)
-        self._first_side, self._steps = int(head.mask_point_subdivision_init_resolution), int(head.mask_point_subdivision_steps)
+        self._first_side, self._steps = (
+            int(head.mask_point_subdivision_init_resolution),
+            int(head.mask_point_subdivision_steps),
+        )
         self._points = int(head.mask_point_subdivision_num_points)
         self._is_sorted = not for_onnx
         self.register_buffer("pool_points", _grid(self._side), persistent=False)
@@ -107,4 +113,5 @@ class PointRendMasks(nn.Module):
 
 def _grid(side: int) -> Tensor:
     """The centers ``(1, side * side, 2)`` of a grid of cells, from 0 to 1."""
-    return generate_regular_grid_point_coords(1, side, "cpu").contiguous()
+    grid: Tensor = generate_regular_grid_point_coords(1, side, "cpu").contiguous()
+    return grid

@@ -39,7 +39,8 @@ def is_nonempty(boxes: Tensor, *, least_px: float = 0.0) -> Tensor:
 def top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` largest values of ``(N,)`` in descending order, or all of fewer, and their indices."""
     available = torch._shape_as_tensor(values)[0]
-    return values.topk(available.clamp(max=count))  # type: ignore[call-overload, no-any-return]
+    best, indices = values.topk(available.clamp(max=count))  # type: ignore[arg-type]
+    return best, indices
 
 
 def suppressed(

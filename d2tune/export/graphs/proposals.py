@@ -52,7 +52,7 @@ class Proposals(nn.Module):
         """Boxes and scores of a feature map after suppression, at most as many as there are proposals."""
         count = len(anchors)
         scores, chosen = top(logits[0].permute(1, 2, 0).flatten(), self._candidates)
-        by_anchor = deltas[0].unflatten(0, (count, 4)).permute(2, 3, 0, 1).flatten(0, 2)
+        by_anchor = deltas[0].reshape(count, 4, *deltas.shape[2:]).permute(2, 3, 0, 1).reshape(-1, 4)
         cell, width = chosen // count, torch._shape_as_tensor(logits)[3]
         place = torch.stack([cell % width, cell // width], dim=1).to(anchors)
         shifts = (place * stride + self._offset * stride).repeat(1, 2)

@@ -9,13 +9,14 @@ from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
 from detectron2.projects.point_rend import PointRendMaskHead
 from torch import Tensor, nn
 
+from d2tune.export.graphs.base import Graph
 from d2tune.export.graphs.boxes import BoxHead
 from d2tune.export.graphs.masks import PointRendMasks, PooledMasks
 from d2tune.export.graphs.operations import is_nonempty, pad_to_multiple, size_wh
 from d2tune.export.graphs.proposals import Proposals
 
 
-class RcnnGraph(nn.Module):
+class RcnnGraph(Graph):
     """Detectron2's ``GeneralizedRCNN`` on an image, with masks only for instances that are wanted.
 
     Args:
@@ -26,21 +27,22 @@ class RcnnGraph(nn.Module):
     """
 
     def __init__(self, model: Any, *, for_onnx: bool, is_fixed: bool, with_semantic: bool = False) -> None:
-        super().__init__()
+        super().__init__(model)
         heads = model.roi_heads
         self.backbone = model.backbone
         self.proposals = Proposals(model.proposal_generator, for_onnx=for_onnx)
         self.boxes = BoxHead(heads, for_onnx=for_onnx)
         self.masks = mask_graph(heads, for_onnx=for_onnx)
         self.semantic = model.sem_seg_head if with_semantic else None
-        self.register_buffer("mean", model.pixel_mean.clone(), persistent=False)
-        self.register_buffer("std", model.pixel_std.clone(), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
-        self.input_names = ["image", "min_scores", *(["size"] if is_fixed else [])]
-        self.output_names = ["boxes", "classes", "scores", "masks", "lower_scores"]
-        if with_semantic:
-            self.output_names.append("sem_seg")
+        self.input_names = ("image", "min_scores", *(["size"] if is_fixed else []))
+        self.output_names = (
+            "boxes",
+            "classes",
+            "scores",
+            "masks",
+            "lower_scores",
+            *(["sem_seg"] if with_semantic else []),
+        )
 
     def forward(self, image: Tensor, min_scores: Tensor, size: Tensor | None = None) -> tuple[Tensor, ...]:
         """The instances of an image.
@@ -55,7 +57,7 @@ class RcnnGraph(nn.Module):
             boxes, the scores of instances below the lowest score of their class, and semantic logits ``(K, h, w)``
             where they are wanted.
         """
-        padded = pad_to_multiple((image - self.mean) / self.std, int(self.backbone.size_divisibility))
+        padded = pad_to_multiple(self.normalized(image), int(self.backbone.size_divisibility))
         features = self.backbone(padded.unsqueeze(0))
         own_size = size_wh(image) if size is None else size
         proposals = self.proposals(features, own_size)

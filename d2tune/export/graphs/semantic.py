@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from detectron2.projects.point_rend import PointRendSemSegHead
 from torch import Tensor, nn
 
+from d2tune.export.graphs.base import Graph
 from d2tune.export.graphs.operations import pad_to_multiple
 from d2tune.modeling.bridge.padding import mirror_pad
 
@@ -36,7 +37,7 @@ class PointRendLogits(nn.Module):
             best = logits.topk(2, dim=1)[0]
             uncertainty = (best[:, 1] - best[:, 0]).flatten(1)
             count = size.prod().clamp(max=self._points)
-            indices = uncertainty.topk(count, dim=1)[1]  # type: ignore[call-overload]
+            indices = uncertainty.topk(count, dim=1)[1]  # type: ignore[arg-type]
             height, width = size[0], size[1]
             steps = (1.0 / torch.stack([width, height]).to(logits)).reshape(1, 1, 2)
             places = torch.stack([indices % width, indices // width], dim=2).to(logits)
@@ -54,57 +55,43 @@ def _sampled(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps, (2.0 * points - 1.0).unsqueeze(2), align_corners=False).squeeze(3)
 
 
-class SegmentorGraph(nn.Module):
+class SegmentorGraph(Graph):
     """Detectron2's ``SemanticSegmentor`` on an image.
 
     Args:
         model: The model in evaluation mode.
     """
 
-    input_names = ("image",)
-    output_names = ("sem_seg",)
-
     def __init__(self, model: Any) -> None:
-        super().__init__()
+        super().__init__(model)
         self.backbone, head = model.backbone, model.sem_seg_head
         is_refined = isinstance(head, PointRendSemSegHead) and head.coarse_sem_seg_head.predictor.out_channels > 1
         self.head, self.refined = head, PointRendLogits(head) if is_refined else None
-        self.register_buffer("mean", model.pixel_mean.clone(), persistent=False)
-        self.register_buffer("std", model.pixel_std.clone(), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(K, h, w)`` of an image ``(C, h, w)`` float32, NaN where it has no data."""
         filled = torch.where(image.isnan(), self.mean.expand_as(image), image)
-        padded = pad_to_multiple((filled - self.mean) / self.std, int(self.backbone.size_divisibility))
+        padded = pad_to_multiple(self.normalized(filled), int(self.backbone.size_divisibility))
         features = self.backbone(padded.unsqueeze(0))
         logits: Tensor = self.head(features, None)[0] if self.refined is None else self.refined(features)
         return logits[0, :, : image.shape[1], : image.shape[2]]
 
 
-class BridgeGraph(nn.Module):
+class BridgeGraph(Graph):
     """d2tune's ``SemanticBridge`` on an image.
 
     Args:
         model: The model in evaluation mode.
     """
 
-    input_names = ("image",)
-    output_names = ("sem_seg",)
-
     def __init__(self, model: Any) -> None:
-        super().__init__()
+        super().__init__(model)
         self.network = model.network
         self._divisor = int(model.size_divisibility)
-        self.register_buffer("mean", model.pixel_mean.clone(), persistent=False)
-        self.register_buffer("std", model.pixel_std.clone(), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(K, h, w)`` of an image ``(C, h, w)`` float32, NaN where it has no data."""
-        scaled = (image - self.mean) / self.std
+        scaled = self.normalized(image)
         # comparisons with NaN are false; torch's nan_to_num has no value for infinity in ONNX
         known = torch.where(scaled.abs() < torch.inf, scaled, torch.zeros_like(scaled))
         height_px, width_px = (self._padded_px(side_px) for side_px in image.shape[1:])
