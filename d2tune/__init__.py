@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         merge,
         package,
         predict,
+        predict_video,
         train,
     )
 
@@ -33,6 +34,7 @@ __all__ = [
     "merge",
     "package",
     "predict",
+    "predict_video",
     "train",
 ]
 

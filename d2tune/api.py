@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from d2tune.metrics.coco.results import Kind
     from d2tune.packages.write import PackageResult
     from d2tune.runs.predict import PredictionResult
+    from d2tune.video.predict import VideoFormat
+    from d2tune.video.result import VideoResult
 
 
 MOST_TOLERANCE_PX = 1000.0
@@ -253,6 +255,47 @@ def merge(folders: Sequence[str | Path], *, out: str | Path, force: bool = False
     for folder in folders:
         _check_paths(folder=folder)
     return merging.merge(folders, out=out, force=force)
+
+
+def predict_video(
+    run: str | Path,
+    source: str | Path,
+    *,
+    out: str | Path | None = None,
+    weights: str = "best",
+    min_score: float | None = None,
+    video: VideoFormat = "mp4",
+    realtime: bool = False,
+    mm_per_px: float | None = None,
+    lost_s: float = 1.0,
+    batch_size: int | None = None,
+) -> VideoResult:
+    """Predict on a video, and follow its objects; see ``runs.predict_video``.
+
+    Args:
+        run: A run folder, a package, an exported model, or a project file for its latest run.
+        source: A file, the number of a camera, or an address of a stream.
+        out: The output folder; None is a folder with the name of the video in ``predictions`` in the run folder, or in
+            ``predictions_<package>`` in the working folder.
+        weights: ``best``, ``final`` or a checkpoint file.
+        min_score: Score from which an object begins a track, from 0 to 1; None takes the thresholds of the model.
+        video: Format of the drawn video: ``mp4`` (MPEG-4 Part 2), ``webm`` (VP8, slower, for browsers) or ``none``.
+        realtime: Whether the newest frame is taken and those that came meanwhile are dropped.
+        mm_per_px: Millimeters that a pixel stands for; None measures in pixels alone.
+        lost_s: Seconds that a track waits for its object.
+        batch_size: Frames in a forward pass; None chooses by their size and the device.
+
+    Raises:
+        D2TuneError: The run or the video cannot be used, or the output cannot be written.
+    """
+    from d2tune.runs import predict_video as prediction
+    from d2tune.video.predict import VideoOptions
+
+    _check_paths(source=source, out=out, weights=weights)
+    if min_score is not None:
+        check_range(min_score, place="--min-score", least=0, most=1)
+    options = VideoOptions(video=video, realtime=realtime, mm_per_px=mm_per_px, lost_s=lost_s, batch_size=batch_size)
+    return prediction.predict(_run_folder(run), source, out=out, weights=weights, min_score=min_score, options=options)
 
 
 def package(

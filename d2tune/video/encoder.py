@@ -57,9 +57,8 @@ class VideoEncoder:
         self._waiting: NDArray[np.uint8] | None = None
         self.repeated = 0
         self.omitted = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
-        self._temporary = Path(self._folder.name) / path.name
+        self._stack = contextlib.ExitStack()
+        self._temporary = path
 
     def __enter__(self) -> VideoEncoder:
         return self
@@ -67,7 +66,7 @@ class VideoEncoder:
     def __exit__(self, *reason: object) -> None:
         if self._writer is not None:
             self._writer.release()
-        self._folder.cleanup()
+        self._stack.close()
 
     @property
     def cut_s(self) -> float:
@@ -146,6 +145,7 @@ class VideoEncoder:
 
     def _open(self) -> cv2.VideoWriter:
         if self._writer is None:
+            self._temporary = self._make_temporary()
             letters = CODECS[self._path.suffix.removeprefix(".")]  # type: ignore[index]
             codec = cv2.VideoWriter.fourcc(*letters)
             with _quiet():
@@ -158,6 +158,13 @@ class VideoEncoder:
                 )
             self._writer = writer
         return self._writer
+
+    def _make_temporary(self) -> Path:
+        """A path in a folder of its own beside the file; FFmpeg takes the format from the suffix."""
+        parent, name = self._path.parent, self._path.name
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=f".{name[:40]}.", suffix=".tmp", dir=parent)
+        return Path(self._stack.enter_context(folder)) / name
 
 
 @contextlib.contextmanager

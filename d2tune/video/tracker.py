@@ -141,7 +141,8 @@ class Tracker:
         self._low_score = low_score
         self._lost_s = lost_s
         self._frame_s = 1 / frame_rate
-        self._time_s: float | None = None
+        self._time_s = 0.0
+        self._has_begun = False
         self._tracks: list[_Track] = []
         self._next_id = 1
 
@@ -155,13 +156,16 @@ class Tracker:
             time_s: Time of the frame in seconds, not before that of the frame before; None is one frame later.
             masks: `masks.crops_of` the detections, where the caller has it.
         """
-        is_first = self._time_s is None
-        before_s = 0.0 if self._time_s is None else self._time_s
-        now_s = time_s if time_s is not None else before_s + (0.0 if is_first else self._frame_s)
+        is_first = not self._has_begun
+        before_s = self._time_s
+        if time_s is not None:
+            self._time_s = time_s
+        elif not is_first:
+            self._time_s += self._frame_s
+        self._has_begun = True
         for track in self._tracks:
-            track.motion.predict(max(0.0, now_s - before_s) if not is_first else 0.0)
+            track.motion.predict(max(0.0, self._time_s - before_s))
             track.motion.stay_inside(detections.width_px, detections.height_px)
-        self._time_s = now_s
         high, low = self._split(detections, crops_of(detections) if masks is None else masks)
         taken = self._continue_tracks(high, low)
         for track, seen in taken:
@@ -198,7 +202,6 @@ class Tracker:
 
     def _follow(self, track: _Track, seen: _Seen, *, is_low: bool) -> None:
         """Continue a track with a detection."""
-        assert self._time_s is not None
         area_px2 = seen.mask.area_px2
         is_partial = is_low or area_px2 < _WHOLE * track.area_px2
         track.area_px2 += min(1.0, (self._time_s - track.last_s) / _USUAL_S) * (area_px2 - track.area_px2)
@@ -222,7 +225,6 @@ class Tracker:
 
     def _lose(self, followed: Sequence[_Track]) -> None:
         """Let tracks without a detection wait, and remove those that waited too long."""
-        assert self._time_s is not None
         for track in _without(self._tracks, followed):
             is_kept = track.state is not _State.NEW and self._time_s - track.last_s <= self._lost_s
             if not is_kept:
@@ -231,7 +233,6 @@ class Tracker:
 
     def _begin(self, free: list[_Seen], used: list[_Seen], *, is_first: bool) -> list[tuple[_Track, _Seen]]:
         """Begin tracks with the detections whose masks no detection before them has."""
-        assert self._time_s is not None
         begun: list[tuple[_Track, _Seen]] = []
         for seen in free:
             if any(_iou_of(seen.mask, other.mask) >= _SAME_MASK for other in used):
