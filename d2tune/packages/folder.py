@@ -92,6 +92,8 @@ def _new_folder(out: Path) -> Iterator[Path]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.", suffix=".tmp", dir=out.parent))
+    except FileExistsError:
+        raise PackageError("the folder of the package is a file", file=out.parent, hint=_ELSEWHERE) from None
     except OSError as error:
         raise _unwritable(out, error) from None
     try:
