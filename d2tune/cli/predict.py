@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from d2tune.cli.predict_video import add_video_arguments, names_video, refuse_video_options, run_video
 from d2tune.cli.shared import add_command, given, name, path, refuse_unless
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add(commands: Commands) -> None:
         default=None,
         metavar="SOURCE",
         help="images, folders, patterns such as 'photos/**/*.jpg', or lists: text files with a path a line "
-        "(default: the validation images)",
+        "(default: the validation images); or a video file, the number of a camera, or rtsp:// and http:// addresses",
     )
     parser.add_argument("--weights", type=name, metavar="NAME", help="best, final or a checkpoint file (default: best)")
     parser.add_argument(
@@ -42,6 +43,7 @@ def add(commands: Commands) -> None:
     )
     parser.set_defaults(repeated="source")
     _add_writing(parser)
+    add_video_arguments(parser)
     machines = parser.add_argument_group("many machines")
     machines.add_argument(
         "--shard",
@@ -83,7 +85,8 @@ def _add_writing(parser: argparse.ArgumentParser) -> None:
         type=float,
         dest="mm_per_px",
         metavar="MM_PER_PX",
-        help="with --to measurements: millimeters that a pixel stands for; lengths and areas are written in both",
+        help="with --to measurements, and of videos: millimeters that a pixel stands for; lengths and areas are "
+        "written in both",
     )
     group.add_argument(
         "--most-uncertain",
@@ -102,6 +105,9 @@ def run(options: argparse.Namespace) -> int:
     """Predict, and print what was written; the images that were skipped go to the standard error."""
     from d2tune import api
 
+    if names_video(getattr(options, "source", None) or ()):
+        return run_video(options)
+    refuse_video_options(options)
     if "to" in options:
         options.to = ",".join(options.to)
     refuse_unless(options, _OF_LABELME, to="labelme")
