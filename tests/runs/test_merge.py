@@ -139,7 +139,7 @@ def edit(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
 
 
-def drawn(folder: Path) -> Path:
+def a_drawing(folder: Path) -> Path:
     return next(iter(folder.rglob("*.predicted.jpg")))
 
 
@@ -159,8 +159,8 @@ def drawn(folder: Path) -> Path:
         (lambda one: (one[1] / "shard-2-of-3.json").write_text("{"), "the description of the shard is not valid"),
         (lambda one: (one[2] / "shard-3-of-3.jsonl").write_text("{}\n"), "shard-3-of-3.jsonl: the file was changed"),
         (lambda one: (one[2] / "shard-3-of-3.jsonl").unlink(), "shard-3-of-3.jsonl: a file of the shard is missing"),
-        (lambda one: drawn(one[0]).write_bytes(b"x"), r"predicted.jpg: the file was changed after the shard was"),
-        (lambda one: drawn(one[0]).unlink(), r"predicted.jpg: the file was changed after the shard was"),
+        (lambda one: a_drawing(one[0]).write_bytes(b"x"), r"predicted.jpg: the file was changed after the shard was"),
+        (lambda one: a_drawing(one[0]).unlink(), r"predicted.jpg: the file was changed after the shard was"),
     ],
 )
 def test_incomplete_and_changed_shards(

@@ -23,6 +23,7 @@ import d2tune
 from d2tune.errors import D2TuneError, DataError, ProjectError
 from d2tune.inference.writers import journal
 from d2tune.inference.writers.base import Writer
+from tests.runs.random_runs import random_run
 from tests.runs.test_load import photos, quick_run
 from tests.runs.test_old_runs import old_run
 from tests.shared_files import SHARED
@@ -241,32 +242,68 @@ def test_an_image_that_changed_begins_anew(run: Path, tmp_path: Path, monkeypatc
     assert content(out) == content(tmp_path / "whole")
 
 
-def test_a_killed_or_interrupted_command(run: Path, tmp_path: Path) -> None:
-    """SIGKILL leaves what is finished; SIGINT ends with one line and 130; the third call ends with the same files."""
+def test_an_interrupted_command(run: Path, tmp_path: Path) -> None:
+    """SIGINT ends with one line and 130, and leaves what is finished."""
     source = copied(tmp_path / "in", 13)
     code = "import sys; from d2tune.cli import main; sys.exit(main())"
-    words = ["predict", str(run), str(source), "--out", str(tmp_path / "out")]
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, "predict", str(run), str(source), "--out", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=with_the_same_threads(),
+    )
     entries = tmp_path / "out" / ".d2tune-predict.jsonl"
-    for number in (signal.SIGKILL, signal.SIGINT):
-        started = subprocess.Popen(
-            [sys.executable, "-c", code, *words],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # it decides how sums are rounded
+    while started.poll() is None and not entries.exists():
+        time.sleep(0.02)
+    started.send_signal(signal.SIGINT)
+    out, err = started.communicate(timeout=120)
+    assert started.returncode == 130, (out, err)
+    assert len(err.splitlines()) == 1 and err.startswith("interrupted after ") and "of 13 images" in err
+    assert entries.is_file()
+
+
+def with_the_same_threads() -> dict[str, str]:
+    """The environment of a process whose sums are rounded as in this one."""
+    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+KILLED = """\
+import os, signal, sys
+from d2tune.cli import main
+replace = os.replace
+
+def replace_or_die(source, target):
+    if str(target).endswith(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = replace_or_die
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_prediction_that_is_killed_goes_on_in_all_formats(tmp_path: Path) -> None:
+    """SIGKILL before a mask and a table get their names, so that temporary files are left, as of a cut-out."""
+    run, source = random_run(tmp_path / "run", "instance"), tmp_path / "in"
+    source.mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(10):
+        pixels = draw.integers(0, 256, (60 + 20 * (number // 2), 90, 3), dtype=np.uint8)
+        PilImage.fromarray(pixels).save(source / f"{number}.png")
+    to, out = "coco,labelme,rle,yolo-seg,measurements,masks,cutouts,overlays", tmp_path / "out"
+    words = ["predict", run, source, "--out", out, "--to", to, "--min-score", "0.1"]
+    for name, finished in (("masks/9.png", range(2, 9)), ("counts.csv", [10])):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, name, *map(str, words)], env=with_the_same_threads(), capture_output=True
         )
-        before = entries.stat().st_size if entries.exists() else 0
-        while started.poll() is None and (not entries.exists() or entries.stat().st_size <= before):
-            time.sleep(0.02)
-        started.send_signal(number)
-        out, err = started.communicate(timeout=120)
-        assert started.returncode in (-9, 130), (out, err)
-        if number == signal.SIGINT:
-            assert len(err.splitlines()) == 1 and err.startswith("interrupted after ") and "of 13 images" in err
-        assert entries.is_file()
-    d2tune.predict(run, source, out=tmp_path / "out")
-    d2tune.predict(run, source, out=tmp_path / "whole")
-    assert content(tmp_path / "out") == content(tmp_path / "whole")
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert len((out / ".d2tune-predict.jsonl").read_text().splitlines()) - 1 in finished
+        assert list(out.rglob(f".{Path(name).name}.*.tmp"))
+    (out / "cutouts" / "9" / ".0003_bus_0.41.png.abcdefgh.tmp").write_bytes(b"torn")
+    d2tune.predict(run, source, out=out, to=to, min_score=0.1)
+    d2tune.predict(run, source, out=tmp_path / "whole", to=to, min_score=0.1)
+    assert content(out) == content(tmp_path / "whole")
 
 
 def test_label_maps_and_labelme_files_go_on_too(

@@ -170,6 +170,10 @@ class Writer(ABC, Generic[Result, Kept]):
         """The files with the predictions of an image."""
         return []
 
+    def folders_of(self, index: int) -> list[Path]:
+        """The folders that hold files of an image alone."""
+        return []
+
     def drawings_of(self, index: int) -> list[Path]:
         """The files on which the predictions of an image are drawn."""
         return []

@@ -90,6 +90,10 @@ class CutoutWriter(ObjectsWriter[list[Any]]):
         """The cut-outs of an image that are there; how many there will be, its prediction says."""
         return sorted(self._folders[index].glob("[0-9]*_*.png"))
 
+    def folders_of(self, index: int) -> list[Path]:
+        """The folder of the cut-outs of an image."""
+        return [self._folders[index]]
+
     def convert(self, index: int, result: AnyResult, pixels: Pixels | None) -> list[Any]:
         """Write the cut-outs; returns height and width of the image, their number, and lower scores."""
         assert pixels is not None

@@ -50,6 +50,10 @@ class SeveralWriter(Writer[Any, list[Any]]):
         """The files of all writers with the predictions of an image."""
         return [path for writer in self._writers for path in writer.files_of(index)]
 
+    def folders_of(self, index: int) -> list[Path]:
+        """The folders of all writers that hold files of an image alone."""
+        return [path for writer in self._writers for path in writer.folders_of(index)]
+
     def drawings_of(self, index: int) -> list[Path]:
         """The files of all writers on which the predictions of an image are drawn."""
         return list(dict.fromkeys(path for writer in self._writers for path in writer.drawings_of(index)))

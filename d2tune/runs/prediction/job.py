@@ -78,10 +78,10 @@ class Prediction:
             finished = frozenset(journal.done | set(existing))
             options = dataclasses.replace(self.options, finished=finished, force=replaces)
             with protected(self._inputs), self.writer(options) as writer:
-                if journal.continues:
-                    remove_temporary(writer)
                 batches = writer.batches() if self.shard else []
                 chosen = self.shard.of(batches, self.images) if self.shard else range(len(self.images.paths))
+                if journal.continues:
+                    remove_temporary(writer, chosen)
                 added = self._write(writer, journal, [index for index in chosen if index not in existing])
                 if self.shard is None:
                     writer.finish()
@@ -246,14 +246,20 @@ class _Added:
                 self.instances += self.writer.add(at, entry)
 
 
-def remove_temporary(writer: Writer[Any, Any]) -> None:
-    """Remove the temporary files that a killed call has left beside the files of a writer."""
-    indices = range(len(writer.images.paths))
+def remove_temporary(writer: Writer[Any, Any], indices: Collection[int]) -> None:
+    """Remove the temporary files that a killed call has left beside the files of a writer.
+
+    Args:
+        writer: The writer.
+        indices: The images of that call; other processes may write those of others.
+    """
     outputs = [path for index in indices for path in (*writer.files_of(index), *writer.drawings_of(index))]
     names: dict[Path, set[str]] = {}
     for path in (*outputs, *writer.final_files()):
         names.setdefault(path.parent, set()).add(path.name[:40])
-    for folder, own in names.items():
+    own = {folder for index in indices for folder in writer.folders_of(index)}
+    for folder in {*names, *own}:
         for path in folder.glob(".*.tmp"):
-            if files.temporary_of(path) in own:
+            name = files.temporary_of(path)
+            if name is not None and (folder in own or name in names[folder]):
                 path.unlink(missing_ok=True)
