@@ -41,6 +41,7 @@ class _Machine(_Entries):
 
 class _Input(_Entries):
     stacked: bool = False
+    image_short_side_px: int | None = None
 
 
 class _Best(_Entries):

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -162,5 +163,6 @@ def _input(cfg: CfgNode, train: Dataset) -> dict[str, Any]:
         "pixel_std": list(cfg.MODEL.PIXEL_STD),
         "short_side_px": cfg.INPUT.MIN_SIZE_TEST,
         "max_side_px": cfg.INPUT.MAX_SIZE_TEST,
+        "image_short_side_px": round(median(min(image.height_px, image.width_px) for image in train.images)),
         "mask_format": cfg.INPUT.MASK_FORMAT,
     }

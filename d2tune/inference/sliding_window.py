@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import IO, Any, Literal, NamedTuple, Protocol
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,27 +21,18 @@ from tqdm import tqdm
 
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.data.mapper import to_tensor
+from d2tune.data.semantic_mapper import resized
 from d2tune.errors import ProjectError, RunError
 from d2tune.inference.loop import forward_pass, inference_mode
+from d2tune.inference.windows import WindowedImage, scaled_size, starts
 
+DEFAULT_OVERLAP = 0.25
+"""Share of a window that the next window covers as well."""
 _CUDA_BATCH, _CPU_BATCH = 8, 1  # memory grows with the batch
 _CARRY_IN_MEMORY_BYTES = 1 << 28
 
 SemanticModel = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 """From Detectron2's samples (``image`` ``(C, h, w)``, ``height``, ``width``) to ``sem_seg`` ``(K, h, w)`` for each."""
-
-
-class WindowedImage(Protocol):
-    """An image that is read window by window, such as `d2tune.data.image_reader.OpenImage`."""
-
-    @property
-    def height_px(self) -> int: ...
-
-    @property
-    def width_px(self) -> int: ...
-
-    def read(self, top_px: int, left_px: int, height_px: int, width_px: int) -> NDArray[Any]:
-        """A window ``(h, w, C)``: uint8, or float32 with NaN for pixels without data."""
 
 
 class FinishedRows(NamedTuple):
@@ -65,7 +56,7 @@ def predict_rows(
     *,
     classes: int,
     window_px: int,
-    overlap: float = 0.25,
+    overlap: float = DEFAULT_OVERLAP,
     scores: Literal["logits", "probabilities"] = "logits",
     with_confidence: bool = False,
     batch_size: int | None = None,
@@ -143,14 +134,14 @@ class _Axis:
 
 def _axis(length_px: int, window_px: int, overlap_px: int) -> _Axis:
     size_px = min(window_px, length_px)
-    last = length_px - size_px
-    starts = (*range(0, last, window_px - overlap_px), last)
-    raw = [_falloff(size_px, overlap_px, at_start=start > 0, at_end=start < last) for start in starts]
+    begins = starts(length_px, window_px, overlap_px)
+    last = begins[-1]
+    raw = [_falloff(size_px, overlap_px, at_start=start > 0, at_end=start < last) for start in begins]
     total = np.zeros(length_px)
-    for start, weight in zip(starts, raw, strict=True):
+    for start, weight in zip(begins, raw, strict=True):
         total[start : start + size_px] += weight
-    shares = [weight / total[start : start + size_px] for start, weight in zip(starts, raw, strict=True)]
-    return _Axis(length_px, size_px, starts, tuple(torch.from_numpy(share.astype(np.float32)) for share in shares))
+    shares = [weight / total[start : start + size_px] for start, weight in zip(begins, raw, strict=True)]
+    return _Axis(length_px, size_px, begins, tuple(torch.from_numpy(share.astype(np.float32)) for share in shares))
 
 
 def _falloff(size_px: int, overlap_px: int, *, at_start: bool, at_end: bool) -> NDArray[np.float64]:
@@ -327,3 +318,38 @@ class _Carry:
         self._above.seek(0)
         self._below.seek(0)
         self._below.truncate()
+
+
+def scaled_model(model: SemanticModel, scale: float) -> SemanticModel:
+    """A model to which windows are given resized by a factor, and which gives planes of the size of the windows.
+
+    Args:
+        model: A model that resizes its planes to ``height`` and ``width`` of a sample, as those of Detectron2 do.
+        scale: The factor; 1 returns the model itself.
+    """
+    if scale == 1:
+        return model
+    return _Scaled(model, scale) if isinstance(model, nn.Module) else partial(_run_scaled, model, scale)
+
+
+class _Scaled(nn.Module):
+    """See `scaled_model`; a module, so that it runs in evaluation mode."""
+
+    def __init__(self, model: nn.Module, scale: float) -> None:
+        super().__init__()
+        self._model = model
+        self._scale = scale
+        self.train(model.training)
+
+    def forward(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        with forward_pass(self._model):
+            return _run_scaled(self._model, self._scale, samples)
+
+
+def _run_scaled(model: SemanticModel, scale: float, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def scaled(sample: dict[str, Any]) -> dict[str, Any]:
+        pixels = sample["image"].permute(1, 2, 0).numpy()
+        size_hw = scaled_size(pixels.shape[0], pixels.shape[1], scale)
+        return sample | {"image": to_tensor(resized(pixels, size_hw))}
+
+    return model([scaled(sample) for sample in samples])

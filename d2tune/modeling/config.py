@@ -89,8 +89,10 @@ def add_d2tune_config(cfg: CfgNode) -> None:
     cfg.INPUT.RASTER.NODATA = []
     # the value of 16-bit photos that becomes 255; 0 takes that of each file
     cfg.INPUT.WHITE = 0.0
-    # side of the windows in which images are predicted; 0 takes whole images
+    # side of the windows in which images are predicted, in pixels of the image; 0 takes whole images
     cfg.TEST.WINDOW_PX = 0
+    # width of the strip that neighboring windows share; 0 is the usual share of a window
+    cfg.TEST.WINDOW_OVERLAP_PX = 0
 
 
 def default_config() -> CfgNode:

@@ -102,6 +102,7 @@ class InputSpec(_Entries):
         divisible_by_px: The resized image is padded on the right and below to a multiple of this, after mean and
             deviation, with zeros; 0 does not pad.
         window_px: Side of the overlapping windows in which images of original size are predicted; 0 takes whole images.
+        image_short_side_px: Median short side of the training images before they were resized; None if not recorded.
         exif_orientation: ``applied``: photos are turned as their EXIF orientation says.
         raster: How rasters are read; None where images are photos.
         stacked: Whether an image is a folder of files.
@@ -118,6 +119,7 @@ class InputSpec(_Entries):
     max_side_px: Count
     divisible_by_px: Count
     window_px: Count
+    image_short_side_px: Count | None = None
     exif_orientation: Literal["applied"] = "applied"
     raster: RasterSpec | None
     stacked: bool
@@ -273,8 +275,8 @@ def read_manifest(folder: Path) -> Manifest:
         place = ".".join(map(str, first["loc"]))
         if first["type"] == "missing":
             raise PackageError("the entry is missing", file=path, place=place, hint=COPY_HINT) from None
-        message, found = first["msg"].removeprefix("Input "), describe(first["input"])
-        raise PackageError(f"the entry {message}", file=path, place=place, found=found, hint=COPY_HINT) from None
+        message, value = first["msg"].removeprefix("Input "), describe(first["input"])
+        raise PackageError(f"the entry {message}", file=path, place=place, found=value, hint=COPY_HINT) from None
     _check_consistent(manifest, path)
     return manifest
 

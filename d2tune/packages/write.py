@@ -174,6 +174,7 @@ def _input(cfg: CfgNode, project: Project, record: Mapping[str, Any], divisible_
         "max_side_px": cfg.INPUT.MAX_SIZE_TEST,
         "divisible_by_px": divisible_by_px,
         "window_px": cfg.TEST.WINDOW_PX,
+        "image_short_side_px": record["input"].get("image_short_side_px"),
         "raster": {"stack": keys.stack, "channels": keys.channels, "nodata": keys.nodata} if is_raster else None,
         "stacked": bool(record["input"].get("stacked", False)),
         "mask_format": cfg.INPUT.MASK_FORMAT,

@@ -55,6 +55,8 @@ class Task(ABC):
     """Whether the kinds of metrics (boxes, masks, boundaries) can be chosen."""
     has_scores: ClassVar[bool] = False
     """Whether predictions have scores, and can be filtered by them."""
+    takes_windows: ClassVar[bool] = False
+    """Whether predictions in overlapping windows of an image can be put together."""
     measures_pixels: ClassVar[bool] = False
     """Whether training needs the number of pixels of each class."""
     uncertainty: ClassVar[type[UncertaintyPredictor[Any]]]

@@ -13,6 +13,7 @@ from d2tune.data.label_maps import LabelFiles
 from d2tune.data.training import instance_samples
 from d2tune.evaluation.instance import InstanceEvaluator
 from d2tune.inference.predictors.instance import InstancePredictor
+from d2tune.inference.predictors.windowed import WindowedPredictor
 from d2tune.inference.uncertainty import DetectionUncertainty
 from d2tune.inference.writers.base import WriterFactory
 from d2tune.inference.writers.coco_results import CocoResultsWriter
@@ -32,6 +33,7 @@ class InstanceTask(Task):
     gives = "A mask, a box and a score for each object of the classes"
     has_instance_metrics = True
     has_scores = True
+    takes_windows = True
     uncertainty = DetectionUncertainty
 
     def label_files(self, dataset: Dataset) -> LabelFiles | None:
@@ -54,9 +56,10 @@ class InstanceTask(Task):
         is_model_own: bool = False,
         min_scores: Sequence[float] | None = None,
     ) -> InstancePredictor:
-        """The predictor of `Detections`."""
+        """The predictor of `Detections`, in windows if the config sets them."""
         things = [index for index, category in enumerate(categories) if category.isthing]
-        return InstancePredictor(
+        predictor = WindowedPredictor if cfg.TEST.WINDOW_PX else InstancePredictor
+        return predictor(
             model,
             cfg,
             class_names=[categories[index].name for index in things],

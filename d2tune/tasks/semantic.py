@@ -32,6 +32,7 @@ class SemanticTask(Task):
     main_metric = "miou"
     predictions_noun = "regions"
     gives = "The class of each pixel, one of"
+    takes_windows = True
     measures_pixels = True
     uncertainty = PixelUncertainty
 

@@ -21,7 +21,8 @@ from d2tune.inference.images import ImageLike, open_image, read_pixels
 from d2tune.inference.loop import Sample, check_batch_size, inference_mode
 from d2tune.inference.predictors.base import Predictor
 from d2tune.inference.results import LabelMap
-from d2tune.inference.sliding_window import predict_rows
+from d2tune.inference.sliding_window import DEFAULT_OVERLAP, predict_rows, scaled_model
+from d2tune.inference.windows import Windows
 from d2tune.timing import StageTimes
 
 
@@ -116,11 +117,13 @@ class SemanticPredictor(Predictor[NDArray[np.uint8], LabelMap]):
                 label_map = self(self.reader.shown(opened.read()))
                 yield LabelRows(*size_px, opened.georeference, iter([label_map.class_ids]), self.class_names)
                 return
+            chosen = Windows.of_config(self._cfg, overlap=DEFAULT_OVERLAP)
             windows = predict_rows(
-                self.model,
+                scaled_model(self.model, chosen.scale(self._size.short_side_px)),
                 opened,
                 classes=len(self.class_names),
-                window_px=self._cfg.TEST.WINDOW_PX,
+                window_px=chosen.window_px,
+                overlap=chosen.overlap_px / chosen.window_px,
                 scores="probabilities",
                 batch_size=batch_size,
                 show_progress=show_progress,

@@ -1,0 +1,114 @@
+"""The predictor of instances on images that are much larger than those of training: in overlapping windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from d2tune.data.image_reader import Pixels
+from d2tune.errors import DataError
+from d2tune.inference.images import ImageLike, open_image
+from d2tune.inference.loop import Sample, check_batch_size, inference_mode, stream
+from d2tune.inference.predictors.instance import InstancePredictor, RawDetections
+from d2tune.inference.results import Detections
+from d2tune.inference.stitching import Stitcher
+from d2tune.inference.windows import WindowedImage, Windows, WindowSamples, grid
+from d2tune.timing import StageTimes
+
+
+class WindowedPredictor(InstancePredictor):
+    """Predicts `Detections` in overlapping windows, and stitches those of one object; see `stitching`.
+
+    A square window is resized to the short side at which the model is evaluated, and windows of narrower images by the
+    same factor. Of large TIFFs only windows are read.
+
+    Args:
+        model: As in `Predictor`.
+        cfg: The config of the run, which sets ``TEST.WINDOW_PX``.
+        class_names: As in `Predictor`.
+        reader: As in `Predictor`.
+        is_model_own: As in `Predictor`.
+        min_scores: As in `Predictor`; compared with the scores in each window.
+    """
+
+    @property
+    def takes_whole_images(self) -> bool:
+        """False: the network gets windows."""
+        return False
+
+    def batches(self, images: Sequence[ImageLike]) -> Iterator[list[int]]:
+        """See `Predictor.batches`; each image is predicted alone."""
+        return ([index] for index in range(len(images)))
+
+    def stream(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        convert: Callable[[int, Detections, Pixels | None], Any] | None = None,
+        keep_pixels: bool = False,
+        description: str = "predicting",
+        batch_size: int | None = None,
+        show_progress: bool | None = None,
+        times: StageTimes | None = None,
+        done: Collection[int] = (),
+    ) -> Iterator[Any]:
+        """See `Predictor.stream`; a single image is predicted at a time, ``batch_size`` windows in a forward pass.
+
+        ``lower_scores`` of a result are those of all windows, where an object can have several.
+        """
+        check_batch_size(batch_size)
+        shown = {"batch_size": batch_size, "show_progress": show_progress, "times": times or StageTimes()}
+        return self._stream(images, convert, keep_pixels, description, done, shown)
+
+    def _stream(
+        self,
+        images: Sequence[ImageLike],
+        convert: Callable[[int, Detections, Pixels | None], Any] | None,
+        keep_pixels: bool,
+        description: str,
+        done: Collection[int],
+        options: dict[str, Any],
+    ) -> Iterator[Any]:
+        show_progress = options["show_progress"]
+        left = [index for index in range(len(images)) if index not in done]
+        with (
+            inference_mode(self.model),
+            tqdm(
+                total=len(images),
+                initial=len(images) - len(left),
+                desc=description,
+                unit="image",
+                leave=False,
+                disable=None if show_progress is None else not show_progress,
+            ) as bar,
+        ):
+            for index in left:
+                try:
+                    with open_image(images[index], self.reader) as opened:
+                        result = self._stitched(opened, options)
+                        pixels = self.reader.shown(opened.read()) if keep_pixels else None
+                except DataError as error:
+                    yield error
+                else:
+                    yield result if convert is None else convert(index, result, pixels)
+                bar.update()
+
+    def _stitched(self, image: WindowedImage, options: dict[str, Any]) -> Detections:
+        """The detections on an open image."""
+        chosen = Windows.of_config(self._cfg)
+        windows = grid(image.height_px, image.width_px, chosen)
+        stitcher = Stitcher(image.height_px, image.width_px, windows, self.class_names)
+        samples = WindowSamples(image, windows, scale=chosen.scale(self._size.short_side_px))
+
+        def finish(index: int, sample: Sample, raw: RawDetections) -> Detections:
+            return self._result(raw, sample)
+
+        for index, detections in enumerate(
+            stream(self.model, samples, self._forward, finish, description="windows", **options)
+        ):
+            if isinstance(detections, DataError):
+                raise detections
+            stitcher.add(index, detections)
+        return stitcher.finish()
