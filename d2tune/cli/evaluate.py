@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d2tune.cli.shared import add_command, add_crowds_argument, given, name, path
+from d2tune.cli.windows import add_window_arguments, window_arguments
 from d2tune.errors import ProjectError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images per forward pass (default: 8 on CUDA, 4 on the CPU)"
     )
+    add_window_arguments(parser)
     parser.add_argument(
         "--out", type=path, metavar="FOLDER", help="folder for the results (default: RUN/evaluation, or evaluation)"
     )
@@ -71,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
     if given(options, "predictions", "ground_truth"):
         predictions, ground_truth = _two_files(options)
         return print_evaluation(api.evaluate_files(predictions, ground_truth, **given(options, "labels"), **chosen))
+    chosen |= window_arguments(options)
     if "labels" in options:
         raise ProjectError("--labels goes with --predictions", hint="A run knows its classes.")
     if options.run_folder is None:
@@ -90,7 +93,8 @@ def print_evaluation(result: EvaluationResult) -> int:
 def _two_files(options: argparse.Namespace) -> tuple[Path, Path]:
     if len(given(options, "predictions", "ground_truth")) < 2:
         raise ProjectError("--predictions and --ground-truth go together", hint="Name both files.")
-    if given(options, "run_folder", "data", "image_root", "weights", "batch_size"):
-        hint = "Remove RUN, --data, --image-root, --weights, --batch-size."
+    used = given(options, "run_folder", "data", "image_root", "weights", "batch_size") | window_arguments(options)
+    if used:
+        hint = "Remove RUN, --data, --image-root, --weights, --batch-size and the options of windows."
         raise ProjectError("with --predictions no model is run", hint=hint)
     return options.predictions, options.ground_truth

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from d2tune.cli.shared import given
+from d2tune.cli.windows import window_arguments
 from d2tune.errors import ProjectError
 
 _OF_VIDEOS = {"video": "--video", "realtime": "--realtime", "lost_s": "--lost-seconds"}
@@ -14,6 +15,7 @@ _OF_IMAGES = {
     "to": "--to",
     "force": "--force",
     "shard": "--shard",
+    "ray": "--ray",
     "tolerance_px": "--tolerance-px",
     "min_area_px2": "--min-area",
     "most_uncertain": "--most-uncertain",
@@ -75,7 +77,9 @@ def run_video(options: argparse.Namespace) -> int:
 
     for option in map(_OF_IMAGES.__getitem__, given(options, *_OF_IMAGES)):
         raise ProjectError(f"{option} goes with images, not with a video", hint="Remove it.")
-    result = api.predict_video(options.run_folder, options.source[0], **given(options, *_OF_BOTH, *_OF_VIDEOS))
+    result = api.predict_video(
+        options.run_folder, options.source[0], **given(options, *_OF_BOTH, *_OF_VIDEOS), **window_arguments(options)
+    )
     for line in result.notes:
         print(f"note: {line}", file=sys.stderr)
     print(result.summary)

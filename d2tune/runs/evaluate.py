@@ -24,6 +24,7 @@ from d2tune.packages.manifest import is_package
 from d2tune.project import Project
 from d2tune.run_folder import RunFolder, ensure_writable
 from d2tune.runs.load import check_has_data, default_folder, describe, load_model
+from d2tune.runs.windows import WindowChoice
 from d2tune.tasks import task_of
 from d2tune.timing import StageTimes
 
@@ -40,6 +41,9 @@ def evaluate(
     kinds: Sequence[Kind] = KINDS,
     batch_size: int | None = None,
     crowds: Literal["crowds", "objects"] | None = None,
+    window_px: int | Literal["auto"] | None = None,
+    overlap: float | None = None,
+    object_px: int | None = None,
 ) -> EvaluationResult:
     """Evaluate a model on its validation split, or on other data with the same classes.
 
@@ -50,16 +54,24 @@ def evaluate(
         image_root: Folder of the images; None looks for them beside the annotations or where the project says.
         weights: Of a run: ``best``, ``final`` or a checkpoint file.
         out: The output folder; None is ``evaluation`` in the run folder, followed by the names of ``data`` and of
-            ``weights`` if they are not the defaults; for others than runs, in the working folder, with their name.
+            ``weights`` and the size of windows if they are not the defaults; for others than runs, in the working
+            folder, with their name.
         kinds: The kinds of metrics: ``bbox``, ``segm``, ``boundary``.
         batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
         crowds: Whether objects marked as crowds are read as ``crowds`` or as ``objects``; None is as in training.
+        window_px: Height and width in pixels of the overlapping windows in which images are predicted, or ``auto``;
+            None predicts on whole images, or as the config of the model says.
+        overlap: Share of a window that the next window covers as well; None is 0.2.
+        object_px: Size of the largest objects that are to be whole in a window; None is not known.
 
     Raises:
         D2TuneError: The run, the weights or the data cannot be used.
     """
-    target = Path(out) if out is not None else default_folder(Path(run), _folder_name(data, weights))
-    loaded = load_model(run, weights=weights)
+    windows = WindowChoice(window_px=window_px, overlap=overlap, object_px=object_px)
+    windows.check(describe(run))
+    loaded = windows.applied(load_model(run, weights=weights))
+    name = _folder_name(data, weights, loaded.cfg.TEST.WINDOW_PX if window_px else 0)
+    target = Path(out) if out is not None else default_folder(Path(run), name)
     project = loaded.project
     project = _with_crowds(project, crowds)
     task = task_of(project)
@@ -104,13 +116,14 @@ def evaluate(
     return EvaluationResult(target, outcome.metrics, sentence)
 
 
-def _folder_name(data: str | Path | None, weights: str) -> str:
+def _folder_name(data: str | Path | None, weights: str, window_px: int) -> str:
     names = []
     if data is not None:
         # folders can have the same name, so the hash of the whole path is added
         path = Path(data).resolve()
         names.append(f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}")
     names += [] if weights == "best" else [Path(weights).stem]
+    names += [f"windows{window_px}"] if window_px else []
     return "_".join(["evaluation", *names])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from d2tune.errors import DataError, PackageError, ProjectError, RunError, check_range
 from d2tune.export.load import load_exported
@@ -14,6 +14,7 @@ from d2tune.packages.manifest import is_package
 from d2tune.packages.read import load_package, read_package
 from d2tune.project import load_project
 from d2tune.run_folder import RunFolder
+from d2tune.runs.windows import WindowChoice
 from d2tune.tasks import task_of
 from d2tune.text import a_or_an
 
@@ -120,7 +121,15 @@ def predictor_of(loaded: LoadedModel, *, min_score: float | None = None) -> Pred
     )
 
 
-def load_predictor(path: str | Path, *, weights: str = "best", min_score: float | None = None) -> Predictor[Any, Any]:
+def load_predictor(
+    path: str | Path,
+    *,
+    weights: str = "best",
+    min_score: float | None = None,
+    window_px: int | Literal["auto"] | None = None,
+    overlap: float | None = None,
+    object_px: int | None = None,
+) -> Predictor[Any, Any]:
     """The predictor of a model.
 
     ``predictor(image)`` returns `Detections`, a `LabelMap` or a `PanopticMap`, depending on the task of the model;
@@ -130,10 +139,15 @@ def load_predictor(path: str | Path, *, weights: str = "best", min_score: float 
         path: A run folder, a package or an exported model.
         weights: Of a run: ``best``, ``final`` or a checkpoint file.
         min_score: Lowest score of an instance of any class, from 0 to 1; None takes the thresholds of the model.
+        window_px: Height and width in pixels of the overlapping windows in which images are predicted, or ``auto``;
+            None predicts on whole images, or as the config of the model says.
+        overlap: Share of a window that the next window covers as well; None is 0.2.
+        object_px: Size of the largest objects that are to be whole in a window; None is not known.
 
     Raises:
-        ProjectError: The lowest score is not between 0 and 1, or predictions of the model have no scores.
+        ProjectError: A number is outside of its range, or predictions of the model have no scores or no windows.
         RunError: The folder is neither a run folder nor a package, or the weights do not exist.
         PackageError: The package was written by a later version, or a file is missing or was changed.
     """
-    return predictor_of(load_model(path, weights=weights), min_score=min_score)
+    windows = WindowChoice(window_px=window_px, overlap=overlap, object_px=object_px)
+    return predictor_of(windows.applied(load_model(path, weights=weights)), min_score=min_score)

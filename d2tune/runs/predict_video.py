@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from d2tune.annotations.io.outputs import protected
 from d2tune.errors import DataError
 from d2tune.modeling.loaded import LoadedModel
 from d2tune.run_folder import ensure_writable
 from d2tune.runs.load import default_folder, describe, load_model, predictor_of
+from d2tune.runs.windows import WindowChoice
 from d2tune.tasks import task_of
 from d2tune.text import a_or_an
 from d2tune.video.predict import VideoOptions, predict_video
@@ -25,6 +27,9 @@ def predict(
     weights: str = "best",
     min_score: float | None = None,
     options: VideoOptions | None = None,
+    window_px: int | Literal["auto"] | None = None,
+    overlap: float | None = None,
+    object_px: int | None = None,
 ) -> VideoResult:
     """Predict on a video; see `video.predict.predict_video`.
 
@@ -36,6 +41,10 @@ def predict(
         weights: Of a run: ``best``, ``final`` or a checkpoint file.
         min_score: Score from which an object begins a track, from 0 to 1; None takes the thresholds of the model.
         options: The options; their ``min_scores`` are replaced.
+        window_px: Height and width in pixels of the overlapping windows in which frames are predicted, or ``auto``;
+            None predicts on whole frames, or as the config of the model says.
+        overlap: Share of a window that the next window covers as well; None is 0.2.
+        object_px: Size of the largest objects that are to be whole in a window; None is not known.
 
     Raises:
         DataError: The video cannot be read, ``min_score`` is given and predictions have no scores, the model takes
@@ -47,13 +56,16 @@ def predict(
     chosen.check()
     video = source_of(source)
     folder = Path(out) if out is not None else default_folder(Path(model), "predictions") / video.stem
-    task = task_of(describe(model).project)
+    described = describe(model)
+    task = task_of(described.project)
+    windows = WindowChoice(window_px=window_px, overlap=overlap, object_px=object_px)
+    windows.check(described)
     if min_score is not None and not task.has_scores:
         raise DataError(
             f"predictions of {a_or_an(task.name)} model have no scores", place="--min-score", hint="Remove it."
         )
     ensure_writable(folder if folder.exists() else _existing(folder))
-    loaded = load_model(model, weights=weights).with_min_score(min_score)
+    loaded = windows.applied(load_model(model, weights=weights).with_min_score(min_score))
     least = [loaded.thresholds[name] for name in loaded.class_names] if task.has_scores else None
     lowest = None if least is None else min([chosen.low_score, *least])
     predictor = predictor_of(loaded, min_score=lowest)
