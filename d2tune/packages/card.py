@@ -95,9 +95,9 @@ def _input_lines(given: InputSpec) -> Iterator[str]:
         yield f"Of photos with 16 bits, {white} becomes 255."
     else:
         used = f", of which {list(given.raster.channels)} are used" if given.raster.channels else ""
-        yield f"Rasters with {channels}{used}. Their values are taken as they are, and NaN is no data."
+        yield f"Rasters with {channels}{used}. Their values are taken as they are, and NaN stands for missing data."
         if given.raster.nodata is not None:
-            yield f"The value {given.raster.nodata:g} is no data too."
+            yield f"The value {given.raster.nodata:g} stands for missing data too."
         if given.stacked:
             yield "An image is a folder of files whose channels are stacked."
         yield "Label maps of rasters with a place on earth have the same place."

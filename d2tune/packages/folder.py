@@ -1,4 +1,4 @@
-"""A package as a folder: it appears whole or not at all, and replaces only a package that nobody changed."""
+"""A package as a folder: it appears whole or not at all, and replaces only an unchanged package."""
 
 from __future__ import annotations
 

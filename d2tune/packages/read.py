@@ -120,9 +120,8 @@ def _check_file(path: Path, manifest: Manifest) -> None:
         if path.is_dir():
             raise PackageError("a file of the package is a folder", file=path, hint=COPY_HINT)
         if size != entry.bytes:
-            found, expected = f"{size:,} bytes", f"{entry.bytes:,}"
-            message = "the file was changed after it was written"
-            raise PackageError(message, file=path, found=found, expected=expected, hint=COPY_HINT)
+            message, bytes_now = "the file was changed after it was written", f"{size:,} bytes"
+            raise PackageError(message, file=path, found=bytes_now, expected=f"{entry.bytes:,}", hint=COPY_HINT)
         digest = files.sha256_file(path)
     except FileNotFoundError:
         raise PackageError("a file of the package is missing", file=path, hint=COPY_HINT) from None
