@@ -304,7 +304,7 @@ class LabelLoop:
         run, folder = Path(one.run), self._round_folder(one)
         comparison = None
         if one.model is not None:
-            comparison = training.compare_rounds(Path(one.model), one.weights, run, folder)
+            comparison = training.compare_rounds(Path(one.model), run, folder)
         if comparison is None:
             one.is_worse = False
             one.sentence = f"Round {one.number} is not compared with an earlier run; it is {run}."

@@ -201,9 +201,12 @@ def _content(path: Path, image: str) -> bytes:
 
 
 def _without_marks(shape: Any) -> Any:
-    """A shape without the flag ``prediction`` and the score."""
-    if not isinstance(shape, dict) or not isinstance(shape.get("flags"), dict) or "prediction" not in shape["flags"]:
+    """A shape without the flag ``prediction`` and the score, which those that a person has seen no longer are."""
+    if not isinstance(shape, dict):
         return shape
-    flags = {key: value for key, value in shape["flags"].items() if key != "prediction"}
-    kept = {key: value for key, value in shape.items() if key != "score"} | {"flags": flags}
-    return kept | ({"description": ""} if str(kept.get("description")).startswith("score=") else {})
+    kept = {key: value for key, value in shape.items() if key != "score"}
+    if isinstance(kept.get("flags"), dict):
+        kept["flags"] = {key: value for key, value in kept["flags"].items() if key != "prediction"}
+    if str(kept.get("description")).startswith("score="):
+        kept["description"] = ""
+    return kept

@@ -13,22 +13,25 @@ import torch
 
 from d2tune.annotations.io.output_record import SPLIT
 from d2tune.annotations.io.outputs import write_output
+from d2tune.annotations.io.photos.findings import with_white
 from d2tune.annotations.splitting.lists import is_list, read_list
 from d2tune.data.splits import Splits
 from d2tune.engine import launch
 from d2tune.engine.result import TrainResult
-from d2tune.errors import D2TuneError
+from d2tune.errors import D2TuneError, RunError
 from d2tune.evaluation.comparison import RunComparison
+from d2tune.evaluation.output_files import EvaluationFiles
 from d2tune.label_loop.data import LoopData
 from d2tune.label_loop.state import LoopState, Round
-from d2tune.modeling import checkpoint
+from d2tune.modeling.config import read_config
 from d2tune.modeling.loaded import LoadedModel
-from d2tune.modeling.weights import read_state_dict
-from d2tune.project import LoadedProject, Project
+from d2tune.project import LoadedProject, Project, load_project
 from d2tune.project.schedule import LEAST_PASSES, planned_length
-from d2tune.run_folder import RunFolder
+from d2tune.run_folder import RunFolder, ensure_writable
 from d2tune.runs.compare import compare
-from d2tune.runs.evaluate import evaluate
+from d2tune.runs.evaluate import dataset_of
+from d2tune.runs.load import load_model
+from d2tune.tasks import task_of
 from d2tune.text import counted
 
 logger = logging.getLogger(__name__)
@@ -165,17 +168,15 @@ def is_begun_without_checkpoint(run: Path) -> bool:
     return run.is_dir() and not (RunFolder(run).last.is_file() or RunFolder(run).final.is_file())
 
 
-def compare_rounds(before: Path, weights: str | None, after: Path, folder: Path) -> RunComparison | None:
-    """Compare a run with the one that it continues, on the validation split.
+def compare_rounds(before: Path, after: Path, folder: Path) -> RunComparison | None:
+    """Compare a model with the run of the round that it predicted for, on the validation split of that run.
 
-    Where the evaluation of the earlier run is of other data, or there is none, its weights are evaluated with the
-    settings of the later run.
+    Where there is no evaluation of the model on these data, it is evaluated.
 
     Args:
         before: The earlier run or package.
-        weights: The file of its weights.
-        after: The later run.
-        folder: The folder of the round, for that evaluation.
+        after: The run of the round.
+        folder: The folder of the round, for the predictions of the earlier model.
 
     Returns:
         The comparison; None, with a line in the log, where the two cannot be compared.
@@ -183,24 +184,41 @@ def compare_rounds(before: Path, weights: str | None, after: Path, folder: Path)
     try:
         return compare(before, after)
     except D2TuneError:
-        if weights is None:
-            logger.warning("%s cannot be evaluated, so the round is not compared with it", before)
-            return None
+        pass
     try:
-        evaluate(after, weights=str(_checkpoint(Path(weights), folder)), out=folder / "before")
-        return compare(folder / "before", after)
+        return _evaluated(before, after, folder / "before")
     except D2TuneError as error:
         logger.warning("the round cannot be compared with %s: %s", before, error.one_line())
         return None
 
 
-def _checkpoint(weights: Path, folder: Path) -> Path:
-    """A file of weights as a checkpoint of a run; that of a package is written to a folder as one."""
-    if weights.suffix == ".pth":
-        return weights
-    path = folder / "before.pth"
-    checkpoint.save(path, {"model": read_state_dict(weights)})
-    return path
+def _evaluated(before: Path, after: Path, out: Path) -> RunComparison:
+    """Evaluate the earlier model on the validation split of the run, and compare.
+
+    Raises:
+        D2TuneError: The model or the data cannot be used, or the classes are different.
+    """
+    loaded, dataset = load_model(before), dataset_of(after, None)
+    if tuple(loaded.class_names) != tuple(dataset.class_names):
+        found, expected = ", ".join(loaded.class_names), ", ".join(dataset.class_names)
+        raise RunError("the model has other classes than the run", file=before, found=found, expected=expected)
+    run = RunFolder(after)
+    project = load_project(run.project).project
+    task = task_of(project)
+    evaluator = task.evaluator(dataset, read_config(run.config), project)
+    earlier = with_white(dataset, loaded.cfg.INPUT.WHITE or None)
+    predictor = task.predictor(loaded.model, loaded.cfg, loaded.project, dataset.categories)
+    predictions = task.evaluator(earlier, loaded.cfg, project).predict(predictor)
+    images = [image.path for image in dataset.images if image.path is not None]
+    outputs = EvaluationFiles(out, predictions=evaluator.files(out), inputs=lambda: [*images, *loaded.files])
+    ensure_writable(out)
+    with outputs.written():
+        evaluator.save(predictions, out)
+    sides = [
+        evaluator.side(evaluator.load(folder), name=str(name), truth_sha256=dataset.content_hash())
+        for folder, name in ((out, before), (after, after))
+    ]
+    return sides[0].compare(sides[1])
 
 
 def sentence_of(number: int, comparison: RunComparison) -> str:
