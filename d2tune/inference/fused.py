@@ -16,8 +16,13 @@ from typing import Any
 import torch
 from detectron2.layers import Conv2d as NormedConv2d
 from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from d2tune.modeling.box_pooling import has_a_sample_for_each_cell, pool_boxes
+from d2tune.modeling.point_rend import is_exported
 
 
 @contextmanager
@@ -25,8 +30,8 @@ def fused_norms(model: nn.Module, *, is_own: bool = False) -> Iterator[None]:
     """Compute norms inside the convolutions before them until the context ends.
 
     This concerns Detectron2's convolutions with a norm of their own, and convolutions that a norm follows in an
-    ``nn.Sequential``. Results differ by rounding only. Only the ``forward`` of modules is replaced: parameters,
-    buffers and the state dict do not change, unless ``is_own``.
+    ``nn.Sequential``. Boxes are pooled by `box_pooling` where it can do so. Results differ by rounding only. Only the
+    ``forward`` of modules is replaced: parameters, buffers and the state dict do not change, unless ``is_own``.
 
     Args:
         model: A model in evaluation mode. Changes of its weights inside the context have no effect.
@@ -37,7 +42,7 @@ def fused_norms(model: nn.Module, *, is_own: bool = False) -> Iterator[None]:
     replaced: list[nn.Module] = []
     uses = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
 
-    def replace(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+    def replace(module: nn.Module, forward: Callable[..., Tensor]) -> None:
         module.forward = forward
         replaced.append(module)
 
@@ -49,6 +54,8 @@ def fused_norms(model: nn.Module, *, is_own: bool = False) -> Iterator[None]:
             replace(convolution, partial(_convolve, convolution, weight, bias))
             if getattr(convolution, "norm", None) is not norm:
                 replace(norm, _identity)
+        for pooler in filter(has_a_sample_for_each_cell, model.modules()):
+            replace(pooler, partial(_pool, pooler))
         yield
     finally:
         for module in replaced:
@@ -107,6 +114,11 @@ def _convolve(convolution: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -
     )
     activation: Callable[[Tensor], Tensor] | None = getattr(convolution, "activation", None)
     return output if activation is None else activation(output)
+
+
+def _pool(pooler: Any, maps: list[Tensor], boxes: list[Boxes]) -> Tensor:
+    is_plain = maps[0].is_cpu and not torch.is_grad_enabled() and not is_exported()
+    return (pool_boxes if is_plain else ROIPooler.forward)(pooler, maps, boxes)
 
 
 def _identity(x: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class NegativeSafePointRendMaskHead(PointRendMaskHead):  # type: ignore[misc]  #
     def _takes_rows(self) -> bool:
         """Whether `point_masks` can be used: gradients and exported models need Detectron2's operators."""
         is_plain = self.mask_point_on and type(self.point_head) is StandardPointHead
-        return is_plain and not torch.is_grad_enabled() and not _is_exported()
+        return is_plain and not torch.is_grad_enabled() and not is_exported()
 
     def _predicted(self, features: dict[str, Tensor], instances: list[Instances]) -> list[Instances]:
         """The instances with ``pred_masks``."""
@@ -62,7 +62,7 @@ class NegativeSafePointRendMaskHead(PointRendMaskHead):  # type: ignore[misc]  #
         return instances
 
 
-def _is_exported() -> bool:
+def is_exported() -> bool:
     """Whether the model is traced or compiled at present."""
     return torch._C._is_tracing() or torch.compiler.is_compiling()
 
