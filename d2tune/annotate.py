@@ -47,7 +47,7 @@ def annotate(project: str | Path, *, split: Literal["train", "val"] = "train", l
     """
     loaded = load_project(project).project
     folders = labelme_folders(project, loaded, split=split)
-    labels = drawn_classes(project, loaded)
+    labels = annotated_classes(project, loaded)
     return open_labelme(folders.images, folders.annotations, labels, labelme=labelme)
 
 
@@ -89,7 +89,7 @@ def labelme_folders(file: str | Path, project: Project, *, split: Literal["train
     return LabelmeFolders(folder, data.root / name)
 
 
-def drawn_classes(file: str | Path, project: Project) -> tuple[str, ...]:
+def annotated_classes(file: str | Path, project: Project) -> tuple[str, ...]:
     """The classes that a person draws: all but the background.
 
     Args:

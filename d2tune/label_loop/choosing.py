@@ -105,13 +105,13 @@ def check_model(model: Path, data: LoopData) -> None:
 
 
 def choose(
-    model: Path | None, found: Candidates, data: LoopData, folder: Path, *, count: int
+    model: Path | None, unlabeled: Candidates, data: LoopData, folder: Path, *, count: int
 ) -> tuple[list[Path], str]:
     """Choose the images of a round; near-duplicates of labeled or chosen images are passed over.
 
     Args:
         model: The model; None takes images spread evenly over the names.
-        found: The images to choose from.
+        unlabeled: The images to choose from.
         data: The data of the project.
         folder: The folder of the round, which gets a table of the uncertainty of all images.
         count: How many to choose.
@@ -122,7 +122,7 @@ def choose(
     Raises:
         DataError: There is no image to choose.
     """
-    images = found.images
+    images = unlabeled.images
     if model is None:
         values = spread(len(images.paths), count)
         chosen, _ = most_uncertain(values, images.paths, count=count, known=data.train_images)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2tune.annotate import LabelmeFolders, drawn_classes, labelme_folders
+from d2tune.annotate import LabelmeFolders, annotated_classes, labelme_folders
 from d2tune.annotations.recognition import recognize
 from d2tune.annotations.splitting.duplicates import content_digest
 from d2tune.annotations.splitting.lists import is_list
@@ -90,7 +90,7 @@ def _labels(loaded: LoadedProject, splits: Splits | None) -> tuple[str, ...]:
     project = loaded.project
     if splits is not None and not project.class_names:
         return tuple(name for name in splits.train.class_names if name != project.data.background)
-    return drawn_classes(loaded.file, project)
+    return annotated_classes(loaded.file, project)
 
 
 def _paths(images: Iterable[object]) -> list[Path]:

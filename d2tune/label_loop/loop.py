@@ -214,9 +214,9 @@ class LabelLoop:
         model = None if one.model is None else Path(one.model)
         if model is not None:
             check_model(model, data)
-        found = candidates(self._folder, data, self.path)
-        self._say(f"round {one.number}: {self._folder}: {found.note}")
-        if not found.images.paths:
+        unlabeled = candidates(self._folder, data, self.path)
+        self._say(f"round {one.number}: {self._folder}: {unlabeled.note}")
+        if not unlabeled.images.paths:
             if is_first:
                 raise DataError("all images are labeled", file=self._folder, hint="Add images, or name another folder.")
             self._say("all images are labeled")
@@ -224,7 +224,7 @@ class LabelLoop:
         training.freeze_split(state, data, self.path)
         folder = self._round_folder(one)
         folder.mkdir(parents=True, exist_ok=True)
-        paths, note = choose(model, found, data, folder, count=self._options.images)
+        paths, note = choose(model, unlabeled, data, folder, count=self._options.images)
         self._say(note)
         one.images = round_images(paths)
         one.stage = "predict"

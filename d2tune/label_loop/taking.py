@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from d2tune import files
-from d2tune.annotations.convert import read_dataset
+from d2tune.annotations.formats import labelme
 from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
 from d2tune.annotations.io.output_record import PREDICTIONS, OwnFiles
 from d2tune.annotations.splitting.duplicates import content_digest
@@ -60,14 +60,13 @@ def check_seen(images: Sequence[RoundImage], folder: Path, data: LoopData) -> No
         options = replace(
             options, image_root=None, data_root=None, image_list=None, skip_bad=False, no_predictions=False
         )
-        try:
-            dataset = read_dataset(path, format="labelme", options=options)
-            dataset.raise_on_errors()
-        except DataError as error:
-            file = path if error.file is None or Path(error.file).name == error.file else error.file
-            place = (error.file or "").removeprefix(path.name).lstrip(": ") or error.place
-            hint = " ".join(text for text in (error.hint, _AGAIN) if text)
-            raise DataError(error.message, file=file, place=place, found=error.found, hint=hint) from None
+        dataset = labelme.read(path, options)
+        for finding in dataset.errors():
+            shape = None if finding.shape is None else f"shape {finding.shape}"
+            near = f"Did you mean {finding.hint!r}? " if finding.code == "unknown_label" and finding.hint else ""
+            raise DataError(finding.message, file=path, place=shape, hint=f"{near}{_AGAIN}")
+        if not dataset.images:
+            raise DataError("the file is not a Labelme annotation", file=path, hint=_AGAIN)
         if project.has_label_maps and project.data.background is None and not dataset.instances:
             raise DataError("the image has no shapes, so it has no labeled pixels", file=path, hint=_AGAIN)
 

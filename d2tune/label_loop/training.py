@@ -200,8 +200,12 @@ def _evaluated(before: Path, after: Path, out: Path) -> RunComparison:
     """
     loaded, dataset = load_model(before), dataset_of(after, None)
     if tuple(loaded.class_names) != tuple(dataset.class_names):
-        found, expected = ", ".join(loaded.class_names), ", ".join(dataset.class_names)
-        raise RunError("the model has other classes than the run", file=before, found=found, expected=expected)
+        raise RunError(
+            "the model has other classes than the run",
+            file=before,
+            found=", ".join(loaded.class_names),
+            expected=", ".join(dataset.class_names),
+        )
     run = RunFolder(after)
     project = load_project(run.project).project
     task = task_of(project)
