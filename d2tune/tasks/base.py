@@ -26,11 +26,13 @@ from d2tune.inference.writers.tables import MeasurementsWriter
 from d2tune.project import Project
 from d2tune.text import a_or_an, counted
 
+OVERLAYS = "overlays"
+
 OBJECT_WRITERS: dict[str, tuple[str, type[ObjectsWriter[Any]]]] = {
     "measurements": ("tables of the measures of each object, and of counts", MeasurementsWriter),
     "masks": ("PNGs with the number of the object of each pixel", MaskWriter),
     "cutouts": ("a PNG of each object with a transparent background", CutoutWriter),
-    "overlays": ("drawings of the predictions", OverlayWriter),
+    OVERLAYS: ("drawings of the predictions", OverlayWriter),
 }
 """The formats that every task has, with their descriptions and writers."""
 
@@ -110,12 +112,17 @@ class Task(ABC):
     @property
     @abstractmethod
     def writers(self) -> Mapping[str, str]:
-        """The formats of this task's predictions with their descriptions; the first is the default."""
+        """The formats of this task's predictions with their descriptions; the first is the default, with drawings."""
 
     @property
     def formats(self) -> Mapping[str, str]:
         """All formats of predictions with their descriptions: `writers`, and those of every task."""
         return {**self.writers, **{name: words for name, (words, _) in OBJECT_WRITERS.items()}}
+
+    @property
+    def default_formats(self) -> tuple[str, ...]:
+        """The formats that ``auto`` stands for: the first of `writers`, and drawings."""
+        return next(iter(self.writers)), OVERLAYS
 
     @abstractmethod
     def writer_factory(self, to: str, project: Project) -> WriterFactory:
@@ -173,13 +180,13 @@ class Task(ABC):
         return SeveralWriter(out, images, predictor, options, factories=factories)
 
     def chosen(self, to: str) -> list[str]:
-        """The formats in a list with commas, each once; ``auto`` is the default of the task."""
-        default = next(iter(self.writers))
+        """The formats in a list with commas, each once; ``auto`` stands for `default_formats`."""
         names = (name.strip() for name in to.split(","))
-        return list(dict.fromkeys(default if name == "auto" else name for name in names))
+        given = (self.default_formats if name == "auto" else (name,) for name in names)
+        return list(dict.fromkeys(name for names in given for name in names))
 
     def _factory(self, name: str, project: Project) -> WriterFactory:
-        if name in OBJECT_WRITERS:
+        if name in OBJECT_WRITERS and name not in self.writers:
             return partial(OBJECT_WRITERS[name][1], background=project.data.background)
         return self.writer_factory(name, project)
 

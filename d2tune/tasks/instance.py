@@ -72,7 +72,7 @@ class InstanceTask(Task):
     def writers(self) -> Mapping[str, str]:
         """COCO, Labelme, COCO results and YOLO."""
         return {
-            "coco": "a COCO file with scores, and drawings",
+            "coco": "a COCO file with scores",
             "labelme": "Labelme files to correct",
             "rle": "COCO results: a list of run-length masks",
             "yolo-seg": "YOLO's label files of polygons",

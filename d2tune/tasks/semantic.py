@@ -19,10 +19,10 @@ from d2tune.evaluation.semantic_metrics import SemanticMetrics
 from d2tune.inference.predictors.semantic import SemanticPredictor
 from d2tune.inference.uncertainty import PixelUncertainty
 from d2tune.inference.writers.base import WriterFactory
-from d2tune.inference.writers.semantic import LabelMapWriter, LabelmeRegionsWriter, SubmissionWriter
+from d2tune.inference.writers.semantic import LabelMapWriter, LabelmeRegionsWriter, MapOverlayWriter, SubmissionWriter
 from d2tune.modeling.config import is_bridge
 from d2tune.project import Project
-from d2tune.tasks.base import Samples, Task, counted_classes
+from d2tune.tasks.base import OVERLAYS, Samples, Task, counted_classes
 
 
 class SemanticTask(Task):
@@ -63,22 +63,23 @@ class SemanticTask(Task):
 
     @property
     def writers(self) -> Mapping[str, str]:
-        """Label maps, Labelme, and the CSV of a competition."""
+        """Label maps, Labelme, the CSV of a competition, and drawings."""
         return {
             "label_maps": "label maps as PNG or TIFF",
             "labelme": "Labelme files to correct",
             "csv": "the CSV of a competition",
+            OVERLAYS: "drawings of the predictions",
         }
 
     def writer_factory(self, to: str, project: Project) -> WriterFactory:
-        """The writer of label maps, of Labelme files or of a CSV.
+        """The writer of a key of `writers`.
 
         Raises:
             DataError: ``to`` is ``csv`` and the project does not set ``data.csv_preset``.
         """
         background, preset = project.data.background, project.data.csv_preset
-        if to == "label_maps":
-            return LabelMapWriter
+        if to in ("label_maps", OVERLAYS):
+            return LabelMapWriter if to == "label_maps" else MapOverlayWriter
         if to == "labelme":
             return partial(LabelmeRegionsWriter, background=background)
         if preset is None:

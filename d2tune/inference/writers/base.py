@@ -134,11 +134,6 @@ class Writer(ABC, Generic[Result, Kept]):
     def __exit__(self, *reason: Any) -> None:
         self._stack.__exit__(*reason)
 
-    @property
-    def predicts_itself(self) -> bool:
-        """Whether `predictions` writes files while it predicts, so that no other writer can take the same results."""
-        return False
-
     def batches(self) -> list[list[int]]:
         """The indices of all images, together those on which the model runs together."""
         return list(self.predictor.batches(self.images.paths))
@@ -177,6 +172,10 @@ class Writer(ABC, Generic[Result, Kept]):
     def drawings_of(self, index: int) -> list[Path]:
         """The files on which the predictions of an image are drawn."""
         return []
+
+    def files_of_entry(self, index: int, kept: Kept) -> list[Path]:
+        """All files that `convert` wrote for an image, by what it returned."""
+        return [*self.files_of(index), *self.drawings_of(index)]
 
     def final_files(self) -> list[Path]:
         """The files that `finish` writes."""

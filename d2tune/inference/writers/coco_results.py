@@ -13,15 +13,17 @@ from d2tune.data.image_reader import Pixels
 from d2tune.inference.results import Detections
 from d2tune.inference.writers.base import Images, JsonRows, Writer, WriterOptions
 
-RESULTS, IMAGES = "results.json", "results_images.json"
+RESULTS, IMAGES = "results.json", "predicted_images.json"
 
 _SPOOLED_BYTES = 1 << 22
 
 
 class CocoResultsWriter(Writer[Detections, dict[str, Any]]):
-    """Writes ``results.json`` with a row for each instance, and ``results_images.json`` with the images of the ids.
+    """Writes ``results.json`` with a row for each instance, and ``predicted_images.json`` with the images of the ids.
 
-    The ids are those of the file of annotations that the images are from; others count from 1.
+    The ids are those of the file of annotations that the images are from; others count from 1. As in the predictions of
+    an evaluation, rows have the names of image and class as well, and ``predicted_images.json`` has the sizes of the
+    image files.
     """
 
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
@@ -29,7 +31,8 @@ class CocoResultsWriter(Writer[Detections, dict[str, Any]]):
         self.refuse_foreign()
         names = predictor.class_names
         categories = [{"id": self.category_id(class_id), "name": name} for class_id, name in enumerate(names)]
-        self._images = JsonRows(out / IMAGES, {"images": None, "categories": categories}, self._stack)
+        tables = {"schema": 1, "images": None, "categories": categories}
+        self._images = JsonRows(out / IMAGES, tables, self._stack)
         spool = self._stack.enter_context(tempfile.SpooledTemporaryFile(_SPOOLED_BYTES))  # noqa: SIM115
         self._spool: IO[bytes] = spool
 
@@ -38,19 +41,25 @@ class CocoResultsWriter(Writer[Detections, dict[str, Any]]):
         return [self.out / RESULTS, self.out / IMAGES]
 
     def convert(self, index: int, result: Detections, pixels: Pixels | None) -> dict[str, Any]:
-        """Height and width of the image, its rows, and lower scores."""
+        """Height and width of the image, the size of its file, its rows, and lower scores."""
         category_ids = [self.category_id(class_id) for class_id in range(len(result.class_names))]
-        rows = result.to_coco(0, category_ids=category_ids)
-        return {"size": [result.height_px, result.width_px], "rows": rows, "lower": list(result.lower_scores)}
+        names = [result.class_names[class_id] for class_id in result.class_ids.tolist()]
+        coco = result.to_coco(0, category_ids=category_ids)
+        rows = [row | {"category_name": name} for row, name in zip(coco, names, strict=True)]
+        path = self.images.paths[index]
+        size_bytes = path.stat().st_size if path.is_file() else None
+        size_px = [result.height_px, result.width_px]
+        return {"size": size_px, "bytes": size_bytes, "rows": rows, "lower": list(result.lower_scores)}
 
     def add(self, index: int, kept: dict[str, Any]) -> int:
         """Append the rows of the image."""
         image = self.image_row(index, *kept["size"])
-        self._images.add("images", image)
+        self._images.add("images", image | {"bytes": kept["bytes"]})
         self.count_lower(kept["lower"])
         for row in kept["rows"]:
-            line = json.dumps(row | {"image_id": image["id"]}, ensure_ascii=False)
-            self._spool.write((",\n" if self._spool.tell() else "[").encode() + line.encode("utf-8"))
+            line = json.dumps(row | {"image_id": image["id"], "file_name": image["file_name"]}, ensure_ascii=False)
+            line_bytes = line.encode("utf-8", errors="backslashreplace")
+            self._spool.write((b",\n" if self._spool.tell() else b"[") + line_bytes)
         return len(kept["rows"])
 
     def finish(self) -> None:

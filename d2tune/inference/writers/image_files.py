@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from d2tune.annotations.io.output_record import PREDICTIONS, OwnFiles
 from d2tune.annotations.io.outputs import write_output
 from d2tune.data.image_reader import Pixels
-from d2tune.inference.results import Detections, LabelMap
+from d2tune.errors import DataError
+from d2tune.inference.results import Detections, LabelMap, rounded_score
 from d2tune.inference.writers.base import Images, WriterOptions, write_jpeg
 from d2tune.inference.writers.objects import AnyResult, ObjectsWriter, PredictedObject, lower_scores_of
-from d2tune.inference.writers.panoptic import overlay_of
 from d2tune.inference.writers.tables import CsvRows
 from d2tune.report.sheets.contact_sheet import draw_instances
-from d2tune.report.sheets.label_overlay import colors, overlay, to_rgb
+from d2tune.report.sheets.label_overlay import colors, overlay, segment_overlay, to_rgb
 
 _LONGEST_NAME = 40
+_MOST_OBJECTS = 65_535
 
 
 class MaskWriter(ObjectsWriter[list[Any]]):
@@ -52,6 +53,13 @@ class MaskWriter(ObjectsWriter[list[Any]]):
         canvas = np.zeros((result.height_px, result.width_px), np.uint16)
         rows: list[list[Any]] = []
         for one in self.objects(result):  # in descending order of scores
+            if one.number > _MOST_OBJECTS:
+                raise DataError(
+                    "the image has more objects than a PNG of 16 bits can number",
+                    file=self.images.paths[index],
+                    expected=f"at most {_MOST_OBJECTS:,}",
+                    hint="Write another format than masks.",
+                )
             inside = one.window(canvas)
             inside[one.mask & (inside == 0)] = one.number
             score = "" if one.score is None else one.score
@@ -75,7 +83,11 @@ class MaskWriter(ObjectsWriter[list[Any]]):
 
 
 class CutoutWriter(ObjectsWriter[list[Any]]):
-    """Writes ``cutouts/NAME/0001_CLASS_0.93.png`` for each object: its part of the image, transparent around it."""
+    """Writes ``cutouts/NAME/0001_CLASS_0.93.png`` for each object: its part of the image, transparent around it.
+
+    Raises:
+        DataError: The images are rasters, whose channels are not those of a PNG.
+    """
 
     keeps_pixels = True
 
@@ -83,6 +95,10 @@ class CutoutWriter(ObjectsWriter[list[Any]]):
         self, out: Path, images: Images, predictor: Any, options: WriterOptions, *, background: str | None = None
     ) -> None:
         super().__init__(out, images, predictor, options, background=background)
+        channels = predictor.reader.channels
+        if channels not in (1, 3):
+            message = "cut-outs are PNGs of gray or color photos"
+            raise DataError(message, place="--to", found=f"a model of {channels} channels", hint="Remove cutouts.")
         self._folders = images.output_files(out / "cutouts", "")
         self.refuse_foreign()
 
@@ -90,35 +106,43 @@ class CutoutWriter(ObjectsWriter[list[Any]]):
         """The cut-outs of an image that are there; how many there will be, its prediction says."""
         return sorted(self._folders[index].glob("[0-9]*_*.png"))
 
+    def files_of_entry(self, index: int, kept: list[Any]) -> list[Path]:
+        """See `Writer`; the cut-outs of a prediction."""
+        return [self._folders[index] / name for name in kept[2]]
+
     def folders_of(self, index: int) -> list[Path]:
         """The folder of the cut-outs of an image."""
         return [self._folders[index]]
 
     def convert(self, index: int, result: AnyResult, pixels: Pixels | None) -> list[Any]:
-        """Write the cut-outs; returns height and width of the image, their number, and lower scores."""
+        """Write the cut-outs; returns height and width of the image, their names, and lower scores."""
         assert pixels is not None
-        image_rgb, folder = to_rgb(pixels), self._folders[index]
-        written = {self._write(folder, one, image_rgb) for one in self.objects(result)}
-        own = OwnFiles()
-        for path in self.files_of(index):  # of an earlier prediction, which had other objects
-            if path not in written and own.is_unchanged(path, PREDICTIONS):
-                path.unlink()
-        return [result.height_px, result.width_px, len(written), lower_scores_of(result)]
+        if pixels.dtype != np.uint8:
+            raise DataError(
+                "cut-outs are PNGs of 8 bits", file=self.images.paths[index], found=f"values of {pixels.dtype}"
+            )
+        image_rgb = to_rgb(pixels)
+        names = [self._write(self._folders[index], one, image_rgb) for one in self.objects(result)]
+        return [result.height_px, result.width_px, names, lower_scores_of(result)]
 
-    def _write(self, folder: Path, one: PredictedObject, image_rgb: NDArray[np.uint8]) -> Path:
+    def _write(self, folder: Path, one: PredictedObject, image_rgb: NDArray[np.uint8]) -> str:
         score = "" if one.score is None else f"_{one.score:.2f}"
-        path = folder / f"{one.number:04d}_{_as_file_name(self.class_name(one))}{score}.png"
+        name = f"{one.number:04d}_{_as_file_name(self.class_name(one))}{score}.png"
         alpha = one.mask.astype(np.uint8) * 255
         bgra = np.dstack([one.window(image_rgb)[:, :, ::-1], alpha])
-        write_output(path, _png(bgra), kind=PREDICTIONS)
-        return path
+        write_output(folder / name, _png(bgra), kind=PREDICTIONS)
+        return name
 
     def add(self, index: int, kept: list[Any]) -> int:
-        """Count the image and its objects."""
-        height_px, width_px, objects, lower = kept
+        """Count the image and its objects; removes the cut-outs of an earlier prediction with other objects."""
+        height_px, width_px, names, lower = kept
         self.image_of(index, height_px, width_px)
         self.count_lower(lower)
-        return int(objects)
+        own = OwnFiles()
+        for path in self.files_of(index):
+            if path.name not in names and own.is_unchanged(path, PREDICTIONS):
+                path.unlink()
+        return len(names)
 
 
 class OverlayWriter(ObjectsWriter[list[Any]]):
@@ -158,12 +182,15 @@ def overlay_image(result: AnyResult, pixels: Pixels) -> NDArray[np.uint8]:
         result: The result.
         pixels: ``(H, W, C)`` the image as it is shown.
     """
+    image_rgb = to_rgb(pixels)
     if isinstance(result, Detections):
         names = [result.class_names[class_id] for class_id in result.class_ids.tolist()]
-        return np.asarray(draw_instances(pixels, result.masks, names, scores=result.scores.tolist()))
+        scores = [rounded_score(score) for score in result.scores]
+        return np.asarray(draw_instances(image_rgb, result.masks, names, scores=scores))
     if isinstance(result, LabelMap):
-        return np.asarray(overlay(to_rgb(pixels), result.class_ids, colors=colors(result.class_names)))
-    return np.asarray(overlay_of(pixels, result))
+        return np.asarray(overlay(image_rgb, result.class_ids, colors=colors(result.class_names)))
+    rows = [(segment.id, segment.class_id, segment.isthing) for segment in result.segments]
+    return np.asarray(segment_overlay(image_rgb, result.segment_ids, rows, result.class_names))
 
 
 def _png(pixels: NDArray[Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Writers of detections: a COCO file with drawn images, or Labelme files to correct."""
+"""Writers of detections: a COCO file, or Labelme files to correct."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from pycocotools import mask as mask_utils
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import Pixels
 from d2tune.inference.results import Detections
-from d2tune.inference.writers.base import Images, JsonRows, LabelmeFiles, Writer, WriterOptions, write_jpeg
-from d2tune.report.sheets.contact_sheet import draw_instances
+from d2tune.inference.writers.base import Images, JsonRows, LabelmeFiles, Writer, WriterOptions
 
 
 class CocoWriter(Writer[Detections, dict[str, Any]]):
-    """Writes ``predictions.json``, a COCO file with scores, and ``NAME.predicted.jpg`` for each image."""
-
-    keeps_pixels = True
+    """Writes ``predictions.json``, a COCO file with scores."""
 
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
         super().__init__(out, images, predictor, options)
@@ -29,22 +26,14 @@ class CocoWriter(Writer[Detections, dict[str, Any]]):
         self._rows = JsonRows(out / "predictions.json", lists, self._stack)
         self._annotations = 0
 
-    def drawings_of(self, index: int) -> list[Path]:
-        """The drawn image."""
-        return [self.out / f"{self.images.name(index)}.predicted.jpg"]
-
     def final_files(self) -> list[Path]:
         """``predictions.json``."""
         return [self.out / "predictions.json"]
 
     def convert(self, index: int, result: Detections, pixels: Pixels | None) -> dict[str, Any]:
-        """Draw the detections; returns them, and the scores of those below the lowest score."""
-        assert pixels is not None
-        names = [result.class_names[class_id] for class_id in result.class_ids.tolist()]
+        """The detections, and the scores of those below the lowest score."""
         category_ids = [self.category_id(class_id) for class_id in range(len(result.class_names))]
         rows = result.to_coco(0, category_ids=category_ids)
-        image_rgb = draw_instances(pixels, result.masks, names, scores=[row["score"] for row in rows])
-        write_jpeg(self.drawings_of(index)[0], image_rgb)
         return {"height": result.height_px, "width": result.width_px, "rows": rows, "lower": list(result.lower_scores)}
 
     def add(self, index: int, kept: dict[str, Any]) -> int:

@@ -1,12 +1,9 @@
-"""Writers of panoptic maps: a COCO panoptic file with drawn images, or Labelme files to correct."""
+"""Writers of panoptic maps: a COCO panoptic file, or Labelme files to correct."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from d2tune.annotations.formats.from_masks import dataset_of_masks
 from d2tune.annotations.formats.panoptic import to_colors
@@ -16,14 +13,11 @@ from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import Pixels
 from d2tune.data.label_maps import encode_png
 from d2tune.inference.results import PanopticMap
-from d2tune.inference.writers.base import Images, JsonRows, LabelmeFiles, Writer, WriterOptions, write_jpeg
-from d2tune.report.sheets.label_overlay import segment_overlay
+from d2tune.inference.writers.base import Images, JsonRows, LabelmeFiles, Writer, WriterOptions
 
 
 class CocoPanopticWriter(Writer[PanopticMap, Any]):
-    """Writes ``panoptic.json`` with its PNGs in ``panoptic``, and ``NAME.predicted.jpg`` for each image."""
-
-    keeps_pixels = True
+    """Writes ``panoptic.json`` with its PNGs in ``panoptic``."""
 
     def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
         super().__init__(out, images, predictor, options)
@@ -41,19 +35,13 @@ class CocoPanopticWriter(Writer[PanopticMap, Any]):
         """The PNG of an image."""
         return [self._files[index]]
 
-    def drawings_of(self, index: int) -> list[Path]:
-        """The drawn image."""
-        return [self.out / f"{self.images.name(index)}.predicted.jpg"]
-
     def final_files(self) -> list[Path]:
         """``panoptic.json``."""
         return [self.out / "panoptic.json"]
 
     def convert(self, index: int, result: PanopticMap, pixels: Pixels | None) -> Any:
-        """Write the PNG and the drawn image; returns height and width of the image and its ``segments_info``."""
-        assert pixels is not None
+        """Write the PNG; returns height and width of the image and its ``segments_info``."""
         write_output(self._files[index], encode_png(to_colors(result.segment_ids)), kind=PREDICTIONS)
-        write_jpeg(self.drawings_of(index)[0], overlay_of(pixels, result))
         infos = [
             info | {"category_id": self.category_id(info["category_id"] - 1)} for info in result.to_segments_info()
         ]
@@ -80,9 +68,3 @@ class LabelmeSegmentsWriter(LabelmeFiles[PanopticMap]):
         """The segments of the map."""
         masks = [(segment.class_id, result.segment_ids == segment.id) for segment in result.segments]
         return dataset_of_masks([image], [masks], result.class_names)
-
-
-def overlay_of(image_rgb: NDArray[np.uint8], panoptic_map: PanopticMap) -> NDArray[np.uint8]:
-    """The image ``(H, W, 3)`` with its segments in the colors of their classes."""
-    rows = [(segment.id, segment.class_id, segment.isthing) for segment in panoptic_map.segments]
-    return segment_overlay(image_rgb, panoptic_map.segment_ids, rows, panoptic_map.class_names)

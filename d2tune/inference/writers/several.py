@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from d2tune.data.image_reader import Pixels
 from d2tune.errors import DataError
 from d2tune.inference.writers.base import Images, Writer, WriterFactory, WriterOptions
+from d2tune.inference.writers.rows import MapWriter, batches_of_rows, rows_predictions
 
 
 class SeveralWriter(Writer[Any, list[Any]]):
@@ -22,7 +23,7 @@ class SeveralWriter(Writer[Any, list[Any]]):
         factories: The writers.
 
     Raises:
-        DataError: One of the writers writes during prediction, which no other can share.
+        DataError: Two of the writers would write the same file.
     """
 
     def __init__(
@@ -38,13 +39,37 @@ class SeveralWriter(Writer[Any, list[Any]]):
         self._writers: list[Writer[Any, Any]] = [
             self._stack.enter_context(factory(out, images, predictor, options)) for factory in factories
         ]
-        if any(writer.predicts_itself for writer in self._writers):
-            raise DataError(
-                "label maps of rasters are written during their prediction, so no other format can be written too",
-                place="--to",
-                hint="Write one format at a time.",
-            )
         self.keeps_pixels = any(writer.keeps_pixels for writer in self._writers)
+        maps = [writer for writer in self._writers if isinstance(writer, MapWriter)]
+        self._by_rows = maps if len(maps) == len(self._writers) and any(maps[0].rasters) else []
+        self._refuse_equal_names()
+
+    def _refuse_equal_names(self) -> None:
+        """Refuse formats of which a file would replace that of another one."""
+        owners: dict[str, str] = {}
+        for writer in self._writers:
+            indices = range(len(self.images.paths))
+            files = (path for index in indices for path in (*writer.files_of(index), *writer.drawings_of(index)))
+            for path in (*files, *writer.final_files()):
+                # a file system may not distinguish upper and lower case
+                owner = owners.setdefault(str(path).casefold(), type(writer).__name__)
+                if owner != type(writer).__name__:
+                    raise DataError(
+                        "two of the formats would write this file",
+                        file=path,
+                        place="--to",
+                        hint="Write one of them to another folder, with a second command.",
+                    )
+
+    def batches(self) -> list[list[int]]:
+        """See `Writer`; among rasters whose maps are written by rows, each image is predicted alone."""
+        return batches_of_rows(self) if self._by_rows else super().batches()
+
+    def predictions(self, done: Collection[int] = (), *, within: range | None = None) -> Iterator[Any]:
+        """See `Writer`; maps of rasters are written row by row where no format needs whole maps."""
+        if self._by_rows:
+            return rows_predictions(self._by_rows, done, within)
+        return super().predictions(done, within=within)
 
     def files_of(self, index: int) -> list[Path]:
         """The files of all writers with the predictions of an image."""
@@ -56,7 +81,12 @@ class SeveralWriter(Writer[Any, list[Any]]):
 
     def drawings_of(self, index: int) -> list[Path]:
         """The files of all writers on which the predictions of an image are drawn."""
-        return list(dict.fromkeys(path for writer in self._writers for path in writer.drawings_of(index)))
+        return [path for writer in self._writers for path in writer.drawings_of(index)]
+
+    def files_of_entry(self, index: int, kept: list[Any]) -> list[Path]:
+        """All files that the writers wrote for an image."""
+        pairs = zip(self._writers, kept, strict=True)
+        return [path for writer, one in pairs for path in writer.files_of_entry(index, one)]
 
     def final_files(self) -> list[Path]:
         """The files of all writers that `finish` writes."""

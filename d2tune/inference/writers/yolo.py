@@ -16,7 +16,7 @@ from d2tune.inference.writers.base import Images, Writer, WriterOptions
 
 
 class YoloWriter(Writer[Detections, list[Any]]):
-    """Writes ``labels/NAME.txt`` for each image, and ``data.yaml`` with the classes.
+    """Writes ``labels/NAME.txt`` for each image, and ``data.yaml`` and ``classes.txt`` with the classes.
 
     A line is the number of the class from 0, the polygon in shares of the image, and the score. Holes and pieces are
     joined as in `formats.yolo.writer`.
@@ -33,8 +33,8 @@ class YoloWriter(Writer[Detections, list[Any]]):
         return [self._files[index]]
 
     def final_files(self) -> list[Path]:
-        """``data.yaml``."""
-        return [self.out / "data.yaml"]
+        """``data.yaml`` and ``classes.txt``."""
+        return [self.out / "data.yaml", self.out / "classes.txt"]
 
     def convert(self, index: int, result: Detections, pixels: Pixels | None) -> list[Any]:
         """Write the label file; returns height and width, the number of lines, lower scores, and what was joined."""
@@ -54,7 +54,9 @@ class YoloWriter(Writer[Detections, list[Any]]):
         return int(instances)
 
     def finish(self) -> None:
-        """Write ``data.yaml``, and log how many objects YOLO's labels do not express."""
-        content = description_of(self.predictor.class_names)
-        write_output(self.out / "data.yaml", content, kind=PREDICTIONS)
+        """Write the classes, and log how many objects YOLO's labels do not express."""
+        names = self.predictor.class_names
+        write_output(self.out / "data.yaml", description_of(names), kind=PREDICTIONS)
+        lines = "".join(f"{' '.join(name.split())}\n" for name in names)
+        write_output(self.out / "classes.txt", lines.encode("utf-8", errors="backslashreplace"), kind=PREDICTIONS)
         log_unlike(self._unlike, self.out)

@@ -117,7 +117,7 @@ class Prediction:
         done = {
             index
             for index in journal.done & wanted
-            if all(os.path.lexists(path) for path in (*writer.files_of(index), *writer.drawings_of(index)))
+            if all(os.path.lexists(path) for path in writer.files_of_entry(index, journal.entry(index)))
         }
         left = [index for index in chosen if index not in done]
         added = _Added(writer, journal, deque(chosen), done)

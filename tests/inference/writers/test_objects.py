@@ -30,7 +30,8 @@ from d2tune.inference.writers.yolo import YoloWriter
 
 HEIGHT, WIDTH = 20, 30
 CLASSES = ("bolt", "=1+1")
-PREDICTOR: Any = SimpleNamespace(class_names=CLASSES)
+READER = SimpleNamespace(channels=3, raster=None)
+PREDICTOR: Any = SimpleNamespace(class_names=CLASSES, reader=READER)
 
 
 def rectangle(left: int, top: int, width: int, height: int) -> NDArray[np.bool_]:
@@ -100,8 +101,8 @@ def test_measures_in_pixels_and_millimeters(tmp_path: Path) -> None:
     assert second["class"] == "'=1+1" and second["touches_border"] == "yes" and second["area_px2"] == "96"
     counts = [tuple(row.values()) for row in table(tmp_path / "out" / "counts.csv")]
     assert counts == [
-        ("a.jpg", "bolt", "1", "40", "0.066667", "10.0"),
-        ("a.jpg", "'=1+1", "1", "96", "0.16", "24.0"),
+        ("a.jpg", "bolt", "1", "40", "6.6667", "10.0"),
+        ("a.jpg", "'=1+1", "1", "96", "16.0", "24.0"),
         ("empty.jpg", "bolt", "0", "0", "0.0", "0.0"),
         ("empty.jpg", "'=1+1", "0", "0", "0.0", "0.0"),
     ]
@@ -174,13 +175,14 @@ def test_cutouts_have_the_pixels_of_the_object_and_earlier_ones_go(tmp_path: Pat
 
 
 def test_drawings_alone(tmp_path: Path) -> None:
-    some = images(tmp_path, "a.jpg")
-    assert written(OverlayWriter(tmp_path / "alone", some, PREDICTOR, WriterOptions()), TWO) == 2
-    written(CocoWriter(tmp_path / "coco", some, PREDICTOR, WriterOptions()), TWO)
-    names = [path.name for path in (tmp_path / "alone").iterdir() if not path.name.startswith(".")]
-    assert names == ["a.jpg.predicted.jpg"]
-    alone, coco = (tmp_path / name / names[0] for name in ("alone", "coco"))
-    assert alone.read_bytes() == coco.read_bytes()
+    some = images(tmp_path, "a.jpg", "empty.jpg")
+    assert written(OverlayWriter(tmp_path / "out", some, PREDICTOR, WriterOptions()), TWO, NOTHING) == 2
+    names = sorted(path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("."))
+    assert names == ["a.jpg.predicted.jpg", "empty.jpg.predicted.jpg"]
+    with PilImage.open(tmp_path / "out" / names[1]) as drawing:
+        assert np.abs(np.asarray(drawing).astype(int) - photo()).mean() < 8
+    with PilImage.open(tmp_path / "out" / names[0]) as drawing:
+        assert np.abs(np.asarray(drawing).astype(int) - photo()).mean() > 20
 
 
 def test_coco_results_are_loaded_beside_the_persons_own_file(tmp_path: Path) -> None:
@@ -196,7 +198,9 @@ def test_coco_results_are_loaded_beside_the_persons_own_file(tmp_path: Path) -> 
     rows = loaded.loadAnns(loaded.getAnnIds(imgIds=[71]))
     assert [(row["category_id"], row["score"], row["area"]) for row in rows] == [(5, 0.9, 40), (3, 0.75, 96)]
     assert np.array_equal(loaded.annToMask(rows[0]) == 1, rectangle(3, 2, 10, 4))
-    assert json.loads((tmp_path / "results_images.json").read_text())["images"][0]["id"] == 71
+    about = json.loads((tmp_path / "predicted_images.json").read_text())
+    assert about["images"] == [{"id": 71, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT, "bytes": None}]
+    assert about["categories"] == [{"id": 5, "name": "bolt"}, {"id": 3, "name": "=1+1"}] and about["schema"] == 1
     written(CocoResultsWriter(tmp_path / "none", images(tmp_path, "a.jpg"), PREDICTOR, WriterOptions()), NOTHING)
     assert json.loads((tmp_path / "none" / "results.json").read_text()) == []
 
@@ -229,4 +233,4 @@ def test_several_formats_in_one_pass_have_the_files_of_each(tmp_path: Path) -> N
         files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".d2tune-outputs.jsonl")
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
-    assert content(tmp_path / "each") == content(tmp_path / "together") and len(content(tmp_path / "each")) == 15
+    assert content(tmp_path / "each") == content(tmp_path / "together") and len(content(tmp_path / "each")) == 16
