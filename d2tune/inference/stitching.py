@@ -32,6 +32,7 @@ from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
 from d2tune.inference.results import Detections, rounded_score
 from d2tune.inference.windows import Window, overlapping
+from d2tune.metrics.overlap.run_lengths import crops
 
 MATCH_IOU = 0.5
 """Least IoU in the shared strip of two detections of one object."""
@@ -103,8 +104,8 @@ class Stitcher:
 
     def __init__(self, height_px: int, width_px: int, windows: Sequence[Window], class_names: Sequence[str]) -> None:
         if height_px * width_px > MOST_PIXELS:
-            found, expected = f"{width_px} x {height_px} px", f"at most {MOST_PIXELS:,} pixels"
-            raise DataError("the image is too large for run-length masks", found=found, expected=expected)
+            given, valid = f"{width_px} x {height_px} px", f"at most {MOST_PIXELS:,} pixels"
+            raise DataError("the image is too large for run-length masks", found=given, expected=valid)
         self._size = height_px, width_px
         self._windows = windows
         self._class_names = tuple(class_names)
@@ -197,18 +198,20 @@ class Stitcher:
     def _shared(self, first: int, second: int, strip: Window) -> list[_Shared]:
         """The pairs of detections of one class that share pixels in a strip."""
         near = {
-            index: [(at, part) for at in self._of_window.get(index, ()) if (part := self._in_strip(at, strip))]
+            index: [(at, inside) for at in self._of_window.get(index, ()) if (inside := self._in_strip(at, strip))]
             for index in (first, second)
         }
         pairs = []
-        for a, a_part in near[first]:
-            for b, b_part in near[second]:
-                both = a_part.shared(b_part)
+        for a, a_inside in near[first]:
+            for b, b_inside in near[second]:
+                both = a_inside.shared(b_inside)
                 if both is None or self._pieces[a].class_id != self._pieces[b].class_id:
                     continue
                 both_px2 = int(np.count_nonzero(self._pieces[a].within(both) & self._pieces[b].within(both)))
                 if both_px2:
-                    areas = (int(np.count_nonzero(self._pieces[at].within(p))) for at, p in ((a, a_part), (b, b_part)))
+                    areas = (
+                        int(np.count_nonzero(self._pieces[at].within(p))) for at, p in ((a, a_inside), (b, b_inside))
+                    )
                     pairs.append(_Shared(a, b, both_px2, *areas))
         return pairs
 
@@ -319,12 +322,11 @@ def _mask(detections: Detections, number: int) -> tuple[Window | None, bytes]:
         left, top, right, bottom = (round(float(side)) for side in detections.boxes_xyxy[number])
         extent = Window(top, left, max(top + 1, bottom), max(left + 1, right))
         return extent, _encoded(np.ones((extent.bottom_px - top, extent.right_px - left), dtype=bool))
-    rle = detections.rles[number].to_coco()
-    left, top, width, height = (round(side) for side in mask_utils.toBbox(rle).tolist())
-    if not width or not height:
+    crop, left, top = crops([detections.rles[number].to_coco()])[0]
+    width, height = crop.shape
+    if not crop.size:
         return None, b""
-    crop = mask_utils.decode(rle)[top : top + height, left : left + width]
-    return Window(top, left, top + height, left + width), _encoded(crop)
+    return Window(top, left, top + height, left + width), _encoded(crop.T)
 
 
 def _encoded(crop: NDArray[np.generic]) -> bytes:

@@ -75,16 +75,16 @@ class Windows:
         """
         least_px = 2 * LEAST_SIDE_PX
         if window_px < least_px:
-            found, expected = f"{window_px} px", f"at least {least_px} px"
-            raise ProjectError("the window is too small", place="--window-px", found=found, expected=expected)
+            given, valid = f"{window_px} px", f"at least {least_px} px"
+            raise ProjectError("the window is too small", place="--window-px", found=given, expected=valid)
         if not 0 < overlap < 1:
-            found, expected = f"{overlap:g}", "above 0 and below 1: a share of the window"
+            given, valid = f"{overlap:g}", "above 0 and below 1: a share of the window"
             message = "windows that do not overlap, or no step apart, cannot be stitched"
-            raise ProjectError(message, place="--overlap", found=found, expected=expected)
+            raise ProjectError(message, place="--overlap", found=given, expected=valid)
         if not 0 <= object_px < window_px:
-            found, expected = f"{object_px} px", f"from 0 to below the window of {window_px} px"
+            given, valid = f"{object_px} px", f"from 0 to below the window of {window_px} px"
             message = "objects that are to be whole in a window must be smaller than it"
-            raise ProjectError(message, place="--object-px", found=found, expected=expected)
+            raise ProjectError(message, place="--object-px", found=given, expected=valid)
         widest_px = window_px - 1
         return cls(window_px=window_px, overlap_px=min(max(1, round(overlap * window_px), object_px), widest_px))
 

@@ -95,7 +95,7 @@ def warn_of_large_images(loaded: LoadedModel, paths: Sequence[Path]) -> None:
     """Warn where images are much larger than those of training, and windows would keep their small objects.
 
     Args:
-        loaded: The model; nothing is said of one that predicts in windows, or cannot.
+        loaded: The model; there is no warning of one that predicts in windows, or cannot.
         paths: The images, of which a few over the whole list are looked at.
     """
     if loaded.cfg.TEST.WINDOW_PX or not task_of(loaded.project).takes_windows:

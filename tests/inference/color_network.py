@@ -63,7 +63,8 @@ def enlarged(pixels: Scene, size_hw: tuple[int, int]) -> Scene:
     rows, columns = (
         ((np.arange(side) + 0.5) * own / side).astype(int) for side, own in zip(size_hw, pixels.shape[:2], strict=True)
     )
-    return pixels[rows][:, columns]
+    near: Scene = pixels[rows][:, columns]
+    return near
 
 
 def scene(height_px: int, width_px: int) -> Scene:

@@ -177,7 +177,8 @@ def compare(
         boundary_px: Width of a boundary, or None for no boundaries.
     """
     pairs = _mask_pairs(detections, truth, detection_classes, truth_classes, crowd, floor)
-    areas = np.asarray(mask_utils.area(list(detections)), np.int64) if detections else np.zeros(0, np.int64)
+    # one by one: pycocotools 2.0.11 cannot count those of more than 255 masks at once
+    areas = np.array([mask_utils.area(one) for one in detections], np.int64)
     if boundary_px is None:
         return areas, pairs, None
     return areas, pairs, _boundary_pairs(detections, truth, crowd, pairs, floor, boundary_px)

@@ -10,7 +10,7 @@ from pycocotools import mask as mask_utils
 from d2tune.metrics.coco.matching import AreaRange, outside, pack_bits, unpack_bits
 from d2tune.metrics.overlap.bitmaps import intersections
 from d2tune.metrics.overlap.iou import box_iou
-from d2tune.metrics.overlap.run_lengths import encode
+from d2tune.metrics.overlap.run_lengths import compare, encode
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -48,6 +48,17 @@ def test_boxes_by_hand() -> None:
     boxes = np.array([[0.0, 0, 10, 10]])
     truth = np.array([[5.0, 0, 10, 10], [5, 0, 10, 10], [10, 0, 5, 5]])
     assert box_iou(boxes, truth, np.array([False, True, False])).tolist() == [[50 / 150, 50 / 100, 0]]
+
+
+def test_more_masks_than_a_byte_can_count() -> None:
+    """300 columns of an image as detections and as ground truth, each of 4 to 11 pixels."""
+    masks = torch.zeros(300, 12, 300, dtype=torch.bool)
+    for at in range(300):
+        masks[at, : 4 + at % 8, at] = True
+    rles, classes = encode(masks), np.zeros(300, np.int64)
+    areas, pairs, _ = compare(rles, rles, classes, classes, np.zeros(300, bool), floor=0.5, boundary_px=None)
+    assert areas.tolist() == [4 + at % 8 for at in range(300)]
+    assert np.array_equal(pairs.detection, pairs.truth) and pairs.iou.tolist() == [1.0] * 300
 
 
 def test_bits_come_back() -> None:
