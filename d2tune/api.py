@@ -326,6 +326,23 @@ def package(
     return write.write_package(_run_folder(run), out, weights=weights, thresholds=chosen, force=force)
 
 
+def info(model: str | Path) -> list[str]:
+    """What a run or a package is, in lines; all files of a package are checked. See ``runs.info``.
+
+    Args:
+        model: A run folder, a package, an exported model, or a project file for its latest run.
+
+    Raises:
+        D2TuneError: It is none of these, or a file of a package is missing or was changed.
+    """
+    from d2tune.modeling.light_imports import light_imports
+
+    with light_imports():
+        from d2tune.runs import info as description
+
+    return description.info(_run_folder(model))
+
+
 def load_predictor(run: str | Path, *, weights: str = "best", min_score: float | None = None) -> Predictor[Any, Any]:
     """The predictor of a finished run, for images in memory.
 

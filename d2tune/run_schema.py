@@ -156,7 +156,11 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
         RunError: It cannot be read, or is not a JSON object.
     """
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        if not text.strip():
+            hint = "Restore the file from a copy."
+            raise RunError(f"the {what} cannot be read: the file is empty", file=path, hint=hint)
+        content = json.loads(text)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:

@@ -114,7 +114,7 @@ def test_a_later_evaluation_and_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: path.write_bytes(b""), "the record cannot be read"),
+        (lambda path: path.write_bytes(b""), "the record cannot be read: the file is empty. Restore"),
         (lambda path: path.write_bytes(b"\xff\xfe{}"), "the record cannot be read"),
         (lambda path: path.write_text("[" * 100_000), "the record cannot be read"),
         (lambda path: path.write_text("3"), "the record is not a JSON object; found int"),

@@ -257,6 +257,25 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
+def _read_pickle(file: Path) -> Any:
+    """What a ``.pkl`` holds.
+
+    Raises:
+        OSError: It cannot be read.
+        UnpicklingError: It refers to something that weights do not need, or is not a pickle.
+    """
+    with file.open("rb") as stream:
+        try:
+            return _ArrayUnpickler(stream, encoding="latin1").load()
+        except OSError:
+            raise
+        except Exception as error:
+            if isinstance(error, pickle.UnpicklingError) and "it refers to" in str(error):
+                raise
+            # the unpickler's own words are such as "Memo value not found at index 0"
+            raise pickle.UnpicklingError("it is damaged, or is not a pickle") from error
+
+
 def read_state_dict(file: Path) -> StateDict:
     """The tensors of a weights file by name, with wrappers such as ``model`` and ``state_dict`` taken off.
 
@@ -265,8 +284,7 @@ def read_state_dict(file: Path) -> StateDict:
     """
     try:
         if file.suffix == ".pkl":
-            with file.open("rb") as stream:
-                raw = _ArrayUnpickler(stream, encoding="latin1").load()
+            raw = _read_pickle(file)
         elif file.suffix == ".safetensors":
             from safetensors.torch import load_file
 

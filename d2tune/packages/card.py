@@ -34,7 +34,7 @@ def card_of(manifest: Manifest) -> str:
         "class_names": manifest.classes,
         "trained_by": manifest.versions.get("d2tune", "of an earlier version"),
         "classes": list(_class_rows(manifest)),
-        "input_lines": list(_input_lines(manifest.input)),
+        "input_lines": list(input_lines(manifest.input)),
         "training_lines": list(_training_lines(manifest)),
         "kinds": list(map(_kind, manifest.metrics.values)) if manifest.metrics else [],
         "metric_rows": list(_metric_rows(manifest)),
@@ -84,7 +84,8 @@ def _class_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
         }
 
 
-def _input_lines(given: InputSpec) -> Iterator[str]:
+def input_lines(given: InputSpec) -> Iterator[str]:
+    """What the model takes, and how images become that, in sentences."""
     channels = counted(given.channels, "channel")
     if given.raster is None:
         yield (

@@ -276,6 +276,13 @@ def test_a_damaged_config_is_refused_in_a_line(change: Callable[[Any], Any], mes
     assert len(caught.value.one_line()) < 400
 
 
+def test_the_line_of_bad_yaml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "detectron2.yaml"
+    path.write_text("MODEL:\n  DEVICE: cpu\n  WEIGHTS: [a\nINPUT: 3\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"detectron2\.yaml: line 4, column 6: the run's config is not valid YAML: "):
+        read_config(path)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

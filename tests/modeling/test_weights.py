@@ -309,6 +309,13 @@ class TestFitting:
             fit(model_of(), read_state_dict(path), file=path)
 
 
+@pytest.mark.parametrize("content", [b"not weights, but text\n", b"", b"\x80\x02}q\x00"])
+def test_what_is_not_a_pickle_is_called_that(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.pkl").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"w\.pkl: cannot be read as weights: it is damaged, or is not a pickle;"):
+        read_state_dict(tmp_path / "w.pkl")
+
+
 def test_unpickler_reads_nothing_but_arrays() -> None:
     stream = io.BytesIO(pickle.dumps(np.float64(3.5), protocol=2))
     assert weights._ArrayUnpickler(stream, encoding="latin1").load() == 3.5

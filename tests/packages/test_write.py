@@ -239,6 +239,22 @@ def test_a_package_is_not_packaged_again(run: Path, tmp_path: Path) -> None:
         write_package(tmp_path / "model", tmp_path / "again")
 
 
+def test_info_says_what_a_model_is(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate_by_hand(run, {"bus": (50, 0.4), "road": (4, 0.7)})
+    assert main(["info", str(run)]) == 0
+    of_run = capsys.readouterr().out
+    write_package(run, tmp_path / "model")
+    assert main(["info", str(tmp_path / "model")]) == 0
+    of_package = capsys.readouterr().out
+    for printed in (of_run, of_package):
+        assert "instance, pointrend_mobilenet_v2_fpn" in printed and "1 bus, 2 road" in printed
+        assert "On 9 validation images the model detects 2 of 54 objects with 4 false alarms (mask AP 40.0" in printed
+    assert "bus 0.4 (best F1 on 50 objects)" in of_package and "all unchanged" in of_package
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"")
+    assert main(["info", str(tmp_path / "model")]) == 1
+    assert "model.safetensors: the file was changed" in capsys.readouterr().err
+
+
 def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate_by_hand(run, {"bus": (50, 0.4), "road": (4, 0.7)})
     out = str(tmp_path / "model")

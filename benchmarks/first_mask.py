@@ -1,0 +1,81 @@
+"""Time of a fresh process until its first mask: of a package, of the run that it was made from, and of torch alone.
+
+``python benchmarks/first_mask.py RUN --photo FILE`` makes a package of the run in a temporary folder and starts
+processes in turn: one that imports torch, one that predicts with the package, one with the run, and ``d2tune predict``
+with the package. "Processor" is the time of all threads in user and system mode, which other processes on the machine
+change less than the time on the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from evaluation import machine
+
+import d2tune
+
+MASK = """
+import sys
+import d2tune
+result = d2tune.load_predictor(sys.argv[1])(sys.argv[2])
+print(result)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("--photo", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, help="write the measurements as JSON")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        package, photo, run = Path(scratch) / "model", options.photo.resolve(), options.run.resolve()
+        d2tune.package(run, package)
+        contenders = {
+            "import torch": ["-c", "import torch"],
+            "package, in Python": ["-c", MASK, str(package), str(photo)],
+            "run, in Python": ["-c", MASK, str(run), str(photo)],
+            "package, d2tune predict": ["-m", "d2tune", "predict", str(package), str(photo), "--out", "out"],
+        }
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+        for number in range(options.rounds + 1):
+            for name, words in contenders.items():
+                measured = _measured([sys.executable, *words], cwd=scratch)
+                if number:  # the first round fills the cache of the file system
+                    times[name].append(measured)
+    table = {
+        name: {
+            "clock_s": round(statistics.median(clock for clock, _ in rows), 2),
+            "slowest_s": round(max(clock for clock, _ in rows), 2),
+            "processor_s": round(statistics.median(processor for _, processor in rows), 2),
+        }
+        for name, rows in times.items()
+    }
+    print(f"{'':26} median s  slowest s  processor s  ({options.rounds} rounds)")
+    for name, row in table.items():
+        print(f"{name:26} {row['clock_s']:8.2f}  {row['slowest_s']:9.2f}  {row['processor_s']:11.2f}")
+    if options.out:
+        content = {"machine": machine(), "rounds": options.rounds, "contenders": table}
+        options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _measured(command: list[str], *, cwd: str) -> tuple[float, float]:
+    """Seconds on the clock and of the processor that a process takes."""
+    before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.DEVNULL, env={**os.environ})
+    clock_s, after = time.perf_counter() - began_s, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return clock_s, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+if __name__ == "__main__":
+    main()
