@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "compare", run, "say whether run B is better than run A, by how much, how surely")
-    parser.add_argument("a", type=path, metavar="RUN_A", help="run folder, evaluation folder, or file of COCO results")
+    parser.add_argument(
+        "a", type=path, metavar="RUN_A", help="run folder, package, evaluation folder, or file of COCO results"
+    )
     parser.add_argument("b", type=path, metavar="RUN_B", help="the same for run B, evaluated on the same data")
     parser.add_argument(
         "--ground-truth", type=path, metavar="FILE", help="COCO instances file, if A and B are files of results"

@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
         nargs="?",
         default=None,
         metavar="RUN",
-        help="run folder, or a project file for its latest run",
+        help="run folder, package, exported model, or a project file for its latest run",
     )
     parser.add_argument(
         "--data", type=path, metavar="PATH", help="other annotations with the same classes, or a list of images"
@@ -59,7 +59,10 @@ def add(commands: Commands) -> None:
     )
     add_window_arguments(parser)
     parser.add_argument(
-        "--out", type=path, metavar="FOLDER", help="folder for the results (default: RUN/evaluation, or evaluation)"
+        "--out",
+        type=path,
+        metavar="FOLDER",
+        help="folder for the results (default: RUN/evaluation; for a package, evaluation_NAME)",
     )
 
 
