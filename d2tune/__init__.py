@@ -6,8 +6,9 @@ The functions here are what the commands call; each imports what it needs when i
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
+
+from d2tune.versions import own_version
 
 if TYPE_CHECKING:
     from d2tune.api import (
@@ -38,10 +39,7 @@ __all__ = [
     "train",
 ]
 
-try:
-    __version__ = metadata.version("d2tune")
-except metadata.PackageNotFoundError:
-    __version__ = "0+unknown"
+__version__ = own_version()
 
 
 def __getattr__(name: str) -> Any:

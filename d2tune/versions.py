@@ -19,6 +19,14 @@ PACKAGES = (
 )
 
 
+def own_version() -> str:
+    """The version of d2tune; ``0+unknown`` where it is not installed."""
+    try:
+        return metadata.version("d2tune")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
 def versions() -> dict[str, str]:
     """The versions of Python and of the installed packages, by name."""
     known = {"python": platform.python_version()}

@@ -17,7 +17,6 @@ from typing import Any, Self
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-import d2tune
 from d2tune import files
 from d2tune.annotations.io.output_record import DRAWING, PREDICTIONS, OwnFiles, add_to_record, write_own
 from d2tune.annotations.io.outputs import protected, write_output
@@ -31,6 +30,7 @@ from d2tune.runs.prediction.result import PredictionResult
 from d2tune.runs.prediction.shards import FORMAT, Shard
 from d2tune.tasks import TASKS
 from d2tune.text import counted
+from d2tune.versions import own_version
 
 _PATTERN = "shard-*-of-*.json"
 
@@ -120,12 +120,12 @@ def _described(path: Path) -> _Finished:
         version = about["format"]
     except (ValueError, KeyError, TypeError):
         raise DataError("the description of the shard is not valid", file=path, hint="Predict it again.") from None
-    if version != FORMAT or about.get("d2tune") != d2tune.__version__:
+    if version != FORMAT or about.get("d2tune") != own_version():
         raise DataError(
             "the shard was written by another version of d2tune",
             file=path,
             found=str(about.get("d2tune")),
-            expected=d2tune.__version__,
+            expected=own_version(),
             hint="Predict and merge with one version.",
         )
     return _Finished(path, about)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import d2tune
 from d2tune import files
 from d2tune.annotations.io.outputs import write_output_json
 from d2tune.errors import ProjectError
 from d2tune.inference.writers.base import Images, WriterOptions
 from d2tune.inference.writers.journal import Journal, fingerprint
 from d2tune.modeling.loaded import LoadedModel
+from d2tune.versions import own_version
 
 FORMAT = 1
 """Version of the files of a shard."""
@@ -151,7 +151,7 @@ class ShardFiles:
         sizes = [path.stat().st_size if path.is_file() else None for path in self.images.paths]
         return {
             "format": FORMAT,
-            "d2tune": d2tune.__version__,
+            "d2tune": own_version(),
             "shards": self.shard.count,
             "weights": self.loaded.weights_sha256,
             "config": self.loaded.config_sha256,
