@@ -89,3 +89,26 @@ def test_rows_are_those_of_the_whole_map(raster: tuple[Path, NDArray[np.uint8]])
         blocks = list(label_map.rows)
     assert len(blocks) > 1 and np.array_equal(np.concatenate(blocks), pixels.argmax(axis=2))
     assert torch.is_grad_enabled()
+
+
+def test_windows_of_a_model_that_resizes_are_resized_by_the_same_factor() -> None:
+    """Windows of 32 px become 64 px, and the map is that of the blocks of 4 px of the image itself."""
+    pixels = np.random.default_rng(1).integers(0, 2, (18, 23), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    image = np.stack([255 * (1 - pixels), 255 * pixels], axis=2)
+    sizes: list[tuple[int, ...]] = []
+
+    def network(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        sizes.extend(tuple(sample["image"].shape[1:]) for sample in samples)
+        resized = [
+            torch.nn.functional.interpolate(sample["image"][None].float(), (sample["height"], sample["width"]))[0]
+            for sample in samples
+        ]
+        return [{"sem_seg": planes / 255} for planes in resized]
+
+    cfg = default_config()
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 64, 107
+    cfg.TEST.WINDOW_PX, cfg.TEST.WINDOW_OVERLAP_PX = 32, 12
+    reader = ImageReader(2, "RGB", RasterOptions())
+    label_map = SemanticPredictor(network, cfg, class_names=["a", "b"], reader=reader)(image)
+    assert set(sizes) == {(64, 64)}
+    assert np.array_equal(label_map.class_ids, pixels)
