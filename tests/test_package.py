@@ -56,8 +56,10 @@ def test_its_functions() -> None:
         "evaluate_files",
         "load_predictor",
         "load_project",
+        "merge",
         "package",
         "predict",
+        "predict_video",
         "train",
     ]
     assert all(callable(getattr(d2tune, name)) for name in d2tune.__all__)

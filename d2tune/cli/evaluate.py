@@ -62,7 +62,7 @@ def add(commands: Commands) -> None:
         "--out",
         type=path,
         metavar="FOLDER",
-        help="folder for the results (default: RUN/evaluation; for a package, evaluation_NAME)",
+        help="folder for the results (default: evaluation, in RUN where there is one)",
     )
 
 

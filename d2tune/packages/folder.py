@@ -15,7 +15,7 @@ from d2tune.errors import PackageError
 from d2tune.packages.card import card_of
 from d2tune.packages.manifest import CARD, FORMAT, NAME, FileEntry, Manifest, is_package
 from d2tune.packages.read import read_package
-from d2tune.versions import versions
+from d2tune.versions import own_version
 
 
 def write_folder(
@@ -75,7 +75,7 @@ def _is_folder(path: Path) -> bool:
 def _manifest(entries: Mapping[str, Any], listed: Mapping[str, FileEntry]) -> Manifest:
     own: dict[str, Any] = {
         "d2tune_package": FORMAT,
-        "d2tune": versions()["d2tune"],
+        "d2tune": own_version(),
         "files": dict(sorted(listed.items())),
         "sha256": "0" * 64,
     }
