@@ -207,9 +207,9 @@ def test_an_interrupted_prediction_goes_on_with_the_same_bytes(
     ran: list[Any] = []
     forward = Writer.predictions
 
-    def predictions(self: Writer[Any, Any], done: Any = ()) -> Any:
+    def predictions(self: Writer[Any, Any], done: Any = (), *, within: Any = None) -> Any:
         ran.append(sorted(done))
-        return forward(self, done)
+        return forward(self, done, within=within)
 
     monkeypatch.setattr(Writer, "predictions", predictions)
     result = d2tune.predict(run, source, out=out)

@@ -14,11 +14,11 @@ from d2tune.annotations.io.output_record import PREDICTIONS, OwnFiles
 from d2tune.annotations.io.outputs import write_output
 from d2tune.data.image_reader import Pixels
 from d2tune.errors import DataError
-from d2tune.inference.results import Detections, LabelMap, rounded_score
+from d2tune.inference.results import Detections, LabelMap
 from d2tune.inference.writers.base import Images, WriterOptions, write_jpeg
-from d2tune.inference.writers.objects import AnyResult, ObjectsWriter, PredictedObject, lower_scores_of
+from d2tune.inference.writers.objects import AnyResult, ObjectsWriter, PredictedObject, lower_scores_of, objects_of
 from d2tune.inference.writers.tables import CsvRows
-from d2tune.report.sheets.contact_sheet import draw_instances
+from d2tune.report.sheets.drawing import PlacedMask, draw_instances
 from d2tune.report.sheets.label_overlay import colors, overlay, segment_overlay, to_rgb
 
 _LONGEST_NAME = 40
@@ -184,9 +184,11 @@ def overlay_image(result: AnyResult, pixels: Pixels) -> NDArray[np.uint8]:
     """
     image_rgb = to_rgb(pixels)
     if isinstance(result, Detections):
-        names = [result.class_names[class_id] for class_id in result.class_ids.tolist()]
-        scores = [rounded_score(score) for score in result.scores]
-        return np.asarray(draw_instances(image_rgb, result.masks, names, scores=scores))
+        objects = list(objects_of(result))
+        placed = [PlacedMask(one.left_px, one.top_px, one.mask) for one in objects]
+        names = [result.class_names[one.class_id] for one in objects]
+        scores = [one.score or 0.0 for one in objects]
+        return np.asarray(draw_instances(image_rgb, placed, names, scores=scores))
     if isinstance(result, LabelMap):
         return np.asarray(overlay(image_rgb, result.class_ids, colors=colors(result.class_names)))
     rows = [(segment.id, segment.class_id, segment.isthing) for segment in result.segments]

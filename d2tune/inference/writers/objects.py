@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
-from d2tune.inference.results import Detections, LabelMap, PanopticMap, decode_rle, rounded_score
+from d2tune.inference.results import Detections, LabelMap, PanopticMap, rounded_score
 from d2tune.inference.writers.base import Images, Writer, WriterOptions
+from d2tune.metrics.overlap.run_lengths import crops
 
 AnyResult = Detections | LabelMap | PanopticMap
 Kept = TypeVar("Kept")
@@ -63,24 +63,20 @@ def objects_of(result: AnyResult, *, background: str | None = None) -> Iterator[
 
 def _instances(result: Detections) -> Iterator[PredictedObject]:
     for index, score in enumerate(result.scores):
-        left, top, right, bottom = _box(result, index)
-        if left >= right or top >= bottom:
-            continue
-        if result.rles is None:
-            mask = np.ones((bottom - top, right - left), dtype=bool)
-        else:
-            mask = decode_rle(result.rles[index])[top:bottom, left:right]
-        class_id = int(result.class_ids[index])
-        yield PredictedObject(index + 1, class_id, rounded_score(score), left, top, mask)
+        mask, left, top = _mask_of(result, index)
+        if mask.size:
+            yield PredictedObject(index + 1, int(result.class_ids[index]), rounded_score(score), left, top, mask)
 
 
-def _box(result: Detections, index: int) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of the pixels of an instance."""
+def _mask_of(result: Detections, index: int) -> tuple[NDArray[np.bool_], int, int]:
+    """The mask of an instance within its box, left and top; without pixels ``(h, 0)``."""
     if result.rles is None:
         x0, y0, x1, y1 = (round(side) for side in result.boxes_xyxy[index].tolist())
-        return max(0, x0), max(0, y0), min(result.width_px, x1), min(result.height_px, y1)
-    left, top, width, height = (int(side) for side in mask_utils.toBbox(result.rles[index].to_coco()))
-    return left, top, left + width, top + height
+        left, top = max(0, x0), max(0, y0)
+        width, height = min(result.width_px, x1) - left, min(result.height_px, y1) - top
+        return np.ones((max(0, height), max(0, width)), dtype=bool), left, top
+    ((crop, left, top),) = crops([result.rles[index].to_coco()])
+    return np.ascontiguousarray(crop.T), left, top
 
 
 def _regions(result: LabelMap, background: str | None) -> Iterator[PredictedObject]:

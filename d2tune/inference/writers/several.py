@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,15 @@ class SeveralWriter(Writer[Any, list[Any]]):
         factories: Sequence[WriterFactory],
     ) -> None:
         super().__init__(out, images, predictor, options)
-        self._writers: list[Writer[Any, Any]] = [
-            self._stack.enter_context(factory(out, images, predictor, options)) for factory in factories
-        ]
+        with ExitStack() as stack:
+            self._writers: list[Writer[Any, Any]] = [
+                stack.enter_context(factory(out, images, predictor, options)) for factory in factories
+            ]
+            self._refuse_equal_names()
+            self._stack.push(stack.pop_all())
         self.keeps_pixels = any(writer.keeps_pixels for writer in self._writers)
         maps = [writer for writer in self._writers if isinstance(writer, MapWriter)]
         self._by_rows = maps if len(maps) == len(self._writers) and any(maps[0].rasters) else []
-        self._refuse_equal_names()
 
     def _refuse_equal_names(self) -> None:
         """Refuse formats of which a file would replace that of another one."""

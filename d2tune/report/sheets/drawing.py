@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +37,36 @@ class Face(Protocol):
     def getlength(self, text: str, /) -> float: ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedMask:
+    """A mask within its box, which takes a fraction of the memory of a mask of the whole image.
+
+    Attributes:
+        left_px: Column of its first pixel in the image.
+        top_px: Row of its first pixel in the image.
+        mask: (h, w) bool, as small as its pixels allow; (0, 0) for a mask without pixels.
+    """
+
+    left_px: int
+    top_px: int
+    mask: np.ndarray
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> PlacedMask:
+        """The part with pixels of a mask (H, W) of the whole image."""
+        left, top, width, height = cv2.boundingRect(np.asarray(mask, np.uint8))
+        return cls(left, top, np.asarray(mask[top : top + height, left : left + width], bool))
+
+    @property
+    def box_xywh(self) -> tuple[int, int, int, int]:
+        """Left, top, width and height."""
+        return self.left_px, self.top_px, self.mask.shape[1], self.mask.shape[0]
+
+
+Masks = np.ndarray | Sequence[np.ndarray] | Sequence[PlacedMask]
+"""Masks of the whole image, each (H, W) bool, or within their boxes."""
+
+
 def instance_colors(count: int) -> np.ndarray:
     """``count`` distinguishable colors, (count, 3) uint8 RGB; the first ones do not change with ``count``."""
     colors = list(_PALETTE[:count])
@@ -53,7 +84,7 @@ def line_width_px(shape: tuple[int, int]) -> float:
 
 def draw_instances(
     image_rgb: np.ndarray,
-    masks: np.ndarray,
+    masks: Masks,
     labels: Sequence[str],
     *,
     scores: Sequence[float] | None = None,
@@ -66,7 +97,7 @@ def draw_instances(
 
     Args:
         image_rgb: (H, W, 3) uint8; it is not changed.
-        masks: (N, H, W) bool.
+        masks: (N, H, W) bool, or N masks within their boxes.
         labels: N class names.
         scores: N confidences, written with two decimals; None writes the class alone.
         colors: (N, 3) RGB, 0 to 255; None takes :func:`instance_colors`.
@@ -77,25 +108,27 @@ def draw_instances(
     Raises:
         ValueError: The shapes of the arguments do not match.
     """
-    masks = np.asarray(masks, bool)
     count = len(labels)
     if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
         raise ValueError(f"image_rgb must be (H, W, 3) uint8, not {image_rgb.shape} {image_rgb.dtype}")
-    if count and masks.shape != (count, *image_rgb.shape[:2]):
+    if isinstance(masks, np.ndarray) and count and masks.shape != (count, *image_rgb.shape[:2]):
         raise ValueError(f"masks are {masks.shape}, but there are {count} labels and the image is {image_rgb.shape}")
+    if len(masks) < count:
+        raise ValueError(f"{len(masks)} masks for {count} labels")
     if scores is not None and len(scores) != count:
         raise ValueError(f"{len(scores)} scores for {count} labels")
     palette = instance_colors(count) if colors is None else np.asarray(colors, np.uint8).reshape(-1, 3)
     if len(palette) != count:
         raise ValueError(f"{len(palette)} colors for {count} labels")
     canvas = image_rgb.astype(np.float32)
-    order = np.argsort([-mask.sum() for mask in masks[:count]], kind="stable")
+    placed = _placed(masks)[:count]
+    order = np.argsort([-np.count_nonzero(one.mask) for one in placed], kind="stable")
     width_px = line_width_px(image_rgb.shape[:2])
     for i in order:
-        _draw_mask(canvas, masks[i], palette[i].astype(np.float32), width_px)
-    outlined = np.rint(canvas).astype(np.uint8)
+        _draw_mask(canvas, placed[i], palette[i].astype(np.float32), width_px)
+    outlined = np.rint(canvas, out=canvas).astype(np.uint8)
     texts = list(labels) if scores is None else [f"{a} {b:.2f}" for a, b in zip(labels, scores, strict=True)]
-    return draw_chips(outlined, [masks[i] for i in order], [texts[i] for i in order], palette[order])
+    return draw_chips(outlined, [placed[i] for i in order], [texts[i] for i in order], palette[order])
 
 
 @lru_cache(maxsize=64)
@@ -128,14 +161,18 @@ def shortened(words: str, face: Face, room_px: float) -> str:
     return ""
 
 
-def _draw_mask(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray, width_px: float) -> None:
+def _placed(masks: Masks) -> list[PlacedMask]:
+    return [mask if isinstance(mask, PlacedMask) else PlacedMask.of(mask) for mask in masks]
+
+
+def _draw_mask(canvas: np.ndarray, placed: PlacedMask, color: np.ndarray, width_px: float) -> None:
     """Fill and outline one mask on a float image, in place."""
-    if not mask.any():
+    if not placed.mask.size:
         return
     margin = int(np.ceil(width_px)) + 3
-    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    left, top, width, height = placed.box_xywh
     padded = np.zeros((height + 2 * margin, width + 2 * margin), np.uint8)
-    padded[margin:-margin, margin:-margin] = mask[top : top + height, left : left + width]
+    padded[margin:-margin, margin:-margin] = placed.mask
     inside = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     outside = cv2.distanceTransform(1 - padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     depth_px = cv2.GaussianBlur(np.where(padded, inside - 0.5, 0.5 - outside), (0, 0), 0.7)
@@ -155,7 +192,7 @@ def _draw_mask(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray, width_px
 
 def draw_chips(
     image_rgb: np.ndarray,
-    masks: Sequence[np.ndarray],
+    masks: Masks,
     texts: Sequence[str],
     colors: np.ndarray,
     *,
@@ -170,7 +207,7 @@ def draw_chips(
 
 
 def place_chips(
-    masks: Sequence[np.ndarray],
+    masks: Masks,
     texts: Sequence[str],
     colors: np.ndarray,
     shape: tuple[int, int],
@@ -182,10 +219,11 @@ def place_chips(
     Letters are at most ``largest_share`` of the image's side (the root of its area) high. They shrink until all
     chips fit beside or on their instances; at the smallest size, instances without space get no chip.
     """
-    boxes = [cv2.boundingRect(mask.astype(np.uint8)) for mask in masks]
+    placed = _placed(masks)
+    boxes = [one.box_xywh for one in placed]
     largest = int(np.clip(round(largest_share * float(np.sqrt(shape[0] * shape[1]))), 9, 40))
     chips: list[tuple[Rect, str, tuple[int, int, int], int]] = []
-    cover = cv2.integral(np.any(masks, axis=0).astype(np.uint8)) if masks else np.zeros((1, 1), np.int32)
+    cover = cv2.integral(_union(placed, shape)) if placed else np.zeros((1, 1), np.int32)
     for size_px in sorted({largest, max(largest * 4 // 5, 8), max(largest * 3 // 5, 8)}, reverse=True):
         chips, face = [], font(size_px, bold=True)
         pad_x, pad_y = round(0.38 * size_px), round(0.2 * size_px)
@@ -198,6 +236,15 @@ def place_chips(
         if len(chips) == len(texts):
             break
     return chips
+
+
+def _union(placed: Sequence[PlacedMask], shape: tuple[int, int]) -> np.ndarray:
+    """The pixels of any of the masks, (H, W) uint8."""
+    union = np.zeros(shape, np.uint8)
+    for one in placed:
+        left, top, width, height = one.box_xywh
+        union[top : top + height, left : left + width] |= one.mask
+    return union
 
 
 def _free_place(box: Sequence[int], size: tuple[int, int], taken: Sequence[Rect], cover: np.ndarray) -> Rect | None:
