@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from d2tune.engine.result import TrainResult
     from d2tune.evaluation.comparison import RunComparison
     from d2tune.evaluation.summaries import EvaluationResult
+    from d2tune.export.export import ExportResult
     from d2tune.inference.predictors.base import Predictor
     from d2tune.loggers import Logger
     from d2tune.metrics.coco.results import Kind
@@ -120,6 +121,9 @@ def evaluate(
     metrics: Sequence[Kind] = ("bbox", "segm", "boundary"),
     batch_size: int | None = None,
     crowds: Literal["crowds", "objects"] | None = None,
+    window_px: int | Literal["auto"] | None = None,
+    overlap: float | None = None,
+    object_px: int | None = None,
 ) -> EvaluationResult:
     """Evaluate a run on its validation split or on other data; see ``runs.evaluate``.
 
@@ -132,6 +136,10 @@ def evaluate(
         metrics: For instance runs, the kinds of metrics.
         batch_size: Images per forward pass; None is 8 on CUDA and up to 4 on the CPU.
         crowds: Whether objects marked as crowds are read as ``crowds`` or as ``objects``; None is as in training.
+        window_px: Height and width in pixels of the overlapping windows in which images are predicted, or ``auto``;
+            None predicts on whole images, or as the config of the model says.
+        overlap: Share of a window that the next window covers as well; None is 0.2.
+        object_px: Size of the largest objects that are to be whole in a window; None is not known.
 
     Raises:
         D2TuneError: The run, the weights or the data cannot be used.
@@ -150,6 +158,9 @@ def evaluate(
         kinds=metrics,
         batch_size=batch_size,
         crowds=crowds,
+        window_px=window_px,
+        overlap=overlap,
+        object_px=object_px,
     )
 
 
@@ -193,6 +204,10 @@ def predict(
     most_uncertain: int | None = None,
     mm_per_px: float | None = None,
     shard: str | None = None,
+    ray: str | None = None,
+    window_px: int | Literal["auto"] | None = None,
+    overlap: float | None = None,
+    object_px: int | None = None,
 ) -> PredictionResult:
     """Predict on images and write the predictions; see ``runs.predict``.
 
@@ -214,6 +229,11 @@ def predict(
         most_uncertain: For ``labelme``, how many images to write: those that the model is most unsure of.
         mm_per_px: For ``measurements``, the millimeters that a pixel stands for; None measures in pixels alone.
         shard: ``2/8`` predicts on the second of eight shards of the images, which `merge` joins; None predicts on all.
+        ray: Address of a Ray cluster that predicts: ``auto``, ``local``, or such as ``ray://host:10001``.
+        window_px: Height and width in pixels of the overlapping windows in which images are predicted, or ``auto``;
+            None predicts on whole images, or as the config of the model says.
+        overlap: Share of a window that the next window covers as well; None is 0.2.
+        object_px: Size of the largest objects that are to be whole in a window; None is not known.
 
     Raises:
         D2TuneError: The run or the images cannot be used, or the output cannot be written.
@@ -244,6 +264,10 @@ def predict(
         most_uncertain=most_uncertain,
         mm_per_px=mm_per_px,
         shard=shard,
+        ray=ray,
+        window_px=window_px,
+        overlap=overlap,
+        object_px=object_px,
     )
 
 
@@ -269,6 +293,9 @@ def predict_video(
     mm_per_px: float | None = None,
     lost_s: float = 1.0,
     batch_size: int | None = None,
+    window_px: int | Literal["auto"] | None = None,
+    overlap: float | None = None,
+    object_px: int | None = None,
 ) -> VideoResult:
     """Predict on a video, and follow its objects; see ``runs.predict_video``.
 
@@ -284,6 +311,9 @@ def predict_video(
         mm_per_px: Millimeters that a pixel stands for; None measures in pixels alone.
         lost_s: Seconds that a track waits for its object.
         batch_size: Frames in a forward pass; None chooses by their size and the device.
+        window_px: See `predict`.
+        overlap: See `predict`.
+        object_px: See `predict`.
 
     Raises:
         D2TuneError: The run or the video cannot be used, or the output cannot be written.
@@ -295,7 +325,17 @@ def predict_video(
     if min_score is not None:
         check_range(min_score, place="--min-score", least=0, most=1)
     options = VideoOptions(video=video, realtime=realtime, mm_per_px=mm_per_px, lost_s=lost_s, batch_size=batch_size)
-    return prediction.predict(_run_folder(run), source, out=out, weights=weights, min_score=min_score, options=options)
+    return prediction.predict(
+        _run_folder(run),
+        source,
+        out=out,
+        weights=weights,
+        min_score=min_score,
+        options=options,
+        window_px=window_px,
+        overlap=overlap,
+        object_px=object_px,
+    )
 
 
 def package(
@@ -343,7 +383,65 @@ def info(model: str | Path) -> list[str]:
     return description.info(_run_folder(model))
 
 
-def load_predictor(run: str | Path, *, weights: str = "best", min_score: float | None = None) -> Predictor[Any, Any]:
+def export(
+    model: str | Path,
+    out: str | Path,
+    *,
+    format: str,
+    precision: str | None = None,
+    weights: str = "best",
+    size: str | None = None,
+    calibrate: str | Path | None = None,
+    images: str | Path | None = None,
+    allow_drift: bool = False,
+    force: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> ExportResult:
+    """Export a model and check the export, which is not kept if it drifts; see ``export.export``.
+
+    Args:
+        model: A run folder, a package, or a project file for its latest run.
+        out: The folder of the exported model, which `predict`, `evaluate` and `load_predictor` take as a model.
+        format: ``onnx``, ``torchscript`` or ``openvino``.
+        precision: Type of the weights: ``float32``, ``float16`` or ``int8``; None is float32.
+        weights: Of a run: ``best``, ``final`` or a checkpoint file.
+        size: For OpenVINO, ``HEIGHTxWIDTH`` that images are resized to fit in; None is that of the model.
+        calibrate: For int8, a folder of photos to measure the ranges of values on.
+        images: Images or annotations to check with; None takes the validation split of a run, if its data are there.
+        allow_drift: Whether an export that is out of bounds is kept.
+        force: Whether an unchanged package in ``out`` is replaced.
+        say: Called with the table of the check of an export that is refused.
+
+    Raises:
+        D2TuneError: The model, the options or the images cannot be used, a library is missing, or the export drifts.
+    """
+    from d2tune.export import export as exporting
+
+    _check_paths(out=out, weights=weights, calibrate=calibrate, images=images)
+    return exporting.export(
+        _run_folder(model),
+        out,
+        format=format,
+        precision=precision,
+        weights=weights,
+        size=size,
+        calibrate=calibrate,
+        images=images,
+        allow_drift=allow_drift,
+        force=force,
+        say=say,
+    )
+
+
+def load_predictor(
+    run: str | Path,
+    *,
+    weights: str = "best",
+    min_score: float | None = None,
+    window_px: int | Literal["auto"] | None = None,
+    overlap: float | None = None,
+    object_px: int | None = None,
+) -> Predictor[Any, Any]:
     """The predictor of a finished run, for images in memory.
 
     ``predictor(image)`` returns `Detections`, a `LabelMap` or a `PanopticMap`, depending on the task of the run, and
@@ -355,9 +453,12 @@ def load_predictor(run: str | Path, *, weights: str = "best", min_score: float |
         weights: Of a run: ``best``, ``final`` or a checkpoint file.
         min_score: Lowest score of instances, from 0 to 1; None takes the thresholds of the model, which are 0.5 for a
             run. With 0 all instances that the model gives are kept.
+        window_px: See `predict`.
+        overlap: See `predict`.
+        object_px: See `predict`.
 
     Raises:
-        ProjectError: The lowest score is not between 0 and 1, or predictions of the run have no scores.
+        ProjectError: A number is outside of its range, or predictions of the run have no scores or no windows.
         RunError: The run or the weights do not exist.
         PackageError: The package was written by a later version, or a file is missing or was changed.
     """
@@ -366,7 +467,14 @@ def load_predictor(run: str | Path, *, weights: str = "best", min_score: float |
     with light_imports():
         from d2tune.runs import load
 
-        return load.load_predictor(_run_folder(run), weights=weights, min_score=min_score)
+        return load.load_predictor(
+            _run_folder(run),
+            weights=weights,
+            min_score=min_score,
+            window_px=window_px,
+            overlap=overlap,
+            object_px=object_px,
+        )
 
 
 def convert(source: str | Path, **options: Any) -> list[ConvertResult]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from d2tune.errors import DataError, PackageError, ProjectError, RunError, check_range
-from d2tune.export.load import load_exported
 from d2tune.inference.predictors.base import Predictor
 from d2tune.modeling.from_run import load_run
 from d2tune.modeling.loaded import LoadedModel, ModelDescription
@@ -57,7 +56,11 @@ def load_model(path: str | Path, *, weights: str = "best") -> LoadedModel:
         hint = "Remove --weights, or make a package of those weights with `d2tune package RUN --weights`."
         raise PackageError("a package has one file of weights", file=folder, found=f"--weights {weights}", hint=hint)
     package = read_package(folder)
-    return load_package(package) if package.manifest.weights.format == "safetensors" else load_exported(package)
+    if package.manifest.weights.format == "safetensors":
+        return load_package(package)
+    from d2tune.export.load import load_exported
+
+    return load_exported(package)
 
 
 def default_folder(model: Path, name: str) -> Path:
