@@ -24,7 +24,7 @@ class SeveralWriter(Writer[Any, list[Any]]):
         factories: The writers.
 
     Raises:
-        DataError: Two of the writers would write the same file.
+        DataError: Two of the writers would write the same file, or ``out`` is a CSV.
     """
 
     def __init__(
@@ -37,6 +37,9 @@ class SeveralWriter(Writer[Any, list[Any]]):
         factories: Sequence[WriterFactory],
     ) -> None:
         super().__init__(out, images, predictor, options)
+        if out.suffix.lower() == ".csv":
+            hint = "Name a folder, or write csv alone."
+            raise DataError("several formats are written to a folder", place="--out", found=str(out), hint=hint)
         with ExitStack() as stack:
             self._writers: list[Writer[Any, Any]] = [
                 stack.enter_context(factory(out, images, predictor, options)) for factory in factories
