@@ -59,7 +59,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    photos = [cv2.imread(str(path)) for path in sorted(options.photos.glob("*.jpg"))[: options.limit]]
+    paths = sorted(options.photos.glob("*.jpg"))[: options.limit]
+    photos = [np.asarray(cv2.imread(str(path)), np.uint8) for path in paths]
     loaded = load_model(options.model)
     about = {"device": options.device, "precision": options.precision, "threads": torch.get_num_threads()}
     measured = {"machine": machine(), "photos": len(photos)} | about
@@ -118,7 +119,7 @@ def compare(loaded: LoadedModel, photos: Sequence[Array], options: argparse.Name
     everything, cut = (our_predictor(loaded, device, "", score, model) for score in (None, least))
     detectron2, detectron2_cut = default_predictor(loaded, device, None), default_predictor(loaded, device, least)
 
-    def with_bitmaps(predictor: InstancePredictor) -> list[Array]:
+    def with_bitmaps(predictor: InstancePredictor) -> list[NDArray[np.bool_]]:
         return [predictor(photo).masks for photo in rgb]
 
     contenders: dict[str, Callable[[], Any]] = {
