@@ -318,16 +318,14 @@ def table(case: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def peer_python() -> str:
+def peer_python(environment: Path = PEER_ENVIRONMENT, requirements: Path = PEER_REQUIREMENTS) -> str:
     """The Python of the peers' environment, which is made where it does not exist."""
-    folder = PEER_ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
+    folder = environment / ("Scripts" if os.name == "nt" else "bin")
     python = folder / ("python.exe" if os.name == "nt" else "python")
     if not python.is_file():
-        print(f"making {PEER_ENVIRONMENT} ...", file=sys.stderr)
-        venv.create(PEER_ENVIRONMENT, with_pip=True)
-    wanted = [
-        line.split()[0] for line in PEER_REQUIREMENTS.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()
-    ]
+        print(f"making {environment} ...", file=sys.stderr)
+        venv.create(environment, with_pip=True)
+    wanted = [line.split()[0] for line in requirements.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()]
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
     return str(python)
 

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -98,7 +98,7 @@ def predict_video(
     folder = Path(out)
     video = source_of(source)
     check_outputs(folder)
-    with ExitStack() as stack:
+    with _without_empty_folder(folder), ExitStack() as stack:
         reader = stack.enter_context(VideoReader(video, timeout_s=chosen.timeout_s))
         job = _Job(predictor, reader, folder, chosen, stack)
         return job.run()
@@ -284,9 +284,23 @@ class _Job:
             omitted=encoder.omitted if encoder else 0,
             cut_s=encoder.cut_s if encoder else 0.0,
             ending=None if is_interrupted else reader.ending,
+            is_live=reader.is_live,
             is_interrupted=is_interrupted and not reader.is_live,
             seconds=self.seconds,
         )
+
+
+@contextmanager
+def _without_empty_folder(folder: Path) -> Iterator[None]:
+    """Remove the output folder after an error if it was not there before."""
+    existed = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @contextmanager

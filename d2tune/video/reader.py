@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from d2tune.errors import DataError
 from d2tune.text import describe
 
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # OpenCV reads it once, when it opens the first video
+
 Kind = Literal["file", "camera", "address"]
 
 TIMEOUT_S = 10.0
@@ -263,8 +265,7 @@ class VideoReader:
 
 
 def _silence() -> int:
-    """Keep OpenCV and FFmpeg from writing to the terminal; returns OpenCV's level before."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    """Keep OpenCV from writing to the terminal; returns its level before."""
     level = int(cv2.utils.logging.getLogLevel())
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return level

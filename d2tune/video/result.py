@@ -46,6 +46,7 @@ class VideoResult:
         omitted: Number of frames that are not in the drawn video, because others follow too closely.
         cut_s: Seconds of pauses that the drawn video does not show.
         ending: Why the video ended before its end; None if it did not.
+        is_live: Whether it came from a camera or a stream without an end.
         is_interrupted: Whether the prediction on a file was interrupted.
         seconds: Where the time went.
     """
@@ -61,6 +62,7 @@ class VideoResult:
     omitted: int
     cut_s: float
     ending: str | None
+    is_live: bool
     is_interrupted: bool
     seconds: StageSeconds
 
@@ -73,8 +75,9 @@ class VideoResult:
     def summary(self) -> str:
         """What was predicted, where it is, and where the time went, on two lines."""
         what = f"{counted(self.tracks, 'tracked object')} on " if self.has_objects else "classes of "
+        share = self.frames / max(1, self.frames + self.dropped)
         each = {
-            "decoding": self.seconds.decode_s,
+            ("waiting and decoding" if self.is_live else "decoding"): self.seconds.decode_s * share,
             "network": self.seconds.forward_s,
             "masks and tracks": self.seconds.follow_s,
             "drawing and encoding": self.seconds.write_s,

@@ -5,12 +5,13 @@ As in ByteTrack (Zhang et al., ByteTrack: Multi-Object Tracking by Associating E
 partly hidden get, only to tracks that are left. Here the last mask of a track is moved by the predicted motion and
 compared with the masks of the detections, so that objects whose boxes overlap are distinguished. Differences:
 
-- A detection with a low score is compared by the share of its pixels that are inside, because what is visible of a
-  hidden object is a fraction of its last mask. It may also continue a track that is lost. But low scores alone
-  continue a track for no longer than a lost one waits, so that it does not stay on false alarms.
+- Detections with low scores, and those that overlap too little, are compared by the share of their pixels that is
+  inside, because what is visible of a hidden object is a fraction of its last mask. They may also continue a track that
+  is lost. But low scores alone continue a track for no longer than a lost one waits, so that no false alarm keeps it.
 - The mask of a track stays while its object is partly hidden, and its motion is that of the sides that are not cut off.
-- Detections with high scores that are left are assigned by their distance, for small and fast objects that overlap in
-  no two frames, and for objects that return.
+- Detections with high scores that are left are compared with the masks where they were last, for objects that stop and
+  for pauses of the video, and then assigned by their distance, for small and fast objects that overlap in no two
+  frames.
 - A track that is lost at the edge of the image waits there.
 - A mask that another detection already has does not become a track: models may report an object as two classes.
 """
@@ -194,7 +195,8 @@ class Tracker:
         known = _without(self._tracks, new)
         taken = _assign(known, high, _iou, least=_MIN_IOU)
         sure = [track for track in known if self._time_s - track.last_high_s <= self._lost_s]
-        taken += _assign(*_left(taken, sure, low), _share, least=_MIN_SHARE)
+        taken += _assign(*_left(taken, sure, [*high, *low]), _share, least=_MIN_SHARE)
+        taken += _assign(*_left(taken, known, high), _iou_where_it_was, least=_MIN_IOU)
         taken += _assign(*_left(taken, known, high), _nearness, least=0.0)
         taken += _assign(*_left(taken, new, high), _iou, least=_NEW_IOU)
         taken += _assign(*_left(taken, new, high), _nearness, least=0.0)
@@ -267,7 +269,17 @@ def _assign(
 
 def _iou(tracks: list[_Track], seen: list[_Seen]) -> NDArray[np.float64]:
     """IoU of the moved masks of tracks with those of detections."""
-    shared = _shared(tracks, seen)
+    return _iou_from(_shared(tracks, seen), tracks, seen)
+
+
+def _iou_where_it_was(tracks: list[_Track], seen: list[_Seen]) -> NDArray[np.float64]:
+    """IoU of the masks of tracks where they were last with those of detections."""
+    stay = np.zeros((len(tracks), 2), np.int64)
+    shared = shared_px2([track.mask for track in tracks], stay, [one.mask for one in seen])
+    return _iou_from(shared, tracks, seen)
+
+
+def _iou_from(shared: NDArray[np.int64], tracks: list[_Track], seen: list[_Seen]) -> NDArray[np.float64]:
     areas = np.array([track.mask.area_px2 for track in tracks])[:, None]
     others = np.array([one.mask.area_px2 for one in seen])[None]
     iou: NDArray[np.float64] = shared / (areas + others - shared) * _class_factor(tracks, seen)
