@@ -13,7 +13,8 @@ compared with the masks of the detections, so that objects whose boxes overlap a
   for pauses of the video, and then assigned by their distance, for small and fast objects that overlap in no two
   frames.
 - A track that is lost at the edge of the image waits there.
-- A mask that another detection already has does not become a track: models may report an object as two classes.
+- A mask that another detection already has does not become a track: models report an object as two classes, or one of
+  its fragments as well.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ _USUAL_S = 1.0
 """Time over which the usual area of an object follows that of its masks."""
 
 _SAME_MASK = 0.7
-"""IoU from which two detections in a frame are the same object."""
+"""IoU from which two detections in a frame are the same object; of the same class, the share inside the other."""
 
 Item = TypeVar("Item")
 Similarity = Callable[["list[_Track]", "list[_Seen]"], NDArray[np.float64]]
@@ -237,7 +238,7 @@ class Tracker:
         """Begin tracks with the detections whose masks no detection before them has."""
         begun: list[tuple[_Track, _Seen]] = []
         for seen in free:
-            if any(_iou_of(seen.mask, other.mask) >= _SAME_MASK for other in used):
+            if any(_is_same(seen, other) for other in used):
                 continue
             motion = Motion(seen.mask.center_px, seen.mask.size_px)
             state = _State.FOLLOWED if is_first else _State.NEW
@@ -315,9 +316,11 @@ def _shared(tracks: list[_Track], seen: list[_Seen]) -> NDArray[np.int64]:
     return shared_px2([track.mask for track in tracks], np.array(moves, np.int64), [one.mask for one in seen])
 
 
-def _iou_of(a: MaskCrop, b: MaskCrop) -> float:
-    shared = int(shared_px2([a], np.zeros((1, 2), np.int64), [b])[0, 0])
-    return shared / (a.area_px2 + b.area_px2 - shared)
+def _is_same(seen: _Seen, other: _Seen) -> bool:
+    """Whether a detection is the object that another one has: as a whole, or as a fragment of the same class."""
+    shared = int(shared_px2([seen.mask], np.zeros((1, 2), np.int64), [other.mask])[0, 0])
+    is_fragment = seen.class_id == other.class_id and shared >= _SAME_MASK * seen.mask.area_px2
+    return is_fragment or shared >= _SAME_MASK * (seen.mask.area_px2 + other.mask.area_px2 - shared)
 
 
 def _hidden_center(track: _Track, visible: MaskCrop) -> NDArray[np.float64]:

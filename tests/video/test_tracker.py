@@ -147,6 +147,16 @@ def test_an_object_of_two_classes_is_one_object() -> None:
     assert [tracker.update(pair) for _ in range(3)] == [(1, None)] * 3
 
 
+def test_a_fragment_of_an_object_is_not_an_object_but_one_of_another_class_is() -> None:
+    whole, inside = (50, 50, 110, 110), (60, 60, 90, 90)
+    tracker = Tracker()
+    of_one_class = detections(SIZE, whole, inside, scores=[0.9, 0.8])
+    assert [tracker.update(of_one_class) for _ in range(3)] == [(1, None)] * 3
+    tracker = Tracker()
+    of_two_classes = detections(SIZE, whole, inside, scores=[0.9, 0.8], classes=[0, 1])
+    assert [tracker.update(of_two_classes) for _ in range(3)] == [(1, 2)] * 3
+
+
 def test_a_class_may_change_but_the_own_class_comes_first() -> None:
     tracker = Tracker()
     for _ in range(3):
