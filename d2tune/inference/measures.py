@@ -30,6 +30,7 @@ class Measures:
         feret_px: Largest distance between two points of its border (maximum Feret diameter).
         x_px: Column of the center of mass.
         y_px: Row of the center of mass.
+        pieces: Number of its connected pieces; pixels that touch at a corner are connected.
     """
 
     area_px2: int
@@ -40,6 +41,7 @@ class Measures:
     feret_px: float
     x_px: float
     y_px: float
+    pieces: int
 
     @property
     def diameter_px(self) -> float:
@@ -83,6 +85,7 @@ def measure(mask: NDArray[np.bool_], *, left_px: int = 0, top_px: int = 0) -> Me
         feret_px=math.hypot(length_px, width_px) if is_upright else _feret(mask, row_ends),
         x_px=left_px + float(by_column @ np.arange(len(by_column))) / area_px2 + 0.5,
         y_px=top_px + float(by_row @ np.arange(len(by_row))) / area_px2 + 0.5,
+        pieces=1 if is_upright else cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1,
     )
 
 

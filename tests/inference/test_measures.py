@@ -113,6 +113,12 @@ def test_a_hole_counts_in_the_perimeter_and_not_in_the_area() -> None:
     assert measures.perimeter_px == pytest.approx(2 * math.pi * (40 + 20), rel=0.02)
 
 
+def test_pieces_that_do_not_touch_are_counted() -> None:
+    mask = np.zeros((12, 20), dtype=bool)
+    mask[1:4, 1:4] = mask[4:6, 4:8] = mask[9:11, 15:18] = True  # the first two touch at a corner
+    assert measure(mask).pieces == 2 and measure(mask[:7]).pieces == 1 and measure(mask[9:11, 15:18]).pieces == 1
+
+
 def test_a_mask_with_too_many_corners_has_no_perimeter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "CORNERS_LIMIT", 40)
     measures = measure(disc(10))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import tracemalloc
@@ -363,6 +364,51 @@ def test_a_raster_is_never_held_as_a_whole(raster_run: Path, tmp_path: Path) -> 
     tracemalloc.stop()
     assert tifffile.imread(tmp_path / "out/labels/big.tif").shape == (2000, 512)
     assert peak_bytes < raster_bytes / 2
+
+
+@pytest.mark.slow
+def test_maps_of_rasters_are_the_same_in_rows_and_beside_formats_that_need_whole_maps(
+    raster_run: Path, tmp_path: Path
+) -> None:
+    """Label maps and drawings are written in rows; measures need the whole map and the pixels."""
+    run = changed_run(raster_run, tmp_path / "run", config={"TEST.WINDOW_PX": 32})
+    d2tune.predict(run, None, out=tmp_path / "rows")
+    d2tune.predict(run, None, out=tmp_path / "whole", to="auto,measurements", mm_per_px=10.0)
+    names = ("labels/images/4.tif", "images/4.predicted.png", "labels/categories.json")
+    for name in names:
+        assert (tmp_path / "rows" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    for to, name in (("label_maps", names[0]), ("overlays", names[1])):
+        d2tune.predict(run, None, out=tmp_path / to, to=to)
+        assert (tmp_path / to / name).read_bytes() == (tmp_path / "rows" / name).read_bytes()
+    assert not list((tmp_path / "label_maps").rglob("*.png")) and not (tmp_path / "overlays" / "labels").exists()
+
+    labels = tifffile.imread(tmp_path / "rows" / names[0])
+    with (tmp_path / "whole" / "counts.csv").open(encoding="utf-8", newline="") as stream:
+        counts = list(csv.DictReader(stream))
+    assert [int(row["area_px2"]) for row in counts] == [int((labels == value).sum()) for value in (0, 1)]
+    with_data = int((labels != 255).sum())
+    assert with_data == labels.size - 35  # a corner has no data
+    assert [float(row["share_percent"]) for row in counts] == pytest.approx(
+        [100 * int((labels == value).sum()) / with_data for value in (0, 1)], abs=1e-3
+    )
+    with (tmp_path / "whole" / "measurements.csv").open(encoding="utf-8", newline="") as stream:
+        measured = list(csv.DictReader(stream))
+    regions = measured if int(counts[0]["objects"]) else [row for row in measured if row["class"] == "1"]
+    largest = max(regions, key=lambda row: int(row["area_px2"]))
+    assert float(largest["area_mm2"]) == pytest.approx(int(largest["area_px2"]) * 100)
+    assert {"channel_1", "channel_4"} <= set(largest) and "red" not in largest
+    pixels = scene_of(bright_box(4), 4)
+    left, top = int(largest["left_px"]), int(largest["top_px"])
+    inside = np.zeros(labels.shape, bool)
+    inside[top : top + int(largest["box_height_px"]), left : left + int(largest["box_width_px"])] = True
+    chosen = cv2.connectedComponents((labels == int(largest["class"] == "1")).astype(np.uint8), connectivity=8)[1]
+    values = chosen[inside & (chosen > 0)]
+    region = (chosen == np.bincount(values).argmax()) & inside
+    assert int(region.sum()) == int(largest["area_px2"])
+    assert float(largest["channel_2"]) == pytest.approx(float(np.nanmean(pixels[region][:, 1])), rel=1e-4)
+
+    with pytest.raises(DataError, match="cut-outs are PNGs of gray or color photos; found a model of 4 channels"):
+        d2tune.predict(run, None, out=tmp_path / "no", to="cutouts")
 
 
 @pytest.mark.slow

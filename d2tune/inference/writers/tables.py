@@ -31,7 +31,7 @@ MEASUREMENTS, COUNTS = "measurements.csv", "counts.csv"
 _SPOOLED_BYTES = 1 << 22
 _OBJECT = ("image", "object", "class", "score")
 _LENGTHS = ("length", "width", "perimeter", "diameter", "feret")
-_PLAIN = ("angle_deg", "circularity", "x_px", "y_px", "left_px", "top_px", "box_width_px", "box_height_px")
+_PLAIN = ("angle_deg", "circularity", "pieces", "x_px", "y_px", "left_px", "top_px", "box_width_px", "box_height_px")
 _COLORS = {1: ("gray",), 3: ("red", "green", "blue")}
 
 
@@ -103,7 +103,8 @@ class MeasurementsWriter(ObjectsWriter[list[Any]]):
         ]
         row: list[Any] = [self.images.name(index), one.number, self.class_name(one)]
         row += ["" if one.score is None else one.score, measures.area_px2, *map(_rounded, lengths)]
-        row += map(_rounded, (measures.angle_deg, measures.circularity, measures.x_px, measures.y_px))
+        row += [_rounded(measures.angle_deg), _rounded(measures.circularity), measures.pieces]
+        row += [_rounded(measures.x_px), _rounded(measures.y_px)]
         row += [one.left_px, one.top_px, width, height, *_mean_color(one.window(pixels)[one.mask])]
         row.append("yes" if touches else "no")
         scale = self.options.mm_per_px
