@@ -22,11 +22,12 @@ from d2tune.errors import DataError
 from d2tune.inference.results import Detections, LabelMap, PanopticMap, Segment
 from d2tune.inference.writers.base import Images, Writer, WriterOptions
 from d2tune.inference.writers.coco_results import CocoResultsWriter
-from d2tune.inference.writers.image_files import CutoutWriter, MaskWriter, OverlayWriter
+from d2tune.inference.writers.image_files import CutoutWriter, MaskWriter, OverlayWriter, overlay_image
 from d2tune.inference.writers.instance import CocoWriter
 from d2tune.inference.writers.several import SeveralWriter
 from d2tune.inference.writers.tables import MeasurementsWriter
 from d2tune.inference.writers.yolo import YoloWriter
+from d2tune.report.sheets.drawing import draw_instances
 
 HEIGHT, WIDTH = 20, 30
 CLASSES = ("bolt", "=1+1")
@@ -172,6 +173,79 @@ def test_cutouts_have_the_pixels_of_the_object_and_earlier_ones_go(tmp_path: Pat
     (folder / "0009_mine.png").unlink()
     written(CutoutWriter(tmp_path, some, PREDICTOR, WriterOptions()), detections((l_shape, 0.93, 0)))
     assert [path.name for path in folder.glob("*.png")] == ["0001_bolt_0.93.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("../../etc", "0001__.._etc_0.90.png"),
+        ("a/b\\c:d*e?", "0001_a_b_c_d_e__0.90.png"),
+        ("hex nut M6", "0001_hex_nut_M6_0.90.png"),
+        ("Schraube_gr\u00f6\u00dfer", "0001_Schraube_gr\u00f6\u00dfer_0.90.png"),
+        ("..", "0001___0.90.png"),
+        ("\n\t", "0001___0.90.png"),
+        ("x" * 300, f"0001_{'x' * 40}_0.90.png"),
+        ("\u6f22" * 300, "0001_" + "\u6f22" * 40 + "_0.90.png"),
+    ],
+)
+def test_names_of_classes_in_names_of_cutouts_are_safe(tmp_path: Path, name: str, expected: str) -> None:
+    predictor: Any = SimpleNamespace(class_names=(name,), reader=READER)
+    writer = CutoutWriter(tmp_path, images(tmp_path, "a.jpg"), predictor, WriterOptions())
+    written(writer, detections((rectangle(3, 2, 10, 4), 0.9, 0)))
+    assert [path.name for path in (tmp_path / "cutouts" / "a").glob("*.png")] == [expected]
+
+
+def test_cutouts_of_images_with_other_values_than_8_bits_are_refused(tmp_path: Path) -> None:
+    gray: Any = SimpleNamespace(class_names=CLASSES, reader=SimpleNamespace(channels=1, raster=object()))
+    writer = CutoutWriter(tmp_path, images(tmp_path, "a.tif"), gray, WriterOptions())
+    with pytest.raises(DataError, match=r"a\.tif: cut-outs are PNGs of 8 bits; found values of float32"):
+        writer.convert(0, TWO, np.zeros((HEIGHT, WIDTH, 1), np.float32))
+
+
+def test_more_regions_than_a_png_can_number_are_refused(tmp_path: Path) -> None:
+    class_ids = np.zeros((513, 513), np.uint8)
+    class_ids[::2, ::2] = 1
+    writer = MaskWriter(tmp_path, images(tmp_path, "a.png"), PREDICTOR, WriterOptions(), background="bolt")
+    with writer, pytest.raises(DataError, match=r"a\.png: the image has more objects than a PNG of 16 bits.*65,535"):
+        writer.convert(0, LabelMap(class_ids, CLASSES), None)
+    assert not (tmp_path / "masks" / "a.png").exists()
+
+
+def test_gray_images_have_one_color_and_pixels_without_data_do_not_count(tmp_path: Path) -> None:
+    gray: Any = SimpleNamespace(class_names=CLASSES, reader=SimpleNamespace(channels=1, raster=None))
+    pixels = np.full((HEIGHT, WIDTH, 1), 0.25, np.float32)
+    pixels[2:4, :8] = np.nan
+    with MeasurementsWriter(tmp_path, images(tmp_path, "a.tif"), gray, WriterOptions()) as writer:
+        writer.add(0, writer.convert(0, TWO, pixels))
+        writer.finish()
+    rows = table(tmp_path / "measurements.csv")
+    assert [row["gray"] for row in rows] == ["0.25", "0.25"] and "red" not in rows[0]
+
+
+def test_boxes_without_masks_count_as_their_pixels(tmp_path: Path) -> None:
+    boxes = np.array([(2.6, 1.4, 12.7, 5.4), (-3.0, 4.0, 4.0, 99.0)], np.float32)
+    result = Detections(
+        HEIGHT, WIDTH, boxes, np.array([0.9, 0.8], np.float32), np.array([0, 1], np.int64), None, CLASSES
+    )
+    writer = MeasurementsWriter(tmp_path, images(tmp_path, "a.jpg"), PREDICTOR, WriterOptions())
+    assert written(writer, result) == 2
+    first, second = table(tmp_path / "measurements.csv")
+    assert (first["left_px"], first["top_px"], first["length_px"], first["width_px"]) == ("3", "1", "10.0", "4.0")
+    assert (second["left_px"], second["length_px"], second["width_px"]) == ("0", "16.0", "4.0")
+    assert overlay_image(result, photo()).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_drawings_of_masks_in_their_boxes_are_those_of_whole_masks() -> None:
+    scores = [0.9, 0.75]
+    expected = draw_instances(photo(), TWO.masks, CLASSES, scores=scores)
+    assert np.array_equal(overlay_image(TWO, photo()), expected) and (expected != photo()).any()
+
+
+def test_names_with_line_ends_stay_in_their_cell(tmp_path: Path) -> None:
+    some = images(tmp_path, "=a\r.jpg", "b\nc.jpg")
+    written(MeasurementsWriter(tmp_path, some, PREDICTOR, WriterOptions()), TWO, NOTHING)
+    counts = table(tmp_path / "counts.csv")
+    assert [row["image"] for row in counts] == ["'=a\r.jpg"] * 2 + ["b\nc.jpg"] * 2
 
 
 def test_drawings_alone(tmp_path: Path) -> None:
