@@ -32,6 +32,7 @@ LABELS = "labels.txt"
 """File of the labels in the folder of a round, as Labelme reads it."""
 
 _LENGTHS = ("train.iterations", "train.epochs", "SOLVER.MAX_ITER")
+_WEIGHTS = ("weights", "MODEL.WEIGHTS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ class LoopOptions:
         labelme: The command that starts Labelme; None is the installed one.
         num_gpus: GPUs to train on; None takes one where there is one.
         keeps_length: Whether the length of a training was given, and is not shortened where it continues another one.
+        keeps_weights: Whether the weights that a training begins with were given.
     """
 
     images: int = 20
@@ -53,6 +55,7 @@ class LoopOptions:
     labelme: str | None = None
     num_gpus: int | None = None
     keeps_length: bool = False
+    keeps_weights: bool = False
 
 
 def label_loop(
@@ -105,6 +108,7 @@ def label_loop(
         labelme=labelme,
         num_gpus=num_gpus,
         keeps_length=any(word.split("=")[0] in _LENGTHS for word in overrides),
+        keeps_weights=any(word.split("=")[0] in _WEIGHTS for word in overrides),
     )
     loop = LabelLoop(loaded, Path(folder), options, say)
     done: list[Round] = []
@@ -285,9 +289,10 @@ class LabelLoop:
         data = self._read_data(anew=True)
         training.freeze_split(state, data, self.path)
         one.train_list = training.write_train_list(state, self._round_folder(one))
-        if one.run is None or training.is_begun_without_checkpoint(Path(one.run)):
-            model = None if one.model is None else load_model(one.model)
-            one.weights = training.starting_weights(model)
+        if one.run is None or not training.can_be_resumed(Path(one.run)):
+            one.weights, one.iterations = None, None
+            if one.model is not None and not self._options.keeps_weights:
+                one.weights = training.starting_weights(load_model(one.model), self._loaded.project)
             project = training.round_project(self._loaded, state, one).project
             if one.weights is not None and not self._options.keeps_length:
                 one.iterations = training.continued_iterations(project, images=training.training_images(data, one))

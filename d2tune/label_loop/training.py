@@ -114,14 +114,30 @@ def round_project(loaded: LoadedProject, state: LoopState, one: Round) -> Loaded
     return replace(loaded, project=project.model_copy(update=changed))
 
 
-def starting_weights(model: LoadedModel | None) -> str | None:
-    """The file of weights that a training continues from; None for the weights of the project."""
-    if model is None:
-        return None
-    if model.weights.suffix not in _READABLE:
-        logger.warning("%s cannot be trained on; the training begins with the weights of the project", model.weights)
-        return None
-    return str(model.weights.absolute())
+def starting_weights(model: LoadedModel, project: Project) -> str | None:
+    """The file of weights that a training continues from.
+
+    Args:
+        model: The model that predicted.
+        project: The project that is trained.
+
+    Returns:
+        The file; None, with a line in the log, where the project has another network, or the file cannot be trained on.
+    """
+    if model.weights.suffix in _READABLE and _network(model.project) == _network(project):
+        return str(model.weights.absolute())
+    logger.warning(
+        "%s is not what the project trains; the training begins with the weights of the project", model.source
+    )
+    return None
+
+
+def _network(project: Project) -> tuple[object, ...]:
+    """What decides which tensors a network has."""
+    model = project.model
+    others = ("MODEL.DEVICE", "MODEL.WEIGHTS")
+    raw = {key: value for key, value in project.detectron2.items() if key.startswith("MODEL.") and key not in others}
+    return model.preset, model.backbone, model.encoder, raw
 
 
 def continued_iterations(project: Project, *, images: int) -> int:
@@ -157,15 +173,13 @@ def train_round(loaded: LoadedProject, run: Path, *, num_gpus: int | None = None
         run: The run folder.
         num_gpus: GPUs to train on; None takes one where there is one.
     """
+    return launch.train(loaded, output_dir=run, resume=can_be_resumed(run), num_gpus=num_gpus, sample=False)
+
+
+def can_be_resumed(run: Path) -> bool:
+    """Whether a run folder has a checkpoint to continue from, or the final weights."""
     folder = RunFolder(run)
-    if folder.last.is_file() or folder.final.is_file():
-        return launch.train(loaded, output_dir=run, resume=True, num_gpus=num_gpus, sample=False)
-    return launch.train(loaded, output_dir=run, num_gpus=num_gpus, sample=False)
-
-
-def is_begun_without_checkpoint(run: Path) -> bool:
-    """Whether a training was stopped in a run folder before it had anything to continue from."""
-    return run.is_dir() and not (RunFolder(run).last.is_file() or RunFolder(run).final.is_file())
+    return folder.last.is_file() or folder.final.is_file()
 
 
 def compare_rounds(before: Path, after: Path, folder: Path) -> RunComparison | None:

@@ -18,6 +18,7 @@ from d2tune.label_loop import choosing, loop, taking, training
 from d2tune.label_loop.loop import label_loop
 from d2tune.project import load_project
 from d2tune.run_folder import RunFolder
+from d2tune.runs.load import load_model
 from tests.label_loop.places import annotated, editor, make_place, read_json, state_of
 from tests.runs.test_load import quick_run
 
@@ -241,6 +242,17 @@ def test_nothing_is_trained_where_nothing_was_changed(
     with pytest.raises(KeyboardInterrupt):
         label_loop("loop.yaml", "new", labelme="false", say=lines.append)
     assert "1 image added to the training split; 1 image unchanged, not trained on" in lines
+
+
+def test_weights_of_another_network_are_not_continued(
+    balloon_sample: Path, place: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_place(balloon_sample, place)
+    project, loaded = load_project("loop.yaml").project, load_model(model)
+    assert training.starting_weights(loaded, project) == str(model / "checkpoints/model_best.pth")
+    other = project.model_copy(update={"model": project.model.model_copy(update={"backbone": None})})
+    assert training.starting_weights(loaded, other) is None
+    assert "the training begins with the weights of the project" in caplog.text
 
 
 def test_images_spread_over_the_names() -> None:
