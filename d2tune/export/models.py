@@ -72,8 +72,8 @@ class ExportedModel:
         fitting = [size for size in self._sizes if own_px[0] <= size[0] and own_px[1] <= size[1]]
         if not fitting:
             sizes = " or ".join(f"{width} x {height} px" for height, width in self._sizes)
-            found = f"{own_px[1]} x {own_px[0]} px after resizing"
-            raise DataError("the image is too large for the exported model", found=found, expected=f"at most {sizes}")
+            size = f"{own_px[1]} x {own_px[0]} px after resizing"
+            raise DataError("the image is too large for the exported model", found=size, expected=f"at most {sizes}")
         height_px, width_px = fitting[0]
         if self._pads_by_mirroring:
             return mirror_pad(image, height_px=height_px, width_px=width_px)

@@ -38,13 +38,13 @@ def kind_of(model: nn.Module) -> Kind:
             return "segments" if is_panoptic else "instances"
     if type(model) in (SemanticSegmentor, GapSafeSemanticSegmentor) or isinstance(model, SemanticBridge):
         return "labels"
-    parts = [type(model).__name__]
+    kinds = [type(model).__name__]
     heads = getattr(model, "roi_heads", None)
     if heads is not None:
-        parts += [type(heads).__name__, type(getattr(heads, "mask_head", None)).__name__]
+        kinds += [type(heads).__name__, type(getattr(heads, "mask_head", None)).__name__]
     raise PackageError(
         "this kind of model cannot be exported",
-        found=", ".join(parts),
+        found=", ".join(kinds),
         expected="Mask R-CNN, PointRend, Panoptic FPN, or a semantic model",
         hint="Make a package of it with `d2tune package`.",
     )

@@ -42,8 +42,8 @@ class Proposals(nn.Module):
         """
         logits, deltas = self.head([features[name] for name in self._in_features])
         levels = zip(logits, deltas, self.anchors, self.strides, strict=True)
-        found = [self._level(*level, size) for level in levels]
-        boxes, scores = (torch.cat(column) for column in zip(*found, strict=True))
+        kept = [self._level(*level, size) for level in levels]
+        boxes, scores = (torch.cat(column) for column in zip(*kept, strict=True))
         return boxes[top(scores, self._most)[1]]
 
     def _level(
