@@ -90,8 +90,8 @@ def test_auto_is_what_it_was_and_coco_alone_has_no_drawings(instance_run: Path, 
     auto = content(tmp_path / "auto")
     assert sorted(auto) == ["0.png.predicted.jpg", "predictions.json"]
     assert content(tmp_path / "coco, overlays") == auto
-    parts = content(tmp_path / "coco") | content(tmp_path / "overlays")
-    assert len(content(tmp_path / "coco")) == len(content(tmp_path / "overlays")) == 1 and parts == auto
+    coco, overlays = content(tmp_path / "coco"), content(tmp_path / "overlays")
+    assert len(coco) == len(overlays) == 1 and coco | overlays == auto
 
 
 def test_results_of_the_validation_split_have_the_ids_of_the_persons_coco_file(tmp_path: Path) -> None:

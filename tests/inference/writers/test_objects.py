@@ -308,3 +308,20 @@ def test_several_formats_in_one_pass_have_the_files_of_each(tmp_path: Path) -> N
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
     assert content(tmp_path / "each") == content(tmp_path / "together") and len(content(tmp_path / "each")) == 16
+
+
+def test_the_examples_of_the_documents_are_what_is_written(tmp_path: Path) -> None:
+    one = detections((rectangle(3, 2, 10, 4), 0.9, 0))
+    factories: list[Any] = [MeasurementsWriter, CocoWriter, CocoResultsWriter, YoloWriter, MaskWriter]
+    some = images(tmp_path, "board_01.jpg")
+    assert (
+        written(SeveralWriter(tmp_path, some, PREDICTOR, WriterOptions(mm_per_px=0.5), factories=factories), one) == 1
+    )
+    document = (Path(__file__).parents[3] / "docs" / "predictions.md").read_text(encoding="utf-8").splitlines()
+    for name, lines in (("measurements.csv", 2), ("counts.csv", 2), ("objects.csv", 2), ("labels/board_01.txt", 1)):
+        rows = (tmp_path / name).read_text(encoding="utf-8").splitlines()[:lines]
+        assert [row for row in rows if row not in document] == []
+    (row,) = json.loads((tmp_path / "predictions.json").read_bytes())["annotations"]
+    (result,) = json.loads((tmp_path / "results.json").read_bytes())
+    shown = [json.loads(line) for line in document if line.startswith("{")]
+    assert shown == [row, result]
