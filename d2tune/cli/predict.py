@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from d2tune.cli.predict_video import add_video_arguments, names_video, refuse_video_options, run_video
 from d2tune.cli.shared import add_command, given, name, path, refuse_unless
+from d2tune.cli.windows import add_window_arguments, window_arguments
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
 
 _OF_LABELME = {"tolerance_px": "--tolerance-px", "min_area_px2": "--min-area", "most_uncertain": "--most-uncertain"}
-_OTHERS = ("source", "out", "weights", "min_score", "to", "force", "mm_per_px", "shard")
+_OTHERS = ("source", "out", "weights", "min_score", "to", "force", "mm_per_px", "shard", "ray")
 
 
 def add(commands: Commands) -> None:
@@ -43,12 +44,19 @@ def add(commands: Commands) -> None:
     )
     parser.set_defaults(repeated="source")
     _add_writing(parser)
+    add_window_arguments(parser)
     add_video_arguments(parser)
     machines = parser.add_argument_group("many machines")
     machines.add_argument(
         "--shard",
         metavar="I/N",
         help="only the images of shard I of N, counted from 1; `d2tune merge` joins the folders of all shards",
+    )
+    machines.add_argument(
+        "--ray",
+        type=name,
+        metavar="ADDRESS",
+        help="predict on a Ray cluster: its address, auto for that of this machine, local to start one here",
     )
 
 
@@ -64,8 +72,8 @@ def _add_writing(parser: argparse.ArgumentParser) -> None:
         "--to",
         action="append",
         metavar="FORMAT,...",
-        help="coco, label_maps or coco_panoptic, as the task is (auto); labelme, rle, yolo-seg, measurements, masks, "
-        "cutouts, overlays, or csv of a competition (docs/predictions.md); several with commas, or given repeatedly",
+        help="coco, label_maps or coco_panoptic, as the task is; overlays; both (auto); labelme, rle, yolo-seg, "
+        "measurements, masks, cutouts, or csv of a competition (docs/predictions.md); several with commas, or repeated",
     )
     group.add_argument(
         "--tolerance-px",
@@ -111,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
     if "to" in options:
         options.to = ",".join(options.to)
     refuse_unless(options, _OF_LABELME, to="labelme")
-    result = api.predict(options.run_folder, **given(options, *_OTHERS, *_OF_LABELME))
+    result = api.predict(options.run_folder, **given(options, *_OTHERS, *_OF_LABELME), **window_arguments(options))
     for line in result.skipped:
         print(f"skipped: {line}", file=sys.stderr)
     print(result.summary)

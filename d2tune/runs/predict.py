@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from d2tune.errors import ProjectError, check_range
 from d2tune.inference.writers.base import WriterOptions
@@ -12,9 +13,10 @@ from d2tune.run_folder import ensure_writable
 from d2tune.runs.load import describe, load_model, predictor_of
 from d2tune.runs.most_uncertain import check_most_uncertain, select
 from d2tune.runs.prediction.images import source_images, validation_images
-from d2tune.runs.prediction.job import Prediction
+from d2tune.runs.prediction.job import Prediction, Workers
 from d2tune.runs.prediction.result import PredictionResult
 from d2tune.runs.prediction.shards import Shard
+from d2tune.runs.windows import WindowChoice, warn_of_large_images
 from d2tune.tasks import TASKS
 
 __all__ = ["PredictionResult", "predict"]
@@ -34,6 +36,10 @@ def predict(
     most_uncertain: int | None = None,
     mm_per_px: float | None = None,
     shard: str | None = None,
+    ray: str | None = None,
+    window_px: int | Literal["auto"] | None = None,
+    overlap: float | None = None,
+    object_px: int | None = None,
 ) -> PredictionResult:
     """Predict on images, and write the predictions.
 
@@ -62,8 +68,14 @@ def predict(
         mm_per_px: For ``measurements``, the millimeters that a pixel stands for; None measures in pixels alone.
         shard: ``2/8`` predicts on the second of eight shards of the images, and writes what `merge` joins; None
             predicts on all.
+        ray: Address of a Ray cluster that predicts, see `ray_workers.RayWorkers`; None predicts in this process.
+        window_px: Height and width in pixels of the overlapping windows in which images are predicted, or ``auto``;
+            None predicts on whole images, or as the config of the model says.
+        overlap: Share of a window that the next window covers as well; None is 0.2.
+        object_px: Size of the largest objects that are to be whole in a window; None is not known.
 
     Raises:
+        MachineError: Ray is not installed.
         DataError: There are no images, no image can be read, an output would replace a file that is not of an earlier
             prediction, or all images have a Labelme file.
         ProjectError: A number is outside of its range.
@@ -78,18 +90,25 @@ def predict(
     described = describe(run)
     task = TASKS[str(described.record.get("task", described.project.task))]
     task.check_output(to, min_score, described.project)
+    windows = WindowChoice(window_px=window_px, overlap=overlap, object_px=object_px)
+    windows.check(described)
+    if windows.window_px is not None and most_uncertain is not None:
+        raise ProjectError("--most-uncertain looks at whole images", hint="Remove --windows and --window-px.")
     target = Path(out)
-    chosen_shard = _shard_of(shard, target, most_uncertain)
+    _check_places(shard, ray, most_uncertain)
+    chosen_shard = _shard_of(shard, target)
+    workers = _workers(ray)
     sources = [source] if isinstance(source, str | Path) else source
     images, missing = source_images(sources, described, skip=target) if sources else (None, ())
     is_file = task.chosen(to) == ["csv"] and chosen_shard is None
     if is_file and target.suffix.lower() != ".csv":
         target = target / "submission.csv"
     ensure_writable(target.parent if is_file else target)
-    loaded = load_model(run, weights=weights).with_min_score(min_score)
+    loaded = windows.applied(load_model(run, weights=weights).with_min_score(min_score))
     options = WriterOptions(tolerance_px=tolerance_px, min_area_px2=min_area_px2, force=force, mm_per_px=mm_per_px)
     images = images or validation_images(loaded)
-    prediction = Prediction(loaded, task, images, target, to, options, missing, chosen_shard)
+    warn_of_large_images(loaded, images.paths)
+    prediction = Prediction(loaded, task, images, target, to, options, missing, chosen_shard, workers)
     if most_uncertain is None:
         return prediction.run()
     predictor = predictor_of(loaded)
@@ -99,12 +118,29 @@ def predict(
     return replace(result, skipped=(*selection.skipped, *result.skipped), selection=selection.note)
 
 
-def _shard_of(text: str | None, target: Path, most_uncertain: int | None) -> Shard | None:
+def _check_places(shard: str | None, ray: str | None, most_uncertain: int | None) -> None:
+    """Refuse several ways of dividing images."""
+    if shard is not None and ray is not None:
+        raise ProjectError("--ray divides the images itself", hint="Remove --shard.")
+    for option, value in (("--shard", shard), ("--ray", ray)):
+        if value is not None and most_uncertain is not None:
+            raise ProjectError("--most-uncertain looks at all images in one process", hint=f"Remove {option}.")
+
+
+def _workers(address: str | None) -> Workers | None:
+    if address is None:
+        return None
+    from d2tune.runs.prediction.ray_workers import RayWorkers
+
+    workers = RayWorkers(address)
+    workers.check()
+    return workers
+
+
+def _shard_of(text: str | None, target: Path) -> Shard | None:
     if text is None:
         return None
     shard = Shard.parse(text)
-    if most_uncertain is not None:
-        raise ProjectError("--most-uncertain chooses among all images", hint="Remove --shard.")
     if target.suffix.lower() == ".csv":
         hint = "Name a folder; `d2tune merge` writes the CSV."
         raise ProjectError("a shard is written to a folder", place="--out", found=str(target), hint=hint)
@@ -114,6 +150,6 @@ def _shard_of(text: str | None, target: Path, most_uncertain: int | None) -> Sha
 def _check_scale(mm_per_px: float | None, to: str) -> None:
     if mm_per_px is None:
         return
-    if "measurements" not in to.split(","):
+    if "measurements" not in map(str.strip, to.split(",")):
         raise ProjectError("--scale goes with --to measurements", hint="Remove it, or add --to measurements.")
     check_range(mm_per_px, place="--scale", above=0, most=1e6)

@@ -219,7 +219,7 @@ def test_invalid_shards(runs: dict[str, Path], photos: Path, tmp_path: Path, tex
 
 
 def test_options_that_do_not_go_with_shards(runs: dict[str, Path], photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ProjectError, match=r"--most-uncertain chooses among all images\. Remove --shard"):
+    with pytest.raises(ProjectError, match=r"--most-uncertain looks at all images in one process\. Remove --shard"):
         d2tune.predict(runs["instance"], photos, out=tmp_path, to="labelme", most_uncertain=2, shard="1/2")
     with pytest.raises(ProjectError, match=r"--out: a shard is written to a folder; found .*mine.csv"):
         d2tune.predict(runs["semantic"], photos, out=tmp_path / "mine.csv", to="csv", shard="1/2")
