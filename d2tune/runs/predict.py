@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from d2tune.errors import ProjectError, check_range
+from d2tune.inference.sources import is_video
 from d2tune.inference.writers.base import WriterOptions
 from d2tune.run_folder import ensure_writable
 from d2tune.runs.load import describe, load_model, predictor_of
@@ -99,6 +100,9 @@ def predict(
     chosen_shard = _shard_of(shard, target)
     workers = _workers(ray)
     sources = [source] if isinstance(source, str | Path) else source
+    for video in filter(is_video, sources or ()):
+        hint = "Use `d2tune.predict_video`, or the command with the video alone."
+        raise ProjectError("a video is not predicted on as images", place=str(video), hint=hint)
     images, missing = source_images(sources, described, skip=target) if sources else (None, ())
     is_file = task.chosen(to) == ["csv"] and chosen_shard is None
     if is_file and target.suffix.lower() != ".csv":
