@@ -11,16 +11,10 @@ from d2tune.cli.windows import window_arguments
 from d2tune.errors import ProjectError
 
 _OF_VIDEOS = {"video": "--video", "realtime": "--realtime", "lost_s": "--lost-seconds"}
-_OF_IMAGES = {
-    "to": "--to",
-    "force": "--force",
-    "shard": "--shard",
-    "ray": "--ray",
-    "tolerance_px": "--tolerance-px",
-    "min_area_px2": "--min-area",
-    "most_uncertain": "--most-uncertain",
-}
 _OF_BOTH = ("out", "weights", "min_score", "mm_per_px")
+_OF_COMMAND = ("run_folder", "source", "debug", "run", "command", "command_name", "repeated")
+_FLAGS = {"min_area_px2": "--min-area"}
+"""Options whose name does not follow from that of their argument."""
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +69,8 @@ def run_video(options: argparse.Namespace) -> int:
     """Predict on a video, and print what was written; what a person may not expect goes to the standard error."""
     from d2tune import api
 
-    for option in map(_OF_IMAGES.__getitem__, given(options, *_OF_IMAGES)):
+    for name in given(options, *sorted(set(vars(options)).difference(_OF_VIDEOS, _OF_BOTH, _OF_COMMAND))):
+        option = _FLAGS.get(name, f"--{name.replace('_', '-')}")
         raise ProjectError(f"{option} goes with images, not with a video", hint="Remove it.")
     result = api.predict_video(
         options.run_folder, options.source[0], **given(options, *_OF_BOTH, *_OF_VIDEOS), **window_arguments(options)

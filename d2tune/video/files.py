@@ -16,7 +16,7 @@ from d2tune.video.annotators import Annotated, SeenObject
 from d2tune.video.encoder import CODECS
 from d2tune.video.tracks import TrackTable
 
-FRAMES, TRACKS, OBJECTS, CLASSES = "frames.json", "tracks.csv", "objects.csv", "classes.csv"
+FRAMES, TRACKS, OBJECTS, CLASSES = "frames.json", "tracks.csv", "frames.csv", "classes.csv"
 VIDEO_STEM = "predicted"
 
 _OBJECT_COLUMNS = (
@@ -81,7 +81,7 @@ class FrameFiles:
         area = () if mm_per_px is None else ("area_mm2",)
         self._objects = CsvRows(out / OBJECTS, (*_OBJECT_COLUMNS, *area), self._stack) if has_objects else None
         self._table = CsvRows(out / TRACKS, tracks.columns, self._stack) if has_objects else None
-        columns = ("frame", "time_s", "class", "area_px2", "share", *area)
+        columns = ("frame", "time_s", "class", "area_px2", "share_percent", *area)
         self._classes = CsvRows(out / CLASSES, columns, self._stack) if has_classes else None
         wanted = ((FRAMES, True), (TRACKS, has_objects), (OBJECTS, has_objects), (CLASSES, has_classes))
         self.paths = tuple(out / name for name, is_written in wanted if is_written)
@@ -141,8 +141,8 @@ class FrameFiles:
         frame = annotated.frame
         rows = []
         for class_id, area_px2 in enumerate(annotated.class_area_px2):
-            share = round(area_px2 / pixels, 6)
-            rows.append({"category_id": class_id + 1, "area_px2": area_px2, "share": share})
+            share = round(100 * area_px2 / pixels, 4)
+            rows.append({"category_id": class_id + 1, "area_px2": area_px2, "share_percent": share})
             line = [frame.index, frame.time_s, self._class_names[class_id], area_px2, share]
             self._classes.add(line + self._area_mm2(area_px2))
         return rows

@@ -91,7 +91,7 @@ def test_everything_that_is_written_of_a_video_with_two_objects(video: Path, tmp
     assert float(red["mean_score"]) == pytest.approx((10 * 0.95 + 2 * 0.59) / 12, abs=1e-5)
     blue = by_class["blue"]
     assert (blue["path_px"], blue["mean_speed_px_s"]) == ("0.0", "0.0")
-    objects = [row for row in rows_of(out / "objects.csv") if row["class"] == "red"]
+    objects = [row for row in rows_of(out / "frames.csv") if row["class"] == "red"]
     assert [float(row["x_px"]) for row in objects] == [22 + 3 * number for number in range(FRAMES)]
     assert {row["y_px"] for row in objects} == {"30.0"} and {row["area_mm2"] for row in objects} == {"120.0"}
 
@@ -124,7 +124,7 @@ def test_a_score_between_the_thresholds_begins_no_track_but_continues_one(tmp_pa
     video = write_video(tmp_path / "a.mkv", map(scene, range(8)))
     result = run(video, tmp_path / "out", min_scores=[0.7, 0.7])
     assert (result.tracks, result.objects) == (1, 8)
-    assert all(row["left_px"] != "10.0" for row in rows_of(tmp_path / "out" / "objects.csv"))
+    assert all(row["left_px"] != "10.0" for row in rows_of(tmp_path / "out" / "frames.csv"))
 
 
 def test_an_object_of_a_single_frame_is_in_the_json_without_a_track(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_an_object_of_a_single_frame_is_in_the_json_without_a_track(tmp_path: Pa
     (row,) = content_of(tmp_path / "out")["annotations"]
     assert "track_id" not in row and row["score"] == 1.0
     assert (result.tracks, result.objects) == (0, 1)
-    (written,) = rows_of(tmp_path / "out" / "objects.csv")
+    (written,) = rows_of(tmp_path / "out" / "frames.csv")
     assert (written["track_id"], written["frame"], written["time_s"]) == ("", "1", "0.04")
     assert rows_of(tmp_path / "out" / "tracks.csv") == []
 
@@ -149,7 +149,7 @@ def test_a_variable_rate_keeps_all_frames_and_times_in_the_files(tmp_path: Path)
     result = run(DATA / "h264_variable_rate.mp4", tmp_path / "out")
     times = [0, 0.04, 0.08, 0.2, 0.24, 0.28, 1.28, 1.32, 1.4, 1.5, 1.6, 1.64]
     assert [image["time_s"] for image in content_of(tmp_path / "out")["images"]] == pytest.approx(times)
-    rows = rows_of(tmp_path / "out" / "objects.csv")
+    rows = rows_of(tmp_path / "out" / "frames.csv")
     assert sorted({float(row["time_s"]) for row in rows}) == pytest.approx(times)
     assert result.tracks == 1
     capture = read_video(tmp_path / "out" / "predicted.mp4")
@@ -228,7 +228,7 @@ def test_earlier_files_are_replaced_and_those_of_a_person_are_not(video: Path, t
     run(video, out)
     run(video, out, video="webm")
     names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    assert names == {"frames.json", "objects.csv", "tracks.csv", "predicted.webm"}
+    assert names == {"frames.json", "frames.csv", "tracks.csv", "predicted.webm"}
     (out / "tracks.csv").write_text("mine", encoding="utf-8")
     with pytest.raises(DataError, match=r"tracks\.csv: the file is already there and is not overwritten"):
         run(video, out)
@@ -293,12 +293,11 @@ def test_semantic_videos_have_the_shares_of_their_classes(tmp_path: Path) -> Non
     assert result.summary.startswith("classes of 4 frames of ")
     content = content_of(tmp_path / "out")
     assert content["annotations"] == []
-    expected = [{"category_id": n, "area_px2": 1800, "share": 0.333333} for n in (1, 2, 3)]
+    expected = [{"category_id": n, "area_px2": 1800, "share_percent": 33.3333} for n in (1, 2, 3)]
     assert [image["classes"] for image in content["images"]] == [expected] * 4
     rows = rows_of(tmp_path / "out" / "classes.csv")
-    assert len(rows) == 12 and rows[4] == {
-        "frame": "1", "time_s": "0.1", "class": "car", "area_px2": "1800", "share": "0.333333", "area_mm2": "7200.0",
-    }  # fmt: skip
+    assert len(rows) == 12
+    assert list(rows[4].values()) == ["1", "0.1", "car", "1800", "33.3333", "7200.0"]
     assert not (tmp_path / "out" / "tracks.csv").exists()
     (image, *_) = read_video(tmp_path / "out" / "predicted.mp4")
     means = [image[45:55, x - 10 : x + 10].reshape(-1, 3).mean(axis=0) for x in (15, 45, 75)]
@@ -345,7 +344,7 @@ def test_panoptic_videos_track_things_and_measure_stuff(tmp_path: Path) -> None:
     assert [one["area_px2"] for one in shares] == [400, 64 * 96]
     (track,) = rows_of(tmp_path / "out" / "tracks.csv")
     assert (track["class"], track["frames"]) == ("car", "6")
-    assert len(rows_of(tmp_path / "out" / "objects.csv")) == 6
+    assert len(rows_of(tmp_path / "out" / "frames.csv")) == 6
     assert len(rows_of(tmp_path / "out" / "classes.csv")) == 12
 
 
@@ -396,7 +395,7 @@ def test_the_command_predicts_on_a_video(
     first, second = shown.out.splitlines()
     assert first.endswith("on 4 frames of clip.mkv: out") and "tracked object" in first
     assert "frames/s; of each frame: decoding " in second and "latency" in second
-    assert shown.err == "" and "area_mm2" in (tmp_path / "out" / "objects.csv").read_text("utf-8").splitlines()[0]
+    assert shown.err == "" and "area_mm2" in (tmp_path / "out" / "frames.csv").read_text("utf-8").splitlines()[0]
 
 
 @pytest.mark.parametrize(
