@@ -17,7 +17,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from d2tune import files
-from d2tune.errors import PackageError, ProjectError
+from d2tune.errors import DataError, PackageError, ProjectError
 from d2tune.export.check.images import is_stacked
 from d2tune.export.check.result import CheckResult
 from d2tune.export.formats import BOUNDS, OPSET, Format, check_installed, check_precision, format_named
@@ -121,6 +121,9 @@ def export(
     check_precision(chosen, precision)
     check_installed(chosen)
     _check_options(chosen, precision, size, calibrate)
+    for place, path in (("--calibrate", calibrate), ("--check", images)):
+        if path is not None and not Path(path).exists():
+            raise DataError("the image or folder does not exist", file=path, place=place)
     target = Path(out)
     check_replaceable(target, force=force)
     with tempfile.TemporaryDirectory(prefix="d2tune-export-") as scratch:
@@ -135,8 +138,7 @@ def export(
             allows_drift=allow_drift,
         )
         candidate = Path(scratch) / "candidate"
-        entries = _entries(source, reference, options)
-        write_folder(candidate, entries, lambda folder: _fill(folder, source, reference, options))
+        entries = make_candidate(candidate, source, reference, options)
         run = None if is_package(Path(model)) else Path(model)
         check = run_check(source.folder, candidate, run=run, images=options.images, precision=precision)
         if check.out_of_bounds and not allow_drift:
@@ -144,6 +146,24 @@ def export(
         entries["export"] |= {"check": check.to_json()}
         manifest = write_folder(target, entries, lambda folder: _copy(candidate, folder), force=force)
     return ExportResult(out=target, manifest=manifest, check=check)
+
+
+def make_candidate(folder: Path, source: Package, reference: LoadedModel, options: ExportOptions) -> dict[str, Any]:
+    """Write the package of an export that has not been checked; returns its entries.
+
+    Args:
+        folder: The folder.
+        source: The package that is exported.
+        reference: Its model, whose norms are fused into its parameters.
+        options: How it is exported.
+
+    Raises:
+        PackageError: The model has no graph, or has an operation that the format lacks.
+        DataError: The photos to measure the ranges of values on cannot be read.
+    """
+    entries = _entries(source, reference, options)
+    write_folder(folder, entries, lambda into: _fill(into, source, reference, options))
+    return entries
 
 
 def _check_options(chosen: Format, precision: str, size: str | None, calibrate: str | Path | None) -> None:

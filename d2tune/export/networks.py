@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,7 +82,9 @@ class TorchScriptModel:
 
 def load_torchscript(path: Path) -> Any:
     """A TorchScript module in evaluation mode, on the processor."""
-    return torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", DeprecationWarning)
+        return torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
 
 
 class OpenVinoModel:

@@ -69,10 +69,11 @@ class quiet_tracing(warnings.catch_warnings):  # noqa: N801 - a context manager
     def __enter__(self) -> Any:
         entered = super().__enter__()
         warnings.simplefilter("ignore", TracerWarning)
-        # torch.jit.trace and the exporter that takes its graphs are deprecated; the other exporter stops in the padding
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\..*|d2tune\.export\..*")
-        # constants that it does not fold; indices from -1 on, which the graphs do not have
-        warnings.filterwarnings("ignore", message=r"(?s).*(Constant folding|advanced indexing|TorchScript).*")
+        # the exporter of traced graphs is deprecated, but the other one stops in Detectron2's padding
+        warnings.filterwarnings("ignore", r"(?s).*(legacy TorchScript-based|feature will be removed)", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+        # constants that it does not fold; negative indices, which the graphs do not have
+        warnings.filterwarnings("ignore", r"(?s).*(Constant folding|advanced indexing)", UserWarning)
         return entered
 
 

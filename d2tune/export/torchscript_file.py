@@ -24,4 +24,4 @@ def write_torchscript(graph: Graph, example: Sequence[Tensor], path: Path) -> No
     trace: Any = torch.jit.trace
     with torch.no_grad(), quiet_tracing():
         traced = trace(graph, tuple(example), check_trace=False, strict=False)
-        torch.jit.save(torch.jit.freeze(traced), path)
+        torch.jit.save(torch.jit.freeze(traced, optimize_numerics=False), path)

@@ -63,6 +63,7 @@ def fields(options: type) -> dict[str, Any]:
         ("split", [fields(SplitOptions), fields(ReadOptions)]),
         ("predict", [defaults(api.predict)]),
         ("eval", [defaults(api.evaluate)]),
+        ("export", [defaults(api.export)]),
     ],
 )
 def test_the_help_states_the_defaults_that_apply(name: str, functions: list[dict[str, Any]]) -> None:
