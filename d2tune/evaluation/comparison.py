@@ -188,6 +188,4 @@ class MapSide(ComparedSide):
         )
         metrics = {f"{self.task} {name}": comparison for name, comparison in compared.items()}
         verdict = f"{self.main_name}: {compared[self.main_name].verdict}"
-        return RunComparison(
-            self.name, b.name, self.scorer.images, metrics, verdict, f"{self.task} {self.main_name}"
-        )
+        return RunComparison(self.name, b.name, self.scorer.images, metrics, verdict, f"{self.task} {self.main_name}")
