@@ -70,7 +70,9 @@ class quiet_tracing(warnings.catch_warnings):  # noqa: N801 - a context manager
         entered = super().__enter__()
         warnings.simplefilter("ignore", TracerWarning)
         # the exporter of traced graphs is deprecated, but the other one stops in Detectron2's padding
-        warnings.filterwarnings("ignore", r"(?s).*(legacy TorchScript-based|feature will be removed)", DeprecationWarning)
+        warnings.filterwarnings(
+            "ignore", r"(?s).*(legacy TorchScript-based|feature will be removed)", DeprecationWarning
+        )
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
         # constants that it does not fold; negative indices, which the graphs do not have
         warnings.filterwarnings("ignore", r"(?s).*(Constant folding|advanced indexing)", UserWarning)
