@@ -82,8 +82,8 @@ def detected_by_detectron2(model: Any, image: torch.Tensor, min_scores: Sequence
         images = model.preprocess_image([{"image": image}])
         features = model.backbone(images.tensor)
         proposals, _ = model.proposal_generator(images, features, None)
-        found = model.roi_heads._forward_box(features, proposals)[0]
-        kept = found[found.scores >= torch.tensor(min_scores)[found.pred_classes]]
+        detected = model.roi_heads._forward_box(features, proposals)[0]
+        kept = detected[detected.scores >= torch.tensor(min_scores)[detected.pred_classes]]
         head = model.roi_heads.mask_head
         if isinstance(head, PointRendMaskHead):
             PointRendMaskHead.forward(head, features, [kept])
@@ -94,7 +94,8 @@ def detected_by_detectron2(model: Any, image: torch.Tensor, min_scores: Sequence
 
 def package_of(folder: Path, task: str = "instance") -> Package:
     """A package of `tests.packages.builders.make_run`."""
-    write_package(make_run(folder, task), folder / "package", **({"thresholds": "0.45"} if task == "instance" else {}))
+    thresholds = "0.45" if task == "instance" else None
+    write_package(make_run(folder, task), folder / "package", thresholds=thresholds)
     return read_package(folder / "package")
 
 
