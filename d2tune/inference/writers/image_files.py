@@ -23,6 +23,8 @@ from d2tune.report.sheets.label_overlay import colors, overlay, segment_overlay,
 
 _LONGEST_NAME = 40
 _MOST_OBJECTS = 65_535
+_DRAWN_PX = 50_000_000
+"""Pixels of the largest drawing of instances; drawing takes about 25 bytes for each."""
 
 
 class MaskWriter(ObjectsWriter[list[Any]]):
@@ -176,7 +178,7 @@ class OverlayWriter(ObjectsWriter[list[Any]]):
 
 
 def overlay_image(result: AnyResult, pixels: Pixels) -> NDArray[np.uint8]:
-    """An image ``(H, W, 3)`` with a result drawn on it.
+    """An image ``(H, W, 3)`` with a result drawn on it; instances on a reduced copy of a very large image.
 
     Args:
         result: The result.
@@ -188,11 +190,35 @@ def overlay_image(result: AnyResult, pixels: Pixels) -> NDArray[np.uint8]:
         placed = [PlacedMask(one.left_px, one.top_px, one.mask) for one in objects]
         names = [result.class_names[one.class_id] for one in objects]
         scores = [one.score or 0.0 for one in objects]
+        image_rgb, placed = _reduced(image_rgb, placed)
         return np.asarray(draw_instances(image_rgb, placed, names, scores=scores))
     if isinstance(result, LabelMap):
         return np.asarray(overlay(image_rgb, result.class_ids, colors=colors(result.class_names)))
     rows = [(segment.id, segment.class_id, segment.isthing) for segment in result.segments]
     return np.asarray(segment_overlay(image_rgb, result.segment_ids, rows, result.class_names))
+
+
+def _reduced(image_rgb: NDArray[np.uint8], placed: list[PlacedMask]) -> tuple[NDArray[np.uint8], list[PlacedMask]]:
+    """An image and its masks with at most `_DRAWN_PX` pixels."""
+    height_px, width_px = image_rgb.shape[:2]
+    factor = (_DRAWN_PX / (height_px * width_px)) ** 0.5
+    if factor >= 1:
+        return image_rgb, placed
+    size = max(1, int(width_px * factor)), max(1, int(height_px * factor))
+    across, down = size[0] / width_px, size[1] / height_px
+
+    def reduced(one: PlacedMask) -> PlacedMask:
+        if not one.mask.size:
+            return one
+        left, top = int(one.left_px * across), int(one.top_px * down)
+        right = min(size[0], int(np.ceil((one.left_px + one.mask.shape[1]) * across)))
+        bottom = min(size[1], int(np.ceil((one.top_px + one.mask.shape[0]) * down)))
+        small = cv2.resize(one.mask.astype(np.uint8) * 255, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+        inside = PlacedMask.of(small >= 128)
+        return PlacedMask(left + inside.left_px, top + inside.top_px, inside.mask)
+
+    small_rgb = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(small_rgb, np.uint8), [reduced(one) for one in placed]
 
 
 def _png(pixels: NDArray[Any]) -> bytes:

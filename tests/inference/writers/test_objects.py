@@ -20,6 +20,7 @@ from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.model.types import Rle
 from d2tune.errors import DataError
 from d2tune.inference.results import Detections, LabelMap, PanopticMap, Segment
+from d2tune.inference.writers import image_files
 from d2tune.inference.writers.base import Images, Writer, WriterOptions
 from d2tune.inference.writers.coco_results import CocoResultsWriter
 from d2tune.inference.writers.image_files import CutoutWriter, MaskWriter, OverlayWriter, overlay_image
@@ -239,6 +240,25 @@ def test_drawings_of_masks_in_their_boxes_are_those_of_whole_masks() -> None:
     scores = [0.9, 0.75]
     expected = draw_instances(photo(), TWO.masks, CLASSES, scores=scores)
     assert np.array_equal(overlay_image(TWO, photo()), expected) and (expected != photo()).any()
+
+
+def test_instances_on_a_very_large_image_are_drawn_on_a_reduced_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image of three times the size as a drawing of its own size has the drawing of the usual image."""
+    large_masks = [np.kron(mask, np.ones((3, 3), np.uint8)) for mask in TWO.masks.astype(np.uint8)]
+    encoded = [mask_utils.encode(np.asfortranarray(mask))["counts"].decode() for mask in large_masks]
+    large = Detections(
+        3 * HEIGHT,
+        3 * WIDTH,
+        3 * TWO.boxes_xyxy,
+        TWO.scores,
+        TWO.class_ids,
+        tuple(Rle(3 * HEIGHT, 3 * WIDTH, text) for text in encoded),
+        TWO.class_names,
+    )
+    pixels = photo().repeat(3, axis=0).repeat(3, axis=1)
+    assert overlay_image(large, pixels).shape == (3 * HEIGHT, 3 * WIDTH, 3)
+    monkeypatch.setattr(image_files, "_DRAWN_PX", HEIGHT * WIDTH)
+    assert np.array_equal(overlay_image(large, pixels), overlay_image(TWO, photo()))
 
 
 def test_names_with_line_ends_stay_in_their_cell(tmp_path: Path) -> None:
