@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from d2tune.inference.results import Detections, LabelMap, PanopticMap
 
 MATCHED_IOU = 0.5
-"""Instances of a class are the same where their boxes have at least this IoU, and segments where their pixels have."""
+"""Instances or segments of a class are the same where their masks have at least this IoU."""
 
 ROUNDED_PX = 2
 """Masks that differ in at most so many pixels count as equal: a probability of 0.5 is rounded to either side."""
@@ -109,22 +109,13 @@ def _pairs(a: _Instances, b: _Instances) -> list[tuple[int, int]]:
     """
     if not len(a.class_ids) or not len(b.class_ids):
         return []
-    if a.boxes is None or b.boxes is None:
-        ious = np.asarray(mask_utils.iou(a.rles, b.rles, [0] * len(b.rles)))
-    else:  # the mask of an instance can be empty
-        ious = _box_ious(a.boxes, b.boxes)
+    ious = np.asarray(mask_utils.iou(a.rles, b.rles, [0] * len(b.rles)))
     if a.boxes is not None and b.boxes is not None:
         empty = [np.array([mask_utils.area(rle) == 0 for rle in side.rles]) for side in (a, b)]
-        of_boxes = mask_utils.iou(_xywh(a.boxes), _xywh(b.boxes), [0] * len(b.boxes))
-        ious = np.where(empty[0][:, None] & empty[1][None, :], of_boxes, ious)
+        ious = np.where(empty[0][:, None] & empty[1][None, :], _box_ious(a.boxes, b.boxes), ious)
     ious = np.where(a.class_ids[:, None] == b.class_ids[None, :], ious, 0.0)
     rows, columns = linear_sum_assignment(-ious)
     return [(i, j) for i, j in zip(rows.tolist(), columns.tolist(), strict=True) if ious[i, j] >= MATCHED_IOU]
-
-
-def _xywh(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float64]:
-    corner, end = boxes_xyxy[:, :2].astype(np.float64), boxes_xyxy[:, 2:].astype(np.float64)
-    return np.concatenate([corner, end - corner], axis=1)
 
 
 def _box_ious(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from d2tune.report.sheets.label_overlay import colors, overlay, segment_overlay,
 
 _LONGEST_NAME = 40
 _MOST_OBJECTS = 65_535
-_DRAWN_PX = 50_000_000
+_LARGEST_PX = 50_000_000
 """Pixels of the largest drawing of instances; drawing takes about 25 bytes for each."""
 
 
@@ -199,9 +199,9 @@ def overlay_image(result: AnyResult, pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def _reduced(image_rgb: NDArray[np.uint8], placed: list[PlacedMask]) -> tuple[NDArray[np.uint8], list[PlacedMask]]:
-    """An image and its masks with at most `_DRAWN_PX` pixels."""
+    """An image and its masks with at most `_LARGEST_PX` pixels."""
     height_px, width_px = image_rgb.shape[:2]
-    factor = (_DRAWN_PX / (height_px * width_px)) ** 0.5
+    factor = (_LARGEST_PX / (height_px * width_px)) ** 0.5
     if factor >= 1:
         return image_rgb, placed
     size = max(1, int(width_px * factor)), max(1, int(height_px * factor))

@@ -257,7 +257,7 @@ def test_instances_on_a_very_large_image_are_drawn_on_a_reduced_copy(monkeypatch
     )
     pixels = photo().repeat(3, axis=0).repeat(3, axis=1)
     assert overlay_image(large, pixels).shape == (3 * HEIGHT, 3 * WIDTH, 3)
-    monkeypatch.setattr(image_files, "_DRAWN_PX", HEIGHT * WIDTH)
+    monkeypatch.setattr(image_files, "_LARGEST_PX", HEIGHT * WIDTH)
     assert np.array_equal(overlay_image(large, pixels), overlay_image(TWO, photo()))
 
 
