@@ -28,7 +28,7 @@ CONSTRAINTS := d2tune/install/constraints.txt
 # half a minute.
 PIP_INSTALL = quiet=; [ -t 1 ] || quiet=--quiet; set -x; "$$python" -m pip install --no-compile $$quiet
 
-.PHONY: help setup doctor new annotate data convert train evaluate predict demo browser test test-all lint clean FORCE
+.PHONY: help setup doctor new annotate data convert train evaluate predict demo browser encoder test test-all lint clean FORCE
 
 help:  ## list these targets
 	@echo "make TARGET [PROJECT=balloon] [ARGS=...]"
@@ -112,12 +112,22 @@ browser:
 	  exit 1; \
 	fi
 
+# Videos of codecs that OpenCV does not write are encoded by the program ffmpeg.
+encoder:
+	@if command -v ffmpeg >/dev/null; then exit; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  set -ex; apt-get update; apt-get install -y --no-install-recommends ffmpeg; \
+	else \
+	  echo "error: the tests read videos that ffmpeg encodes, and it is not there. Install it (Debian: sudo apt install ffmpeg) and run make again" >&2; \
+	  exit 1; \
+	fi
+
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-test: browser lint $(LABELME)  ## lint, then the tests, in under 15 minutes on two cores
+test: browser encoder lint $(LABELME)  ## lint, then the tests, in under 15 minutes on two cores
 	$(PYTEST) -m "not gpu and not extended" $(ARGS)
 
-test-all: browser lint $(LABELME)  ## those, and long fuzzing, simulations and real sizes
+test-all: browser encoder lint $(LABELME)  ## those, and long fuzzing, simulations and real sizes
 	$(PYTEST) -m "not gpu" $(ARGS)
 
 lint: $(READY)  ## style, format, types and import rules

@@ -139,6 +139,24 @@ def test_others_must_install_a_browser_themselves(programs, tmp_path):
     assert not (tmp_path / "log").exists()
 
 
+def test_root_gets_an_encoder_from_the_system_unless_it_is_there(programs, tmp_path):
+    add_system(programs, tmp_path, user=0)
+    assert make("encoder", path=programs).returncode == 0
+    assert (tmp_path / "log").read_text() == "update\ninstall -y --no-install-recommends ffmpeg\n"
+    add_program(programs, "ffmpeg", "")
+    (tmp_path / "log").unlink()
+    assert make("encoder", path=programs).returncode == 0
+    assert not (tmp_path / "log").exists()
+
+
+def test_others_must_install_an_encoder_themselves(programs, tmp_path):
+    add_system(programs, tmp_path, user=1000)
+    done = make("encoder", path=programs)
+    assert done.returncode != 0
+    assert "sudo apt install ffmpeg" in done.stderr.splitlines()[0]
+    assert not (tmp_path / "log").exists()
+
+
 def test_the_tests_look_for_a_browser_before_anything_else():
     done = make("--dry-run", "test")
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,6 @@ from d2tune.data.image_reader import ImageReader
 from d2tune.inference.predictors.instance import InstancePredictor
 from d2tune.inference.results import Detections
 
-DATA = Path(__file__).parent / "data"
 NAMES = ("red", "blue")
 GRAY = 90
 Box = tuple[int, int, int, int]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
+from tqdm import TMonitor
 
 from d2tune.errors import DataError, ProjectError
 from d2tune.inference.predictors.panoptic import PanopticPredictor
@@ -26,7 +28,7 @@ from d2tune.inference.predictors.semantic import SemanticPredictor
 from d2tune.video import VideoOptions, predict_video
 from d2tune.video.result import VideoResult
 from tests.runs.random_runs import random_run
-from tests.video.scenes import DATA, GRAY, SpotNetwork, frame, read_video, spot_predictor, write_video
+from tests.video.scenes import GRAY, SpotNetwork, frame, read_video, spot_predictor, write_video
 
 FRAMES = 12
 
@@ -50,6 +52,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def content_of(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "frames.json").read_text("utf-8"))
     return content
+
+
+def own_threads() -> set[threading.Thread]:
+    """All threads but the one that tqdm starts with the first progress bar of a process."""
+    return {thread for thread in threading.enumerate() if not isinstance(thread, TMonitor)}
 
 
 def run(source: str | Path, out: Path, **options: Any) -> VideoResult:
@@ -145,8 +152,8 @@ def test_a_video_of_nothing_has_all_files(tmp_path: Path) -> None:
     assert COCO(str(tmp_path / "out" / "frames.json")).anns == {}
 
 
-def test_a_variable_rate_keeps_all_frames_and_times_in_the_files(tmp_path: Path) -> None:
-    result = run(DATA / "h264_variable_rate.mp4", tmp_path / "out")
+def test_a_variable_rate_keeps_all_frames_and_times_in_the_files(encoded: Path, tmp_path: Path) -> None:
+    result = run(encoded / "h264_variable_rate.mp4", tmp_path / "out")
     times = [0, 0.04, 0.08, 0.2, 0.24, 0.28, 1.28, 1.32, 1.4, 1.5, 1.6, 1.64]
     assert [image["time_s"] for image in content_of(tmp_path / "out")["images"]] == pytest.approx(times)
     rows = rows_of(tmp_path / "out" / "frames.csv")
@@ -158,8 +165,8 @@ def test_a_variable_rate_keeps_all_frames_and_times_in_the_files(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["vp9_odd.webm", "hevc_10_bit.mp4", "vp9_audio.webm"])
-def test_odd_sizes_depths_and_sound_give_one_track(name: str, tmp_path: Path) -> None:
-    result = run(DATA / name, tmp_path / "out", video="webm")
+def test_odd_sizes_depths_and_sound_give_one_track(encoded: Path, name: str, tmp_path: Path) -> None:
+    result = run(encoded / name, tmp_path / "out", video="webm")
     assert (result.frames, result.tracks) == (12, 1)
     assert len(read_video(tmp_path / "out" / "predicted.webm")) == 12
     first = content_of(tmp_path / "out")["annotations"][0]
@@ -216,11 +223,11 @@ def test_an_error_of_the_network_leaves_no_files(video: Path, tmp_path: Path) ->
                 raise MemoryError("too large")
             return super().__call__(samples)
 
-    threads = threading.active_count()
+    threads = own_threads()
     with pytest.raises(MemoryError, match="too large"):
         run(video, tmp_path / "out", network=Broken(), batch_size=1)
     assert not (tmp_path / "out").exists()
-    assert threading.active_count() == threads
+    assert own_threads() == threads
 
 
 def test_earlier_files_are_replaced_and_those_of_a_person_are_not(video: Path, tmp_path: Path) -> None:
@@ -406,13 +413,11 @@ def test_the_command_predicts_on_a_video(
         (["a.mp4", "b.jpg"], "error: a.mp4: a video is predicted on alone. Call the command once for each video."),
         (["a.mp4", "--to", "coco"], "error: --to goes with images, not with a video. Remove it."),
         (["a.jpg", "--realtime"], "error: --realtime goes with a video, a camera or a stream. Remove it."),
-        (
-            [str(DATA / "av1.mp4")],
-            f"error: {DATA / 'av1.mp4'}: no frame of the video can be decoded; found codec 'AV01'",
-        ),
+        (["av1.mp4"], "error: av1.mp4: no frame of the video can be decoded; found codec 'AV01'"),
     ],
 )
 def test_what_cannot_be_predicted_on_is_a_line(
+    encoded: Path,
     words: list[str],
     message: str,
     instance_run: Path,
@@ -424,6 +429,7 @@ def test_what_cannot_be_predicted_on_is_a_line(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.mp4").write_text("hello", encoding="utf-8")
+    shutil.copy2(encoded / "av1.mp4", tmp_path)
     assert main(["predict", str(instance_run), *words]) == 1
     shown = capsys.readouterr()
     assert shown.err.startswith(message) and shown.err.count("\n") == 1 and shown.out == ""

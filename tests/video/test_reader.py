@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,10 @@ import pytest
 
 from d2tune.errors import DataError
 from d2tune.video.reader import Frame, VideoReader, source_of
-from tests.video.scenes import DATA, frame, turned, write_video
+from tests.video.encoded import TIMES_MS
+from tests.video.scenes import frame, turned, write_video
 
-TIMES_S = [0, 0.04, 0.08, 0.2, 0.24, 0.28, 1.28, 1.32, 1.4, 1.5, 1.6, 1.64]
+TIMES_S = [time_ms / 1000 for time_ms in TIMES_MS]
 
 
 def frames_of(path: str | Path) -> tuple[VideoReader, list[Frame]]:
@@ -29,26 +32,32 @@ def refusal(source: str | Path, *, timeout_s: float = 10.0) -> str:
     return str(refused.value)
 
 
+def rate_in_header(path: Path) -> float:
+    """The average frame rate, as the program ffprobe reads it."""
+    command = ["ffprobe", "-v", "error", "-show_entries", "stream=avg_frame_rate", "-of", "csv=p=0", str(path)]
+    return float(Fraction(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()))
+
+
 def square_at(image: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the square of the files in `DATA`, in pixels."""
+    """Left, top, right and bottom of the square of the files of `encoded`, in pixels."""
     inside = image[..., 0].astype(int) > 130
     rows, columns = np.flatnonzero(inside.sum(axis=1) > 5), np.flatnonzero(inside.sum(axis=0) > 5)
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def test_a_variable_rate_has_the_times_of_the_container() -> None:
-    reader, frames = frames_of(DATA / "h264_variable_rate.mp4")
+def test_a_variable_rate_has_the_times_of_the_container(encoded: Path) -> None:
+    reader, frames = frames_of(encoded / "h264_variable_rate.mp4")
     assert [one.time_s for one in frames] == pytest.approx(TIMES_S)
     assert [one.index for one in frames] == list(range(12))
     assert (reader.frame_count, reader.rotation_deg, reader.is_live, reader.ending) == (12, 0, False, None)
-    assert reader.frame_rate == pytest.approx(12 / 1.68, abs=0.05)  # the container has 1.68 s
+    assert reader.frame_rate == pytest.approx(rate_in_header(encoded / "h264_variable_rate.mp4"), abs=0.05)
     for number, one in enumerate(frames):  # B frames come in the order of their times
         np.testing.assert_allclose(square_at(one.image_rgb), (2 + 3 * number, 10, 14 + 3 * number, 26), atol=1)
 
 
 @pytest.mark.parametrize("name", ["hevc_10_bit.mp4", "vp9_audio.webm", "vp9_odd.webm"])
-def test_other_depths_sound_and_odd_sizes_are_read(name: str) -> None:
-    reader, frames = frames_of(DATA / name)
+def test_other_depths_sound_and_odd_sizes_are_read(encoded: Path, name: str) -> None:
+    reader, frames = frames_of(encoded / name)
     assert len(frames) == 12 and reader.ending is None
     assert [one.time_s for one in frames] == pytest.approx([number / 10 for number in range(12)])
     size = (47, 63, 3) if "odd" in name else (48, 64, 3)
@@ -58,8 +67,8 @@ def test_other_depths_sound_and_odd_sizes_are_read(name: str) -> None:
         np.testing.assert_allclose(square_at(one.image_rgb), (2 + 3 * number, 10, 14 + 3 * number, 26), atol=1)
 
 
-def test_gray_videos_have_three_equal_channels() -> None:
-    _, frames = frames_of(DATA / "ffv1_gray.mkv")
+def test_gray_videos_have_three_equal_channels(encoded: Path) -> None:
+    _, frames = frames_of(encoded / "ffv1_gray.mkv")
     for one in frames:
         assert (one.image_rgb[..., 0] == one.image_rgb[..., 1]).all()
         assert (one.image_rgb[..., 0] == one.image_rgb[..., 2]).all()
@@ -67,9 +76,9 @@ def test_gray_videos_have_three_equal_channels() -> None:
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_frames_are_turned_as_the_header_says(degrees: int, tmp_path: Path) -> None:
-    reader, frames = frames_of(turned(DATA / "h264_variable_rate.mp4", tmp_path / "turned.mp4", degrees))
-    _, upright = frames_of(DATA / "h264_variable_rate.mp4")
+def test_frames_are_turned_as_the_header_says(encoded: Path, degrees: int, tmp_path: Path) -> None:
+    reader, frames = frames_of(turned(encoded / "h264_variable_rate.mp4", tmp_path / "turned.mp4", degrees))
+    _, upright = frames_of(encoded / "h264_variable_rate.mp4")
     assert reader.rotation_deg == degrees
     assert (reader.height_px, reader.width_px) == ((48, 64) if degrees == 180 else (64, 48))
     for one, other in zip(frames, upright, strict=True):
@@ -95,8 +104,8 @@ def test_a_truncated_file_gives_what_is_there_and_says_so(suffix: str, codec: st
     assert frames_of(whole)[0].ending is None
 
 
-def test_a_reader_that_stops_early_does_not_call_the_video_truncated() -> None:
-    with VideoReader(source_of(DATA / "vp9_audio.webm")) as reader:
+def test_a_reader_that_stops_early_does_not_call_the_video_truncated(encoded: Path) -> None:
+    with VideoReader(source_of(encoded / "vp9_audio.webm")) as reader:
         assert next(iter(reader)).index == 0
         assert reader.ending is None
 
@@ -116,9 +125,9 @@ def test_what_cannot_be_read_is_a_line(tmp_path: Path) -> None:
     assert "the video has no index, so that it cannot be read" in refusal(tmp_path / "cut.mp4")
 
 
-def test_a_codec_that_cannot_be_read_is_named() -> None:
-    assert refusal(DATA / "av1.mp4") == (
-        f"{DATA}/av1.mp4: no frame of the video can be decoded; found codec 'AV01'; expected H.264, HEVC, VP8, VP9, "
+def test_a_codec_that_cannot_be_read_is_named(encoded: Path) -> None:
+    assert refusal(encoded / "av1.mp4") == (
+        f"{encoded}/av1.mp4: no frame of the video can be decoded; found codec 'AV01'; expected H.264, HEVC, VP8, VP9, "
         "MPEG-4 or Motion JPEG. Convert it, for example with `ffmpeg -i VIDEO -c:v libx264 video.mp4`."
     )
 
@@ -146,8 +155,8 @@ def test_an_unknown_scheme_is_refused() -> None:
     )
 
 
-def test_a_file_behind_an_address_is_read_like_a_file(serve: Callable[[Path], str]) -> None:
-    reader, frames = frames_of(f"{serve(DATA)}/h264_variable_rate.mp4")
+def test_a_file_behind_an_address_is_read_like_a_file(encoded: Path, serve: Callable[[Path], str]) -> None:
+    reader, frames = frames_of(f"{serve(encoded)}/h264_variable_rate.mp4")
     assert [one.time_s for one in frames] == pytest.approx(TIMES_S)
     assert not reader.is_live and reader.source.stem.endswith("h264_variable_rate.mp4")
 
@@ -187,8 +196,10 @@ def test_a_stream_without_an_end_is_live(tmp_path: Path) -> None:
     assert times == sorted(times)
 
 
-def test_reading_writes_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    content = (DATA / "h264_variable_rate.mp4").read_bytes()
+def test_reading_writes_nothing_to_the_terminal(
+    encoded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = (encoded / "h264_variable_rate.mp4").read_bytes()
     damaged = bytearray(content)
     begin = content.index(b"mdat") + 600
     damaged[begin : begin + 60] = bytes(60)
