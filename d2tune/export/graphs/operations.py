@@ -82,9 +82,7 @@ class _NonMaxSuppression(torch.autograd.Function):
     """ONNX's ``NonMaxSuppression``, which stops at the number of boxes that are kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any, boxes: Tensor, scores: Tensor, most: int, threshold: float, floor: float
-    ) -> Tensor:  # pragma: no cover - the exporter runs it
+    def forward(ctx: Any, boxes: Tensor, scores: Tensor, most: int, threshold: float, floor: float) -> Tensor:
         """Rows of group, 0, index, int64 ``(M, 3)``."""
         rows = []
         for group in range(len(scores)):

@@ -77,7 +77,7 @@ def read_tiff(stream: BinaryIO, *, white: float) -> NDArray[Any]:
             is_reversed = page.photometric == _WHITE_IS_ZERO
             try:
                 values = _first_channels(page, page.asarray())
-            # which of them tifffile raises without imagecodecs depends on the codec
+            # tifffile raises one of these, depending on the codec, where the library imagecodecs is not installed
             except (ValueError, ImportError, NotImplementedError) as error:
                 if "imagecodecs" not in str(error):
                     raise
