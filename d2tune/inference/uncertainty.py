@@ -29,9 +29,7 @@ from d2tune.inference.images import ImageLike, open_image
 from d2tune.inference.loop import Sample, inference_mode
 from d2tune.inference.predictors.base import Predictor
 from d2tune.inference.predictors.instance import RawDetections, forward_boxes
-from d2tune.inference.predictors.semantic import ignore_without_data
-from d2tune.inference.sliding_window import DEFAULT_OVERLAP, predict_rows, scaled_model
-from d2tune.inference.windows import Windows
+from d2tune.inference.predictors.semantic import ignore_without_data, window_rows
 from d2tune.text import counted
 
 Raw = TypeVar("Raw")
@@ -268,14 +266,12 @@ class PixelUncertainty(UncertaintyPredictor[tuple[NDArray[np.uint8], NDArray[np.
     def _in_windows(self, image: ImageLike, show_progress: bool | None) -> Uncertainty:
         doubts = PixelDoubts(self.class_names)
         with open_image(image, self.reader) as opened:
-            chosen = Windows.of_config(self._cfg, overlap=DEFAULT_OVERLAP)
-            for rows in predict_rows(
-                scaled_model(self.model, chosen.scale(self._size.short_side_px)),
+            for rows in window_rows(
+                self.model,
                 opened,
+                self._cfg,
+                short_side_px=self._size.short_side_px,
                 classes=len(self.class_names),
-                window_px=chosen.window_px,
-                overlap=chosen.overlap_px / chosen.window_px,
-                scores="probabilities",
                 with_confidence=True,
                 show_progress=show_progress,
             ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -12,6 +12,7 @@ from d2tune.metrics.coco.results import KIND_NAMES
 from d2tune.metrics.metric import Metric, with_interval
 from d2tune.packages.manifest import InputSpec, Manifest, Metrics
 from d2tune.packages.thresholds import LEAST_OBJECTS, origin_in_words
+from d2tune.report.templates import filled
 from d2tune.tasks import TASKS
 from d2tune.text import counted, printable
 
@@ -43,22 +44,7 @@ def card_of(manifest: Manifest) -> str:
             {"name": name, "size": f"{entry.bytes:,}", "sha256": entry.sha256} for name, entry in manifest.files.items()
         ],
     }
-    return _render(context)
-
-
-def _render(context: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("d2tune.packages", "templates"),
-        autoescape=True,
-        finalize=_escaped,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("card.md.jinja").render(context)
+    return filled("d2tune.packages", "card.md.jinja", context, finalize=_escaped, keep_trailing_newline=True)
 
 
 def _escaped(value: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -21,8 +22,8 @@ from d2tune.inference.images import ImageLike, open_image, read_pixels
 from d2tune.inference.loop import Sample, check_batch_size, inference_mode
 from d2tune.inference.predictors.base import Predictor
 from d2tune.inference.results import LabelMap
-from d2tune.inference.sliding_window import DEFAULT_OVERLAP, predict_rows, scaled_model
-from d2tune.inference.windows import Windows
+from d2tune.inference.sliding_window import DEFAULT_OVERLAP, FinishedRows, predict_rows, scaled_model
+from d2tune.inference.windows import WindowedImage, Windows
 from d2tune.timing import StageTimes
 
 
@@ -117,14 +118,12 @@ class SemanticPredictor(Predictor[NDArray[np.uint8], LabelMap]):
                 label_map = self(self.reader.shown(opened.read()))
                 yield LabelRows(*size_px, opened.georeference, iter([label_map.class_ids]), self.class_names)
                 return
-            chosen = Windows.of_config(self._cfg, overlap=DEFAULT_OVERLAP)
-            windows = predict_rows(
-                scaled_model(self.model, chosen.scale(self._size.short_side_px)),
+            windows = window_rows(
+                self.model,
                 opened,
+                self._cfg,
+                short_side_px=self._size.short_side_px,
                 classes=len(self.class_names),
-                window_px=chosen.window_px,
-                overlap=chosen.overlap_px / chosen.window_px,
-                scores="probabilities",
                 batch_size=batch_size,
                 show_progress=show_progress,
             )
@@ -164,6 +163,43 @@ class SemanticPredictor(Predictor[NDArray[np.uint8], LabelMap]):
 
     def _result(self, raw: NDArray[np.uint8], sample: Sample) -> LabelMap:
         return LabelMap(raw, self.class_names)
+
+
+def window_rows(
+    model: Any,
+    image: WindowedImage,
+    cfg: CfgNode,
+    *,
+    short_side_px: int,
+    classes: int,
+    with_confidence: bool = False,
+    batch_size: int | None = None,
+    show_progress: bool | None = None,
+) -> Generator[FinishedRows, None, None]:
+    """The rows of an image, predicted in the windows that a config sets; see `sliding_window.predict_rows`.
+
+    Args:
+        model: The model.
+        image: The open image.
+        cfg: The config, with ``TEST.WINDOW_PX``.
+        short_side_px: The short side that windows are resized to; 0 keeps their size.
+        classes: Number of classes.
+        with_confidence: Whether rows have the probability of their class.
+        batch_size: Windows per forward pass.
+        show_progress: Whether to show a progress bar; None shows it on a terminal.
+    """
+    chosen = Windows.of_config(cfg, overlap=DEFAULT_OVERLAP)
+    return predict_rows(
+        scaled_model(model, chosen.scale(short_side_px)),
+        image,
+        classes=classes,
+        window_px=chosen.window_px,
+        overlap=chosen.overlap_px / chosen.window_px,
+        scores="probabilities",
+        with_confidence=with_confidence,
+        batch_size=batch_size,
+        show_progress=show_progress,
+    )
 
 
 def forward_labels(model: Any, batch: Sequence[Sample]) -> list[NDArray[np.uint8]]:

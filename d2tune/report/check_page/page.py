@@ -27,6 +27,7 @@ from d2tune.report.check_page.survey import FEW_INSTANCES, MEDIUM_PX, SMALL_PX, 
 from d2tune.report.check_page.thumbnails import Album, Frame, ThumbnailError
 from d2tune.report.check_page.tiles import SheetTile, contact_tiles
 from d2tune.report.sheets.drawing import instance_colors
+from d2tune.report.templates import filled
 from d2tune.text import counted, printable
 
 GENERATOR = "d2tune check"
@@ -199,21 +200,7 @@ def check_page(
     }
     context |= _head(data, leaks) | _class_context(data) | _chart_context(data, colors) | _sheet_context(data, tiles)
     context["sections"] = _sections(context)
-    return _render(context)
-
-
-def _render(context: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("d2tune.report.check_page", "templates"),
-        autoescape=True,
-        finalize=_finalized,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("check_page.html").render(context)
+    return filled("d2tune.report.check_page", "check_page.html", context, finalize=_finalized)
 
 
 def _finalized(value: Any) -> Any:
