@@ -79,7 +79,7 @@ def prediction(run: Path, source: Path, out: Path, to: str, **more: Any) -> Pred
 
 @pytest.mark.parametrize(
     ("task", "to"),
-    [("instance", "coco,labelme,measurements,cutouts"), ("semantic", "label_maps"), ("panoptic", "coco_panoptic")],
+    [("instance", "coco,labelme,measurements,cutouts"), ("semantic", "label_maps")],
 )
 def test_results_in_any_order_are_those_of_one_process(tmp_path: Path, task: str, to: str) -> None:
     run, source = random_run(tmp_path / "run", task), photos(tmp_path / "in", 11)
