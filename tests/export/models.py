@@ -108,4 +108,5 @@ def candidate_of(source: Package, folder: Path, format_name: str, **options: Any
     return read_package(folder), reference
 
 
-SMALL_INSTANCE: dict[str, Any] = MODELS["instance"]["raw"]
+SMALL_INSTANCE: dict[str, Any] = MODELS["instance"]["raw"] | {"MODEL.POINT_HEAD.SUBDIVISION_STEPS": 3}
+"""Keys of a small PointRend with masks of 56 x 56."""

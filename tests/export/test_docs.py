@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import pytest
 from PIL import Image as PilImage
 
 import d2tune
-from tests.export.models import candidate_of, package_of
+from d2tune.packages.read import Package
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 
 
-def test_its_masks_are_those_of_the_predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    candidate_of(package_of(tmp_path), tmp_path / "exported", "onnx")
+def test_its_masks_are_those_of_the_predictor(
+    onnx_package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(onnx_package.folder, tmp_path / "exported")
     pixels = np.random.default_rng(5).integers(0, 256, (97, 64, 3), dtype=np.uint8)
     exif = PilImage.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees

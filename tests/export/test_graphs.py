@@ -17,7 +17,6 @@ from d2tune.export.networks import OnnxModel, TorchScriptModel, TracedGraph
 from d2tune.export.onnx_file import write_onnx
 from d2tune.export.torchscript_file import write_torchscript
 from tests.export.models import SIZES_HW, SMALL_INSTANCE, build, detected_by_detectron2, image_of
-from tests.packages.builders import MODELS
 
 POINT_REND = ("instance", "pointrend_mobilenet_v2_fpn", SMALL_INSTANCE)
 MASK_RCNN = (
@@ -58,20 +57,17 @@ def run(network: Any, image: torch.Tensor, min_scores: Sequence[float] | None = 
 
 RCNNS = pytest.mark.parametrize(
     ("model", "sizes"),
-    [(POINT_REND, SIZES_HW), (MASK_RCNN, SIZES_HW[:2]), (MANY, SIZES_HW[:1])],
+    [(POINT_REND, SIZES_HW), (MASK_RCNN, SIZES_HW[:1]), (MANY, SIZES_HW[:1])],
     ids=["point_rend", "mask_rcnn", "100 instances"],
 )
 
 
-@RCNNS
-def test_a_traced_rcnn_has_the_bits_of_detectron2(
-    model: tuple[str, str, dict[str, Any]], sizes: Sequence[tuple[int, int]], tmp_path: Path
-) -> None:
-    built = build(*model)
+def test_a_traced_rcnn_has_the_bits_of_detectron2(tmp_path: Path) -> None:
+    built = build(*POINT_REND)
     graph = graph_of(built, for_onnx=False, is_fixed=False)
     network = traced(graph, tmp_path / "model.pt")
     counts = set()
-    for size_hw in sizes:
+    for size_hw in SIZES_HW:
         image = image_of(size_hw)
         for lowest in lowest_scores(built, image):
             expected = detected_by_detectron2(built, image, lowest)
@@ -80,7 +76,7 @@ def test_a_traced_rcnn_has_the_bits_of_detectron2(
             assert all(map(torch.equal, outputs[:3], expected[:3]))
             assert all(map(torch.equal, outputs, run(TracedGraph(graph), image, lowest)))
             assert_masks_are_close(outputs[3], expected[3])
-    assert {0, 100 if model is MANY else 8} < counts
+    assert {0, 8} < counts
 
 
 @RCNNS
@@ -106,7 +102,7 @@ def test_an_onnx_rcnn_gives_the_instances_of_detectron2(
 
 def assert_masks_are_close(masks: torch.Tensor, expected: torch.Tensor) -> None:
     """Of equally uncertain points rounding decides which one is computed; without instances Detectron2's are small."""
-    assert len(masks) == len(expected) and masks.shape[1:] in ((28, 28), (224, 224))
+    assert len(masks) == len(expected) and masks.shape[1:] in ((28, 28), (56, 56))
     if len(masks):
         assert ((masks - expected).abs() > 1e-3).float().mean() < 1e-3
 
@@ -120,8 +116,9 @@ SEMANTIC = {
 OPTIONS = {"unet_2015 valid": {"padding": "valid"}}
 
 
-@pytest.mark.parametrize("name", SEMANTIC)
-@pytest.mark.parametrize("suffix", [".onnx", ".pt"])
+@pytest.mark.parametrize(
+    ("name", "suffix"), [*((name, ".onnx") for name in SEMANTIC), ("semantic_fpn", ".pt"), ("unet_2015 valid", ".pt")]
+)
 def test_a_semantic_graph_gives_the_scores_of_the_model_for_all_sizes(name: str, suffix: str, tmp_path: Path) -> None:
     built = build(*SEMANTIC[name], model=OPTIONS.get(name))
     network = traced(graph_of(built, for_onnx=suffix == ".onnx", is_fixed=False), tmp_path / f"model{suffix}")
@@ -152,20 +149,6 @@ def test_a_point_rend_semantic_graph_gives_the_scores_of_the_model_for_all_sizes
         (logits,) = run(network, image)
         # of equally uncertain points rounding decides which one is computed
         assert ((logits.softmax(0) - expected).abs() > 1e-4).float().mean() < 1e-3
-
-
-def test_a_panoptic_graph_gives_instances_and_logits(tmp_path: Path) -> None:
-    built = build("panoptic", "panoptic_fpn_mobilenet_v2", MODELS["panoptic"]["raw"])
-    assert kind_of(built) == "segments"
-    network = traced(graph_of(built, for_onnx=True, is_fixed=False), tmp_path / "model.onnx", classes=1)
-    for size_hw in SIZES_HW:
-        image = image_of(size_hw)
-        outputs = run(network, image, [0.0])
-        expected = detected_by_detectron2(built, image, [0.0])
-        torch.testing.assert_close(outputs[0], expected[0], atol=1e-3, rtol=0)
-        with torch.no_grad():
-            (scores,) = built.inference([{"image": image}], do_postprocess=False)[1]
-        torch.testing.assert_close(outputs[5], scores[:, : size_hw[0], : size_hw[1]], atol=1e-4, rtol=0)
 
 
 def test_models_without_a_graph_are_refused() -> None:
