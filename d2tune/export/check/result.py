@@ -12,6 +12,7 @@ from d2tune.export.formats import Bounds
 from d2tune.report.tables import format_table
 from d2tune.text import counted
 
+_ROUNDING = 1e-9
 _METRIC_NAMES = {"mask_ap": "mask AP", "miou": "mean IoU", "pq": "PQ"}
 
 
@@ -31,7 +32,8 @@ class CheckResult:
     def from_json(cls, plain: Mapping[str, Any], bounds: Bounds) -> CheckResult:
         """The result of the process of a check."""
         pairs = {name: tuple(plain[name]) for name in ("values", "latency_ms", "size_bytes")}
-        measured = Measured(**{**plain, **pairs, "drift": Drift(**plain["drift"])})
+        fields = {name: plain[name] for name in Measured.__dataclass_fields__}
+        measured = Measured(**{**fields, **pairs, "drift": Drift(**plain["drift"])})
         return cls(measured, bounds)
 
     def to_json(self) -> dict[str, Any]:
@@ -56,19 +58,22 @@ class CheckResult:
         if drift.kept < bounds.kept:
             what = "pixels have another class" if drift.instances is None else "instances are lost"
             yield f"{100 * (1 - drift.kept):.2g} % of the {what}, more than {100 * (1 - bounds.kept):.2g} %"
-        loss = self._loss
-        if loss is not None and loss > bounds.main_metric:
-            yield f"{self._metric_name} is lower by {loss:.1f}, more than {bounds.main_metric:g}"
+        yield from self._of_metric()
         share = self.measured.size_bytes[1] / self.measured.size_bytes[0]
         if bounds.size is not None and share > bounds.size:
             yield f"{share:.2f} times the size, more than {bounds.size:g}"
 
-    @property
-    def _loss(self) -> float | None:
+    def _of_metric(self) -> Iterator[str]:
         before, after = self.measured.values
-        if before is None or after is None:
-            return None
-        return abs(before - after) if self.bounds.same_count else before - after
+        if before is None:
+            return
+        if after is None:
+            yield f"{self._metric_name} cannot be computed of the export"
+            return
+        loss = abs(before - after) if self.bounds.same_count else before - after
+        if loss > self.bounds.main_metric + _ROUNDING:
+            how = "off" if self.bounds.same_count else "lower"
+            yield f"{self._metric_name} is {how} by {loss:.2g}, more than {self.bounds.main_metric:g}"
 
     @property
     def _metric_name(self) -> str:
