@@ -55,13 +55,6 @@ def run(network: Any, image: torch.Tensor, min_scores: Sequence[float] | None = 
     return [torch.from_numpy(np.ascontiguousarray(array)) for array in network.run(inputs).values()]
 
 
-RCNNS = pytest.mark.parametrize(
-    ("model", "sizes"),
-    [(POINT_REND, SIZES_HW), (MASK_RCNN, SIZES_HW[:1]), (MANY, SIZES_HW[:1])],
-    ids=["point_rend", "mask_rcnn", "100 instances"],
-)
-
-
 def test_a_traced_rcnn_has_the_bits_of_detectron2(tmp_path: Path) -> None:
     built = build(*POINT_REND)
     graph = graph_of(built, for_onnx=False, is_fixed=False)
@@ -79,7 +72,11 @@ def test_a_traced_rcnn_has_the_bits_of_detectron2(tmp_path: Path) -> None:
     assert {0, 8} < counts
 
 
-@RCNNS
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [(MANY, SIZES_HW), pytest.param(MASK_RCNN, SIZES_HW[:1], marks=pytest.mark.extended)],
+    ids=["point_rend", "mask_rcnn"],
+)
 def test_an_onnx_rcnn_gives_the_instances_of_detectron2(
     model: tuple[str, str, dict[str, Any]], sizes: Sequence[tuple[int, int]], tmp_path: Path
 ) -> None:
