@@ -258,13 +258,13 @@ def _fill(folder: Path, source: Package, reference: LoadedModel, options: Export
             return
         onnx_path = path.with_suffix(".onnx")
         write_onnx(graph, example, onnx_path)
+        if options.precision == "int8":
+            _quantize(path, graph, reference, options)
     if options.format.name == "openvino":
         write_openvino(onnx_path, path, halves_weights=options.precision == "float16")
         onnx_path.unlink()
     elif options.precision == "float16":
         halve_weights(path)
-    elif options.precision == "int8":
-        _quantize(path, graph, reference, options)
 
 
 def _quantize(path: Path, graph: Graph, reference: LoadedModel, options: ExportOptions) -> None:
@@ -274,7 +274,7 @@ def _quantize(path: Path, graph: Graph, reference: LoadedModel, options: ExportO
     images = calibration_images(options.calibrate, is_raster=is_raster, stacked=is_stacked(reference))
     predictor = task_of(project).predictor(reference.model, cfg, project, reference.categories)
     others = {"min_scores": np.zeros(thing_classes(reference), np.float32)} if "min_scores" in graph.input_names else {}
-    quantize(path, graph_inputs(images, predictor, cfg, others))
+    quantize(path, graph, list(graph_inputs(images, predictor, cfg, others)))
 
 
 def run_check(source: Path, exported: Path, *, run: Path | None, images: Path | None, precision: str) -> CheckResult:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from numpy.typing import NDArray
 
 from d2tune.errors import DataError
 from d2tune.export.check.images import evenly
+from d2tune.export.graphs.base import Graph
 from d2tune.export.onnx_file import halve_weights
+from d2tune.export.sensitivity import tolerant_convolutions
 from d2tune.inference.images import InputSize, PredictionSamples, find_images, find_rasters
 from d2tune.inference.predictors.base import Predictor
 from d2tune.inference.predictors.semantic import SemanticPredictor
 
 LEAST_IMAGES, MOST_IMAGES = 10, 100
 """Images that the ranges of the values are measured on."""
+
+MEASURED_IMAGES = 4
+"""Images that the noise of each convolution is measured on."""
+
+_ACTIVATIONS = ("Clip", "Relu")
 
 
 def calibration_images(folder: Path, *, is_raster: bool, stacked: bool) -> list[Path]:
@@ -40,38 +49,44 @@ def calibration_images(folder: Path, *, is_raster: bool, stacked: bool) -> list[
     return evenly(images, MOST_IMAGES)
 
 
-def quantize(path: Path, inputs: Iterator[dict[str, NDArray[Any]]]) -> None:
-    """Let the convolutions of the backbone of an ONNX file compute in 8 bits, and store other weights as float16.
+def quantize(path: Path, graph: Graph, inputs: Sequence[dict[str, NDArray[Any]]]) -> None:
+    """Let convolutions of the backbone of an ONNX file compute in 8 bits, and store other weights as float16.
 
     Weights are symmetric with a scale for each channel; the ranges of the values between layers are those on the
-    images. The heads compute in float32.
+    images. The noisiest convolutions and the heads compute in float32, see `sensitivity`.
 
     Args:
         path: The ONNX file, which is replaced.
+        graph: The graph that it was made of.
         inputs: The inputs of the graph for each image.
-
-    Raises:
-        DataError: An image cannot be read.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+        def __init__(self) -> None:
+            self._left = iter(inputs)
+
         def get_next(self) -> dict[str, NDArray[Any]] | None:
-            return next(inputs, None)
+            return next(self._left, None)
 
     prepared = path.with_name("prepared.onnx")
     with _quiet():
         quant_pre_process(path, prepared, skip_optimization=True, skip_symbolic_shape=True)
-        nodes = [node.name for node in onnx.load(prepared).graph.node if is_of_backbone(node)]
+        convolutions = _convolutions(onnx.load(prepared).graph)
+        activated = {one.module for one in convolutions if one.activation is not None}
+        measured = [tuple(torch.from_numpy(one[name]) for name in graph.input_names) for one in inputs]
+        tolerant = tolerant_convolutions(graph, evenly(measured, MEASURED_IMAGES), activated)
+        chosen = [one for one in convolutions if one.module in tolerant]
         quantize_static(
             prepared,
             path,
             Reader(),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            nodes_to_quantize=nodes,
+            # an activation behind a convolution is part of it, so that the values before it are not rounded
+            op_types_to_quantize=["Conv", *_ACTIVATIONS],
+            nodes_to_quantize=[name for one in chosen for name in (one.node, one.activation) if name is not None],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -81,9 +96,34 @@ def quantize(path: Path, inputs: Iterator[dict[str, NDArray[Any]]]) -> None:
     halve_weights(path)
 
 
-def is_of_backbone(node: Any) -> bool:
-    """Whether a node is a convolution of the backbone, or of the encoder of a network of the bridge."""
-    return node.op_type == "Conv" and str(node.name).startswith(("/backbone/", "/network/"))
+@dataclass(frozen=True, slots=True)
+class _Convolution:
+    """A convolution of an ONNX graph.
+
+    Attributes:
+        node: Name of its node.
+        module: Name of its module in the graph that was traced.
+        activation: Name of the node that alone takes its output, if it is an activation.
+    """
+
+    node: str
+    module: str
+    activation: str | None
+
+
+def _convolutions(graph: Any) -> list[_Convolution]:
+    takers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            takers.setdefault(name, []).append(node)
+    convolutions = []
+    for node in graph.node:
+        if node.op_type == "Conv":
+            behind = takers.get(node.output[0], [])
+            is_activated = len(behind) == 1 and behind[0].op_type in _ACTIVATIONS
+            module = node.input[1].removesuffix(".weight")
+            convolutions.append(_Convolution(node.name, module, behind[0].name if is_activated else None))
+    return convolutions
 
 
 def graph_inputs(
