@@ -1,8 +1,8 @@
 """Exported models beside torch on the same images, in turns: ``python benchmarks/export.py MODEL``.
 
 The model is exported to every format, each export is checked as ``d2tune export`` does, and all of them predict on the
-same photos in memory, one after the other, image by image. Times are those of a whole prediction: resizing, network and
-masks of the size of the image.
+same photos in memory, one after the other, image by image. "network" is the time from the resized image to boxes and
+box-sized masks or scores; "whole" also has resizing, and masks of the size of the photo, which all have in common.
 """
 
 from __future__ import annotations
@@ -97,35 +97,48 @@ def timed(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
 
     reader = rows[0]["predictor"].reader
     pixels = [reader.shown(read_pixels(path, reader)) for path in find_images(options.images)[1]]
-    seconds: list[list[float]] = [[] for _ in rows]
+    seconds: list[dict[str, list[float]]] = [{"network": [], "whole": []} for _ in rows]
     for round_number in range(options.rounds + 1):
         for photo in pixels:
             for row, own in zip(rows, seconds, strict=True):
-                start = time.perf_counter()
-                row["predictor"](photo)
+                network_s, whole_s = predicted(row["predictor"], photo)
                 if round_number:
-                    own.append(time.perf_counter() - start)
+                    own["network"].append(network_s)
+                    own["whole"].append(whole_s)
     for row, own in zip(rows, seconds, strict=True):
         row["result"]["images"] = len(pixels)
-        row["result"]["latency_ms"] = 1e3 * statistics.median(own)
-        for name, base in zip(("to_torch", "to_float32"), seconds, strict=False):
-            row["result"][f"speed_{name}"] = statistics.median(a / b for a, b in zip(base, own, strict=True))
+        for step in ("network", "whole"):
+            row["result"][f"{step}_ms"] = 1e3 * statistics.median(own[step])
+            for name, base in zip(("torch", "float32"), seconds, strict=False):
+                ratios = [a / b for a, b in zip(base[step], own[step], strict=True)]
+                row["result"][f"{step}_times_{name}"] = statistics.median(ratios)
+
+
+def predicted(predictor: Any, photo: Any) -> tuple[float, float]:
+    """Seconds of the network and of the whole prediction."""
+    start = time.perf_counter()
+    sample = predictor.prepare(photo)
+    resized = time.perf_counter()
+    (raw,) = predictor.run([sample])
+    ran = time.perf_counter()
+    predictor.finish(raw, sample)
+    return ran - resized, time.perf_counter() - start
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The results in Markdown."""
-    lines = [
-        "| model | latency | times torch | times torch float32 | size | kept | box | mask IoU | metric | check |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    header = ("network", "times torch, float32", "whole", "times torch, float32", "times torch", "size")
+    lines = [f"| model | {' | '.join(header)} | kept | box | mask IoU | metric | check |", "|---" * 12 + "|"]
     for row in rows:
         drift = row.get("drift", {})
         value = (row.get("values") or (None, None))[1]
         cells = [
             row["name"],
-            f"{row['latency_ms']:.0f} ms",
-            f"{row['speed_to_torch']:.2f}",
-            f"{row['speed_to_float32']:.2f}",
+            f"{row['network_ms']:.1f} ms",
+            f"{row['network_times_float32']:.2f}",
+            f"{row['whole_ms']:.1f} ms",
+            f"{row['whole_times_float32']:.2f}",
+            f"{row['whole_times_torch']:.2f}",
             f"{row['size_bytes'] / 1e6:.1f} MB",
             "" if not drift else f"{100 * drift['kept']:.1f} %",
             "" if drift.get("box_px") is None else f"{drift['box_px']:.2g} px",
