@@ -259,3 +259,12 @@ def test_needs_neither_torch_nor_detectron2():
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_outlines_of_small_objects_on_a_large_image_leave_their_inside_visible() -> None:
+    """A line of 13 px, as wide as suits the image, would cover all of a mask of 12 px."""
+    image = np.full((3000, 3000, 3), 100, np.uint8)
+    mask = np.zeros((3000, 3000), bool)
+    mask[1500:1512, 1500:1512] = True
+    drawn = draw_instances(image, mask[None], ["a"], colors=[(200, 0, 100)])
+    assert drawn[1506, 1506].tolist() == [126, 74, 100]

@@ -29,6 +29,8 @@ LETTER_SHARE = 0.034
 
 _FILL_OPACITY = 0.26
 _CASING_OPACITY = 0.45
+_SIDES_PER_LINE = 12
+"""Outlines are at most this share of the side of a usual mask wide, so that small objects stay visible."""
 
 
 class Face(Protocol):
@@ -92,8 +94,8 @@ def draw_instances(
 ) -> np.ndarray:
     """Draw instances over an image.
 
-    Lines and letters grow with the image. Chips neither overlap nor extend beyond the image; where
-    not all fit, the smallest instances have none.
+    Lines and letters grow with the image, lines not beyond a twelfth of a usual mask. Chips neither overlap nor extend
+    beyond the image; where not all fit, the smallest instances have none.
 
     Args:
         image_rgb: (H, W, 3) uint8; it is not changed.
@@ -123,7 +125,8 @@ def draw_instances(
     canvas = image_rgb.astype(np.float32)
     placed = _placed(masks)[:count]
     order = np.argsort([-np.count_nonzero(one.mask) for one in placed], kind="stable")
-    width_px = line_width_px(image_rgb.shape[:2])
+    sides_px = [float(np.sqrt(np.count_nonzero(one.mask))) for one in placed if one.mask.any()]
+    width_px = min(line_width_px(image_rgb.shape[:2]), max(2.0, float(np.median(sides_px or [0.0])) / _SIDES_PER_LINE))
     for i in order:
         _draw_mask(canvas, placed[i], palette[i].astype(np.float32), width_px)
     outlined = np.rint(canvas, out=canvas).astype(np.uint8)
