@@ -266,5 +266,5 @@ def test_outlines_of_small_objects_on_a_large_image_leave_their_inside_visible()
     image = np.full((3000, 3000, 3), 100, np.uint8)
     mask = np.zeros((3000, 3000), bool)
     mask[1500:1512, 1500:1512] = True
-    drawn = draw_instances(image, mask[None], ["a"], colors=[(200, 0, 100)])
-    assert drawn[1506, 1506].tolist() == [126, 74, 100]
+    outlined = draw_instances(image, mask[None], ["a"], colors=[(200, 0, 100)])
+    assert outlined[1506, 1506].tolist() == [126, 74, 100]
