@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -70,6 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except D2TuneError as error:
             return _failed(error.one_line())
         return _run(options)
+
+
+def command() -> int:
+    """`main`, for a process that ends with it: memory is not searched for garbage once more when Python exits."""
+    try:
+        return main()
+    finally:
+        gc.freeze()
 
 
 def _run(options: argparse.Namespace) -> int:

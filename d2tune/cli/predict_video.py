@@ -45,7 +45,10 @@ def names_video(sources: Sequence[str]) -> bool:
     Raises:
         ProjectError: A video is named beside other sources.
     """
-    from d2tune.inference.sources import is_video
+    from d2tune.modeling.light_imports import light_imports
+
+    with light_imports():
+        from d2tune.inference.sources import is_video
 
     videos = [source for source in sources if is_video(source)]
     if videos and len(sources) > 1:
