@@ -51,7 +51,8 @@ Ids = list[list[int | None]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=10, help="number of rendered clips, seeds from 0 (default: 10)")
+    parser.add_argument("--clips", type=int, default=10, help="number of rendered clips (default: 10)")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first clip (default: 0)")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of each clip (default: 12)")
     parser.add_argument("--video", type=Path, default=SHARED / "data" / "car_video", help="DAVIS folder of one video")
     parser.add_argument("--train", type=Path, metavar="FOLDER", help="fine-tune on five frames of it, into this folder")
@@ -61,7 +62,8 @@ def main() -> None:
     options = parser.parse_args()
     results: dict[str, Any] = {"machine": machine()}
     if options.clips:
-        clips = [rendered_frames(seed, seconds=options.seconds) for seed in range(options.clips)]
+        seeds = range(options.first_seed, options.first_seed + options.clips)
+        clips = [rendered_frames(seed, seconds=options.seconds) for seed in seeds]
         results["rendered"] = compare(clips, peers=not options.no_peers)
         print(table(results["rendered"], f"{options.clips} rendered clips of {options.seconds:g} s"))
     run = options.run

@@ -51,7 +51,7 @@ def main() -> None:
         if options.sheet:
             options.sheet.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(sheet(scratch / "out" / f"predicted.{options.format}")).save(options.sheet)
-    results = {"machine": machine(), "model": str(options.model), "video": video.name, "rounds": rounds}
+    results = {"machine": machine(), "model": options.model.name, "video": video.name, "rounds": rounds}
     results["ratio"] = round(float(np.median([one["ratio"] for one in rounds])), 3)
     print(table(rounds))
     print(f"\nmedian: the whole takes {results['ratio']:.3f} times as long as the network alone (goal: {GOAL})")
