@@ -97,14 +97,10 @@ def encode_crop(crop: NDArray[np.bool_], left: int, top: int, *, height_px: int,
     h, w = crop.shape
     columns = np.zeros((w, height_px), dtype=bool)
     columns[:, top : top + h] = crop.T
-    flat = columns.reshape(-1)
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    if flat.size and flat[0]:
-        changes = np.concatenate([[0], changes])
-    edges = np.concatenate([[0], changes + left * height_px, [height_px * width_px]])
-    if changes.size == 0:
-        edges = np.array([0, height_px * width_px])
-    rle = mask_utils.frPyObjects(
-        {"size": [height_px, width_px], "counts": np.diff(edges).tolist()}, height_px, width_px
-    )
+    changes = np.flatnonzero(np.diff(columns.reshape(-1), prepend=False, append=False)) + left * height_px
+    edges = [0, *changes.tolist()]
+    if edges[-1] != height_px * width_px:
+        edges.append(height_px * width_px)
+    size = {"size": [height_px, width_px], "counts": np.diff(edges).tolist()}
+    rle = mask_utils.frPyObjects(size, height_px, width_px)
     return {"size": list(rle["size"]), "counts": rle["counts"].decode()}

@@ -30,6 +30,9 @@ def test_the_same_pixels_as_detectron2s_pasting(seed: int) -> None:
         (np.zeros((5, 7), bool), 2, 2),
         (np.eye(5, 7, dtype=bool), 3, 0),
         (np.ones((10, 10), bool), 0, 0),
+        (np.ones((10, 4), bool), 3, 0),
+        (np.ones((2, 7), bool), 1, 8),
+        (np.ones((2, 7), bool), 3, 8),
     ],
 )
 def test_run_lengths_of_a_crop_are_pycocotools_own(crop: np.ndarray, left: int, top: int) -> None:

@@ -136,10 +136,7 @@ class MeasurementsWriter(ObjectsWriter[list[Any]]):
 
 def _as_rle(one: PredictedObject, size: tuple[int, int]) -> dict[str, Any]:
     """The mask of an object on the whole image, as run lengths."""
-    is_at_right = one.left_px + one.mask.shape[1] == size[1]
-    # an empty last column, because a run at its lower end would go on in the next column of the image
-    mask = one.mask if is_at_right else np.pad(one.mask, ((0, 0), (0, 1)))
-    return encode_crop(mask, one.left_px, one.top_px, height_px=size[0], width_px=size[1])
+    return encode_crop(one.mask, one.left_px, one.top_px, height_px=size[0], width_px=size[1])
 
 
 def _union_px2(rles: list[dict[str, Any]]) -> int:
