@@ -144,7 +144,10 @@ def evaluate(
     Raises:
         D2TuneError: The run, the weights or the data cannot be used.
     """
-    from d2tune.runs import evaluate as evaluation
+    from d2tune.modeling.light_imports import light_imports
+
+    with light_imports():
+        from d2tune.runs import evaluate as evaluation
 
     _check_paths(data=data, out=out, weights=weights)
     if batch_size is not None:
@@ -318,8 +321,11 @@ def predict_video(
     Raises:
         D2TuneError: The run or the video cannot be used, or the output cannot be written.
     """
-    from d2tune.runs import predict_video as prediction
-    from d2tune.video.predict import VideoOptions
+    from d2tune.modeling.light_imports import light_imports
+
+    with light_imports():
+        from d2tune.runs import predict_video as prediction
+        from d2tune.video.predict import VideoOptions
 
     _check_paths(source=source, out=out, weights=weights)
     if min_score is not None:
@@ -359,7 +365,10 @@ def package(
     Raises:
         D2TuneError: The run or the weights cannot be used, or the folder cannot be written.
     """
-    from d2tune.packages import write
+    from d2tune.modeling.light_imports import light_imports
+
+    with light_imports():
+        from d2tune.packages import write
 
     _check_paths(out=out, weights=weights)
     chosen = None if thresholds is None else str(thresholds)
@@ -415,7 +424,10 @@ def export(
     Raises:
         D2TuneError: The model, the options or the images cannot be used, a library is missing, or the export drifts.
     """
-    from d2tune.export import export as exporting
+    from d2tune.modeling.light_imports import light_imports
+
+    with light_imports():
+        from d2tune.export import export as exporting
 
     _check_paths(out=out, weights=weights, calibrate=calibrate, images=images)
     return exporting.export(

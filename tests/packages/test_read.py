@@ -301,3 +301,16 @@ def test_nothing_is_unpickled(package: Path, photo: Path) -> None:
 def test_a_fresh_process_imports_no_more_than_it_needs(package: Path, photo: Path) -> None:
     """Nor does it leave torch's compiler or the collection of garbage as they were not."""
     assert output(LIGHT, package, photo) == ["[]", "True 0", "True", "True True"]
+
+
+COMMAND = """
+import sys
+from d2tune.cli import main
+status = main(["predict", sys.argv[1], sys.argv[2], "--out", sys.argv[1] + "_out"])
+print(status, sorted({"torch._dynamo", "sympy"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.slow
+def test_the_command_imports_no_compiler_before_it_predicts(package: Path, photo: Path) -> None:
+    assert output(COMMAND, package, photo)[-1] == "0 []"
