@@ -113,6 +113,26 @@ def test_labelme_files_of_one_folder_that_all_shards_share(runs: dict[str, Path]
             assert (file.parent / value["imagePath"]).resolve() == image.resolve() and value["shapes"]
 
 
+def test_labelme_files_of_a_person_stay_beside_other_formats(
+    runs: dict[str, Path], photos: Path, tmp_path: Path
+) -> None:
+    """Also those that are there when a shard is predicted, and when shards are joined in their folder."""
+    options: dict[str, Any] = {"to": "labelme,coco", "min_score": 0.1}
+    d2tune.predict(runs["instance"], photos, out=tmp_path / "whole", **options)
+    mine = tmp_path / "all" / "a" / "2.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("{}", "utf-8")
+    for number in (1, 2):
+        d2tune.predict(runs["instance"], photos, out=tmp_path / "all", shard=f"{number}/2", **options)
+    d2tune.merge([tmp_path / "all"], out=tmp_path / "all")
+    d2tune.merge([tmp_path / "all"], out=tmp_path / "other")
+    assert mine.read_text("utf-8") == "{}"
+    for folder in ("all", "other"):
+        given = content(tmp_path / folder)
+        assert given["predictions.json"] == content(tmp_path / "whole")["predictions.json"]
+        assert ("a/2.json" in given, "b/1.json" in given) == (folder == "all", True)
+
+
 def test_files_are_linked_where_that_is_possible(
     runs: dict[str, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +152,8 @@ def test_files_are_linked_where_that_is_possible(
 
 @pytest.fixture(scope="module")
 def shards(runs: dict[str, Path], photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return shards_of(runs["instance"], photos, tmp_path_factory.mktemp("shards"), 3, min_score=0.1)
+    folder = tmp_path_factory.mktemp("shards")
+    return shards_of(runs["instance"], photos, folder, 3, min_score=0.1, to="coco,overlays,cutouts")
 
 
 def edit(path: Path, **values: Any) -> None:
@@ -141,6 +162,10 @@ def edit(path: Path, **values: Any) -> None:
 
 def a_drawing(folder: Path) -> Path:
     return next(iter(folder.rglob("*.predicted.jpg")))
+
+
+def a_cutout(folder: Path) -> Path:
+    return next(iter(folder.rglob("cutouts/**/0001_*.png")))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +185,8 @@ def a_drawing(folder: Path) -> Path:
         (lambda one: (one[2] / "shard-3-of-3.jsonl").write_text("{}\n"), "shard-3-of-3.jsonl: the file was changed"),
         (lambda one: (one[2] / "shard-3-of-3.jsonl").unlink(), "shard-3-of-3.jsonl: a file of the shard is missing"),
         (lambda one: a_drawing(one[0]).write_bytes(b"x"), r"predicted.jpg: the file was changed after the shard was"),
-        (lambda one: a_drawing(one[0]).unlink(), r"predicted.jpg: the file was changed after the shard was"),
+        (lambda one: a_drawing(one[0]).unlink(), r"predicted.jpg: a file of the shard is missing"),
+        (lambda one: a_cutout(one[1]).unlink(), r"0001_\w+_0.\d\d.png: a file of the shard is missing"),
     ],
 )
 def test_incomplete_and_changed_shards(
@@ -177,6 +203,7 @@ def test_incomplete_and_changed_shards(
 def test_shards_of_other_predictions(runs: dict[str, Path], photos: Path, shards: list[Path], tmp_path: Path) -> None:
     other = random_run(tmp_path / "other", "instance")
     config = other / "detectron2.yaml"
+    to = {"to": "coco,overlays,cutouts"}
     config.write_text(config.read_text("utf-8").replace("DETECTIONS_PER_IMAGE: 8", "DETECTIONS_PER_IMAGE: 7"), "utf-8")
     cases: list[tuple[Path, Any, dict[str, Any], str]] = [
         (other, photos, {"min_score": 0.1}, "different: the config of the model, the project"),
@@ -186,10 +213,10 @@ def test_shards_of_other_predictions(runs: dict[str, Path], photos: Path, shards
     ]
     for number, (run, source, options, message) in enumerate(cases):
         out = tmp_path / f"out{number}"
-        d2tune.predict(run, source, out=out, shard="3/3", **options)
+        d2tune.predict(run, source, out=out, shard="3/3", **to | options)
         with pytest.raises(DataError, match=f"of another prediction than that in .*{message}"):
             d2tune.merge([*shards[:2], out], out=tmp_path / "merged")
-    d2tune.predict(runs["instance"], photos, out=tmp_path / "four", shard="3/4", min_score=0.1)
+    d2tune.predict(runs["instance"], photos, out=tmp_path / "four", shard="3/4", min_score=0.1, **to)
     with pytest.raises(DataError, match="not of one division; found 3/4, and 1/3 in"):
         d2tune.merge([*shards[:2], tmp_path / "four"], out=tmp_path / "merged")
 

@@ -165,6 +165,56 @@ def test_a_corrected_labelme_file_stays_beside_new_images_of_its_size(run: Path,
         assert result.images == 2 and len(result.skipped) == 1
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_labelme_files_of_a_person_stay_beside_other_formats(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, force: bool
+) -> None:
+    source = copied(tmp_path / "in", 3)
+    images = sorted(source.iterdir())
+    mine = images[0].with_suffix(".json")
+    mine.write_text('{"mine": 1}', "utf-8")
+    d2tune.predict(run, source, out=source, to="labelme,coco,rle", force=force)
+    assert mine.read_text("utf-8") == '{"mine": 1}'
+    assert all(image.with_suffix(".json").is_file() for image in images)
+    d2tune.predict(run, source, out=tmp_path / "whole", to="coco,rle")
+    for name in ("predictions.json", "results.json"):
+        assert (source / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert f"1 Labelme file already there and not overwritten, such as {mine}" in caplog.text
+
+
+def test_a_labelme_file_that_is_saved_during_the_prediction_stays(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = copied(tmp_path / "in", 3)
+    mine = sorted(source.iterdir())[2].with_suffix(".json")
+    forward = Writer.predictions
+
+    def predictions(self: Writer[Any, Any], done: Any = (), *, within: Any = None) -> Any:
+        mine.write_text("mine", "utf-8")
+        return forward(self, done, within=within)
+
+    monkeypatch.setattr(Writer, "predictions", predictions)
+    d2tune.predict(run, source, out=source, to="labelme")
+    assert mine.read_text("utf-8") == "mine" and len(list(source.glob("*.json"))) == 3
+
+
+@pytest.mark.parametrize("to", ["labelme", "labelme,coco"])
+def test_labelme_files_of_an_earlier_prediction_stay_after_an_interruption_too(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    source = copied(tmp_path / "in", 4)
+    third = sorted(source.iterdir())[2]
+    d2tune.predict(run, third, out=source, to="labelme", min_score=0.9)
+    earlier = third.with_suffix(".json").read_bytes()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            d2tune.predict(run, source, out=source, to=to, min_score=0.0)
+    d2tune.predict(run, source, out=source, to=to, min_score=0.0)
+    assert third.with_suffix(".json").read_bytes() == earlier
+    assert len(list(source.glob("[0-9]*.json"))) == 4
+
+
 def test_the_default_folder_of_an_earlier_version_is_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "one.jpg").write_bytes((MIXED / "one.jpg").read_bytes())
     out = run / "predictions"

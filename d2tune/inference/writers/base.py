@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,11 +19,14 @@ from numpy.typing import NDArray
 
 from d2tune.annotations.formats import labelme
 from d2tune.annotations.formats.labelme_outlines import Outlines
-from d2tune.annotations.io.output_record import DRAWING, NAME, PREDICTIONS
+from d2tune.annotations.io.output_record import DRAWING, NAME, PREDICTIONS, OwnFiles
 from d2tune.annotations.io.outputs import beside, output_json, refuse_existing, write_output, write_output_json
 from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.data.image_reader import Pixels
 from d2tune.inference.results import Detections, LabelMap, PanopticMap
+from d2tune.text import counted
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result", bound=Detections | LabelMap | PanopticMap)
 Kept = TypeVar("Kept")
@@ -86,6 +91,7 @@ class WriterOptions:
         force: Whether Labelme files and CSVs that an earlier prediction wrote, if they were not changed, are replaced.
         min_area_px2: Smallest area of a region in Labelme files; None is `labelme_outlines.MIN_AREA_PX2`.
         finished: Indices of images whose files are there and stay.
+        kept: Indices of images whose Labelme file was there before and stays as it is.
         mm_per_px: Millimeters that a pixel stands for in tables of measures; None for measures in pixels alone.
     """
 
@@ -93,6 +99,7 @@ class WriterOptions:
     force: bool = False
     min_area_px2: float | None = None
     finished: frozenset[int] = frozenset()
+    kept: frozenset[int] = frozenset()
     mm_per_px: float | None = None
 
 
@@ -177,6 +184,10 @@ class Writer(ABC, Generic[Result, Kept]):
         """All files that `convert` wrote for an image, by what it returned."""
         return [*self.files_of(index), *self.drawings_of(index)]
 
+    def is_kept(self, kept: Kept) -> bool:
+        """Whether a file of an image was there before and stays as it is, by what `convert` returned."""
+        return False
+
     def final_files(self) -> list[Path]:
         """The files that `finish` writes."""
         return []
@@ -245,6 +256,8 @@ class Writer(ABC, Generic[Result, Kept]):
 class LabelmeFiles(Writer[Result, list[Any]]):
     """Writes a Labelme file for each image, for a person to correct.
 
+    A file that a person saves while the prediction runs stays as it is.
+
     Raises:
         DataError: A file exists, and is not to be overwritten.
     """
@@ -255,11 +268,20 @@ class LabelmeFiles(Writer[Result, list[Any]]):
         super().__init__(out, images, predictor, options)
         self._files = images.output_files(out, ".json")
         self._outlines = Outlines(options.tolerance_px, options.min_area_px2)
+        self._kept: list[Path] = []
         self.refuse_foreign()
 
     def files_of(self, index: int) -> list[Path]:
         """The Labelme file of an image."""
-        return [self._files[index]]
+        return [] if index in self.options.kept else [self._files[index]]
+
+    def files_of_entry(self, index: int, kept: list[Any]) -> list[Path]:
+        """See `Writer`; none where a file was there before."""
+        return [] if self.is_kept(kept) else [self._files[index]]
+
+    def is_kept(self, kept: list[Any]) -> bool:
+        """See `Writer`."""
+        return kept[2] is None
 
     def content_at(self, target: Path, index: int, path: Path) -> bytes | None:
         """The Labelme file with the path of the image relative to another folder."""
@@ -280,9 +302,12 @@ class LabelmeFiles(Writer[Result, list[Any]]):
         """Write the file of the image.
 
         Returns:
-            Height and width of the image, its number of instances, lower scores, and the number of small regions.
+            Height and width of the image, its number of instances, lower scores, and the number of small regions; no
+            number of instances where a file was there before and stays.
         """
         height_px, width_px = result.height_px, result.width_px
+        if index in self.options.kept or self._is_of_person(self._files[index]):
+            return [height_px, width_px, None, self.lower_scores(result), 0]
         image = Image(1, self.images.name(index), width_px, height_px, self.images.paths[index].absolute())
         dataset = self.dataset(image, result)
         path = self._files[index]
@@ -293,16 +318,25 @@ class LabelmeFiles(Writer[Result, list[Any]]):
         written = groups.count(None) + len({group for group in groups if group is not None})
         return [height_px, width_px, written, self.lower_scores(result), outlines.excluded]
 
+    @staticmethod
+    def _is_of_person(path: Path) -> bool:
+        return os.path.lexists(path) and not OwnFiles().is_unchanged(path, PREDICTIONS)
+
     def add(self, index: int, kept: list[Any]) -> int:
         """Count the image and its instances."""
         height_px, width_px, instances, lower, excluded = kept
+        if self.is_kept(kept):
+            self._kept.append(self._files[index])
         self.image_of(index, height_px, width_px)
         self.count_lower(lower)
         self._outlines.excluded += excluded
-        return int(instances)
+        return int(instances or 0)
 
     def finish(self) -> None:
-        """Log how many small regions were excluded."""
+        """Log how many files were there before, and how many small regions were excluded."""
+        if self._kept:
+            files = counted(len(self._kept), "Labelme file")
+            logger.warning("%s already there and not overwritten, such as %s", files, self._kept[0])
         self._outlines.log()
 
 

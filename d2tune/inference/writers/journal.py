@@ -45,12 +45,14 @@ class Journal:
 
     Attributes:
         continues: Whether an interrupted call with the same arguments has left it.
+        kept: Indices of images of which that call has left a file as it was; to be set before the first entry.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         self._path = path
         self._key = key
         self.continues = False
+        self.kept: frozenset[int] = frozenset()
         self._offsets: dict[int, int] = {}
         self._stream: IO[bytes] | None = None
         if path.is_file():
@@ -64,10 +66,11 @@ class Journal:
 
     def _read(self, stream: IO[bytes]) -> None:
         """Read the places of the entries, if the file is of these arguments."""
-        if _json(stream.readline()) != {"key": self._key}:
+        first = _json(stream.readline())
+        if not isinstance(first, dict) or first.get("key") != self._key:
             stream.truncate(0)
             return
-        self.continues = True
+        self.continues, self.kept = True, frozenset(first.get("kept", ()))
         while True:
             offset = stream.tell()
             line = stream.readline()
@@ -100,7 +103,7 @@ class Journal:
         if self._stream is None:
             self._stream = self._path.open("a+b")
             if not self._stream.tell():
-                self._write(self._stream, {"key": self._key})
+                self._write(self._stream, {"key": self._key, "kept": sorted(self.kept)})
         return self._stream
 
     def _write(self, stream: IO[bytes], row: Any) -> None:

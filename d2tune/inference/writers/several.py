@@ -94,6 +94,10 @@ class SeveralWriter(Writer[Any, list[Any]]):
         pairs = zip(self._writers, kept, strict=True)
         return [path for writer, one in pairs for path in writer.files_of_entry(index, one)]
 
+    def is_kept(self, kept: list[Any]) -> bool:
+        """Whether one of the writers has left a file as it was."""
+        return any(writer.is_kept(one) for writer, one in zip(self._writers, kept, strict=True))
+
     def final_files(self) -> list[Path]:
         """The files of all writers that `finish` writes."""
         return [path for writer in self._writers for path in writer.final_files()]

@@ -73,10 +73,15 @@ class Prediction:
         is_file = self.task.chosen(self.to) == ["csv"] and self.shard is None
         with Journal(journal_path(self.target, is_file=is_file, suffix=suffix), self._key()) as journal:
             replaces = self.options.force or journal.continues
-            is_labelme = self.task.chosen(self.to) == ["labelme"]
-            existing = self._with_labelme_file(journal.done, replaces=replaces) if is_labelme else {}
+            chosen_formats = self.task.chosen(self.to)
+            has_labelme, is_labelme = "labelme" in chosen_formats, chosen_formats == ["labelme"]
+            kept = self._with_labelme_file(journal) if has_labelme else {}
+            if is_labelme:
+                self._refuse_nothing_left(kept, replaces=replaces)
+            journal.kept |= frozenset(kept)
+            existing = kept if is_labelme else {}  # other formats have all images
             finished = frozenset(journal.done | set(existing))
-            options = dataclasses.replace(self.options, finished=finished, force=replaces)
+            options = dataclasses.replace(self.options, finished=finished, kept=frozenset(kept), force=replaces)
             with protected(self._inputs), self.writer(options) as writer:
                 batches = writer.batches() if self.shard else []
                 chosen = self.shard.of(batches, self.images) if self.shard else range(len(self.images.paths))
@@ -138,32 +143,36 @@ class Prediction:
 
     def _entries(self, writer: Writer[Any, Any], left: Sequence[int]) -> Entries:
         if self.workers is not None:
-            yield from self.workers.entries(self, writer, left)
+            yield from self.workers.entries(dataclasses.replace(self, options=writer.options), writer, left)
             return
         others = set(range(len(self.images.paths))) - set(left)
         with closing(writer.predictions(others)) as results:  # type: ignore[type-var]
             yield from zip(left, results, strict=True)
 
-    def _with_labelme_file(self, done: Collection[int], *, replaces: bool) -> dict[int, str]:
-        """A line by index for each image whose Labelme file stays.
+    def _with_labelme_file(self, journal: Journal) -> dict[int, str]:
+        """A line by index for each image that is not finished and whose Labelme file stays.
 
-        Args:
-            done: Indices of the finished images of an interrupted call.
-            replaces: Whether files of earlier predictions are replaced, if they were not changed.
+        Files of earlier predictions are replaced, if they were not changed, with ``force`` and where the interrupted
+        call wrote them.
         """
         outputs, own = self.images.output_files(self.target, ".json"), OwnFiles()
         lines: dict[int, str] = {}
         for index, (path, output) in enumerate(zip(self.images.paths, outputs, strict=True)):
-            if index in done or not os.path.lexists(output):
+            if index in journal.done or not os.path.lexists(output):
                 continue
+            replaces = self.options.force or (journal.continues and index not in journal.kept)
             if replaces and own.is_unchanged(output, PREDICTIONS):
                 continue
             exists = "is not from a prediction, or was changed since" if replaces else "already exists"
             lines[index] = f"{path}: {output.name} {exists}"
-        if len(lines) == len(outputs) and self.shard is None:
+        return lines
+
+    def _refuse_nothing_left(self, existing: Mapping[int, str], *, replaces: bool) -> None:
+        """Refuse to write Labelme files where all images have one."""
+        if len(existing) == len(self.images.paths) and self.shard is None:
             raise DataError(
-                f"all {len(lines)} images already have a Labelme file",
-                file=outputs[0],
+                f"all {len(existing)} images already have a Labelme file",
+                file=self.images.output_files(self.target, ".json")[0],
                 hint="Write to another folder with --out"
                 + (
                     "; files that are not from a prediction, or were changed since, are not overwritten."
@@ -171,7 +180,6 @@ class Prediction:
                     else ", or overwrite those of earlier predictions with --force."
                 ),
             )
-        return lines
 
     def _inputs(self) -> list[Path]:
         """The files that are read."""

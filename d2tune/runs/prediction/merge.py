@@ -178,11 +178,15 @@ def _check_files(one: _Finished) -> None:
     own = OwnFiles()
     for path in (one.path, one.entries):
         if not os.path.lexists(path):
-            raise DataError("a file of the shard is missing", file=path, hint="Predict it again.")
+            raise _missing(path)
         if not own.is_unchanged(path, PREDICTIONS):
             raise _changed(path)
     if files.sha256_file(one.entries) != one.about["entries_sha256"]:
         raise _changed(one.entries)
+
+
+def _missing(path: Path) -> DataError:
+    return DataError("a file of the shard is missing", file=path, hint="Predict the shard again.")
 
 
 def _changed(path: Path) -> DataError:
@@ -212,17 +216,23 @@ class _Merge:
         predictor = task.predictor(None, cfg, model.project, model.categories)
         with ExitStack() as stack, protected(lambda: self._inputs(images)):
 
-            def writer_in(folder: Path, *, force: bool, finished: frozenset[int]) -> Writer[Any, Any]:
-                given = WriterOptions(**options, force=force, finished=finished)
+            def writer_in(
+                folder: Path, *, force: bool, finished: frozenset[int], kept: frozenset[int] = frozenset()
+            ) -> Writer[Any, Any]:
+                given = WriterOptions(**options, force=force, finished=finished, kept=kept)
                 to = self.shards[0].about["to"]
                 return stack.enter_context(task.writer(to, folder, images, predictor, given, model.project))
 
             everything = frozenset(range(len(images.paths)))
             sources = [writer_in(one.path.parent, force=True, finished=everything) for one in self.shards]
-            carried = [_Carried(one, source, self.out) for one, source in zip(self.shards, sources, strict=True)]
+            carried = [
+                _Carried(one, source, self.out, stack.enter_context(_Entries(one.entries)))
+                for one, source in zip(self.shards, sources, strict=True)
+            ]
             same = frozenset(index for one in carried for index in one.checked())
-            writer = writer_in(self.out, force=self.force, finished=same)
-            instances = self._add_all(writer, carried, stack)
+            kept = frozenset(index for one in carried for index in one.kept())
+            writer = writer_in(self.out, force=self.force, finished=same, kept=kept)
+            instances = self._add_all(writer, carried)
             if not writer.written:
                 raise DataError("no image could be read", file=images.root, found=self._skipped()[0])
             writer.finish()
@@ -269,16 +279,15 @@ class _Merge:
         rows = sorted((index, line) for one in self.shards for index, line in one.about["skipped"])
         return (*self.shards[0].about["missing"], *(line for _, line in rows))
 
-    def _add_all(self, writer: Writer[Any, Any], carried: Sequence[_Carried], stack: ExitStack) -> int:
+    def _add_all(self, writer: Writer[Any, Any], carried: Sequence[_Carried]) -> int:
         """Add all images in order; returns the number of instances or regions."""
-        entries = [stack.enter_context(_Entries(one.entries)) for one in self.shards]
-        of_image = {index: number for number, one in enumerate(self.shards) for index in one.indices}
+        of_image = {index: one for one in carried for index in one.finished.indices}
         instances = 0
         for index in tqdm(range(len(of_image)), desc="merging", unit=" images", leave=False, disable=None):
-            number = of_image[index]
-            if index in entries[number]:
-                carried[number].carry(index)
-                instances += writer.add(index, entries[number][index])
+            one = of_image[index]
+            if index in one.entries:
+                one.carry(index)
+                instances += writer.add(index, one.entries[index])
         return instances
 
 
@@ -290,11 +299,13 @@ class _Carried:
         finished: The shard.
         source: A writer of the shard's folder.
         out: The output folder.
+        entries: The entries of the shard.
     """
 
     finished: _Finished
     source: Writer[Any, Any]
     out: Path
+    entries: _Entries
     own: OwnFiles = field(default_factory=OwnFiles)
 
     def checked(self) -> list[int]:
@@ -303,18 +314,24 @@ class _Carried:
         Raises:
             DataError: A file was changed or is missing.
         """
-        skipped = {index for index, _ in self.finished.about["skipped"]}
         same = []
         for index in self.finished.indices:
-            if index in skipped:
+            if index not in self.entries:
                 continue
             rows = list(self._files(index))
             for path, kind, _ in rows:
+                if not os.path.lexists(path):
+                    raise _missing(path)
                 if not self.own.is_unchanged(path, kind):
                     raise _changed(path)
             if all(self._is_there(index, path, target) for path, _, target in rows):
                 same.append(index)
         return same
+
+    def kept(self) -> list[int]:
+        """The indices of the images of which the shard has left a file as it was."""
+        indices = (index for index in self.finished.indices if index in self.entries)
+        return [index for index in indices if self.source.is_kept(self.entries[index])]
 
     def carry(self, index: int) -> None:
         """Bring the files of an image into the output folder."""
@@ -329,9 +346,9 @@ class _Carried:
 
     def _files(self, index: int) -> Iterator[tuple[Path, str, Path]]:
         """Each file with its kind and its place in the output folder."""
-        folder = self.finished.path.parent
-        for kind, paths in (PREDICTIONS, self.source.files_of(index)), (DRAWING, self.source.drawings_of(index)):
-            yield from ((path, kind, self.out / path.relative_to(folder)) for path in paths)
+        folder, drawings = self.finished.path.parent, set(self.source.drawings_of(index))
+        for path in self.source.files_of_entry(index, self.entries[index]):
+            yield path, DRAWING if path in drawings else PREDICTIONS, self.out / path.relative_to(folder)
 
     def _is_there(self, index: int, path: Path, target: Path) -> bool:
         if not target.is_file() or target.is_symlink():

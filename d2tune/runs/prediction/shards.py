@@ -173,4 +173,4 @@ class ShardFiles:
 def content_options(options: WriterOptions) -> Mapping[str, Any]:
     """The options that decide what files contain."""
     fields = dataclasses.asdict(options)
-    return {name: value for name, value in fields.items() if name not in ("force", "finished")}
+    return {name: value for name, value in fields.items() if name not in ("force", "finished", "kept")}
