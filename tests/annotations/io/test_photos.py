@@ -358,3 +358,12 @@ def test_names_that_are_not_text_are_files_as_others(tmp_path: Path, name: bytes
         read_photo(path)
     assert "\n" not in raised.value.one_line()
     raised.value.one_line().encode("utf-8")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_bands_of_a_sensor_are_not_read_as_a_gray_photo(tmp_path: Path, dtype: type) -> None:
+    """GDAL and most others store five bands as gray with four extra samples."""
+    path = tmp_path / "five.tif"
+    tifffile.imwrite(path, np.ones((48, 64, 5), dtype), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(DataError, match=r"five\.tif: .* has 5 channels, expected 1 or 3 and alpha; .* label_images"):
+        read_photo(path)

@@ -160,6 +160,8 @@ def _library() -> Any:
 def _problem(page: Any) -> str | None:
     """Why a page is not a photo; None where it is one."""
     channels = page.samplesperpixel - len(page.extrasamples)
+    if channels == 1 and len(page.extrasamples) > 1:
+        channels = page.samplesperpixel  # bands of a sensor, which most writers store as gray with extra samples
     if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB):
         return f"the TIFF has the color model {getattr(page.photometric, 'name', page.photometric)} at this depth"
     if channels not in (1, 3):
