@@ -112,9 +112,13 @@ def write_package(
     }
 
     def fill(into: Path) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        save_file(tensors, into / WEIGHTS, metadata={"format": "pt"})
+        try:
+            save_file(tensors, into / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:  # of a full disk too
+            raise PackageError(f"the weights cannot be written: {error}", file=target) from None
         files.write_text(into / PROJECT, _portable_yaml(project))
         files.write_text(into / CONFIG, portable_config(cfg).dump())
 

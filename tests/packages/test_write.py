@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -231,6 +232,18 @@ def test_what_cannot_be_written_leaves_nothing(run: Path, tmp_path: Path) -> Non
     with pytest.raises(PackageError, match="the package cannot be written: File name too long"):
         write_package(run, tmp_path / ("m" * 300))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run"]
+
+
+def test_weights_that_do_not_fit_on_the_disk_are_one_line(run: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(PackageError, match="model: the weights cannot be written: .*File too large"):
+            write_package(run, tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_package_is_not_packaged_again(run: Path, tmp_path: Path) -> None:

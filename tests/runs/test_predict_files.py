@@ -268,6 +268,31 @@ def test_an_interrupted_prediction_goes_on_with_the_same_bytes(
     assert (result.images, result.instances, result.skipped) == (whole.images, whole.instances, whole.skipped)
 
 
+def test_two_predictions_at_once_do_not_mix_in_one_folder(run: Path, tmp_path: Path) -> None:
+    """The second one is refused, and the first one ends as if it had been alone."""
+    source, out = copied(tmp_path / "in", 3), tmp_path / "out"
+    d2tune.predict(run, source, out=tmp_path / "whole", min_score=0.1)
+    messages: list[str] = []
+    original = Writer.predictions
+
+    def predictions(self: Writer[Any, Any], done: Any = (), *, within: Any = None) -> Any:
+        for number, result in enumerate(original(self, done, within=within)):
+            if number == 1:
+                with pytest.raises(DataError) as caught:
+                    d2tune.predict(run, source, out=out, min_score=0.9)
+                messages.append(caught.value.one_line())
+            yield result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "predictions", predictions)
+        d2tune.predict(run, source, out=out, min_score=0.1)
+    assert messages == [
+        f"{out}: another process is predicting into this folder. Wait until it ends, or write to another folder with "
+        "--out."
+    ]
+    assert content(out) == content(tmp_path / "whole")
+
+
 def test_other_arguments_begin_anew(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = copied(tmp_path / "in", 3), tmp_path / "out"
     with monkeypatch.context() as patch:

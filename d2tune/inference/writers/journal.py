@@ -12,6 +12,12 @@ from types import TracebackType
 from typing import IO, Any
 
 from d2tune.annotations.io.output_record import PREDICTIONS, write_own
+from d2tune.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".d2tune-predict"
 """Beginning of the names of journals in output folders."""
@@ -37,7 +43,8 @@ def fingerprint(arguments: Mapping[str, Any]) -> str:
 class Journal:
     """A file with a line for each finished image; to be used as a context manager, which closes it.
 
-    A journal of other arguments is replaced. Lines are written at once; a last line that is not whole is removed.
+    A journal of other arguments is replaced. Lines are written at once; a last line that is not whole is removed. One
+    process at a time has the file, where the system and the file system know locks.
 
     Args:
         path: The file, which is made with the first entry.
@@ -46,6 +53,9 @@ class Journal:
     Attributes:
         continues: Whether an interrupted call with the same arguments has left it.
         kept: Indices of images of which that call has left a file as it was; to be set before the first entry.
+
+    Raises:
+        DataError: Another process has the file; also of `entry` and `add`.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -56,8 +66,9 @@ class Journal:
         self._offsets: dict[int, int] = {}
         self._stream: IO[bytes] | None = None
         if path.is_file():
-            with path.open("r+b") as stream:
-                self._read(stream)
+            stream = self._open()
+            stream.seek(0)
+            self._read(stream)
 
     @property
     def done(self) -> set[int]:
@@ -100,10 +111,20 @@ class Journal:
             shutil.copyfileobj(content, stream)
 
     def _opened(self) -> IO[bytes]:
+        stream = self._open()
+        if not stream.seek(0, os.SEEK_END):
+            self._write(stream, {"key": self._key, "kept": sorted(self.kept)})
+        return stream
+
+    def _open(self) -> IO[bytes]:
         if self._stream is None:
-            self._stream = self._path.open("a+b")
-            if not self._stream.tell():
-                self._write(self._stream, {"key": self._key, "kept": sorted(self.kept)})
+            stream = self._path.open("a+b")
+            try:
+                _lock(stream, self._path)
+            except DataError:
+                stream.close()
+                raise
+            self._stream = stream
         return self._stream
 
     def _write(self, stream: IO[bytes], row: Any) -> None:
@@ -127,6 +148,19 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+
+
+def _lock(stream: IO[bytes], path: Path) -> None:
+    """Lock an open file until it is closed, or its process ends."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        hint = "Wait until it ends, or write to another folder with --out."
+        raise DataError("another process is predicting into this folder", file=path.parent, hint=hint) from None
+    except OSError:  # the file system has no locks
+        return
 
 
 def _json(line: bytes) -> Any:
