@@ -33,7 +33,9 @@ _RATES = (0.1, 240.0)
 _ENDLESS = ("rtsp", "rtsps", "rtmp", "rtmps", "udp")
 _SCHEMES = (*_ENDLESS, "http", "https")
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
-_SECRET = re.compile(r"(?<=://)[^/@]*@")
+_SECRET = re.compile(r"(?<=://)[^/]*@")
+_HIGHEST_CAMERA = 2**31 - 1
+_MATROSKA = b"\x1aE\xdf\xa3"
 _MISSING_SHARE = 0.02
 """Share of the announced frames that may be missing, because many containers only state a duration."""
 
@@ -81,21 +83,28 @@ def source_of(source: str | Path) -> Source:
         if address["scheme"].lower() not in _SCHEMES:
             raise DataError(
                 "the address cannot be read",
-                file=_SECRET.sub("***@", text),
+                file=_named(text),
                 found=f"{address['scheme']}://",
                 expected=", ".join(f"{scheme}://" for scheme in _SCHEMES),
             )
-        name = _SECRET.sub("***@", text.split("?", 1)[0])  # what follows "?" is often a key
+        name = _named(text)
         stem = re.sub(r"[^A-Za-z0-9.-]+", "_", _SECRET.sub("", name).split("://", 1)[1]).strip("_.") or "stream"
         return Source("address", text, name, stem[:80])
     path = Path(text)
     if text.isdecimal() and not path.exists():
+        if int(text) > _HIGHEST_CAMERA:
+            raise DataError("there is no camera of this number", file=text, expected=f"0 to {_HIGHEST_CAMERA}")
         return Source("camera", text, f"camera {int(text)}", f"camera_{int(text)}")
     if not path.is_file():
         raise DataError("the video does not exist" if not path.exists() else "is not a video file", file=path)
     if not path.stat().st_size:
         raise DataError("the video is empty", file=path, found="0 bytes")
     return Source("file", str(path.absolute()), str(path), path.stem)
+
+
+def _named(address: str) -> str:
+    """An address without its password and what follows ``?``, which is often a key."""
+    return _SECRET.sub("***@", address.split("?", 1)[0])
 
 
 class VideoReader:
@@ -227,8 +236,12 @@ class VideoReader:
                 file=name,
                 hint="Check the address, the network and the password.",
             )
-        beginning = _beginning(Path(self.source.text))
-        if beginning[4:8] in (b"ftyp", b"mdat", b"wide", b"free"):
+        path = Path(self.source.text)
+        beginning = _beginning(path)
+        is_mp4 = beginning[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free")
+        if beginning.startswith(_MATROSKA) or (is_mp4 and _has_index(path)):
+            return DataError("the file has no video that can be read: it has only audio, or is damaged", file=name)
+        if is_mp4:
             return DataError(
                 "the video has no index, so that it cannot be read; its recording or copy was interrupted",
                 file=name,
@@ -274,3 +287,19 @@ def _silence() -> int:
 def _beginning(path: Path) -> bytes:
     with path.open("rb") as stream:
         return stream.read(16)
+
+
+def _has_index(path: Path) -> bool:
+    """Whether a file of MP4 or MOV has the box ``moov`` (ISO/IEC 14496-12, 4.2 and 8.2.1)."""
+    with path.open("rb") as stream:
+        place = 0
+        while len(header := stream.read(16)) >= 8:
+            size = int.from_bytes(header[:4])
+            if header[4:8] == b"moov":
+                return True
+            size = int.from_bytes(header[8:]) if size == 1 else size
+            if size < 8:  # 0 stands for the rest of the file
+                return False
+            place += size
+            stream.seek(place)
+    return False

@@ -239,7 +239,7 @@ def test_weights_that_do_not_fit_on_the_disk_are_one_line(run: Path, tmp_path: P
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(PackageError, match="model: the weights cannot be written: .*File too large"):
+        with pytest.raises(PackageError, match=r"model: the weights cannot be written: .*File too large"):
             write_package(run, tmp_path / "model")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -123,6 +123,12 @@ def test_what_cannot_be_read_is_a_line(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.mp4") == f"{tmp_path}/none.mp4: the video does not exist"
     assert refusal(tmp_path) == f"{tmp_path}: is not a video file"
     assert "the video has no index, so that it cannot be read" in refusal(tmp_path / "cut.mp4")
+    # another kind of track in place of the video, as in a file with audio alone
+    (tmp_path / "audio.mp4").write_bytes(whole.replace(b"vide", b"soun"))
+    (tmp_path / "audio.mkv").write_bytes(b"\x1aE\xdf\xa3" + bytes(100))
+    for name in ("audio.mp4", "audio.mkv"):
+        message = "the file has no video that can be read: it has only audio, or is damaged"
+        assert refusal(tmp_path / name) == f"{tmp_path}/{name}: {message}"
 
 
 def test_a_codec_that_cannot_be_read_is_named(encoded: Path) -> None:
@@ -134,6 +140,7 @@ def test_a_codec_that_cannot_be_read_is_named(encoded: Path) -> None:
 
 def test_a_camera_that_is_not_there_is_named() -> None:
     assert refusal("97").startswith("camera 97: the camera does not open. ")
+    assert refusal("99999999999") == "99999999999: there is no camera of this number; expected 0 to 2147483647"
 
 
 def test_an_address_that_does_not_answer_is_given_up() -> None:
@@ -146,6 +153,11 @@ def test_an_address_that_does_not_answer_is_given_up() -> None:
     assert line.startswith("rtsp://***@127.0.0.1:")
     assert "the address does not answer with a video within 1 s. Check the address" in line
     assert "secret" not in line and "abc" not in line
+
+
+def test_no_character_of_a_password_or_key_is_shown() -> None:
+    assert source_of("rtsp://me:a@b@host/live?key=c").name == "rtsp://***@host/live"
+    assert refusal("ftp://me:a@b@host/a.mp4?key=c").startswith("ftp://***@host/a.mp4: ")
 
 
 def test_an_unknown_scheme_is_refused() -> None:
