@@ -129,6 +129,7 @@ def stream(
     finish: Callable[[int, Sample, Raw], Finished],
     *,
     description: str = "evaluating",
+    unit: str = "image",
     show_progress: bool | None = None,
     batch_size: int | None = None,
     times: StageTimes | None = None,
@@ -146,6 +147,7 @@ def stream(
         finish: Called with the index of a sample, the sample and its entry, in a single thread, not in the order of
             the samples.
         description: Text of the progress bar.
+        unit: What a sample is, for the progress bar.
         show_progress: Whether to show a progress bar; None shows it on a terminal.
         batch_size: Images per forward pass; None is 8 on CUDA, and on the CPU up to 4, fewer for large images.
         times: Receives the time of each stage.
@@ -175,7 +177,7 @@ def stream(
 
     quiet = None if show_progress is None else not show_progress
     bar = tqdm(
-        total=len(samples), initial=len(samples) - len(left), desc=description, unit="image", leave=False, disable=quiet
+        total=len(samples), initial=len(samples) - len(left), desc=description, unit=unit, leave=False, disable=quiet
     )
     behind: deque[Future[dict[int, Finished]]] = deque()
     order = _InOrder[Finished](left, bar.update)

@@ -61,6 +61,15 @@ def test_discs(radius_px: float) -> None:
         assert 0.95 < measures.circularity <= 1
 
 
+@pytest.mark.parametrize("radius_px", [10, 20])
+def test_discs_anywhere_on_the_grid(radius_px: float) -> None:
+    """A disc of 20 px has only 19 rows where its top and bottom lie on the middles of two rows of pixels."""
+    shifts = np.random.default_rng(1).uniform(-0.5, 0.5, (500, 2))
+    errors_px = np.array([measure(disc(radius_px, tuple(shift))).width_px for shift in shifts]) - 2 * radius_px
+    assert -1 <= errors_px.min() < -0.8 and errors_px.max() <= 0
+    assert -0.4 < errors_px.mean() < -0.2 and np.mean(errors_px < -0.8) < 0.02
+
+
 @pytest.mark.parametrize("angle_deg", [0, 1, 5, 10, 20, 30, 45, 60, 77, 90, 150])
 @pytest.mark.parametrize(("length_px", "width_px"), [(60, 20), (90, 80), (200, 50), (400, 25)])
 def test_turned_rectangles(length_px: float, width_px: float, angle_deg: float) -> None:

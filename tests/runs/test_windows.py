@@ -68,6 +68,14 @@ def test_files_have_the_detections_of_the_predictor(run: Path, photos: Path, tmp
         d2tune.merge([tmp_path / "shard1", tmp_path / "other"], out=tmp_path / "mixed")
 
 
+def test_the_bars_count_images_and_windows(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictor = d2tune.load_predictor(run, window_px=64)
+    list(predictor.stream([photos / "0.png"], show_progress=True))
+    shown = capsys.readouterr().err
+    assert "image/s" in shown and "window/s" in shown and shown.count("0/1 [") == 1
+    assert "| 0/6 [" in shown, "three windows beside and two below each other"
+
+
 def test_predictions_with_other_windows_are_other_predictions(run: Path) -> None:
     loaded = load_model(run)
     hashes = {

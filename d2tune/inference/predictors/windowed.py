@@ -106,7 +106,7 @@ class WindowedPredictor(InstancePredictor):
             return self._result(raw, sample)
 
         for index, detections in enumerate(
-            stream(self.model, samples, self._forward, finish, description="windows", **options)
+            stream(self.model, samples, self._forward, finish, description="windows", unit="window", **options)
         ):
             if isinstance(detections, DataError):
                 raise detections
