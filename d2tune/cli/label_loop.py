@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("project", type=path, help="project file, whose training split is a folder of Labelme files")
     parser.add_argument("folder", type=path, help="folder of the images to label")
     parser.add_argument("words", nargs="*", default=None, metavar="key=value", help="overrides of the project")
+    parser.set_defaults(repeated="words")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds in a row, without asking after each")
     parser.add_argument("--images", type=int, metavar="N", help="images of a round (default: 20)")
     parser.add_argument(

@@ -293,6 +293,8 @@ class LabelLoop:
             one.weights, one.iterations = None, None
             if one.model is not None and not self._options.keeps_weights:
                 one.weights = training.starting_weights(load_model(one.model), self._loaded.project)
+            elif one.model is not None:
+                self._say(f"the training begins with the weights that are given, not with those of {one.model}")
             project = training.round_project(self._loaded, state, one).project
             if one.weights is not None and not self._options.keeps_length:
                 one.iterations = training.continued_iterations(project, images=training.training_images(data, one))

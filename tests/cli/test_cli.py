@@ -116,6 +116,8 @@ def test_names_of_an_earlier_version_are_still_accepted() -> None:
 def test_overrides_may_follow_an_option() -> None:
     options = parse("train", "p.yaml", "train.iterations=2", "--resume", "SOLVER.BASE_LR", "0.1")
     assert options.words == ["p.yaml", "train.iterations=2", "SOLVER.BASE_LR", "0.1"] and options.resume
+    loop = parse("label-loop", "p.yaml", "new", "--images", "6", "train.iterations=2")
+    assert (loop.folder, loop.words, loop.images) == (Path("new"), ["train.iterations=2"], 6)
 
 
 @pytest.mark.parametrize("words", [["doctor", "more"], ["train", "p.yaml", "--nonsense"]])

@@ -255,6 +255,20 @@ def test_weights_of_another_network_are_not_continued(
     assert "the training begins with the weights of the project" in caplog.text
 
 
+def test_weights_that_are_given_are_named(
+    balloon_sample: Path, place: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_place(balloon_sample, place)
+    monkeypatch.setattr(training.launch, "train", stopped)
+    lines: list[str] = []
+    opened = editor(place, annotated(balloon_sample))
+    with pytest.raises(KeyboardInterrupt):
+        label_loop(
+            "loop.yaml", "new", images=2, model=model, labelme=opened, overrides=["weights=scratch"], say=lines.append
+        )
+    assert f"the training begins with the weights that are given, not with those of {model}" in lines
+
+
 def test_images_spread_over_the_names() -> None:
     values = np.array(choosing.spread(10, 3))
     assert np.argsort(-values)[:4].tolist() == [0, 3, 6, 9]
