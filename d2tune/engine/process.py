@@ -196,8 +196,8 @@ def _train(trainer: Trainer, plan: TrainingPlan, folder: RunFolder, stopwatch: S
 def _stopped_line(stop: StoppedError) -> str:
     done = f"Stopped after {stop.args[0]} iterations"
     if isinstance(stop, StoppedAtOnceError):
-        return f"{done}, in their evaluation; --resume goes on from there and evaluates again."
-    return f"{done}; --resume goes on from there."
+        return f"{done}, in their evaluation; the same command with --resume goes on from there and evaluates again."
+    return f"{done}; the same command with --resume goes on from there."
 
 
 def _with_next_step(error: D2TuneError, trainer: Trainer, folder: RunFolder) -> D2TuneError:
@@ -206,6 +206,6 @@ def _with_next_step(error: D2TuneError, trainer: Trainer, folder: RunFolder) -> 
         kept = "No checkpoint was written before."
     else:
         kept = f"{folder.last} is the checkpoint of {trainer.saved} iterations"
-        kept += "." if isinstance(error, DivergenceError) else "; --resume goes on from there."
+        kept += "." if isinstance(error, DivergenceError) else "; the same command with --resume goes on from there."
     error.hint = kept if error.hint is None else f"{error.hint} {kept}"
     return error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def check_resumable(folder: RunFolder, plan: TrainingPlan) -> TrainingPlan:
                 file=folder.path,
                 found=str(new),
                 expected=str(old),
-                hint=f"Only {', '.join(CHANGEABLE)} may change; for other settings start a new run without --resume.",
+                hint=_how_it_began(record),
             )
     if project.train.precision not in ("auto", precision):
         raise RunError(
@@ -61,10 +62,18 @@ def check_resumable(folder: RunFolder, plan: TrainingPlan) -> TrainingPlan:
             file=folder.path,
             found=project.train.precision,
             expected=f"{precision}, or auto",
-            hint=f"Only {', '.join(CHANGEABLE)} may change; for other settings start a new run without --resume.",
+            hint=_how_it_began(record),
         )
     train = project.train.model_copy(update={"precision": began.train.precision})
     return replace(plan, loaded=replace(plan.loaded, project=project.model_copy(update={"train": train})))
+
+
+def _how_it_began(record: dict[str, Any]) -> str:
+    """What to do where a setting has changed: usually overrides of the first command are missing."""
+    program, *words = record.get("command") or [""]
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    again = f"The run began with {shlex.join(overrides)}: give the same again. " if overrides and program else ""
+    return f"{again}Only {', '.join(CHANGEABLE)} may change; for other settings start a new run without --resume."
 
 
 def _differences(

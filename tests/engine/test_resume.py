@@ -169,6 +169,16 @@ def test_settings_that_cannot_change_are_refused_and_not_written(
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
+def test_overrides_that_are_missing_when_a_run_is_resumed_are_named(
+    project: Path, straight: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(straight, tmp_path / "run"))
+    began = ["/bin/d2tune", "train", "p.yaml", "weights=scratch", "train.scale_jitter=[0.5, 1]", "--num-gpus=0"]
+    RunFolder(run).update_record({"command": began})
+    with pytest.raises(RunError, match=r"The run began with weights=scratch 'train.scale_jitter=\[0.5, 1\]': give the"):
+        train(project, run, "train.iterations=8", "weights=other.pth", resume=True)
+
+
 def test_what_is_ignored_is_not_written(project: Path, straight: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(straight, tmp_path / "run"))
     train(project, run, "train.iterations=7", "train.precision=auto", "train.eval_every=0", resume=True)
