@@ -78,8 +78,10 @@ class SemanticTask(Task):
             DataError: ``to`` is ``csv`` and the project does not set ``data.csv_preset``.
         """
         background, preset = project.data.background, project.data.csv_preset
-        if to in ("label_maps", OVERLAYS):
-            return LabelMapWriter if to == "label_maps" else MapOverlayWriter
+        if to == "label_maps":
+            return LabelMapWriter
+        if to == OVERLAYS:
+            return partial(MapOverlayWriter, background=background)
         if to == "labelme":
             return partial(LabelmeRegionsWriter, background=background)
         if preset is None:

@@ -67,6 +67,13 @@ def test_an_overlay_mixes_color_and_photo_and_draws_borders_in_full():
     assert len(np.unique(corner)) == 3 and corner.min() < 100 < corner.max(), "under light and dark lines"
 
 
+def test_the_background_of_an_overlay_stays_the_photo():
+    table = np.array([[200, 0, 0], [0, 0, 250]], np.uint8)
+    painted = overlay(GRAY, halves(), colors=table, alpha=0.5, background=0)
+    assert (painted[:, :80] == 100).all()
+    assert (painted[:59, 81:] == (50, 50, 175)).all() and (painted[:59, 80] == table[1]).all()
+
+
 def test_a_map_has_the_colors_of_its_classes_and_hatches_the_rest():
     table = colors(["a", "b"])
     painted = color_map(halves(), table)

@@ -165,7 +165,7 @@ class OverlayWriter(ObjectsWriter[list[Any]]):
     def convert(self, index: int, result: AnyResult, pixels: Pixels | None) -> list[Any]:
         """Draw; returns height and width of the image, the number of instances or segments, and lower scores."""
         assert pixels is not None
-        write_jpeg(self.drawings_of(index)[0], overlay_image(result, pixels))
+        write_jpeg(self.drawings_of(index)[0], overlay_image(result, pixels, background=self._background))
         objects = len(result) if isinstance(result, Detections) else len(getattr(result, "segments", ()))
         return [result.height_px, result.width_px, objects, lower_scores_of(result)]
 
@@ -177,12 +177,13 @@ class OverlayWriter(ObjectsWriter[list[Any]]):
         return int(objects)
 
 
-def overlay_image(result: AnyResult, pixels: Pixels) -> NDArray[np.uint8]:
+def overlay_image(result: AnyResult, pixels: Pixels, *, background: str | None = None) -> NDArray[np.uint8]:
     """An image ``(H, W, 3)`` with a result drawn on it; instances on a reduced copy of a very large image.
 
     Args:
         result: The result.
         pixels: ``(H, W, C)`` the image as it is shown.
+        background: The class of label maps whose pixels stay as they are; None for none.
     """
     image_rgb = to_rgb(pixels)
     if isinstance(result, Detections):
@@ -193,7 +194,9 @@ def overlay_image(result: AnyResult, pixels: Pixels) -> NDArray[np.uint8]:
         image_rgb, placed = _reduced(image_rgb, placed)
         return np.asarray(draw_instances(image_rgb, placed, names, scores=scores))
     if isinstance(result, LabelMap):
-        return np.asarray(overlay(image_rgb, result.class_ids, colors=colors(result.class_names)))
+        place = result.class_names.index(background) if background in result.class_names else None
+        table = colors(result.class_names)
+        return np.asarray(overlay(image_rgb, result.class_ids, colors=table, background=place))
     rows = [(segment.id, segment.class_id, segment.isthing) for segment in result.segments]
     return np.asarray(segment_overlay(image_rgb, result.segment_ids, rows, result.class_names))
 

@@ -16,10 +16,10 @@ from d2tune.data.image_reader import Pixels
 from d2tune.data.label_maps import encode_png
 from d2tune.inference.results import LabelMap
 from d2tune.inference.writers.base import Images, LabelmeFiles, Writer, WriterOptions, write_jpeg
+from d2tune.inference.writers.image_files import overlay_image
 from d2tune.inference.writers.raster_files import LabelTiff, Preview
 from d2tune.inference.writers.rows import MapWriter, Size
 from d2tune.inference.writers.submission import SubmissionFile, instances_of_map
-from d2tune.report.sheets.label_overlay import overlay, to_rgb
 
 CATEGORIES = "categories.json"
 
@@ -59,13 +59,24 @@ class LabelMapWriter(MapWriter):
 class MapOverlayWriter(MapWriter):
     """Writes ``NAME.predicted.jpg`` for photos and ``NAME.predicted.png`` for rasters: the classes in colors.
 
-    The drawing of a photo has its size; that of a raster is at most 2,000 px long and does not show the raster.
+    The drawing of a photo has its size, and shows the photo where the background is; that of a raster is at most
+    2,000 px long and does not show the raster.
+
+    Args:
+        out: See `Writer`.
+        images: See `Writer`.
+        predictor: See `Writer`.
+        options: See `Writer`.
+        background: The class of which photos get no color; None for none.
     """
 
     keeps_pixels = True
 
-    def __init__(self, out: Path, images: Images, predictor: Any, options: WriterOptions) -> None:
+    def __init__(
+        self, out: Path, images: Images, predictor: Any, options: WriterOptions, *, background: str | None = None
+    ) -> None:
         super().__init__(out, images, predictor, options)
+        self._background = background
         self._previews = images.output_files(out, ".predicted.png")
         self.refuse_foreign()
 
@@ -77,7 +88,7 @@ class MapOverlayWriter(MapWriter):
 
     def _write_photo(self, index: int, result: LabelMap, pixels: Pixels | None) -> None:
         assert pixels is not None
-        write_jpeg(self.drawings_of(index)[0], overlay(to_rgb(pixels), result.class_ids, colors=self.colors))
+        write_jpeg(self.drawings_of(index)[0], overlay_image(result, pixels, background=self._background))
 
     def _rows_file(self, index: int, size: Size, georeference: Georeference | None) -> Preview:
         return Preview(self._previews[index], height_px=size[0], width_px=size[1], colors=self.colors)

@@ -36,7 +36,12 @@ def colors(class_names: Sequence[str]) -> np.ndarray:
 
 
 def overlay(
-    image_rgb: np.ndarray, labels: np.ndarray, *, colors: np.ndarray, alpha: float = _FILL_OPACITY
+    image_rgb: np.ndarray,
+    labels: np.ndarray,
+    *,
+    colors: np.ndarray,
+    alpha: float = _FILL_OPACITY,
+    background: int | None = None,
 ) -> np.ndarray:
     """Class colors over an image, with thin contours; ignored pixels are hatched.
 
@@ -45,6 +50,7 @@ def overlay(
         labels: (H, W) uint8: the place of each pixel's class, 255 for none.
         colors: (K, 3) uint8.
         alpha: Opacity of the colors between contours, 0 to 1.
+        background: The place of the class whose pixels stay as they are; None for none.
 
     Returns:
         (H, W, 3) uint8.
@@ -54,7 +60,7 @@ def overlay(
     """
     if image_rgb.shape != (*labels.shape, 3) or image_rgb.dtype != np.uint8:
         raise ValueError(f"an image {image_rgb.shape} {image_rgb.dtype} does not match labels {labels.shape}")
-    return _painted(image_rgb, _places(labels, len(colors)), colors, alpha)
+    return _painted(image_rgb, _places(labels, len(colors)), colors, alpha, background)
 
 
 def color_map(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
@@ -167,11 +173,17 @@ def _places(labels: np.ndarray, classes: int) -> np.ndarray:
     return places
 
 
-def _painted(image_rgb: np.ndarray, places: np.ndarray, table: np.ndarray, alpha: float) -> np.ndarray:
+def _painted(
+    image_rgb: np.ndarray, places: np.ndarray, table: np.ndarray, alpha: float, background: int | None = None
+) -> np.ndarray:
     """The image under the colors (N, 3) of ``places`` (H, W), -1 for none, with contours of full color."""
     rows = np.concatenate([table.astype(np.float32), np.zeros((1, 3), np.float32)])
-    opacity = np.append(np.full(len(table), alpha, np.float32), np.float32(0))[places]
-    opacity[_contours(places) & (places >= 0)] = 1.0
+    shares = np.append(np.full(len(table), alpha, np.float32), np.float32(0))
+    is_painted = np.append(np.ones(len(table), bool), False)
+    if background is not None:
+        shares[background], is_painted[background] = 0, False
+    opacity = shares[places]
+    opacity[_contours(places) & is_painted[places]] = 1.0
     canvas = image_rgb.astype(np.float32)
     canvas += opacity[..., None] * (rows[places] - canvas)
     return _hatched(canvas, places < 0)

@@ -242,6 +242,15 @@ def test_drawings_of_masks_in_their_boxes_are_those_of_whole_masks() -> None:
     assert np.array_equal(overlay_image(TWO, photo()), expected) and (expected != photo()).any()
 
 
+def test_the_background_of_a_drawn_label_map_is_the_photo() -> None:
+    class_ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+    class_ids[:, 15:] = 1
+    result = LabelMap(class_ids, CLASSES)
+    drawn = overlay_image(result, photo(), background=CLASSES[0])
+    assert np.array_equal(drawn[:, :15], photo()[:, :15]) and (drawn[:, 15:] != photo()[:, 15:]).any(axis=2).all()
+    assert (overlay_image(result, photo())[:, :15] != photo()[:, :15]).any()
+
+
 def test_instances_on_a_very_large_image_are_drawn_on_a_reduced_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image of three times the size as a drawing of its own size has the drawing of the usual image."""
     large_masks = [np.kron(mask, np.ones((3, 3), np.uint8)) for mask in TWO.masks.astype(np.uint8)]
