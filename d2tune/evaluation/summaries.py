@@ -176,7 +176,8 @@ def _instance_sentence(metrics: InstanceMetrics, images: str, best_iteration: in
         values.append(f"box AP {metrics.bbox['AP']}")
     if best_iteration is not None:
         values.append(f"best at iteration {best_iteration}")
-    sentence = f"On {images} the model detects {detected} of {instances} {noun} with {alarms} ({'; '.join(values)})"
+    counts = f"{detected} of {instances} {noun} with {alarms} at score {SHOWN_SCORE:g}"
+    sentence = f"On {images} the model detects {counts} ({'; '.join(values)})"
     return sentence + lower_scores_note(metrics)
 
 

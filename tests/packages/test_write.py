@@ -261,7 +261,7 @@ def test_info_says_what_a_model_is(run: Path, tmp_path: Path, capsys: pytest.Cap
     of_package = capsys.readouterr().out
     for printed in (of_run, of_package):
         assert "instance, pointrend_mobilenet_v2_fpn" in printed and "1 bus, 2 road" in printed
-        assert "On 9 validation images the model detects 2 of 54 objects with 4 false alarms (mask AP 40.0" in printed
+        assert "the model detects 2 of 54 objects with 4 false alarms at score 0.5 (mask AP 40.0" in printed
     assert "bus 0.4 (best F1 on 50 objects)" in of_package and "all unchanged" in of_package
     (tmp_path / "model" / "model.safetensors").write_bytes(b"")
     assert main(["info", str(tmp_path / "model")]) == 1
