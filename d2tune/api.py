@@ -419,7 +419,7 @@ def export(
         images: Images or annotations to check with; None takes the validation split of a run, if its data are there.
         allow_drift: Whether an export that is out of bounds is kept.
         force: Whether an unchanged package in ``out`` is replaced.
-        say: Called with the table of the check of an export that is refused.
+        say: Called with a line for each step, and with the table of the check of an export that is refused.
 
     Raises:
         D2TuneError: The model, the options or the images cannot be used, a library is missing, or the export drifts.

@@ -47,9 +47,13 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Export, and print the table of the check; of an export that drifts it is printed before the error."""
+    """Export, and print the steps and the table of the check; if the export drifts, before the error."""
     from d2tune import api
 
     chosen = given(options, "weights", "precision", "size", "calibrate", "images", "allow_drift", "force")
-    print(api.export(options.model, options.out, format=options.format, say=print, **chosen).summary)
+    print(api.export(options.model, options.out, format=options.format, say=_print, **chosen).summary)
     return 0
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

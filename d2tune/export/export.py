@@ -75,10 +75,17 @@ class ExportResult:
 
     @property
     def summary(self) -> str:
-        """The table of the check, its verdict, and the folder."""
-        weights = self.manifest.weights
+        """The table of the check, its verdict, how the model itself computes, and the folder."""
+        weights, own = self.manifest.weights, self.manifest.inference
         table = self.check.table(reference="torch", exported=f"{weights.format} {weights.precision}")
-        return f"{table}\n\n{self.check.sentence}\n{self.out / weights.file}"
+        lines = [table, "", self.check.sentence]
+        if own.precision != "float32":
+            device = "GPU" if own.device == "cuda" else "processor"
+            lines.append(
+                f"torch computed in float32 here. On a {device}, the model itself predicts in {own.precision}, with "
+                "other scores than this export: see docs/export.md, The check."
+            )
+        return "\n".join([*lines, str(self.out / weights.file)])
 
 
 def export(
@@ -110,7 +117,7 @@ def export(
             are there.
         allow_drift: Whether an export that is out of bounds is kept.
         force: Whether an unchanged package in ``out`` is replaced.
-        say: Called with the table of a check before it is refused.
+        say: Called with a line for each step, and with the table of a check before it is refused.
 
     Raises:
         D2TuneError: The model, the options or the images cannot be used, a library is missing, the export drifts, or
@@ -138,11 +145,14 @@ def export(
             allows_drift=allow_drift,
         )
         candidate = Path(scratch) / "candidate"
+        report = say or _silent
+        report(f"exporting {source.manifest.project} to {chosen.name} {precision}")
         entries = make_candidate(candidate, source, reference, options)
         run = None if is_package(Path(model)) else Path(model)
+        report("checking the export against the model, in a process of its own")
         check = run_check(source.folder, candidate, run=run, images=options.images, precision=precision)
         if check.out_of_bounds and not allow_drift:
-            raise _drifts(chosen, precision, check, say)
+            raise _drifts(chosen, precision, check, report)
         entries["export"] |= {"check": check.to_json()}
         manifest = write_folder(target, entries, lambda folder: _copy(candidate, folder), force=force)
     return ExportResult(out=target, manifest=manifest, check=check)
@@ -315,9 +325,12 @@ def _crashed(ended: subprocess.CompletedProcess[str]) -> PackageError:
     )
 
 
-def _drifts(chosen: Format, precision: str, check: CheckResult, say: Callable[[str], None] | None) -> PackageError:
-    if say is not None:
-        say(check.table(reference="torch", exported=f"{chosen.name} {precision}"))
+def _silent(line: str) -> None:
+    """Take a line where none is wanted."""
+
+
+def _drifts(chosen: Format, precision: str, check: CheckResult, say: Callable[[str], None]) -> PackageError:
+    say(check.table(reference="torch", exported=f"{chosen.name} {precision}"))
     return PackageError(
         f"the export drifts and is not kept: {'; '.join(check.out_of_bounds)}",
         hint="Choose another precision or format, or keep it with --allow-drift.",

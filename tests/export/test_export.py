@@ -29,6 +29,7 @@ from d2tune.export.formats import BOUNDS
 from d2tune.export.reference import padded_reference
 from d2tune.inference.results import Detections
 from d2tune.metrics.coco.summary import InstanceMetrics
+from d2tune.packages.manifest import Inference
 from d2tune.packages.read import Package
 from d2tune.runs.load import predictor_of
 from tests.export.models import candidate_of, package_of
@@ -138,6 +139,24 @@ def test_float16_halves_the_file(package: Package, onnx_package: Package, tmp_pa
     assert drift.kept > 0.9 and 1e-4 < (drift.box_px or 0) < 3
 
 
+def check_result(precision: str, change: dict[str, Any]) -> CheckResult:
+    drift = Drift(
+        images=4, instances=10, other_instances=10, other_counts=0, kept=1.0, box_px=0.0, mask_iou=1.0, score=0.0
+    )
+    names = {name for name in change if hasattr(drift, name)}
+    measured = Measured(
+        drift=replace(drift, **{name: change[name] for name in names}),
+        min_scores=True,
+        where="photos",
+        given_images=2,
+        metric="mask_ap",
+        values=change.get("values", (50.0, 50.0)),
+        latency_ms=(2.0, 1.0),
+        size_bytes=change.get("size_bytes", (100, 50)),
+    )
+    return CheckResult(measured, BOUNDS[precision])
+
+
 @pytest.mark.parametrize(
     ("precision", "change", "words"),
     [
@@ -156,21 +175,7 @@ def test_float16_halves_the_file(package: Package, onnx_package: Package, tmp_pa
     ],
 )
 def test_what_is_out_of_bounds(precision: str, change: dict[str, Any], words: list[str]) -> None:
-    drift = Drift(
-        images=4, instances=10, other_instances=10, other_counts=0, kept=1.0, box_px=0.0, mask_iou=1.0, score=0.0
-    )
-    names = {name for name in change if hasattr(drift, name)}
-    measured = Measured(
-        drift=replace(drift, **{name: change[name] for name in names}),
-        min_scores=True,
-        where="photos",
-        given_images=2,
-        metric="mask_ap",
-        values=change.get("values", (50.0, 50.0)),
-        latency_ms=(2.0, 1.0),
-        size_bytes=change.get("size_bytes", (100, 50)),
-    )
-    result = CheckResult(measured, BOUNDS[precision])
+    result = check_result(precision, change)
     assert len(result.out_of_bounds) == len(words)
     assert all(word in text for word, text in zip(words, result.out_of_bounds, strict=True))
     assert CheckResult.from_json(json.loads(json.dumps(result.to_json())), BOUNDS[precision]) == result
@@ -184,12 +189,24 @@ def test_the_command_exports_checks_and_evaluates(package: Package, tmp_path: Pa
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "mask AP" in printed and "within the bounds" in printed
+    assert printed.splitlines()[0].startswith("exporting ") and "checking the export" in printed.splitlines()[1]
     described = json.loads((out / "package.json").read_text("utf-8"))
     assert described["export"]["check"]["out_of_bounds"] == [] and described["export"]["opset"] == 17
     assert main(words) == 1
     assert "is already there and is not replaced" in capsys.readouterr().err
     assert main(["export", str(out), "--format", "onnx", "--out", str(tmp_path / "again")]) == 1
     assert "is an exported model already; found onnx" in capsys.readouterr().err
+
+
+def test_the_summary_says_where_the_model_itself_computes_otherwise(onnx_package: Package) -> None:
+    manifest, check = onnx_package.manifest, check_result("float32", {})
+    for precision, expected in (("float32", False), ("bfloat16", True)):
+        own = manifest.model_copy(
+            update={"inference": Inference.model_validate({"device": "cpu", "precision": precision})}
+        )
+        summary = exporting.ExportResult(out=onnx_package.folder, manifest=own, check=check).summary
+        assert ("the model itself predicts in bfloat16" in summary) == expected
+        assert summary.splitlines()[-1] == str(onnx_package.folder / "model.onnx")
 
 
 @pytest.mark.extended
