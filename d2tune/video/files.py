@@ -20,8 +20,8 @@ FRAMES, TRACKS, OBJECTS, CLASSES = "frames.json", "tracks.csv", "frames.csv", "c
 VIDEO_STEM = "predicted"
 
 _OBJECT_COLUMNS = (
-    "frame", "time_s", "track_id", "class", "score", "area_px2", "x_px", "y_px", "left_px", "top_px", "width_px",
-    "height_px",
+    "frame", "time_s", "track_id", "class", "score", "area_px2", "x_px", "y_px", "left_px", "top_px",
+    "box_width_px", "box_height_px",
 )  # fmt: skip
 
 

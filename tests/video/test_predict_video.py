@@ -142,6 +142,9 @@ def test_an_object_of_a_single_frame_is_in_the_json_without_a_track(tmp_path: Pa
     assert (result.tracks, result.objects) == (0, 1)
     (written,) = rows_of(tmp_path / "out" / "frames.csv")
     assert (written["track_id"], written["frame"], written["time_s"]) == ("", "1", "0.04")
+    x, y, width, height = row["bbox"]
+    box = [float(written[name]) for name in ("left_px", "top_px", "box_width_px", "box_height_px")]
+    assert box == [x, y, width, height] == [10, 10, 20, 20]
     assert rows_of(tmp_path / "out" / "tracks.csv") == []
 
 
