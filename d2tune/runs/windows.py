@@ -95,18 +95,20 @@ def warn_of_large_images(loaded: LoadedModel, paths: Sequence[Path]) -> None:
     """Warn where images are much larger than those of training, and windows would keep their small objects.
 
     Args:
-        loaded: The model; there is no warning of one that predicts in windows, or cannot.
+        loaded: The model; there is no warning of one that predicts in windows, or cannot, or that did not record the
+            size of its training images.
         paths: The images, of which a few over the whole list are looked at.
     """
-    if loaded.cfg.TEST.WINDOW_PX or not task_of(loaded.project).takes_windows:
+    usual_px = loaded.record["input"].get("image_short_side_px")
+    if usual_px is None or loaded.cfg.TEST.WINDOW_PX or not task_of(loaded.project).takes_windows:
         return
-    reader, usual_px = image_reader(loaded.project, loaded.cfg), automatic_px(loaded)
+    reader = image_reader(loaded.project, loaded.cfg)
     for path in paths[:: max(1, -(-len(paths) // _LOOKED_AT))]:
         size_hw = size_of(path, reader)
         if size_hw is None or min(size_hw) <= LARGE * usual_px:
             continue
         logger.warning(
-            "%s: %d x %d px are reduced to a short side of %d px, and the model is made for images of about %d px; to "
+            "%s: %d x %d px are reduced to a short side of %d px, and the training images had about %d px; to "
             "detect small objects, predict in windows with --windows or --window-px",
             path,
             *size_hw[::-1],

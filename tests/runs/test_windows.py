@@ -110,14 +110,15 @@ def test_a_package_keeps_the_size_of_the_training_images(run: Path, tmp_path: Pa
 def test_an_image_that_is_much_larger_is_mentioned_once(
     run: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """192 px are 3 times 64 px, 193 px are more."""
-    loaded = load_model(run)
+    """192 px are 3 times 64 px, 193 px are more; of a model without a record of its images nothing is known."""
+    loaded = load_model(with_record(run, tmp_path / "recorded", image_short_side_px=64))
     usual, large = tmp_path / "usual.png", tmp_path / "large.png"
     PilImage.new("RGB", (400, 192)).save(usual)
     PilImage.new("RGB", (400, 193)).save(large)
     with caplog.at_level(logging.WARNING):
         warn_of_large_images(loaded, [usual, *sorted(photos.iterdir()), tmp_path / "missing.png"])
         warn_of_large_images(WindowChoice(window_px=64).applied(loaded), [large])
+        warn_of_large_images(load_model(run), [large])
     assert not caplog.messages
     with caplog.at_level(logging.WARNING):
         warn_of_large_images(loaded, [large] * 200)
