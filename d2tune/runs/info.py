@@ -47,11 +47,20 @@ def _of_package(manifest: Manifest) -> Iterator[tuple[str, str]]:
     weights = manifest.weights
     sizes = "" if weights.sizes is None else f", images of {', '.join(f'{w} x {h} px' for h, w in weights.sizes)}"
     yield "weights", f"{weights.file}, {weights.format}, {weights.precision}{sizes}"
+    yield "computes", _precision(manifest)
     size_mb = sum(entry.bytes for entry in manifest.files.values()) / 1e6
     yield (
         "files",
         f"{counted(len(manifest.files) + 1, 'file')}, {size_mb:.1f} MB, all unchanged since they were written",
     )
+
+
+def _precision(manifest: Manifest) -> str:
+    """In which precision predictions are computed, and where."""
+    if manifest.weights.format == "safetensors":
+        device = "GPU" if manifest.inference.device == "cuda" else "processor"
+        return f"in {manifest.inference.precision} on a {device} as it was trained on"
+    return f"in {'int8 and ' if manifest.weights.precision == 'int8' else ''}float32 on the processor"
 
 
 def _of_run(folder: Path, record: dict[str, Any]) -> Iterator[tuple[str, str]]:

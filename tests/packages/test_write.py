@@ -263,6 +263,7 @@ def test_info_says_what_a_model_is(run: Path, tmp_path: Path, capsys: pytest.Cap
         assert "instance, pointrend_mobilenet_v2_fpn" in printed and "1 bus, 2 road" in printed
         assert "the model detects 2 of 54 objects with 4 false alarms at score 0.5 (mask AP 40.0" in printed
     assert "bus 0.4 (best F1 on 50 objects)" in of_package and "all unchanged" in of_package
+    assert "computes:       in float32 on a processor as it was trained on" in of_package
     (tmp_path / "model" / "model.safetensors").write_bytes(b"")
     assert main(["info", str(tmp_path / "model")]) == 1
     assert "model.safetensors: the file was changed" in capsys.readouterr().err
