@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ from numpy.typing import NDArray
 from d2tune.annotations.io.output_record import DRAWING, add_to_record
 from d2tune.errors import MachineError
 from d2tune.files import sha256_file
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 Format = Literal["mp4", "webm"]
 
@@ -160,11 +166,33 @@ class VideoEncoder:
         return self._writer
 
     def _make_temporary(self) -> Path:
-        """A path in a folder of its own beside the file; FFmpeg takes the format from the suffix."""
+        """A path in a folder of its own beside the file; FFmpeg takes the format from the suffix.
+
+        The folder is locked, so that those that killed processes have left are known, and removed here.
+        """
         parent, name = self._path.parent, self._path.name
         parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=f".{name[:40]}.", suffix=".tmp", dir=parent)
-        return Path(self._stack.enter_context(folder)) / name
+        for left in parent.glob(f".{name[:40]}.*.tmp"):
+            with contextlib.ExitStack() as lock:
+                if left.is_dir() and _locked(left, lock):
+                    shutil.rmtree(left, ignore_errors=True)
+        made = tempfile.TemporaryDirectory(prefix=f".{name[:40]}.", suffix=".tmp", dir=parent)
+        folder = Path(self._stack.enter_context(made))
+        _locked(folder, self._stack)
+        return folder / name
+
+
+def _locked(folder: Path, stack: contextlib.ExitStack) -> bool:
+    """Lock a folder until the stack is closed or the process ends; False where that is not possible."""
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        stack.callback(os.close, handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process has it, or the file system has no locks
+        return False
+    return True
 
 
 @contextlib.contextmanager

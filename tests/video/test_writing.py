@@ -90,6 +90,22 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_process_has_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    left, mine = tmp_path / ".a.mp4.abcdefgh.tmp", tmp_path / ".b.mp4.abcdefgh.tmp"
+    for folder in (left, mine):
+        folder.mkdir()
+        (folder / "a.mp4").write_bytes(b"half a video")
+    with VideoEncoder(tmp_path / "a.mp4", frame_rate=10) as first:
+        for number in range(3):
+            first.add(frame(64, 48), number / 10)
+        assert not left.exists() and mine.exists()
+        (of_first,) = tmp_path.glob(".a.mp4.*.tmp")
+        encode(tmp_path / "a.mp4", [0.0, 0.1, 0.2])  # another one, while the first one writes
+        assert of_first.exists()
+        first.finish()
+    assert not of_first.exists() and len(read_video(tmp_path / "a.mp4")) == 3
+
+
 def test_a_size_that_no_codec_takes_is_a_line(tmp_path: Path) -> None:
     with (
         pytest.raises(MachineError, match="this OpenCV cannot write"),
