@@ -40,7 +40,7 @@ def predict(
             ``predictions_<package>`` in the working folder.
         weights: Of a run: ``best``, ``final`` or a checkpoint file.
         min_score: Score from which an object begins a track, from 0 to 1; None takes the thresholds of the model.
-        options: The options; their ``min_scores`` are replaced.
+        options: The options; their ``min_scores`` and ``background`` are replaced.
         window_px: Height and width in pixels of the overlapping windows in which frames are predicted, or ``auto``;
             None predicts on whole frames, or as the config of the model says.
         overlap: Share of a window that the next window covers as well; None is 0.2.
@@ -75,8 +75,9 @@ def predict(
             file=video.name,
             hint="Predict on images instead.",
         )
+    replaced = replace(chosen, min_scores=least, background=loaded.project.data.background)
     with protected(lambda: _inputs(loaded, video)):
-        return predict_video(predictor, source, out=folder, options=replace(chosen, min_scores=least))
+        return predict_video(predictor, source, out=folder, options=replaced)
 
 
 def _existing(folder: Path) -> Path:

@@ -70,7 +70,12 @@ class Annotator(ABC, Generic[Result]):
         class_names: All classes in the order of their ids.
         tracks: The table of tracks, which objects are added to.
         tracker: Gives objects their tracks.
+
+    Attributes:
+        background: The class whose pixels are drawn as they are; None for none.
     """
+
+    background: int | None = None
 
     def __init__(self, class_names: Sequence[str], tracks: TrackTable, tracker: Tracker) -> None:
         self.class_names = tuple(class_names)
@@ -88,7 +93,9 @@ class Annotator(ABC, Generic[Result]):
         """The frame with its predictions, ``(H, W, 3)`` uint8; of objects, those that have a track."""
         image_rgb = annotated.frame.image_rgb
         if annotated.class_ids is not None:
-            image_rgb = draw_classes(image_rgb, annotated.class_ids, self.class_names, legend=self.legend)
+            image_rgb = draw_classes(
+                image_rgb, annotated.class_ids, self.class_names, legend=self.legend, background=self.background
+            )
         to_draw = [
             ObjectToDraw(one.mask, label, one.track_id)
             for one, label in zip(annotated.objects, annotated.labels, strict=True)
@@ -157,6 +164,12 @@ class LabelAnnotator(Annotator[LabelMap]):
     """Measures the classes of `LabelMap`, which have no objects."""
 
     has_objects = False
+
+    def __init__(
+        self, class_names: Sequence[str], tracks: TrackTable, tracker: Tracker, *, background: str | None = None
+    ) -> None:
+        super().__init__(class_names, tracks, tracker)
+        self.background = self.class_names.index(background) if background in self.class_names else None
 
     def follow(self, frame: Frame, result: LabelMap) -> Annotated:
         """The number of pixels of each class."""
@@ -233,7 +246,12 @@ def _region(class_id: int, rle: Rle) -> SeenObject:
 
 
 def annotator_of(
-    predictor: Any, result: Detections | LabelMap | PanopticMap, tracks: TrackTable, tracker: Tracker, least: Any
+    predictor: Any,
+    result: Detections | LabelMap | PanopticMap,
+    tracks: TrackTable,
+    tracker: Tracker,
+    least: Any,
+    background: str | None = None,
 ) -> Annotator[Any]:
     """The annotator for the results of a predictor.
 
@@ -243,9 +261,10 @@ def annotator_of(
         tracks: The table of tracks.
         tracker: The tracker.
         least: Lowest score of objects, for each class.
+        background: The class of label maps whose pixels are drawn as they are; None for none.
     """
     if isinstance(result, Detections):
         return DetectionAnnotator(predictor.class_names, tracks, tracker, min_scores=least)
     if isinstance(result, LabelMap):
-        return LabelAnnotator(predictor.class_names, tracks, tracker)
+        return LabelAnnotator(predictor.class_names, tracks, tracker, background=background)
     return PanopticAnnotator(predictor.class_names, tracks, tracker, things=predictor.things)

@@ -81,6 +81,7 @@ def draw_classes(
     class_names: Sequence[str],
     *,
     legend: Sequence[int] | None = None,
+    background: int | None = None,
 ) -> NDArray[np.uint8]:
     """The image in the colors of the classes, with thin outlines between them and a legend.
 
@@ -89,16 +90,18 @@ def draw_classes(
         class_ids: ``(H, W)``, indices of ``class_names``; ignored pixels (255) stay as they are.
         class_names: All classes.
         legend: The classes in the legend; None for all.
+        background: The class whose pixels stay as they are, and which is not in the legend; None for none.
     """
     table = np.zeros((256, 3), np.uint8)
     table[: len(class_names)] = class_colors(class_names)
     painted = table[class_ids]
     mixed = cv2.addWeighted(painted, _CLASS_FILL, image_rgb, 1 - _CLASS_FILL, 0)
     ignored = class_ids == IGNORE_LABEL
-    mixed[ignored] = image_rgb[ignored]
-    edges = (cv2.morphologyEx(class_ids, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0) & ~ignored
+    unpainted = ignored if background is None else ignored | (class_ids == background)
+    mixed[unpainted] = image_rgb[unpainted]
+    edges = (cv2.morphologyEx(class_ids, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0) & ~unpainted
     mixed[edges] = painted[edges]
-    shown = list(range(len(class_names)) if legend is None else legend)
+    shown = [place for place in (range(len(class_names)) if legend is None else legend) if place != background]
     _draw_legend(mixed, [class_names[place] for place in shown], table[shown])
     overlay: NDArray[np.uint8] = mixed
     return overlay

@@ -43,6 +43,7 @@ class VideoOptions:
         low_score: Lowest score of detections that may continue a track; the predictor must give them.
         lost_s: Seconds that a track waits for its object.
         mm_per_px: Millimeters that a pixel stands for; None measures in pixels alone.
+        background: The class of label maps whose pixels are drawn as they are; None for none.
         batch_size: Frames in a forward pass; None chooses by their size and the device.
         timeout_s: Seconds that a stream may take to open, and to give the next frame.
     """
@@ -53,6 +54,7 @@ class VideoOptions:
     low_score: float = LOW_SCORE
     lost_s: float = LOST_S
     mm_per_px: float | None = None
+    background: str | None = None
     batch_size: int | None = None
     timeout_s: float = TIMEOUT_S
 
@@ -218,7 +220,9 @@ class _Job:
                 low_score=self.options.low_score,
                 lost_s=self.options.lost_s,
             )
-            self.annotator = annotator_of(self.predictor, result, self.tracks, tracker, least)
+            self.annotator = annotator_of(
+                self.predictor, result, self.tracks, tracker, least, background=self.options.background
+            )
         annotated = self.annotator.follow(item.frame, result)
         self.seconds.follow_s += time.perf_counter() - start_s
         return annotated, item.read_s

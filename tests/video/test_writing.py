@@ -261,3 +261,5 @@ def test_classes_have_their_colors_and_ignored_pixels_stay() -> None:
     assert not (left == right).all()
     assert (painted[:, 152:] == 100).all()
     assert (draw_classes(image, labels, ("road", "car"), legend=[])[:20, :20] == left).all()
+    on_background = draw_classes(image, labels, ("road", "car"), legend=[0], background=0)
+    assert (on_background[:, :100] == 100).all() and (on_background[50, 125] == right).all()
