@@ -25,6 +25,7 @@ from d2tune.cli import (
     package,
     predict,
     sample,
+    serve,
     setup,
     split,
     train,
@@ -52,6 +53,7 @@ _COMMANDS = (
     export,
     predict,
     merge,
+    serve,
     label_loop,
 )
 
