@@ -27,6 +27,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 JSON, PNG = "application/json", "image/png"
 _MOST_NUMBERS = 65_535
+_LEAST_POINTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +175,6 @@ def _roboflow(result: Any, objects: Sequence[PredictedObject], options: AnswerOp
     for one in objects:
         facts = _facts(one, result)
         x, y, width, height = facts["box_xywh"]
-        outer, _ = _outlines(one, options.tolerance_px)
-        largest = max(outer, key=lambda points: cv2.contourArea(points.astype(np.float32)), default=np.zeros((0, 2)))
         rows.append(
             {
                 "x": x + width / 2,
@@ -186,10 +185,23 @@ def _roboflow(result: Any, objects: Sequence[PredictedObject], options: AnswerOp
                 "class": facts["class"],
                 "class_id": one.class_id,
                 "detection_id": f"{options.request_id}-{one.number}",
-                "points": [{"x": x, "y": y} for x, y in _rows(largest)],
+                "points": [{"x": x, "y": y} for x, y in _outer_pixels(one, options.tolerance_px)],
             }
         )
     return {"image": {"width": result.width_px, "height": result.height_px}, "predictions": rows}
+
+
+def _outer_pixels(one: PredictedObject, tolerance_px: float) -> list[list[int]]:
+    """The pixels along the outer edge of the largest piece of an object, at least three of them.
+
+    Clients fill an outline with the pixels below it, as OpenCV does, and drop outlines of fewer points.
+    """
+    contours, _ = cv2.findContours(one.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    largest = max(contours, key=lambda contour: (cv2.contourArea(contour), len(contour)))
+    simple = cv2.approxPolyDP(largest, tolerance_px, closed=True)
+    points = (largest if len(simple) < _LEAST_POINTS else simple)[:, 0] + (one.left_px, one.top_px)
+    rows: list[list[int]] = points.tolist()
+    return rows + rows[-1:] * max(0, _LEAST_POINTS - len(rows))
 
 
 def _png(predicted: Predicted, options: AnswerOptions) -> bytes:

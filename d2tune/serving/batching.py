@@ -216,14 +216,32 @@ class ModelWorker:
             loop = asyncio.get_running_loop()
             sample = await loop.run_in_executor(self._pools.decoding, prepare, predictor)
             times.decode_s = time.perf_counter() - began
-            job = _Job(sample, _padded(predictor, sample), deadline, encode, times)
-            with self._changed:
-                if self._is_closed or self._has_failed:
-                    raise ApiError(503, "not_ready", f"the model {self.name} is not running")
-                self._queue.append(job)
-            return job
+            return self._put(_Job(sample, _padded(predictor, sample), deadline, encode, times))
         finally:
             self._count(preparing=-1)
+
+    def _put(self, job: _Job) -> _Job:
+        with self._changed:
+            if self._is_closed or self._has_failed:
+                raise ApiError(503, "not_ready", f"the model {self.name} is not running")
+            self._queue.append(job)
+        return job
+
+    def predict_here(self, prepare: Callable[[Predictor[Any, Any]], Sample], *, deadline: float) -> Any:
+        """The result of an image, for a thread that waits for it; see `predict`.
+
+        Raises:
+            ApiError: As in `predict`.
+        """
+        self.check_ready()
+        predictor = self.ready.predictor
+        self._count(admitted=1)
+        try:
+            sample = prepare(predictor)
+            job = _Job(sample, _padded(predictor, sample), deadline, _result_of, Times())
+            return self._put(job).future.result()
+        finally:
+            self._count(admitted=-1)
 
     async def _answer(self, job: _Job, gone: Awaitable[object] | None) -> Any:
         """Wait for the answer; before the network begins, no longer than the deadline and the client."""
@@ -350,6 +368,10 @@ class ModelWorker:
             job.future.set_result(answer)
         except Exception as error:
             job.future.set_exception(error)
+
+
+def _result_of(predicted: Predicted) -> Any:
+    return predicted.result
 
 
 def _late(name: str) -> ApiError:

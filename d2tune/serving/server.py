@@ -136,7 +136,6 @@ class _Server(uvicorn.Server):
         self._service = service
         self._on_ready = on_ready
         self._is_announced = False
-        self._closes_at: float | None = None
         self.failure: BaseException | None = None
         service.on_failure = self._fail
 
@@ -145,32 +144,28 @@ class _Server(uvicorn.Server):
         if self._service.is_draining and sig == signal.SIGINT:
             self.should_exit = self.force_exit = True
             return
-        self._drain(self._service.settings.drain_delay_s)
+        self._service.drain()
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second."""
         if not self._is_announced and self._service.is_ready:
             self._is_announced = True
             self._on_ready()
-        if self._closes_at is not None and time.monotonic() >= self._closes_at:
+        since, delay_s = self._service.draining_since, self._service.settings.drain_delay_s
+        if since is not None and (self.failure is not None or time.monotonic() >= since + delay_s):
             return True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept what the system has accepted, close the socket, answer everything, and end the models."""
+        logger.info("the server ends: it answers the requests in progress")
         await asyncio.sleep(0.05)
         await super().shutdown(sockets)
 
     def _fail(self, error: BaseException) -> None:
         """Called in the thread of a model."""
         self.failure = self.failure or error
-        self._drain(0.0)
-
-    def _drain(self, delay_s: float) -> None:
-        if not self._service.is_draining:
-            self._service.is_draining = True
-            self._closes_at = time.monotonic() + delay_s
-            logger.info("the server ends: it answers the requests in progress")
+        self._service.drain()
 
 
 class _Protocol(H11Protocol):

@@ -31,7 +31,7 @@ class Service:
         ProjectError: The file of keys cannot be read.
 
     Attributes:
-        is_draining: Whether the server ends, and answers the requests in progress.
+        draining_since: The value of ``time.monotonic()`` at which the server began to end; None while it does not.
         on_failure: Called in a thread with the error that ended the thread of a model.
     """
 
@@ -41,7 +41,7 @@ class Service:
         self.metrics = ServingMetrics()
         self.budget = ByteBudget(settings.limits.waiting_bytes)
         self.keys = None if settings.keys is None else read_keys(settings.keys)
-        self.is_draining = False
+        self.draining_since: float | None = None
         self.on_failure: Callable[[BaseException], object] = lambda error: None
         self._pools = Pools()
         self.workers = {
@@ -68,6 +68,15 @@ class Service:
         for worker in self.workers.values():
             worker.close()
         self._pools.close()
+
+    def drain(self) -> None:
+        """Begin to end: not ready any more, and the requests in progress are answered."""
+        self.draining_since = self.draining_since or time.monotonic()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server ends."""
+        return self.draining_since is not None
 
     @property
     def is_alive(self) -> bool:
