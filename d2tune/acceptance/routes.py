@@ -149,6 +149,7 @@ def _add_images(router: APIRouter, acceptance: Acceptance) -> None:
         return _json(
             {
                 "title": settings.title,
+                "session": acceptance.session,
                 "is_blind": is_blind,
                 "models": models[:1] if is_blind else models,
                 "has_truth": bool(acceptance.truth),

@@ -87,6 +87,12 @@ class Acceptance:
         self._locks: dict[tuple[int, int], threading.Lock] = {}
         self._locks_guard = threading.Lock()
 
+    @property
+    def session(self) -> str:
+        """By which the page's memory in the browser is kept apart from that of other pages of the same address."""
+        names = [str(self.settings.database.absolute()), *(model.name for model in self.models)]
+        return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
     def close(self) -> None:
         """Close the database."""
         self.store.close()
@@ -116,7 +122,7 @@ class Acceptance:
     def colors(self, index: int = 0) -> dict[str, str]:
         """A color for each class, as CSS writes it."""
         names = self.class_names(index)
-        shades = instance_colors(len(names)).tolist()
+        shades = instance_colors(len(names) + 1)[1:].tolist()  # the first one is red, which stands for wrong
         return {name: "#{:02x}{:02x}{:02x}".format(*shade) for name, shade in zip(names, shades, strict=True)}
 
     def objects(self, image: StoredImage, index: int) -> list[ShownObject]:

@@ -112,9 +112,9 @@ def _effective_number(clusters: Sequence[tuple[int, int]], count: int, total: in
 
 
 def _student(degrees: int) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(0.5 + CONFIDENCE / 2, degrees))
+    return float(stdtrit(degrees, 0.5 + CONFIDENCE / 2))
 
 
 def _wilson(count: float, total: float) -> tuple[float, float]:
@@ -142,11 +142,11 @@ def sign_test(first: int, second: int, ties: int) -> SignTest:
 
 
 def _clopper_pearson(count: int, total: int) -> Share:
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     if not total:
         return Share(0, 0, None, None)
     tail = (1 - CONFIDENCE) / 2
-    low = 0.0 if count == 0 else float(beta.ppf(tail, count, total - count + 1))
-    high = 1.0 if count == total else float(beta.ppf(1 - tail, count + 1, total - count))
+    low = 0.0 if count == 0 else float(betaincinv(count, total - count + 1, tail))
+    high = 1.0 if count == total else float(betaincinv(count + 1, total - count, 1 - tail))
     return Share(count, total, low, high)
