@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from d2tune.serving.middleware import RequestContext, error_response
 from d2tune.serving.problems import ApiError
-from d2tune.serving.routes import health, models, predict
+from d2tune.serving.routes import health, models, open_inference, predict
 from d2tune.serving.schemas import ErrorAnswer, Prediction, RoboflowAnswer
 from d2tune.serving.service import Service
 from d2tune.versions import own_version
@@ -39,7 +39,8 @@ def create_app(service: Service, *, routers: Sequence[APIRouter] = ()) -> FastAP
 
     # FastAPI's pages for trying an API load scripts from elsewhere, so only the description itself is served
     app = FastAPI(title=_TITLE, version=own_version(), lifespan=lifespan, docs_url=None, redoc_url=None)
-    for one in (predict.router(service), models.router(service), health.router(service), *routers):
+    own = (predict, models, open_inference, health)
+    for one in (*(module.router(service) for module in own), *routers):
         app.include_router(one)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
@@ -64,7 +65,7 @@ def _describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             known = schema.setdefault("components", {}).setdefault("schemas", {})
-            for model in (Prediction, RoboflowAnswer, ErrorAnswer):
+            for model in (Prediction, RoboflowAnswer, ErrorAnswer, open_inference.InferRequest):
                 own = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 for name, part in {**own.pop("$defs", {}), model.__name__: own}.items():
                     known.setdefault(name, part)
@@ -76,18 +77,17 @@ def _describe(app: FastAPI) -> None:
 
 async def _api_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
-    return error_response(error, request.state.request_id)
+    return error_response(error, request.state.request_id, path=request.url.path)
 
 
 async def _bad_parameter(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
-    return error_response(ApiError(422, "bad_parameter", f"{place}: {first['msg']}"), request.state.request_id)
+    return await _api_error(request, ApiError(422, "bad_parameter", f"{place}: {first['msg']}"))
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = _CODES.get(error.status_code, "http_error")
-    api_error = ApiError(error.status_code, code, str(error.detail), headers=error.headers)
-    return error_response(api_error, request.state.request_id)
+    return await _api_error(request, ApiError(error.status_code, code, str(error.detail), headers=error.headers))

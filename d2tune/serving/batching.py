@@ -223,7 +223,7 @@ class ModelWorker:
     def _put(self, job: _Job) -> _Job:
         with self._changed:
             if self._is_closed or self._has_failed:
-                raise ApiError(503, "not_ready", f"the model {self.name} is not running")
+                raise _not_running(self.name)
             self._queue.append(job)
         return job
 
@@ -298,7 +298,7 @@ class ModelWorker:
             waiting, self._queue = list(self._queue), deque()
         for job in waiting:
             if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(ApiError(503, "not_ready", f"the model {self.name} is not running"))
+                job.future.set_exception(_not_running(self.name))
 
     def _next_batch(self, predictor: Predictor[Any, Any]) -> list[_Job] | None:
         """The first image that waits, with others of its size; None when the worker is closed."""
@@ -349,6 +349,10 @@ class ModelWorker:
             logger.exception("the model %s failed on an image", self.name)
             batch[0].future.set_exception(error)
             return
+        except BaseException:
+            for job in batch:
+                job.future.set_exception(_not_running(self.name))
+            raise
         forward_s = time.monotonic() - began
         self._image_s += _MEMORY * (forward_s / len(batch) - self._image_s)
         self._metrics.batch(self.name, len(batch), forward_s)
@@ -372,6 +376,10 @@ class ModelWorker:
 
 def _result_of(predicted: Predicted) -> Any:
     return predicted.result
+
+
+def _not_running(name: str) -> ApiError:
+    return ApiError(503, "not_ready", f"the model {name} is not running", headers={"Retry-After": "5"})
 
 
 def _late(name: str) -> ApiError:

@@ -27,9 +27,11 @@ _CLIENT_GONE = 499
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def error_response(error: ApiError, request_id: str) -> JSONResponse:
-    """The answer to an error."""
-    content = {"error": {"code": error.code, "message": error.message, "request_id": request_id}}
+def error_response(error: ApiError, request_id: str, *, path: str) -> JSONResponse:
+    """The answer to an error; the routes of the Open Inference Protocol have a sentence alone."""
+    content: dict[str, Any] = {"error": {"code": error.code, "message": error.message, "request_id": request_id}}
+    if path.startswith("/v2/"):
+        content = {"error": error.message}
     return JSONResponse(content, status_code=error.status, headers=error.headers)
 
 
@@ -77,7 +79,7 @@ class RequestContext:
             await self._app(scope, receive, sending)
         except ApiError as error:
             if seen["status"] is None:
-                await error_response(error, request_id)(scope, receive, sending)
+                await error_response(error, request_id, path=scope["path"])(scope, receive, sending)
         except ClientGoneError:
             seen["status"] = _CLIENT_GONE
         except Exception:
@@ -85,7 +87,9 @@ class RequestContext:
             if seen["status"] is not None:
                 raise
             message = "an internal error; the log of the server has the id of this request"
-            await error_response(ApiError(500, "internal", message), request_id)(scope, receive, sending)
+            await error_response(ApiError(500, "internal", message), request_id, path=scope["path"])(
+                scope, receive, sending
+            )
         finally:
             self._note(scope, seen, time.perf_counter() - began)
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -41,7 +42,13 @@ Start = Callable[..., Running]
 
 
 @contextmanager
-def running(network: BrightBox, settings: ServingSettings, load: Callable[[], object]) -> Iterator[Running]:
+def running(
+    network: BrightBox,
+    settings: ServingSettings,
+    *,
+    load: Callable[[], object] = lambda: None,
+    on_listening: Callable[[str], object] = lambda url: None,
+) -> Iterator[Running]:
     model = served(network, load=load)
     service = Service({model.name: model}, settings)
     ready = threading.Event()
@@ -50,6 +57,7 @@ def running(network: BrightBox, settings: ServingSettings, load: Callable[[], ob
         app = create_app(service)
         thread = threading.Thread(target=run, args=(service, app, listener), kwargs={"on_ready": ready.set})
         thread.start()
+        on_listening(url)
         try:
             with httpx.Client(base_url=url, timeout=30) as client:
                 assert ready.wait(30)
@@ -65,10 +73,9 @@ def start() -> Iterator[Start]:
     """Start a server of a stand-in with settings; it ends with the test."""
     with ExitStack() as stack:
 
-        def begin(
-            network: BrightBox | None = None, *, load: Callable[[], object] = lambda: None, **settings: object
-        ) -> Running:
-            return stack.enter_context(running(network or BrightBox(), ServingSettings(**settings), load))
+        def begin(network: BrightBox | None = None, **options: Any) -> Running:
+            own = {name: options.pop(name) for name in ("load", "on_listening") if name in options}
+            return stack.enter_context(running(network or BrightBox(), ServingSettings(**options), **own))
 
         yield begin
 
@@ -76,5 +83,5 @@ def start() -> Iterator[Start]:
 @pytest.fixture(scope="module")
 def lamps() -> Iterator[Running]:
     """A server with the default settings, shared by the tests of a file."""
-    with running(BrightBox(), ServingSettings(), lambda: None) as one:
+    with running(BrightBox(), ServingSettings()) as one:
         yield one
