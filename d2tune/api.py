@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from d2tune.evaluation.comparison import RunComparison
     from d2tune.evaluation.summaries import EvaluationResult
     from d2tune.export.export import ExportResult
+    from d2tune.handover.handover import HandoverResult
     from d2tune.inference.predictors.base import Predictor
     from d2tune.loggers import Logger
     from d2tune.metrics.coco.results import Kind
     from d2tune.packages.write import PackageResult
     from d2tune.runs.predict import PredictionResult
+    from d2tune.serving.page import PageOptions
     from d2tune.serving.settings import ServingSettings
     from d2tune.video.predict import VideoFormat
     from d2tune.video.result import VideoResult
@@ -372,6 +374,44 @@ def package(
     return write.write_package(_run_folder(run), out, weights=weights, thresholds=chosen, force=force)
 
 
+def handover(
+    model: str | Path,
+    out: str | Path,
+    *,
+    weights: str = "best",
+    thresholds: str | float | None = None,
+    acceptance: str | Path | None = None,
+    runtime: str | None = None,
+    force: bool = False,
+) -> HandoverResult:
+    """Make a folder with everything that somebody needs who takes a model over; see ``handover.handover``.
+
+    Args:
+        model: A run folder, a package, an exported model, or a project file for its latest run.
+        out: The folder of the handover; it appears whole or not at all.
+        weights: Of a run: ``best``, ``final`` or a checkpoint file.
+        thresholds: Of a run, see `package`.
+        acceptance: An acceptance report to add, a file or a folder.
+        runtime: ``onnx`` adds the model for devices without torch; None adds none.
+        force: Whether an unchanged handover in ``out`` is replaced.
+
+    Raises:
+        D2TuneError: The model or the report cannot be used, a file names this machine, or the folder cannot be written.
+    """
+    from d2tune.handover import handover as handing_over
+
+    _check_paths(out=out, weights=weights, acceptance=acceptance)
+    return handing_over.make_handover(
+        _run_folder(model),
+        out,
+        weights=weights,
+        thresholds=None if thresholds is None else str(thresholds),
+        acceptance=acceptance,
+        runtime=runtime,
+        force=force,
+    )
+
+
 def info(model: str | Path) -> list[str]:
     """What a run or a package is, in lines; all files of a package are checked. See ``runs.info``.
 
@@ -495,6 +535,7 @@ def serve(
     min_score: float | None = None,
     window_px: int | Literal["auto"] | None = None,
     settings: ServingSettings | None = None,
+    page: PageOptions | None = None,
     say: Callable[[str], None] | None = None,
 ) -> None:
     """Serve models over HTTP until SIGTERM or Ctrl-C; see ``serving.serve`` and docs/serving.md.
@@ -509,6 +550,7 @@ def serve(
         window_px: Height and width in pixels of the overlapping windows in which images are predicted, or ``auto``;
             None predicts on whole images, or as the config of the model says.
         settings: The limits, the queue and the keys; None are the defaults.
+        page: What the page for judging predictions at ``/`` shows; None serves the API alone.
         say: Called with the address when the models are ready.
 
     Raises:
@@ -528,6 +570,7 @@ def serve(
         min_score=min_score,
         window_px=window_px,
         settings=settings,
+        page=page,
         say=say,
     )
 

@@ -18,6 +18,7 @@ from d2tune.cli import (
     doctor,
     evaluate,
     export,
+    handover,
     info,
     label_loop,
     merge,
@@ -54,6 +55,7 @@ _COMMANDS = (
     predict,
     merge,
     serve,
+    handover,
     label_loop,
 )
 
