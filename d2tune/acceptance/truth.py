@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.recognition import recognize
 from d2tune.errors import DataError
 from d2tune.evaluation.from_files.matching import Names
+
+logger = logging.getLogger(__name__)
 
 
 class Truth:
@@ -51,7 +54,7 @@ class Truth:
         if source is not None:
             root = images if images is not None and images.is_dir() else None
             options = ReadOptions(image_root=root, only_class=only, no_predictions=True, skip_bad=True)
-            return cls(read_dataset(source, options=options))
+            return cls(_noted(read_dataset(source, options=options)))
         if images is None or not images.is_dir():
             return cls(None)
         options = ReadOptions(only_class=only, no_predictions=True, skip_bad=True)
@@ -67,7 +70,7 @@ class Truth:
                 found=error.found,
                 hint=hint,
             ) from None
-        return cls(dataset)
+        return cls(_noted(dataset))
 
     def objects(self, name: str, width_px: int, height_px: int) -> list[ShownObject] | None:
         """The annotated objects of an image; None where it is not annotated.
@@ -85,3 +88,12 @@ class Truth:
             if image.id not in self._made:
                 self._made[image.id] = truth_of(self._instances[image.id], self._class_of, image)
             return self._made[image.id]
+
+
+def _noted(dataset: Dataset) -> Dataset:
+    """A dataset, with a warning about what in it could not be used."""
+    warnings = [finding for finding in dataset.findings if finding.level == "warning"]
+    if warnings:
+        more = f" (and {len(warnings) - 1} more: `d2tune check` lists them)" if len(warnings) > 1 else ""
+        logger.warning("%s: %s%s", warnings[0].place(), warnings[0].message, more)
+    return dataset

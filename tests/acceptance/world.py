@@ -47,7 +47,13 @@ def write_world(folder: Path) -> Path:
     (folder / "other.json").write_text(json.dumps(coco(fewer)), encoding="utf-8")
     left, top, side = SQUARES["a.png"][0][:3]
     shape = {"label": "cat", "points": [[left, top], [left + side, top + side]], "shape_type": "rectangle"}
-    labelme = {"version": "5.5.0", "flags": {}, "shapes": [shape], "imagePath": "a.png", "imageData": None}
+    labelme: dict[str, Any] = {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": [shape],
+        "imagePath": "a.png",
+        "imageData": None,
+    }
     content = labelme | {"imageWidth": WIDTH, "imageHeight": HEIGHT}
     (folder / "images" / "a.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
@@ -55,7 +61,8 @@ def write_world(folder: Path) -> Path:
 
 def coco(squares: dict[str, list[tuple[int, int, int, int, float]]]) -> dict[str, Any]:
     """Predictions as a COCO file with scores."""
-    images, rows = [], []
+    images: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for image_id, (name, objects) in enumerate(squares.items(), start=1):
         images.append({"id": image_id, "file_name": name, "width": WIDTH, "height": HEIGHT})
         for left, top, side, class_id, score in objects:

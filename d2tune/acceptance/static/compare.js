@@ -34,6 +34,11 @@ export class Compare {
     return `images/${row.id}/preference`;
   }
 
+  leave() {
+    this.content = null;
+    $("comment").value = "";
+  }
+
   open(row, given) {
     const colors = this.page.modelInfo.colors;
     const prepare = (object) => ({ ...object, path: pathOf(object.rings), color: colors[object.class_name] ?? "#cccccc" });

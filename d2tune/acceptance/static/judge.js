@@ -58,9 +58,18 @@ export class Judge {
     return `images/${row.id}/judgment?model=${this.page.model}`;
   }
 
-  open(row, given) {
+  // before another image is opened: until it is there, nothing can be judged
+  leave() {
     this.flushComment?.();
     this.place(false);
+    this.content = null;
+    this.selected = null;
+    $("comment").value = "";
+    $("objects").replaceChildren();
+    $("editor").hidden = true;
+  }
+
+  open(row, given) {
     const colors = this.page.modelInfo.colors;
     const prepare = (object) => ({ ...object, path: pathOf(object.rings), color: colors[object.class_name] ?? "#cccccc" });
     const unsaved = this.saver.unsaved(this.address(row));
@@ -135,6 +144,7 @@ export class Judge {
 
   async addMissed(x, y) {
     this.place(false);
+    if (!this.content) return;
     if (!(await this.page.person())) return;
     const { judgment } = this.content;
     const classes = this.page.modelInfo.classes;
@@ -320,7 +330,8 @@ export class Judge {
     }
     const focused = host.contains(document.activeElement) ? document.activeElement.dataset.field : null;
     const title = isMissed ? "A missed object" : this.describe(object);
-    const parts = [make("h3", { text: title })];
+    const close = make("button", { type: "button", "data-field": "close", "aria-label": "Close", text: "✕", onclick: () => this.select(null) });
+    const parts = [make("div", { class: "head" }, make("h3", { text: title }), close)];
     if (!isMissed) parts.push(this.kindButtons(object, mark));
     if (isMissed || mark?.kind === "wrong_class") parts.push(this.classChoice(mark, isMissed));
     if (mark) parts.push(this.markComment(mark));
@@ -378,6 +389,7 @@ export class Judge {
   }
 
   pick(object, pane) {
+    if (!this.content) return;
     if (!pane.content.isMain && object) return;
     this.select(object?.number ?? null);
   }
@@ -392,12 +404,12 @@ export class Judge {
       ["2", "selected object: false alarm", () => this.markSelected("false_alarm")],
       ["3", "selected object: wrong class", () => this.markSelected("wrong_class")],
       ["4", "selected object: bad outline", () => this.markSelected("bad_outline")],
-      ["M", "add a missed object", () => this.place(!this.page.view.isPlacing)],
+      ["M", "add a missed object", () => this.content && this.place(!this.page.view.isPlacing)],
     ];
   }
 
   markSelected(kind) {
-    if (typeof this.selected === "number") this.mark(this.selected, kind);
+    if (this.content && typeof this.selected === "number") this.mark(this.selected, kind);
     else say("No object is selected");
   }
 

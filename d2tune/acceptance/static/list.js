@@ -108,7 +108,17 @@ export class ImageList {
     if (before !== null && this.items.has(before)) this.update(this.items.get(before).row);
     this.update(row);
     this.filter();
-    this.items.get(row.id).element.scrollIntoView({ block: "nearest", inline: "nearest" });
+    this.reveal(this.items.get(row.id).element);
+  }
+
+  // scrolls the list alone, and not the page as scrollIntoView does
+  reveal(element) {
+    const box = this.host.getBoundingClientRect();
+    const item = element.getBoundingClientRect();
+    if (item.top < box.top) this.host.scrollTop += item.top - box.top;
+    if (item.bottom > box.bottom) this.host.scrollTop += item.bottom - box.bottom;
+    if (item.left < box.left) this.host.scrollLeft += item.left - box.left;
+    if (item.right > box.right) this.host.scrollLeft += item.right - box.right;
   }
 
   // the image that many steps away among those that the filter shows

@@ -171,6 +171,7 @@ class Page {
   }
 
   hover(object, pane, event) {
+    if (!this.mode.content) return;
     const tip = $("tip");
     tip.hidden = object === null || this.view.isPlacing;
     if (!tip.hidden) {
@@ -241,6 +242,8 @@ class Page {
 
   async open(row) {
     this.row = row;
+    this.mode.leave();
+    this.ready(false);
     history.replaceState(null, "", `#image=${row.id}`);
     this.list.open(row);
     $("name").textContent = row.name;
@@ -248,24 +251,27 @@ class Page {
     $("previous").disabled = !this.list.step(-1);
     $("next").disabled = !this.list.step(1);
     const timer = setTimeout(() => this.waiting("Predicting"), 250);
-    $("stage").setAttribute("aria-busy", "true");
     try {
       const [content, bitmap] = await this.contents(row);
       if (this.row !== row) return;
       this.view.setImage(bitmap, row.width_px, row.height_px);
       this.mode.open(row, content);
       this.waiting(null);
-      $("stage").setAttribute("aria-busy", "false");
+      this.ready(true);
       this.prefetch();
     } catch (error) {
       if (this.row !== row) return;
       this.view.setImage(null, row.width_px, row.height_px);
-      this.mode.content = null;
       $("stage").setAttribute("aria-busy", "false");
       this.waiting(error instanceof Refused ? error.message : "The server does not answer.", true);
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  ready(isReady) {
+    $("stage").setAttribute("aria-busy", String(!isReady));
+    for (const control of [...$("verdict").children, $("add-missed"), $("score"), $("comment")]) control.disabled = !isReady;
   }
 
   waiting(words, isError = false) {
