@@ -6,9 +6,11 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from d2tune.cli.shared import add_command, given, name, path
+from d2tune.errors import ProjectError
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
+    from d2tune.serving.page import PageOptions
     from d2tune.serving.settings import ServingSettings
 
 _SETTINGS = ("queue", "deadline_s", "keys", "drain_delay_s")
@@ -30,6 +32,20 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--min-score", type=float, metavar="SCORE", help="lowest score of instances (default: those of the model)"
     )
+    group = parser.add_argument_group("the page for judging predictions at / (docs/acceptance.md)")
+    group.add_argument("--images", type=path, metavar="FOLDER", help="images to judge (default: those dropped there)")
+    group.add_argument(
+        "--truth",
+        type=path,
+        metavar="FILE",
+        help="annotations to show as well (default: those in the folder of images)",
+    )
+    group.add_argument(
+        "--judgments", type=path, metavar="FILE", help="database of judgments (default: acceptance.sqlite)"
+    )
+    group.add_argument("--predictions", type=path, metavar="FILE", help="judge these COCO predictions without a model")
+    group.add_argument("--blind", action="store_true", dest="is_blind", help="compare two models without their names")
+    group.add_argument("--no-page", action="store_true", help="serve the API alone")
     group = parser.add_argument_group("keys")
     group.add_argument("--keys", type=path, metavar="FILE", help="file with the hashes of the keys of clients")
     group.add_argument("--new-key", type=name, metavar="CLIENT", help="add a key to --keys, print it, and end")
@@ -74,8 +90,20 @@ def run(options: argparse.Namespace) -> int:
         print(api.new_serving_key(options.new_key, getattr(options, "keys", None)))
         return 0
     chosen = given(options, "host", "port", "weights", "min_score")
-    api.serve(options.models, **chosen, settings=_settings(options), say=_say)
+    api.serve(options.models, **chosen, settings=_settings(options), page=_page(options), say=_say)
     return 0
+
+
+def _page(options: argparse.Namespace) -> PageOptions | None:
+    from d2tune.serving.page import PageOptions
+
+    shown = given(options, "images", "truth", "judgments", "predictions", "is_blind")
+    if "no_page" not in options:
+        return PageOptions(**shown)
+    for option in shown:
+        text = "--blind" if option == "is_blind" else f"--{option}"
+        raise ProjectError(f"{text} goes with the page", hint="Remove it, or remove --no-page.")
+    return None
 
 
 def _say(line: str) -> None:

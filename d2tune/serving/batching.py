@@ -154,6 +154,11 @@ class ModelWorker:
             raise ApiError(503, "not_ready", message, headers={"Retry-After": "5"})
         return self._ready
 
+    def wait_until_ready(self) -> None:
+        """Wait, in a thread, until the model is loaded or its thread has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready is not None or not self.is_alive)
+
     def check_ready(self) -> None:
         """Refuse a request before its body is read.
 
@@ -225,6 +230,7 @@ class ModelWorker:
             if self._is_closed or self._has_failed:
                 raise _not_running(self.name)
             self._queue.append(job)
+            self._changed.notify_all()
         return job
 
     def predict_here(self, prepare: Callable[[Predictor[Any, Any]], Sample], *, deadline: float) -> Any:
@@ -271,7 +277,9 @@ class ModelWorker:
             ready = self._load()
             predictor = ready.predictor
             self._warm_up(predictor)
-            self._ready = ready
+            with self._changed:
+                self._ready = ready
+                self._changed.notify_all()
             self._metrics.ready(self.name, is_ready=True)
             logger.info("the model %s is ready", self.name)
             while (batch := self._next_batch(predictor)) is not None:
@@ -295,6 +303,7 @@ class ModelWorker:
     def _refuse_all(self) -> None:
         with self._changed:
             self._is_closed = True
+            self._changed.notify_all()
             waiting, self._queue = list(self._queue), deque()
         for job in waiting:
             if job.future.set_running_or_notify_cancel():

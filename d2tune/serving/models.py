@@ -133,6 +133,7 @@ def _details(loaded: LoadedModel) -> dict[str, Any]:
             {"id": category.id, "name": category.name, "is_thing": category.isthing} for category in loaded.categories
         ],
         "thresholds": dict(loaded.thresholds) if task.has_scores else {},
+        "trained": record.get("started"),
         "weights_sha256": loaded.weights_sha256,
         "data_sha256": {split: record["data"].get(f"{split}_sha256") for split in ("train", "val")},
     }
@@ -140,6 +141,7 @@ def _details(loaded: LoadedModel) -> dict[str, Any]:
         manifest = read_manifest(loaded.source)
         card = loaded.source / CARD
         return details | {
+            "trained": manifest.training.get("started"),
             "input": manifest.input.model_dump(mode="json"),
             "metrics": None if manifest.metrics is None else manifest.metrics.model_dump(mode="json"),
             "format": manifest.weights.format,

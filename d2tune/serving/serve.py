@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from d2tune.errors import MachineError, ProjectError, check_range
 from d2tune.serving.models import served_models
 from d2tune.serving.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from d2tune.serving.page import PageOptions
 
 _LARGEST_PORT = 65_535
 
@@ -24,6 +30,7 @@ def serve(
     min_score: float | None = None,
     window_px: int | Literal["auto"] | None = None,
     settings: ServingSettings | None = None,
+    page: PageOptions | None = None,
     say: Callable[[str], None] | None = None,
 ) -> None:
     """Serve models until SIGTERM or Ctrl-C.
@@ -39,6 +46,7 @@ def serve(
         min_score: See `served_models`.
         window_px: See `served_models`.
         settings: The settings; None are the defaults.
+        page: What the page at ``/`` shows; None serves the API alone.
         say: Called with a line when the models are ready.
 
     Raises:
@@ -49,24 +57,31 @@ def serve(
     check_range(port, place="--port", least=0, most=_LARGEST_PORT)
     if min_score is not None:
         check_range(min_score, place="--min-score", least=0, most=1)
-    if not models:
+    if not models and (page is None or page.predictions is None):
         raise ProjectError("no model is named", hint="Name a run, a package or an exported model.")
     check_libraries()
+    from d2tune.acceptance.routes import data_router, page_router
     from d2tune.serving.app import create_app
+    from d2tune.serving.page import open_page
     from d2tune.serving.server import address_of, bind, run
     from d2tune.serving.service import Service
 
     served = served_models(models, weights=weights, min_score=min_score, window_px=window_px)
     service = Service(served, chosen)
-    with bind(host, port) as listener:
+    with ExitStack() as stack:
+        listener = stack.enter_context(bind(host, port))
+        routers: list[APIRouter] = []
+        if page is not None:
+            routers = [page_router(), data_router(stack.enter_context(closing(open_page(service, page))))]
         address = address_of(listener)
+        names = ", ".join(served) or "predictions"
         note = "" if chosen.keys or _is_loopback(host) else "; anyone who reaches it may use it, see --keys"
 
         def announce() -> None:
             if say is not None:
-                say(f"{', '.join(served)} on {address} (Ctrl-C ends the server){note}")
+                say(f"{names} on {address} (Ctrl-C ends the server){note}")
 
-        run(service, create_app(service), listener, on_ready=announce)
+        run(service, create_app(service, routers=routers), listener, on_ready=announce)
 
 
 def check_libraries() -> None:
