@@ -31,8 +31,9 @@ class Predictions(Protocol):
 
     Attributes:
         name: What the page calls it.
-        sha256: What it is recognized by: judgments are about the predictions of this hash. It is asked for when it is
-            needed first, and may wait until the model is loaded.
+        sha256: What it is recognized by: judgments are about the predictions of this hash, so it is another one where
+            weights, thresholds or windows are. It is asked for when it is needed first, and may wait until the model
+            is loaded.
         class_names: All classes in the order of their ids.
         starting_score: The lowest score of the objects that the page shows at first, from 0 to 1.
         background: The class of a label map that has no objects; None for none.
