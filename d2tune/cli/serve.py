@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         print(api.new_serving_key(options.new_key, getattr(options, "keys", None)))
         return 0
     chosen = given(options, "host", "port", "weights", "min_score")
-    api.serve(options.models, **chosen, settings=_settings(options), page=_page(options), say=_say)
+    api.serve(getattr(options, "models", []), **chosen, settings=_settings(options), page=_page(options), say=_say)
     return 0
 
 

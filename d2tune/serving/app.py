@@ -67,8 +67,8 @@ def _describe(app: FastAPI) -> None:
             known = schema.setdefault("components", {}).setdefault("schemas", {})
             for model in (Prediction, RoboflowAnswer, ErrorAnswer, open_inference.InferRequest):
                 own = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                for name, part in {**own.pop("$defs", {}), model.__name__: own}.items():
-                    known.setdefault(name, part)
+                for name, schema_of in {**own.pop("$defs", {}), model.__name__: own}.items():
+                    known.setdefault(name, schema_of)
             app.openapi_schema = schema
         return app.openapi_schema
 

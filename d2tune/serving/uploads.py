@@ -65,8 +65,8 @@ async def uploaded_files(request: Request, body: bytes, *, most: int) -> list[Up
     except (ValueError, KeyError, UnicodeDecodeError):
         raise ApiError(400, "bad_form", "the form is invalid") from None
     try:
-        found = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        files = [UploadedFile(_name(value), await value.read()) for value in found]
+        uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        files = [UploadedFile(_name(value), await value.read()) for value in uploads]
     finally:
         await form.close()
     if not files:

@@ -37,8 +37,8 @@ def bomb(side_px: int = 60_000) -> bytes:
 
 def frames(format_name: str) -> bytes:
     stream = io.BytesIO()
-    pictures = [Image.fromarray(lamp((0, 0, 10 + number, 10))) for number in range(3)]
-    pictures[0].save(stream, format_name, save_all=True, append_images=pictures[1:])
+    images = [Image.fromarray(lamp((0, 0, 10 + number, 10))) for number in range(3)]
+    images[0].save(stream, format_name, save_all=True, append_images=images[1:])
     return stream.getvalue()
 
 

@@ -134,17 +134,17 @@ def test_ready_only_when_the_model_is_loaded(start: Start) -> None:
 
     def probe() -> None:
         # the server of the fixture returns when it is ready, so another thread looks at it before
-        wait_until(lambda: found)
-        url = found[0]
+        wait_until(lambda: urls)
+        url = urls[0]
         for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"):
             answers.append(httpx.get(url + path).status_code)
         answers.append(httpx.post(f"{url}/v1/predict", content=b"x", headers={"Content-Type": "image/png"}).status_code)
         may_load.set()
 
-    found: list[str] = []
+    urls: list[str] = []
     thread = threading.Thread(target=probe)
     thread.start()
-    server = start(load=ask_while_loading, on_listening=found.append)
+    server = start(load=ask_while_loading, on_listening=urls.append)
     thread.join(30)
     assert answers == [200, 503, 200, 503, 503]
     assert server.client.get("/readyz").status_code == 200
