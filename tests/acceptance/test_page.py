@@ -268,7 +268,7 @@ def test_images_are_dropped_in(tab: Page, world: Path) -> None:
         visitor.until("document.querySelectorAll('#images li').length === 2")
         visitor.until("!document.getElementById('banner').hidden")
         assert "1 of 3 not added. notes.txt: is not added" in visitor.text("#banner")
-        visitor.until_open("added/one.png")
+        visitor.until_open("one.png")
         visitor.key("a")
         visitor.until_saved("added/one.png", verdict="right")
         (complaint,) = visitor.tab.complaints()
@@ -318,7 +318,7 @@ def test_names_and_comments_are_text(tab: Page, world: Path) -> None:
 def test_a_blind_comparison(tab: Page, world: Path) -> None:
     with served(opened(world, is_blind=True)) as site:
         visitor = Visitor(tab, site)
-        assert visitor.texts(".pane-title") == ["Left", "Right"]
+        assert visitor.texts(".pane-title") == ["A", "B"]
         assert "tool" not in visitor.run("document.body.innerText")
         for done, key in enumerate("1323", start=1):
             visitor.key(key)
@@ -384,7 +384,7 @@ def test_contrast_in_both_color_schemes(tab: Page, site: Served) -> None:
             visitor.click("#objects button")
             assert low_contrast(tab) == []
             visitor.click("#open-results")
-            visitor.until("document.getElementById('results-dialog').open")
+            visitor.until("document.getElementById('sign-off')")
             assert low_contrast(tab) == []
             visitor.run("document.getElementById('results-dialog').close()")
     assert len(tab.evaluate(_CONTRAST.replace("ratio < 4.5", "ratio < 99"))) > 30, "nothing was measured"

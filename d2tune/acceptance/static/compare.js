@@ -5,9 +5,9 @@ import { Saver, download, getJson, request } from "./server.js";
 import { pathOf } from "./view.js";
 
 const CHOICES = [
-  ["left", "← Left is better"],
+  ["left", "A is better"],
   ["same", "No difference"],
-  ["right", "Right is better →"],
+  ["right", "B is better"],
 ];
 
 export class Compare {
@@ -78,7 +78,7 @@ export class Compare {
     const { left, right, truth, row } = this.content;
     const visible = (objects) => (masks ? objects.filter((one) => !hidden.has(one.class_name)) : []);
     const over = truth && truthMode === "over" ? truth.map((one) => ({ ...one, isQuiet: true })) : [];
-    const panes = [["Left", left], ["Right", right]].map(([title, objects]) => ({
+    const panes = [["A", left], ["B", right]].map(([title, objects]) => ({
       title,
       label: `${title} of ${row.name}: ${objects.length} objects`,
       objects: [...visible(objects), ...over],
@@ -106,9 +106,9 @@ export class Compare {
 
   get keys() {
     return [
-      ["1", "left is better", () => this.prefer("left")],
+      ["1", "A is better", () => this.prefer("left")],
       ["2", "no difference", () => this.prefer("same")],
-      ["3", "right is better", () => this.prefer("right")],
+      ["3", "B is better", () => this.prefer("right")],
     ];
   }
 

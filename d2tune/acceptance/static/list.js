@@ -6,8 +6,8 @@ import { getBlob } from "./server.js";
 const STATES = {
   right: { sign: "✓", word: "right" },
   wrong: { sign: "✕", word: "wrong" },
-  left: { sign: "←", word: "left is better" },
-  "right side": { sign: "→", word: "right is better" },
+  left: { sign: "A", word: "A is better" },
+  "right side": { sign: "B", word: "B is better" },
   same: { sign: "=", word: "no difference" },
 };
 

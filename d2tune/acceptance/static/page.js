@@ -119,11 +119,12 @@ class Page {
   }
 
   async results() {
+    $("results").replaceChildren(make("p", { class: "soft", text: "Counting" }));
+    $("results-dialog").showModal();
     try {
       await this.mode.results($("results"));
-      $("results-dialog").showModal();
     } catch (error) {
-      say(error.message);
+      $("results").replaceChildren(make("p", { text: error.message }));
     }
   }
 
@@ -208,7 +209,10 @@ class Page {
   async start() {
     this.list.fill(await getJson(this.info.is_blind ? "images" : `images?model=${this.model}`));
     this.progress();
+    this.ready(false);
+    $("stage").setAttribute("aria-busy", "false");
     $("empty").hidden = this.list.rows.length > 0;
+    $("previous").disabled = $("next").disabled = true;
     if (!this.openFromAddress()) {
       const first = this.list.rows.find((row) => !this.list.isDone(row)) ?? this.list.rows[0];
       if (first) await this.open(first);
@@ -246,7 +250,7 @@ class Page {
     this.ready(false);
     history.replaceState(null, "", `#image=${row.id}`);
     this.list.open(row);
-    $("name").textContent = row.name;
+    $("name").textContent = row.is_added ? row.name.replace(/^added\//, "") : row.name;
     $("tip").hidden = true;
     $("previous").disabled = !this.list.step(-1);
     $("next").disabled = !this.list.step(1);

@@ -12,18 +12,21 @@ export class Refused extends Error {
 
 let asking = null;
 
+// whether a key was given
 function askForKey() {
   asking ??= new Promise((resolve) => {
     const dialog = $("key-dialog");
     dialog.addEventListener(
       "close",
       () => {
-        sessionStorage.setItem("d2tune.key", $("key").value);
+        const key = dialog.returnValue === "ok" ? $("key").value : "";
+        if (key) sessionStorage.setItem("d2tune.key", key);
         asking = null;
-        resolve();
+        resolve(Boolean(key));
       },
       { once: true },
     );
+    dialog.returnValue = "";
     dialog.showModal();
   });
   return asking;
@@ -38,10 +41,7 @@ export async function request(path, { method = "GET", json, body, type, keepaliv
     else if (body !== undefined) headers["Content-Type"] = type;
     const content = json === undefined ? body : JSON.stringify(json);
     const answer = await fetch(`acceptance/${path}`, { method, headers, body: content, keepalive });
-    if (answer.status === 401 || (answer.status === 403 && key)) {
-      await askForKey();
-      continue;
-    }
+    if (answer.status === 401 && (await askForKey())) continue;
     if (!answer.ok) throw await refusal(answer);
     return answer;
   }
