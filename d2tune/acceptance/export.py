@@ -26,7 +26,7 @@ COLUMNS = (
 )
 """The columns of the table; ``row`` is ``image``, ``object`` or ``missed``."""
 
-PAIR_COLUMNS = ("image", "preferred", "shown_left", "comment", "judged_by", "judged_at")
+PAIR_COLUMNS = ("image", "preferred", "shown_as_a", "comment", "judged_by", "judged_at")
 FOLDER = "judged"
 """The folder of the Labelme files in their archive, to be unpacked in the folder of the images."""
 

@@ -29,6 +29,7 @@ SHOWN_PX = 4096
 THUMBNAIL_PX = 240
 
 _NAME_LENGTH = 50
+_DECODED_AT_ONCE = 2  # a decoded image may take 360 MB
 
 
 class NoSuchImageError(Exception):
@@ -61,6 +62,7 @@ class ImageList:
         self._max_pixels = max_pixels
         self._added = store.path.with_name(f"{store.path.stem}_images")
         self._lock = threading.Lock()
+        self._decoding = threading.BoundedSemaphore(_DECODED_AT_ONCE)
         self.skipped: tuple[Skipped, ...] = ()
         self._synchronize()
 
@@ -72,9 +74,10 @@ class ImageList:
             paths = {path.relative_to(root).as_posix(): (path, False) for path in images}
             self._folder = root
         known = self._store.images()
-        paths |= {one.name: (self._added / _added_file(one.name), True) for one in known.values() if one.is_added}
+        added = {one.name: (self._added / _added_file(one.name), True) for one in known.values() if one.is_added}
+        skipped = [Skipped(name, "an added image has this name") for name in added if name in paths]
+        paths |= added
         changed: list[StoredImage] = []
-        skipped: list[Skipped] = []
         present: list[str] = []
         for name, (path, is_added) in paths.items():
             try:
@@ -226,7 +229,8 @@ class ImageList:
             scale = min(1.0, longest_px / max(header.width_px, header.height_px))
             shown = Image(1, image.name, header.width_px, header.height_px, path=path, pixel_format=header.pixel_format)
             whole = 0.0, 0.0, float(header.width_px), float(header.height_px)
-            return jpeg(shown, whole, scale=scale)
+            with self._decoding:
+                return jpeg(shown, whole, scale=scale)
         except (ThumbnailError, ImageError) as error:
             raise DataError(f"cannot be shown: {error}", place=image.name) from None
 

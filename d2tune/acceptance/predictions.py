@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,21 +69,24 @@ class CocoFile:
     Args:
         path: The file.
         names: The COCO file that has the names of images and classes by id, where ``path`` is a list of detections.
+        images: The folder of images. A name of the file without folders also stands for an image in a folder below it,
+            unless the file of exactly that name is there.
 
     Raises:
         DataError: The file cannot be read, or the names of its images or classes are not known.
     """
 
-    def __init__(self, path: Path, *, names: Path | None = None) -> None:
+    def __init__(self, path: Path, *, names: Path | None = None, images: Path | None = None) -> None:
         self.path = path
+        self._root = images if images is not None and images.is_dir() else None
         content = read_predictions(path)
-        images, categories = content.images, content.categories
-        if names is not None and (not images or not categories):
+        tables_of_images, categories = content.images, content.categories
+        if names is not None and (not tables_of_images or not categories):
             value = read_json(names)
             tables = value if isinstance(value, dict) else {}
-            images = images or _rows(tables.get("images"))
+            tables_of_images = tables_of_images or _rows(tables.get("images"))
             categories = categories or _rows(tables.get("categories"))
-        for table, what, key in ((images, "images", "file_name"), (categories, "classes", "name")):
+        for table, what, key in ((tables_of_images, "images", "file_name"), (categories, "classes", "name")):
             if not table or not all(isinstance(row.get(key), str) for row in table):
                 raise DataError(
                     f"the names of the {what} are not known",
@@ -94,10 +98,12 @@ class CocoFile:
         self.name = path.stem
         self.background: str | None = None
         self.sha256 = sha256_file(path)
-        self.facts: Mapping[str, str] = {"File of predictions": path.name, "SHA-256 of the file": self.sha256}
+        self.facts: Mapping[str, str] = {"File of predictions": path.name}
         self.class_names = tuple(str(row["name"]) for row in categories)
-        self._images = Names({at: str(row["file_name"]) for at, row in enumerate(images)}, are_paths=True)
-        image_of = Ids({row["id"]: at for at, row in enumerate(images)}, reading.notes, "the image_id of detections")
+        self._file_names = [str(row["file_name"]) for row in tables_of_images]
+        self._images = Names(dict(enumerate(self._file_names)), are_paths=True)
+        image_ids = {row["id"]: at for at, row in enumerate(tables_of_images)}
+        image_of = Ids(image_ids, reading.notes, "the image_id of detections")
         class_of = Ids({row["id"]: at for at, row in enumerate(categories)}, reading.notes, "the category_id")
         self._rows: dict[int, list[tuple[int, Row]]] = {}
         for at, raw in enumerate(content.rows):
@@ -112,7 +118,7 @@ class CocoFile:
                     expected=f"an id of `{'images' if image is None else 'categories'}`",
                 )
             self._rows.setdefault(image, []).append((category, reading.row(raw, at)))
-        scores = [float(row.get("score", 1.0)) for rows in self._rows.values() for _, row in rows]
+        scores = [_score(row) for rows in self._rows.values() for _, row in rows]
         self.starting_score = STARTING_SCORE if any(score >= STARTING_SCORE for score in scores) else 0.0
 
     def predict(self, image: Path) -> Detections:
@@ -121,11 +127,9 @@ class CocoFile:
         Raises:
             DataError: The size of a mask is not that of the image, or several images of the file have this name.
         """
-        hits = self._images.find(image.as_posix())
-        if len(hits) > 1:
-            raise DataError("several images of the predictions have this name", file=self.path, found=image.name)
         header = read_header(image)
-        rows = self._rows.get(hits[0], []) if hits else []
+        place = self._place(image)
+        rows = [] if place is None else self._rows.get(place, [])
         rows = sorted(rows, key=lambda pair: -_score(pair[1]))
         size = {"width_px": header.width_px, "height_px": header.height_px}
         have_masks = bool(rows) and not any(is_nothing(row.get("segmentation")) for _, row in rows)
@@ -140,6 +144,19 @@ class CocoFile:
             rles,
             self.class_names,
         )
+
+    def _place(self, image: Path) -> int | None:
+        """The place of an image in the file; None where the file does not have it."""
+        name = image.as_posix()
+        if self._root is not None and image.is_relative_to(self._root):
+            name = image.relative_to(self._root).as_posix()
+        hits = self._images.find(name)
+        if len(hits) > 1:
+            raise DataError("several images of the predictions have this name", file=self.path, found=image.name)
+        if not hits or self._file_names[hits[0]] == name or self._root is None:
+            return hits[0] if hits else None
+        of_another = self._root / self._file_names[hits[0]]
+        return None if of_another != image and of_another.is_file() else hits[0]
 
     def _mask(self, row: Row, image: Path, size: dict[str, int]) -> Rle:
         raw = row["segmentation"]
@@ -163,14 +180,15 @@ def _rows(value: Any) -> tuple[Row, ...]:
 
 def _score(row: Row) -> float:
     score = row.get("score", 1.0)
-    return float(score) if isinstance(score, (int, float)) else 0.0
+    return float(score) if isinstance(score, (int, float)) and math.isfinite(score) else 0.0
 
 
 def _box(row: Row, path: Path) -> Sequence[float]:
     box = row.get("bbox")
-    if not isinstance(box, list) or len(box) != 4:
+    sides = box if isinstance(box, list) else []
+    if len(sides) != 4 or not all(type(side) in (int, float) and math.isfinite(side) for side in sides):
         raise DataError("a detection has neither a mask nor a box", file=path, found=f"bbox {describe(box)}")
-    x, y, width, height = (float(side) for side in box)
+    x, y, width, height = (float(side) for side in sides)
     return x, y, x + width, y + height
 
 

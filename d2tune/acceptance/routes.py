@@ -6,13 +6,16 @@ protect. All answers have a content security policy that allows nothing from els
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from importlib import resources
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.types import Message
 
 from d2tune.acceptance.export import labelme_archive, pairs_to_csv, to_csv
 from d2tune.acceptance.image_list import SHOWN_PX, THUMBNAIL_PX, NoSuchImageError
@@ -22,6 +25,7 @@ from d2tune.acceptance.session import Acceptance, NoSuchModelError, StillBlindEr
 from d2tune.acceptance.statistics import Share
 from d2tune.acceptance.store import ConflictError, RevealedError, StoredImage
 from d2tune.errors import D2TuneError
+from d2tune.text import printable, shortened
 
 PREFIX = "/acceptance"
 
@@ -38,6 +42,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_JSON_BYTES = 8_000_000
 _NEVER = {"Cache-Control": "no-store"}
 _CHECKED = {"Cache-Control": "no-cache"}
 _TYPES = {
@@ -64,18 +69,18 @@ class JudgmentIn(Strict):
 
 def page_router() -> APIRouter:
     """The page at ``/`` and its files."""
-    router = APIRouter(tags=["acceptance"])
+    router = APIRouter(include_in_schema=False)
     files = {one.name: one.read_bytes() for one in (resources.files("d2tune.acceptance") / "static").iterdir()}
 
     def give(name: str) -> Response:
         headers = _HEADERS | _CHECKED
         return Response(files[name], media_type=_TYPES[name.rpartition(".")[2]], headers=headers)
 
-    @router.get("/", include_in_schema=False)
+    @router.get("/")
     def page() -> Response:
         return give("page.html")
 
-    @router.get(f"{PREFIX}/static/{{name}}", include_in_schema=False)
+    @router.get(f"{PREFIX}/static/{{name}}")
     def static(name: str) -> Response:
         if name not in files or name == "page.html":
             raise HTTPException(404, "there is no such file")
@@ -86,13 +91,43 @@ def page_router() -> APIRouter:
 
 def data_router(acceptance: Acceptance) -> APIRouter:
     """What the page works with."""
-    router = APIRouter(prefix=PREFIX, tags=["acceptance"], dependencies=[Depends(_refuse_other_sites)])
+    router = APIRouter(
+        prefix=PREFIX, dependencies=[Depends(_refuse_other_sites)], route_class=_LimitedRoute, include_in_schema=False
+    )
     _add_images(router, acceptance)
     if acceptance.settings.is_blind:
         _add_comparison(router, acceptance)
     else:
         _add_judging(router, acceptance)
     return router
+
+
+class _LimitedRoute(APIRoute):
+    """A route whose JSON bodies are read no further than a limit, and that refuses them with a sentence."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def limited(request: Request) -> Response:
+            is_json = request.headers.get("content-type", "").startswith("application/json")
+            size = 0
+
+            async def receive() -> Message:
+                nonlocal size
+                message = await request.receive()
+                size += len(message.get("body", b""))
+                if is_json and size > _JSON_BYTES:
+                    raise HTTPException(413, f"at most {_JSON_BYTES / 1e6:.0f} MB of JSON are taken")
+                return message
+
+            try:
+                return await handle(Request(request.scope, receive))
+            except RequestValidationError as error:
+                first = error.errors()[0]
+                place = ".".join(str(step) for step in first["loc"])
+                raise HTTPException(422, printable(shortened(f"{place}: {first['msg']}"))) from None
+
+        return limited
 
 
 def _refuse_other_sites(request: Request) -> None:
@@ -160,7 +195,7 @@ def _add_images(router: APIRouter, acceptance: Acceptance) -> None:
             }
         )
 
-    @router.post("/images", status_code=201, openapi_extra=_BODY_OF_AN_IMAGE)
+    @router.post("/images", status_code=201)
     async def add(request: Request, name: Annotated[str, Query(max_length=400)] = "image") -> Response:
         """Add an image; the body is the file."""
         if not request.headers.get("content-type", "").startswith(("image/", "application/octet-stream")):
@@ -182,11 +217,6 @@ def _add_images(router: APIRouter, acceptance: Acceptance) -> None:
     def thumbnail(image_id: int, request: Request) -> Response:
         """A small JPEG."""
         return _jpeg(acceptance, request, image_id, THUMBNAIL_PX)
-
-
-_BODY_OF_AN_IMAGE = {
-    "requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
-}
 
 
 async def _body(request: Request, limit_bytes: int) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ def open_page(service: Service, options: PageOptions) -> Acceptance:
     """
     models: list[Predictions] = [ServedPredictions(service, name) for name in service.models]
     if options.predictions is not None:
-        models.append(CocoFile(options.predictions, names=options.truth))
+        models.append(CocoFile(options.predictions, names=options.truth, images=options.images))
     settings = AcceptanceSettings(
         database=options.judgments,
         images=options.images,
@@ -75,8 +77,12 @@ class ServedPredictions:
 
     @property
     def sha256(self) -> str:
-        """The hash of the weights; it waits until the model is loaded."""
-        return str(self._details()["weights_sha256"])
+        """A hash of all that decides the predictions, so that judgments are about them; it waits for the model."""
+        details = self._details()
+        decisive = [details[key] for key in ("weights_sha256", "thresholds", "input")]
+        limits = self._service.settings.limits
+        text = json.dumps([*decisive, limits.instances, limits.several_frames], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def class_names(self) -> tuple[str, ...]:

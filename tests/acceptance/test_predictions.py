@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,29 @@ def test_boxes_without_masks(world: Path, tmp_path: Path) -> None:
         del row["segmentation"]
     given = CocoFile(written(tmp_path, content)).predict(world / "images" / "b.png")
     assert given.rles is None and given.boxes_xyxy.tolist() == [[10, 10, 110, 110]]
+
+
+def test_scores_and_boxes_that_are_not_numbers(world: Path, tmp_path: Path) -> None:
+    content = coco(SQUARES)
+    content["annotations"][0]["score"] = float("nan")
+    for row in content["annotations"]:
+        del row["segmentation"]
+    content["annotations"][3]["bbox"] = [1, "x", 2, 3]
+    file = CocoFile(written(tmp_path, content))
+    assert file.predict(world / "images" / "a.png").scores.tolist() == pytest.approx([0.8, 0.3, 0.0])
+    with pytest.raises(DataError, match="neither a mask nor a box; found bbox"):
+        file.predict(world / "images" / "b.png")
+
+
+def test_an_image_does_not_get_the_predictions_of_another_of_its_name(world: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(world / "images", images)
+    shutil.copy(images / "b.png", images / "deep" / "b.png")
+    file = CocoFile(world / "tool.json", images=images)
+    assert len(file.predict(images / "b.png")) == 1
+    assert len(file.predict(images / "deep" / "b.png")) == 0
+    (images / "b.png").unlink()
+    assert len(file.predict(images / "deep" / "b.png")) == 1, "the file names no folders"
 
 
 def test_a_polygon_beyond_the_image_is_clipped(world: Path, tmp_path: Path) -> None:

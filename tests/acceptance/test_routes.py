@@ -265,6 +265,24 @@ def test_images_that_are_added(site: Served) -> None:
         assert answer.status_code == status
 
 
+def test_what_is_not_text_or_too_long(site: Served) -> None:
+    address = f"/acceptance/images/{site.image_id('a.png')}/judgment"
+    headers = {"Content-Type": "application/json"}
+    surrogate = b'{"judgment": {"verdict": "right", "judged_by": "\\ud800"}}'
+    for content in (surrogate, b"{", b"[]", b"null", b"\xff", b'{"judgment": {"judged_by": "\\u0000"}, "seen": 1e99}'):
+        answer = site.client.put(address, content=content, headers=headers)
+        assert answer.status_code in (400, 422) and isinstance(answer.json()["detail"], str)
+    assert site.judge("a.png", verdict="right", judged_by="Zoë \u0000 \U0001f388").status_code == 200
+    assert "Zoë" in site.client.get("/acceptance/report.html").text
+    assert site.client.get("/acceptance/judgments.csv").status_code == 200
+    endless = site.client.put(address, content=iter([b'{"judgment": "' + b"x" * 999_000] * 20), headers=headers)
+    assert endless.status_code == 413
+    huge = 10**30
+    assert site.client.get(f"/acceptance/images/{huge}/objects").status_code == 404
+    assert site.client.get(f"/acceptance/images?model={huge}").status_code == 404
+    assert site.judge("a.png", verdict="wrong", seen=huge).status_code == 200
+
+
 def test_files_that_are_too_large(world: Path) -> None:
     with served(opened(world, max_upload_bytes=5000, max_pixels=150_000)) as site:
         headers = {"Content-Type": "image/png"}

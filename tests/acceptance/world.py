@@ -79,7 +79,7 @@ def opened(folder: Path, *, models: Sequence[Predictions] | None = None, **setti
     given = {"database": folder / "judgments.sqlite", "images": folder / "images"} | settings
     if models is None:
         names = ("tool", "other") if given.get("is_blind") else ("tool",)
-        models = [CocoFile(folder / f"{name}.json") for name in names]
+        models = [CocoFile(folder / f"{name}.json", images=folder / "images") for name in names]
     return Acceptance(AcceptanceSettings(**given), models)
 
 
