@@ -37,7 +37,8 @@ def site(world: Path) -> Iterator[Served]:
 class Visitor:
     """A person at the page."""
 
-    def __init__(self, tab: Page, site: Served, *, person: str | None = "Ann") -> None:
+    def __init__(self, tab: Page, site: Served, *, person: str | None = "Ann", key: str | None = None) -> None:
+        self.key_of_api = key
         self.tab = tab
         self.site = site
         tab.call("Emulation.setTouchEmulationEnabled", enabled=False)
@@ -52,6 +53,11 @@ class Visitor:
         self.tab.events.clear()
         self.tab.call("Page.navigate", url="about:blank")
         self.tab.call("Page.navigate", url=self.site.address + place)
+        if self.key_of_api is not None:
+            self.until("document.getElementById('key-dialog')?.open")
+            self.enter("#key", self.key_of_api)
+            self.click("#key-dialog button")
+            self.key_of_api = None
         self.until("document.body && document.body.dataset.ready === 'true'")
         self.until("document.getElementById('stage').getAttribute('aria-busy') !== 'true'")
 
@@ -313,6 +319,16 @@ def test_names_and_comments_are_text(tab: Page, world: Path) -> None:
         assert visitor.text("#judged-by").startswith("Judged by <i>Eve</i>")
         assert visitor.run("document.title") == "<b>T</b>"
         assert visitor.run("document.querySelectorAll('main img[src=x], i i').length") == 0
+
+
+def test_a_key_is_asked_for_once(tab: Page, world: Path) -> None:
+    with served(opened(world), key="secret") as site:
+        visitor = Visitor(tab, site, person=None, key="secret")
+        visitor.run("localStorage.setItem('d2tune.person', '\"Ann\"')")
+        visitor.open()
+        visitor.until("document.querySelector('#images img').naturalWidth === 240")
+        visitor.key("a")
+        visitor.until_saved("a.png", verdict="right")
 
 
 def test_a_blind_comparison(tab: Page, world: Path) -> None:

@@ -280,7 +280,7 @@ def test_what_is_not_text_or_too_long(site: Served) -> None:
     huge = 10**30
     assert site.client.get(f"/acceptance/images/{huge}/objects").status_code == 404
     assert site.client.get(f"/acceptance/images?model={huge}").status_code == 404
-    assert site.judge("a.png", verdict="wrong", seen=huge).status_code == 200
+    assert site.judge("a.png", verdict="wrong", seen=huge).status_code == 409
 
 
 def test_files_that_are_too_large(world: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, HTTPException, Request
 from PIL import Image
 
 from d2tune.acceptance.predictions import CocoFile, Predictions
@@ -104,11 +104,16 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(acceptance: Acceptance) -> Iterator[Served]:
-    """Serve the page on a free port of this machine, in a thread."""
+def served(acceptance: Acceptance, *, key: str | None = None) -> Iterator[Served]:
+    """Serve the page on a free port of this machine, in a thread; with a key, only to those who send it."""
+
+    def check(request: Request) -> None:
+        if key is not None and request.headers.get("authorization") != f"Bearer {key}":
+            raise HTTPException(401, "a key is needed")
+
     app = FastAPI()
     app.include_router(page_router())
-    app.include_router(data_router(acceptance))
+    app.include_router(data_router(acceptance), dependencies=[Depends(check)])
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", lifespan="off"))
@@ -118,8 +123,9 @@ def served(acceptance: Acceptance) -> Iterator[Served]:
         while not server.started and time.monotonic() < stop:
             time.sleep(0.01)
         address = f"http://127.0.0.1:{port}"
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         try:
-            with httpx.Client(base_url=address, timeout=30) as client:
+            with httpx.Client(base_url=address, timeout=30, headers=headers) as client:
                 yield Served(acceptance, address, client)
         finally:
             server.should_exit = True
