@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from d2tune.acceptance.predictions import CocoFile
 from tests.acceptance.test_routes import png
 from tests.acceptance.world import HEIGHT, WIDTH, Served, opened, served, write_world
 from tests.browser import Page, browser
@@ -119,9 +120,9 @@ class Visitor:
         left, top = self.at(x, y, pane=pane)
         return list(
             self.run(
-                f"(canvas => {{ const box = canvas.getBoundingClientRect();"
+                f"(canvas => {{ const box = canvas.getBoundingClientRect(), ratio = canvas.width / box.width;"
                 f" return [...canvas.getContext('2d').getImageData("
-                f"{left} - box.x, {top} - box.y, 1, 1).data].slice(0, 3) }})"
+                f"ratio * ({left} - box.x), ratio * ({top} - box.y), 1, 1).data].slice(0, 3) }})"
                 f"(document.querySelectorAll('.pane canvas')[{pane}])"
             )
         )
@@ -139,6 +140,10 @@ class Visitor:
             " { dataTransfer: data, bubbles: true, cancelable: true })) })"
             f"({json.dumps(content)})"
         )
+
+    def complaints(self) -> list[str]:
+        """What the browser has to say of the page, but not that this test reads the canvas often."""
+        return [text for text in self.tab.complaints() if "getImageData" not in text]
 
     def saved(self, name: str) -> dict[str, Any] | None:
         """The judgment of an image as the server has it, after all that the page has sent."""
@@ -210,7 +215,7 @@ def test_from_the_first_image_to_the_report(tab: Page, site: Served, world: Path
     visitor.until("document.getElementById('results').innerText.includes('Accepted by Ann.')")
     report = site.client.get("/acceptance/report.html").text
     assert "Signed off by Ann" in report and "3 of 4 judged images are right" in report
-    assert visitor.tab.complaints() == []
+    assert visitor.complaints() == []
     # and the report is a page without complaints at any width, in both color schemes
     for width_px, dark in ((1280, False), (400, True)):
         tab.look(width_px=width_px, dark=dark)
@@ -262,8 +267,7 @@ def test_the_canvas(tab: Page, site: Served) -> None:
     assert visitor.texts(".pane-title") == ["Prediction", "Ground truth"]
     assert visitor.color(260, 160, pane=1) == pytest.approx([60, 120, 240], abs=8)
     assert visitor.color(80, 70, pane=1) != pytest.approx([230, 230, 60], abs=15)
-    # the browser notes that this test reads the canvas often
-    assert [text for text in visitor.tab.complaints() if "getImageData" not in text] == []
+    assert visitor.complaints() == []
 
 
 def test_images_are_dropped_in(tab: Page, world: Path) -> None:
@@ -321,6 +325,24 @@ def test_names_and_comments_are_text(tab: Page, world: Path) -> None:
         assert visitor.run("document.querySelectorAll('main img[src=x], i i').length") == 0
 
 
+def test_several_models_and_a_filter(tab: Page, world: Path) -> None:
+    models = [CocoFile(world / "tool.json"), CocoFile(world / "other.json")]
+    with served(opened(world, models=models)) as site:
+        site.judge("b.png", verdict="wrong")
+        visitor = Visitor(tab, site)
+        assert visitor.text("#progress") == "1 of 4 judged"
+        visitor.enter("#filter", "wrong")
+        shown = "[...document.querySelectorAll('#images li')].filter(one => !one.hidden).map(one => one.innerText)"
+        assert [text.split("\n")[0] for text in visitor.run(shown)] == ["a.png", "b.png"], (
+            "the open one and the wrong one"
+        )
+        visitor.run("document.body.dataset.ready = 'false'")
+        visitor.enter("#model", "1")
+        visitor.until("document.body && document.body.dataset.ready === 'true'")
+        assert visitor.text("#progress") == "0 of 4 judged"
+        visitor.until("document.querySelectorAll('#objects button').length === 1")
+
+
 def test_a_key_is_asked_for_once(tab: Page, world: Path) -> None:
     with served(opened(world), key="secret") as site:
         visitor = Visitor(tab, site, person=None, key="secret")
@@ -349,7 +371,7 @@ def test_a_blind_comparison(tab: Page, world: Path) -> None:
         visitor.until("document.getElementById('comparison-words')")
         assert visitor.text("#comparison-words").startswith("No real preference")
         assert "tool" in visitor.text("#results")
-        assert visitor.tab.complaints() == []
+        assert visitor.complaints() == []
 
 
 # what a client needs who has a phone, a screen reader or only a keyboard
@@ -472,5 +494,13 @@ def test_on_a_phone(tab: Page, site: Served) -> None:
     assert visitor.text("#editor h3") == "1: cat 0.95"
     visitor.click("[data-field=false_alarm]")
     visitor.until_saved("a.png", verdict="wrong")
+    # two fingers zoom: the ground beside the cat becomes cat
+    visitor.click("[data-field=close]")
+    visitor.click("#masks")
+    assert visitor.color(115, 70) == pytest.approx([90, 90, 90], abs=8)
+    for kind, apart in (("touchStart", 10), ("touchMove", 20), ("touchMove", 40), ("touchEnd", 0)):
+        points = [{"x": left - apart, "y": top, "id": 1}, {"x": left + apart, "y": top, "id": 2}] if apart else []
+        tab.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+    assert visitor.color(115, 70) == pytest.approx([230, 230, 60], abs=15)
     tab.call("Emulation.setTouchEmulationEnabled", enabled=False)
-    assert visitor.tab.complaints() == []
+    assert visitor.complaints() == []
