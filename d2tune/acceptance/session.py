@@ -81,7 +81,7 @@ class Acceptance:
         try:
             self.images = ImageList(self.store, settings.images, max_pixels=settings.max_pixels)
         except BaseException:
-            self.store.close()
+            self.store.discard_new()
             raise
         self._model_ids: dict[int, int] = {}
         self._locks: dict[tuple[int, int], threading.Lock] = {}

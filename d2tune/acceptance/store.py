@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -119,6 +120,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
+        self._is_new = not os.path.lexists(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
@@ -183,6 +185,13 @@ class Store:
         """Close the file."""
         with self._lock:
             self._connection.close()
+
+    def discard_new(self) -> None:
+        """Close the file, and remove it where it was made by this object: what needed it cannot be shown."""
+        self.close()
+        if self._is_new:
+            for suffix in ("", "-wal", "-shm"):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
     def put_images(self, images: Sequence[StoredImage]) -> None:
         """Add images, and take down what has changed of those that have the same name; their ids are not used."""

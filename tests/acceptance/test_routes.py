@@ -386,6 +386,11 @@ def test_what_cannot_be_opened(world: Path, tmp_path: Path) -> None:
     (empty / "a.jpg").write_bytes(b"\xff\xd8\xff broken")
     with pytest.raises(DataError, match="no image of the folder can be read"):
         opened(world, images=empty)
+    assert not (world / "judgments.sqlite").exists(), "nothing was made"
+    opened(world).close()
+    with pytest.raises(DataError, match="no image of the folder can be read"):
+        opened(world, images=empty)
+    assert (world / "judgments.sqlite").exists(), "what was there before stays"
     with pytest.raises(ProjectError, match="found 1 model; expected two models"):
         opened(world, is_blind=True, models=[CocoFile(world / "tool.json")])
     with pytest.raises(DataError, match="there is no such file or folder"):
