@@ -67,6 +67,16 @@ class ShownObject:
         return cls(**(row | {"box_xywh": tuple(row["box_xywh"]), "rings": rings}))
 
 
+def is_background(class_name: str, background: str | None) -> bool:
+    """Whether a class has no objects.
+
+    Args:
+        class_name: The class.
+        background: The class of a model that has none; None for none.
+    """
+    return class_name == background or class_name.strip().casefold() in _BACKGROUNDS
+
+
 def objects_of(prediction: Prediction, *, background: str | None = None) -> list[ShownObject]:
     """The objects of a prediction.
 
@@ -150,7 +160,7 @@ _Region = tuple[str, float | None, Mask]
 def _of_label_map(labels: LabelMap, background: str | None) -> Iterator[_Region]:
     """The regions of each class, larger ones first."""
     for name in labels.class_names:
-        if name == background or name.strip().casefold() in _BACKGROUNDS:
+        if is_background(name, background):
             continue
         count, regions, measures, _ = cv2.connectedComponentsWithStats(labels.mask(name).view(np.uint8), connectivity=8)
         order = 1 + np.argsort(-measures[1:, cv2.CC_STAT_AREA], kind="stable")

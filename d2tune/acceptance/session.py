@@ -12,7 +12,7 @@ from pathlib import Path
 
 from d2tune.acceptance.image_list import ImageList
 from d2tune.acceptance.judgments import Judgment, PairJudgment, SavedJudgment, SavedSignOff, SignOff, check_fits
-from d2tune.acceptance.objects import ShownObject, objects_of
+from d2tune.acceptance.objects import ShownObject, is_background, objects_of
 from d2tune.acceptance.predictions import Predictions
 from d2tune.acceptance.statistics import SignTest, sign_test
 from d2tune.acceptance.store import SavedPair, Store, StoredImage
@@ -76,7 +76,7 @@ class Acceptance:
             raise ProjectError("the number of models does not fit the page", found=number, expected=expected)
         self.settings = settings
         self.models = tuple(models)
-        self.truth = Truth.of(settings.truth, settings.images, models[0].class_names)
+        self.truth = Truth.of(settings.truth, settings.images, _classes_of(models[0]))
         self.store = Store(settings.database)
         try:
             self.images = ImageList(self.store, settings.images, max_pixels=settings.max_pixels)
@@ -116,8 +116,8 @@ class Acceptance:
 
     def class_names(self, index: int = 0) -> tuple[str, ...]:
         """The classes of a model, and after them those that only the other models and the ground truth have."""
-        others = (name for model in self.models for name in model.class_names)
-        return tuple(dict.fromkeys([*self.model(index).class_names, *others, *self.truth.class_names]))
+        others = (name for model in self.models for name in _classes_of(model))
+        return tuple(dict.fromkeys([*_classes_of(self.model(index)), *others, *self.truth.class_names]))
 
     def colors(self, index: int = 0) -> dict[str, str]:
         """A color for each class, as CSS writes it."""
@@ -265,3 +265,8 @@ class Acceptance:
             raise StillBlindError
         sides = [one.first_is_better for one in self.pairs().values()]
         return sign_test(sides.count(True), sides.count(False), sides.count(None))
+
+
+def _classes_of(model: Predictions) -> list[str]:
+    """The classes of a model that have objects."""
+    return [name for name in model.class_names if not is_background(name, model.background)]

@@ -9,6 +9,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from d2tune.acceptance.predictions import CocoFile
 from d2tune.annotations.convert import read_dataset
 from d2tune.errors import DataError, ProjectError
+from d2tune.inference.results import LabelMap
 from tests.acceptance.world import HEIGHT, WIDTH, Served, opened, served, write_world
 
 
@@ -263,6 +265,28 @@ def test_images_that_are_added(site: Served) -> None:
     ):
         answer = site.client.post("/acceptance/images?name=x.png", content=content, headers={"Content-Type": kind})
         assert answer.status_code == status
+
+
+class HalfAndHalf:
+    """Predicts a label map: cat on the left half, the background on the right."""
+
+    name, sha256, starting_score = "halves", "ab" * 32, 0.0
+    class_names, background = ("scene", "cat"), "scene"
+    facts: ClassVar[dict[str, str]] = {"Trained": "2026-01-31"}
+
+    def predict(self, image: Path) -> LabelMap:
+        labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+        labels[:, : WIDTH // 2] = 1
+        return LabelMap(labels, self.class_names)
+
+
+def test_a_model_of_label_maps(world: Path) -> None:
+    with served(opened(world, models=[HalfAndHalf()])) as site:
+        assert site.client.get("/acceptance/state").json()["models"][0]["classes"] == ["cat"]
+        a = site.client.get(f"/acceptance/images/{site.image_id('a.png')}/objects").json()
+        assert [(one["class_name"], one["score"], one["area_px2"]) for one in a["objects"]] == [("cat", None, 60000)]
+        assert site.judge("a.png", verdict="right").status_code == 200
+        assert "2026-01-31" in site.client.get("/acceptance/report.html").text
 
 
 def test_what_is_not_text_or_too_long(site: Served) -> None:
