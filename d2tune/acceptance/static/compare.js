@@ -2,7 +2,7 @@
 
 import { $, interval, make, percent, say } from "./dom.js";
 import { Saver, download, getJson, request } from "./server.js";
-import { pathOf } from "./view.js";
+import { prepared } from "./view.js";
 
 const CHOICES = [
   ["left", "A is better"],
@@ -41,13 +41,12 @@ export class Compare {
 
   open(row, given) {
     const colors = this.page.modelInfo.colors;
-    const prepare = (object) => ({ ...object, path: pathOf(object.rings), color: colors[object.class_name] ?? "#cccccc" });
     const latest = this.saver.unsaved(this.address(row)) ?? given.saved;
     this.content = {
       row,
-      left: given.left.map(prepare),
-      right: given.right.map((one) => prepare({ ...one, number: `right ${one.number}` })),
-      truth: given.truth?.map((one) => prepare({ ...one, number: `truth ${one.number}` })) ?? null,
+      left: given.left.map((one) => prepared(one, colors)),
+      right: given.right.map((one) => prepared(one, colors, "right")),
+      truth: given.truth?.map((one) => prepared(one, colors, "truth")) ?? null,
       preference: latest?.preference ?? null,
       savedBy: latest?.judged_by ?? null,
     };

@@ -2,7 +2,7 @@
 
 import { $, counted, interval, make, percent, remember, remembered, say } from "./dom.js";
 import { Saver, download, getJson, request } from "./server.js";
-import { pathOf } from "./view.js";
+import { prepared } from "./view.js";
 
 const DECISIONS = [
   ["accepted", "Accepted"],
@@ -71,13 +71,12 @@ export class Judge {
 
   open(row, given) {
     const colors = this.page.modelInfo.colors;
-    const prepare = (object) => ({ ...object, path: pathOf(object.rings), color: colors[object.class_name] ?? "#cccccc" });
     const unsaved = this.saver.unsaved(this.address(row));
     const latest = unsaved ?? given.saved?.judgment ?? null;
     this.content = {
       row,
-      objects: given.objects.map(prepare),
-      truth: given.truth?.map((one) => prepare({ ...one, number: `truth ${one.number}` })) ?? null,
+      objects: given.objects.map((one) => prepared(one, colors)),
+      truth: given.truth?.map((one) => prepared(one, colors, "truth")) ?? null,
       seen: given.saved?.revision ?? null,
       savedAt: given.saved?.judged_at ?? null,
       savedBy: latest?.judged_by ?? null,

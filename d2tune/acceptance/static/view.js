@@ -317,7 +317,23 @@ export class View {
   }
 }
 
-export function pathOf(rings) {
+// the color of a class, lighter or darker, so that neighbors of one class can be distinguished
+export function shade(color, number) {
+  const [target, share] = [[0, 0], [255, 0.45], [0, 0.2], [255, 0.7]][(number - 1) % 4];
+  const mixed = [1, 3, 5].map((at) => {
+    const value = Number.parseInt(color.slice(at, at + 2), 16);
+    return Math.round(value + (target - value) * share).toString(16).padStart(2, "0");
+  });
+  return `#${mixed.join("")}`;
+}
+
+// an object as the server gives it, ready to be drawn
+export function prepared(object, colors, prefix = "") {
+  const color = shade(colors[object.class_name] ?? "#cccccc", object.number);
+  return { ...object, number: prefix ? `${prefix} ${object.number}` : object.number, path: pathOf(object.rings), color };
+}
+
+function pathOf(rings) {
   const path = new Path2D();
   for (const ring of rings) {
     path.moveTo(ring[0], ring[1]);
