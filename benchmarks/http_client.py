@@ -14,8 +14,8 @@ class Connection:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._address = parts.hostname, parts.port
+        address = urlsplit(url)
+        self._address = address.hostname, address.port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, path: str, content: bytes, kind: str) -> tuple[int, bytes]:

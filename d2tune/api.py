@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from d2tune.metrics.coco.results import Kind
     from d2tune.packages.write import PackageResult
     from d2tune.runs.predict import PredictionResult
-    from d2tune.serving.page import PageOptions
-    from d2tune.serving.settings import ServingSettings
+    from d2tune.serving.settings import PageOptions, ServingSettings
     from d2tune.video.predict import VideoFormat
     from d2tune.video.result import VideoResult
 
@@ -534,6 +533,8 @@ def serve(
     weights: str = "best",
     min_score: float | None = None,
     window_px: int | Literal["auto"] | None = None,
+    overlap: float | None = None,
+    object_px: int | None = None,
     settings: ServingSettings | None = None,
     page: PageOptions | None = None,
     say: Callable[[str], None] | None = None,
@@ -549,6 +550,8 @@ def serve(
         min_score: Lowest score of instances, from 0 to 1; None takes the thresholds of each model.
         window_px: Height and width in pixels of the overlapping windows in which images are predicted, or ``auto``;
             None predicts on whole images, or as the config of the model says.
+        overlap: See `predict`.
+        object_px: See `predict`.
         settings: The limits, the queue and the keys; None are the defaults.
         page: What the page for judging predictions at ``/`` shows; None serves the API alone.
         say: Called with the address when the models are ready.
@@ -569,6 +572,8 @@ def serve(
         weights=weights,
         min_score=min_score,
         window_px=window_px,
+        overlap=overlap,
+        object_px=object_px,
         settings=settings,
         page=page,
         say=say,

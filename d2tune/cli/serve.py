@@ -6,12 +6,12 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from d2tune.cli.shared import add_command, given, name, path
+from d2tune.cli.windows import add_window_arguments, window_arguments
 from d2tune.errors import ProjectError
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
-    from d2tune.serving.page import PageOptions
-    from d2tune.serving.settings import ServingSettings
+    from d2tune.serving.settings import PageOptions, ServingSettings
 
 _SETTINGS = ("queue", "deadline_s", "keys", "drain_delay_s")
 
@@ -32,6 +32,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--min-score", type=float, metavar="SCORE", help="lowest score of instances (default: those of the model)"
     )
+    add_window_arguments(parser)
     group = parser.add_argument_group("the page for judging predictions at / (docs/acceptance.md)")
     group.add_argument("--images", type=path, metavar="FOLDER", help="images to judge (default: those dropped there)")
     group.add_argument(
@@ -89,13 +90,13 @@ def run(options: argparse.Namespace) -> int:
     if "new_key" in options:
         print(api.new_serving_key(options.new_key, getattr(options, "keys", None)))
         return 0
-    chosen = given(options, "host", "port", "weights", "min_score")
+    chosen = {**given(options, "host", "port", "weights", "min_score"), **window_arguments(options)}
     api.serve(getattr(options, "models", []), **chosen, settings=_settings(options), page=_page(options), say=_say)
     return 0
 
 
 def _page(options: argparse.Namespace) -> PageOptions | None:
-    from d2tune.serving.page import PageOptions
+    from d2tune.serving.settings import PageOptions
 
     shown = given(options, "images", "truth", "judgments", "predictions", "is_blind")
     if "no_page" not in options:

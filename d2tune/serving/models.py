@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from d2tune import run_schema
 from d2tune.errors import ProjectError, RunError
@@ -21,6 +21,7 @@ from d2tune.runs.windows import WindowChoice
 from d2tune.tasks import task_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_WHOLE = WindowChoice()
 _OTHER = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -62,7 +63,7 @@ def served_models(
     *,
     weights: str = "best",
     min_score: float | None = None,
-    window_px: int | Literal["auto"] | None = None,
+    windows: WindowChoice = _WHOLE,
 ) -> dict[str, ServedModel]:
     """Describe models, so that what cannot be served is refused before a server starts.
 
@@ -71,7 +72,7 @@ def served_models(
             before it: ``NAME=PATH``.
         weights: Of runs: ``best``, ``final`` or a checkpoint file.
         min_score: Lowest score of instances; None takes the thresholds of each model.
-        window_px: Side of windows in which images are predicted, or ``auto``; None is as the model says.
+        windows: Windows in which images are predicted; by default as the model says.
 
     Returns:
         The models by name, in order.
@@ -87,14 +88,13 @@ def served_models(
         if description.record["input"].get("stacked"):
             message = "the model takes folders of files as images, which a request cannot hold"
             raise ProjectError(message, place=str(path), hint="Use `d2tune predict`.")
-        windows = WindowChoice(window_px=window_px)
         windows.check(description)
         name = name or _name_of(folder, description)
         if name in models:
             hint = f"Name them: `d2tune serve a={models[name].description.source} b={path}`."
             raise ProjectError("two models have the same name", place=str(path), found=name, hint=hint)
 
-        def load(folder: Path = folder, windows: WindowChoice = windows) -> Ready:
+        def load(folder: Path = folder) -> Ready:
             loaded = windows.applied(load_model(folder, weights=weights)).with_min_score(min_score)
             return Ready(predictor_of(loaded), _details(loaded))
 

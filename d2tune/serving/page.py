@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,7 @@ from d2tune.errors import D2TuneError, MachineError
 from d2tune.serving.images import preparing
 from d2tune.serving.problems import ApiError
 from d2tune.serving.service import Service
-
-DATABASE = Path("acceptance.sqlite")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageOptions:
-    """What the page at ``/`` shows.
-
-    Attributes:
-        images: Folder with images, or an image; None where they only come through the page.
-        truth: Annotations to show beside the predictions; None takes those in the folder of images.
-        judgments: The database of judgments.
-        predictions: A COCO file of predictions to judge instead of a model's.
-        is_blind: Whether two models are compared without their names.
-    """
-
-    images: Path | None = None
-    truth: Path | None = None
-    judgments: Path = DATABASE
-    predictions: Path | None = None
-    is_blind: bool = False
+from d2tune.serving.settings import PageOptions
 
 
 def open_page(service: Service, options: PageOptions) -> Acceptance:

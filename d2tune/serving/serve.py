@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from d2tune.errors import MachineError, ProjectError, check_range
+from d2tune.runs.windows import WindowChoice
 from d2tune.serving.models import served_models
-from d2tune.serving.settings import ServingSettings
+from d2tune.serving.settings import PageOptions, ServingSettings
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
-    from d2tune.serving.page import PageOptions
 
 _LARGEST_PORT = 65_535
 
@@ -29,6 +29,8 @@ def serve(
     weights: str = "best",
     min_score: float | None = None,
     window_px: int | Literal["auto"] | None = None,
+    overlap: float | None = None,
+    object_px: int | None = None,
     settings: ServingSettings | None = None,
     page: PageOptions | None = None,
     say: Callable[[str], None] | None = None,
@@ -44,7 +46,9 @@ def serve(
         port: The port; 0 takes a free one.
         weights: See `served_models`.
         min_score: See `served_models`.
-        window_px: See `served_models`.
+        window_px: See `WindowChoice`.
+        overlap: See `WindowChoice`.
+        object_px: See `WindowChoice`.
         settings: The settings; None are the defaults.
         page: What the page at ``/`` shows; None serves the API alone.
         say: Called with a line when the models are ready.
@@ -66,7 +70,8 @@ def serve(
     from d2tune.serving.server import address_of, bind, run
     from d2tune.serving.service import Service
 
-    served = served_models(models, weights=weights, min_score=min_score, window_px=window_px)
+    windows = WindowChoice(window_px=window_px, overlap=overlap, object_px=object_px)
+    served = served_models(models, weights=weights, min_score=min_score, windows=windows)
     service = Service(served, chosen)
     with ExitStack() as stack:
         listener = stack.enter_context(bind(host, port))

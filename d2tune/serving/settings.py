@@ -8,6 +8,7 @@ from pathlib import Path
 from d2tune.errors import check_range
 
 MIB = 1 << 20
+DATABASE = Path("acceptance.sqlite")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,3 +77,22 @@ class ServingSettings:
         check_range(self.queue, place="--queue", least=1, most=100_000)
         check_range(self.deadline_s, place="--deadline", above=0, most=3600)
         check_range(self.drain_delay_s, place="--drain-delay", least=0, most=600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageOptions:
+    """What the page at ``/`` shows.
+
+    Attributes:
+        images: Folder with images, or an image; None where they only come through the page.
+        truth: Annotations to show beside the predictions; None takes those in the folder of images.
+        judgments: The database of judgments.
+        predictions: A COCO file of predictions to judge instead of a model's.
+        is_blind: Whether two models are compared without their names.
+    """
+
+    images: Path | None = None
+    truth: Path | None = None
+    judgments: Path = DATABASE
+    predictions: Path | None = None
+    is_blind: bool = False

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import APIRouter
 
 from d2tune.serving.app import create_app
 from d2tune.serving.server import address_of, bind, run
@@ -42,6 +43,30 @@ Start = Callable[..., Running]
 
 
 @contextmanager
+def served_by(
+    service: Service,
+    *,
+    routers: Sequence[APIRouter] = (),
+    on_listening: Callable[[str], object] = lambda url: None,
+) -> Iterator[str]:
+    """A server in a thread, from the time when it is ready; yields its address."""
+    ready = threading.Event()
+    with bind("127.0.0.1", 0) as listener:
+        url = address_of(listener)
+        app = create_app(service, routers=routers)
+        thread = threading.Thread(target=run, args=(service, app, listener), kwargs={"on_ready": ready.set})
+        thread.start()
+        on_listening(url)
+        try:
+            assert ready.wait(60)
+            yield url
+        finally:
+            service.drain()
+            thread.join(60)
+    assert not thread.is_alive()
+
+
+@contextmanager
 def running(
     network: BrightBox,
     settings: ServingSettings,
@@ -51,21 +76,8 @@ def running(
 ) -> Iterator[Running]:
     model = served(network, load=load)
     service = Service({model.name: model}, settings)
-    ready = threading.Event()
-    with bind("127.0.0.1", 0) as listener:
-        url = address_of(listener)
-        app = create_app(service)
-        thread = threading.Thread(target=run, args=(service, app, listener), kwargs={"on_ready": ready.set})
-        thread.start()
-        on_listening(url)
-        try:
-            with httpx.Client(base_url=url, timeout=30) as client:
-                assert ready.wait(30)
-                yield Running(service, network, client, url)
-        finally:
-            service.drain()
-            thread.join(30)
-    assert not thread.is_alive()
+    with served_by(service, on_listening=on_listening) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield Running(service, network, client, url)
 
 
 @pytest.fixture

@@ -96,7 +96,10 @@ def served(network: BrightBox, *, name: str = "lamps", load: Callable[[], object
             network, cfg, class_names=CLASSES, reader=image_reader(project, cfg), min_scores=[0.5]
         )
         classes = [{"id": 1, "name": CLASSES[0], "is_thing": True}]
-        details = {"task": "instance", "classes": classes, "thresholds": {}, "input": {}, "metrics": None, "card": None}
+        details: dict[str, Any] = dict.fromkeys(("metrics", "card", "trained"))
+        details |= {"task": "instance", "classes": classes, "thresholds": {CLASSES[0]: 0.5}, "input": {}}
+        details |= {"project": name, "preset": "none", "weights_sha256": "5" * 64}
+        details["data_sha256"] = {"train": "6" * 64, "val": "7" * 64}
         return Ready(predictor, details)
 
     return ServedModel(

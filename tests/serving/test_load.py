@@ -47,18 +47,18 @@ async def send(url: str, count: int, *, clients: int) -> Counter[int]:
     return statuses
 
 
-def grown_bytes(server: subprocess.Popen[str], url: str, *, warm_up: int, count: int, parts: int = 10) -> float:
+def grown_bytes(server: subprocess.Popen[str], url: str, *, warm_up: int, count: int, steps: int = 10) -> float:
     """How many bytes resident memory grows by with a request, from the median of the first and of the last samples."""
     measured = psutil.Process(server.pid)
     assert asyncio.run(send(url, warm_up, clients=4)) == {200: warm_up}
     samples = [measured.memory_info().rss]
-    for _ in range(parts):
-        assert asyncio.run(send(url, count // parts, clients=4)) == {200: count // parts}
+    for _ in range(steps):
+        assert asyncio.run(send(url, count // steps, clients=4)) == {200: count // steps}
         samples.append(measured.memory_info().rss)
-    third = max(1, parts // 3)
+    third = max(1, steps // 3)
     growth = statistics.median(samples[-third:]) - statistics.median(samples[:third])
     print(f"resident memory: {[round(sample / 1e6, 1) for sample in samples]} MB")
-    return growth / (count * (1 - third / parts))
+    return growth / (count * (1 - third / steps))
 
 
 def test_memory_does_not_grow_with_requests() -> None:
