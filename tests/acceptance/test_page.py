@@ -192,12 +192,16 @@ def test_from_the_first_image_to_the_report(tab: Page, site: Served, world: Path
     assert (missed["kind"], missed["class_name"]) == ("missed", "cat")
     assert (missed["x"], missed["y"]) == pytest.approx((370, 280), abs=1.5)
     assert visitor.texts("#objects .kind") == ["bad outline", "missed"]
+    # what was typed a moment ago is kept although the page is left
+    visitor.enter("#comment", "far right, small")
+    visitor.tab.call("Page.navigate", url="about:blank")
+    visitor.until_saved("a.png", comment="far right, small")
     # after a reload everything is as it was
     visitor.open()
     assert visitor.text("#name") == "b.png", "the first image that is to be judged"
     assert visitor.text("#images li:first-child .state") == "✕\nwrong, 2 marks"
     visitor.click("#images li:first-child button")
-    visitor.until("document.getElementById('comment').value === 'far right'")
+    visitor.until("document.getElementById('comment').value === 'far right, small'")
     assert visitor.run("document.getElementById('wrong').getAttribute('aria-pressed')") == "true"
     assert visitor.texts("#objects .kind") == ["bad outline", "missed"]
     # all others are right; the results sign off

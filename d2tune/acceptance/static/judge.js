@@ -34,20 +34,26 @@ export class Judge {
     );
     $("score").addEventListener("input", () => this.setScore(Number($("score").value)));
     $("add-missed").addEventListener("click", () => this.place(!page.view.isPlacing));
-    let timer = null;
     $("comment").addEventListener("input", () => {
       if (!this.content) return;
       this.content.judgment.comment = $("comment").value;
-      clearTimeout(timer);
-      const content = this.content;
-      timer = setTimeout(() => this.save(content, { quiet: true }), 600);
-      this.flushComment = () => {
-        clearTimeout(timer);
-        this.flushComment = null;
-        this.save(content, { quiet: true });
-      };
+      this.saveSoon();
     });
-    addEventListener("pagehide", () => this.flushComment?.());
+    addEventListener("pagehide", () => this.saveNow());
+  }
+
+  // what is typed is saved when there is a pause, at the latest when another image is opened or the page is left
+  saveSoon() {
+    clearTimeout(this.timer);
+    this.waiting = this.content;
+    this.timer = setTimeout(() => this.saveNow(), 500);
+  }
+
+  saveNow() {
+    clearTimeout(this.timer);
+    const content = this.waiting;
+    this.waiting = null;
+    if (content) this.save(content, { quiet: true });
   }
 
   fetchContent(row) {
@@ -60,7 +66,7 @@ export class Judge {
 
   // before another image is opened: until it is there, nothing can be judged
   leave() {
-    this.flushComment?.();
+    this.saveNow();
     this.place(false);
     this.content = null;
     this.selected = null;
@@ -109,11 +115,7 @@ export class Judge {
     if (this.selected !== null && !this.shown.some((one) => one.number === this.selected)) this.selected = null;
     this.render();
     const { judgment } = this.content;
-    if (judgment.verdict || judgment.marks.length) {
-      clearTimeout(this.scoreTimer);
-      const content = this.content;
-      this.scoreTimer = setTimeout(() => this.save(content, { quiet: true }), 400);
-    }
+    if (judgment.verdict || judgment.marks.length) this.saveSoon();
   }
 
   async judge(verdict) {
@@ -174,6 +176,10 @@ export class Judge {
   }
 
   async save(content, { quiet = false } = {}) {
+    if (content === this.waiting) {
+      clearTimeout(this.timer);
+      this.waiting = null;
+    }
     const person = quiet ? await this.page.person() : this.page.personName;
     if (!person) return;
     const judgment = { ...content.judgment, min_score: content.score, judged_by: person };
@@ -368,11 +374,9 @@ export class Judge {
   }
 
   markComment(mark) {
-    const content = this.content;
     const input = make("input", { type: "text", maxlength: "2000", "data-field": "comment", placeholder: "Optional", oninput: () => {
       mark.comment = input.value;
-      clearTimeout(this.markTimer);
-      this.markTimer = setTimeout(() => this.save(content, { quiet: true }), 600);
+      this.saveSoon();
     } });
     input.value = mark.comment ?? "";
     return make("label", { class: "field" }, "Comment ", input);

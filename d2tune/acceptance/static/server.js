@@ -40,7 +40,9 @@ export async function request(path, { method = "GET", json, body, type, keepaliv
     if (json !== undefined) headers["Content-Type"] = "application/json";
     else if (body !== undefined) headers["Content-Type"] = type;
     const content = json === undefined ? body : JSON.stringify(json);
-    const answer = await fetch(`acceptance/${path}`, { method, headers, body: content, keepalive });
+    // a page that is being left may still send, but browsers take at most 64 KB of that
+    const isKept = keepalive && content.length < 16_000;
+    const answer = await fetch(`acceptance/${path}`, { method, headers, body: content, keepalive: isKept });
     if (answer.status === 401 && (await askForKey())) continue;
     if (!answer.ok) throw await refusal(answer);
     return answer;
