@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageDraw, ImageOps
 
 FORMAT = 1  # of package.json, its entry d2tune_package
@@ -74,10 +73,14 @@ class Model:
         min_score: Lowest score of instances; None takes the threshold of each class.
 
     Raises:
-        RunnerError: A file is missing or was changed, or the package needs more than this runner.
+        RunnerError: A file or onnxruntime is missing, a file was changed, or the package needs more than this runner.
     """
 
     def __init__(self, folder: str | Path, *, threads: int = 0, min_score: float | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise RunnerError("onnxruntime is missing; install it: pip install -r requirements.txt") from None
         self.package = read_package(Path(folder))
         self.classes: list[str] = self.package["classes"]
         self.has_instances: bool = self.package["export"]["gives"] == "instances"

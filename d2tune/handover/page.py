@@ -68,8 +68,8 @@ def _ways(contents: Contents) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {
             "title": "With d2tune",
-            "words": f"Python 3.11 or newer with d2tune {version}, about 6 GB with torch. The wheel is what python -m "
-            "build makes in a checkout of d2tune.",
+            "words": f"Python 3.11 or newer with d2tune {version}, about 6 GB with torch. The wheel is part of what "
+            "the command python -m build makes in a checkout of d2tune.",
             "commands": (
                 f"pip install {wheel}",
                 "d2tune setup",

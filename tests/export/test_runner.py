@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import json
 import re
@@ -221,7 +222,9 @@ def test_it_lies_beside_the_model_with_its_requirements(onnx_package: Package, p
     assert {"runner.py", "requirements.txt"} <= onnx_package.manifest.files.keys()
     pinned = (onnx_package.folder / "requirements.txt").read_text("utf-8").split()
     assert pinned == [f"{name}=={importlib.metadata.version(name)}" for name in LIBRARIES]
-    imported = set(re.findall(r"^(?:import|from) (\w+)", script.read_text("utf-8"), re.MULTILINE))
+    nodes = list(ast.walk(ast.parse(script.read_text("utf-8"))))
+    imported = {alias.name.partition(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module).partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
     assert imported - set(sys.stdlib_module_names) == {"numpy", "onnxruntime", "PIL"}
     assert not (package.folder / "runner.py").exists()
 
