@@ -65,7 +65,8 @@ class Pools:
 
     def __init__(self) -> None:
         cores = usable_cores()
-        self.decoding = ThreadPoolExecutor(max(1, min(4, cores)), thread_name_prefix="decode")
+        # as many as `loop.stream` has; more would take the cores from the forward pass
+        self.decoding = ThreadPoolExecutor(max(1, min(4, cores // 2)), thread_name_prefix="decode")
         self.encoding = ThreadPoolExecutor(max(1, min(4, cores // 2)), thread_name_prefix="encode")
         self.turn = threading.Lock()
 

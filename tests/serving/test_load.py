@@ -6,6 +6,7 @@ import asyncio
 import json
 import statistics
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -59,6 +60,20 @@ def grown_bytes(server: subprocess.Popen[str], url: str, *, warm_up: int, count:
     growth = statistics.median(samples[-third:]) - statistics.median(samples[:third])
     print(f"resident memory: {[round(sample / 1e6, 1) for sample in samples]} MB")
     return growth / (count * (1 - third / steps))
+
+
+def test_benchmark_runs(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(encoded(lamp((0, 0, 20 + number, 20)), "JPEG"))
+    script = Path(__file__).parents[2] / "benchmarks" / "serving.py"
+    words = [make_run(tmp_path), "--images", tmp_path / "photos", "--count", 4, "--rounds", 1, "--clients", 2]
+    command = [sys.executable, str(script), *map(str, words), "--out", str(tmp_path / "results.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    contenders = json.loads((tmp_path / "results.json").read_text("utf-8"))["contenders"]
+    assert list(contenders)[2:] == ["d2tune serve, 1 client", "d2tune serve, 2 clients"]
+    assert all(row["images_per_s"] > 0 for row in contenders.values())
 
 
 def test_memory_does_not_grow_with_requests() -> None:

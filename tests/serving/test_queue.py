@@ -150,6 +150,16 @@ def test_ready_only_when_the_model_is_loaded(start: Start) -> None:
     assert server.client.get("/readyz").status_code == 200
 
 
+def test_draining_server_is_not_ready_and_answers_what_still_comes(start: Start) -> None:
+    server = start(drain_delay_s=1.0)
+    server.service.drain()
+    ready = server.client.get("/readyz")
+    assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+    assert server.client.get("/healthz").status_code == 200
+    answer = server.predict(encoded(lamp()))
+    assert answer.status_code == 200 and answer.headers["connection"] == "close"
+
+
 def test_dead_thread_is_neither_ready_nor_healthy(start: Start) -> None:
     ending = threading.Event()
 

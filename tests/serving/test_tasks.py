@@ -38,6 +38,7 @@ def answered(url: str, photo: Path, format_name: str) -> httpx.Response:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window_px", [None, 128])
 def test_instances(tmp_path: Path, window_px: int | None) -> None:
     run, photo = random_run(tmp_path / "run", "instance"), photo_of(tmp_path)
