@@ -193,7 +193,7 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """Close a connection that the client left half closed by its head's end, as after an early answer."""
+        """Wait for the rest of the next head where it has begun to arrive."""
         super().on_response_complete()
         self._watch_head()
 
