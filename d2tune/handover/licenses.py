@@ -6,13 +6,11 @@ import importlib.metadata
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import Distribution, PackageNotFoundError
+from importlib.metadata import Distribution, PackageMetadata, PackageNotFoundError
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-
-from d2tune import files
 
 _LICENSE_FILE = re.compile(r"(?i)^(licen[sc]e|copying|notice|authors)[^/]*$")
 _PREFIX = re.compile(r"(?i)^license :: (osi approved :: )?")
@@ -69,7 +67,7 @@ def write_texts(folder: Path, needed: Iterable[Library]) -> dict[str, list[str]]
             own = folder / canonicalize_name(library.name)
             own.mkdir(parents=True, exist_ok=True)
             path = own / (source.name if number == 0 else f"{number}-{source.name}")
-            files.write_bytes(path, source.read_bytes())
+            path.write_bytes(source.read_bytes())
             written.setdefault(library.name, []).append(path.relative_to(folder).as_posix())
     return written
 
@@ -88,20 +86,19 @@ def license_of_weights(source: str | None) -> str:
 
 
 def _library(installed: Distribution) -> Library:
+    about = installed.metadata  # parsed anew at each access
     texts = []
     for entry in installed.files or ():
-        path = Path(str(installed.locate_file(entry)))
-        if ".dist-info/" in entry.as_posix() and _LICENSE_FILE.match(entry.name) and path.is_file():
-            texts.append(path)
-    return Library(
-        name=str(installed.metadata["Name"]), version=installed.version, license=_license(installed), texts=tuple(texts)
-    )
+        if _LICENSE_FILE.match(entry.name) and ".dist-info/" in entry.as_posix():
+            path = Path(str(installed.locate_file(entry)))
+            texts += [path] if path.is_file() else []
+    return Library(name=str(about["Name"]), version=str(about["Version"]), license=_license(about), texts=tuple(texts))
 
 
-def _license(installed: Distribution) -> str:
+def _license(about: PackageMetadata) -> str:
     """The expression, the first line of the free text, or the classifiers."""
     expression, text, classifiers = (
-        installed.metadata.get_all(name, []) for name in ("License-Expression", "License", "Classifier")
+        about.get_all(name, []) for name in ("License-Expression", "License", "Classifier")
     )
     free = "".join(text).strip().partition("\n")[0]
     classes = [_PREFIX.sub("", line) for line in classifiers if line.startswith("License ::")]
