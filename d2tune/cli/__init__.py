@@ -18,6 +18,7 @@ from d2tune.cli import (
     doctor,
     evaluate,
     export,
+    handover,
     info,
     label_loop,
     merge,
@@ -25,6 +26,7 @@ from d2tune.cli import (
     package,
     predict,
     sample,
+    serve,
     setup,
     split,
     train,
@@ -52,6 +54,8 @@ _COMMANDS = (
     export,
     predict,
     merge,
+    serve,
+    handover,
     label_loop,
 )
 

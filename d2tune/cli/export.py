@@ -10,6 +10,8 @@ from d2tune.cli.shared import add_command, given, name, path
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
 
+_OPTIONS = ("weights", "thresholds", "precision", "size", "calibrate", "images", "allow_drift", "force")
+
 
 def add(commands: Commands) -> None:
     """Add the command."""
@@ -20,6 +22,12 @@ def add(commands: Commands) -> None:
     parser.add_argument("--format", type=name, metavar="FORMAT", required=True, help="onnx, torchscript or openvino")
     parser.add_argument("--out", type=path, metavar="FOLDER", required=True, help="folder of the exported model")
     parser.add_argument("--weights", type=name, metavar="NAME", help="best, final or a checkpoint file (default: best)")
+    parser.add_argument(
+        "--thresholds",
+        type=name,
+        metavar="best-f1|FILE|NUMBER",
+        help="of a run: lowest scores of instances, as of `d2tune package`",
+    )
     parser.add_argument(
         "--precision",
         type=name,
@@ -50,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     """Export, and print the steps and the table of the check; if the export drifts, before the error."""
     from d2tune import api
 
-    chosen = given(options, "weights", "precision", "size", "calibrate", "images", "allow_drift", "force")
+    chosen = given(options, *_OPTIONS)
     print(api.export(options.model, options.out, format=options.format, say=_print, **chosen).summary)
     return 0
 

@@ -24,6 +24,13 @@ def add(commands: Commands) -> None:
         help="lowest scores of instances: those with the best F1, a file with a number for each class, or a number for "
         "all (default: those with the best F1 of classes with at least 30 objects in the evaluation, else 0.5)",
     )
+    parser.add_argument(
+        "--runtime",
+        type=name,
+        metavar="FORMAT",
+        help="onnx: an exported model with a script that predicts with it without torch and Detectron2, see `d2tune "
+        "export` (default: the weights, for d2tune)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier package that was not changed")
 
 
@@ -31,6 +38,6 @@ def run(options: argparse.Namespace) -> int:
     """Make the package, and print what is in it."""
     from d2tune import api
 
-    result = api.package(options.run_folder, options.out, **given(options, "weights", "thresholds", "force"))
-    print(result.summary)
+    chosen = given(options, "weights", "thresholds", "runtime", "force")
+    print(api.package(options.run_folder, options.out, **chosen).summary)
     return 0

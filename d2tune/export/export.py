@@ -20,6 +20,7 @@ from d2tune import files
 from d2tune.errors import DataError, PackageError, ProjectError
 from d2tune.export.check.images import is_stacked
 from d2tune.export.check.result import CheckResult
+from d2tune.export.edge import has_runner, write_runner
 from d2tune.export.formats import BOUNDS, OPSET, Format, check_installed, check_precision, format_named
 from d2tune.export.graphs.base import Graph
 from d2tune.export.graphs.build import example_of, graph_of, kind_of
@@ -95,6 +96,7 @@ def export(
     format: str,
     precision: str | None = None,
     weights: str = "best",
+    thresholds: str | None = None,
     size: str | None = None,
     calibrate: str | Path | None = None,
     images: str | Path | None = None,
@@ -110,6 +112,7 @@ def export(
         format: ``onnx``, ``torchscript`` or ``openvino``.
         precision: Type of the numbers in its file: ``float32``, ``float16`` or ``int8``; None is float32.
         weights: Of a run: ``best``, ``final`` or a checkpoint file.
+        thresholds: Of a run, see `packages.thresholds.choose_thresholds`.
         size: For OpenVINO, ``HEIGHTxWIDTH`` that images are resized to fit in; None takes the sizes that the resizing
             of the model gives.
         calibrate: For int8, a folder of photos to measure the ranges of values on.
@@ -134,7 +137,7 @@ def export(
     target = Path(out)
     check_replaceable(target, force=force)
     with tempfile.TemporaryDirectory(prefix="d2tune-export-") as scratch:
-        source = _source(Path(model), Path(scratch) / "source", weights)
+        source = _source(Path(model), Path(scratch) / "source", weights, thresholds)
         reference = reference_model(source)
         options = ExportOptions(
             format=chosen,
@@ -186,10 +189,10 @@ def _check_options(chosen: Format, precision: str, size: str | None, calibrate: 
         raise ProjectError("int8 needs photos to measure the ranges of values on", place="--precision", hint=hint)
 
 
-def _source(model: Path, scratch: Path, weights: str) -> Package:
+def _source(model: Path, scratch: Path, weights: str, thresholds: str | None) -> Package:
     """The package of safetensors that is exported; of a run it is made first."""
     if not is_package(model):
-        write_package(model, scratch, weights=weights)
+        write_package(model, scratch, weights=weights, thresholds=thresholds)
         return read_package(scratch)
     package = read_package(model)
     given = package.manifest.weights.format
@@ -198,6 +201,8 @@ def _source(model: Path, scratch: Path, weights: str) -> Package:
         raise PackageError("is an exported model already", file=model, found=given, hint=hint)
     if weights != "best":
         raise PackageError("a package has one file of weights", file=model, hint="Remove --weights.")
+    if thresholds is not None:
+        raise PackageError("a package has its thresholds", file=model, hint="Remove --thresholds, or export the run.")
     return package
 
 
@@ -259,6 +264,8 @@ def _fill(folder: Path, source: Package, reference: LoadedModel, options: Export
     """Write the files of the export into its package."""
     shutil.copy(source.folder / PROJECT, folder / PROJECT)
     files.write_text(folder / CONFIG, _config(source, options).dump())
+    if has_runner(source.manifest, format_name=options.format.name, gives=kind_of(reference.model)):
+        write_runner(folder)
     path = folder / options.format.file
     with inference_mode(reference.model, is_own=True):
         graph = _graph(reference, options)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.io.images import ImageError, read_header
-from d2tune.annotations.io.output_record import ANNOTATIONS, DRAWING, EVALUATION, PREDICTIONS, OwnFiles, is_drawing_name
-from d2tune.annotations.io.places import walk_files
-from d2tune.annotations.io.rasters import is_raster_name
-from d2tune.annotations.io.suffixes import IMAGE_SUFFIXES, is_image_name, unreadable_hint_of
 from d2tune.annotations.model.dataset import Image
 from d2tune.data.image_reader import ImageReader, OpenImage, Pixels, WholePhoto
 from d2tune.data.mapper import check_size, inference_sample
 from d2tune.data.semantic_mapper import input_size, semantic_sample
 from d2tune.errors import DataError
+from d2tune.inference.listing import find_images as find_images
+from d2tune.inference.listing import find_rasters as find_rasters
+from d2tune.inference.listing import is_predicted_on as is_predicted_on
 from d2tune.inference.loop import Sample
-
-logger = logging.getLogger(__name__)
-
-_NOT_PREDICTED_ON = {ANNOTATIONS, PREDICTIONS, DRAWING, EVALUATION}
-"""Kinds of files in a folder of images that d2tune wrote and that are not images to predict on."""
 
 ImageLike = str | Path | Image | NDArray[Any]
 """A file, an image of a dataset, or an array: ``(H, W, 3)`` uint8 in RGB, ``(H, W)`` uint8 in gray, or for models of
@@ -203,80 +196,3 @@ def _array_pixels(array: NDArray[Any], reader: ImageReader) -> Pixels:
     is_turned = reader.order == "BGR" and channels == 3 and is_photo
     # torch takes no array that is read-only, as those of Pillow are
     return np.require(pixels[:, :, ::-1] if is_turned else pixels, requirements=["C", "W"])
-
-
-def find_images(source: Path, *, skip: Path | None = None) -> tuple[Path, list[Path]]:
-    """The image files of a folder and its subfolders, in the order of their paths; a file stands for itself.
-
-    Hidden files and folders, label images that d2tune wrote, and predictions are skipped.
-
-    Args:
-        source: A file or a folder.
-        skip: An output folder, which is skipped where it is inside ``source``.
-
-    Returns:
-        The folder that names are relative to, and the image files.
-
-    Raises:
-        DataError: The source does not exist, or the folder has no image files.
-    """
-    if source.is_file():
-        return source.parent, [source]
-    if not source.is_dir():
-        raise DataError("the image or folder does not exist", file=source)
-    files = _files_below(source, skip)
-    images = [path for path in files if is_image_name(path.name)]
-    unreadable = unreadable_hint_of(path.name for path in files)
-    if not images:
-        expected = f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
-        raise DataError("the folder has no images", file=source, found=unreadable, expected=expected)
-    if unreadable is not None:
-        logger.warning("%s: %s", source, unreadable)
-    return source, images
-
-
-def find_rasters(source: Path, *, stacked: bool, skip: Path | None = None) -> tuple[Path, list[Path]]:
-    """The rasters of a folder and its subfolders, in the order of their paths: files, or folders of stacked files.
-
-    Hidden files and folders, and what `d2tune predict` wrote, are skipped.
-
-    Args:
-        source: A file or a folder.
-        stacked: Whether the channels of an image are the files of a folder.
-        skip: See `find_images`.
-
-    Returns:
-        The folder that names are relative to, and the rasters.
-
-    Raises:
-        DataError: The source does not exist, or the folder has no rasters.
-    """
-    if source.is_file():
-        return source.parent, [source]
-    if not source.is_dir():
-        raise DataError("the image or folder does not exist", file=source)
-    images = [path for path in _files_below(source, skip) if is_raster_name(path.name)]
-    if not images:
-        raise DataError("the folder has no images", file=source, expected="photos, TIFFs, .npy or .npz files")
-    if not stacked:
-        return source, images
-    folders = sorted({path.parent for path in images})
-    return (source.parent, folders) if folders == [source] else (source, folders)
-
-
-def is_predicted_on() -> Callable[[Path], bool]:
-    """A function that says whether a path is that of an image or a raster that d2tune did not write."""
-    own = OwnFiles()
-
-    def is_wanted(path: Path) -> bool:
-        is_image = is_raster_name(path.name) and not is_drawing_name(path.name)
-        return is_image and not own.kinds(path) & _NOT_PREDICTED_ON
-
-    return is_wanted
-
-
-def _files_below(source: Path, skip: Path | None) -> list[Path]:
-    """The files below a folder that are not hidden, and that d2tune did not write as something else than images."""
-    own = OwnFiles()
-    paths = [source / name for name in walk_files(source, skip=skip)]
-    return sorted(path for path in paths if not own.kinds(path) & _NOT_PREDICTED_ON)

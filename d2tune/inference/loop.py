@@ -273,9 +273,13 @@ def batches_of(
             height_px, width_px = (-(-side // divisibility) * divisibility for side in samples.input_size(index))
             groups.setdefault((height_px, width_px), []).append(index)
         for (height_px, width_px), group in groups.items():
-            fitting = max(1, min(_CPU_BATCH, _CPU_BATCH_PX // max(1, height_px * width_px)))
-            size = batch_size or (_CUDA_BATCH if on_cuda else fitting)
+            size = batch_size or fitting_batch(height_px, width_px, on_cuda=on_cuda)
             yield from (group[at : at + size] for at in range(0, len(group), size))
+
+
+def fitting_batch(height_px: int, width_px: int, *, on_cuda: bool) -> int:
+    """The number of images of a size that a forward pass takes at best: 8 on CUDA, and up to 4 on the CPU."""
+    return _CUDA_BATCH if on_cuda else max(1, min(_CPU_BATCH, _CPU_BATCH_PX // max(1, height_px * width_px)))
 
 
 class _Loading:

@@ -34,12 +34,12 @@ def card_of(manifest: Manifest) -> str:
         "has_scores": task.has_scores,
         "class_names": manifest.classes,
         "trained_by": manifest.versions.get("d2tune", "of an earlier version"),
-        "classes": list(_class_rows(manifest)),
+        "classes": list(class_rows(manifest)),
         "input_lines": list(input_lines(manifest.input)),
-        "training_lines": list(_training_lines(manifest)),
-        "kinds": list(map(_kind, manifest.metrics.values)) if manifest.metrics else [],
-        "metric_rows": list(_metric_rows(manifest)),
-        "limit_lines": list(_limit_lines(manifest)),
+        "training_lines": list(training_lines(manifest)),
+        "kinds": list(map(kind_name, manifest.metrics.values)) if manifest.metrics else [],
+        "metric_rows": list(metric_rows(manifest)),
+        "limit_lines": list(limit_lines(manifest)),
         "files": [
             {"name": name, "size": f"{entry.bytes:,}", "sha256": entry.sha256} for name, entry in manifest.files.items()
         ],
@@ -54,7 +54,8 @@ def _escaped(value: Any) -> Any:
     return Markup(escape(_MARKDOWN.sub(r"\\\1", printable(value))))
 
 
-def _class_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
+def class_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    """For each class its id, name, kind, threshold with its origin, and instances in training and validation."""
     counts = [manifest.data.get(key) for key in ("train_instances", "val_instances")]
     for number, name in enumerate(manifest.classes, start=1):
         threshold = manifest.thresholds.get(name)
@@ -103,7 +104,8 @@ def input_lines(given: InputSpec) -> Iterator[str]:
         yield f"They are padded on the right and below with zeros to sides divisible by {given.divisible_by_px}."
 
 
-def _training_lines(manifest: Manifest) -> Iterator[str]:
+def training_lines(manifest: Manifest) -> Iterator[str]:
+    """On what the model was trained, for how long and from which weights, in sentences."""
     data, training = manifest.data, manifest.training
     hashes = [str(data.get(key))[:12] for key in ("train_sha256", "val_sha256")]
     yield (
@@ -126,7 +128,8 @@ def _count(number: Any) -> str:
     return f"{number:,}" if isinstance(number, int) else "an unknown number of"
 
 
-def _metric_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
+def metric_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    """For each metric its name, and a cell with its value and interval for each kind; see `kind_name`."""
     if manifest.metrics is None:
         return
     kinds = list(manifest.metrics.values.values())
@@ -138,7 +141,8 @@ def _metric_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
         }
 
 
-def _limit_lines(manifest: Manifest) -> Iterator[str]:
+def limit_lines(manifest: Manifest) -> Iterator[str]:
+    """What the model is not known to do, in sentences."""
     classes, val = counted(len(manifest.classes), "class"), manifest.data.get("val_instances")
     yield f"It predicts {classes} and nothing else; what resembles one of them may be taken for it."
     if manifest.metrics is None:
@@ -159,7 +163,7 @@ def _limit_lines(manifest: Manifest) -> Iterator[str]:
 
 def _wide_lines(metrics: Metrics) -> Iterator[str]:
     widths = [
-        (one.high - one.low, f"{_kind(kind)} {name}")
+        (one.high - one.low, f"{kind_name(kind)} {name}")
         for kind, values in metrics.values.items()
         for name, one in values.items()
         if one.low is not None and one.high is not None
@@ -169,6 +173,6 @@ def _wide_lines(metrics: Metrics) -> Iterator[str]:
         yield f"Intervals are up to {width:.0f} points wide ({name}); with more validation images they are narrower."
 
 
-def _kind(kind: str) -> str:
+def kind_name(kind: str) -> str:
     """``mask`` for ``segm``; kinds of other tasks have their own name."""
     return next((name for key, name in KIND_NAMES.items() if key == kind), kind)

@@ -96,7 +96,7 @@ def write_package(
         "classes": tuple(record["classes"]),
         "thing_ids": tuple(_thing_ids(record)),
         "thresholds": chosen,
-        "input": _input(cfg, project, record, divisible_by_px),
+        "input": input_entries(cfg, project, record, divisible_by_px),
         "weights": {
             "file": WEIGHTS,
             "format": "safetensors",
@@ -164,7 +164,15 @@ def _thing_ids(record: Mapping[str, Any]) -> list[int]:
     return list(range(1, len(record["classes"]) + 1)) if given is None else list(given)
 
 
-def _input(cfg: CfgNode, project: Project, record: Mapping[str, Any], divisible_by_px: int) -> dict[str, Any]:
+def input_entries(cfg: CfgNode, project: Project, record: Mapping[str, Any], divisible_by_px: int) -> dict[str, Any]:
+    """The entries of `InputSpec` of a model.
+
+    Args:
+        cfg: Its config.
+        project: Its project.
+        record: Its record.
+        divisible_by_px: What the network pads the sides of images to multiples of.
+    """
     is_raster = project.data.format == "label_images"
     keys = project.data.label_images
     return {

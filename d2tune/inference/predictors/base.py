@@ -187,6 +187,19 @@ class Predictor(ABC, Generic[Raw, Result]):
         result: Result = self._result(raw, sample) if self.takes_whole_images else raw
         return result
 
+    def highest(self, raw: Any, count: int) -> tuple[Any, int]:
+        """Keep the instances with the highest scores, before their masks are pasted.
+
+        Args:
+            raw: What `run` returned for an image.
+            count: The largest number of instances.
+
+        Returns:
+            What `finish` takes, and the number of instances that were dropped; predictions without instances of their
+            own masks are unchanged.
+        """
+        return raw, 0
+
     @abstractmethod
     def _forward(self, model: Any, batch: Sequence[Sample]) -> Sequence[Raw]:
         """Run the model on a batch and move its output off the device."""

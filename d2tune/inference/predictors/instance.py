@@ -64,6 +64,11 @@ class InstancePredictor(Predictor[RawDetections, Detections]):
     lowest score of their class are not predicted.
     """
 
+    def highest(self, raw: Any, count: int) -> tuple[Any, int]:
+        """See `Predictor.highest`; of results of windows, whose masks are pasted already, too."""
+        dropped = len(raw.scores) - count
+        return (raw, 0) if dropped <= 0 else (_highest(raw, count), dropped)
+
     def _forward(self, model: Any, batch: Sequence[Sample]) -> list[RawDetections]:
         return forward_detections(model, batch, self.min_scores)
 
@@ -157,6 +162,15 @@ def _above(raw: RawDetections, min_scores: Sequence[float] | None) -> RawDetecti
         raw.is_pasted,
         (*raw.lower_scores, *_rounded(raw.scores[~kept])),
     )
+
+
+def _highest(raw: RawDetections | Detections, count: int) -> RawDetections | Detections:
+    """The detections with the highest scores, in their order; of equal scores the first."""
+    kept = np.sort(np.argsort(-raw.scores, kind="stable")[:count])
+    arrays: dict[str, Any] = {name: getattr(raw, name)[kept] for name in ("boxes_xyxy", "scores", "class_ids")}
+    if isinstance(raw, Detections):
+        return replace(raw, **arrays, rles=None if raw.rles is None else tuple(raw.rles[index] for index in kept))
+    return replace(raw, **arrays, masks=None if raw.masks is None else raw.masks[kept])
 
 
 def _rounded(scores: NDArray[np.float32]) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ are multiplied by 255; no value is clipped silently, and a damaged file never gi
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
@@ -70,15 +71,34 @@ def read_photo(path: Path, *, white: float | None = None) -> NDArray[np.uint8]:
             range that is read.
     """
     with reading_photo(path), path.open("rb") as stream:
-        with _opened(stream) as (image, form):
-            _refuse_large(image.size)
-            if isinstance(image, _TiffOnly):
-                values = read_tiff(stream, white=form.white if form is not None else 255)
-            elif form is None or form.kind == "8-bit":
-                return np.asarray(_eight_bits(image, stream))
-            else:
-                values = _stored(image, stream, form)
-        return _gray_as_rgb(scaled(values, form or PixelFormat(), white=white))
+        return _rgb_of(stream, white)
+
+
+def read_photo_content(content: bytes, *, name: str = "image", white: float | None = None) -> NDArray[np.uint8]:
+    """`read_photo` of the content of a file.
+
+    Args:
+        content: The bytes of the file.
+        name: Stands for the file in errors; its suffix may name a format that is not read.
+        white: See `read_photo`.
+
+    Raises:
+        DataError: See `read_photo`.
+    """
+    with reading_photo(Path(name)), io.BytesIO(content) as stream:
+        return _rgb_of(stream, white)
+
+
+def _rgb_of(stream: BinaryIO, white: float | None) -> NDArray[np.uint8]:
+    with _opened(stream) as (image, form):
+        _refuse_large(image.size)
+        if isinstance(image, _TiffOnly):
+            values = read_tiff(stream, white=form.white if form is not None else 255)
+        elif form is None or form.kind == "8-bit":
+            return np.asarray(_eight_bits(image, stream))
+        else:
+            values = _stored(image, stream, form)
+    return _gray_as_rgb(scaled(values, form or PixelFormat(), white=white))
 
 
 def read_photo_of(image: Image) -> NDArray[np.uint8]:

@@ -1,0 +1,141 @@
+"""The pages of a handover: ``index.html``, and ``how_to_run.md`` with the commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from d2tune import files
+from d2tune.handover.folder import entries
+from d2tune.handover.licenses import Library
+from d2tune.handover.reports import Report
+from d2tune.packages.card import class_rows, input_lines, kind_name, limit_lines, metric_rows, training_lines
+from d2tune.packages.manifest import Manifest
+from d2tune.report.templates import filled
+from d2tune.tasks import TASKS
+from d2tune.text import printable
+from d2tune.versions import own_version
+
+INDEX, HOW = "index.html", "how_to_run.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a handover has.
+
+    Attributes:
+        manifest: The description of its model.
+        reports: Its evaluations.
+        acceptance: The files of the acceptance report.
+        has_edge: Whether ``edge`` has an export for devices without torch.
+        has_runner: Whether the model itself is such an export.
+        libraries: The libraries that run the model.
+        texts: Names of the texts of their licenses, by library.
+        weights_license: The license of the weights.
+        missing: What it could have and does not, in sentences.
+    """
+
+    manifest: Manifest
+    reports: tuple[Report, ...]
+    acceptance: tuple[str, ...]
+    has_edge: bool
+    has_runner: bool
+    libraries: tuple[Library, ...]
+    texts: dict[str, list[str]]
+    weights_license: str
+    missing: tuple[str, ...]
+
+
+def write_pages(folder: Path, contents: Contents) -> None:
+    """Write both pages into the folder that has everything else."""
+    ways = _ways(contents)
+    how = {"ways": ways, "project": contents.manifest.project}
+    text = filled("d2tune.handover", "how_to_run.md.jinja", how, finalize=_as_markdown, keep_trailing_newline=True)
+    files.write_text(folder / HOW, text)
+    context = _context(folder, contents, ways)
+    files.write_text(folder / INDEX, filled("d2tune.handover", "index.html", context, finalize=_finalized))
+
+
+def _ways(contents: Contents) -> list[dict[str, Any]]:
+    """The ways to run the model: a title, a sentence, and commands."""
+    version = own_version()
+    image, kind = ("image.tif", "tiff") if contents.manifest.input.raster else ("photo.jpg", "jpeg")
+    wheel = f"d2tune-{version}-py3-none-any.whl"
+    rows: list[dict[str, Any]] = [
+        {
+            "title": "With d2tune",
+            "words": f"Python 3.11 or newer with d2tune {version}, about 6 GB with torch. The wheel is part of what "
+            "the command python -m build makes in a checkout of d2tune.",
+            "commands": (
+                f"pip install {wheel}",
+                "d2tune setup",
+                "d2tune info model",
+                f"d2tune predict model {image} --out predictions",
+            ),
+        },
+        {
+            "title": "As a server",
+            "words": "An HTTP API on port 8000 with a description at /docs. The folder deploy in a checkout of d2tune "
+            "has Dockerfiles, a compose file and Kubernetes manifests, which mount the folder model.",
+            "commands": (
+                f'pip install "{wheel}[serve]"',
+                "d2tune setup",
+                "d2tune serve model --host 127.0.0.1 --port 8000",
+                f"curl --data-binary @{image} --header 'Content-Type: image/{kind}' http://127.0.0.1:8000/v1/predict",
+            ),
+        },
+    ]
+    folder = "edge" if contents.has_edge else "model"
+    if contents.has_edge or contents.has_runner:
+        rows.append(
+            {
+                "title": "On a device, without torch",
+                "words": "Python 3.11 or newer with numpy, Pillow and onnxruntime, about 200 MB.",
+                "commands": (
+                    f"pip install -r {folder}/requirements.txt",
+                    f"python {folder}/runner.py {image} --out predictions",
+                ),
+            }
+        )
+    return rows
+
+
+def _context(folder: Path, contents: Contents, ways: list[dict[str, Any]]) -> dict[str, Any]:
+    manifest = contents.manifest
+    task = TASKS[manifest.task]
+    return {
+        "manifest": manifest,
+        "gives": task.gives,
+        "has_scores": task.has_scores,
+        "classes": list(class_rows(manifest)),
+        "input_lines": list(input_lines(manifest.input)),
+        "training_lines": list(training_lines(manifest)),
+        "limit_lines": list(limit_lines(manifest)),
+        "kinds": list(map(kind_name, manifest.metrics.values)) if manifest.metrics else [],
+        "metric_rows": list(metric_rows(manifest)),
+        "reports": contents.reports,
+        "acceptance": contents.acceptance,
+        "missing": contents.missing,
+        "has_edge": contents.has_edge,
+        "ways": ways,
+        "weights_license": contents.weights_license,
+        "libraries": contents.libraries,
+        "texts": contents.texts,
+        "files": entries(folder),
+        "version": own_version(),
+        "link": lambda name: quote(name),
+    }
+
+
+def _finalized(value: Any) -> Any:
+    """Text from files without control characters."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _as_markdown(value: Any) -> Any:
+    """Text for Markdown, where HTML's escapes would show."""
+    return Markup(printable(value)) if isinstance(value, str) else value

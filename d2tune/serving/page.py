@@ -1,0 +1,116 @@
+"""The page for judging predictions, with the models of a server."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from d2tune.acceptance.objects import Prediction
+from d2tune.acceptance.predictions import CocoFile, Predictions
+from d2tune.acceptance.session import Acceptance, AcceptanceSettings
+from d2tune.errors import D2TuneError, MachineError
+from d2tune.serving.images import preparing
+from d2tune.serving.problems import ApiError
+from d2tune.serving.service import Service
+from d2tune.serving.settings import PageOptions
+
+
+def open_page(service: Service, options: PageOptions) -> Acceptance:
+    """The data of the page; close it when the server ends.
+
+    Raises:
+        DataError: The folder has no images, or the database, the annotations or the predictions cannot be read.
+        ProjectError: The number of models does not fit.
+    """
+    models: list[Predictions] = [ServedPredictions(service, name) for name in service.models]
+    if options.predictions is not None:
+        models.append(CocoFile(options.predictions, names=options.truth, images=options.images))
+    settings = AcceptanceSettings(
+        database=options.judgments,
+        images=options.images,
+        truth=options.truth,
+        is_blind=options.is_blind,
+        max_upload_bytes=service.settings.limits.body_bytes,
+        max_pixels=service.settings.limits.pixels,
+    )
+    return Acceptance(settings, models)
+
+
+class ServedPredictions:
+    """A served model as the page asks for it; see `Predictions`.
+
+    Args:
+        service: The server.
+        name: Name of the model.
+    """
+
+    def __init__(self, service: Service, name: str) -> None:
+        self.name = name
+        self._service = service
+        self._model = service.models[name]
+        self._worker = service.workers[name]
+
+    @property
+    def sha256(self) -> str:
+        """A hash of all that decides the predictions, so that judgments are about them; it waits for the model."""
+        details = self._details()
+        decisive = [details[key] for key in ("weights_sha256", "thresholds", "input")]
+        limits = self._service.settings.limits
+        text = json.dumps([*decisive, limits.instances, limits.several_frames], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All classes in the order of their ids."""
+        return self._model.description.class_names
+
+    @property
+    def starting_score(self) -> float:
+        """The lowest threshold of the classes, below which the model gives no objects."""
+        return float(min(self._details()["thresholds"].values(), default=0.0))
+
+    @property
+    def background(self) -> str | None:
+        """The class of a label map that has no objects; None for none."""
+        return self._model.background
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the report says of the model."""
+        details = self._details()
+        given = {
+            "Project": details["project"],
+            "Preset": details["preset"],
+            "Trained": details["trained"],
+            "SHA-256 of the weights": details["weights_sha256"],
+            "SHA-256 of the training split": details["data_sha256"]["train"],
+            "SHA-256 of the validation split": details["data_sha256"]["val"],
+        }
+        return {name: str(value) for name, value in given.items() if value}
+
+    def predict(self, image: Path) -> Prediction:
+        """The prediction on an image file.
+
+        Raises:
+            D2TuneError: The model is not ready, too many images wait, or the image cannot be read.
+        """
+        self._worker.wait_until_ready()
+        limits, deadline = self._service.settings.limits, time.monotonic() + self._service.settings.deadline_s
+        try:
+            result: Prediction = self._worker.predict_here(preparing(image.read_bytes(), limits), deadline=deadline)
+        except ApiError as error:
+            raise D2TuneError(error.message) from None
+        except OSError as error:
+            raise D2TuneError(f"the image cannot be read: {error.strerror or error}") from None
+        return result
+
+    def _details(self) -> dict[str, Any]:
+        self._worker.wait_until_ready()
+        try:
+            return self._worker.ready.details
+        except ApiError as error:
+            raise MachineError(error.message) from None

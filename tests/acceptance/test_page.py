@@ -1,0 +1,510 @@
+"""The page in a real browser without a window: judged from the first image to the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d2tune.acceptance.predictions import CocoFile
+from tests.acceptance.test_routes import png
+from tests.acceptance.world import HEIGHT, WIDTH, Served, opened, served, write_world
+from tests.browser import Page, browser
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    return write_world(tmp_path)
+
+
+@pytest.fixture
+def site(world: Path) -> Iterator[Served]:
+    with served(opened(world, title="Cats & dogs")) as running:
+        yield running
+
+
+class Visitor:
+    """A person at the page."""
+
+    def __init__(self, tab: Page, site: Served, *, person: str | None = "Ann", key: str | None = None) -> None:
+        self.key_of_api = key
+        self.tab = tab
+        self.site = site
+        tab.call("Emulation.setTouchEmulationEnabled", enabled=False)
+        tab.look(width_px=1280)
+        tab.call("Storage.clearDataForOrigin", origin=site.address, storageTypes="all")
+        self.open()
+        if person is not None:
+            self.run(f"localStorage.setItem('d2tune.person', JSON.stringify({json.dumps(person)}))")
+            self.open()
+
+    def open(self, place: str = "/") -> None:
+        self.tab.events.clear()
+        self.tab.call("Page.navigate", url="about:blank")
+        self.tab.call("Page.navigate", url=self.site.address + place)
+        if self.key_of_api is not None:
+            self.until("document.getElementById('key-dialog')?.open")
+            self.enter("#key", self.key_of_api)
+            self.click("#key-dialog button")
+            self.key_of_api = None
+        self.until("document.body && document.body.dataset.ready === 'true'")
+        self.until("document.getElementById('stage').getAttribute('aria-busy') !== 'true'")
+
+    def until_open(self, name: str) -> None:
+        """Wait until an image can be judged."""
+        self.until(f"document.getElementById('name').innerText === {json.dumps(name)}")
+        self.until("document.getElementById('stage').getAttribute('aria-busy') !== 'true'")
+
+    def run(self, expression: str) -> Any:
+        return self.tab.evaluate(expression)
+
+    def until(self, expression: str) -> None:
+        stop = time.monotonic() + 30
+        while not self.run(f"Boolean({expression})"):
+            assert time.monotonic() < stop, f"never so: {expression}; {self.text('#banner')}; {self.tab.complaints()}"
+            time.sleep(0.03)
+
+    def text(self, selector: str) -> str:
+        return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+
+    def texts(self, selector: str) -> list[str]:
+        return list(self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(one => one.innerText)"))
+
+    def click(self, selector: str) -> None:
+        self.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def enter(self, selector: str, value: str) -> None:
+        """Give a control another value, as a person does."""
+        self.run(
+            f"(control => {{ control.value = {json.dumps(value)}; for (const kind of ['input', 'change'])"
+            f" control.dispatchEvent(new Event(kind)) }})(document.querySelector({json.dumps(selector)}))"
+        )
+
+    def key(self, key: str, *, code: int | None = None) -> None:
+        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
+        number = {"windowsVirtualKeyCode": code} if code else {}
+        self.tab.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text, **number)
+        self.tab.call("Input.dispatchKeyEvent", type="keyUp", key=key, **number)
+
+    def at(self, x: float, y: float, *, pane: int = 0) -> tuple[float, float]:
+        """The place on the screen of a place of the whole image, which the canvas shows centered at 98 %."""
+        box = self.run(
+            f"(box => [box.x, box.y, box.width, box.height])"
+            f"(document.querySelectorAll('.pane')[{pane}].getBoundingClientRect())"
+        )
+        scale = 0.98 * min(box[2] / WIDTH, box[3] / HEIGHT)
+        return box[0] + box[2] / 2 + (x - WIDTH / 2) * scale, box[1] + box[3] / 2 + (y - HEIGHT / 2) * scale
+
+    def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
+        left, top = self.at(x, y)
+        self.tab.call("Input.dispatchMouseEvent", type=kind, x=left, y=top, **more)
+
+    def click_image(self, x: float, y: float) -> None:
+        for kind in ("mousePressed", "mouseReleased"):
+            self.mouse(kind, x, y, button="left", clickCount=1)
+
+    def color(self, x: float, y: float, *, pane: int = 0) -> list[int]:
+        """The color that the canvas has at a place of the whole image."""
+        left, top = self.at(x, y, pane=pane)
+        return list(
+            self.run(
+                f"(canvas => {{ const box = canvas.getBoundingClientRect(), ratio = canvas.width / box.width;"
+                f" return [...canvas.getContext('2d').getImageData("
+                f"ratio * ({left} - box.x), ratio * ({top} - box.y), 1, 1).data].slice(0, 3) }})"
+                f"(document.querySelectorAll('.pane canvas')[{pane}])"
+            )
+        )
+
+    def drop(self, files: dict[str, bytes]) -> None:
+        """Drop files onto the page."""
+        content = {name: list(data) for name, data in files.items()}
+        self.run(
+            "(files => { const data = new DataTransfer();"
+            " for (const [name, bytes] of Object.entries(files))"
+            " data.items.add(new File([new Uint8Array(bytes)], name,"
+            " name.endsWith('png') ? { type: 'image/png' } : {}));"
+            " for (const kind of ['dragover', 'drop'])"
+            " document.body.dispatchEvent(new DragEvent(kind,"
+            " { dataTransfer: data, bubbles: true, cancelable: true })) })"
+            f"({json.dumps(content)})"
+        )
+
+    def complaints(self) -> list[str]:
+        """What the browser has to say of the page, but not that this test reads the canvas often."""
+        return [text for text in self.tab.complaints() if "getImageData" not in text]
+
+    def saved(self, name: str) -> dict[str, Any] | None:
+        """The judgment of an image as the server has it, after all that the page has sent."""
+        answer = self.site.client.get(f"/acceptance/images/{self.site.image_id(name)}/objects").json()["saved"]
+        return None if answer is None else dict(answer["judgment"])
+
+    def until_saved(self, name: str, **wanted: Any) -> dict[str, Any]:
+        stop = time.monotonic() + 20
+        while True:
+            saved = self.saved(name)
+            if saved is not None and all(saved[key] == value for key, value in wanted.items()):
+                return saved
+            assert time.monotonic() < stop, f"{name}: {saved}"
+            time.sleep(0.03)
+
+
+def test_from_the_first_image_to_the_report(tab: Page, site: Served, world: Path) -> None:
+    visitor = Visitor(tab, site, person=None)
+    assert visitor.texts("#images .name") == ["a.png", "b.png", "c.png", "d.png"]
+    assert visitor.text("#progress") == "0 of 4 judged"
+    assert visitor.texts("#objects button") == ["1. cat 0.95", "2. dog 0.80"]
+    # the name is asked for once
+    visitor.click("#right")
+    visitor.until("document.getElementById('person-dialog').open")
+    visitor.run("document.getElementById('person-name').value = 'Ann'")
+    visitor.click("#person-dialog button.strong")
+    visitor.until("document.getElementById('name').innerText === 'b.png'")
+    assert visitor.until_saved("a.png")["judged_by"] == "Ann"
+    assert visitor.text("#progress") == "1 of 4 judged"
+    # back, and wrong: the second object has a bad outline, and a cat was missed
+    visitor.key("ArrowLeft", code=37)
+    visitor.until_open("a.png")
+    visitor.key("w")
+    visitor.until_saved("a.png", verdict="wrong")
+    visitor.click_image(260, 160)
+    assert visitor.text("#editor h3") == "2: dog 0.80"
+    visitor.key("4")
+    visitor.key("m")
+    visitor.click_image(370, 280)
+    visitor.until("document.querySelector('#editor select')")
+    visitor.enter("#editor select", "cat")
+    visitor.enter("#comment", "far right")
+    saved = visitor.until_saved("a.png", comment="far right")
+    outline, missed = saved["marks"]
+    assert (outline["kind"], outline["object"]) == ("bad_outline", 2)
+    assert (missed["kind"], missed["class_name"]) == ("missed", "cat")
+    assert (missed["x"], missed["y"]) == pytest.approx((370, 280), abs=1.5)
+    assert visitor.texts("#objects .kind") == ["bad outline", "missed"]
+    # what was typed a moment ago is kept although the page is left
+    visitor.enter("#comment", "far right, small")
+    visitor.tab.call("Page.navigate", url="about:blank")
+    visitor.until_saved("a.png", comment="far right, small")
+    # after a reload everything is as it was
+    visitor.open()
+    assert visitor.text("#name") == "b.png", "the first image that is to be judged"
+    assert visitor.text("#images li:first-child .state") == "✕\nwrong, 2 marks"
+    visitor.click("#images li:first-child button")
+    visitor.until("document.getElementById('comment').value === 'far right, small'")
+    assert visitor.run("document.getElementById('wrong').getAttribute('aria-pressed')") == "true"
+    assert visitor.texts("#objects .kind") == ["bad outline", "missed"]
+    # all others are right; the results sign off
+    for _ in range(3):
+        visitor.run("document.activeElement.blur()")
+        visitor.open()
+        visitor.key("a")
+        visitor.until("document.querySelectorAll('#images .sign.right').length > 0")
+        visitor.tab.evaluate("new Promise(done => setTimeout(done, 100))")
+    visitor.until("document.getElementById('progress').innerText === '4 of 4 judged'")
+    visitor.key("r")
+    visitor.until("document.getElementById('sign-off')")
+    assert visitor.texts("#results .tile b") == ["75 %", "80 %", "1"]
+    visitor.click("#sign-off")
+    visitor.until("document.getElementById('results').innerText.includes('Accepted by Ann.')")
+    report = site.client.get("/acceptance/report.html").text
+    assert "Signed off by Ann" in report and "3 of 4 judged images are right" in report
+    assert visitor.complaints() == []
+    # and the report is a page without complaints at any width, in both color schemes
+    for width_px, dark in ((1280, False), (400, True)):
+        tab.look(width_px=width_px, dark=dark)
+        tab.events.clear()
+        tab.call("Page.navigate", url=f"{site.address}/acceptance/report.html")
+        tab.wait_for("Page.loadEventFired")
+        assert tab.complaints() == []
+        assert tab.evaluate("document.documentElement.scrollWidth") == width_px
+        assert tab.evaluate("getComputedStyle(document.querySelector('.tile')).borderRadius") == "12px"
+        assert low_contrast(tab) == []
+
+
+def test_the_canvas(tab: Page, site: Served) -> None:
+    visitor = Visitor(tab, site)
+    ground = [90, 90, 90]
+    assert visitor.color(160, 20) == pytest.approx(ground, abs=8)
+    cat = visitor.color(80, 70)
+    assert cat != pytest.approx([230, 230, 60], abs=15), "the mask is over the cat"
+    # a switch for each class
+    visitor.click("[data-class=cat]")
+    assert visitor.color(80, 70) == pytest.approx([230, 230, 60], abs=15)
+    assert visitor.color(260, 160) != pytest.approx([60, 120, 240], abs=8), "the dog is still there"
+    visitor.click("[data-class=cat]")
+    # the score slider
+    assert visitor.color(340, 30) == pytest.approx([230, 230, 60], abs=15), "its score is below 0.5"
+    visitor.enter("#score", "0.2")
+    assert visitor.color(340, 30) != pytest.approx([230, 230, 60], abs=15)
+    assert len(visitor.texts("#objects button")) == 3
+    # hover names the object, and lights it up
+    visitor.mouse("mouseMoved", 80, 70)
+    assert visitor.text("#tip") == "cat 0.95"
+    lit = visitor.color(80, 70)
+    visitor.mouse("mouseMoved", 160, 20)
+    assert visitor.run("document.getElementById('tip').hidden") and visitor.color(80, 70) != lit
+    # all masks off
+    visitor.key("h")
+    assert visitor.color(260, 160) == pytest.approx([60, 120, 240], abs=8)
+    visitor.key("h")
+    # zoom keeps the place under the pointer
+    assert visitor.color(195, 160) == pytest.approx(ground, abs=8)
+    visitor.mouse("mouseWheel", 260, 160, deltaX=0, deltaY=-500)
+    assert visitor.color(260, 160) != pytest.approx(ground, abs=20)
+    assert visitor.color(195, 160) != pytest.approx(ground, abs=20), "beyond the dog before, now in it"
+    visitor.key("0")
+    assert visitor.color(160, 20) == pytest.approx(ground, abs=8)
+    # the ground truth beside it has one cat and no dog
+    visitor.key("g")
+    visitor.until("document.querySelectorAll('.pane').length === 2")
+    assert visitor.texts(".pane-title") == ["Prediction", "Ground truth"]
+    assert visitor.color(260, 160, pane=1) == pytest.approx([60, 120, 240], abs=8)
+    assert visitor.color(80, 70, pane=1) != pytest.approx([230, 230, 60], abs=15)
+    assert visitor.complaints() == []
+
+
+def test_images_are_dropped_in(tab: Page, world: Path) -> None:
+    with served(opened(world, images=None, title="Only added")) as site:
+        visitor = Visitor(tab, site)
+        assert "No images yet" in visitor.text("#empty")
+        visitor.drop({"one.png": png(1, (60, 80)), "two.png": png(2), "notes.txt": b"no image"})
+        visitor.until("document.querySelectorAll('#images li').length === 2")
+        visitor.until("!document.getElementById('banner').hidden")
+        assert "1 of 3 not added. notes.txt: is not added" in visitor.text("#banner")
+        visitor.until_open("one.png")
+        visitor.key("a")
+        visitor.until_saved("added/one.png", verdict="right")
+        (complaint,) = visitor.tab.complaints()
+        assert "422" in complaint, "the browser notes the file that was refused, and nothing else"
+
+
+def test_nothing_is_lost_while_the_server_is_away(tab: Page, world: Path) -> None:
+    with served(opened(world)) as site:
+        visitor = Visitor(tab, site)
+        network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        tab.call("Network.emulateNetworkConditions", offline=True, **network)
+        visitor.key("w")
+        visitor.until("!document.getElementById('banner').hidden")
+        assert "nothing is lost" in visitor.text("#banner")
+        assert visitor.saved("a.png") is None
+        tab.call("Network.emulateNetworkConditions", offline=False, **network)
+        visitor.open()  # a reload sends what is kept in the browser
+        visitor.until_saved("a.png", verdict="wrong")
+
+
+def test_another_person_was_faster(tab: Page, site: Served) -> None:
+    visitor = Visitor(tab, site)
+    site.judge("a.png", verdict="right", judged_by="Ben", comment="fine")
+    visitor.key("w")
+    visitor.until("document.getElementById('comment').value === 'fine'")
+    assert visitor.run("document.getElementById('right').getAttribute('aria-pressed')") == "true"
+    saved = visitor.saved("a.png")
+    assert saved is not None and saved["judged_by"] == "Ben"
+    visitor.key("w")
+    assert visitor.until_saved("a.png", verdict="wrong")["judged_by"] == "Ann"
+
+
+def test_names_and_comments_are_text(tab: Page, world: Path) -> None:
+    evil = '<img src=x onerror="document.title=1">.png'
+    (world / "images" / "b.png").rename(world / "images" / evil)
+    with served(opened(world, title="<b>T</b>")) as site:
+        site.judge(evil, verdict="wrong", comment="<script>document.title=2</script>", judged_by="<i>Eve</i>")
+        visitor = Visitor(tab, site)
+        visitor.open(f"/#image={site.image_id(evil)}")
+        visitor.until("document.getElementById('comment').value.startsWith('<script>')")
+        assert visitor.text("#title") == "<b>T</b>" and visitor.text("#name") == evil
+        assert visitor.text("#judged-by").startswith("Judged by <i>Eve</i>")
+        assert visitor.run("document.title") == "<b>T</b>"
+        assert visitor.run("document.querySelectorAll('main img[src=x], i i').length") == 0
+
+
+def test_several_models_and_a_filter(tab: Page, world: Path) -> None:
+    models = [CocoFile(world / "tool.json"), CocoFile(world / "other.json")]
+    with served(opened(world, models=models)) as site:
+        site.judge("b.png", verdict="wrong")
+        visitor = Visitor(tab, site)
+        assert visitor.text("#progress") == "1 of 4 judged"
+        visitor.enter("#filter", "wrong")
+        shown = "[...document.querySelectorAll('#images li')].filter(one => !one.hidden).map(one => one.innerText)"
+        assert [text.split("\n")[0] for text in visitor.run(shown)] == ["a.png", "b.png"], (
+            "the open one and the wrong one"
+        )
+        visitor.run("document.body.dataset.ready = 'false'")
+        visitor.enter("#model", "1")
+        visitor.until("document.body && document.body.dataset.ready === 'true'")
+        assert visitor.text("#progress") == "0 of 4 judged"
+        visitor.until("document.querySelectorAll('#objects button').length === 1")
+
+
+def test_a_key_is_asked_for_once(tab: Page, world: Path) -> None:
+    with served(opened(world), key="secret") as site:
+        visitor = Visitor(tab, site, person=None, key="secret")
+        visitor.run("localStorage.setItem('d2tune.person', '\"Ann\"')")
+        visitor.open()
+        visitor.until("document.querySelector('#images img').naturalWidth === 240")
+        visitor.key("a")
+        visitor.until_saved("a.png", verdict="right")
+
+
+def test_a_blind_comparison(tab: Page, world: Path) -> None:
+    with served(opened(world, is_blind=True)) as site:
+        visitor = Visitor(tab, site)
+        assert visitor.texts(".pane-title") == ["A", "B"]
+        assert "tool" not in visitor.run("document.body.innerText")
+        for done, key in enumerate("1323", start=1):
+            visitor.key(key)
+            visitor.until(f"document.getElementById('progress').innerText === '{done} of 4 compared'")
+            visitor.tab.evaluate("new Promise(done => setTimeout(done, 150))")
+        visitor.open()
+        assert visitor.text("#progress") == "4 of 4 compared"
+        visitor.key("r")
+        visitor.until("document.getElementById('reveal')")
+        assert "tool" not in visitor.run("document.body.innerText")
+        visitor.click("#reveal")
+        visitor.until("document.getElementById('comparison-words')")
+        assert visitor.text("#comparison-words").startswith("No real preference")
+        assert "tool" in visitor.text("#results")
+        assert visitor.complaints() == []
+
+
+# what a client needs who has a phone, a screen reader or only a keyboard
+
+_CONTRAST = """
+(() => {
+  const parse = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
+  const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => [r, g, b].map((v) => linear(v / 255))
+    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+  const ground = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const color = parse(getComputedStyle(one).backgroundColor);
+      if (color.length === 3 || color[3] > 0.79) return color;
+    }
+    return [255, 255, 255];
+  };
+  const bad = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    const box = element.getBoundingClientRect();
+    if (!own || !box.width || element.closest("[hidden], svg, .toast, option, noscript, [disabled]")) continue;
+    const style = getComputedStyle(element);
+    if (style.visibility === "hidden") continue;
+    const [a, b] = [light(parse(style.color)), light(ground(element))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) bad.push(`${element.tagName} ${element.textContent.trim().slice(0, 30)}: ${ratio.toFixed(2)}`);
+  }
+  return bad;
+})()
+"""
+
+
+def low_contrast(tab: Page) -> list[str]:
+    """Texts whose contrast is below 4.5 (Web Content Accessibility Guidelines 2.2, 1.4.3)."""
+    return list(tab.evaluate(_CONTRAST))
+
+
+def test_contrast_in_both_color_schemes(tab: Page, site: Served) -> None:
+    site.judge("b.png", verdict="right")
+    site.judge("c.png", verdict="wrong", marks=[{"kind": "false_alarm", "object": 1}])
+    visitor = Visitor(tab, site)
+    visitor.run("localStorage.setItem('d2tune.truth', '\"beside\"')")
+    for dark in (False, True):
+        for width_px in (1280, 390):
+            tab.look(width_px=width_px, dark=dark)
+            visitor.open(f"/#image={site.image_id('c.png')}")
+            visitor.click("#objects button")
+            assert low_contrast(tab) == []
+            visitor.click("#open-results")
+            visitor.until("document.getElementById('sign-off')")
+            assert low_contrast(tab) == []
+            visitor.run("document.getElementById('results-dialog').close()")
+    assert len(tab.evaluate(_CONTRAST.replace("ratio < 4.5", "ratio < 99"))) > 30, "nothing was measured"
+
+
+def test_every_control_has_a_name_and_the_tab_key_goes_through_them_in_order(tab: Page, site: Served) -> None:
+    visitor = Visitor(tab, site)
+    tab.call("Accessibility.enable")
+    nodes = tab.call("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "checkbox", "switch", "slider", "combobox", "textbox", "image", "progressbar"}
+    named = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in nodes
+        if not node.get("ignored") and node.get("role", {}).get("value") in roles
+    ]
+    assert [role for role, name in named if not name.strip()] == []
+    assert ("image", "a.png: 1 cat, 1 dog") in named and ("switch", "cat 1") in named
+    assert ("progressbar", "Judged images") in named and ("slider", "Lowest score") in named
+    landmarks = [node["role"]["value"] for node in nodes if not node.get("ignored") and "role" in node]
+    assert {"banner", "main", "navigation", "complementary", "status"} <= set(landmarks)
+    assert landmarks.count("heading") >= 4
+    order = []
+    visitor.run("document.activeElement.blur()")
+    for _ in range(40):
+        visitor.key("Tab", code=9)
+        order.append(visitor.run("document.activeElement.id || document.activeElement.tagName"))
+    wanted = ["person", "open-results", "filter", "files", "next", "right", "wrong", "add-missed", "score", "comment"]
+    places = [order.index(name) for name in wanted]
+    assert places == sorted(places), order
+    assert visitor.run("[...document.querySelectorAll('[tabindex]')].every(one => one.tabIndex <= 0)")
+
+
+def test_a_missed_object_without_a_mouse(tab: Page, site: Served) -> None:
+    visitor = Visitor(tab, site)
+    visitor.key("m")
+    assert visitor.run("document.activeElement.tagName") == "CANVAS"
+    visitor.key("Enter", code=13)
+    (mark,) = visitor.until_saved("a.png", verdict="wrong")["marks"]
+    assert (mark["kind"], mark["x"], mark["y"]) == ("missed", WIDTH / 2, HEIGHT / 2)
+    # single letters as keys can be turned off (Web Content Accessibility Guidelines 2.2, 2.1.4)
+    visitor.run("document.activeElement.blur()")
+    visitor.click("#use-keys")
+    visitor.key("a")
+    visitor.tab.evaluate("new Promise(done => setTimeout(done, 300))")
+    saved = visitor.saved("a.png")
+    assert saved is not None and saved["verdict"] == "wrong"
+
+
+def test_on_a_phone(tab: Page, site: Served) -> None:
+    visitor = Visitor(tab, site)
+    tab.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=2, mobile=True)
+    tab.call("Emulation.setTouchEmulationEnabled", enabled=True)
+    visitor.open()
+    assert visitor.run("document.documentElement.scrollWidth") == 390
+    assert visitor.run("getComputedStyle(document.querySelector('.camera')).display") != "none"
+    assert visitor.run("document.getElementById('camera').getAttribute('capture')") == "environment"
+    small = visitor.run(
+        "[...document.querySelectorAll('button, select, label.file, .check')]"
+        ".filter(one => one.offsetParent && !one.closest('dialog, #objects, .head'))"
+        ".filter(one => one.getBoundingClientRect().height < 43.5).map(one => one.id || one.className)"
+    )
+    assert small == []
+    box = visitor.run("(box => [box.top, box.bottom])(document.querySelector('.verdict').getBoundingClientRect())")
+    assert box[1] <= 844.5 and box[0] > 700, "the verdict is at the thumb"
+    left, top = visitor.at(80, 70)
+    for kind, points in (("touchStart", [{"x": left, "y": top}]), ("touchEnd", [])):
+        tab.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+    visitor.until("!document.getElementById('editor').hidden")
+    assert visitor.text("#editor h3") == "1: cat 0.95"
+    visitor.click("[data-field=false_alarm]")
+    visitor.until_saved("a.png", verdict="wrong")
+    # two fingers zoom: the ground beside the cat becomes cat
+    visitor.click("[data-field=close]")
+    visitor.click("#masks")
+    assert visitor.color(115, 70) == pytest.approx([90, 90, 90], abs=8)
+    for kind, apart in (("touchStart", 10), ("touchMove", 20), ("touchMove", 40), ("touchEnd", 0)):
+        points = [{"x": left - apart, "y": top, "id": 1}, {"x": left + apart, "y": top, "id": 2}] if apart else []
+        tab.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+    assert visitor.color(115, 70) == pytest.approx([230, 230, 60], abs=15)
+    tab.call("Emulation.setTouchEmulationEnabled", enabled=False)
+    assert visitor.complaints() == []
