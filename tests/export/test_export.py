@@ -170,7 +170,17 @@ def check_result(precision: str, change: dict[str, Any]) -> CheckResult:
         ("float32", {"values": (50.0, 50.2)}, ["mask AP is off by 0.2, more than 0.1"]),
         ("float32", {"values": (50.0, None)}, ["mask AP cannot be computed of the export"]),
         ("int8", {"other_counts": 2, "box_px": 3.0, "mask_iou": 0.8, "values": (50.0, 49.1)}, []),
-        ("int8", {"kept": 0.97, "values": (50.0, 48.8)}, ["3 % of the instances are lost, more than 2 %", "by 1.2, "]),
+        (
+            "int8",
+            {"instances": 200, "kept": 0.97, "values": (50.0, 48.8)},
+            ["6 of 200 instances lost, 3 %, more than 2 %", "by 1.2, "],
+        ),
+        (
+            "int8",
+            {"instances": 7, "kept": 6 / 7},
+            ["1 of 7 instances lost, 14 % (too few to judge: check with more images), more than 2 %"],
+        ),
+        ("int8", {"instances": None, "kept": 0.97}, ["3 % of the pixels have another class, more than 2 %"]),
         ("int8", {"size_bytes": (100, 51)}, ["0.51 times the size, more than 0.5"]),
     ],
 )

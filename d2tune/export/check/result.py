@@ -56,12 +56,22 @@ class CheckResult:
         if bounds.mask_iou is not None and drift.mask_iou is not None and drift.mask_iou < bounds.mask_iou:
             yield f"mask IoU {drift.mask_iou:.4f}, below {bounds.mask_iou:g}"
         if drift.kept < bounds.kept:
-            what = "pixels have another class" if drift.instances is None else "instances are lost"
-            yield f"{100 * (1 - drift.kept):.2g} % of the {what}, more than {100 * (1 - bounds.kept):.2g} %"
+            yield f"{self._lost}, more than {100 * (1 - bounds.kept):.2g} %"
         yield from self._of_metric()
         share = self.measured.size_bytes[1] / self.measured.size_bytes[0]
         if bounds.size is not None and share > bounds.size:
             yield f"{share:.2f} times the size, more than {bounds.size:g}"
+
+    @property
+    def _lost(self) -> str:
+        """How many instances are lost, or how many pixels have another class."""
+        drift = self.measured.drift
+        share = f"{100 * (1 - drift.kept):.2g} %"
+        if not drift.instances:
+            return f"{share} of the pixels have another class"
+        lost = f"{round(drift.instances * (1 - drift.kept))} of {drift.instances} instances lost, {share}"
+        is_few = 1 / drift.instances > 1 - self.bounds.kept > 0
+        return f"{lost} (too few to judge: check with more images)" if is_few else lost
 
     def _of_metric(self) -> Iterator[str]:
         before, after = self.measured.values

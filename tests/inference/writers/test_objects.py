@@ -246,8 +246,8 @@ def test_the_background_of_a_drawn_label_map_is_the_photo() -> None:
     class_ids = np.zeros((HEIGHT, WIDTH), np.uint8)
     class_ids[:, 15:] = 1
     result = LabelMap(class_ids, CLASSES)
-    drawn = overlay_image(result, photo(), background=CLASSES[0])
-    assert np.array_equal(drawn[:, :15], photo()[:, :15]) and (drawn[:, 15:] != photo()[:, 15:]).any(axis=2).all()
+    painted = overlay_image(result, photo(), background=CLASSES[0])
+    assert np.array_equal(painted[:, :15], photo()[:, :15]) and (painted[:, 15:] != photo()[:, 15:]).any(axis=2).all()
     assert (overlay_image(result, photo())[:, :15] != photo()[:, :15]).any()
 
 
