@@ -89,6 +89,12 @@ BOUNDS: dict[str, Bounds] = {
 """The bounds by precision."""
 
 
+_NOT_WRITTEN = {
+    "tensorrt": "d2tune writes no engines of TensorRT, which belong to one card; onnxruntime runs ONNX with TensorRT.",
+}
+"""What to do instead of formats that d2tune does not write."""
+
+
 def format_named(name: str) -> Format:
     """The format of a name.
 
@@ -98,7 +104,7 @@ def format_named(name: str) -> Format:
     if name in FORMATS:
         return FORMATS[name]
     similar = nearest(name, FORMATS)
-    hint = f"Did you mean {similar}?" if similar else None
+    hint = _NOT_WRITTEN.get(name.lower(), f"Did you mean {similar}?" if similar else None)
     raise ProjectError("the format is unknown", place="--format", found=name, expected=", ".join(FORMATS), hint=hint)
 
 

@@ -274,7 +274,7 @@ def test_int8_is_smaller_and_its_check_decides(package: Package, tmp_path: Path)
         (
             {"format": "tensorrt"},
             ProjectError,
-            "the format is unknown; found tensorrt; expected onnx, torchscript",
+            "the format is unknown; found tensorrt; expected onnx, torchscript, openvino. d2tune writes no engines",
         ),
         ({"format": "torchscript", "precision": "int8"}, ProjectError, "torchscript has no such precision; found int8"),
         ({"format": "onnx", "size": "64x96"}, ProjectError, "--size: onnx models take images of all sizes"),

@@ -19,6 +19,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 """The suffixes of the images that are read, in lower case."""
 
+IMAGE_TYPES = tuple(f"image/{name}" for name in ("jpeg", "png", "webp", "tiff", "gif", "bmp", "jp2", "avif"))
+"""The media types of those images, the most common first."""
+
 JPEG_SUFFIXES = frozenset({".jfif", ".jpe", ".jpeg", ".jpg"})
 """The suffixes of JPEG files, which cannot hold exact values such as labels."""
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 
+from d2tune.annotations.io.suffixes import IMAGE_TYPES
 from d2tune.serving.answers import FORMATS, JSON, PNG, Answer, AnswerOptions, Format
 from d2tune.serving.limits import read_body
 from d2tune.serving.problems import ApiError
@@ -16,7 +17,6 @@ from d2tune.serving.schemas import Batch, ErrorAnswer, Prediction, RoboflowAnswe
 from d2tune.serving.service import Service
 from d2tune.serving.uploads import MULTIPART, is_image_type, media_type_of, uploaded_files
 
-_IMAGE_TYPES = tuple(f"image/{name}" for name in ("jpeg", "png", "webp", "tiff", "gif", "bmp", "jp2", "avif"))
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _ONE_FILE = {
     "schema": {
@@ -82,7 +82,7 @@ def router(service: Service) -> APIRouter:
             "requestBody": {
                 "required": True,
                 "description": "The content of an image file, or a form with one file.",
-                "content": {**dict.fromkeys(_IMAGE_TYPES, _BINARY), MULTIPART: _ONE_FILE},
+                "content": {**dict.fromkeys(IMAGE_TYPES, _BINARY), MULTIPART: _ONE_FILE},
             }
         },
     )
