@@ -1,0 +1,35 @@
+"""The functions behind the commands, which only parse arguments, call a function and print."""
+
+from d2tune.api.arguments import MOST_TOLERANCE_PX
+from d2tune.api.delivery import export, handover, info, new_serving_key, package, serve
+from d2tune.api.results import (
+    compare,
+    evaluate,
+    evaluate_files,
+    load_predictor,
+    merge,
+    predict,
+    predict_video,
+)
+from d2tune.api.training import convert, load_project, split, train
+
+__all__ = [
+    "MOST_TOLERANCE_PX",
+    "compare",
+    "convert",
+    "evaluate",
+    "evaluate_files",
+    "export",
+    "handover",
+    "info",
+    "load_predictor",
+    "load_project",
+    "merge",
+    "new_serving_key",
+    "package",
+    "predict",
+    "predict_video",
+    "serve",
+    "split",
+    "train",
+]
