@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -88,9 +90,37 @@ def opens_labelme(command: str, folder: Path) -> None:
     assert "--validate-label exact" in output, output
 
 
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def serving(command: str, folder: Path, port: int) -> Iterator[None]:
+    """Start a server at a port, wait until it is ready, and end it with SIGTERM."""
+    words = ["bash", "-c", f"exec {command} --port {port}"]
+    path = {"PATH": f"{folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder)}
+    with subprocess.Popen(words, cwd=folder, env=os.environ | path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert f"http://127.0.0.1:{port}" in process.stdout.readline()
+            yield
+        except BaseException:
+            process.kill()
+            raise
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
 def test_the_whole_readme(copy: Path) -> None:
+    with ExitStack() as servers:
+        run_the_readme(copy, servers)
+
+
+def run_the_readme(copy: Path, servers: ExitStack) -> None:
     render_sample("balloon", copy / "datasets" / "mine", images=8)
-    ran = []
+    ran, port = [], free_port()
     for command in commands():
         if command == "make test":
             continue  # it is what runs this test
@@ -102,6 +132,11 @@ def test_the_whole_readme(copy: Path) -> None:
         elif command == "make train PROJECT=mine":
             out = execute(command, copy, ARGS=f"train.iterations=4 {QUICK}")
             assert "contact_sheet.png" in out.splitlines()[-1]
+        elif command.startswith("d2tune serve "):
+            servers.enter_context(serving(command, copy, port))
+            shutil.copy2(next((copy / "datasets" / "mine" / "val").glob("*.jpg")), copy / "photo.jpg")
+        elif command.startswith("curl "):
+            assert '"objects"' in execute(command.replace(":8000/", f":{port}/"), copy)
         elif "train_net.py" in command:
             quick = re.sub(r"iterations=(\d)00", r"iterations=\1", command)
             execute(f"{quick} {QUICK}", copy)
