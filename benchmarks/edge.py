@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from evaluation import machine
+from processes import timed_process
 
 import d2tune
 
@@ -52,8 +51,8 @@ def main() -> None:
         for number in range(options.rounds + 1):
             out = Path(scratch) / f"out-{number}"
             measured = {
-                "first mask": _measured([str(python), "-c", MASK, str(folder), str(photo)]),
-                "runner.py": _measured([str(python), str(folder / "runner.py"), str(photo), "--out", str(out)]),
+                "first mask": timed_process([str(python), "-c", MASK, str(folder), str(photo)]),
+                "runner.py": timed_process([str(python), str(folder / "runner.py"), str(photo), "--out", str(out)]),
             }
             if number:  # the first round fills the cache of the file system
                 for name, values in measured.items():
@@ -64,8 +63,8 @@ def main() -> None:
     )
     rows = {}
     for name, values in times.items():
-        median_s, slowest_s = statistics.median(wall for wall, _ in values), max(wall for wall, _ in values)
-        processor_s = statistics.median(used for _, used in values)
+        median_s, slowest_s = statistics.median(wall for wall, _, _ in values), max(wall for wall, _, _ in values)
+        processor_s = statistics.median(used for _, _, used in values)
         rows[name] = {"median_s": median_s, "slowest_s": slowest_s, "processor_s": processor_s}
         print(f"{name:12} {median_s:5.2f} s, slowest {slowest_s:5.2f} s, processor {processor_s:5.2f} s")
     print(f"target until the first mask: at most {TARGET_S} s")
@@ -93,20 +92,6 @@ def _libraries_mb(python: Path) -> float:
 def _size_mb(path: Path) -> float:
     paths = path.rglob("*") if path.is_dir() else [path]
     return sum(one.stat().st_size for one in paths if one.is_file()) / 1e6
-
-
-def _measured(command: list[str]) -> tuple[float, float]:
-    """Seconds until a process prints its first line, and of the processor until it ends."""
-    before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        printed_s = time.perf_counter() - began_s
-        process.stdout.read()
-    if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return printed_s, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 if __name__ == "__main__":

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from evaluation import machine
+from processes import timed_process
 
 import d2tune
 
@@ -50,7 +48,7 @@ def main() -> None:
         times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in contenders}
         for number in range(options.rounds + 1):
             for name, words in contenders.items():
-                measured = _measured([sys.executable, *words], cwd=scratch)
+                measured = timed_process([sys.executable, *words], cwd=scratch)
                 if number:  # the first round fills the cache of the file system
                     times[name].append(measured)
     table = {
@@ -70,20 +68,6 @@ def main() -> None:
     if options.out:
         content = {"machine": machine(), "rounds": options.rounds, "contenders": table}
         options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _measured(command: list[str], *, cwd: str) -> tuple[float, float, float]:
-    """Seconds until a process prints its first line, until it has ended, and of the processor that it takes."""
-    before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        printed_s = time.perf_counter() - began_s
-        process.stdout.read()
-    if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}")
-    end_s, after = time.perf_counter() - began_s, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return printed_s, end_s, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 
 from d2tune.acceptance.predictions import CocoFile
 from tests.acceptance.test_routes import png
-from tests.acceptance.world import HEIGHT, WIDTH, Served, opened, served, write_world
+from tests.acceptance.world import HEIGHT, WIDTH, Served, opened, served
 from tests.browser import Page, browser
 
 pytestmark = pytest.mark.slow
@@ -22,17 +22,6 @@ pytestmark = pytest.mark.slow
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     with browser(tmp_path_factory.mktemp("profile")) as page:
         yield page
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Path:
-    return write_world(tmp_path)
-
-
-@pytest.fixture
-def site(world: Path) -> Iterator[Served]:
-    with served(opened(world, title="Cats & dogs")) as running:
-        yield running
 
 
 class Visitor:

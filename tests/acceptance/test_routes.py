@@ -7,7 +7,6 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,18 +19,7 @@ from d2tune.acceptance.predictions import CocoFile
 from d2tune.annotations.convert import read_dataset
 from d2tune.errors import DataError, ProjectError
 from d2tune.inference.results import LabelMap
-from tests.acceptance.world import HEIGHT, WIDTH, Served, opened, served, write_world
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Path:
-    return write_world(tmp_path)
-
-
-@pytest.fixture
-def site(world: Path) -> Iterator[Served]:
-    with served(opened(world, title="Cats & dogs")) as running:
-        yield running
+from tests.acceptance.world import HEIGHT, WIDTH, Served, opened, served
 
 
 def png(seed: int = 0, size: tuple[int, int] = (20, 30)) -> bytes:
