@@ -1,4 +1,4 @@
-"""Atomic writing of files, hashes, and the cache folder."""
+"""Atomic writing of files, hashes, locks, and the cache folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from d2tune.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -133,6 +138,23 @@ def holds_rows_with(content: bytes, keys: Iterable[str]) -> bool:
         return False
     wanted = set(keys)
     return isinstance(rows, list) and all(isinstance(row, dict) and wanted <= set(row) for row in rows)
+
+
+def try_lock(handle: int) -> bool | None:
+    """Lock an open file or folder until it is closed by the processes that have it, or they end.
+
+    Returns:
+        Whether it is locked; False if another process has it, None where the system or the file system has no locks.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def cache_folder() -> Path:

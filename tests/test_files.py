@@ -41,3 +41,13 @@ def test_an_error_of_the_system_while_a_file_is_written_names_the_file(tmp_path:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caught.value.filename == str(target)
     assert list(target.parent.iterdir()) == []
+
+
+def test_a_lock_keeps_others_out_until_its_file_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.touch()
+    with path.open("rb") as other:
+        with path.open("rb") as holder:
+            assert files.try_lock(holder.fileno()) is True
+            assert files.try_lock(other.fileno()) is False
+        assert files.try_lock(other.fileno()) is True

@@ -16,12 +16,7 @@ from numpy.typing import NDArray
 
 from d2tune.annotations.io.output_record import DRAWING, add_to_record
 from d2tune.errors import MachineError
-from d2tune.files import sha256_file
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from d2tune.files import sha256_file, try_lock
 
 Format = Literal["mp4", "webm"]
 
@@ -184,15 +179,12 @@ class VideoEncoder:
 
 def _locked(folder: Path, stack: contextlib.ExitStack) -> bool:
     """Lock a folder until the stack is closed or the process ends; False where that is not possible."""
-    if fcntl is None:
-        return False
     try:
         handle = os.open(folder, os.O_RDONLY)
-        stack.callback(os.close, handle)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another process has it, or the file system has no locks
+    except OSError:  # it is gone, or the system opens no folders
         return False
-    return True
+    stack.callback(os.close, handle)
+    return try_lock(handle) is True
 
 
 @contextlib.contextmanager

@@ -13,11 +13,7 @@ from typing import IO, Any
 
 from d2tune.annotations.io.output_record import PREDICTIONS, write_own
 from d2tune.errors import DataError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from d2tune.files import try_lock
 
 PREFIX = ".d2tune-predict"
 """Beginning of the names of journals in output folders."""
@@ -152,15 +148,9 @@ class Journal:
 
 def _lock(stream: IO[bytes], path: Path) -> None:
     """Lock an open file until it is closed, or its process ends."""
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if try_lock(stream.fileno()) is False:
         hint = "Wait until it ends, or write to another folder with --out."
-        raise DataError("another process is predicting into this folder", file=path.parent, hint=hint) from None
-    except OSError:  # the file system has no locks
-        return
+        raise DataError("another process is predicting into this folder", file=path.parent, hint=hint)
 
 
 def _json(line: bytes) -> Any:
