@@ -5,8 +5,10 @@ round one after the other, in processes of their own: the predictor in a loop an
 with one client that sends the next photo when it has its answer, and with ``--clients`` such clients. Answers are
 polygons; contenders without a server make the same polygons. Each process first predicts on all photos three times,
 because torch prepares each size of an image when it sees it first. Overhead is the time of a photo with one client
-against that of the loop; the server with several clients is compared with batches. "Processor" is the
-time of all threads, which other processes on the machine change less than the clock's.
+against that of the loop; the server with several clients is compared with batches. Only images of one size share a
+batch: files are grouped among the next 64, which a server with 8 clients cannot see, so that photos of many sizes are
+also measured in batches among the next ``--clients``. "Processor" is the time of all threads, which other processes on
+the machine change less than the clock's.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ IN_PROCESS = """
 import resource, sys, time
 import d2tune
 
-model, warm_up, is_batch, *photos = sys.argv[1:]
+model, warm_up, grouped, *photos = sys.argv[1:]
 predictor = d2tune.load_predictor(model)  # first, because it sets how threads wait before torch is imported
+from d2tune.inference import loop
 from d2tune.serving.answers import AnswerOptions, answer
 from d2tune.serving.batching import Predicted
 from d2tune.serving.metrics import Times
@@ -43,8 +46,9 @@ shape = dict(format="polygons", tolerance_px=1.0, min_score=0.0, background=None
 options = AnswerOptions(**shape, model="model", request_id="1")
 def finish(result):
     return answer(Predicted(result, 0, Times()), options)
+loop.LOOKAHEAD = int(grouped)
 def run():
-    if is_batch == "1":
+    if loop.LOOKAHEAD > 1:
         for _ in predictor.stream(photos, convert=lambda index, result, pixels: finish(result), show_progress=False):
             pass
     else:
@@ -83,8 +87,9 @@ def main() -> None:
         row["request_s"] += request_s
 
     for _ in range(options.rounds):
-        for name, is_batch in (("predictor, in a loop", "0"), ("predictor, in batches", "1")):
-            add(name, *in_process(options.model, photos, is_batch))
+        among = f"predictor, in batches among {options.clients}"
+        for name, grouped in (("predictor, in a loop", 1), ("predictor, in batches", 64), (among, options.clients)):
+            add(name, *in_process(options.model, photos, grouped))
         for clients in (1, options.clients):
             name = f"d2tune serve, {clients} client{'s' if clients > 1 else ''}"
             with server(options.model) as (process, url):
@@ -92,9 +97,9 @@ def main() -> None:
     report(rows, options)
 
 
-def in_process(model: Path, photos: Sequence[Path], is_batch: str) -> tuple[float, float]:
-    """Seconds and seconds of the processor for a photo in a round of a fresh process."""
-    words = [sys.executable, "-c", IN_PROCESS, str(model), str(WARM_UP), is_batch, *map(str, photos)]
+def in_process(model: Path, photos: Sequence[Path], grouped: int) -> tuple[float, float]:
+    """Seconds and seconds of the processor for a photo in a round of a fresh process; batches among ``grouped``."""
+    words = [sys.executable, "-c", IN_PROCESS, str(model), str(WARM_UP), str(grouped), *map(str, photos)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     image_s, processor_s = map(float, done.stdout.split())
     return image_s, processor_s
