@@ -37,6 +37,7 @@ PLACES = (
     "pyproject.toml",
 )
 TEXT_FILES = (".md", ".yaml", ".html", ".css", ".toml")
+WORD_START = "(?<![A-Za-z])"
 SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
@@ -111,27 +112,30 @@ def quoted(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
+@cache
 def expression(pattern: str) -> str:
     """The regular expression of a pattern; its words may be on two lines, also of a comment."""
     words = (re.escape(word).replace(r"\*", "[A-Za-z]*") for word in pattern.split())
-    return r"(?<![A-Za-z])" + r"[\s#]+".join(words) + (r"(?![A-Za-z])" if pattern[-1].isalpha() else "")
+    return WORD_START + r"[\s#]+".join(words) + (r"(?![A-Za-z])" if pattern[-1].isalpha() else "")
+
+
+@cache
+def allowed_in(file: str) -> tuple[str, ...]:
+    """The patterns of the exceptions for a file."""
+    return tuple(exception.pattern for exception in exceptions() if exception.covers(file))
 
 
 @cache
 def all_phrases() -> re.Pattern[str]:
     """One expression for all words of texts; the group that matches is ``w`` and the word's place."""
     in_text = [(place, word) for place, word in enumerate(words()) if not word.names_only]
-    return re.compile("|".join(f"(?P<w{place}>{expression(word.pattern)})" for place, word in in_text), re.IGNORECASE)
+    choices = "|".join(f"(?P<w{place}>{expression(word.pattern)})" for place, word in in_text)
+    return re.compile(f"{WORD_START}(?:{choices})", re.IGNORECASE)
 
 
 def in_text(text: Text, lines: list[str], file: str) -> Iterator[Hit]:
     """The words to avoid in a text of a file with these lines."""
-    allowed = [
-        span.span()
-        for exception in exceptions()
-        if exception.covers(file)
-        for span in re.finditer(expression(exception.pattern), text.text)
-    ]
+    allowed = [span.span() for pattern in allowed_in(file) for span in re.finditer(expression(pattern), text.text)]
     for match in all_phrases().finditer(text.text):
         if not any(start <= match.start() and match.end() <= end for start, end in allowed):
             assert match.lastgroup is not None
@@ -149,12 +153,19 @@ def line_of(match: re.Match[str], text: Text, lines: list[str]) -> int:
 
 def in_name(name: str, line: int, file: str) -> Iterator[Hit]:
     """The words to avoid in a name: in its words, or in all of it where a pattern has an underscore."""
-    if any(fnmatchcase(name, exception.pattern) and exception.covers(file) for exception in exceptions()):
-        return
+    if not any(fnmatchcase(name, pattern) for pattern in allowed_in(file)):
+        yield from (Hit(file, line, "name", name, word.say) for word in words_of(name))
+
+
+@cache
+def words_of(name: str) -> tuple[Word, ...]:
+    """The words to avoid that a name has."""
     subwords = {subword.lower() for subword in SUBWORD.findall(name)}
-    for word in words():
-        if any(fnmatchcase(text, word.pattern) for text in ({name.lower()} if "_" in word.pattern else subwords)):
-            yield Hit(file, line, "name", name, word.say)
+    return tuple(
+        word
+        for word in words()
+        if any(fnmatchcase(text, word.pattern) for text in ({name.lower()} if "_" in word.pattern else subwords))
+    )
 
 
 def in_file(path: Path, root: Path = ROOT) -> list[Hit]:
