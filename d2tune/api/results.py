@@ -135,7 +135,8 @@ def predict(
             ``label_maps``, ``rle``, ``yolo-seg``, ``measurements``, ``masks``, ``cutouts``, ``overlays``, or ``csv``
             for a competition; several with commas between them.
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
-        min_area_px2: Smallest area of a region in Labelme files; None is 25.
+        min_area_px2: Smallest area of a region in Labelme files, None is 25; and of an object that is measured, cut
+            out or numbered in a PNG, None writes all.
         force: Whether Labelme files and a CSV that an earlier prediction wrote, if they were not changed, are replaced.
         most_uncertain: For ``labelme``, how many images to write: those that the model is most unsure of.
         mm_per_px: For ``measurements``, the millimeters that a pixel stands for; None measures in pixels alone.

@@ -88,8 +88,8 @@ def _print(result: ConvertResult) -> None:
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
-    refuse_unless(options, {"tolerance_px": "--tolerance-px", "min_area_px2": "--min-area"}, to="labelme")
-    refuse_unless(options, {"images": "--images"}, to="yolo-seg")
+    refuse_unless(options, {"tolerance_px": "--tolerance-px", "min_area_px2": "--min-area"}, to=("labelme",))
+    refuse_unless(options, {"images": "--images"}, to=("yolo-seg",))
     chosen = given(options, "to", "strict", "force", "tolerance_px", "min_area_px2", "out", "images")
     names = {"findings": "findings_path", "ledger": "ledger_path"}
     chosen |= {names[name]: path for name, path in given(options, *names).items()}

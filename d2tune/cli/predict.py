@@ -13,7 +13,9 @@ from d2tune.cli.windows import add_window_arguments, window_arguments
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
 
-_OF_LABELME = {"tolerance_px": "--tolerance-px", "min_area_px2": "--min-area", "most_uncertain": "--most-uncertain"}
+_OF_LABELME = {"tolerance_px": "--tolerance-px", "most_uncertain": "--most-uncertain"}
+_OF_OBJECTS = {"min_area_px2": "--min-area"}
+_HAVE_OBJECTS = ("labelme", "measurements", "masks", "cutouts")
 _OTHERS = ("source", "out", "weights", "min_score", "to", "force", "mm_per_px", "shard", "ray")
 
 
@@ -86,7 +88,8 @@ def _add_writing(parser: argparse.ArgumentParser) -> None:
         type=float,
         dest="min_area_px2",
         metavar="PX2",
-        help="smallest area of a region in Labelme files (default: 25)",
+        help="smallest area of a region in Labelme files (default: 25), and of an object in measurements, masks and "
+        "cutouts (default: all)",
     )
     group.add_argument(
         "--scale",
@@ -118,8 +121,10 @@ def run(options: argparse.Namespace) -> int:
     refuse_video_options(options)
     if "to" in options:
         options.to = ",".join(options.to)
-    refuse_unless(options, _OF_LABELME, to="labelme")
-    result = api.predict(options.run_folder, **given(options, *_OTHERS, *_OF_LABELME), **window_arguments(options))
+    refuse_unless(options, _OF_LABELME, to=("labelme",))
+    refuse_unless(options, _OF_OBJECTS, to=_HAVE_OBJECTS)
+    names = (*_OTHERS, *_OF_LABELME, *_OF_OBJECTS)
+    result = api.predict(options.run_folder, **given(options, *names), **window_arguments(options))
     for line in result.skipped:
         print(f"skipped: {line}", file=sys.stderr)
     print(result.summary)

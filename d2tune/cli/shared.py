@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,21 +85,22 @@ def name(text: str) -> str:
     return text
 
 
-def refuse_unless(options: argparse.Namespace, unused: Mapping[str, str], *, to: str) -> None:
-    """Refuse options that belong to one written format where another is written.
+def refuse_unless(options: argparse.Namespace, unused: Mapping[str, str], *, to: Sequence[str]) -> None:
+    """Refuse options that belong to some written formats where others are written.
 
     Args:
         options: The arguments of the command.
         unused: The options by their destinations.
-        to: The value of ``--to``, or one of several with commas between them, that they need.
+        to: The formats that they belong to, of which ``--to`` must name one, alone or with others.
 
     Raises:
         ProjectError: One of them was given, and ``--to`` is another.
     """
-    if to in getattr(options, "to", "").split(","):
+    if not set(to).isdisjoint(getattr(options, "to", "").split(",")):
         return
     for option in map(unused.__getitem__, given(options, *unused)):
-        raise ProjectError(f"{option} goes with --to {to}", hint=f"Remove it, or add --to {to}.")
+        formats = " or ".join(to)
+        raise ProjectError(f"{option} goes with --to {formats}", hint=f"Remove it, or add --to {to[0]}.")
 
 
 def is_project_file(path: Path) -> bool:

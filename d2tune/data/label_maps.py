@@ -203,7 +203,7 @@ def _paint(dataset: Dataset, folder: Path, *, with_segments: bool, images: Conta
     semantic, separated, segments = (
         _png_files(dataset, folder / name) for name in ("semantic", "separated", "panoptic")
     )
-    bar = tqdm(dataset.images, desc="painting label maps", unit="image", disable=None, leave=False)
+    bar = tqdm(dataset.images, desc="painting label maps", unit=" images", disable=None, leave=False)
     for number, image in enumerate(bar):
         if images is not None and number not in images:
             continue

@@ -204,7 +204,7 @@ def _channels(splits: Splits, raster: RasterOptions, *, pretrained: bool, takes_
             pass
     if is_photo and channels == 3 and pretrained:
         return measured
-    bar = tqdm(train.images, desc="measuring channels", unit="image", disable=None, leave=False)
+    bar = tqdm(train.images, desc="measuring channels", unit=" images", disable=None, leave=False)
     statistics = channel_statistics(same.open(str(image.path)) for image in bar)
     empty = [str(train.images[number].path) for number in statistics.empty]
     if len(empty) == len(train.images):

@@ -129,7 +129,7 @@ def stream(
     finish: Callable[[int, Sample, Raw], Finished],
     *,
     description: str = "evaluating",
-    unit: str = "image",
+    unit: str = " images",
     show_progress: bool | None = None,
     batch_size: int | None = None,
     times: StageTimes | None = None,
@@ -147,7 +147,7 @@ def stream(
         finish: Called with the index of a sample, the sample and its entry, in a single thread, not in the order of
             the samples.
         description: Text of the progress bar.
-        unit: What a sample is, for the progress bar.
+        unit: What samples are, for the progress bar, with a space before it.
         show_progress: Whether to show a progress bar; None shows it on a terminal.
         batch_size: Images per forward pass; None is 8 on CUDA, and on the CPU up to 4, fewer for large images.
         times: Receives the time of each stage.

@@ -241,7 +241,7 @@ def _blended(
     bar = tqdm(
         total=len(rows.starts) * len(columns.starts),
         desc="predicting",
-        unit="window",
+        unit=" windows",
         leave=False,
         disable=None if show_progress is None else not show_progress,
     )

@@ -253,7 +253,7 @@ class PixelUncertainty(UncertaintyPredictor[tuple[NDArray[np.uint8], NDArray[np.
         self, images: Sequence[ImageLike], done: Collection[int], show_progress: bool | None
     ) -> Iterator[Uncertainty | DataError]:
         hidden = None if show_progress is None else not show_progress
-        bar = tqdm(images, desc=_DESCRIPTION, unit="image", leave=False, disable=hidden)
+        bar = tqdm(images, desc=_DESCRIPTION, unit=" images", leave=False, disable=hidden)
         with inference_mode(self.model):
             for index, image in enumerate(bar):
                 if index in done:

@@ -18,6 +18,7 @@ from d2tune.errors import ProjectError
 from d2tune.inference.loop import Sample
 
 DEFAULT_OVERLAP = 0.2
+_LARGEST_OVERLAP = 0.75
 """Share of a window that the next window covers as well."""
 
 
@@ -67,7 +68,7 @@ class Windows:
 
         Args:
             window_px: Height and width of a window.
-            overlap: Share of a window that the next window covers as well, above 0 and below 1.
+            overlap: Share of a window that the next window covers as well, above 0 and at most 0.75.
             object_px: Size of the largest objects that are to be whole in a window; the overlap is at least as wide.
 
         Raises:
@@ -77,9 +78,9 @@ class Windows:
         if window_px < least_px:
             given, valid = f"{window_px} px", f"at least {least_px} px"
             raise ProjectError("the window is too small", place="--window-px", found=given, expected=valid)
-        if not 0 < overlap < 1:
-            given, valid = f"{overlap:g}", "above 0 and below 1: a share of the window"
-            message = "windows that do not overlap, or no step apart, cannot be stitched"
+        if not 0 < overlap <= _LARGEST_OVERLAP:
+            given, valid = f"{overlap:g}", f"above 0 and at most {_LARGEST_OVERLAP}: a share of the window"
+            message = "windows that do not overlap cannot be stitched, and close ones cover each pixel too often"
             raise ProjectError(message, place="--overlap", found=given, expected=valid)
         if not 0 <= object_px < window_px:
             given, valid = f"{object_px} px", f"from 0 to below the window of {window_px} px"

@@ -99,7 +99,7 @@ def _values(layout: Layout) -> list[int]:
         else:
             files += [folder / name for name in masks.pairs(walk_files(folder))]
     values: set[int] = set()
-    for path in tqdm(files, desc="reading label images", unit="image", disable=None, leave=False):
+    for path in tqdm(files, desc="reading label images", unit=" images", disable=None, leave=False):
         values |= set(_values_of(path))
     return sorted(values)
 

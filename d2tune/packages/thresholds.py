@@ -66,8 +66,11 @@ def origin_in_words(threshold: Threshold) -> str:
 
 
 def threshold_lines(manifest: Manifest) -> list[str]:
-    """The threshold of each class with its origin: ``balloon 0.5 (given)``."""
-    return [f"{name} {one.value:g} ({origin_in_words(one)})" for name, one in manifest.thresholds.items()]
+    """The thresholds with their origins, classes that share both in one line: ``balloon 0.5 (given)``."""
+    lines: dict[str, list[str]] = {}
+    for name, one in manifest.thresholds.items():
+        lines.setdefault(f"{one.value:g} ({origin_in_words(one)})", []).append(name)
+    return [f"{', '.join(names)} {line}" for line, names in lines.items()]
 
 
 def _of_evaluation(row: Mapping[str, Any] | None, least: int, *, evaluated: bool) -> Threshold:

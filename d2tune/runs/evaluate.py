@@ -23,7 +23,7 @@ from d2tune.modeling.loaded import ModelDescription
 from d2tune.packages.manifest import is_package
 from d2tune.project import Project
 from d2tune.run_folder import RunFolder, ensure_writable
-from d2tune.runs.load import check_has_data, default_folder, describe, load_model
+from d2tune.runs.load import check_has_data, check_outside, default_folder, describe, load_model
 from d2tune.runs.windows import WindowChoice
 from d2tune.tasks import task_of
 from d2tune.timing import StageTimes
@@ -72,6 +72,7 @@ def evaluate(
     loaded = windows.applied(load_model(run, weights=weights))
     name = _folder_name(data, weights, loaded.cfg.TEST.WINDOW_PX if window_px else 0)
     target = Path(out) if out is not None else default_folder(Path(run), name)
+    check_outside(loaded, target)
     project = loaded.project
     project = _with_crowds(project, crowds)
     task = task_of(project)

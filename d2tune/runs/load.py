@@ -76,6 +76,17 @@ def default_folder(model: Path, name: str) -> Path:
     return Path(f"{name}_{model.resolve().name}") if is_package(model) else model / name
 
 
+def check_outside(model: ModelDescription, out: Path) -> None:
+    """Check that results do not go into a package or an exported model, which stay as they are.
+
+    Raises:
+        RunError: ``out`` is the folder of the model, or in it.
+    """
+    folder = model.source.resolve()
+    if is_package(model.source) and (out.resolve() == folder or folder in out.resolve().parents):
+        raise RunError("is in the model, which stays as it is", file=out, hint="Choose another folder with --out.")
+
+
 def check_has_data(model: ModelDescription, *, hint: str) -> None:
     """Check that a package, which has no data, lies beside those of its project.
 

@@ -11,7 +11,7 @@ from d2tune.errors import ProjectError, check_range
 from d2tune.inference.sources import is_video
 from d2tune.inference.writers.base import WriterOptions
 from d2tune.run_folder import ensure_writable
-from d2tune.runs.load import describe, load_model, predictor_of
+from d2tune.runs.load import check_outside, describe, load_model, predictor_of
 from d2tune.runs.most_uncertain import check_most_uncertain, select
 from d2tune.runs.prediction.images import source_images, validation_images
 from d2tune.runs.prediction.job import Prediction, Workers
@@ -62,7 +62,8 @@ def predict(
             for a run.
         to: Keys of `Task.formats` with commas between them, or ``auto`` for the usual format of the task.
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
-        min_area_px2: Smallest area of a region in Labelme files; None is 25.
+        min_area_px2: Smallest area of a region in Labelme files, None is 25; and of an object that is measured, cut
+            out or numbered in a PNG, None writes all.
         force: Whether Labelme files and a CSV that an earlier prediction wrote, if they were not changed, are replaced.
         most_uncertain: For ``labelme``, how many images to write: those that the model is most unsure of, see
             `most_uncertain.select`; None writes all images.
@@ -107,6 +108,7 @@ def predict(
     is_file = task.chosen(to) == ["csv"] and chosen_shard is None
     if is_file and target.suffix.lower() != ".csv":
         target = target / "submission.csv"
+    check_outside(described, target)
     ensure_writable(target.parent if is_file else target)
     loaded = windows.applied(load_model(run, weights=weights).with_min_score(min_score))
     options = WriterOptions(tolerance_px=tolerance_px, min_area_px2=min_area_px2, force=force, mm_per_px=mm_per_px)

@@ -10,7 +10,7 @@ from d2tune.annotations.io.outputs import protected
 from d2tune.errors import DataError
 from d2tune.modeling.loaded import LoadedModel
 from d2tune.run_folder import ensure_writable
-from d2tune.runs.load import default_folder, describe, load_model, predictor_of
+from d2tune.runs.load import check_outside, default_folder, describe, load_model, predictor_of
 from d2tune.runs.windows import WindowChoice
 from d2tune.tasks import task_of
 from d2tune.text import a_or_an
@@ -64,6 +64,7 @@ def predict(
         raise DataError(
             f"predictions of {a_or_an(task.name)} model have no scores", place="--min-score", hint="Remove it."
         )
+    check_outside(described, folder)
     ensure_writable(folder if folder.exists() else _existing(folder))
     loaded = windows.applied(load_model(model, weights=weights).with_min_score(min_score))
     least = [loaded.thresholds[name] for name in loaded.class_names] if task.has_scores else None

@@ -144,7 +144,7 @@ class _Job:
         began_s = time.perf_counter()
         ahead = Ahead(self._items(), waiting=_BATCHES_AHEAD * size, newest=self.options.realtime)
         with (
-            tqdm(total=self.reader.frame_count, desc="video", unit="frame", leave=False, disable=None) as bar,
+            tqdm(total=self.reader.frame_count, desc="video", unit=" frames", leave=False, disable=None) as bar,
             ahead,
             Behind[tuple[Annotated, float]](
                 lambda done: self._write(*done, bar, ahead), waiting=_FRAMES_BEHIND

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image as PilImage
 
 import d2tune
 from d2tune.cli import main
-from d2tune.errors import D2TuneError, PackageError
+from d2tune.errors import D2TuneError, PackageError, RunError
 from d2tune.modeling import checkpoint
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import read_config
@@ -113,6 +114,7 @@ def test_thresholds_and_their_origin(
     assert all((one.why is not None) == (one.origin == "default") for one in manifest.thresholds.values())
     predictor = d2tune.load_predictor(tmp_path / "model")
     assert predictor.min_scores == tuple(value for value, _, _ in expected)
+    assert f"2 classes: bus, road, scores from {min(predictor.min_scores):g})" in repr(predictor)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +246,23 @@ def test_weights_that_do_not_fit_on_the_disk_are_one_line(run: Path, tmp_path: P
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("inside", [".", "predictions", "a/b"])
+def test_results_are_not_written_into_a_package(run: Path, tmp_path: Path, inside: str) -> None:
+    package = tmp_path / "model"
+    write_package(run, package)
+    before = sorted(package.rglob("*"))
+    photo = tmp_path / "photo.png"
+    PilImage.new("RGB", (64, 48)).save(photo)
+    for call in (
+        lambda: d2tune.predict(package, photo, out=package / inside),
+        lambda: d2tune.predict_video(package, "0", out=package / inside),
+        lambda: d2tune.evaluate(package, out=package / inside),
+    ):
+        with pytest.raises(RunError, match="is in the model, which stays as it is"):
+            call()
+    assert sorted(package.rglob("*")) == before
 
 
 def test_a_package_is_not_packaged_again(run: Path, tmp_path: Path) -> None:

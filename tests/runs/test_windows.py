@@ -72,7 +72,7 @@ def test_the_bars_count_images_and_windows(run: Path, photos: Path, capsys: pyte
     predictor = d2tune.load_predictor(run, window_px=64)
     list(predictor.stream([photos / "0.png"], show_progress=True))
     shown = capsys.readouterr().err
-    assert "image/s" in shown and "window/s" in shown and shown.count("0/1 [") == 1
+    assert " images/s" in shown and " windows/s" in shown and shown.count("0/1 [") == 1
     assert "| 0/6 [" in shown, "three windows beside and two below each other"
 
 
@@ -150,6 +150,7 @@ def test_the_command(run: Path, photos: Path, tmp_path: Path, capsys: pytest.Cap
         ("instance", {"window_px": 64, "object_px": 64}, "must be smaller than it; found 64 px"),
         ("instance", {"window_px": "auto", "object_px": 64}, "must be smaller than it; found 64 px"),
         ("instance", {"window_px": 64, "overlap": 1.5}, "--overlap"),
+        ("instance", {"window_px": 64, "overlap": 0.76}, "found 0.76; expected above 0 and at most 0.75"),
     ],
 )
 def test_what_is_not_possible(run: Path, tmp_path: Path, task: str, options: dict[str, Any], words: str) -> None:

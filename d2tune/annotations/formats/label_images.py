@@ -299,5 +299,5 @@ def _note_all_ignored(units: Sequence[Unit]) -> None:
 def _with_progress(pairs: Sequence[_Pair]) -> Iterable[_Pair]:
     from tqdm import tqdm
 
-    bar: Iterable[_Pair] = tqdm(pairs, "reading labels", leave=False, unit="image", delay=2, disable=None)
+    bar: Iterable[_Pair] = tqdm(pairs, "reading labels", leave=False, unit=" images", delay=2, disable=None)
     return bar

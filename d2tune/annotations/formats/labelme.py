@@ -63,7 +63,7 @@ def read(source: Path, options: ReadOptions) -> Dataset:
     read_some = functools.partial(_read_files, folders=folders, labels=labels, options=options)
     workers = worker_count(options.workers, len(names))
     with no_collections():
-        units = ordered_map(read_some, names, workers=workers, label="reading", unit="file")
+        units = ordered_map(read_some, names, workers=workers, label="reading", unit=" files")
         if source.is_dir():
             claimed = {unit.image.file_name for unit in units if unit.image is not None}
             bad = {Path(unit.file).with_suffix("") for unit in units if unit.is_bad}

@@ -46,7 +46,11 @@ class Outlines:
         if self.excluded:
             least = MIN_AREA_PX2 if self._min_area_px2 is None else self._min_area_px2
             regions = counted(self.excluded, "region")
-            logger.warning("%s smaller than %g px2 excluded from the Labelme files; see --min-area", regions, least)
+            logger.warning(
+                "%s smaller than %g px2 excluded from the Labelme files (--min-area)",
+                regions,
+                least,
+            )
 
 
 def new_shapes(

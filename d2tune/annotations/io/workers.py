@@ -75,7 +75,7 @@ def ordered_map(
         items: Its arguments, passed a few at a time.
         workers: The number of processes, including this process.
         label: The text of the progress bar.
-        unit: The unit of the progress bar.
+        unit: The unit of the progress bar, in the plural and with a space before it.
 
     Raises:
         MachineError: A process ended before its work was done.

@@ -175,7 +175,7 @@ def perceptual_hashes(images: Sequence[Image], *, progress: bool = True) -> list
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         hashes = pool.map(hash_of, images)
         disable = None if progress else True
-        bar = tqdm(hashes, "comparing", len(images), leave=False, unit="image", delay=2, disable=disable)
+        bar = tqdm(hashes, "comparing", len(images), leave=False, unit=" images", delay=2, disable=disable)
         return list(bar)
 
 

@@ -148,7 +148,7 @@ def _bursts(images: Sequence[Image], gap_s: float) -> list[Hashable | None]:
     """The time that the burst of each image began; None where an image has no time."""
     from tqdm import tqdm
 
-    bar = tqdm(images, "reading times", leave=False, unit="image", delay=2, disable=None)
+    bar = tqdm(images, "reading times", leave=False, unit=" images", delay=2, disable=None)
     times = [None if image.path is None else taken_at(image.path) for image in bar]
     began: dict[datetime, datetime] = {}
     last = None

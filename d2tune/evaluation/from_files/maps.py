@@ -63,7 +63,7 @@ def evaluate_semantic(
     ensure_writable(out)
     scorer = SemanticScorer(class_names, device=device)
     hashes = hashlib.sha256(), hashlib.sha256()
-    for name in tqdm(names, desc="scoring", unit="image", disable=None, leave=False):
+    for name in tqdm(names, desc="scoring", unit=" images", disable=None, leave=False):
         for digest, folder in zip(hashes, (predictions, ground_truth), strict=True):
             _add_hash(digest, name, folder / name)
         predicted, truth = (_labels(folder / name) for folder in (predictions, ground_truth))

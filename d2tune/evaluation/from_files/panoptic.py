@@ -147,7 +147,7 @@ def score_panoptic_files(
             hint="For an image without segments, add a black PNG and an empty segments_info.",
         )
     scorer = PanopticScorer(ground_truth.categories, device=device)
-    for image_id, row in tqdm(ground_truth.rows.items(), desc="panoptic", unit="image", disable=None):
+    for image_id, row in tqdm(ground_truth.rows.items(), desc="panoptic", unit=" images", disable=None):
         predicted = predicted_ids[image_id]
         infos = predictions.rows[predicted]["segments_info"]
         scorer.add(

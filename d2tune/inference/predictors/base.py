@@ -22,7 +22,11 @@ from d2tune.inference.loop import (
     is_on_cuda,
     stream,
 )
+from d2tune.text import counted
 from d2tune.timing import StageTimes
+
+_NAMED = 5
+"""Classes that the text of a predictor names."""
 
 Result = TypeVar("Result")
 Raw = TypeVar("Raw")
@@ -75,6 +79,11 @@ class Predictor(ABC, Generic[Raw, Result]):
         self._kept_ready = ExitStack()
         if is_model_own:
             self._kept_ready.enter_context(inference_mode(model, is_own=True))
+
+    def __repr__(self) -> str:
+        classes = ", ".join(self.class_names[:_NAMED]) + (", ..." if len(self.class_names) > _NAMED else "")
+        lowest = "" if self.min_scores is None else f", scores from {min(self.min_scores):g}"
+        return f"{type(self).__name__}({counted(len(self.class_names), 'class')}: {classes}{lowest})"
 
     def __call__(self, image: ImageLike) -> Result:
         """Predict on an image.

@@ -143,7 +143,7 @@ class SemanticPredictor(Predictor[NDArray[np.uint8], LabelMap]):
         done: Collection[int],
     ) -> Iterator[Any]:
         hidden = None if show_progress is None else not show_progress
-        bar = tqdm(images, desc=description, unit="image", leave=False, disable=hidden)
+        bar = tqdm(images, desc=description, unit=" images", leave=False, disable=hidden)
         with inference_mode(self.model):
             for index, image in enumerate(bar):
                 if index in done:

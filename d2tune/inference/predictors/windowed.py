@@ -79,7 +79,7 @@ class WindowedPredictor(InstancePredictor):
                 total=len(images),
                 initial=len(images) - len(left),
                 desc=description,
-                unit="image",
+                unit=" images",
                 leave=False,
                 disable=None if show_progress is None else not show_progress,
             ) as bar,
@@ -106,7 +106,7 @@ class WindowedPredictor(InstancePredictor):
             return self._result(raw, sample)
 
         for index, detections in enumerate(
-            stream(self.model, samples, self._forward, finish, description="windows", unit="window", **options)
+            stream(self.model, samples, self._forward, finish, description="windows", unit=" windows", **options)
         ):
             if isinstance(detections, DataError):
                 raise detections

@@ -89,7 +89,8 @@ class WriterOptions:
     Attributes:
         tolerance_px: Largest distance of outlines in Labelme files from the outlines of the masks.
         force: Whether Labelme files and CSVs that an earlier prediction wrote, if they were not changed, are replaced.
-        min_area_px2: Smallest area of a region in Labelme files; None is `labelme_outlines.MIN_AREA_PX2`.
+        min_area_px2: Smallest area of a region in Labelme files, None is `labelme_outlines.MIN_AREA_PX2`; and of an
+            object that is measured, cut out or numbered in a PNG, None writes all.
         finished: Indices of images whose files are there and stay.
         kept: Indices of images whose Labelme file was there before and stays as it is.
         mm_per_px: Millimeters that a pixel stands for in tables of measures; None for measures in pixels alone.

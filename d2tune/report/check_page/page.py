@@ -170,7 +170,7 @@ def check_page(
     }
     by_code = _by_code(checked)
     total = sum(min(EXHIBITS_PER_CODE, len(members)) for members in by_code.values()) + 60
-    with tqdm(total=total, desc="drawing", unit="image", leave=False, delay=2, disable=None) as bar:
+    with tqdm(total=total, desc="drawing", unit=" images", leave=False, delay=2, disable=None) as bar:
         finding_groups = _finding_groups(checked, by_code, bar)
         tiles = contact_tiles(data, colors, Album(_ROOM_BYTES["sheet"]), bar)
     twins = _twins(groups, leaks, data)

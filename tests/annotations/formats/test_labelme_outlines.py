@@ -55,7 +55,7 @@ def test_small_regions_of_label_images_are_excluded_and_counted(
     reading = {"format": "label_images", "options": options, "to": "labelme"}
     with caplog.at_level(logging.WARNING):
         convert(tmp_path / "set", out=tmp_path / "default", **reading)
-    assert "3 regions smaller than 25 px2 excluded from the Labelme files; see --min-area" in caplog.text
+    assert "3 regions smaller than 25 px2 excluded from the Labelme files (--min-area)" in caplog.text
     for name, least, expected in (
         ("default", None, [25, 100]),
         ("all", 0.0, [4, 9, 16, 25, 100]),

@@ -110,6 +110,15 @@ def test_measures_in_pixels_and_millimeters(tmp_path: Path) -> None:
     ]
 
 
+def test_objects_below_the_smallest_area_are_not_written(tmp_path: Path) -> None:
+    options = WriterOptions(min_area_px2=41)
+    for writer in (MeasurementsWriter, MaskWriter, CutoutWriter):
+        assert written(writer(tmp_path / writer.__name__, images(tmp_path, "a.jpg"), PREDICTOR, options), TWO) == 1
+    assert [row["object"] for row in table(tmp_path / "MeasurementsWriter" / "measurements.csv")] == ["2"]
+    with PilImage.open(next((tmp_path / "MaskWriter" / "masks").glob("a*.png"))) as mask:
+        assert np.unique(np.asarray(mask)).tolist() == [0, 2]
+
+
 def test_without_a_scale_there_are_no_millimeters(tmp_path: Path) -> None:
     written(MeasurementsWriter(tmp_path, images(tmp_path, "a.jpg"), PREDICTOR, WriterOptions()), NOTHING)
     header = (tmp_path / "measurements.csv").read_text(encoding="utf-8")

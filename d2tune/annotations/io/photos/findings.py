@@ -181,7 +181,7 @@ def _problems(images: Sequence[Image], depth: Depth) -> Iterator[tuple[int, Find
 
     # filters of warnings that threads set and restore at the same time end where they began
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(checked, "checking images", leave=False, unit="image", delay=2, disable=None)
+        bar = tqdm(checked, "checking images", leave=False, unit=" images", delay=2, disable=None)
         yield from _errors_of(checked, pool.map(lambda image: _problem(image, depth), bar))
 
 
