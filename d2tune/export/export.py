@@ -18,7 +18,7 @@ from detectron2.config import CfgNode
 
 from d2tune import files
 from d2tune.errors import DataError, PackageError, ProjectError
-from d2tune.export.check.images import is_stacked
+from d2tune.export.check.images import check_images, is_stacked
 from d2tune.export.check.result import CheckResult
 from d2tune.export.edge import has_runner, write_runner
 from d2tune.export.formats import BOUNDS, OPSET, Format, check_installed, check_precision, format_named
@@ -139,6 +139,9 @@ def export(
     with tempfile.TemporaryDirectory(prefix="d2tune-export-") as scratch:
         source = _source(Path(model), Path(scratch) / "source", weights, thresholds)
         reference = reference_model(source)
+        run = None if is_package(Path(model)) else Path(model)
+        if images is not None:
+            check_images(reference, reference.cfg, run=run, chosen=Path(images))
         options = ExportOptions(
             format=chosen,
             precision=precision,
@@ -151,7 +154,6 @@ def export(
         report = say or _silent
         report(f"exporting {source.manifest.project} to {chosen.name} {precision}")
         entries = make_candidate(candidate, source, reference, options)
-        run = None if is_package(Path(model)) else Path(model)
         report("checking the export against the model, in a process of its own")
         check = run_check(source.folder, candidate, run=run, images=options.images, precision=precision)
         if check.out_of_bounds and not allow_drift:

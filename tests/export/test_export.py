@@ -294,6 +294,14 @@ def test_bad_input_is_a_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_without_images_is_noticed_before_the_export(package: Package, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    steps: list[str] = []
+    with pytest.raises(DataError, match="empty"):
+        api.export(package.folder, tmp_path / "out", format="onnx", images=tmp_path / "empty", say=steps.append)
+    assert not steps and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_a_missing_library_is_named_with_its_extra(
     name: str, package: Package, onnx_package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
