@@ -28,6 +28,12 @@ MOST_REPEATS_S = 10.0
 """The longest pause between two frames that is shown; longer ones are cut to it."""
 
 
+_LEAST_FREE_BYTES = 4 << 20
+"""Free space below which writing stops: OpenCV reports no errors of writing, and would go on until the end."""
+_LOOKS_AFTER = 50
+"""Frames between two looks at the free space."""
+
+
 class VideoEncoder:
     """Writes frames into a video file, which appears whole or not at all; to be used as a context manager.
 
@@ -129,6 +135,14 @@ class VideoEncoder:
         for _ in range(copies):
             self._open().write(image_bgr)
         self._written += copies
+        if self._written // _LOOKS_AFTER > (self._written - copies) // _LOOKS_AFTER:
+            self._check_space()
+
+    def _check_space(self) -> None:
+        free = shutil.disk_usage(self._path.parent).free
+        if free < _LEAST_FREE_BYTES:
+            found = f"{free / 1e6:.1f} MB free after {self._written} frames"
+            raise MachineError("the disk is full", file=self._path, found=found, hint="Make space, or choose --out.")
 
     def _fitted(self, image_rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The frame in BGR with even sides, which codecs need: the last column and row are repeated."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from d2tune.annotations.io.output_record import DRAWING, OwnFiles
 from d2tune.errors import MachineError
+from d2tune.video import encoder as encoder_module
 from d2tune.video.encoder import VideoEncoder
 from d2tune.video.masks import crops_of
 from d2tune.video.overlay import COLORS, ObjectToDraw, draw_classes, draw_objects, track_color
@@ -113,6 +115,17 @@ def test_a_size_that_no_codec_takes_is_a_line(tmp_path: Path) -> None:
     ):
         encoder.add(np.zeros((2, 20000, 3), np.uint8), 0.0)
         encoder.finish()
+
+
+def test_a_disk_that_is_full_ends_the_video_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_module, "_LEAST_FREE_BYTES", 2 * shutil.disk_usage(tmp_path).total)
+    with (
+        pytest.raises(MachineError, match="the disk is full; found .* MB free after 50 frames"),
+        VideoEncoder(tmp_path / "a.mp4", frame_rate=10) as encoder,
+    ):
+        for number in range(1000):
+            encoder.add(frame(64, 48), number / 10)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_webm_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
