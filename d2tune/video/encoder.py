@@ -141,8 +141,8 @@ class VideoEncoder:
     def _check_space(self) -> None:
         free = shutil.disk_usage(self._path.parent).free
         if free < _LEAST_FREE_BYTES:
-            found = f"{free / 1e6:.1f} MB free after {self._written} frames"
-            raise MachineError("the disk is full", file=self._path, found=found, hint="Make space, or choose --out.")
+            left = f"{free / 1e6:.1f} MB free after {self._written} frames"
+            raise MachineError("the disk is full", file=self._path, found=left, hint="Make space, or choose --out.")
 
     def _fitted(self, image_rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The frame in BGR with even sides, which codecs need: the last column and row are repeated."""

@@ -120,7 +120,7 @@ def test_a_size_that_no_codec_takes_is_a_line(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_ends_the_video_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_module, "_LEAST_FREE_BYTES", 2 * shutil.disk_usage(tmp_path).total)
     with (
-        pytest.raises(MachineError, match="the disk is full; found .* MB free after 50 frames"),
+        pytest.raises(MachineError, match=r"the disk is full; found .* MB free after 50 frames"),
         VideoEncoder(tmp_path / "a.mp4", frame_rate=10) as encoder,
     ):
         for number in range(1000):

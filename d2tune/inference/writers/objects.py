@@ -130,8 +130,8 @@ class ObjectsWriter(Writer[Any, Kept]):
     def objects(self, result: AnyResult) -> Iterator[PredictedObject]:
         """Those of `objects_of` that are not smaller than the smallest area of the options."""
         least_px2 = self.options.min_area_px2 or 0
-        found = objects_of(result, background=self._background)
-        return (one for one in found if np.count_nonzero(one.mask) >= least_px2)
+        objects = objects_of(result, background=self._background)
+        return (one for one in objects if np.count_nonzero(one.mask) >= least_px2)
 
     def class_name(self, one: PredictedObject) -> str:
         """The class of an object."""
