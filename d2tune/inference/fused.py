@@ -22,7 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2tune.modeling.box_pooling import has_a_sample_for_each_cell, pool_boxes
+from d2tune.modeling.bridge.norms import SteadyBatchNorm2d
 from d2tune.modeling.point_rend import is_exported
+
+_NORMS = (nn.BatchNorm2d, SteadyBatchNorm2d, FrozenBatchNorm2d)
 
 
 @contextmanager
@@ -76,7 +79,7 @@ def _pairs(model: nn.Module) -> list[tuple[nn.Conv2d, Any]]:
 
 def _can_fuse(convolution: Any, norm: Any) -> bool:
     """Whether both are plain modules without a replaced ``forward``, and nothing is computed between them."""
-    if type(convolution) not in (nn.Conv2d, NormedConv2d) or type(norm) not in (nn.BatchNorm2d, FrozenBatchNorm2d):
+    if type(convolution) not in (nn.Conv2d, NormedConv2d) or type(norm) not in _NORMS:
         return False
     own = getattr(convolution, "norm", None)
     is_adjacent = own is norm or (own is None and getattr(convolution, "activation", None) is None)

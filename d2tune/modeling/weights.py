@@ -298,7 +298,7 @@ def read_state_dict(file: Path) -> StateDict:
             file=file,
             expected="a state dict (.pth, .safetensors) or Detectron2's .pkl",
         ) from error
-    for wrapper in ("model", "state_dict", "model_state_dict"):
+    for wrapper in ("model", "state_dict", "model_state_dict", "model_state"):
         if isinstance(raw, Mapping) and isinstance(raw.get(wrapper), Mapping):
             raw = raw[wrapper]
     tensors = _tensors(raw) if isinstance(raw, Mapping) else {}

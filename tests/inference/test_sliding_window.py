@@ -274,7 +274,7 @@ def test_other_scores_than_expected_are_refused() -> None:
 def test_progress_counts_windows(capsys: pytest.CaptureFixture[str]) -> None:
     photo = ArrayImage(numbers(50, 101))
     whole(brightest, photo, classes=3, window_px=40, show_progress=True)
-    assert "0/8 [00:00<?, ?window/s]" in capsys.readouterr().err
+    assert "0/8 [00:00<?, ? windows/s]" in capsys.readouterr().err
     whole(brightest, photo, classes=3, window_px=40)
     assert capsys.readouterr().err == ""
 

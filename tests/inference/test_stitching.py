@@ -421,8 +421,11 @@ def test_windows_begin_at_steps_and_end_with_the_image() -> None:
     ("options", "words"),
     [
         ({"window_px": 20}, "--window-px: the window is too small; found 20 px; expected at least 32 px"),
-        ({"window_px": 100, "overlap": 1.0}, "--overlap: windows that do not overlap, or no step apart"),
-        ({"window_px": 100, "overlap": 0.0}, "found 0; expected above 0 and below 1: a share of the window"),
+        (
+            {"window_px": 100, "overlap": 1.0},
+            "--overlap: windows that do not overlap cannot be stitched",
+        ),
+        ({"window_px": 100, "overlap": 0.0}, "found 0; expected above 0 and at most 0.75: a share of the window"),
         ({"window_px": 100, "overlap": float("nan")}, "found nan"),
         ({"window_px": 100, "object_px": 100}, "--object-px: objects that are to be whole in a window"),
         ({"window_px": 100, "object_px": -1}, "found -1 px; expected from 0 to below the window of 100 px"),

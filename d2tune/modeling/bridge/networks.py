@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from d2tune.errors import ProjectError, nearest
 from d2tune.modeling.bridge.deeplab_mobilenet import DeepLabV3MobileNetV2
+from d2tune.modeling.bridge.lightnet import SHUFFLENETS, LightNetMobileNetV2, LightNetShuffleNetV2
+from d2tune.modeling.bridge.lightnet import STRIDE as LIGHTNET_STRIDE
+from d2tune.modeling.bridge.norms import with_steady_norms
 from d2tune.modeling.bridge.unet import UNet2015
 
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
@@ -159,6 +162,16 @@ def _torchvision(head: str, encoders: tuple[str, ...]) -> Architecture:
     )
 
 
+def _lightnet(build: Callable[..., nn.Module], encoders: tuple[str, ...]) -> Architecture:
+    return Architecture(
+        build=build,
+        encoder=encoders[-1],
+        encoders=encoders,
+        encoder_attribute="features",
+        divisibility_px=LIGHTNET_STRIDE,
+    )
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "unet": _smp("Unet", "resnet34"),
     "unet_plus_plus": _smp("UnetPlusPlus", "resnet34"),
@@ -174,6 +187,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         encoders=("mobilenet_v2",),
         encoder_attribute="features",
     ),
+    "lightnet_shufflenet_v2": _lightnet(LightNetShuffleNetV2, tuple(SHUFFLENETS)),
+    "lightnet_mobilenet_v2": _lightnet(LightNetMobileNetV2, ("mobilenet_v2",)),
 }
 """The architectures by their names in ``MODEL.BRIDGE.ARCHITECTURE``."""
 
@@ -280,30 +295,3 @@ def _unknown(what: str, name: str, known: Iterable[str], place: str, of: str = "
     valid = f"Valid are {', '.join(names)}." if len(names) < 20 else None
     hint = " ".join(text for text in (f"Did you mean {similar!r}?" if similar else None, valid) if text)
     return ProjectError(f"the {what} {name!r}{of} is unknown", place=place, hint=hint or None)
-
-
-class SteadyBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that uses its running statistics if a channel has a single value, which has no deviation.
-
-    This happens in training with a batch of one image, after DeepLab's image pooling and in the last stage for a small
-    image. The weights and their names are those of ``nn.BatchNorm2d``.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(
-                input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-            )
-        return super().forward(input)
-
-
-def with_steady_norms(network: nn.Module) -> nn.Module:
-    """Replace all plain batch norms of a network by ``SteadyBatchNorm2d``; returns the network."""
-    for name, child in network.named_children():
-        if type(child) is not nn.BatchNorm2d:
-            with_steady_norms(child)
-            continue
-        steady = SteadyBatchNorm2d(child.num_features, child.eps, child.momentum, child.affine)
-        steady.load_state_dict(child.state_dict())
-        setattr(network, name, steady)
-    return network

@@ -35,7 +35,8 @@ def automatic_source(architecture: str, encoder: str | None = None) -> str | Non
         return None
     if name.startswith("tu-"):
         return published_source("timm", name.removeprefix("tu-"))
-    if name.startswith(("resnet", "resnext", "mobilenet", "vgg")) and (url := published_source("torchvision", name)):
+    in_torchvision = name.startswith(("resnet", "resnext", "mobilenet", "shufflenet", "vgg"))
+    if in_torchvision and (url := published_source("torchvision", name)):
         return url
     from segmentation_models_pytorch.encoders import encoders
 
@@ -92,6 +93,8 @@ def _best_names(state: StateDict, target: StateDict, encoder: str | None) -> Sta
     if encoder is not None:
         prefix = f"network.{encoder}."
         torchvision_names = {_torchvision_mobilenet_name(key): value for key, value in state.items()}
+        lightnet_names = {_lightnet_encoder_name(key): value for key, value in state.items()}
+        candidates.append({f"network.{key}": value for key, value in lightnet_names.items()})
         for tensors in (state, torchvision_names):
             candidates.append({f"{prefix}{key}": value for key, value in tensors.items()})
             candidates.append({f"{prefix}{key.removeprefix('features.')}": value for key, value in tensors.items()})
@@ -120,6 +123,13 @@ def _torchvision_mobilenet_name(key: str) -> str:
     else:
         layers = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1", "conv_pwl": "2", "bn3": "3"}
     return f"features.{_STAGE_STARTS[stage] + block}.conv.{layers.get(layer, layer)}.{rest}"
+
+
+def _lightnet_encoder_name(key: str) -> str:
+    """D2tune's name of a tensor of LightNet++, whose encoder has torchvision's layers under other names."""
+    key = key.removeprefix("module.")
+    key = re.sub(r"^mod1\.(conv|norm)\.", lambda hit: f"features.conv1.{int(hit[1] == 'norm')}.", key)
+    return re.sub(r"^mod([234])\.block(\d+)\.", lambda hit: f"features.stage{hit[1]}.{int(hit[2]) - 1}.", key)
 
 
 def _widen_first(given: StateDict, target: StateDict, trunk: list[str]) -> str | None:

@@ -24,6 +24,8 @@ SMALL = {
     "torchvision_deeplab_v3": "mobilenet_v3_large",
     "unet_2015": "",
     "deeplab_v3_mobilenet_v2": "",
+    "lightnet_shufflenet_v2": "shufflenet_v2_x0_5",
+    "lightnet_mobilenet_v2": "",
 }
 LARGE = [
     ("unet", "resnet34"),
