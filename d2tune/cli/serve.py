@@ -46,6 +46,9 @@ def add(commands: Commands) -> None:
     )
     group.add_argument("--predictions", type=path, metavar="FILE", help="judge these COCO predictions without a model")
     group.add_argument("--blind", action="store_true", dest="is_blind", help="compare two models without their names")
+    group.add_argument(
+        "--title", type=name, metavar="TEXT", help="heading of the page and of the report (default: Acceptance)"
+    )
     group.add_argument("--no-page", action="store_true", help="serve the API alone")
     group = parser.add_argument_group("keys")
     group.add_argument("--keys", type=path, metavar="FILE", help="file with the hashes of the keys of clients")
@@ -98,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
 def _page(options: argparse.Namespace) -> PageOptions | None:
     from d2tune.serving.settings import PageOptions
 
-    shown = given(options, "images", "truth", "judgments", "predictions", "is_blind")
+    shown = given(options, "images", "truth", "judgments", "predictions", "is_blind", "title")
     if "no_page" not in options:
         return PageOptions(**shown)
     for option in shown:

@@ -17,6 +17,7 @@ from d2tune.serving.images import preparing
 from d2tune.serving.problems import ApiError
 from d2tune.serving.service import Service
 from d2tune.serving.settings import PageOptions
+from d2tune.text import printable
 
 
 def open_page(service: Service, options: PageOptions) -> Acceptance:
@@ -29,7 +30,9 @@ def open_page(service: Service, options: PageOptions) -> Acceptance:
     models: list[Predictions] = [ServedPredictions(service, name) for name in service.models]
     if options.predictions is not None:
         models.append(CocoFile(options.predictions, names=options.truth, images=options.images))
+    title = {} if options.title is None else {"title": printable(options.title)}
     settings = AcceptanceSettings(
+        **title,
         database=options.judgments,
         images=options.images,
         truth=options.truth,

@@ -89,6 +89,7 @@ class PageOptions:
         judgments: The database of judgments.
         predictions: A COCO file of predictions to judge instead of a model's.
         is_blind: Whether two models are compared without their names.
+        title: The heading of the page and of the report; None takes a general one.
     """
 
     images: Path | None = None
@@ -96,3 +97,4 @@ class PageOptions:
     judgments: Path = DATABASE
     predictions: Path | None = None
     is_blind: bool = False
+    title: str | None = None

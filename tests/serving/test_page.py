@@ -29,11 +29,12 @@ def images(tmp_path: Path) -> Path:
 def test_page_shows_what_the_model_predicts_and_keeps_judgments(images: Path, tmp_path: Path) -> None:
     model = served(BrightBox())
     service = Service({model.name: model}, ServingSettings())
-    options = PageOptions(images=images, judgments=tmp_path / "judgments.sqlite")
+    options = PageOptions(images=images, judgments=tmp_path / "judgments.sqlite", title="Lamps of the hall")
     acceptance = open_page(service, options)
     routers = [page_router(), data_router(acceptance)]
     with served_by(service, routers=routers) as url, httpx.Client(base_url=url, timeout=30) as client:
         assert "content-security-policy" in client.get("/").headers
+        assert client.get("/acceptance/state").json()["title"] == "Lamps of the hall"
         assert [row["name"] for row in client.get("/acceptance/images").json()] == ["a.png", "b.png"]
         (one,) = client.get("/acceptance/images/1/objects").json()["objects"]
         assert (one["class_name"], one["score"], one["box_xywh"]) == ("lamp", 0.9, [10, 20, 30, 30])

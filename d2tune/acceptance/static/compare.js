@@ -100,6 +100,10 @@ export class Compare {
     this.page.view.draw();
   }
 
+  describe(object) {
+    return object.class_name;
+  }
+
   pick() {}
   addMissed() {}
 

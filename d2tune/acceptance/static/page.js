@@ -2,6 +2,7 @@
 
 import { $, make, remember, remembered, say } from "./dom.js";
 import { Compare } from "./compare.js";
+import { filesOf } from "./drop.js";
 import { Judge } from "./judge.js";
 import { ImageList } from "./list.js";
 import { Refused, getBlob, getJson, request } from "./server.js";
@@ -115,7 +116,7 @@ class Page {
     if (!this.mode.content?.truth) return say("This image has no ground truth");
     const modes = ["off", "beside", "over"];
     this.setTruth(modes[(modes.indexOf(this.truthMode) + 1) % modes.length]);
-    say(`Ground truth ${$("truth").selectedOptions[0].textContent}`);
+    say($("truth").selectedOptions[0].textContent);
   }
 
   async results() {
@@ -176,8 +177,7 @@ class Page {
     const tip = $("tip");
     tip.hidden = object === null || this.view.isPlacing;
     if (!tip.hidden) {
-      const score = object.score === null ? "" : ` ${object.score.toFixed(2)}`;
-      tip.textContent = `${object.class_name}${score}`;
+      tip.textContent = this.mode.describe(object);
       const box = $("panes").getBoundingClientRect();
       const left = Math.min(event.clientX - box.left + 14, box.width - tip.offsetWidth - 6);
       tip.style.left = `${Math.max(6, left)}px`;
@@ -341,11 +341,12 @@ class Page {
       if (!hasFiles(event)) return;
       event.preventDefault();
       $("drop").hidden = true;
-      this.addFiles([...event.dataTransfer.files]);
+      filesOf(event.dataTransfer).then((files) => this.addFiles(files));
     });
   }
 
   async addFiles(files) {
+    if (!files.length) return say("There are no images in it");
     let opened = null;
     const refused = [];
     for (const [at, file] of files.entries()) {
