@@ -444,6 +444,27 @@ def test_a_blind_comparison(tab: Page, world: Path) -> None:
         assert visitor.text("#comparison-words").startswith("No real preference")
         assert "tool" in visitor.text("#results")
         assert visitor.complaints() == []
+        # nothing is taken any more, and the page says so, also after a reload
+        closed = "[...document.querySelectorAll('#verdict button, #comment')].every(one => one.disabled)"
+        for _ in range(2):
+            visitor.until(closed)
+            assert "The comparison is closed" in visitor.text("#judged-by")
+            visitor.open()
+
+
+def test_a_comparison_that_another_person_ends(tab: Page, world: Path) -> None:
+    with served(opened(world, is_blind=True)) as site:
+        visitor = Visitor(tab, site)
+        visitor.key("1")
+        visitor.until("document.getElementById('progress').innerText === '1 of 4 compared'")
+        visitor.until_open("b.png")
+        visitor.until("document.getElementById('status').innerText.startsWith('Saved')")
+        assert site.client.post("/acceptance/reveal", json={}).status_code == 204
+        visitor.key("3")
+        # it was not taken, and the page does not count it
+        visitor.until("[...document.querySelectorAll('#verdict button')].every(one => one.disabled)")
+        visitor.until("document.getElementById('progress').innerText === '1 of 4 compared'")
+        assert site.client.get("/acceptance/comparison").json()["compared"] == 1
 
 
 # what a client needs who has a phone, a screen reader or only a keyboard

@@ -275,7 +275,8 @@ class Page {
 
   ready(isReady) {
     $("stage").setAttribute("aria-busy", String(!isReady));
-    for (const control of [...$("verdict").children, $("add-missed"), $("score"), $("comment")]) control.disabled = !isReady;
+    const controls = [...$("verdict").children, $("add-missed"), $("score"), $("comment")];
+    for (const control of controls) control.disabled = !isReady || this.mode.isClosed === true;
   }
 
   waiting(words, isError = false) {
