@@ -68,6 +68,7 @@ class CocoFile:
 
     Args:
         path: The file.
+        name: What it is called on the page; None takes the name of the file.
         names: The COCO file that has the names of images and classes by id, where ``path`` is a list of detections.
         images: The folder of images. A name of the file without folders also stands for an image in a folder below it,
             unless the file of exactly that name is there.
@@ -76,7 +77,9 @@ class CocoFile:
         DataError: The file cannot be read, or the names of its images or classes are not known.
     """
 
-    def __init__(self, path: Path, *, names: Path | None = None, images: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, *, name: str | None = None, names: Path | None = None, images: Path | None = None
+    ) -> None:
         self.path = path
         self._root = images if images is not None and images.is_dir() else None
         content = read_predictions(path)
@@ -95,7 +98,7 @@ class CocoFile:
                     hint="Give the COCO file that has these ids with --truth.",
                 )
         reading = Reading(path, "detection")
-        self.name = path.stem
+        self.name = name or path.stem
         self.background: str | None = None
         self.sha256 = sha256_file(path)
         self.facts: Mapping[str, str] = {"File of predictions": path.name}

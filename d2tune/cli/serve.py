@@ -44,7 +44,13 @@ def add(commands: Commands) -> None:
     group.add_argument(
         "--judgments", type=path, metavar="FILE", help="database of judgments (default: acceptance.sqlite)"
     )
-    group.add_argument("--predictions", type=path, metavar="FILE", help="judge these COCO predictions without a model")
+    group.add_argument(
+        "--predictions",
+        type=name,
+        action="append",
+        metavar="FILE",
+        help="judge these COCO predictions of any tool as those of a model; NAME=FILE names them; may be repeated",
+    )
     group.add_argument("--blind", action="store_true", dest="is_blind", help="compare two models without their names")
     group.add_argument(
         "--title", type=name, metavar="TEXT", help="heading of the page and of the report (default: Acceptance)"
@@ -103,7 +109,7 @@ def _page(options: argparse.Namespace) -> PageOptions | None:
 
     shown = given(options, "images", "truth", "judgments", "predictions", "is_blind", "title")
     if "no_page" not in options:
-        return PageOptions(**shown)
+        return PageOptions(**shown | {"predictions": tuple(getattr(options, "predictions", ()))})
     for option in shown:
         text = "--blind" if option == "is_blind" else f"--{option}"
         raise ProjectError(f"{text} goes with the page", hint="Remove it, or remove --no-page.")

@@ -12,8 +12,9 @@ from typing import Any
 from d2tune.acceptance.objects import Prediction
 from d2tune.acceptance.predictions import CocoFile, Predictions
 from d2tune.acceptance.session import Acceptance, AcceptanceSettings
-from d2tune.errors import D2TuneError, MachineError
+from d2tune.errors import D2TuneError, MachineError, ProjectError
 from d2tune.serving.images import preparing
+from d2tune.serving.models import named
 from d2tune.serving.problems import ApiError
 from d2tune.serving.service import Service
 from d2tune.serving.settings import PageOptions
@@ -28,8 +29,13 @@ def open_page(service: Service, options: PageOptions) -> Acceptance:
         ProjectError: The number of models does not fit.
     """
     models: list[Predictions] = [ServedPredictions(service, name) for name in service.models]
-    if options.predictions is not None:
-        models.append(CocoFile(options.predictions, names=options.truth, images=options.images))
+    for source in options.predictions:
+        name, path = named(source)
+        file = CocoFile(path, name=name, names=options.truth, images=options.images)
+        if file.name in [model.name for model in models]:
+            hint = f"Name it: `--predictions NAME={path}`."
+            raise ProjectError("two models have the same name", place=str(path), found=file.name, hint=hint)
+        models.append(file)
     title = {} if options.title is None else {"title": printable(options.title)}
     settings = AcceptanceSettings(
         **title,

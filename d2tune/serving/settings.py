@@ -87,7 +87,7 @@ class PageOptions:
         images: Folder with images, or an image; None where they only come through the page.
         truth: Annotations to show beside the predictions; None takes those in the folder of images.
         judgments: The database of judgments.
-        predictions: A COCO file of predictions to judge instead of a model's.
+        predictions: COCO files of predictions to judge as those of models; ``NAME=PATH`` names one.
         is_blind: Whether two models are compared without their names.
         title: The heading of the page and of the report; None takes a general one.
     """
@@ -95,6 +95,6 @@ class PageOptions:
     images: Path | None = None
     truth: Path | None = None
     judgments: Path = DATABASE
-    predictions: Path | None = None
+    predictions: tuple[str | Path, ...] = ()
     is_blind: bool = False
     title: str | None = None
