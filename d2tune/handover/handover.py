@@ -9,7 +9,7 @@ from typing import Any
 
 from d2tune import files
 from d2tune.errors import PackageError
-from d2tune.export.edge import LIBRARIES, RUNNER
+from d2tune.export.edge import LIBRARIES
 from d2tune.export.export import export
 from d2tune.handover import machine_names
 from d2tune.handover.folder import FORMAT, NAME, check_replaceable, entries, new_folder
@@ -18,7 +18,7 @@ from d2tune.handover.page import Contents, write_pages
 from d2tune.handover.reports import Report, copy_acceptance, copy_evaluations
 from d2tune.handover.wheel import copy_wheel
 from d2tune.packages.manifest import NAME as PACKAGE
-from d2tune.packages.manifest import Manifest, is_package
+from d2tune.packages.manifest import RUNNER, Manifest, is_package
 from d2tune.packages.read import read_package
 from d2tune.packages.write import write_package
 from d2tune.run_folder import RunFolder

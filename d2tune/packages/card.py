@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from d2tune.metrics.coco.results import KIND_NAMES
 from d2tune.metrics.metric import Metric, with_interval
-from d2tune.packages.manifest import InputSpec, Manifest, Metrics
+from d2tune.packages.manifest import RUNNER, InputSpec, Manifest, Metrics
 from d2tune.packages.thresholds import LEAST_OBJECTS, origin_in_words
 from d2tune.report.templates import filled
 from d2tune.tasks import TASKS
@@ -32,6 +32,7 @@ def card_of(manifest: Manifest) -> str:
         **{name: getattr(manifest, name) for name in ("project", "preset", "d2tune", "metrics", "input")},
         "gives": task.gives,
         "has_scores": task.has_scores,
+        "has_runner": RUNNER in manifest.files,
         "class_names": manifest.classes,
         "trained_by": manifest.versions.get("d2tune", "of an earlier version"),
         "classes": list(class_rows(manifest)),
