@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
 from d2tune.cli.shared import add_command, given, name, path
@@ -62,6 +63,12 @@ def add(commands: Commands) -> None:
     group.add_argument(
         "--cors", action="append", metavar="ORIGIN", help="origin whose pages may call the server (default: none)"
     )
+    group.add_argument(
+        "--allow-host",
+        action="append",
+        metavar="NAME",
+        help="public name by which a server without keys is called (default: addresses and private names)",
+    )
     group = parser.add_argument_group("limits")
     group.add_argument("--max-mb", type=float, metavar="MB", help="largest body of a request in MiB (default: 32)")
     group.add_argument(
@@ -120,14 +127,18 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _whole(value: float) -> float:
+    return int(value) if math.isfinite(value) else value  # the settings refuse others
+
+
 def _settings(options: argparse.Namespace) -> ServingSettings:
     from d2tune.serving.settings import MIB, Limits, ServingSettings
 
     limits: dict[str, Any] = {}
     if "max_mb" in options:
-        limits["body_bytes"] = int(options.max_mb * MIB)
+        limits["body_bytes"] = _whole(options.max_mb * MIB)
     if "max_megapixels" in options:
-        limits["pixels"] = int(options.max_megapixels * 1e6)
+        limits["pixels"] = _whole(options.max_megapixels * 1e6)
     if "max_instances" in options:
         limits["instances"] = options.max_instances
     if "first_frame" in options:
@@ -135,4 +146,6 @@ def _settings(options: argparse.Namespace) -> ServingSettings:
     chosen: dict[str, Any] = given(options, *_SETTINGS)
     if "cors" in options:
         chosen["cors_origins"] = tuple(options.cors)
+    if "allow_host" in options:
+        chosen["hosts"] = tuple(options.allow_host)
     return ServingSettings(limits=Limits(**limits), **chosen)
