@@ -13,7 +13,15 @@ from d2tune import files
 from d2tune.handover.folder import entries
 from d2tune.handover.licenses import Library
 from d2tune.handover.reports import Report
-from d2tune.packages.card import class_rows, input_lines, kind_name, limit_lines, metric_rows, training_lines
+from d2tune.packages.card import (
+    class_rows,
+    input_lines,
+    kind_name,
+    limit_lines,
+    metric_rows,
+    quality_line,
+    training_lines,
+)
 from d2tune.packages.manifest import Manifest
 from d2tune.report.templates import filled
 from d2tune.tasks import TASKS
@@ -120,6 +128,7 @@ def _context(folder: Path, contents: Contents, ways: list[dict[str, Any]]) -> di
         "gives": task.gives,
         "has_scores": task.has_scores,
         "classes": list(class_rows(manifest)),
+        "quality_line": quality_line(manifest),
         "input_lines": list(input_lines(manifest.input)),
         "training_lines": list(training_lines(manifest)),
         "limit_lines": list(limit_lines(manifest)),
