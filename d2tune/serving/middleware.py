@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from d2tune.serving.keys import key_of
-from d2tune.serving.problems import ApiError, ClientGoneError
+from d2tune.serving.problems import ApiError, ClientGoneError, internal_error
 from d2tune.serving.service import Service
 from d2tune.serving.sites import is_foreign_page, is_known_host
 
@@ -89,10 +89,7 @@ class RequestContext:
             logger.exception("error in request %s", request_id)
             if seen["status"] is not None:
                 raise
-            message = "an internal error; the log of the server has the id of this request"
-            await error_response(ApiError(500, "internal", message), request_id, path=scope["path"])(
-                scope, receive, sending
-            )
+            await error_response(internal_error(), request_id, path=scope["path"])(scope, receive, sending)
         finally:
             self._note(scope, method, seen, time.perf_counter() - began)
 

@@ -14,6 +14,7 @@ from d2tune.acceptance.predictions import CocoFile, Predictions
 from d2tune.acceptance.session import Acceptance, AcceptanceSettings
 from d2tune.errors import D2TuneError, MachineError, ProjectError
 from d2tune.serving.images import preparing
+from d2tune.serving.limits import check_header
 from d2tune.serving.models import named
 from d2tune.serving.problems import ApiError
 from d2tune.serving.service import Service
@@ -45,6 +46,8 @@ def open_page(service: Service, options: PageOptions) -> Acceptance:
         is_blind=options.is_blind,
         max_upload_bytes=service.settings.limits.body_bytes,
         max_pixels=service.settings.limits.pixels,
+        check=lambda content: check_header(content, service.settings.limits),
+        reserving=service.budget.reserving,
     )
     return Acceptance(settings, models)
 
@@ -78,9 +81,14 @@ class ServedPredictions:
         return self._model.description.class_names
 
     @property
-    def starting_score(self) -> float:
+    def lowest_score(self) -> float:
         """The lowest threshold of the classes, below which the model gives no objects."""
         return float(min(self._details()["thresholds"].values(), default=0.0))
+
+    @property
+    def starting_score(self) -> float:
+        """The same: at first the page shows all that the model gives."""
+        return self.lowest_score
 
     @property
     def background(self) -> str | None:
