@@ -36,6 +36,7 @@ class Predictions(Protocol):
             weights, thresholds or windows are. It is asked for when it is needed first, and may wait until the model
             is loaded.
         class_names: All classes in the order of their ids.
+        lowest_score: The score below which there are no objects, from 0 to 1.
         starting_score: The lowest score of the objects that the page shows at first, from 0 to 1.
         background: The class of a label map that has no objects; None for none.
         facts: What the report says of it, by name: hashes of weights and data, date of the training.
@@ -47,6 +48,9 @@ class Predictions(Protocol):
     def sha256(self) -> str: ...
     @property
     def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def lowest_score(self) -> float: ...
+
     @property
     def starting_score(self) -> float: ...
     @property
@@ -122,6 +126,7 @@ class CocoFile:
                 )
             self._rows.setdefault(image, []).append((category, reading.row(raw, at)))
         scores = [_score(row) for rows in self._rows.values() for _, row in rows]
+        self.lowest_score = 0.0
         self.starting_score = STARTING_SCORE if any(score >= STARTING_SCORE for score in scores) else 0.0
 
     def predict(self, image: Path) -> Detections:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.test_page import Visitor
+from tests.acceptance.visitor import Visitor
 from tests.acceptance.world import Served, opened, write_world
 from tests.browser import browser
 

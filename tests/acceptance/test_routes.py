@@ -261,7 +261,7 @@ def test_images_that_are_added(site: Served) -> None:
 class HalfAndHalf:
     """Predicts a label map: cat on the left half, the background on the right."""
 
-    name, sha256, starting_score = "halves", "ab" * 32, 0.0
+    name, sha256, lowest_score, starting_score = "halves", "ab" * 32, 0.0, 0.0
     class_names, background = ("scene", "cat"), "scene"
     facts: ClassVar[dict[str, str]] = {"Trained": "2026-01-31"}
 

@@ -32,6 +32,8 @@ export class Judge {
       make("button", { type: "button", id: "wrong", class: "wrong", "aria-pressed": "false", onclick: () => this.judge("wrong") },
         make("span", { "aria-hidden": "true", text: "✕ " }), "Wrong"),
     );
+    // below it there is nothing to show
+    $("score").min = String(Math.floor(100 * page.modelInfo.lowest_score) / 100);
     $("score").addEventListener("input", () => this.setScore(Number($("score").value)));
     $("add-missed").addEventListener("click", () => this.place(!page.view.isPlacing));
     $("comment").addEventListener("input", () => {

@@ -93,6 +93,8 @@ class Page {
     $("masks").addEventListener("click", () => this.toggleMasks());
     $("truth").value = this.truthMode;
     $("truth").addEventListener("change", () => this.setTruth($("truth").value));
+    // not a submit button: as the first of the form, Enter in the field would press it
+    $("person-cancel").addEventListener("click", () => $("person-dialog").close());
     $("person").addEventListener("click", () => this.person({ isAsked: true }));
     $("open-results").addEventListener("click", () => this.results());
     addEventListener("hashchange", () => this.openFromAddress());
