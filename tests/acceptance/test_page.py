@@ -46,7 +46,11 @@ def test_from_the_first_image_to_the_report(tab: Page, site: Served, world: Path
     visitor.until_saved("a.png", verdict="wrong")
     visitor.click_image(260, 160)
     assert visitor.text("#editor h3") == "2: dog 0.80"
+    visitor.key("3")
+    visitor.until("document.querySelector('#editor select')")
+    assert visitor.texts("#editor option") == ["not known", "cat"], "not the class that is wrong"
     visitor.key("4")
+    visitor.until("!document.querySelector('#editor select')")
     visitor.key("m")
     visitor.click_image(370, 280)
     visitor.until("document.querySelector('#editor select')")

@@ -341,7 +341,7 @@ export class Judge {
     const close = make("button", { type: "button", "data-field": "close", "aria-label": "Close", text: "✕", onclick: () => this.select(null) });
     const parts = [make("div", { class: "head" }, make("h3", { text: title }), close)];
     if (!isMissed) parts.push(this.kindButtons(object, mark));
-    if (isMissed || mark?.kind === "wrong_class") parts.push(this.classChoice(mark, isMissed));
+    if (isMissed || mark?.kind === "wrong_class") parts.push(this.classChoice(mark, object));
     if (mark) parts.push(this.markComment(mark));
     if (isMissed) {
       parts.push(make("button", { type: "button", "data-field": "remove", text: "Remove", onclick: () => this.remove(mark) }));
@@ -363,8 +363,9 @@ export class Judge {
       })));
   }
 
-  classChoice(mark, isMissed) {
-    const names = this.page.modelInfo.classes;
+  // of an object of a wrong class, which it has not; of a missed one, any
+  classChoice(mark, object) {
+    const names = this.page.modelInfo.classes.filter((name) => name !== object?.class_name);
     const options = [make("option", { value: "", text: "not known" }), ...names.map((name) => make("option", { value: name, text: name }))];
     const choice = make("select", { "data-field": "class", onchange: () => {
       if (choice.value) mark.class_name = choice.value;
@@ -373,7 +374,7 @@ export class Judge {
       this.render();
     } }, ...options);
     choice.value = mark.class_name ?? "";
-    return make("label", { class: "field" }, isMissed ? "Its class " : "It is a ", choice);
+    return make("label", { class: "field" }, object ? "It is a " : "Its class ", choice);
   }
 
   markComment(mark) {

@@ -141,6 +141,7 @@ export class View {
 
   wheel(event, pane) {
     event.preventDefault();
+    this.on.hover(null, pane, event);
     this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.002)), this.toImage(event, pane));
   }
 
