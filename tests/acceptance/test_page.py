@@ -447,7 +447,7 @@ def test_on_a_phone(tab: Page, site: Served) -> None:
     assert visitor.run("document.getElementById('camera').getAttribute('capture')") == "environment"
     small = visitor.run(
         "[...document.querySelectorAll('button, select, label.file, .check')]"
-        ".filter(one => one.offsetParent && !one.closest('dialog, #objects, .head'))"
+        ".filter(one => one.offsetParent && !one.closest('dialog, #objects'))"
         ".filter(one => one.getBoundingClientRect().height < 43.5).map(one => one.id || one.className)"
     )
     assert small == []
@@ -458,6 +458,7 @@ def test_on_a_phone(tab: Page, site: Served) -> None:
         tab.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
     visitor.until("!document.getElementById('editor').hidden")
     assert visitor.text("#editor h3") == "1: cat 0.95"
+    assert visitor.run("document.querySelector('[data-field=close]').offsetHeight") == 44
     visitor.click("[data-field=false_alarm]")
     visitor.until_saved("a.png", verdict="wrong")
     # two fingers zoom: the ground beside the cat becomes cat

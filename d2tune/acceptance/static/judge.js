@@ -172,7 +172,9 @@ export class Judge {
     $("panes").classList.toggle("placing", isOn);
     if (isOn) {
       this.page.view.panes[0]?.canvas.focus();
-      say("Click the missed object. With keys: move it under the cross with the arrows, then Enter");
+      const isTouched = matchMedia("(pointer: coarse)").matches;
+      const keys = ". With keys: move it under the cross with the arrows, then Enter";
+      say(isTouched ? "Tap the missed object" : `Click the missed object${keys}`);
     }
     this.page.view.draw();
   }
