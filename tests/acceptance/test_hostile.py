@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import os
 import resource
 import sqlite3
 import time
@@ -13,6 +16,7 @@ import httpx
 import pytest
 
 from d2tune.acceptance import routes
+from d2tune.acceptance.export import COLUMNS
 from d2tune.acceptance.store import Store
 from tests.acceptance.world import Served, opened, served
 
@@ -103,3 +107,36 @@ def test_transaction_that_cannot_be_committed_is_undone(tmp_path: Path) -> None:
     assert not store._connection.in_transaction and store._rows("SELECT * FROM model") == []
     assert store.model_id("a" * 64, "one") == 1
     store.close()
+
+
+def test_file_whose_name_is_not_text_is_skipped_and_the_others_are_judged(world: Path) -> None:
+    content = (world / "images" / "a.png").read_bytes()
+    Path(os.fsdecode(os.fsencode(world / "images") + b"/bad\xff.png")).write_bytes(content)
+    (world / "images" / "two\nlines.png").write_bytes(content)
+    with served(opened(world)) as site:
+        state = site.client.get("/acceptance/state").json()
+        assert state["skipped"] == [{"name": "bad\\udcff.png", "reason": "its name is not UTF-8; rename it"}]
+        assert site.judge("two\nlines.png", verdict="right").status_code == 200
+        for path in ("images", "judgments.csv", "judgments_labelme.zip", "report.html"):
+            assert site.client.get(f"/acceptance/{path}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("plain - text; and more", "plain - text; and more"),
+        ("a;=1+1", "a;'=1+1"),  # spreadsheets of half of Europe separate cells there, whatever is quoted
+        ("a\n=HYPERLINK(1)", "a\n'=HYPERLINK(1)"),
+        ("a;\t@SUM(1)", "a;'\t'@SUM(1)"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("a\x00b\x1b[31m\u202ec", "a\\x00b\\x1b[31m\\u202ec"),
+        ("<b>'; DROP TABLE judgment;--", "<b>'; DROP TABLE judgment;'--"),
+    ],
+)
+def test_cells_are_text(site: Served, text: str, cell: str) -> None:
+    assert site.judge("a.png", verdict="wrong", comment=text, judged_by=text.replace("\n", " ")).status_code == 200
+    content = site.client.get("/acceptance/judgments.csv").content.decode("utf-8-sig")
+    row = next(csv.DictReader(io.StringIO(content, newline="")))
+    assert (row["row"], row["verdict"], row["comment"], row["min_score"]) == ("image", "wrong", cell, "0.5")
+    assert row.keys() == set(COLUMNS) and None not in row.values() and row["judged_at"].startswith("20")
