@@ -251,7 +251,7 @@ export class View {
 
   // over all others, which are pale meanwhile: neighbors of one class have nearly one color
   drawStrong(context, object, unit) {
-    this.fillAndStroke(context, object, 0.5, [["#000000", 8 * unit], ["#ffffff", 5.5 * unit], [object.color, 2.2 * unit]]);
+    this.fillAndStroke(context, object, 0.5, [["#000000", 6.4 * unit], ["#ffffff", 4.6 * unit], [object.color, 1.8 * unit]]);
   }
 
   fillAndStroke(context, object, alpha, lines) {
