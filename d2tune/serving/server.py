@@ -177,7 +177,7 @@ class _Server(uvicorn.Server):
         """Called ten times a second."""
         if not self._is_announced and self._service.is_ready:
             self._is_announced = True
-            with suppress(OSError):  # nobody reads the standard output
+            with suppress(OSError):  # the standard output is closed
                 self._on_ready()
         since, delay_s = self._service.draining_since, self._service.settings.drain_delay_s
         if since is not None and (self.failure is not None or time.monotonic() >= since + delay_s):

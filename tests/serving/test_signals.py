@@ -69,7 +69,7 @@ def test_many_connections_are_taken_and_a_closed_terminal_loses_no_request() -> 
             server.kill()
 
 
-def test_server_goes_on_where_nobody_reads_its_output() -> None:
+def test_server_goes_on_where_its_output_is_not_read() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with socket.create_server(("127.0.0.1", 0)) as free:
