@@ -53,9 +53,7 @@ def add(commands: Commands) -> None:
         help="judge these COCO predictions of any tool as those of a model; NAME=FILE names them; may be repeated",
     )
     group.add_argument("--blind", action="store_true", dest="is_blind", help="compare two models without their names")
-    group.add_argument(
-        "--title", type=name, metavar="TEXT", help="heading of the page and of the report (default: Acceptance)"
-    )
+    group.add_argument("--title", metavar="TEXT", help="heading of the page and of the report (default: Acceptance)")
     group.add_argument("--no-page", action="store_true", help="serve the API alone")
     group = parser.add_argument_group("keys")
     group.add_argument("--keys", type=path, metavar="FILE", help="file with the hashes of the keys of clients")

@@ -37,7 +37,7 @@ def open_page(service: Service, options: PageOptions) -> Acceptance:
             hint = f"Name it: `--predictions NAME={path}`."
             raise ProjectError("two models have the same name", place=str(path), found=file.name, hint=hint)
         models.append(file)
-    title = {} if options.title is None else {"title": printable(options.title)}
+    title = {"title": printable(options.title.strip())} if options.title and options.title.strip() else {}
     settings = AcceptanceSettings(
         **title,
         database=options.judgments,

@@ -46,8 +46,9 @@ def test_page_shows_what_the_model_predicts_and_keeps_judgments(images: Path, tm
     acceptance.close()
     service = Service({model.name: model}, ServingSettings())
     service.start()
-    again = open_page(service, options)
+    again = open_page(service, replace(options, title=" "))
     try:
+        assert again.settings.title == "Acceptance", "a title of nothing is none"
         (saved,) = again.judgments(0).values()
         assert (saved.judgment.verdict, saved.judgment.judged_by) == ("right", "Ann")
     finally:
