@@ -6,6 +6,7 @@ import base64
 import datetime
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,7 @@ def judged_report(acceptance: Acceptance, index: int) -> tuple[str, str]:
         "comments": commented[:COMMENTS],
         "comments_more": max(0, len(commented) - COMMENTS),
         "headline": _headline(summary),
+        "lowest_scores": _lowest_scores(judged),
     }
     return _made("report.html", acceptance, context)
 
@@ -174,6 +176,18 @@ def _headline(summary: Summary) -> str:
         f"{share.count} of {counted(share.total, 'judged image')} "
         f"{'is' if share.count == 1 else 'are'} right: {percent(share.value)}"
     )
+
+
+def _lowest_scores(judged: list[JudgedImage]) -> str:
+    """The lowest score that an object needed to be shown, on most images first; empty where objects have no scores."""
+    counts = Counter(
+        f"{one.saved.judgment.min_score:.2f}"
+        for one in judged
+        if one.saved.judgment.verdict and any(item.score is not None for item in one.objects)
+    )
+    if len(counts) < 2:
+        return "".join(counts)
+    return ", ".join(f"{score} on {counted(count, 'image')}" for score, count in counts.most_common())
 
 
 def _images_sha256(images: list[StoredImage]) -> str:

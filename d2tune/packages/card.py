@@ -10,8 +10,8 @@ from markupsafe import Markup, escape
 
 from d2tune.metrics.coco.results import KIND_NAMES
 from d2tune.metrics.metric import Metric, with_interval
-from d2tune.packages.manifest import InputSpec, Manifest, Metrics
-from d2tune.packages.thresholds import LEAST_OBJECTS, origin_in_words
+from d2tune.packages.manifest import RUNNER, InputSpec, Manifest, Metrics
+from d2tune.packages.thresholds import LEAST_OBJECTS, origin_in_words, quality_of
 from d2tune.report.templates import filled
 from d2tune.tasks import TASKS
 from d2tune.text import counted, printable
@@ -32,7 +32,9 @@ def card_of(manifest: Manifest) -> str:
         **{name: getattr(manifest, name) for name in ("project", "preset", "d2tune", "metrics", "input")},
         "gives": task.gives,
         "has_scores": task.has_scores,
+        "has_runner": RUNNER in manifest.files,
         "class_names": manifest.classes,
+        "quality_line": quality_line(manifest),
         "trained_by": manifest.versions.get("d2tune", "of an earlier version"),
         "classes": list(class_rows(manifest)),
         "input_lines": list(input_lines(manifest.input)),
@@ -65,10 +67,19 @@ def class_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
             "name": name,
             "kind": "thing" if number in manifest.thing_ids else "stuff",
             "threshold": None if threshold is None else f"{threshold.value:g}",
-            "origin": None if threshold is None else origin_in_words(threshold),
+            "origin": None if threshold is None else origin_in_words(manifest, name),
             "train": train,
             "val": val,
         }
+
+
+def quality_line(manifest: Manifest) -> str:
+    """How good the instances of the only class are that the package gives; empty with several classes or if unknown."""
+    if len(manifest.thresholds) != 1:
+        return ""
+    ((name, threshold),) = manifest.thresholds.items()
+    quality = quality_of(manifest, name)
+    return f"With the lowest score of this package, {threshold.value:g}: {quality}." if quality else ""
 
 
 def input_lines(given: InputSpec) -> Iterator[str]:
