@@ -40,7 +40,8 @@ def test_image_of_a_batch_that_the_network_fails_on_has_an_error_in_its_place(st
 
 
 def test_network_that_fails_on_every_image_from_now_on_ends_its_thread(start: Start) -> None:
-    gate, failures = Gate(), []
+    gate = Gate()
+    failures: list[int] = []
 
     def before(samples: Sequence[Sample]) -> None:  # as CUDA after an illegal access
         gate(samples)
