@@ -131,7 +131,7 @@ def _system_error(error: OSError) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
+    parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     repeated: str = getattr(options, "repeated", "")
     if rest and (not repeated or any(word.startswith("-") for word in rest)):
@@ -142,7 +142,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="d2tune", description="Fine-tune Detectron2 on your own polygons.")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and every log line")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
