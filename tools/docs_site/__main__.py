@@ -1,0 +1,42 @@
+"""``python -m tools.docs_site``: generate the pages and build the site."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tools.docs_site.pages import ROOT, write_pages
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the Markdown of the site to ``FOLDER/build/docs`` and build ``FOLDER/build/site``.
+
+    Returns:
+        The exit status of Zensical, which is 1 after a warning.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tools.docs_site", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=ROOT, help="folder of build/ (default: the checkout)")
+    parser.add_argument("--pages-only", action="store_true", help="write the Markdown, and build no site")
+    options = parser.parse_args(arguments)
+    folder: Path = options.folder.resolve()
+    write_pages(folder / "build" / "docs")
+    if options.pages_only:
+        return 0
+    if folder != ROOT:
+        shutil.copyfile(ROOT / "mkdocs.yml", folder / "mkdocs.yml")
+    site = folder / "build" / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    words = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
+    status = subprocess.run(words, cwd=folder, env=os.environ | {"NO_COLOR": "1"}, check=False).returncode
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    if status == 0:
+        print(f"the site: {site / 'index.html'}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
