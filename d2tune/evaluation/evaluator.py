@@ -12,6 +12,7 @@ from d2tune.annotations.model.dataset import Dataset
 from d2tune.data.image_reader import Pixels
 from d2tune.errors import DataError
 from d2tune.evaluation.comparison import ComparedSide
+from d2tune.evaluation.images.base import Images
 from d2tune.evaluation.summaries import Metrics
 from d2tune.inference.predictors.base import Predictor
 from d2tune.metrics.coco.results import KINDS, Kind
@@ -135,6 +136,10 @@ class Evaluator(ABC, Generic[Prediction]):
             name: Path of the run or evaluation as given.
             truth_sha256: Hash of the ground truth.
         """
+
+    @abstractmethod
+    def images(self, predictions: Sequence[Prediction]) -> Images:
+        """What is right and wrong on each image."""
 
     @abstractmethod
     def save(self, predictions: Sequence[Prediction], folder: Path) -> str:

@@ -17,6 +17,7 @@ from d2tune.evaluation.comparison import InstanceSide
 from d2tune.evaluation.contact_sheet import write_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
 from d2tune.evaluation.from_files.results import kinds_of
+from d2tune.evaluation.images.instance import InstanceImages
 from d2tune.evaluation.outcome import InstanceEvaluation, evaluate_results, write_outcome
 from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
 from d2tune.evaluation.summaries import lower_scores_in_words, short_line
@@ -90,6 +91,10 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
         """The rows and the ground truth as a COCO instances dict."""
         truth, rows = to_coco(self._dataset), _rows(predictions)
         return InstanceSide(name, truth_sha256, truth, rows, kinds_of(truth, rows, Path(name)))
+
+    def images(self, predictions: Sequence[list[CocoResult]]) -> InstanceImages:
+        """Which objects are missed or false on each image."""
+        return InstanceImages(to_coco(self._dataset), _rows(predictions))
 
     def save(self, predictions: Sequence[list[CocoResult]], folder: Path) -> str:
         """Write ``predictions.json`` with the ids, and the names, of the images and classes of the source file."""

@@ -20,6 +20,7 @@ from d2tune.data.label_maps import decode_png, encode_png, label_files, panoptic
 from d2tune.evaluation.comparison import MapSide
 from d2tune.evaluation.contact_sheet import chosen_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
+from d2tune.evaluation.images.panoptic import PanopticImages
 from d2tune.evaluation.map_metrics import MapOutcome
 from d2tune.evaluation.panoptic_metrics import PanopticMetrics, panoptic_metrics
 from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
@@ -59,6 +60,15 @@ class PanopticEvaluator(Evaluator[Segments]):
         """The predictions as a side of a comparison."""
         metrics = PanopticMetrics
         return MapSide(name, truth_sha256, self.scorer(predictions), metrics.task, metrics.main_name)
+
+    def images(self, predictions: Sequence[Segments]) -> PanopticImages:
+        """Which segments are missed or false on each image."""
+
+        def segments(index: int) -> tuple[tuple[NDArray[np.int32], Any], tuple[NDArray[np.int32], Any]]:
+            png, infos = predictions[index]
+            return (from_colors(decode_png(png)), infos), (self._truth(index), self._labels.infos[index])
+
+        return PanopticImages(self._dataset.categories, len(predictions), segments)
 
     def save(self, predictions: Sequence[Segments], folder: Path) -> str:
         """Write ``predicted_segments/panoptic.json``, with the ids of the source file, and a PNG for each image."""

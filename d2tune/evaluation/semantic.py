@@ -18,6 +18,7 @@ from d2tune.data.label_maps import decode_png, encode_png, label_files, read_lab
 from d2tune.evaluation.comparison import MapSide
 from d2tune.evaluation.contact_sheet import chosen_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
+from d2tune.evaluation.images.semantic import SemanticImages
 from d2tune.evaluation.map_metrics import MapOutcome
 from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
 from d2tune.evaluation.semantic_metrics import SemanticMetrics, semantic_metrics
@@ -78,6 +79,15 @@ class SemanticEvaluator(Evaluator[LabelPng]):
         """The label maps as a side of a comparison."""
         metrics = SemanticMetrics
         return MapSide(name, truth_sha256, self.scorer(predictions), metrics.task, metrics.main_name)
+
+    def images(self, predictions: Sequence[LabelPng]) -> SemanticImages:
+        """Which regions are missed or false on each image."""
+        return SemanticImages(
+            self._dataset.class_names,
+            len(predictions),
+            lambda index: self._label_maps(predictions, index),
+            background=self._background,
+        )
 
     def save(self, predictions: Sequence[LabelPng], folder: Path) -> str:
         """Write a PNG for each image and ``categories.json`` to ``predicted_labels``."""
