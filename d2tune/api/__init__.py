@@ -2,6 +2,7 @@
 
 from d2tune.api.arguments import MOST_TOLERANCE_PX
 from d2tune.api.delivery import export, handover, info, new_serving_key, package, serve
+from d2tune.api.overview import remove_runs, runs
 from d2tune.api.results import (
     compare,
     evaluate,
@@ -29,6 +30,8 @@ __all__ = [
     "package",
     "predict",
     "predict_video",
+    "remove_runs",
+    "runs",
     "serve",
     "split",
     "train",

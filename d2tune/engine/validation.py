@@ -22,6 +22,7 @@ from d2tune.engine.plan import TrainingPlan
 from d2tune.evaluation.evaluator import Scoring
 from d2tune.modeling import checkpoint
 from d2tune.run_folder import RunFolder
+from d2tune.run_lock import doing, note
 from d2tune.tasks import task_of
 from d2tune.timing import StageTimes
 
@@ -53,6 +54,9 @@ class Validation(Hook):
         self._times = StageTimes()
         self._times_of_best: StageTimes | None = None
 
+    def before_train(self) -> None:
+        note(self._folder.path, "training")
+
     def _weights(self) -> Any:
         return nullcontext() if self._average is None else self._average.averaged()
 
@@ -62,6 +66,10 @@ class Validation(Hook):
         Raises:
             DivergenceError: The weights are not finite.
         """
+        with doing(self._folder.path, f"evaluating after {iteration} iterations"):
+            return self._run(iteration)
+
+    def _run(self, iteration: int) -> float | None:
         check_weights(self._model, iteration=iteration)
         began = time.perf_counter()
         self._times = StageTimes()
@@ -140,7 +148,7 @@ class Validation(Hook):
 
     def after_last_step(self) -> None:
         """Write the last weights, evaluate and draw the best ones, and note that the run is finished."""
-        with self.trainer.stoppable_at_once():
+        with self.trainer.stoppable_at_once(), doing(self._folder.path, "evaluating the best weights"):
             self._finish()
 
     def _finish(self) -> None:
