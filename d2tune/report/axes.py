@@ -23,16 +23,17 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def svg(pieces: Sequence[str], name: str) -> Markup:
-    """A chart of the size of the field.
+def svg(pieces: Sequence[str], name: str, *, height: float = HEIGHT) -> Markup:
+    """A chart of the width of the field.
 
     Args:
         pieces: SVG elements.
         name: The text in place of the chart.
+        height: Its height in its own units.
     """
     body = "".join(pieces)
     return Markup(
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(name)}">{body}</svg>'
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(name)}">{body}</svg>'
     )
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from d2tune.metrics.analysis.tide import KINDS
 from d2tune.metrics.metric import Metric
 from d2tune.report.thumbnails import Sketch
 
@@ -24,13 +25,15 @@ MISTAKE_KINDS: dict[MistakeKind, str] = {
 }
 """The kinds of mistakes with what they mean."""
 
-OF_TIDE: dict[str, MistakeKind] = {
-    "classification": "wrong class",
-    "localisation": "bad outline",
-    "both": "wrong class and outline",
-    "duplicate": "duplicate",
-    "background": "false alarm",
-}
+_IN_TIDES_ORDER: tuple[MistakeKind, ...] = (
+    "wrong class",
+    "bad outline",
+    "wrong class and outline",
+    "duplicate",
+    "false alarm",
+    "missed",
+)
+OF_TIDE: dict[str, MistakeKind] = dict(zip(KINDS, _IN_TIDES_ORDER, strict=True))
 """The kinds by the names of the errors in ``evaluation.json``."""
 
 
@@ -128,7 +131,7 @@ class Images(ABC):
     noun: str
     """What is counted as right or wrong, in the singular: object or region."""
     has_classes_in_color: bool = False
-    """Whether shapes are the pixels of classes, which are told apart by color."""
+    """Whether shapes are the pixels of classes, which are distinguished by color."""
 
     @abstractmethod
     def results(self) -> list[ImageResult]:
