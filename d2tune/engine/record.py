@@ -31,7 +31,15 @@ from d2tune.versions import versions
 
 _MAY_CHANGE = ("SOLVER.MAX_ITER", "SOLVER.WARMUP_ITERS", "DATASETS.", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR")
 
-CHANGEABLE = ("train.iterations", "train.epochs", "train.eval_every", "train.workers", "tracking", "MODEL.DEVICE")
+CHANGEABLE = (
+    "train.iterations",
+    "train.epochs",
+    "train.eval_every",
+    "train.workers",
+    "tracking",
+    "tracking_group",
+    "MODEL.DEVICE",
+)
 """Keys of a project that may change when a run is resumed; the places of its data may change too."""
 
 
