@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,12 +11,15 @@ from pathlib import Path
 
 from tools.docs_site.pages import ROOT, write_pages
 
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+"""Codes for terminals, which Zensical writes everywhere."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the Markdown of the site to ``FOLDER/build/docs`` and build ``FOLDER/build/site``.
 
     Returns:
-        The exit status of Zensical, which is 1 after a warning.
+        The exit status: 1 after any warning of Zensical.
     """
     parser = argparse.ArgumentParser(prog="python -m tools.docs_site", description=__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT, help="folder of build/ (default: the checkout)")
@@ -31,11 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     site = folder / "build" / "site"
     shutil.rmtree(site, ignore_errors=True)
     words = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
-    status = subprocess.run(words, cwd=folder, env=os.environ | {"NO_COLOR": "1"}, check=False).returncode
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     shutil.rmtree(folder / ".cache", ignore_errors=True)
-    if status == 0:
-        print(f"the site: {site / 'index.html'}")
-    return status
+    if done.returncode:
+        print(_COLORS.sub("", done.stdout + done.stderr.partition("Traceback")[0]), file=sys.stderr)
+        return 1
+    print(f"the site: {site / 'index.html'}")
+    return 0
 
 
 if __name__ == "__main__":
