@@ -16,7 +16,7 @@ MOST = 6
 """How many pieces are given at most."""
 
 _WIDE, _FEW_IMAGES = 15.0, 100
-_COSTLY = 3.0
+_COSTLY, _COSTLY_SIZE = 3.0, 15.0
 _FEW_INSTANCES = 50
 _WEAK = 0.6
 
@@ -110,41 +110,11 @@ def _sizes(side: Side) -> Iterator[Advice]:
     if len(rows) < 2:
         return
     smallest, best = rows[0], max(rows, key=lambda row: row["AP"]["value"])
-    if smallest["AP"]["value"] < 0.5 * best["AP"]["value"] and best["AP"]["value"] - smallest["AP"]["value"] > 15:
-        values = [f"{row['AP']['value']:.1f} {row['name']}" for row in (smallest, best)]
-        text = f"AP is {values[0]} and {values[1]}. Train on larger images (`train.image_size`), or predict in windows: `d2tune eval RUN --window auto`."
-        yield Advice("Small objects are weak", text)
-
-
-def _classes(side: Side) -> Iterator[Advice]:
-    rows = class_values(side)
-    values = [value for _, value in rows if value is not None]
-    if len(values) < 2:
-        return
-    mean = sum(values) / len(values)
-    trained = section(side.record, "data", "train_instances")
-    weak = sorted((value, name) for name, value in rows if value is not None and value < _WEAK * mean)
-    if not weak:
-        return
-    few = [name for _, name in weak if trained.get(name, _FEW_INSTANCES) < _FEW_INSTANCES]
-    names = listed([name for _, name in weak], limit=3)
-    text = f"The mean over all classes is {mean:.1f}, that of {names} is {weak[0][0]:.1f}"
-    text += " or more." if len(weak) > 1 else "."
-    text += (
-        f" {listed(few, limit=3)} had few objects to train on: annotate more." if few else " Look at the errors below."
-    )
-    yield Advice(f"Weak: {names}", text)
-
-
-def _scores(side: Side) -> Iterator[Advice]:
-    rows: Sequence[dict[str, Any]] = side.evaluation.get("classes", ())
-    points = [(row["name"], row["best_f1"]) for row in rows if section(row, "best_f1").get("threshold") is not None]
-    far = [(name, point) for name, point in points if abs(point["threshold"] - SHOWN_SCORE) > 0.2]
-    if far:
-        name, point = max(far, key=lambda pair: abs(pair[1]["threshold"] - SHOWN_SCORE))
+    low, high = smallest["AP"]["value"], best["AP"]["value"]
+    if low < 0.5 * high and high - low > _COSTLY_SIZE:
         text = (
-            f"AP is {values[0]} and {values[1]}. Train on larger images (`train.image_size`), or predict in windows: "
-            "`d2tune eval RUN --window auto`."
+            f"AP is {low:.1f} for objects {smallest['name']}, and {high:.1f} {best['name']}. Train on larger images "
+            "(`train.image_size`), or predict in windows: `d2tune eval RUN --window auto`."
         )
         yield Advice("Small objects are weak", text)
 
