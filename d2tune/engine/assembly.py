@@ -23,15 +23,13 @@ from d2tune.engine.hooks.save_last import SaveBeforeEvaluation, SaveLast
 from d2tune.engine.hooks.stop import StopOnSignal
 from d2tune.engine.hooks.weight_average import WeightAverage
 from d2tune.engine.loading import ReportedErrors, outlive_stop_signals
+from d2tune.engine.logbook import Logbook
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
 from d2tune.engine.validation import Validation
 from d2tune.hardware import usable_cores
-from d2tune.loggers import Logger, RunInfo
-from d2tune.loggers.json_lines import JsonLines
-from d2tune.loggers.tensorboard import TensorBoard
-from d2tune.loggers.wandb import Wandb
-from d2tune.project import Project, evaluation_period
+from d2tune.loggers import Logger, RunInfo, chosen
+from d2tune.project import evaluation_period
 from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
 
@@ -129,7 +127,9 @@ def build_trainer(
     trainer.register_hooks([hooks.IterationTimer(), schedule, average])
     evaluations = None
     if main:
-        validation = Validation(plan, folder, model, average=average)
+        loggers = [*chosen.loggers_of(plan.project), *extensions.loggers]
+        logbook = Logbook(takes_galleries=any(one.takes_galleries for one in loggers))
+        validation = Validation(plan, folder, model, average=average, logbook=logbook)
         evaluations = _evaluations(plan, validation, evaluation_s)
         trainer.register_hooks([SaveBeforeEvaluation(folder.last, is_due=evaluations.is_due), evaluations, validation])
     own = extensions.hooks(trainer) if callable(extensions.hooks) else extensions.hooks
@@ -138,7 +138,7 @@ def build_trainer(
         period = max(50, cfg.SOLVER.MAX_ITER // 10)
         trainer.register_hooks([SaveLast(folder.last, period=period, on_save=on_save)])
         first = start if is_whole else start - 1
-        trainer.register_hooks(_output_hooks(plan, folder, extensions.loggers, evaluations, first=first))
+        trainer.register_hooks(_output_hooks(plan, folder, loggers, logbook, evaluations, first=first))
     trainer.register_hooks([StopOnSignal()])
     return trainer
 
@@ -154,19 +154,22 @@ def _evaluations(plan: TrainingPlan, validation: Validation, expected_s: float |
 
 
 def _output_hooks(
-    plan: TrainingPlan, folder: RunFolder, loggers: Sequence[Logger], evaluations: EvaluateAndKeepBest, *, first: int
+    plan: TrainingPlan,
+    folder: RunFolder,
+    loggers: Sequence[Logger],
+    logbook: Logbook,
+    evaluations: EvaluateAndKeepBest,
+    *,
+    first: int,
 ) -> list[HookBase]:
     period = max(1, plan.cfg.SOLVER.MAX_ITER // 40)
-    run = RunInfo(plan.project.name, folder, yaml.safe_load(plan.project.to_yaml()), first_iteration=first)
+    run = RunInfo(
+        plan.project.name, folder, yaml.safe_load(plan.project.to_yaml()), first, chosen.group_of(plan.project)
+    )
     return [
         PrintProgress(period=period, evaluations_s=evaluations.seconds_left),
-        FeedLoggers([*_project_loggers(plan.project), *loggers], run, period=min(20, period)),
+        FeedLoggers(loggers, run, period=min(20, period), logbook=logbook),
     ]
-
-
-def _project_loggers(project: Project) -> list[Logger]:
-    files: list[Logger] = [JsonLines(), TensorBoard()]
-    return [*files, Wandb()] if project.tracking == "wandb" else files
 
 
 def _workers(plan: TrainingPlan) -> int:

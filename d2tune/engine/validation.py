@@ -18,6 +18,8 @@ from d2tune import files
 from d2tune.engine.divergence import check_weights
 from d2tune.engine.hooks.base import Hook
 from d2tune.engine.hooks.weight_average import WeightAverage
+from d2tune.engine.logbook import Logbook
+from d2tune.engine.logged_results import LoggedResults
 from d2tune.engine.plan import TrainingPlan
 from d2tune.evaluation.evaluator import Scoring
 from d2tune.modeling import checkpoint
@@ -37,10 +39,17 @@ class Validation(Hook):
         folder: Where it writes.
         model: The model in training, not wrapped.
         average: Whose averaged weights are evaluated, or None for the model's own.
+        logbook: Gets charts, galleries and files for the loggers.
     """
 
     def __init__(
-        self, plan: TrainingPlan, folder: RunFolder, model: nn.Module, *, average: WeightAverage | None
+        self,
+        plan: TrainingPlan,
+        folder: RunFolder,
+        model: nn.Module,
+        *,
+        average: WeightAverage | None,
+        logbook: Logbook,
     ) -> None:
         self._plan = plan
         self._folder = folder
@@ -50,6 +59,7 @@ class Validation(Hook):
         val = plan.splits.val
         self._evaluator = self._task.evaluator(val, plan.cfg, plan.project)
         self._predictor = self._task.predictor(model, plan.cfg, plan.project, val.categories)
+        self._logged = LoggedResults(plan, folder, self._evaluator, logbook)
         self._predictions: Any = None
         self._times = StageTimes()
         self._times_of_best: StageTimes | None = None
@@ -80,6 +90,7 @@ class Validation(Hook):
         for name, value in quick.scalars.items():
             storage.put_scalar(f"val/{name}", value, smoothing_hint=False)
         print(f"  {iteration} iterations: {quick.line}  ({time.perf_counter() - began:.0f} s)", flush=True)
+        self._logged.put_predictions(self._predictions, completed=iteration)
         return quick.value
 
     def keep(self, iteration: int, value: float | None) -> None:
@@ -183,6 +194,7 @@ class Validation(Hook):
             "predictions_sha256": best["predictions_sha256"],
         }
         outcome.write(folder.path, bound=bound, times=self._times_of_best)
+        self._logged.put_complete(predictions, best)
         self._evaluator.draw(
             folder.contact_sheet,
             predictions,
