@@ -9,7 +9,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,44 +130,58 @@ def left_behind(folder: Path) -> Holder | None:
 
 
 @contextmanager
-def doing(folder: Path, what: str, *, then: str = "training") -> Iterator[None]:
-    """Note in the lock of a run folder what its process does, until the context ends.
+def doing(folder: Path, what: str) -> Iterator[None]:
+    """Note in the lock of a run folder what its process does, until the context ends; then what it did before.
 
     Args:
         folder: The run folder; without a lock nothing is noted.
         what: In a few words, such as ``evaluating``.
-        then: What it does afterwards.
     """
-    note(folder, what)
+    earlier = note(folder, what)
     try:
         yield
     finally:
-        note(folder, then)
+        note(folder, earlier)
 
 
-def note(folder: Path, what: str) -> None:
-    """Note in the lock of a run folder what its process, or a process that it started, does from now on."""
+def note(folder: Path, what: str) -> str:
+    """Note in the lock of a run folder what its process, or a process that it started, does from now on.
+
+    Returns:
+        What it did before; empty without a lock.
+    """
     path = folder.resolve() / LOCK
-    with suppress(OSError):  # what a process does is no reason to end it
-        held = _HELD.get(path)
+    held = _HELD.get(path)
+    try:
         handle = os.open(path, os.O_RDWR) if held is None else held
-        try:
-            holder = Holder.of(_content(handle))
-            if holder is not None:
-                _write(handle, replace(holder, doing=what[:100]))
-        finally:
-            if held is None:
-                os.close(handle)
+    except OSError:
+        return ""
+    try:
+        holder = Holder.of(_content(handle))
+        if holder is None:
+            return ""
+        _write(handle, replace(holder, doing=what[:100]))
+        return holder.doing
+    except OSError:  # such as a full disk: no reason to end what the process does
+        return ""
+    finally:
+        if held is None:
+            os.close(handle)
 
 
 def _write(handle: int, holder: Holder) -> None:
     content = json.dumps(asdict(holder)).encode().ljust(_LENGTH)
-    os.lseek(handle, 0, os.SEEK_SET)
-    os.write(handle, content)
+    if hasattr(os, "pwrite"):  # several threads use the handle
+        os.pwrite(handle, content, 0)
+    else:
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, content)
     os.ftruncate(handle, len(content))
 
 
 def _content(handle: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(handle, _LENGTH, 0)
     os.lseek(handle, 0, os.SEEK_SET)
     return os.read(handle, _LENGTH)
 

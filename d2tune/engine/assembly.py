@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from d2tune.data.batches import TrainingBatches
 from d2tune.data.mapper import CACHE_BYTES
 from d2tune.engine.hooks.feed_loggers import FeedLoggers
 from d2tune.engine.hooks.keep_best import EvaluateAndKeepBest
+from d2tune.engine.hooks.live_view import LiveView
 from d2tune.engine.hooks.progress import PrintProgress
 from d2tune.engine.hooks.save_last import SaveBeforeEvaluation, SaveLast
 from d2tune.engine.hooks.stop import StopOnSignal
@@ -29,9 +32,12 @@ from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
 from d2tune.engine.validation import Validation
 from d2tune.hardware import usable_cores
 from d2tune.loggers import Logger, RunInfo, chosen
+from d2tune.modeling.device import used_memory
 from d2tune.project import evaluation_period
 from d2tune.run_folder import RunFolder
+from d2tune.run_lock import holder_of
 from d2tune.tasks import task_of
+from d2tune.terminal import is_live
 
 Samples = torch.utils.data.Dataset[dict[str, Any]]
 
@@ -125,7 +131,7 @@ def build_trainer(
     schedule = hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer))
     main = comm.is_main_process()
     trainer.register_hooks([hooks.IterationTimer(), schedule, average])
-    evaluations = None
+    evaluations = validation = None
     if main:
         loggers = [*chosen.loggers_of(plan.project), *extensions.loggers]
         logbook = Logbook(takes_galleries=any(one.takes_galleries for one in loggers))
@@ -134,11 +140,12 @@ def build_trainer(
         trainer.register_hooks([SaveBeforeEvaluation(folder.last, is_due=evaluations.is_due), evaluations, validation])
     own = extensions.hooks(trainer) if callable(extensions.hooks) else extensions.hooks
     trainer.register_hooks(list(own))
-    if evaluations is not None:
+    if evaluations is not None and validation is not None:
         period = max(50, cfg.SOLVER.MAX_ITER // 10)
         trainer.register_hooks([SaveLast(folder.last, period=period, on_save=on_save)])
         first = start if is_whole else start - 1
-        trainer.register_hooks(_output_hooks(plan, folder, loggers, logbook, evaluations, first=first))
+        shown = _live_view(plan, folder, evaluations, validation) if is_live(sys.stdout) else None
+        trainer.register_hooks(_output_hooks(plan, folder, loggers, logbook, evaluations, shown=shown, first=first))
     trainer.register_hooks([StopOnSignal()])
     return trainer
 
@@ -160,6 +167,7 @@ def _output_hooks(
     logbook: Logbook,
     evaluations: EvaluateAndKeepBest,
     *,
+    shown: HookBase | None,
     first: int,
 ) -> list[HookBase]:
     period = max(1, plan.cfg.SOLVER.MAX_ITER // 40)
@@ -167,9 +175,27 @@ def _output_hooks(
         plan.project.name, folder, yaml.safe_load(plan.project.to_yaml()), first, chosen.group_of(plan.project)
     )
     return [
-        PrintProgress(period=period, evaluations_s=evaluations.seconds_left),
+        shown or PrintProgress(period=period, evaluations_s=evaluations.seconds_left),
         FeedLoggers(loggers, run, period=min(20, period), logbook=logbook),
     ]
+
+
+def _live_view(
+    plan: TrainingPlan, folder: RunFolder, evaluations: EvaluateAndKeepBest, validation: Validation
+) -> LiveView:
+    def doing() -> str:
+        holder = holder_of(folder.path)
+        return holder.doing if holder is not None else ""
+
+    return LiveView(
+        project=plan.project.name,
+        metric_name=plan.project.traits.main_metrics[0].title,
+        batch_size=plan.cfg.SOLVER.IMS_PER_BATCH,
+        evaluations=evaluations,
+        last_metric=validation.last_metric,
+        memory=partial(used_memory, plan.cfg.MODEL.DEVICE),
+        doing=doing,
+    )
 
 
 def _workers(plan: TrainingPlan) -> int:

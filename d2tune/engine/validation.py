@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,6 +23,7 @@ from d2tune.engine.logbook import Logbook
 from d2tune.engine.logged_results import LoggedResults
 from d2tune.engine.plan import TrainingPlan
 from d2tune.evaluation.evaluator import Scoring
+from d2tune.metrics.metric import Metric
 from d2tune.modeling import checkpoint
 from d2tune.run_folder import RunFolder
 from d2tune.run_lock import doing, note
@@ -61,11 +63,24 @@ class Validation(Hook):
         self._predictor = self._task.predictor(model, plan.cfg, plan.project, val.categories)
         self._logged = LoggedResults(plan, folder, self._evaluator, logbook)
         self._predictions: Any = None
+        self._scored: tuple[Callable[[], Metric], int] | None = None
         self._times = StageTimes()
         self._times_of_best: StageTimes | None = None
 
     def before_train(self) -> None:
         note(self._folder.path, "training")
+
+    def last_metric(self) -> tuple[Metric, int] | None:
+        """The main metric of the last evaluation with its interval, and its iteration; None before the first.
+
+        The interval is computed where this is called for the first time.
+        """
+        if self._scored is None:
+            return None
+        spanned, iteration = self._scored
+        metric = spanned()
+        self._scored = (lambda: metric), iteration
+        return metric, iteration
 
     def _weights(self) -> Any:
         return nullcontext() if self._average is None else self._average.averaged()
@@ -89,6 +104,7 @@ class Validation(Hook):
         storage = get_event_storage()
         for name, value in quick.scalars.items():
             storage.put_scalar(f"val/{name}", value, smoothing_hint=False)
+        self._scored = quick.spanned, iteration
         print(f"  {iteration} iterations: {quick.line}  ({time.perf_counter() - began:.0f} s)", flush=True)
         self._logged.put_predictions(self._predictions, completed=iteration)
         return quick.value

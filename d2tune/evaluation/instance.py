@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from d2tune.evaluation.summaries import lower_scores_in_words, short_line
 from d2tune.inference.results import CocoResult, Detections
 from d2tune.metrics.coco.results import KIND_NAMES
 from d2tune.metrics.coco.scorer import score_coco
-from d2tune.metrics.coco.summary import SHOWN_SCORE, InstanceMetrics, metrics_of
+from d2tune.metrics.coco.summary import SHOWN_SCORE, InstanceMetrics, metrics_of, spanned_main
 from d2tune.timing import StageTimes
 
 PREDICTIONS = "predictions.json"
@@ -65,7 +66,8 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
 
     def quick(self, predictions: Sequence[list[CocoResult]]) -> Quick:
         """Box and mask AP."""
-        metrics = metrics_of(score_coco(to_coco(self._dataset), _rows(predictions), kinds=("bbox", "segm")))
+        result = score_coco(to_coco(self._dataset), _rows(predictions), kinds=("bbox", "segm"))
+        metrics = metrics_of(result)
         scalars = {
             f"{kind}/{name}": metric.value
             for kind, values in (("bbox", metrics.bbox), ("segm", metrics.segm))
@@ -74,7 +76,7 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
         }
         class_ap = {row.name: row.metrics["segm"]["AP"].value for row in metrics.classes}
         scalars |= {f"segm/AP-{name}": value for name, value in class_ap.items() if value is not None}
-        return Quick(metrics.segm["AP"].value, short_line(metrics), scalars)
+        return Quick(metrics.segm["AP"].value, short_line(metrics), scalars, partial(spanned_main, metrics, result))
 
     def evaluate(self, predictions: Sequence[list[CocoResult]], scoring: Scoring) -> InstanceOutcome:
         """All metrics with their intervals, and the analysis of errors."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from d2tune.evaluation.comparison import MapSide
 from d2tune.evaluation.contact_sheet import chosen_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
 from d2tune.evaluation.images.panoptic import PanopticImages
-from d2tune.evaluation.map_metrics import MapOutcome
+from d2tune.evaluation.map_metrics import MapOutcome, spanned_main
 from d2tune.evaluation.panoptic_metrics import PanopticMetrics, panoptic_metrics
 from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
 from d2tune.inference.results import PanopticMap
@@ -48,8 +49,10 @@ class PanopticEvaluator(Evaluator[Segments]):
 
     def quick(self, predictions: Sequence[Segments]) -> Quick:
         """Panoptic quality (PQ) and its components."""
-        metrics = panoptic_metrics(self.scorer(predictions), intervals=False)
-        return Quick(metrics.main.value, metrics.short_line(), metrics.scalars)
+        scorer = self.scorer(predictions)
+        metrics = panoptic_metrics(scorer, intervals=False)
+        spanned = partial(spanned_main, metrics, scorer)
+        return Quick(metrics.main.value, metrics.short_line(), metrics.scalars, spanned)
 
     def evaluate(self, predictions: Sequence[Segments], scoring: Scoring) -> MapOutcome:
         """All metrics with their intervals."""
