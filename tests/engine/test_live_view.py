@@ -109,9 +109,10 @@ def test_the_numbers_are_read_while_the_training_adds_names() -> None:
         memory=lambda: None,
         doing=lambda: "",
     )
-    climbing(view, evaluations).max_iter = 4
+    trainer = climbing(view, evaluations)
+    trainer.max_iter = 4
     with EventStorage(0) as storage:
-        view.trainer.storage = storage
+        trainer.storage = storage
         ended = threading.Event()
 
         def add() -> None:
