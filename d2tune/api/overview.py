@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2tune.api.arguments import check_paths
+from d2tune.api.arguments import check_paths, run_folder_of
 
 if TYPE_CHECKING:
+    from d2tune.review.report import ReportResult
     from d2tune.runs.overview import RunSummary
     from d2tune.runs.removal import Removal
 
@@ -58,3 +59,34 @@ def remove_runs(older_than: str, project: str | Path | None = None, *, remove: b
 
     check_paths(project=project)
     return remove_old(older_than, project, remove=remove)
+
+
+def write_report(
+    *runs: str | Path,
+    predictions: Mapping[str, str | Path] | None = None,
+    out: str | Path | None = None,
+    images: int = 12,
+) -> ReportResult:
+    """Write one HTML file about runs: metrics, curves, classes, errors, images, data, timings; see ``review.report``.
+
+    Args:
+        runs: Run folders, or project files for their latest runs; others are compared with the first one.
+        predictions: Files of COCO results of other models on the images of the first run, by the names of the models.
+        out: The file; None is ``report.html``, in the run folder if there is one run, else in the working folder.
+        images: How many images are shown with a divider between ground truth and predictions.
+
+    Raises:
+        D2TuneError: A path is not a run folder, or the file exists and is not such a report.
+    """
+    from d2tune.modeling.light_imports import light_imports
+
+    check_paths(out=out, **(predictions or {}))
+    with light_imports():
+        from d2tune.review import report
+
+    return report.write_report(
+        [Path(run_folder_of(run)) for run in runs],
+        predictions={name: Path(file) for name, file in (predictions or {}).items()},
+        out=None if out is None else Path(out),
+        images=images,
+    )

@@ -91,7 +91,7 @@ def line_chart(
         value_text: How values are written.
     """
     x_end = right or max(max(line.x) for line in lines) or 1.0
-    y_end = top or nice_top(_ceiling([value for line in lines for value in line.y]))
+    y_end = top or nice_top(_ceiling(lines))
 
     def x(value: float) -> float:
         return LEFT + min(value / x_end, 1.0) * PLOT_WIDTH
@@ -115,11 +115,13 @@ def line_chart(
     return chart(pieces, x_label, f"{y_label} over {x_label}: {names}")
 
 
-def _ceiling(values: Sequence[float]) -> float:
-    """The largest value; of losses that begin very high, what is beyond four times the median is cut off."""
-    ordered = sorted(values)
-    middle = ordered[len(ordered) // 2]
-    return min(ordered[-1], 4 * middle) if middle > 0 else max(ordered[-1], 1e-9)
+def _ceiling(lines: Sequence[Line]) -> float:
+    """The largest value; of losses that begin very high, what is beyond four times the median of a line is cut off."""
+    highest = 1e-9
+    for line in lines:
+        middle = sorted(line.y)[len(line.y) // 2]
+        highest = max(highest, min(max(line.y), 4 * middle) if middle > 0 else max(line.y))
+    return highest
 
 
 def _line(

@@ -281,7 +281,12 @@ class Gallery:
         score = "" if one.score is None else f", score {one.score:.2f}"
         alt = f"{one.kind}: {name}{score}, in {image.file_name}"
         try:
-            frame = album.frame(image, square_around(one.box_xyxy), side_px=_THUMB_PX, outlines=outlines)
+            frame = album.frame(
+                image,
+                square_around(one.box_xyxy, image.width_px, image.height_px),
+                side_px=_THUMB_PX,
+                outlines=outlines,
+            )
         except ThumbnailError:
             frame = None
         side_px = float(np.sqrt(one.area_px2))
@@ -310,12 +315,19 @@ def chosen(ordered: Sequence[int], limit: int) -> list[tuple[str, list[int]]]:
     return [("Worst", list(ordered[:ends])), ("Median", inner[start : start + middle]), ("Best", best)]
 
 
-def square_around(box_xyxy: tuple[float, float, float, float]) -> View:
-    """A square view around a box, with a margin."""
+def square_around(box_xyxy: tuple[float, float, float, float], width_px: int, height_px: int) -> View:
+    """A square view around a box, with a margin; inside the image where it fits.
+
+    >>> square_around((0, 40, 20, 60), 200, 100)
+    (0.0, 31.0, 38.0, 69.0)
+    """
     left, top, right, bottom = box_xyxy
     side = max((right - left) * (1 + 2 * _MARGIN), (bottom - top) * (1 + 2 * _MARGIN), _LEAST_VIEW_PX)
-    x, y = (left + right) / 2, (top + bottom) / 2
-    return x - side / 2, y - side / 2, x + side / 2, y + side / 2
+    x, y = (
+        max(0.0, min((low + high - side) / 2, length - side)) if side <= length else (length - side) / 2
+        for low, high, length in ((left, right, width_px), (top, bottom, height_px))
+    )
+    return x, y, x + side, y + side
 
 
 def _by_weight(every: Sequence[tuple[int, Mistake]]) -> list[tuple[int, Mistake]]:

@@ -99,6 +99,7 @@ def report_page(sides: Sequence[Side], standing: Standing, *, title: str, images
     chosen = _chosen(focus, standing, images)
     ordered = [focus, *(side for side in sides if side is not focus and side.metrics is not None)]
     own = [colors[list(map(id, sides)).index(id(side))] for side in ordered]
+    error_rows = problems.rows("the types of error", lambda: tables.error_rows(ordered))
     context = {
         "generator": GENERATOR,
         "title": title,
@@ -120,8 +121,9 @@ def report_page(sides: Sequence[Side], standing: Standing, *, title: str, images
         "class_rows": problems.rows("the classes", lambda: tables.class_rows(ordered)),
         "class_plots": problems.rows("the charts of classes", lambda: _class_plots(ordered, own)),
         "confusion": problems.optional("the confusion of classes", lambda: tables.confusion(focus)),
-        "error_rows": problems.rows("the types of error", lambda: tables.error_rows(ordered)),
+        "error_rows": error_rows,
         "error_sides": ordered,
+        "most_cost": max((cost or 0.0 for row in error_rows for cost in row.costs), default=0.0) or 1.0,
         "metrics": problems.rows("the metrics", lambda: tables.all_metrics(focus)),
         "shown": chosen,
         "quality": None if focus.images is None else (focus.images.quality_name, focus.images.quality_words),

@@ -48,7 +48,7 @@ class Plot:
 
 def course_plots(sides: Sequence[Side], colors: Sequence[str]) -> list[Plot]:
     """How training went: loss, main metric, learning rate."""
-    made = [_losses(sides, colors), _main_metric(sides, colors), _rate(sides, colors)]
+    made = [_losses(sides, colors), _main_metric(sides, colors), _rate(sides, colors), _seconds(sides, colors)]
     return [plot for plot in made if plot is not None]
 
 
@@ -94,9 +94,7 @@ def _main_metric(sides: Sequence[Side], colors: Sequence[str]) -> Plot | None:
         best = max(range(len(curve.values)), key=curve.values.__getitem__)
         text = f"best: {curve.values[best]:.1f} at iteration {curve.iterations[best]:,}"
         marks.append(Mark(curve.iterations[best], curve.values[best], f"{side.name}, {text}", color))
-        words = (
-            f"{text[0].upper()}{text[1:]}; evaluated {counted(len(curve.values), 'time')}." if len(sides) == 1 else ""
-        )
+        words = f"{text[0].upper()}{text[1:]}; {_times(len(curve.values))}." if len(sides) == 1 else ""
     if not lines:
         return None
     svg = line_chart(lines, x_label="iteration", y_label=title, marks=marks)
@@ -113,6 +111,27 @@ def _rate(sides: Sequence[Side], colors: Sequence[str]) -> Plot | None:
         return None
     svg = line_chart(lines, x_label="iteration", y_label="learning rate", value_text=lambda value: f"{value:.2g}")
     return Plot("Learning rate", svg, "", _legend(lines) if len(lines) > 1 else ())
+
+
+def _seconds(sides: Sequence[Side], colors: Sequence[str]) -> Plot | None:
+    """How long an iteration takes, and how much of it is waiting for data."""
+    lines = []
+    for side, color in zip(sides, colors, strict=True):
+        curves = side.history.curves
+        if "time" in curves:
+            name = "an iteration" if len(sides) == 1 else side.name
+            lines.append(Line(name, color, curves["time"].iterations, curves["time"].values))
+        if "data_time" in curves and len(sides) == 1:
+            waiting = curves["data_time"]
+            lines.append(Line("of it waiting for data", COLORS[1], waiting.iterations, waiting.values))
+    if not lines:
+        return None
+    svg = line_chart(lines, x_label="iteration", y_label="seconds")
+    return Plot("Time of an iteration", svg, "", _legend(lines))
+
+
+def _times(count: int) -> str:
+    return "evaluated once" if count == 1 else f"evaluated {count} times"
 
 
 def _legend(lines: Sequence[Line]) -> tuple[tuple[str, str], ...]:

@@ -15,6 +15,15 @@ for (const slider of all(".slider")) {
   range.addEventListener("pointermove", event => { if (event.buttons) follow(event); });
 }
 
+for (const button of all(".enlarge")) {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    const figure = button.closest("figure"), isLarge = figure.classList.toggle("large");
+    button.setAttribute("aria-pressed", String(isLarge));
+    figure.scrollIntoView({ block: "nearest" });
+  });
+}
+
 const only = document.getElementById("only-wrong");
 if (only) {
   only.closest("label").hidden = false;
