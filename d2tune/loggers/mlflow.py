@@ -80,6 +80,8 @@ class Mlflow(Logger):
             self._client.log_batch(self._id, metrics=metrics[start : start + _MOST_METRICS])
 
     def log_images(self, images: Mapping[str, LoggedImage], *, iteration: int) -> None:
+        if iteration <= self._last:
+            return
         for name, image in images.items():
             self._client.log_image(self._id, as_pixels(image), key=_name(name), step=iteration)
 

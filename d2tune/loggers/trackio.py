@@ -53,6 +53,8 @@ class Trackio(Logger):
     def log_images(self, images: Mapping[str, LoggedImage], *, iteration: int) -> None:
         import trackio
 
+        if iteration <= self._last:
+            return
         self._run.log({name: trackio.Image(as_pixels(image)) for name, image in images.items()}, step=iteration)
 
     def log_file(self, file: LoggedFile, *, iteration: int) -> None:
@@ -68,9 +70,9 @@ class Trackio(Logger):
 
 def _new_name(project: str, name: str) -> str:
     """The name, with a number where the project has a run of it."""
-    from trackio import Api
+    from trackio import SQLiteStorage
 
-    known = {run.name for run in Api().runs(project)}
+    known = set(SQLiteStorage.get_runs(project))
     return next(free for number in count(1) if (free := name if number == 1 else f"{name}_{number}") not in known)
 
 

@@ -19,7 +19,6 @@ from d2tune.loggers import wandb_file
 from d2tune.loggers.base import LoggedFile, LoggedImage, Logger, RunInfo
 from d2tune.loggers.exhibits import Chart, Gallery
 from d2tune.loggers.wandb_media import Tables, chart
-from d2tune.text import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +59,8 @@ class Wandb(Logger):
             self._run = _started(options, sync_folder=self._folder / "wandb")
         self._tables = Tables(self._run, project=run.project)
         run.folder.update_record({"wandb_id": str(self._run.id)})
-        print(f"W&B          {self._run.url or Path(self._run.dir).parent}", flush=True)
+        place = Path(self._run.dir).parent if self._run.offline else self._run.url
+        print(f"W&B          {place}", flush=True)
 
     def log(self, scalars: Mapping[str, float], *, iteration: int) -> None:
         if self._is_new(iteration):
@@ -143,7 +143,7 @@ def _started(options: dict[str, Any], *, sync_folder: Path) -> Any:
     except (wandb.Error, TimeoutError) as error:
         if mode in ("offline", "disabled", "dryrun"):
             raise
-        reason = reason_of(error).splitlines()[0].rstrip(".")
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         logger.warning("W&B refused the run (%s): %s", reason, later)
         return wandb.init(**options, mode="offline", settings=settings)
 
