@@ -16,7 +16,7 @@ from d2tune.text import counted
 RIGHT, MISSED, FALSE = "#2fe6c1", "#ff5470", "#ffb224"
 """Colors of shapes on photos; missed ones are dashed and false ones dotted as well."""
 
-_SIDE_PX, _THUMB_PX, _LEAST_SIDE_PX = 1000, 168, 320
+_SIDE_PX, _PAIR_SIDE_PX, _THUMB_PX, _LEAST_SIDE_PX = 1000, 800, 168, 320
 _LEAST_VIEW_PX, _MARGIN = 24.0, 0.45
 _TAGS, _TAG_LENGTH = 24, 26
 _SHAPES = 300
@@ -189,7 +189,9 @@ class Gallery:
         if album.is_full:
             problem = "is not shown, because the page would become too large"
             return SliderImage(anchor, image.file_name, words, quality, None, (), alt, problem)
-        side_px = max(_LEAST_SIDE_PX, min(_SIDE_PX, max(image.width_px, image.height_px)))
+        side_px = max(
+            _LEAST_SIDE_PX, min(_SIDE_PX if with_quality else _PAIR_SIDE_PX, max(image.width_px, image.height_px))
+        )
         outlines = [
             piece
             for side, layer in zip(("left", "right"), layers, strict=True)

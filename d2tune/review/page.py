@@ -33,7 +33,7 @@ GENERATOR = "d2tune report"
 LIMIT_BYTES = 10_000_000
 """Most bytes of a page."""
 
-_ROOM_BYTES = {"images": 6_200_000, "mistakes": 2_000_000, "pairs": 700_000, "twins": 300_000}
+_ROOM_BYTES = {"images": 6_000_000, "mistakes": 2_000_000, "pairs": 900_000, "twins": 300_000}
 """Bytes of images and outlines in each section; together with all text they stay below the limit."""
 
 MOST_THUMBNAILS = 400
@@ -235,9 +235,10 @@ def _chosen(focus: Side, standing: Standing, images: int) -> ShownImages:
     pairs: list[SliderImage] = []
     if second is not None and second.images is not None and len(second.results) == len(focus.results):
         album = Album(_ROOM_BYTES["pairs"])
-        for index in most_different([one.quality for one in focus.results], [one.quality for one in second.results])[
-            :_PAIRS
-        ]:
+        qualities = ([one.quality for one in side.results] for side in (focus, second))
+        for index in most_different(*qualities)[:_PAIRS]:
+            if album.is_full:
+                break
             a, b = second.results[index], focus.results[index]
             text = f"{review.quality_name} {a.quality:.0f} against {b.quality:.0f}"
             shapes = second.images.shapes(index)[1], review.shapes(index)[1]
@@ -271,9 +272,9 @@ def _shape_legend(side: Side) -> list[tuple[str, str, str]]:
     """Name, color and style of what is drawn on images."""
     if side.images is None or side.dataset is None:
         return []
-    if side.images.has_classes_in_color:
-        gallery = Gallery((), side.dataset.class_names, side.images, ())
-        return [(name, color, "") for name, color in zip(side.dataset.class_names, gallery.colors, strict=True)][:40]
+    if side.images.classes_in_color:
+        names, colors = side.dataset.class_names, Gallery((), side.dataset.class_names, side.images, ()).colors
+        return [(names[at], colors[at], "") for at in side.images.classes_in_color][:40]
     return [("right", RIGHT, ""), ("missed", MISSED, "dashed"), ("false", FALSE, "dotted")]
 
 
@@ -286,7 +287,7 @@ def _kinds(thumbnails: Sequence[Thumbnail]) -> list[tuple[str, int]]:
 def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
     names = [
         ("next", "What to do next", context["advice"]),
-        ("runs", "Runs", context["several"]),
+        ("runs", "Side by side", context["several"]),
         ("curves", "Curves", context["course"]),
         ("classes", "Classes", context["class_rows"] or context["class_plots"]),
         ("errors", "Errors", context["error_rows"] or context["shown"].thumbnails),

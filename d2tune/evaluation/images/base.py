@@ -130,8 +130,8 @@ class Images(ABC):
     """What it is."""
     noun: str
     """What is counted as right or wrong, in the singular: object or region."""
-    has_classes_in_color: bool = False
-    """Whether shapes are the pixels of classes, which are distinguished by color."""
+    classes_in_color: tuple[int, ...] = ()
+    """The classes, from 0, whose pixels are drawn in the color of the class; empty where objects are outlined."""
 
     @abstractmethod
     def results(self) -> list[ImageResult]:

@@ -42,7 +42,6 @@ class SemanticImages(Images):
     quality_name = "mIoU of the image"
     quality_words = "the mean IoU of the classes that are annotated or predicted on the image"
     noun = "region"
-    has_classes_in_color = True
 
     def __init__(
         self, class_names: Sequence[str], images: int, maps: Callable[[int], Maps], *, background: str | None
@@ -50,17 +49,20 @@ class SemanticImages(Images):
         self._names = tuple(class_names)
         self._images = images
         self._maps = maps
-        self._listed = [at for at, name in enumerate(self._names) if name != background]
+        self.classes_in_color = tuple(at for at, name in enumerate(self._names) if name != background)
 
     def results(self) -> list[ImageResult]:
         """See `Images.results`."""
         return [self._result(*self._maps(index)) for index in range(self._images)]
 
     def shapes(self, index: int) -> tuple[list[Shape], list[Shape]]:
-        """See `Images.shapes`: the pixels of each class, all classes in their order."""
+        """See `Images.shapes`: the pixels of each class, all classes in their order; the background has none."""
         predicted, truth = self._maps(index)
-        sides = [[Shape(at, Sketch(mask=side == at)) for at in range(len(self._names))] for side in (truth, predicted)]
-        return sides[0], sides[1]
+        return self._pixels(truth), self._pixels(predicted)
+
+    def _pixels(self, side: NDArray[np.uint8]) -> list[Shape]:
+        numbers = range(len(self._names))
+        return [Shape(at, Sketch(mask=side == at) if at in self.classes_in_color else Sketch()) for at in numbers]
 
     def _result(self, predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> ImageResult:
         scorer = SemanticScorer(self._names, boundary=False)
@@ -68,7 +70,7 @@ class SemanticImages(Images):
         quality = scorer.result().metrics["mIoU"].value
         predicted = np.where(truth == IGNORE_LABEL, np.uint8(IGNORE_LABEL), predicted)
         right, mistakes = 0, []
-        for at in self._listed:
+        for at in self.classes_in_color:
             for region in _regions(truth, predicted, at):
                 if 2 * region.counts[at] >= region.area_px2:
                     right += 1
