@@ -11,6 +11,10 @@ from pathlib import Path
 
 from tools.docs_site.pages import ROOT, write_pages
 
+WORKER = Path(__file__).parent / "file_worker.js"
+_REMOTE_WORKER = "https://unpkg.com/iframe-worker/shim"
+"""What the plugin `offline` puts into the pages, in spite of its name."""
+
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 """Codes for terminals, which Zensical writes everywhere."""
 
@@ -39,8 +43,19 @@ def main(arguments: list[str] | None = None) -> int:
     if done.returncode:
         print(_COLORS.sub("", done.stdout + done.stderr.partition("Traceback")[0]), file=sys.stderr)
         return 1
+    _use_own_worker(site)
     print(f"the site: {site / 'index.html'}")
     return 0
+
+
+def _use_own_worker(site: Path) -> None:
+    """Replace the one script that the pages would load from another site, with which the search works in files."""
+    place = Path("assets", "javascripts", WORKER.name)
+    shutil.copyfile(WORKER, site / place)
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        base = "/" if page.name == "404.html" else "../" * (len(page.relative_to(site).parts) - 1)
+        page.write_text(text.replace(_REMOTE_WORKER, f"{base}{place.as_posix()}"), encoding="utf-8")
 
 
 if __name__ == "__main__":

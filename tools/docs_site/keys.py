@@ -22,6 +22,34 @@ Every key of a `projects/*.yaml`, from the schema that reads it. An unknown key 
 most similar known one. Every key but `data.root` has a default; `d2tune new` writes a file with the keys that matter
 for your data and a comment at each. On the command line, after the project file, a key is `train.iterations=500`.
 """
+_EXAMPLE = """\
+## Example
+
+```yaml
+task: instance
+data:
+  root: ../datasets/mine       # relative to this file
+  train: train                 # folder of photos with Labelme JSON beside them, or a VIA or COCO file
+  val: val                     # the same for validation, or a fraction such as 0.2
+  rename: {baloon: balloon}    # labels to rename; two with one new name are merged; null ignores one
+classes: [balloon]             # in the order of their ids; empty takes the labels that occur
+model:
+  preset: pointrend_r50_fpn
+weights: auto                  # detectron2://..., https://..., a file, or scratch
+train:
+  iterations: 600              # or epochs; without both they are chosen by the number of images
+  batch_size: 4
+  learning_rate: auto          # the preset's, scaled to the batch
+  image_size: 640              # short side in pixels
+  scale_jitter: [0.6, 1.2]     # training varies the short side between these multiples of it
+  seed: 0
+profiles:                      # differences by hardware
+  cpu: {model: {preset: pointrend_mobilenet_v2_fpn}, train: {image_size: 384}}
+detectron2:
+  TEST.DETECTIONS_PER_IMAGE: 200
+```
+
+"""
 _PROFILES = """\
 ## profiles
 
@@ -48,7 +76,7 @@ def key_reference() -> str:
     """The page: a section for each section of the file, with a table of its keys."""
     sections = [_section(place, section) for place, section in sections_of(Project)]
     presets = ["## Presets", "", "The values of `model.preset`:", "", ", ".join(f"`{name}`" for name in preset_names())]
-    return "\n".join([_INTRODUCTION, *sections, _PROFILES, _RAW, *presets, ""])
+    return "\n".join([_INTRODUCTION, _EXAMPLE, *sections, _PROFILES, _RAW, *presets, ""])
 
 
 def sections_of(section: type[BaseModel], place: str = "") -> Iterator[tuple[str, type[BaseModel]]]:

@@ -17,18 +17,6 @@ whose message is the line that the command prints.
 """
 PUBLIC: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
     (
-        "Functions",
-        "The commands as functions. Those in `d2tune.__all__` are also `d2tune.NAME`.",
-        (
-            ("d2tune.api.training", ("load_project", "train", "convert", "split")),
-            (
-                "d2tune.api.results",
-                ("evaluate", "evaluate_files", "compare", "predict", "merge", "predict_video", "load_predictor"),
-            ),
-            ("d2tune.api.delivery", ("package", "info", "export", "handover", "serve", "new_serving_key")),
-        ),
-    ),
-    (
         "Predictors and their results",
         "`d2tune.load_predictor` gives a `Predictor`; its result is one of those below, as the task of the model is.",
         (
@@ -86,7 +74,9 @@ PUBLIC: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
         ),
     ),
 )
-"""Sections of the page: title, text, and the names by module."""
+"""Sections of the page behind that of the functions: title, text, and the names by module."""
+
+_FUNCTIONS = "The commands as functions. Those in `d2tune.__all__` are also `d2tune.NAME`."
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -101,7 +91,7 @@ def python_reference(root: Path) -> str:
         ValueError: A name of `PUBLIC` does not exist, or has no docstring.
     """
     lines = [_INTRODUCTION]
-    for title, text, modules in PUBLIC:
+    for title, text, modules in (("Functions", _FUNCTIONS, _api(root)), *PUBLIC):
         lines += [f"## {title}", "", *([text, ""] if text else [])]
         for module, names in modules:
             known = {node.name: node for node in _definitions(root, module)}
@@ -110,6 +100,14 @@ def python_reference(root: Path) -> str:
                     raise ValueError(f"{module} has no {name}; it has {', '.join(known)}")
                 lines += _entry(module, known[name])
     return "\n".join(lines)
+
+
+def _api(root: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The functions that ``d2tune.api`` imports from its modules."""
+    path = root / "d2tune" / "api" / "__init__.py"
+    imports = (node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom))
+    names = {str(node.module): tuple(name.name for name in node.names if name.name.islower()) for node in imports}
+    return tuple((module, functions) for module, functions in names.items() if functions)
 
 
 def _definitions(root: Path, module: str) -> Iterator[ast.ClassDef | Function]:
