@@ -18,11 +18,13 @@ from detectron2.config import CfgNode
 
 from d2tune import files
 from d2tune.annotations.model.dataset import Dataset
+from d2tune.data.in_common import in_common
 from d2tune.engine.plan import TrainingPlan
 from d2tune.errors import D2TuneError, RunError
 from d2tune.hardware import usable_cores
 from d2tune.modeling.build import ChosenWeights
 from d2tune.modeling.config import read_config
+from d2tune.packages.weights_license import earlier_sources
 from d2tune.project import Project, flatten, load_project
 from d2tune.run_folder import RunFolder
 from d2tune.run_schema import RECORD_VERSION
@@ -181,6 +183,7 @@ def _data(plan: TrainingPlan) -> dict[str, Any]:
         "train_instances": train.counts(),
         "val_instances": val.counts(),
         "rendered_sample": plan.splits.rendered,
+        "in_common": in_common(train.images),
     }
 
 
@@ -189,6 +192,7 @@ def _weights(chosen: ChosenWeights, *, rgb_resnet: bool) -> dict[str, Any]:
         "line": chosen.line,
         "source": None if chosen.file is None else chosen.file.source,
         "sha256": None if chosen.file is None else chosen.file.sha256,
+        "chain": [] if chosen.file is None else earlier_sources(chosen.file.source),
         "from_scratch": chosen.file is None,
         "rgb_resnet": rgb_resnet,
     }

@@ -25,6 +25,8 @@ from d2tune.engine.plan import TrainingPlan
 from d2tune.evaluation.evaluator import Scoring
 from d2tune.metrics.metric import Metric
 from d2tune.modeling import checkpoint
+from d2tune.packages.run_card import write_run_card
+from d2tune.packages.write import divisibility
 from d2tune.run_folder import RunFolder
 from d2tune.run_lock import doing, note
 from d2tune.tasks import task_of
@@ -186,6 +188,8 @@ class Validation(Hook):
         if not self._folder.best.is_file():
             self.keep(done, self.run(done))
         self._evaluate_best()
+        plan = self._plan
+        write_run_card(self._folder, plan.project, plan.cfg, divisible_by_px=divisibility(self._model))
         with PilImage.open(self._folder.contact_sheet) as image:
             pixels = np.asarray(image.convert("RGB"))
         get_event_storage().put_image("contact_sheet", pixels.transpose(2, 0, 1))
