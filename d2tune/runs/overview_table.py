@@ -84,7 +84,7 @@ def runs_table(runs: Sequence[RunSummary], *, width: int | None = None) -> str:
     dropped = list(_DROPPED)
     while (text := _formatted(columns, width)) is None and dropped:
         columns.pop(dropped.pop(0), None)
-    table = text if text is not None else _formatted(columns, None)
+    table = text if text is not None else _formatted(_with_short_notes(columns), None)
     return f"{table}\n\n{_counts(runs)}"
 
 
@@ -115,11 +115,20 @@ def _formatted(columns: dict[str, list[str]], width: int | None) -> str | None:
         room = width - 2 - _width(others)
         if room < _SHORTEST_NOTE:
             return None
-        cells["note"] = [note if len(note) <= room else f"{note[: room - 3]}..." for note in cells["note"]]
+        cells["note"] = _cut(cells["note"], room)
     if width is not None and _width(cells) > width:
         return None
     align = "".join("r" if name in ("time", "size") else "l" for name in cells)
     return format_table(list(zip(*cells.values(), strict=True)), header=list(cells), align=align)
+
+
+def _with_short_notes(columns: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The columns for a terminal that is too narrow in any case."""
+    return columns | ({"note": _cut(columns["note"], _SHORTEST_NOTE)} if "note" in columns else {})
+
+
+def _cut(notes: list[str], room: int) -> list[str]:
+    return [note if len(note) <= room else f"{note[: room - 3]}..." for note in notes]
 
 
 def _width(columns: dict[str, list[str]]) -> int:

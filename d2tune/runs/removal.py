@@ -150,7 +150,8 @@ def _reason_to_keep(run: RunSummary, best: Container[Path], pointers: list[tuple
         return "the best of its project" if run.metric else "the newest of a project without a metric"
     path = run.path.resolve()
     for by, target in pointers:
-        if target.is_relative_to(path) and not Path(by).resolve().is_relative_to(path):
+        own = Path(by).parent.resolve() / Path(by).name  # a link is where it lies, not what it leads to
+        if target.is_relative_to(path) and not own.is_relative_to(path):
             return f"{by} points to it"
     foreign = list(_foreign_files(run.path))
     if foreign:
