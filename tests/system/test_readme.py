@@ -86,13 +86,15 @@ def opens_labelme(command: str, folder: Path) -> None:
         start_new_session=True,
     ) as process:
         assert process.stdout is not None
-        started = any("--validate-label exact" in line for line in process.stdout)
+        lines: list[str] = []
+        while not (lines and "--validate-label exact" in lines[-1]) and (line := process.stdout.readline()):
+            lines.append(line)
         time.sleep(5)
         still_open = process.poll() is None
         if still_open:
             os.killpg(process.pid, signal.SIGKILL)
-        output = process.communicate()[0]
-    assert started and still_open, output
+        lines.append(process.communicate()[0])
+    assert still_open and "--validate-label exact" in "".join(lines), "".join(lines)
 
 
 def free_port() -> int:
