@@ -22,10 +22,10 @@ from d2tune.loggers.wandb_media import Tables, chart
 
 logger = logging.getLogger(__name__)
 
-ANSWER_S = 4.0
+ANSWER_S = 3.0
 """Seconds that W&B has for its first answer before a run is recorded offline."""
 
-_INIT_S = 20.0
+_INIT_S = 6.0
 _UPLOAD_S = 45.0
 
 
@@ -94,7 +94,14 @@ class Wandb(Logger):
         with self._own_folders():
             self._run.finish()
         self._tables.close()
+        self._remove_cache()
+
+    def _remove_cache(self) -> None:
+        """Remove the logs of W&B's process, and the links to them, which would lead nowhere in a copied run."""
         shutil.rmtree(self._folder / "wandb" / "cache", ignore_errors=True)
+        for path in (self._folder / "wandb").glob("*/logs/*.log"):
+            if path.is_symlink() and not path.exists():
+                path.unlink()
 
     def _is_new(self, iteration: int) -> bool:
         return iteration + 1 > self._last_step
