@@ -107,12 +107,12 @@ def frame(progress: Progress, columns: int, *, blocks: bool = True) -> list[Text
 def _line(label: str, fields: Sequence[str], width: int, *, style: str = "") -> Text:
     from rich.text import Text
 
-    line = Text(f"{printable(label)[: _LABEL - 1]:<{_LABEL}}", style="dim")
+    line = Text().append(f"{printable(label)[: _LABEL - 1]:<{_LABEL}}", style="dim")
     for number, one in enumerate(fields):
         text = printable(one)
         if line.cell_len + len(text) > width and number:
             break
-        line.append(text + "   ", style=style if number == 0 else "not dim")
+        line.append(text + "   ", style=style if number == 0 else "")
     line.rstrip()
     line.truncate(width)
     return line
@@ -127,17 +127,17 @@ def _bar_line(progress: Progress, width: int, *, blocks: bool) -> Text:
     evaluations = counted(progress.evaluations_left, "evaluation") if progress.evaluations_left else ""
     more = f" with {evaluations}" if left and evaluations else ""
     name = printable(progress.project)
-    line = Text(f"{name if len(name) < _LABEL else name[: _LABEL - 2] + '~':<{_LABEL}}", style="bold")
+    line = Text().append(f"{name if len(name) < _LABEL else name[: _LABEL - 2] + '~':<{_LABEL}}", style="bold")
     bar = width - _LABEL - len(counts) - len(left) - len(more)
     if bar < 10:
         bar, more = bar + len(more), ""
     if bar >= 4:
         bar = min(bar, 40)
         full = round(bar * share)
-        line.append(("━" if blocks else "#") * full, style="not bold green")
-        line.append(("─" if blocks else ".") * (bar - full), style="not bold bright_black")
-    line.append(counts.lstrip() if bar < 4 else counts, style="not bold")
-    line.append(left + more, style="not bold")
+        line.append(("━" if blocks else "#") * full, style="green")
+        line.append(("─" if blocks else ".") * (bar - full), style="bright_black")
+    line.append(counts.lstrip() if bar < 4 else counts)
+    line.append(left + more)
     line.truncate(width)
     return line
 
