@@ -74,14 +74,18 @@ def summarize_data(side: Side, album: Album) -> DataSummary:
     data = section(side.record, "data")
     counts = section(data, "train_instances"), section(data, "val_instances")
     names = list(dict.fromkeys([*counts[0], *counts[1]]))
-    rows = tuple((name, counts[0].get(name), counts[1].get(name)) for name in names)
-    sizes = data.get("train_images"), data.get("val_images")
+    rows = tuple((name, _whole(counts[0].get(name)), _whole(counts[1].get(name))) for name in names)
+    sizes = _whole(data.get("train_images")), _whole(data.get("val_images"))
     words, twins, leaks = _near_duplicates(side, sizes, album)
     return DataSummary(rows, *sizes, words, tuple(twins), leaks)
 
 
-def _near_duplicates(side: Side, sizes: Sequence[Any], album: Album) -> tuple[str, list[Twins], int]:
-    total = sum(size for size in sizes if isinstance(size, int))
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _near_duplicates(side: Side, sizes: Sequence[int | None], album: Album) -> tuple[str, list[Twins], int]:
+    total = sum(size or 0 for size in sizes)
     if side.project is None or side.evaluated is None:
         return "Near-duplicates were not looked for, because the data are not read.", [], 0
     if total > MOST_COMPARED:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,6 +111,43 @@ class Layer:
     is_truth: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SliderText:
+    """What is written to an image: the beginning of its id, what is right and wrong, the text in its place."""
+
+    prefix: str
+    words: str
+    alt: str
+    quality: float | None
+
+
+class _Sizes:
+    """Reduces images so that all of them fit.
+
+    Args:
+        album: Makes the frames.
+        images: How many there will be.
+    """
+
+    def __init__(self, album: Album, images: int) -> None:
+        self.album = album
+        self._left = images
+        self._side_px = _SIDE_PX
+        self._spent_bytes, self._spent_px2 = 0, 0
+
+    @contextmanager
+    def next_side_px(self) -> Iterator[int]:
+        """The longest side of the image that is made inside: what the bytes of those before allow."""
+        before = self.album.left_bytes
+        yield self._side_px
+        self._spent_bytes += before - self.album.left_bytes
+        self._spent_px2 += self._side_px**2
+        self._left -= 1
+        share_bytes = max(self.album.left_bytes, 0) / max(self._left, 1)
+        fitting_px = math.sqrt(share_bytes * self._spent_px2 / max(self._spent_bytes, 1))
+        self._side_px = int(min(_SIDE_PX, max(_LEAST_SIDE_PX, fitting_px)))
+
+
 class Gallery:
     """Draws the images of one model.
 
@@ -135,27 +174,25 @@ class Gallery:
         )
 
     def groups(self, album: Album, *, limit: int) -> list[Group]:
-        """The worst, the median and the best images.
+        """The worst, the median and the best images, reduced where the bytes would not be enough for all.
 
         Args:
             album: Makes the frames; images beyond its limit are not shown.
             limit: How many images are shown at most.
         """
-        return [
-            Group(title, tuple(self._slider(index, album) for index in indices))
-            for title, indices in chosen(self.ordered(), limit)
-            if indices
-        ]
+        parts = [(title, indices) for title, indices in chosen(self.ordered(), limit) if indices]
+        sizes = _Sizes(album, sum(len(indices) for _, indices in parts))
+        return [Group(title, tuple(self._slider(index, sizes) for index in indices)) for title, indices in parts]
 
-    def _slider(self, index: int, album: Album) -> SliderImage:
+    def _slider(self, index: int, sizes: _Sizes) -> SliderImage:
         result, image = self._results[index], self._images[index]
         noun = self._review.noun
-        count_words = f"{counted(result.right, noun)} right, {result.missed} missed, {result.false} false"
+        words = f"{counted(result.right, noun)} right, {result.missed} missed, {result.false} false"
         truth, predicted = self._review.shapes(index)
-        alt = f"{image.file_name}: annotated and predicted outlines, {count_words}"
-        return self._image(
-            index, album, (Layer(truth, True), Layer(predicted, False)), words=count_words, alt=alt, prefix="image"
-        )
+        alt = f"{image.file_name}: annotated and predicted outlines, {words}"
+        layers = Layer(truth, True), Layer(predicted, False)
+        with sizes.next_side_px() as side_px:
+            return self._image(index, sizes.album, layers, SliderText("image", words, alt, result.quality), side_px)
 
     def pair(
         self, index: int, album: Album, shapes: tuple[Sequence[Shape], Sequence[Shape]], *, words: str
@@ -170,45 +207,27 @@ class Gallery:
         """
         alt = f"{self._images[index].file_name}: predictions of both models, {words}"
         layers = Layer(shapes[0], False), Layer(shapes[1], False)
-        return self._image(index, album, layers, words=words, alt=alt, prefix="pair", with_quality=False)
+        return self._image(index, album, layers, SliderText("pair", words, alt, None), _PAIR_SIDE_PX)
 
     def _image(
-        self,
-        index: int,
-        album: Album,
-        layers: tuple[Layer, Layer],
-        *,
-        words: str,
-        alt: str,
-        prefix: str,
-        with_quality: bool = True,
+        self, index: int, album: Album, layers: tuple[Layer, Layer], text: SliderText, most_px: int
     ) -> SliderImage:
         image = self._images[index]
-        quality = self._results[index].quality if with_quality else None
-        anchor = f"{prefix}-{index + 1}"
+        anchor, about = f"{text.prefix}-{index + 1}", (image.file_name, text.words, text.quality)
         if album.is_full:
             problem = "is not shown, because the page would become too large"
-            return SliderImage(anchor, image.file_name, words, quality, None, (), alt, problem)
-        side_px = max(
-            _LEAST_SIDE_PX, min(_SIDE_PX if with_quality else _PAIR_SIDE_PX, max(image.width_px, image.height_px))
-        )
-        outlines = [
-            piece
-            for side, layer in zip(("left", "right"), layers, strict=True)
-            for piece in self._outlines(layer, side)
-        ]
+            return SliderImage(anchor, *about, None, (), text.alt, problem)
+        longest_px = max(image.width_px, image.height_px)
+        side_px = max(_LEAST_SIDE_PX, min(most_px, longest_px))
+        sides = tuple(zip(("left", "right"), layers, strict=True))
+        outlines = [piece for side, layer in sides for piece in self._outlines(layer, side)]
         view = (0.0, 0.0, float(image.width_px), float(image.height_px))
         try:
             frame = album.frame(image, view, side_px=side_px, outlines=outlines)
         except ThumbnailError as error:
-            return SliderImage(anchor, image.file_name, words, quality, None, (), alt, str(error))
-        scale = side_px / max(image.width_px, image.height_px)
-        tags = [
-            tag
-            for side, layer in zip(("left", "right"), layers, strict=True)
-            for tag in self._tags(layer, side, scale, frame)
-        ]
-        return SliderImage(anchor, image.file_name, words, quality, frame, tuple(tags), alt)
+            return SliderImage(anchor, *about, None, (), text.alt, str(error))
+        tags = [tag for side, layer in sides for tag in self._tags(layer, side, side_px / longest_px, frame)]
+        return SliderImage(anchor, *about, frame, tuple(tags), text.alt)
 
     def _outlines(self, layer: Layer, side: str) -> list[tuple[Sketch, str, str, str]]:
         return [
@@ -243,7 +262,9 @@ class Gallery:
             text = f"{text} {shape.score:.2f}".strip() if shape.score is not None else text
             if extent is None or not text:
                 continue
-            x, y = max(4.0, min(extent[0] * scale, frame.width - 90)), max(24.0, extent[1] * scale - 6)
+            unit = max(frame.width, frame.height) / 1000
+            x = max(4 * unit, min(extent[0] * scale, frame.width - 90 * unit))
+            y = max(24 * unit, extent[1] * scale - 6 * unit)
             tags.append(Tag(round(x, 1), round(y, 1), text[:_TAG_LENGTH], side, self._color(shape, layer.is_truth)))
         return tags
 
