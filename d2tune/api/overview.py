@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from d2tune.api.arguments import check_paths, run_folder_of
 
 if TYPE_CHECKING:
+    from d2tune.loggers.dashboard import Dashboard
     from d2tune.review.report import ReportResult
     from d2tune.runs.overview import RunSummary
     from d2tune.runs.removal import Removal
@@ -59,6 +60,22 @@ def remove_runs(older_than: str, project: str | Path | None = None, *, remove: b
 
     check_paths(project=project)
     return remove_old(older_than, project, remove=remove)
+
+
+def dashboard(project: str | Path, *, entity: str | None = None) -> Dashboard:
+    """Make a workspace and a report of Weights & Biases for a project; without a connection say what they would show.
+
+    Args:
+        project: A project file, or the name of a project that has runs in ``runs``.
+        entity: The user or team of W&B; None takes ``WANDB_ENTITY``, or the user's default.
+
+    Raises:
+        D2TuneError: The project does not exist, wandb-workspaces is not installed, or W&B refuses.
+    """
+    from d2tune.loggers.dashboard import make
+
+    check_paths(project=project)
+    return make(project, entity=entity)
 
 
 def write_report(

@@ -14,6 +14,7 @@ from d2tune.cli import (
     check,
     compare,
     convert,
+    dashboard,
     data,
     doctor,
     evaluate,
@@ -61,6 +62,7 @@ _COMMANDS = (
     serve,
     handover,
     label_loop,
+    dashboard,
 )
 
 

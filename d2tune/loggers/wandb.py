@@ -141,7 +141,7 @@ def _started(options: dict[str, Any], *, sync_folder: Path) -> Any:
     later = f"recording offline; `wandb sync {sync_folder}` uploads it later"
     mode: Any = os.environ.get("WANDB_MODE") or None
     if mode is None:
-        reason = _why_offline(wandb)
+        reason = why_offline()
         if reason is not None:
             mode = "offline"
             logger.warning("%s: %s", reason, later)
@@ -155,8 +155,10 @@ def _started(options: dict[str, Any], *, sync_folder: Path) -> Any:
         return wandb.init(**options, mode="offline", settings=settings)
 
 
-def _why_offline(wandb: Any) -> str | None:
-    """Why a run cannot be recorded online; None where it can."""
+def why_offline() -> str | None:
+    """Why W&B cannot be reached with a key; None where it answers."""
+    import wandb
+
     address = os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
     if not has_key(urlparse(address).hostname or ""):
         return "W&B has no API key (`wandb login`)"
