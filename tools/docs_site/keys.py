@@ -29,19 +29,19 @@ _EXAMPLE = """\
 task: instance
 data:
   root: ../datasets/mine       # relative to this file
-  train: train                 # folder of photos with Labelme JSON beside them, or a VIA or COCO file
-  val: val                     # the same for validation, or a fraction such as 0.2
-  rename: {baloon: balloon}    # labels to rename; two with one new name are merged; null ignores one
-classes: [balloon]             # in the order of their ids; empty takes the labels that occur
+  train: train                 # a folder, a file or a list of images
+  val: val                     # the same, or a fraction such as 0.2
+  rename: {baloon: balloon}    # null in place of a name ignores the label
+classes: [balloon]             # in the order of their ids
 model:
   preset: pointrend_r50_fpn
 weights: auto                  # detectron2://..., https://..., a file, or scratch
 train:
-  iterations: 600              # or epochs; without both they are chosen by the number of images
+  iterations: 600              # or epochs; else by the number of images
   batch_size: 4
   learning_rate: auto          # the preset's, scaled to the batch
   image_size: 640              # short side in pixels
-  scale_jitter: [0.6, 1.2]     # training varies the short side between these multiples of it
+  scale_jitter: [0.6, 1.2]     # training varies the size in this range
   seed: 0
 profiles:                      # differences by hardware
   cpu: {model: {preset: pointrend_mobilenet_v2_fpn}, train: {image_size: 384}}

@@ -76,6 +76,9 @@ PUBLIC: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
 )
 """Sections of the page behind that of the functions: title, text, and the names by module."""
 
+_FIRST = ("d2tune.api.training", "d2tune.api.results")
+"""Modules whose functions come first."""
+
 _FUNCTIONS = "The commands as functions. Those in `d2tune.__all__` are also `d2tune.NAME`."
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -107,7 +110,9 @@ def _api(root: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
     path = root / "d2tune" / "api" / "__init__.py"
     imports = (node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom))
     names = {str(node.module): tuple(name.name for name in node.names if name.name.islower()) for node in imports}
-    return tuple((module, functions) for module, functions in names.items() if functions)
+    first = {module: place for place, module in enumerate(_FIRST)}
+    modules = sorted(names, key=lambda module: first.get(module, len(first)))
+    return tuple((module, names[module]) for module in modules if names[module])
 
 
 def _definitions(root: Path, module: str) -> Iterator[ast.ClassDef | Function]:
@@ -125,11 +130,12 @@ def _entry(module: str, node: ast.ClassDef | Function) -> list[str]:
     lines = [f"### {node.name}", "", *_code(f"class {place}.{node.name}{_bases(node)}"), *_documented(node)]
     for method in node.body:
         if isinstance(method, Function) and _is_public(method):
+            title = f"#### {node.name}.{method.name}".replace("__", r"\_\_")
             decorators = {ast.unparse(decorator) for decorator in method.decorator_list}
             if "property" in decorators:
-                lines += [f"#### {node.name}.{method.name}", "", *_code(f"{method.name}: {_type(method.returns)}")]
+                lines += [title, "", *_code(f"{method.name}: {_type(method.returns)}")]
             else:
-                lines += [f"#### {node.name}.{method.name}", "", *_code(_signature(method, is_method=True))]
+                lines += [title, "", *_code(_signature(method, is_method=True))]
             lines += _documented(method)
     return lines
 
