@@ -63,7 +63,7 @@ def readable(limit: int) -> Callable[[Any], Any]:
 
 def ticked(text: str) -> Markup:
     """Text with its backquoted words as HTML code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(printable(text)))))
 
 
 def refuse_foreign_page(path: Path, generator: str) -> None:

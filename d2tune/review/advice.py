@@ -114,7 +114,7 @@ def _sizes(side: Side) -> Iterator[Advice]:
     if low < 0.5 * high and high - low > _COSTLY_SIZE:
         text = (
             f"AP is {low:.1f} for objects {smallest['name']}, and {high:.1f} {best['name']}. Train on larger images "
-            "(`train.image_size`), or predict in windows: `d2tune eval RUN --window auto`."
+            "(`train.image_size`), or predict in windows: `d2tune eval RUN --windows`."
         )
         yield Advice("Small objects are weak", text)
 

@@ -180,9 +180,9 @@ class Gallery:
             album: Makes the frames; images beyond its limit are not shown.
             limit: How many images are shown at most.
         """
-        parts = [(title, indices) for title, indices in chosen(self.ordered(), limit) if indices]
-        sizes = _Sizes(album, sum(len(indices) for _, indices in parts))
-        return [Group(title, tuple(self._slider(index, sizes) for index in indices)) for title, indices in parts]
+        listed = [(title, indices) for title, indices in chosen(self.ordered(), limit) if indices]
+        sizes = _Sizes(album, sum(len(indices) for _, indices in listed))
+        return [Group(title, tuple(self._slider(index, sizes) for index in indices)) for title, indices in listed]
 
     def _slider(self, index: int, sizes: _Sizes) -> SliderImage:
         result, image = self._results[index], self._images[index]

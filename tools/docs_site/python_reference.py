@@ -31,6 +31,7 @@ PUBLIC: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
             ("d2tune.engine.result", ("TrainResult",)),
             ("d2tune.evaluation.summaries", ("EvaluationResult",)),
             ("d2tune.evaluation.comparison", ("RunComparison",)),
+            ("d2tune.review.report", ("ReportResult",)),
             ("d2tune.video.result", ("VideoResult",)),
         ),
     ),
