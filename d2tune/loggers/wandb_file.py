@@ -14,11 +14,12 @@ import json
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from d2tune import files
 from d2tune.errors import RunError
 from d2tune.text import reason_of
 
@@ -140,6 +141,62 @@ def files_of(run: str | Path) -> list[Path]:
     """W&B's files in a run folder, in the order of the starts of the run."""
     starts = [path for path in (Path(run) / "wandb").glob("*run-*/run-*.wandb") if path.is_file()]
     return sorted(starts, key=lambda path: path.parent.name.removeprefix("offline-"))
+
+
+def relocate(run: str | Path) -> int:
+    """Note the present places of the files of artifacts in a run folder that was moved or copied.
+
+    W&B notes absolute paths, and ``wandb sync`` looks for the files there. The files ``run-ID.wandb`` are written
+    again, each as a whole, with all other records byte by byte as they were.
+
+    Args:
+        run: The run folder.
+
+    Returns:
+        The number of paths that were changed.
+
+    Raises:
+        RunError: A file of W&B in it is damaged, or cannot be written.
+    """
+    return sum(map(_relocate, files_of(run)))
+
+
+def _relocate(path: Path) -> int:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    changed, contents = 0, list(records_of(path))
+    for number, content in enumerate(contents):
+        record = Record.FromString(content)
+        entries = record.artifact.manifest.contents if record.WhichOneof("record_type") == "artifact" else ()
+        moved = [(entry, str(_present_place(path, Path(entry.local_path)))) for entry in entries if entry.local_path]
+        different = [(entry, place) for entry, place in moved if place != entry.local_path]
+        for entry, place in different:
+            entry.local_path = place
+        if different:
+            contents[number] = record.SerializeToString()
+            changed += len(different)
+    if changed:
+        files.write_bytes(path, _HEADER + b"".join(_chunks(contents)))
+    return changed
+
+
+def _chunks(contents: Iterable[bytes]) -> Iterator[bytes]:
+    """Records as chunks in blocks; the end of a block that is too short for a chunk is filled with zeros."""
+    place = len(_HEADER)
+    for content in contents:
+        begin = 0
+        while begin < len(content) or begin == 0:
+            room = _BLOCK_BYTES - place % _BLOCK_BYTES
+            if room < _CHUNK.size:
+                yield bytes(room)
+                place, room = place + room, _BLOCK_BYTES
+            fragment = content[begin : begin + room - _CHUNK.size]
+            is_first, is_last = begin == 0, begin + len(fragment) >= len(content)
+            kind = (_WHOLE if is_last else _FIRST) if is_first else _LAST if is_last else _MIDDLE
+            yield _CHUNK.pack(zlib.crc32(bytes([kind]) + fragment), len(fragment), kind) + fragment
+            begin, place = begin + len(fragment), place + _CHUNK.size + len(fragment)
+            if is_last:
+                break
 
 
 def records_of(path: Path) -> Iterator[bytes]:

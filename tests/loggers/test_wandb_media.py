@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from wandb.proto.wandb_internal_pb2 import Record
 
 from d2tune.loggers import wandb_file
 from d2tune.loggers.base import LoggedFile
@@ -143,10 +146,37 @@ def test_a_model_has_its_aliases_and_is_not_copied(logged: WandbFile) -> None:
     assert all(path.stat().st_size != 50_000 for path in (run / "wandb").rglob("*"))
 
 
-def test_wandbs_own_viewer_counts_the_same_records(logged: WandbFile) -> None:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(logged.path)]
+def test_a_moved_run_notes_where_its_files_are_now(logged: WandbFile, tmp_path: Path) -> None:
+    """As ``wandb sync`` needs it, which looks for the files at the paths that are noted."""
+    run = logged.path.parent.parent.parent
+    copied = tmp_path / "copied"
+    shutil.copytree(run, copied)
+    own = [file for artifact in logged.artifacts for file in artifact.files if not file.reference]
+    assert wandb_file.relocate(copied) == len(own)
+    (path,) = wandb_file.files_of(copied)
+    assert wandb_file.relocate(copied) == 0
+    noted = [entry.local_path for entry in manifest_entries(path) if entry.local_path]
+    assert len(noted) == len(own) and all(Path(one).is_relative_to(copied) and Path(one).is_file() for one in noted)
+    again = wandb_file.read(path)
+    assert again.records == viewed(path)[0] == logged.records
+    assert (again.history, again.config, again.summary) == (logged.history, logged.config, logged.summary)
+
+
+def manifest_entries(path: Path) -> list[Any]:
+    messages = [Record.FromString(content) for content in wandb_file.records_of(path)]
+    return [entry for message in messages for entry in message.artifact.manifest.contents]
+
+
+def viewed(path: Path) -> tuple[Counter[str], list[int]]:
+    """What W&B's own viewer lists: the number of records of each type, and the steps of the history."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert logged.records == Counter(row["type"] for row in rows)
     steps = [int(row["history"]["step"]["num"]) for row in rows if row["type"] == "history"]
+    return Counter(row["type"] for row in rows), steps
+
+
+def test_wandbs_own_viewer_counts_the_same_records(logged: WandbFile) -> None:
+    counts, steps = viewed(logged.path)
+    assert logged.records == counts
     assert steps == [step for step, _ in logged.history] == [1, 2]
