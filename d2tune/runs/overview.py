@@ -168,6 +168,7 @@ def summarize(path: Path) -> RunSummary:
     problem, record = _readable_record(run)
     lines = _logged(run.metrics)
     started, ended = _times(run, record)
+    planned = _planned(run.config)
     summary = RunSummary(
         path=path,
         project=_text(record.get("project")) or path.resolve().parent.name,
@@ -175,8 +176,8 @@ def summarize(path: Path) -> RunSummary:
         note=problem,
         task=_text(record.get("task")) or ("instance" if record and not problem else None),
         preset=_text(record.get("preset")),
-        iterations=_completed(record, lines),
-        all_iterations=_planned(run.config),
+        iterations=_completed(record, lines, planned),
+        all_iterations=planned,
         train_sha256=_text(_section(record, "data").get("train_sha256")),
         val_sha256=_text(_section(record, "data").get("val_sha256")),
         weights_sha256=_text(_section(record, "best").get("sha256")),
@@ -249,10 +250,12 @@ def _with_state(
     return replace(summary, state="failed", note="ended before the first checkpoint")
 
 
-def _completed(record: Mapping[str, Any], lines: list[dict[str, Any]]) -> int:
+def _completed(record: Mapping[str, Any], lines: list[dict[str, Any]], planned: int | None) -> int:
+    """The iterations completed; what is logged of a finished run has the number of all iterations, counted from 0."""
     finished = _section(record, "finished").get("iterations")
     logged = max((int(line["iteration"]) + 1 for line in lines), default=0)
     best = _section(record, "best").get("iteration")
+    logged = logged if planned is None else min(logged, planned)
     return max(logged, *(number for number in (finished, best, 0) if isinstance(number, int)))
 
 
@@ -325,17 +328,15 @@ def _of_log(summary: RunSummary, lines: list[dict[str, Any]], places: tuple[Metr
 
 
 def with_best(runs: Iterable[RunSummary]) -> list[RunSummary]:
-    """The runs with the best ones marked."""
+    """The runs with the best ones marked; of equal ones the newest is the best."""
     listed = list(runs)
-    highest: dict[tuple[str, str | None, str | None], float] = {}
-    for run in listed:
+    best: dict[tuple[str, str | None, str | None], tuple[float, float, int]] = {}
+    for number, run in enumerate(listed):
         if run.metric is not None and run.metric.value is not None:
-            key = _comparable(run)
-            highest[key] = max(highest.get(key, float("-inf")), run.metric.value)
-    return [
-        replace(run, is_best=run.metric is not None and highest.get(_comparable(run)) == run.metric.value)
-        for run in listed
-    ]
+            rank = (run.metric.value, _start(run)[0], number)
+            best[_comparable(run)] = max(best.get(_comparable(run), rank), rank)
+    chosen = {number for _, _, number in best.values()}
+    return [replace(run, is_best=number in chosen) for number, run in enumerate(listed)]
 
 
 def _comparable(run: RunSummary) -> tuple[str, str | None, str | None]:

@@ -153,6 +153,10 @@ def test_a_street_from_polygons_to_segments(tmp_path: Path) -> None:
     project, root = street_project(tmp_path)
     result = d2tune.train(project, output_dir=tmp_path / "run")
     assert result.metrics.task == "panoptic" and result.metrics.main.value is not None
+    card = ModelCard.load(result.run / "MODEL_CARD.md")
+    pq = next(one for one in card.data.eval_results if one.metric_type == "panoptic_pq")
+    assert pq.metric_value == pytest.approx(result.metrics.main.value, abs=0.01)
+    assert "| 3 | road | stuff |" in card.text and "rendered itself, not photos" not in card.text
     table = result.run / "predicted_segments" / "panoptic.json"
     plan, _ = make_plan(load_project(project), num_gpus=0, sample=False)
     metadata = MetadataCatalog.get(plan.cfg.DATASETS.TEST[0])

@@ -86,6 +86,7 @@ def by_name() -> dict[str, RunSummary]:
 def test_states_and_values_come_from_the_files() -> None:
     make("p/good", ap=41.0, days_ago=3)
     make("p/worse", ap=40.0, days_ago=2)
+    make("p/same", ap=41.0, days_ago=4)
     make("p/other_data", ap=10.0, val="c" * 64)
     make("p/stopped", ap=38.0, state="stopped")
     make("q/failed", ap=None, state="failed")
@@ -99,7 +100,7 @@ def test_states_and_values_come_from_the_files() -> None:
     assert (stopped.state, stopped.note, stopped.iterations) == ("stopped", "because it stopped", 120)
     assert (stopped.metric.value, stopped.metric.low, stopped.best_iteration) == (38.0, None, 100)
     assert (runs["q/failed"].state, runs["q/failed"].metric) == ("failed", None)
-    assert [run.path.name for run in list_runs()][-2:] == ["worse", "good"], "the newest is first"
+    assert [run.path.name for run in list_runs()][-3:] == ["worse", "good", "same"], "the newest is first"
 
 
 HOLD = """
@@ -192,6 +193,14 @@ def test_odd_values_of_a_record_are_ignored() -> None:
     summary = summarize(run)
     assert (summary.state, summary.iterations, summary.started) == ("finished", 8, None)
     assert runs_table([summary]).count("\n") == 4
+
+
+def test_a_line_about_the_finished_run_is_not_an_iteration_more() -> None:
+    """Results of the end are logged under the number of all iterations, which counts from 0."""
+    run = make(ap=38.0, state="stopped")
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('\n{"iteration": 200, "val/segm/AP": 37.0}\n')
+    assert summarize(run).iterations == 200
 
 
 def test_runs_of_an_earlier_version() -> None:
