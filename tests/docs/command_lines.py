@@ -83,6 +83,21 @@ def _srun(words: Sequence[str]) -> str | None:
     return problem(shlex.join(words))
 
 
+def _wandb(words: Sequence[str]) -> str | None:
+    """What W&B's own command says of its subcommands and options."""
+    from click import Context
+    from wandb.cli.cli import cli
+
+    command, context = cli, Context(cli)
+    while words and hasattr(command, "get_command") and (inner := command.get_command(context, words[0])):
+        command, words = inner, words[1:]
+    if command is cli:
+        return f"wandb has no {' '.join(words)}"
+    known = {option for parameter in command.params for option in parameter.opts}
+    unknown = [word for word in words if word.startswith("--") and word not in known]
+    return f"wandb {command.name} has no {unknown[0]}" if unknown else None
+
+
 _PROGRAMS: dict[str, Callable[[Sequence[str]], str | None]] = {
     "d2tune": d2tune_problem,
     "make": _make,
@@ -92,4 +107,5 @@ _PROGRAMS: dict[str, Callable[[Sequence[str]], str | None]] = {
     "docker": _files,
     "kubectl": _files,
     "curl": _files,
+    "wandb": _wandb,
 }

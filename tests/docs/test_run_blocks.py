@@ -34,6 +34,9 @@ NOT_RUN = {
     r"d2tune predict MODEL (0|rtsp:\S+) ": "need a camera or a stream; tests/video has both",
     r"d2tune predict projects/ships.yaml ": "needs a semantic model; run by tests/system/test_journey.py",
     r"curl -H 'Authorization: Bearer KEY' \.\.\.": "shows a header alone",
+    r"wandb sync ": "needs W&B; tests/loggers/test_wandb_media.py checks what it needs",
+    r"wandb leet runs": "is a viewer in a terminal; tests/loggers/test_wandb_media.py runs its command inspect",
+    r"wandb leet inspect --summary ": "needs a run of W&B; tests/loggers/test_wandb_media.py has one",
     r"d2tune serve model --keys keys.txt ": "listens to other machines; tests/serving asks for keys",
 }
 """Commands that are not run here, and why."""
@@ -57,7 +60,7 @@ def substituted(command: str) -> str:
     command = re.sub(r"(train\.(iterations|image_size|epochs))=\d+", "", command)
     if command.startswith("d2tune train"):
         return f"{command} --output-dir {RUN}" if "--resume" in command else f"{command} {QUICK}"
-    replaces = ("d2tune new ", "d2tune sample ", "d2tune package ", "d2tune split ", "d2tune export ")
+    replaces = ("d2tune package ", "d2tune split ", "d2tune export ")
     return f"{command} --force" if command.startswith(replaces) else command
 
 
@@ -145,6 +148,10 @@ class Page:
         if any(re.match(pattern, f"{command} ") for pattern in NOT_RUN):
             return
         command = substituted(command)
+        if command.startswith("d2tune sample "):
+            shutil.rmtree(self.folder / "datasets" / "mine")
+        if command.startswith("d2tune new "):
+            (self.folder / "projects" / "mine.yaml").unlink()
         if command.startswith("d2tune serve ") and "--new-key" not in command:
             port = free_port()
             server = serving(re.sub(r" --port \d+", "", command), self.folder, port)

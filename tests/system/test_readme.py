@@ -153,7 +153,7 @@ def run_the_readme(copy: Path, servers: ExitStack) -> None:
     assert ran.count("d2tune") >= 7 and ran.count("make") == 2 and "python" in ran
     (latest,) = {path.parents[1] for path in (copy / "runs" / "mine").glob("*/predictions/predictions.json")}
     assert (latest / "evaluation" / "evaluation.json").is_file()
-    assert (copy / "check.html").is_file()
+    assert (copy / "check.html").is_file() and (latest / "report.html").is_file()
     assert {path.stem for path in (mine / "new").glob("*.json")} == {path.stem for path in (mine / "new").glob("*.jpg")}
 
 
