@@ -23,9 +23,13 @@ _MOST_ROWS = 50
 
 
 def is_live(stream: TextIO) -> bool:
-    """Whether lines can be painted on a stream: it is a terminal that can move its cursor."""
+    """Whether lines can be painted on a stream: it is a terminal that can move its cursor.
+
+    On Windows this is the Windows Terminal, or one that sets ``TERM`` as elsewhere.
+    """
+    name = os.environ.get("TERM") or ("xterm" if "WT_SESSION" in os.environ else "dumb")
     try:
-        return stream.isatty() and os.environ.get("TERM", "dumb" if os.name == "posix" else "") != "dumb"
+        return stream.isatty() and name != "dumb"
     except ValueError:  # closed
         return False
 

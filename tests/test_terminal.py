@@ -160,6 +160,8 @@ def test_where_lines_can_be_painted(terminal: Terminal, monkeypatch: pytest.Monk
         else:
             monkeypatch.setenv("TERM", name)
         assert not is_live(terminal.stream)
+    monkeypatch.setenv("WT_SESSION", "1")
+    assert is_live(terminal.stream), "the Windows Terminal"
 
 
 def test_a_terminal_that_goes_away_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
