@@ -62,7 +62,9 @@ def _decisions() -> str:
 def _moved(file: str) -> str:
     """A page from outside ``docs``; its links to pages in ``docs`` go to those of the site."""
     text = (ROOT / file).read_text(encoding="utf-8")
-    return re.sub(r"\]\((?:\.\./)?docs/", "](", text)
+    return re.sub(
+        r"\]\((?:\.\./)?docs/([^)]*?)(\.ipynb)?\)", lambda link: f"]({link[1]}{'.md' if link[2] else ''})", text
+    )
 
 
 def _links_within(text: str, moved: dict[str, str]) -> str:
