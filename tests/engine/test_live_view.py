@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -147,14 +148,14 @@ from tests.engine.trainers import Noisy, trainer_of
 
 def evaluate(done):
     for _ in tqdm(range(4), desc="evaluating", leave=False, mininterval=0):
-        time.sleep(0.05)
+        time.sleep(0.5 if done == 10 else 0.05)  # so that a busy machine sees it
     print(f"  {done} iterations: AP 40.0")
     return float(done)
 
 def slow(trainer):
     if trainer.iter == 2:
         logging.getLogger("d2tune.x").warning("a warning while it trains")
-    time.sleep(0.02)
+    time.sleep(0.02 if trainer.iter < 19 else 0.3)
 
 with guarded_streams():
     set_up_terminal()
@@ -213,7 +214,9 @@ def test_a_training_in_a_terminal_that_is_resized_and_stopped(
     shown = until(terminal, "a warning while it trains")
     assert shown[0] == "a warning while it trains"
     shown = until(terminal, "evaluating:")
-    assert any(line.startswith("now      evaluating:") for line in shown)
+    now = next(line for line in shown if line.startswith("now      evaluating:"))
+    assert re.match(r"now      evaluating: \d+% [0-4]/4 \[", now), "the numbers of the bar without the bar"
+    assert any(" 10/100000 " in line for line in shown), "the evaluation comes after ten steps"
     shown = until(terminal, "40.0 (30.0 to 50.0) after 20")
     assert shown[:3] == ["a warning while it trains", "  10 iterations: AP 40.0", "  20 iterations: AP 40.0"]
     view = shown[3:]

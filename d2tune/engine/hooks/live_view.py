@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 import time
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 REFRESH_S = 1.0
 """Seconds between two frames."""
+
+_BAR = re.compile(r"\|[^|]*\|")
+"""The bar in the status of tqdm, which takes a whole line."""
 
 _SMOOTHED = 20
 """Iterations that losses are the median of, and times the mean."""
@@ -80,11 +84,10 @@ class LiveView(Hook):
 
     def after_step(self) -> None:
         progress = self._progress
-        progress.done = self.trainer.iter + 1
         total_loss = self.trainer.storage.latest().get("total_loss")
         if total_loss is not None:
             progress.losses.append(total_loss[0])
-        if self._evaluations.is_due(progress.done):
+        if self._evaluations.is_due(self.trainer.iter + 1):
             last = self._last_metric()
             progress.last = None if last is None else Scored(*last)
 
@@ -119,6 +122,7 @@ class LiveView(Hook):
     def _look(self) -> None:
         """Read the numbers that are not kept in each step, while the training adds to them."""
         progress, storage = self._progress, self.trainer.storage
+        progress.done = self.trainer.completed
         progress.elapsed_s = time.perf_counter() - self._began_s
         latest = dict(storage.latest())  # a copy at once: the training adds names
         losses = {name: storage.history(name).median(_SMOOTHED) for name in latest if "loss" in name.partition("/")[0]}
@@ -146,4 +150,4 @@ class LiveView(Hook):
         if self.trainer.stop_requested:
             return "stopping after this step"
         status = next((stream.status for stream in self._captured if stream.status), "")
-        return status or self._doing()
+        return " ".join(_BAR.sub(" ", status).split()) or self._doing()
