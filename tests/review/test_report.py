@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -42,7 +43,7 @@ def sections(page: str) -> list[str]:
 def plain(page: str) -> str:
     """The words of a page."""
     body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S)
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body)).replace("&#39;", "'").replace("&lt;", "<")
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body)))
 
 
 EVERYTHING = ["next", "curves", "classes", "errors", "images", "data", "timings", "repeat"]
@@ -123,6 +124,28 @@ def test_a_damaged_record(run_of: Runs, tmp_path: Path, content: str) -> None:
     assert result.problems[0] in plain(page)
     assert [name for name in ("next", "curves", "classes", "errors", "repeat") if name not in sections(page)] == []
     assert "9 of 12" in plain(page)
+
+
+@pytest.mark.parametrize("name", ["project.yaml", "detectron2.yaml", "predictions.json", "metrics.jsonl"])
+def test_another_damaged_file(run_of: Runs, tmp_path: Path, name: str) -> None:
+    run = copy_of(run_of("instance"), tmp_path / "run")
+    (run / name).write_text("[", encoding="utf-8")
+    result = d2tune.write_report(run)
+    assert len(result.problems) == 1 and result.problems[0].startswith(str(run))
+    page = result.path.read_text(encoding="utf-8")
+    assert result.problems[0] in plain(page)
+    assert ("curves" in sections(page)) == (name != "metrics.jsonl") and "classes" in sections(page)
+    assert ("images" in sections(page)) == (name == "metrics.jsonl")
+
+
+def test_an_image_that_is_damaged(run_of: Runs, crossing: Path, tmp_path: Path) -> None:
+    run, data = with_data(run_of("instance"), crossing, tmp_path / "copy")
+    photo = data / "val" / "003.jpg"
+    content = photo.read_bytes()
+    photo.write_bytes(content[:400] + bytes(len(content) - 400))
+    page = d2tune.write_report(run).path.read_text(encoding="utf-8")
+    assert "images" not in sections(page) or "cannot be opened" in plain(page)
+    assert "classes" in sections(page)
 
 
 def test_a_record_with_values_of_other_types(run_of: Runs, tmp_path: Path) -> None:

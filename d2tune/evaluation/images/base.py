@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from d2tune.metrics.analysis.tide import KINDS
 from d2tune.metrics.metric import Metric
 from d2tune.report.thumbnails import Sketch
+
+T = TypeVar("T")
 
 MistakeKind = Literal["missed", "false alarm", "bad outline", "wrong class", "wrong class and outline", "duplicate"]
 MISTAKE_KINDS: dict[MistakeKind, str] = {
@@ -148,3 +151,14 @@ class Images(ABC):
     def curves(self) -> Sequence[PrecisionCurve]:
         """Precision over recall of each class; empty where predictions have no scores."""
         return ()
+
+
+def shown_progress(images: Iterable[T], *, total: int | None = None) -> Iterable[T]:
+    """The same images; a bar on a terminal shows where they are, if they take over two seconds.
+
+    Args:
+        images: What is gone through.
+        total: How many there are, where ``images`` has no length.
+    """
+    bar: Iterable[T] = tqdm(images, total=total, desc="matching", unit="image", leave=False, delay=2, disable=None)
+    return bar

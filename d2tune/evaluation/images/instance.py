@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 from d2tune.evaluation.from_files.results import kinds_of
-from d2tune.evaluation.images.base import OF_TIDE, ImageResult, Images, Mistake, PrecisionCurve, Shape
+from d2tune.evaluation.images.base import OF_TIDE, ImageResult, Images, Mistake, PrecisionCurve, Shape, shown_progress
 from d2tune.metrics.analysis.analysis import scored_images
 from d2tune.metrics.analysis.scored_image import ScoredImage
 from d2tune.metrics.analysis.tide import KINDS, ImageErrors, image_errors
@@ -45,9 +45,8 @@ class InstanceImages(Images):
         self._rows: list[tuple[list[Row], list[Row]]] = []
         self._errors: list[ImageErrors] = []
         self._results: list[ImageResult] = []
-        for (_, annotated, detected), image in zip(
-            self._data.by_image(), scored_images(self._data, self._kind), strict=True
-        ):
+        pairs = zip(self._data.by_image(), scored_images(self._data, self._kind), strict=True)
+        for (_, annotated, detected), image in shown_progress(pairs, total=len(self._data.image_ids)):
             is_shown = image.dt_scores >= SHOWN_SCORE
             shown = [row for row, keep in zip(detected, is_shown, strict=True) if keep]
             image = _only(image, is_shown)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.model.dataset import Category
-from d2tune.evaluation.images.base import OF_TIDE, ImageResult, Images, Mistake, Shape
+from d2tune.evaluation.images.base import OF_TIDE, ImageResult, Images, Mistake, Shape, shown_progress
 from d2tune.metrics.analysis.scored_image import ScoredImage
 from d2tune.metrics.analysis.tide import KINDS, ImageErrors, image_errors
 from d2tune.metrics.panoptic import IGNORED_ID, PanopticScorer
@@ -56,7 +56,7 @@ class PanopticImages(Images):
 
     def results(self) -> list[ImageResult]:
         """See `Images.results`."""
-        return [self._result(index) for index in range(self._images)]
+        return [self._result(index) for index in shown_progress(range(self._images))]
 
     def shapes(self, index: int) -> tuple[list[Shape], list[Shape]]:
         """See `Images.shapes`."""

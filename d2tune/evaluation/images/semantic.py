@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
-from d2tune.evaluation.images.base import ImageResult, Images, Mistake, MistakeKind, Shape
+from d2tune.evaluation.images.base import ImageResult, Images, Mistake, MistakeKind, Shape, shown_progress
 from d2tune.metrics.semantic import SemanticScorer
 from d2tune.report.thumbnails import Sketch
 
@@ -53,7 +53,7 @@ class SemanticImages(Images):
 
     def results(self) -> list[ImageResult]:
         """See `Images.results`."""
-        return [self._result(*self._maps(index)) for index in range(self._images)]
+        return [self._result(*self._maps(index)) for index in shown_progress(range(self._images))]
 
     def shapes(self, index: int) -> tuple[list[Shape], list[Shape]]:
         """See `Images.shapes`: the pixels of each class, all classes in their order; the background has none."""
