@@ -49,14 +49,14 @@ def broken_links(site: Path) -> list[str]:
             continue  # its links begin at the root of the server
         page = read(path)
         for link in [*page.links, *page.loaded]:
-            parts = urlsplit(link)
-            if parts.scheme or parts.netloc:
+            address = urlsplit(link)
+            if address.scheme or address.netloc:
                 continue
-            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = (path.parent / unquote(address.path)).resolve() if address.path else path
             if target.is_dir():
                 target /= "index.html"
             is_missing = not target.is_relative_to(site.resolve()) or not target.is_file()
-            if is_missing or (parts.fragment and unquote(parts.fragment) not in read(target).ids):
+            if is_missing or (address.fragment and unquote(address.fragment) not in read(target).ids):
                 broken.append(f"{path.relative_to(site)}: {link}")
     return broken
 

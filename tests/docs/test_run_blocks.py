@@ -48,7 +48,7 @@ data: {root: ../datasets/mine}
 classes: [balloon]
 model: {preset: pointrend_mobilenet_v2_fpn}
 weights: scratch
-train: {iterations: 2, batch_size: 2, image_size: 96, eval_every: 0, precision: float32, workers: 0}
+train: {iterations: 4, batch_size: 2, image_size: 96, eval_every: 0, precision: float32, workers: 0}
 detectron2: {TEST.DETECTIONS_PER_IMAGE: 5}
 """
 
@@ -83,15 +83,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tools", "benchmarks", "deploy"):
         (folder / name).symlink_to(ROOT / name)
     execute(f"d2tune train projects/mine.yaml --output-dir {RUN}", folder)
-    for copy in ("runs/car/1", "runs/boards/2026-01-31_12-00-00"):
+    for copy in ("runs/car/1", "runs/boards/2026-01-31_12-00-00", "runs/mine/a", "runs/mine/b"):
         shutil.copytree(folder / RUN, folder / copy)
     execute(f"d2tune package {RUN} --out model", folder)
     for copy in ("first", "second"):
         shutil.copytree(folder / "model", folder / copy)
     execute("d2tune convert datasets/mine/val --to coco --out truth.json", folder)
     shutil.copy2(folder / "truth.json", folder / "annotated.json")
+    for photo in photos:
+        shutil.copy2(photo, folder)  # beside the annotations
     execute("d2tune predict model photos --to coco --min-score 0 --out found", folder)
-    shutil.copy2(folder / "found" / "predictions.json", folder / "predictions.json")
+    for name in ("predictions.json", "yolo.json", "detr.json"):
+        shutil.copy2(folder / "found" / "predictions.json", folder / name)
     write_video(folder / "car.mp4", photos[0])
     return folder
 
