@@ -26,6 +26,7 @@ _SHEET_IMAGES = 16
 _PANEL_WIDTH_PX = 420
 _GAP_PX = 8
 _CAPTION_PX = 26
+_BORDER_PX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +112,6 @@ def _painted(pixels: NDArray[np.uint8], labels: NDArray[np.uint8], palette: NDAr
     shown = (labels != NOTHING) & (labels != IGNORED)
     painted = pixels.copy()
     painted[shown] = (0.45 * pixels[shown] + 0.55 * palette[labels[shown]]).astype(np.uint8)
+    borders = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((_BORDER_PX, _BORDER_PX), np.uint8)) > 0
+    painted[borders] = 255
     return painted
