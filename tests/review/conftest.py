@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from d2tune.project.traits import TaskName
-from tests.review.world import make_data, make_run
+from tests.review.world import BETTER, make_data, make_run
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +26,9 @@ def run_of(crossing: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
         return made[task]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def better(crossing: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An instance run without a mistake, to be read only."""
+    return make_run(tmp_path_factory.mktemp("better") / "better", crossing, "instance", BETTER)

@@ -14,7 +14,7 @@ import d2tune
 from d2tune.project.traits import TaskName
 from d2tune.review.page import LIMIT_BYTES
 from tests.browser import Page, browser
-from tests.review.world import BETTER, coco_results, make_data, make_run
+from tests.review.world import coco_results, make_data, make_run
 
 pytestmark = pytest.mark.slow
 
@@ -53,10 +53,9 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def several(run_of: Callable[[TaskName], Path], crossing: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def several(run_of: Callable[[TaskName], Path], better: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with everything in it, in a folder without anything else."""
     folder = tmp_path_factory.mktemp("several")
-    better = make_run(folder / "better", crossing, "instance", BETTER)
     (folder / "yolo.json").write_text(json.dumps(coco_results()), encoding="utf-8")
     out = tmp_path_factory.mktemp("elsewhere") / "page.html"
     return d2tune.write_report(run_of("instance"), better, predictions={"yolo": folder / "yolo.json"}, out=out).path
@@ -227,7 +226,7 @@ def test_on_paper_both_sides_are_there(tab: Page, pages: dict[str, Path]) -> Non
 
 def test_forty_large_images_stay_below_the_limit(tab: Page, tmp_path: Path) -> None:
     data = make_data(tmp_path / "data", images=40, size=(1200, 800))
-    run = make_run(tmp_path / "run", data, "instance")
+    run = make_run(tmp_path / "run", data, "instance", kinds=("segm",))
     result = d2tune.write_report(run, images=40)
     assert result.problems == () and result.size_bytes < LIMIT_BYTES == 10_000_000
     moved = tmp_path / "elsewhere" / "page.html"

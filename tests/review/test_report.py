@@ -16,7 +16,7 @@ from d2tune.cli import main
 from d2tune.errors import D2TuneError, DataError, RunError
 from d2tune.project.traits import TaskName
 from d2tune.run_folder import RunFolder
-from tests.review.world import BETTER, DETECTIONS, coco_results, make_run
+from tests.review.world import DETECTIONS, coco_results, make_run
 
 Runs = Callable[[TaskName], Path]
 OLD = Path(__file__).resolve().parents[1] / "old_runs"
@@ -79,8 +79,7 @@ def test_the_page_has_the_metrics_of_the_evaluation(run_of: Runs, tmp_path: Path
     assert "It was still improving at the end" in page and "train.iterations=80" in page
 
 
-def test_two_runs_and_another_model_side_by_side(run_of: Runs, crossing: Path, tmp_path: Path) -> None:
-    better = make_run(tmp_path / "better", crossing, "instance", BETTER)
+def test_two_runs_and_another_model_side_by_side(run_of: Runs, better: Path, tmp_path: Path) -> None:
     file = tmp_path / "yolo.json"
     file.write_text(json.dumps(coco_results()), encoding="utf-8")
     out = tmp_path / "page.html"

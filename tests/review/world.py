@@ -16,6 +16,7 @@ from d2tune.annotations.formats.panoptic import to_colors
 from d2tune.data.label_maps import encode_png
 from d2tune.data.splits import load_splits
 from d2tune.evaluation.evaluator import Scoring
+from d2tune.metrics.coco.results import KINDS, Kind
 from d2tune.modeling.config import DataFacts, project_config
 from d2tune.project import Data, Model, Project
 from d2tune.project.traits import TaskName
@@ -86,7 +87,12 @@ def make_data(folder: Path, *, images: int = len(DETECTIONS), size: tuple[int, i
 
 
 def make_run(
-    folder: Path, data: Path, task: TaskName, detections: Sequence[Sequence[Detection]] = DETECTIONS, **record: Any
+    folder: Path,
+    data: Path,
+    task: TaskName,
+    detections: Sequence[Sequence[Detection]] = DETECTIONS,
+    *,
+    kinds: Sequence[Kind] = KINDS,
 ) -> Path:
     """A finished run whose weights are no weights, evaluated on given predictions.
 
@@ -95,7 +101,7 @@ def make_run(
         data: See `make_data`.
         task: The task.
         detections: What is predicted on each image; further images have those of the first one.
-        record: Further entries of the record.
+        kinds: The kinds of metrics of an instance run.
     """
     names = ("bus", "car") if task == "instance" else ("bus", "car", BACKGROUND)
     classes: dict[str, Any] = {"things": names[:2], "stuff": names[2:]} if task == "panoptic" else {"classes": names}
@@ -130,9 +136,9 @@ def make_run(
         "config_sha256": files.sha256_file(run.config),
         "predictions_sha256": evaluator.save(made, folder),
     }
-    scoring = Scoring(split="val")
+    scoring = Scoring(split="val", kinds=kinds)
     evaluator.evaluate(made, scoring).write(folder, bound=bound, times=scoring.times)
-    files.write_json(run.record, _record(task, names, splits, bound) | record)
+    files.write_json(run.record, _record(task, names, splits, bound))
     lines = [
         {"iteration": at, "total_loss": 3.0 / (at + 1), "loss_cls": 1.0 / (at + 1), "loss_mask": 2.0 / (at + 1)}
         | {"lr": 0.001, "time": 0.5, "data_time": 0.1}
