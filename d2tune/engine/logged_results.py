@@ -21,13 +21,13 @@ _MOST_IN_TRAINING = 500
 
 
 class LoggedResults:
-    """Puts results of the validation split into a logbook and into Detectron2's ``EventStorage``.
+    """Puts results of the validation split into a logbook.
 
     Args:
         plan: The run's decisions.
         folder: The run folder.
         evaluator: The evaluator of the validation split.
-        logbook: For all but scalars.
+        logbook: Gets them.
     """
 
     def __init__(self, plan: TrainingPlan, folder: RunFolder, evaluator: Evaluator[Any], logbook: Logbook) -> None:
@@ -53,8 +53,7 @@ class LoggedResults:
         """
         storage = get_event_storage()
         evaluation = self._folder.read_evaluation()
-        for name, value in logged.scalars(evaluation).items():
-            storage.put_scalar(name, value, smoothing_hint=False)
+        self._logbook.put_scalars(logged.scalars(evaluation), iteration=storage.iter)
         curves = [(one.name, one.recall, one.precision) for one in self._evaluator.images(predictions).curves()]
         shown = logged.images(evaluation, curves=curves, plots=self._folder.path / "plots")
         self._logbook.put_images(shown, iteration=storage.iter)

@@ -74,10 +74,13 @@ class Logger(ABC):
 
     Attributes:
         window: Noisy scalars, such as losses, are the median of so many iterations; 1 logs the latest value.
+        takes_evaluations: Whether it gets the metrics of the finished run with their intervals, which are in
+            ``evaluation.json`` too.
         takes_galleries: Whether validation images with their masks are prepared for it at each evaluation.
     """
 
     window: int = 20
+    takes_evaluations: bool = True
     takes_galleries: bool = False
 
     @abstractmethod

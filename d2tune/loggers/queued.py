@@ -45,6 +45,7 @@ class Queued(Logger):
         self._failed = False
         self._ending = threading.Event()
         self.window = logger.window
+        self.takes_evaluations = logger.takes_evaluations
         self.takes_galleries = logger.takes_galleries
 
     def start(self, run: RunInfo) -> None:

@@ -181,7 +181,7 @@ def test_charts_galleries_files_and_settings_have_the_same_names(
     class Evaluation(HookBase):
         def after_step(self) -> None:
             if self.trainer.iter == 1:
-                get_event_storage().put_scalar("evaluation/segm/AP below 59 px", 12.5, smoothing_hint=False)
+                logbook.put_scalars({"evaluation/segm/AP below 59 px": 12.5}, iteration=1)
                 logbook.put_images({**CHARTS, "predictions": gallery()}, iteration=1)
                 file = LoggedFile(folder / "model_best.pth", "model_best", "model", ("best",), {"score": 1.5})
                 logbook.put_file(file, iteration=1)

@@ -68,16 +68,19 @@ class FeedLoggers(Hook):
         images: dict[int, dict[str, LoggedImage]] = defaultdict(dict)
         for iteration, name, image in _taken_images(storage):
             images[iteration][name] = image
-        charts, files = self._logbook.take()
+        scores, charts, files = self._logbook.take()
         for iteration, shown in charts.items():
             images[iteration].update(shown)
         _drop_histograms(storage)
         smoothed = {size: storage.latest_with_smoothing_hint(size) for size in {one.window for one in self._started}}
-        for iteration in sorted({*names, *images, *files}):
+        for iteration in sorted({*names, *scores, *images, *files}):
             for one in self._started:
-                if iteration in names:
-                    values = smoothed[one.window]
-                    one.log({name: float(values[name][0]) for name in names[iteration]}, iteration=iteration)
+                values = smoothed[one.window]
+                scalars = {name: float(values[name][0]) for name in names[iteration]}
+                if one.takes_evaluations:
+                    scalars |= scores.get(iteration, {})
+                if scalars:
+                    one.log(scalars, iteration=iteration)
                 if iteration in images:
                     one.log_images(images[iteration], iteration=iteration)
                 for file in files.get(iteration, ()):
