@@ -32,9 +32,6 @@ NOT_RUN = {
     r"make (setup|doctor|demo)": "run by tests/system/test_readme.py, and by whoever runs the tests",
     r"d2tune (annotate|label-loop) ": "wait for a person; run by tests/system/test_readme.py and tests/label_loop",
     r"d2tune predict MODEL (0|rtsp:\S+) ": "need a camera or a stream; tests/video has both",
-    r"d2tune report (runs/mine/a|projects/mine.yaml --predictions) ": (
-        "needs a second run, or another model's predictions; run by tests/review"
-    ),
     r"d2tune predict projects/ships.yaml ": "needs a semantic model; run by tests/system/test_journey.py",
     r"curl -H 'Authorization: Bearer KEY' \.\.\.": "shows a header alone",
     r"wandb sync ": "needs W&B; tests/loggers/test_wandb_media.py checks what it needs",
