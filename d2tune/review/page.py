@@ -99,6 +99,7 @@ def report_page(sides: Sequence[Side], standing: Standing, *, title: str, images
     chosen = _chosen(focus, standing, images)
     ordered = [focus, *(side for side in sides if side is not focus and side.metrics is not None)]
     own = [colors[list(map(id, sides)).index(id(side))] for side in ordered]
+    same = _on_same_images(focus, sides)
     error_rows = problems.rows("the types of error", lambda: tables.error_rows(ordered))
     context = {
         "generator": GENERATOR,
@@ -127,7 +128,8 @@ def report_page(sides: Sequence[Side], standing: Standing, *, title: str, images
         "metrics": problems.rows("the metrics", lambda: tables.all_metrics(focus)),
         "shown": chosen,
         "quality": None if focus.images is None else (focus.images.quality_name, focus.images.quality_words),
-        "image_rows": _image_rows(focus),
+        "image_rows": _image_rows(focus, same),
+        "image_sides": same,
         "layers": ("annotated", "predicted"),
         "legend": _shape_legend(focus),
         "kinds": _kinds(chosen.thumbnails),
@@ -257,15 +259,24 @@ def most_different(a: Sequence[float], b: Sequence[float]) -> list[int]:
     return sorted((at for at, value in enumerate(differences) if value >= 1), key=lambda at: -differences[at])
 
 
-def _image_rows(side: Side) -> list[tuple[str, str, Any]]:
-    """File name, anchor and result of each image, the worst first."""
+def _on_same_images(side: Side, others: Sequence[Side]) -> list[Side]:
+    """The other models whose predictions are of the same data."""
+    if side.compared is None:
+        return []
+    digest, number = side.compared.truth_sha256, len(side.results)
+    read = [other for other in others if other is not side and other.compared is not None]
+    return [one for one in read if one.compared and one.compared.truth_sha256 == digest and len(one.results) == number]
+
+
+def _image_rows(side: Side, others: Sequence[Side]) -> list[tuple[str, Any, list[float]]]:
+    """File name and result of each image, with the quality of the other models, the worst first."""
     if side.dataset is None or not side.results:
         return []
     rows = [
-        (image.file_name, f"image-{at + 1}", result)
-        for at, (image, result) in enumerate(zip(side.dataset.images, side.results, strict=True))
+        (image.file_name, side.results[at], [other.results[at].quality for other in others])
+        for at, image in enumerate(side.dataset.images)
     ]
-    return sorted(rows, key=lambda row: row[2].quality)[:500]
+    return sorted(rows, key=lambda row: row[1].quality)[:500]
 
 
 def _shape_legend(side: Side) -> list[tuple[str, str, str]]:

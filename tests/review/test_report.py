@@ -97,6 +97,11 @@ def test_two_runs_and_another_model_side_by_side(run_of: Runs, better: Path, tmp
         r'<td class="n" data-order="([\d.]+)">', page[page.index('id="runs"') : page.index('id="curves"')]
     )
     assert len(values) == 3 and float(values[0]) == float(values[2]) < float(values[1]) == pytest.approx(100)
+    rows = re.findall(
+        r"<bdi>val/(\d+).jpg</bdi></th><td[^>]*>([\d.]+)</td><td[^>]*>([\d.]+)</td><td[^>]*>([\d.]+)", page
+    )
+    qualities = {number: (best, first, other) for number, best, first, other in rows}
+    assert qualities["001"] == ("100.0",) * 3 and qualities["003"] == ("100.0", "50.0", "50.0") and len(rows) == 6
     pairs = re.findall(r'id="pair-(\d)"', page)
     assert pairs[0] in ("3", "5") and "1" not in pairs, "the first image is right in both"
 
