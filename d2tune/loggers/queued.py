@@ -76,7 +76,7 @@ class Queued(Logger):
         left = self._waiting.qsize()
         if self._thread.is_alive():
             logger.warning(
-                "%s did not finish within %.0f s: %d calls were not logged; training is not affected",
+                "%s did not finish within %g s: %d calls were not logged; training is not affected",
                 self._name,
                 self._finish_s,
                 left + self._dropped,

@@ -86,7 +86,8 @@ def test_two_processes_start_equal_stop_together_and_are_resumed(
         assert before[0]["events"] == events and len(set(before[0]["weights"])) == 2
     expected = ["rank 0 from 0", "0 True", "1 True", "rank 0 from 2", "2 True", "3 True", "4 False"]
     *noted, images = log.read_text().splitlines()
-    assert noted == expected and images.startswith("4 ['contact_sheet', 'evaluation/calibration'")
+    charts = ["evaluation/classes", "evaluation/confusion"]
+    assert noted == expected and images == f"4 {['contact_sheet', *charts, 'predictions']}"
     lines = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [0, 1, 2, 3]
     first_start, second_start = (finished_wandb(path) for path in wandb_file.files_of(tmp_path / "run"))

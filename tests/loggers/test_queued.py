@@ -107,7 +107,7 @@ def test_a_network_that_is_cut_midway_neither_stops_nor_slows_training(
     assert [json.loads(line)["iteration"] for line in lines] == list(range(60))
     # of the other 57 calls one hangs, 10 wait and 46 are dropped
     assert caplog.text.count("sender does not keep up") == 1
-    assert "sender did not finish within 0 s: 56 calls were not logged" in caplog.text
+    assert "sender did not finish within 0.3 s: 56 calls were not logged" in caplog.text
 
 
 def test_a_call_while_the_connection_hangs_takes_no_time(server: Server, tmp_path: Path) -> None:
