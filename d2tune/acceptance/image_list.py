@@ -16,7 +16,7 @@ from d2tune.annotations.model.dataset import Image
 from d2tune.errors import DataError
 from d2tune.files import sha256_file, write_bytes
 from d2tune.inference.listing import find_images
-from d2tune.report.check_page.thumbnails import ThumbnailError, jpeg
+from d2tune.report.thumbnails import ThumbnailError, jpeg
 from d2tune.text import counted, printable
 
 logger = logging.getLogger(__name__)

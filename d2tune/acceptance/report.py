@@ -20,7 +20,7 @@ from d2tune.acceptance.statistics import Share
 from d2tune.acceptance.store import SavedPair, StoredImage
 from d2tune.acceptance.summary import JudgedImage, Summary
 from d2tune.errors import DataError
-from d2tune.report.templates import filled
+from d2tune.report.templates import filled, readable
 from d2tune.text import counted, printable
 from d2tune.versions import versions
 
@@ -135,18 +135,11 @@ def _made(template: str, acceptance: Acceptance, context: dict[str, Any]) -> tup
         "counted": counted,
         "date": _date,
     }
-    text = filled("d2tune.acceptance", template, shared | context, finalize=_finalized)
+    text = filled("d2tune.acceptance", template, shared | context, finalize=readable(_TEXT_LENGTH))
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
     assert style is not None
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     return text, f"sha256-{digest}"
-
-
-def _finalized(value: Any) -> Any:
-    """Text from people and files without control characters, shortened; markup of this file unchanged."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return printable(value if len(value) <= _TEXT_LENGTH else f"{value[: _TEXT_LENGTH - 1]}…")
 
 
 def percent(value: float | None) -> str:

@@ -13,13 +13,14 @@ from d2tune.export.edge import LIBRARIES
 from d2tune.export.export import export
 from d2tune.handover import machine_names
 from d2tune.handover.folder import FORMAT, NAME, check_replaceable, entries, new_folder
-from d2tune.handover.licenses import Library, libraries, license_of_weights, write_texts
+from d2tune.handover.licenses import Library, libraries, write_texts
 from d2tune.handover.page import Contents, write_pages
 from d2tune.handover.reports import Report, copy_acceptance, copy_evaluations
 from d2tune.handover.wheel import copy_wheel
 from d2tune.packages.manifest import NAME as PACKAGE
 from d2tune.packages.manifest import RUNNER, Manifest, is_package
 from d2tune.packages.read import read_package
+from d2tune.packages.weights_license import license_of_training
 from d2tune.packages.write import write_package
 from d2tune.run_folder import RunFolder
 from d2tune.text import counted
@@ -104,7 +105,7 @@ def make_handover(
             has_runner=RUNNER in manifest.files,
             libraries=tuple(needed),
             texts=texts,
-            weights_license=license_of_weights(_pretrained(manifest)),
+            weights_license=license_of_training(manifest.training),
             missing=tuple(_missing(source, reports, report_files, wheel_file)),
         )
         write_pages(folder, contents)
@@ -152,14 +153,9 @@ def _write_licenses(folder: Path, manifest: Manifest) -> tuple[list[Library], di
         {"name": one.name, "version": one.version, "license": one.license, "texts": texts.get(one.name, [])}
         for one in needed
     ]
-    weights = license_of_weights(_pretrained(manifest))
+    weights = license_of_training(manifest.training)
     files.write_json(folder / LICENSES / "licenses.json", {"weights": weights, "libraries": rows})
     return needed, texts
-
-
-def _pretrained(manifest: Manifest) -> str | None:
-    source = manifest.training.get("pretrained")
-    return None if source is None else str(source)
 
 
 def _missing(source: Path, reports: list[Report], acceptance: list[str], wheel: str | None) -> list[str]:

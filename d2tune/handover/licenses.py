@@ -18,8 +18,6 @@ _PREFIX = re.compile(r"(?i)^license :: (osi approved :: )?")
 _UNKNOWN = "not stated"
 _NO_FILES = "has no files of its own, only requirements"
 
-_ZOO = ("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
@@ -74,19 +72,6 @@ def write_texts(folder: Path, needed: Iterable[Library]) -> dict[str, list[str]]
             path.write_bytes(source.read_bytes())
             written.setdefault(library.name, []).append(path.relative_to(folder).as_posix())
     return written
-
-
-def license_of_weights(source: str | None) -> str:
-    """The license of the weights that a model was trained from, as far as their source says.
-
-    Args:
-        source: The source as packages have it; None where the model was trained from scratch.
-    """
-    if source is None:
-        return "The model was trained from scratch: its weights are the work of those who trained it."
-    if source.startswith(_ZOO):
-        return f"It started from {source}, weights of Detectron2's model zoo: CC BY-SA 3.0."
-    return f"It started from {source}, whose license is that of its publisher and is not known here."
 
 
 def _library(installed: Distribution) -> Library:

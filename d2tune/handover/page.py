@@ -15,14 +15,15 @@ from d2tune.handover.licenses import Library
 from d2tune.handover.reports import Report
 from d2tune.packages.card import (
     class_rows,
+    data_lines,
     input_lines,
-    kind_name,
     limit_lines,
     metric_rows,
     quality_line,
     training_lines,
 )
 from d2tune.packages.manifest import Manifest
+from d2tune.packages.measured import kind_name
 from d2tune.report.templates import filled
 from d2tune.tasks import TASKS
 from d2tune.text import printable
@@ -130,7 +131,7 @@ def _context(folder: Path, contents: Contents, ways: list[dict[str, Any]]) -> di
         "classes": list(class_rows(manifest)),
         "quality_line": quality_line(manifest),
         "input_lines": list(input_lines(manifest.input)),
-        "training_lines": list(training_lines(manifest)),
+        "training_lines": [*data_lines(manifest), *training_lines(manifest)],
         "limit_lines": list(limit_lines(manifest)),
         "kinds": list(map(kind_name, manifest.metrics.values)) if manifest.metrics else [],
         "metric_rows": list(metric_rows(manifest)),

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from d2tune.errors import PackageError, check_range
 from d2tune.modeling.loaded import DEFAULT_THRESHOLD
 from d2tune.packages.manifest import Manifest, Threshold
+from d2tune.packages.measured import Described
 from d2tune.project.yaml_files import read_yaml
 from d2tune.text import counted, describe, nearest_hint
 
@@ -59,7 +60,7 @@ def choose_thresholds(
     }
 
 
-def origin_in_words(manifest: Manifest, name: str) -> str:
+def origin_in_words(manifest: Described, name: str) -> str:
     """Where the threshold of a class comes from: ``best F1 on 50 objects: precision 88.9 %, recall 48.0 %``."""
     threshold = manifest.thresholds[name]
     objects = counted(threshold.objects or 0, "object")
@@ -67,7 +68,7 @@ def origin_in_words(manifest: Manifest, name: str) -> str:
     return f"{words}: {quality}" if quality else words
 
 
-def quality_of(manifest: Manifest, name: str) -> str:
+def quality_of(manifest: Described, name: str) -> str:
     """Precision and recall of the instances that have the best-F1 threshold of a class; empty where not known."""
     rows = manifest.metrics.classes if manifest.metrics else ()
     best = next((row.get("best_f1") for row in rows if row.get("name") == name), None)

@@ -22,7 +22,8 @@ from d2tune import api
 from d2tune.cli import main
 from d2tune.errors import D2TuneError, DataError, PackageError
 from d2tune.handover import machine_names
-from d2tune.handover.licenses import libraries, license_of_weights
+from d2tune.handover.licenses import libraries
+from d2tune.packages.weights_license import license_of_weights
 from d2tune.versions import own_version
 from tests.packages.builders import evaluate_by_hand, make_run
 from tests.system.commands import ROOT
