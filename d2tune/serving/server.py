@@ -99,10 +99,10 @@ def run(service: Service, app: FastAPI, listener: socket.socket, *, on_ready: Ca
 
 def _allow_open_files() -> None:
     """Take as many connections as the system allows; the usual soft limit of 1,024 files is for old programs."""
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ImportError:  # on Windows
         return
-    import resource
-
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with suppress(OSError, ValueError):  # macOS has a lower limit than it states
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

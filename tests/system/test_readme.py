@@ -32,10 +32,10 @@ FILES = ("setup.py", "pyproject.toml", "Makefile", "README.md")
 
 def steps() -> list[str]:
     """The commands of the README, in order; its Python is a command too."""
-    found: list[str] = []
+    words: list[str] = []
     for block in blocks(ROOT / "README.md", "bash", "python"):
-        found += commands(block.text) if block.language == "bash" else [f"python -c {shlex.quote(block.text)}"]
-    return found
+        words += commands(block.text) if block.language == "bash" else [f"python -c {shlex.quote(block.text)}"]
+    return words
 
 
 @pytest.fixture(scope="module")
