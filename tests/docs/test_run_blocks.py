@@ -59,7 +59,7 @@ def substituted(command: str) -> str:
     command = command.replace("/8 --out out/1", "/2 --out out/1").replace("slide.tif", "photo.jpg")
     command = re.sub(r"(train\.(iterations|image_size|epochs))=\d+", "", command)
     if command.startswith("d2tune train"):
-        return f"{command} --output-dir {RUN}" if "--resume" in command else f"{command} {QUICK}"
+        return f"{command} --output-dir {RUN} train.iterations=5" if "--resume" in command else f"{command} {QUICK}"
     replaces = ("d2tune package ", "d2tune split ", "d2tune export ")
     return f"{command} --force" if command.startswith(replaces) else command
 
