@@ -56,8 +56,13 @@ def outlive_stop_signals(number: int) -> None:
     if not hasattr(signal, "sigwaitinfo"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return
+    signal.signal(signal.SIGTERM, _ignore)  # threads that a library has started already do not block it
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Leave a signal without an effect, for `_obey` to look at those that it gets."""
 
 
 def _obey(trainer: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,27 @@ def test_a_loading_process_outlives_signals_of_others_and_obeys_its_trainer(name
     worker.terminate()
     worker.join(timeout=20)
     assert worker.exitcode == 0, "it ends when its trainer asks for it"
+
+
+def test_a_loading_process_with_threads_outlives_signals_of_others() -> None:
+    samples = ReportedErrors(Samples(ValueError()), [None, None])
+    loader: Any = DataLoader(
+        samples, batch_sampler=keys(*[0] * 40), num_workers=1, collate_fn=list, worker_init_fn=with_threads
+    )
+    batches = iter(loader)
+    next_batch(batches)
+    (worker,) = batches._workers
+    for _ in range(20):
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+        assert next_batch(batches) == [{"index": 0}]
+    assert worker.is_alive()
+
+
+def with_threads(number: int) -> None:
+    """Threads as libraries start them when a process is forked, which do not block signals."""
+    for _ in range(8):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    outlive_stop_signals(number)
 
 
 def test_a_loading_process_that_was_killed_is_a_line() -> None:
