@@ -23,7 +23,8 @@ def filled(
 ) -> str:
     """A template of a package with its values; a missing value is an error.
 
-    Templates may include ``page.css``, the style of pages.
+    Templates may include ``page_head.html``, the beginning of a page with its ``page_title`` and ``generator``, and
+    ``page.css``, the style of pages.
 
     Args:
         package: The package with the folder ``templates``.
