@@ -130,6 +130,8 @@ def run_the_readme(copy: Path, servers: ExitStack) -> None:
     ran, port = [], free_port()
     mine = copy / "datasets" / "mine"
     for command in steps():
+        if command == "make test":
+            continue  # it is what runs this test
         if command == "make demo":
             out = execute(command, copy, ARGS=f"train.iterations=4 {QUICK}")
             assert "contact_sheet.png" in out.splitlines()[-1]
