@@ -14,7 +14,6 @@ from detectron2.engine import HookBase, create_ddp_model, hooks
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from torch import nn
-from torch.utils.data import DataLoader
 
 from d2tune.data.batches import TrainingBatches
 from d2tune.data.mapper import CACHE_BYTES
@@ -25,7 +24,7 @@ from d2tune.engine.hooks.progress import PrintProgress
 from d2tune.engine.hooks.save_last import SaveBeforeEvaluation, SaveLast
 from d2tune.engine.hooks.stop import StopOnSignal
 from d2tune.engine.hooks.weight_average import WeightAverage
-from d2tune.engine.loading import ReportedErrors, outlive_stop_signals
+from d2tune.engine.loading import ImageLoader, ReportedErrors, outlive_stop_signals
 from d2tune.engine.logbook import Logbook
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
@@ -204,8 +203,8 @@ def _workers(plan: TrainingPlan) -> int:
     return automatic if wanted == "auto" else wanted
 
 
-def _loader(plan: TrainingPlan, samples: Samples, batches: TrainingBatches) -> DataLoader[Any]:
-    return DataLoader(
+def _loader(plan: TrainingPlan, samples: Samples, batches: TrainingBatches) -> ImageLoader:
+    return ImageLoader(
         ReportedErrors(samples, [image.path for image in plan.splits.train.images]),
         batch_sampler=batches,
         num_workers=_workers(plan),

@@ -14,10 +14,8 @@ import zlib
 from typing import Any
 
 from d2tune.annotations.io.images import ImageError
+from d2tune.annotations.io.suffixes import PILLOW_FORMATS
 from d2tune.serving.problems import ApiError
-
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "JPEG2000", "AVIF", "PPM")
-"""The formats that a server reads, by Pillow's names: those of `IMAGE_SUFFIXES`. Pillow has decoders for 30 more."""
 
 MOST_SCANS = 64
 """Most scans of a JPEG: progressive ones of usual encoders have 10, and those that search for the best script 30."""
@@ -131,7 +129,7 @@ def opened(content: bytes) -> Any | None:
     from PIL import Image as PilImage
 
     PilImage.init()
-    formats = [name for name in FORMATS if name in PilImage.OPEN]  # AVIF is not in every build
+    formats = [name for name in PILLOW_FORMATS if name in PilImage.OPEN]  # AVIF is not in every build
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

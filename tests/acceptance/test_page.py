@@ -320,7 +320,7 @@ def test_a_blind_comparison(tab: Page, world: Path) -> None:
         closed = "[...document.querySelectorAll('#verdict button, #comment')].every(one => one.disabled)"
         for _ in range(2):
             visitor.until(closed)
-            assert "The comparison is closed" in visitor.text("#judged-by")
+            visitor.until("document.getElementById('judged-by').innerText.includes('The comparison is closed')")
             visitor.open()
 
 
