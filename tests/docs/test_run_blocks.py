@@ -54,7 +54,7 @@ detectron2: {TEST.DETECTIONS_PER_IMAGE: 5}
 
 
 def substituted(command: str) -> str:
-    """The command with a model in the place of placeholders, and with a training of two iterations."""
+    """The command with real names in the place of MODEL and RUN, and with a short training."""
     command = re.sub(r"\bMODEL(?!\.)\b", "model", command).replace("runs/mine/RUN", RUN)
     command = command.replace("/8 --out out/1", "/2 --out out/1").replace("slide.tif", "photo.jpg")
     command = re.sub(r"(train\.(iterations|image_size|epochs))=\d+", "", command)
