@@ -37,6 +37,7 @@ CHANGEABLE = (
     "train.iterations",
     "train.epochs",
     "train.eval_every",
+    "train.validation_loss",
     "train.workers",
     "tracking",
     "tracking_group",

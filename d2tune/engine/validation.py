@@ -22,6 +22,7 @@ from d2tune.engine.hooks.weight_average import WeightAverage
 from d2tune.engine.logbook import Logbook
 from d2tune.engine.logged_results import LoggedResults
 from d2tune.engine.plan import TrainingPlan
+from d2tune.engine.validation_loss import ValidationLoss
 from d2tune.evaluation.evaluator import Scoring
 from d2tune.metrics.metric import Metric
 from d2tune.modeling import checkpoint
@@ -64,6 +65,7 @@ class Validation(Hook):
         self._evaluator = self._task.evaluator(val, plan.cfg, plan.project)
         self._predictor = self._task.predictor(model, plan.cfg, plan.project, val.categories)
         self._logged = LoggedResults(plan, folder, self._evaluator, logbook)
+        self._loss = ValidationLoss(plan, model) if plan.project.train.validation_loss else None
         self._predictions: Any = None
         self._scored: tuple[Callable[[], Metric], int] | None = None
         self._times = StageTimes()
@@ -102,9 +104,10 @@ class Validation(Hook):
         self._times = StageTimes()
         with self._weights():
             self._predictions = self._evaluator.predict(self._predictor, times=self._times)
+            losses = {} if self._loss is None else self._loss.measure()
         quick = self._evaluator.quick(self._predictions)
         storage = get_event_storage()
-        for name, value in quick.scalars.items():
+        for name, value in (quick.scalars | losses).items():
             storage.put_scalar(f"val/{name}", value, smoothing_hint=False)
         self._scored = quick.spanned, iteration
         print(f"  {iteration} iterations: {quick.line}  ({time.perf_counter() - began:.0f} s)", flush=True)

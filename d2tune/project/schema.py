@@ -308,6 +308,7 @@ class Train(Section):
         precision: ``auto`` takes bfloat16 where it is native and faster on this machine, float16 on GPUs that are fast
             in nothing else, else float32.
         eval_every: Iterations between evaluations; ``auto`` makes about five of them, 0 only the last one.
+        validation_loss: Whether evaluations compute the loss on the validation split too, on up to 32 of its images.
         workers: Processes that load images; ``auto`` depends on the cores.
         seed: Seed of everything random.
     """
@@ -323,6 +324,7 @@ class Train(Section):
     scale_jitter: tuple[Number, Number] = (0.6, 1.2)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     eval_every: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
+    validation_loss: bool = True
     workers: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
     seed: Whole = Field(default=0, ge=0, lt=2**31)
 
