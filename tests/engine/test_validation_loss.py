@@ -110,6 +110,6 @@ def test_training_is_the_same_with_and_without_it(tmp_path: Path) -> None:
     weights = [torch.load(run / "checkpoints/model_final.pth", weights_only=True)["model"] for run in runs]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     lines = [[json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()] for run in runs]
-    found = [{row["iteration"]: row["val/total_loss"] for row in rows if "val/total_loss" in row} for rows in lines]
-    assert set(found[0]) == {1, 3} and found[1] == {}
-    assert all(0 < value < 10 for value in found[0].values())
+    logged = [{row["iteration"]: row["val/total_loss"] for row in rows if "val/total_loss" in row} for rows in lines]
+    assert set(logged[0]) == {1, 3} and logged[1] == {}
+    assert all(0 < value < 10 for value in logged[0].values())
