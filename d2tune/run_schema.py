@@ -21,7 +21,7 @@ EVALUATION_VERSION = 2
 class _Entries(BaseModel):
     """Entries that readers need; others may stand beside them."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 class _Data(_Entries):

@@ -21,6 +21,7 @@ from d2tune.metrics.metric import Metric
 from d2tune.packages.manifest import is_package
 from d2tune.project import Project, load_project
 from d2tune.project.traits import TRAITS, MetricPlace
+from d2tune.review.cleaned import cleaned
 from d2tune.review.history import History, read_history
 from d2tune.run_folder import RunFolder
 from d2tune.run_schema import read_evaluation, read_object
@@ -48,6 +49,7 @@ class Side:
         history: Of a run: how its training went.
         evaluation: The content of ``evaluation.json``; empty where there is none.
         metrics: Its metrics; None where there are none.
+        sentence: The result in a sentence; empty without metrics, and where values for it are missing.
         evaluated: Of a run: the evaluation with its data.
         images: Its predictions image by image; None where they cannot be read.
         results: The result on each image.
@@ -64,6 +66,7 @@ class Side:
     history: History = field(default_factory=History)
     evaluation: dict[str, Any] = field(default_factory=dict)
     metrics: Metrics | None = None
+    sentence: str = ""
     evaluated: Evaluated | None = None
     images: Images | None = None
     results: list[ImageResult] = field(default_factory=list)
@@ -88,15 +91,6 @@ class Side:
         place = self.main_place
         value = None if place is None else section(self.evaluation, "metrics", place.kind).get(place.name)
         return Metric(**value) if isinstance(value, dict) else None
-
-    @property
-    def sentence(self) -> str:
-        """The result in a sentence; empty without metrics."""
-        if self.metrics is None:
-            return ""
-        best = section(self.record, "best").get("iteration") if self.is_by_training else None
-        kind = "validation" if self.is_run and self.evaluation.get("data") is None else "other"
-        return closing_sentence(self.metrics, best_iteration=best, contact_sheet=None, kind=kind)
 
     @property
     def is_by_training(self) -> bool:
@@ -171,12 +165,23 @@ def _read_metrics(side: Side) -> None:
         content = _raw(path)
         if "task" not in content:
             return
+    shown, invalid = cleaned(content)
+    if invalid:
+        side.problems.append(RunError(invalid, file=path, hint=hint).one_line())
     try:
-        side.metrics = TASKS[content["task"]].metrics_from_json(content)
-        side.evaluation = content
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        metrics = TASKS[content["task"]].metrics_from_json(shown)
+        side.metrics, side.evaluation = metrics, shown
+        if len(shown["classes"]) == len(content["classes"]):
+            side.sentence = _sentence(side, metrics)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         message = f"the evaluation lacks what this version of d2tune reads ({reason_of(error)})"
         side.problems.append(RunError(message, file=path, hint=hint).one_line())
+
+
+def _sentence(side: Side, metrics: Metrics) -> str:
+    best = section(side.record, "best").get("iteration") if side.is_by_training else None
+    kind = "validation" if side.is_run and side.evaluation.get("data") is None else "other"
+    return closing_sentence(metrics, best_iteration=best, contact_sheet=None, kind=kind)
 
 
 def _read_images(side: Side) -> None:
@@ -240,6 +245,7 @@ def _evaluate_predictions(side: Side, evaluated: Evaluated) -> None:
     outcome = evaluate_results(truth, rows, kinds=kinds, split="the images of the run")
     side.metrics = outcome.metrics
     side.evaluation = {"task": "instance", **outcome.metrics.to_json(), "analysis": outcome.analysis.to_json()}
+    side.sentence = _sentence(side, outcome.metrics)
     side.images = InstanceImages(truth, rows)
     side.results = side.images.results()
     side.compared = InstanceSide(side.name, evaluated.content["data_sha256"], truth, rows, kinds)
