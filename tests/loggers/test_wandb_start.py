@@ -100,6 +100,35 @@ def test_with_a_key_and_without_a_server_training_starts_offline_within_10_s_and
     assert content.history == [(1, {"loss": 1.5})]
 
 
+@pytest.mark.usefixtures("own_service")
+def test_a_resumed_run_that_is_refused_goes_on_offline_under_its_id(
+    run: Path, refusing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    RunFolder(run).update_record({"wandb_id": "abc123"})
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+    monkeypatch.setenv("WANDB_BASE_URL", refusing)
+    logger = Wandb()
+    with caplog.at_level(logging.WARNING, "d2tune"):
+        logger.start(run_info(run, first_iteration=3))
+    logger.log({"loss": 1.5}, iteration=3)
+    logger.finish()
+    (line,) = (record.getMessage() for record in caplog.records if record.name.startswith("d2tune"))
+    assert "W&B refused the run (" in line and "no message" not in line
+    (file,) = wandb_file.files_of(run)  # that of the refused start would be uploaded as well
+    content = finished_wandb(file)
+    assert file.parent.name.startswith("offline-run-")
+    assert content.run_id == "abc123" and content.history == [(4, {"loss": 1.5})]
+
+
+def test_the_id_that_a_sweep_gives_is_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "sweep7")
+    logger = Wandb()
+    logger.start(run_info(run, first_iteration=0))
+    logger.finish()
+    assert RunFolder(run).record_entries()["wandb_id"] == "sweep7"
+    assert finished_wandb(*wandb_file.files_of(run)).run_id == "sweep7"
+
+
 def test_a_resumed_run_keeps_its_id_and_repeats_no_step(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The first start was killed after iteration 5, its checkpoint has 3 completed iterations."""
     for first, last in ((0, 5), (3, 9)):
