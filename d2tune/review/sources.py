@@ -74,6 +74,11 @@ class Side:
     problems: list[str] = field(default_factory=list)
 
     @property
+    def place(self) -> str:
+        """The last two names of its path: a page that is sent to others says nothing of this machine's folders."""
+        return Path(*self.path.absolute().parts[-2:]).as_posix().lstrip("/")
+
+    @property
     def dataset(self) -> Dataset | None:
         """The data that it was evaluated on."""
         return None if self.evaluated is None else self.evaluated.dataset
