@@ -139,11 +139,14 @@ def _last_step(folder: Path, *, first: int) -> int:
         folder: The run folder.
         first: The first step of this start, which is taken where a file of an earlier one is damaged.
     """
-    try:
-        return max((wandb_file.read(path).last_step for path in wandb_file.files_of(folder)), default=-1)
-    except RunError as error:
-        logger.warning("%s: what it holds of this start's steps is logged twice", error.one_line())
-        return first
+    steps = [-1]
+    for path in wandb_file.files_of(folder):
+        try:
+            steps.append(wandb_file.read(path).last_step)
+        except RunError as error:
+            logger.warning("%s: what it holds of this start's steps is logged twice", error.one_line())
+            steps.append(first)
+    return max(steps)
 
 
 def _started(options: dict[str, Any], *, sync_folder: Path) -> Any:

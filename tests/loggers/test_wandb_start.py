@@ -158,6 +158,24 @@ def test_a_damaged_file_of_an_earlier_start_is_a_warning(run: Path, caplog: pyte
     assert finished_wandb(wandb_file.files_of(run)[-1]).history == [(3, {"loss": 1.5})]
 
 
+def test_beside_a_damaged_file_the_steps_of_the_others_are_not_repeated(run: Path) -> None:
+    logger = Wandb()
+    logger.start(run_info(run, first_iteration=0))
+    for iteration in range(6):
+        logger.log({"loss": iteration}, iteration=iteration)
+    logger.finish()
+    finished_wandb(*wandb_file.files_of(run))
+    damaged = run / "wandb" / "offline-run-20260101_000000-abc" / "run-abc.wandb"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"no file of W&B")
+    logger = Wandb()
+    logger.start(run_info(run, first_iteration=3))
+    for iteration in range(3, 8):
+        logger.log({"loss": iteration}, iteration=iteration)
+    logger.finish()
+    assert [step for step, _ in finished_wandb(wandb_file.files_of(run)[-1]).history] == [7, 8]
+
+
 def test_the_group_of_a_run_is_logged(run: Path) -> None:
     logger = Wandb()
     info = run_info(run, first_iteration=0)
