@@ -37,9 +37,7 @@ LIMIT_BYTES = 10_000_000
 _ROOM_BYTES = {"images": 6_000_000, "mistakes": 2_000_000, "pairs": 900_000, "twins": 300_000}
 """Bytes of images and outlines in each section; together with all text they stay below the limit."""
 
-_COUNTED_FROM = (
-    f"Counted from score {SHOWN_SCORE:g} on and at IoU 0.5, so their numbers differ from those of the table."
-)
+_COUNTED_FROM = f"Counted from score {SHOWN_SCORE:g} on, at IoU 0.5: the numbers differ from those of the table."
 
 MOST_THUMBNAILS = 400
 _PAIRS = 6
