@@ -155,6 +155,8 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         RunError: It cannot be read, or is not a JSON object.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise RunError(f"the {what} cannot be read: it is not a file", file=path)
     try:
         text = path.read_bytes()
         if not text.strip():

@@ -347,7 +347,7 @@ def _comparable(run: RunSummary) -> tuple[str, str | None, str | None]:
 def _logged(path: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl`` with an iteration; damaged lines and one that is being written are ignored."""
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if path.is_file() else b""
     except OSError:
         return []
     lines = []
@@ -363,7 +363,7 @@ def _logged(path: Path) -> list[dict[str, Any]]:
 
 def _planned(config: Path) -> int | None:
     try:
-        hit = _MAX_ITERATIONS.search(config.read_text("utf-8", errors="replace"))
+        hit = _MAX_ITERATIONS.search(config.read_text("utf-8", errors="replace") if config.is_file() else "")
     except OSError:
         return None
     return int(hit[1]) if hit else None
