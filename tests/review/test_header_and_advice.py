@@ -64,5 +64,6 @@ def test_two_runs_on_two_images(tmp_path: Path) -> None:
     result = d2tune.write_report(run, other, out=tmp_path / "page.html")
     text = plain(result.path.read_text(encoding="utf-8"))
     assert "All, the worst first" in text and "Median" not in text
+    assert "not compared" in text and "not distinguishable" not in text
     assert result.sentence.endswith("No comparison: 2 images are too few, at least 6 are needed.")
     assert result.sentence.startswith("b has the highest mask AP, 100.0") and "; a has " in result.sentence
