@@ -75,8 +75,9 @@ class Side:
 
     @property
     def place(self) -> str:
-        """The last two names of its path: a page that is sent to others says nothing of this machine's folders."""
-        return Path(*self.path.absolute().parts[-2:]).as_posix().lstrip("/")
+        """The end of its path, from ``runs`` on: a page that is sent to others does not name this machine's folders."""
+        parts = self.path.absolute().parts[1:]
+        return "/".join(parts[-3:] if parts[-3:-2] == ("runs",) else parts[-2:])
 
     @property
     def dataset(self) -> Dataset | None:
@@ -226,8 +227,17 @@ def read_predictions_of(path: Path, name: str, run: Side) -> Side:
         message = f"predictions of other models are reported for instance runs, and this is a {project.task} run"
         side.problems.append(DataError(message, file=path, place=name).one_line())
         return side
-    side.attempt(lambda: _evaluate_predictions(side, evaluated))
+    side.attempt(lambda: _with_file(path, lambda: _evaluate_predictions(side, evaluated)))
     return side
+
+
+def _with_file(path: Path, read: Callable[[], T]) -> T:
+    """What ``read`` gives; an error that names no file names this one."""
+    try:
+        return read()
+    except D2TuneError as error:
+        error.file = error.file or str(path)
+        raise
 
 
 def _evaluate_predictions(side: Side, evaluated: Evaluated) -> None:

@@ -26,6 +26,8 @@ def test_the_header_names_no_folder_of_the_machine(run_of: Runs, tmp_path: Path)
     page = page_of(run, folder=tmp_path)
     assert f'<p class="origin mono"><bdi>{run.parent.name}/{run.name}</bdi>' in page
     assert str(run.parent) not in page
+    copied = Path(shutil.copytree(run, tmp_path / "runs" / "crossing" / "one"))
+    assert '<p class="origin mono"><bdi>runs/crossing/one</bdi>' in page_of(copied, folder=tmp_path)
 
 
 @pytest.mark.parametrize(("task", "is_there"), [("instance", True), ("semantic", False)])
