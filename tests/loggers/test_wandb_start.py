@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import http.server
 import logging
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import wandb
@@ -45,7 +49,10 @@ def silent() -> Iterator[str]:
 
 
 class _Refusing(http.server.BaseHTTPRequestHandler):
+    paths: ClassVar[list[str]] = []
+
     def do_GET(self) -> None:
+        self.paths.append(self.path)
         self.send_response(404)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -59,7 +66,8 @@ class _Refusing(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
-    """The address of a server that refuses every request."""
+    """The address of a server that refuses every request, and keeps their paths."""
+    _Refusing.paths.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -98,6 +106,29 @@ def test_with_a_key_and_without_a_server_training_starts_offline_within_10_s_and
     assert reason in line and line.endswith(f"recording offline; `wandb sync {run / 'wandb'}` uploads it later")
     content = finished_wandb(*(run / "wandb").glob("offline-run-*/*.wandb"))
     assert content.history == [(1, {"loss": 1.5})]
+
+
+STARTING = """
+import sys
+from pathlib import Path
+from d2tune.loggers.wandb import Wandb
+from tests.loggers.test_family import run_info
+
+logger = Wandb()
+logger.start(run_info(Path(sys.argv[1]), first_iteration=0))
+logger.finish()
+"""
+
+
+@pytest.mark.slow
+def test_nothing_is_reported_about_the_program_itself(run: Path, refusing: str) -> None:
+    """A process would wait for these reports at its end, half a minute where the server hangs."""
+    environment = {**os.environ, "WANDB_API_KEY": 40 * "0", "WANDB_BASE_URL": refusing}
+    environment.pop("WANDB_ERROR_REPORTING", None)
+    command = [sys.executable, "-c", STARTING, str(run)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert "/graphql" in _Refusing.paths, "W&B was asked"
+    assert [path for path in _Refusing.paths if "otel" in path] == [] and "opentelemetry" not in ended.stderr
 
 
 @pytest.mark.usefixtures("own_service")
