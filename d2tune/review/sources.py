@@ -76,8 +76,8 @@ class Side:
     @property
     def place(self) -> str:
         """The end of its path, from ``runs`` on: a page that is sent to others does not name this machine's folders."""
-        parts = self.path.absolute().parts[1:]
-        return "/".join(parts[-3:] if parts[-3:-2] == ("runs",) else parts[-2:])
+        names = self.path.absolute().parts[1:]
+        return "/".join(names[-3:] if names[-3:-2] == ("runs",) else names[-2:])
 
     @property
     def dataset(self) -> Dataset | None:
