@@ -25,6 +25,7 @@ from typing import Literal
 from d2tune import hardware
 from d2tune.errors import D2TuneError
 from d2tune.install import detectron2 as installer
+from d2tune.text import counted
 
 State = Literal["ok", "warn", "fail"]
 
@@ -247,10 +248,22 @@ def _device() -> Row:
 
     cores = f"{hardware.usable_cores()} CPU cores"
     if not torch.cuda.is_available():
-        return Row("device", f"CPU, {torch.get_num_threads()} threads on {cores}")
+        text = f"CPU, {counted(torch.get_num_threads(), 'thread')} on {cores}"
+        return Row("device", text) if shutil.which("nvidia-smi") is None else _unused_gpu(text, torch.version.cuda)
     cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     names = ", ".join(f"{card.name} {_gib(card.total_memory)}" for card in cards)
     return Row("device", f"CUDA: {names}; {cores}")
+
+
+def _unused_gpu(text: str, cuda: str | None) -> Row:
+    """Why torch uses no GPU on a machine with NVIDIA's tools."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        remedy = "CUDA_VISIBLE_DEVICES hides all GPUs: unset it to use one"
+    elif cuda is None:
+        remedy = "This torch was built for the CPU: install one that was built for CUDA to use a GPU"
+    else:
+        remedy = f"If nvidia-smi lists a GPU, its driver is too old for CUDA {cuda}; a container needs --gpus all"
+    return Row("device", f"{text}; nvidia-smi is installed, but torch finds no GPU", "warn", remedy)
 
 
 def _bfloat16() -> Row:

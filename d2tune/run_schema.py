@@ -21,7 +21,7 @@ EVALUATION_VERSION = 2
 class _Entries(BaseModel):
     """Entries that readers need; others may stand beside them."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 class _Data(_Entries):
@@ -155,6 +155,8 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         RunError: It cannot be read, or is not a JSON object.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise RunError(f"the {what} cannot be read: it is not a file", file=path)
     try:
         text = path.read_bytes()
         if not text.strip():

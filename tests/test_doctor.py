@@ -182,6 +182,39 @@ def test_weights_and_biases(tmp_path, monkeypatch, variables, login, expected):
     assert row.value.partition(", ")[2].startswith(expected)
 
 
+DEVICE = "from d2tune.doctor import _device; row = _device(); print(row.value, row.state, row.remedy, sep='|')"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "state", "remedy"),
+    [("", "warn", "CUDA_VISIBLE_DEVICES hides all GPUs: unset it to use one"), (None, "ok", "")],
+)
+def test_a_gpu_that_is_not_used(tmp_path, hidden, state, remedy):
+    """In a process of its own, with a program of that name on PATH or without any."""
+    program = tmp_path / "nvidia-smi"
+    if hidden is not None:
+        program.write_text("#!/bin/sh\n", encoding="utf-8")
+        program.chmod(0o755)
+    variables = {**os.environ, "PATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", DEVICE], capture_output=True, text=True, env=variables, cwd=REPOSITORY)
+    value, *rest = done.stdout.strip().split("|")
+    assert value.startswith("CPU, 1 thread on ") and rest == [state, remedy or "None"]
+    assert value.endswith("; nvidia-smi is installed, but torch finds no GPU") == (hidden is not None)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "remedy"),
+    [
+        (None, "This torch was built for the CPU: install one that was built for CUDA to use a GPU"),
+        ("13.0", "If nvidia-smi lists a GPU, its driver is too old for CUDA 13.0; a container needs --gpus all"),
+    ],
+)
+def test_why_a_gpu_is_not_used(monkeypatch, cuda, remedy):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    row = doctor._unused_gpu("CPU", cuda)
+    assert (row.state, row.remedy) == ("warn", remedy)
+
+
 def test_labelme_is_found_in_its_own_environment_first(tmp_path, monkeypatch):
     programs = tmp_path / "programs"
     programs.mkdir()

@@ -41,6 +41,7 @@ CHANGEABLE = (
     "train.workers",
     "tracking",
     "tracking_group",
+    "intended_use",
     "MODEL.DEVICE",
 )
 """Keys of a project that may change when a run is resumed; the places of its data may change too."""

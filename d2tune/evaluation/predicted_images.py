@@ -36,7 +36,10 @@ def check_predicted_images(folder: Path, dataset: Dataset) -> bool:
     path = folder / NAME
     try:
         written = json.loads(path.read_bytes())
-        images = [{key: row[key] for key in ("file_name", "width", "height", "bytes")} for row in written["images"]]
+        images = [
+            {"file_name": str(row["file_name"]), **{key: row[key] for key in ("width", "height", "bytes")}}
+            for row in written["images"]
+        ]
         classes = [row["name"] for row in written["categories"]]
     except FileNotFoundError:
         return False

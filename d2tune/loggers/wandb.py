@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import secrets
 import shutil
+import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +21,16 @@ from d2tune.loggers import wandb_file
 from d2tune.loggers.base import LoggedFile, LoggedImage, Logger, RunInfo
 from d2tune.loggers.exhibits import Chart, Gallery
 from d2tune.loggers.wandb_media import Tables, chart
+from d2tune.text import reason_of
 
 logger = logging.getLogger(__name__)
 
 ANSWER_S = 3.0
 """Seconds that W&B has for its first answer before a run is recorded offline."""
 
-_INIT_S = 6.0
+_INIT_S = 5.0
 _UPLOAD_S = 45.0
+_ID_LETTERS = string.ascii_lowercase + string.digits
 
 
 class Wandb(Logger):
@@ -46,13 +50,15 @@ class Wandb(Logger):
         self._folder = run.folder.path.absolute()
         self._last_step = _last_step(self._folder, first=run.first_iteration)
         earlier_id = run.folder.record_entries().get("wandb_id")
+        # a sweep of W&B gives the id of a run in its environment
+        new_id = os.environ.get("WANDB_RUN_ID") or "".join(secrets.choice(_ID_LETTERS) for _ in range(8))
         options = {
             "project": f"d2tune-{run.project}",
             "name": run.folder.path.name,
             "group": run.group,
             "config": run.settings(),
             "dir": str(self._folder),
-            "id": earlier_id,
+            "id": earlier_id or new_id,
             "resume": "allow" if earlier_id else None,
         }
         with self._own_folders():
@@ -108,8 +114,15 @@ class Wandb(Logger):
 
     @contextmanager
     def _own_folders(self) -> Iterator[None]:
-        """W&B's artifacts and logs lie in the run folder instead of the home folder, where no other place was set."""
-        own = {"WANDB_DATA_DIR": self._folder / "wandb", "WANDB_CACHE_DIR": self._folder / "wandb" / "cache"}
+        """W&B's artifacts and logs lie in the run folder instead of the home folder, where no other place was set.
+
+        W&B's reports on itself are off, because a process waits for them at its end where the server hangs.
+        """
+        own = {
+            "WANDB_DATA_DIR": self._folder / "wandb",
+            "WANDB_CACHE_DIR": self._folder / "wandb" / "cache",
+            "WANDB_ERROR_REPORTING": "false",
+        }
         added = {name: str(path) for name, path in own.items() if name not in os.environ}
         os.environ.update(added)
         try:
@@ -126,11 +139,14 @@ def _last_step(folder: Path, *, first: int) -> int:
         folder: The run folder.
         first: The first step of this start, which is taken where a file of an earlier one is damaged.
     """
-    try:
-        return max((wandb_file.read(path).last_step for path in wandb_file.files_of(folder)), default=-1)
-    except RunError as error:
-        logger.warning("%s: what it holds of this start's steps is logged twice", error.one_line())
-        return first
+    steps = [-1]
+    for path in wandb_file.files_of(folder):
+        try:
+            steps.append(wandb_file.read(path).last_step)
+        except RunError as error:
+            logger.warning("%s: what it holds of this start's steps is logged twice", error.one_line())
+            steps.append(first)
+    return max(steps)
 
 
 def _started(options: dict[str, Any], *, sync_folder: Path) -> Any:
@@ -145,14 +161,24 @@ def _started(options: dict[str, Any], *, sync_folder: Path) -> Any:
         if reason is not None:
             mode = "offline"
             logger.warning("%s: %s", reason, later)
+    before = set(sync_folder.glob("run-*"))
     try:
         return wandb.init(**options, mode=mode, settings=settings)
     except (wandb.Error, TimeoutError) as error:
         if mode in ("offline", "disabled", "dryrun"):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        logger.warning("W&B refused the run (%s): %s", reason, later)
+        logger.warning("W&B refused the run (%s): %s", _reason(error), later)
+        if wandb.run is None:  # else it would end a run of the caller
+            wandb.teardown(exit_code=1)  # its process keeps the id of a run that was refused
+        for refused in set(sync_folder.glob("run-*")) - before:  # it has no step, and would be uploaded too
+            shutil.rmtree(refused, ignore_errors=True)
         return wandb.init(**options, mode="offline", settings=settings)
+
+
+def _reason(error: BaseException) -> str:
+    """What an error of W&B says; some only say that they have no message."""
+    reason = reason_of(error).rstrip(": ")
+    return "it does not accept the API key, or does not answer" if reason == "<no message>" else reason
 
 
 def why_offline() -> str | None:

@@ -120,7 +120,7 @@ class WandbFile:
 
 
 def read(path: str | Path) -> WandbFile:
-    """Read a ``run-ID.wandb``; a record that was cut off at its end is ignored.
+    """Read a ``run-ID.wandb``; a record that was cut off at its end, and zeros there, are ignored.
 
     Args:
         path: The file.
@@ -130,10 +130,14 @@ def read(path: str | Path) -> WandbFile:
     """
     path = Path(path)
     content = WandbFile(path)
-    for record in _messages(path):
+    for number, record in enumerate(_messages(path), start=1):
         kind = record.WhichOneof("record_type") or "none"
         content.records[kind] += 1
-        _ADD.get(kind, _ignore)(content, getattr(record, kind, None))
+        try:
+            _ADD.get(kind, _ignore)(content, getattr(record, kind, None))
+        except (ValueError, IndexError, RecursionError) as error:
+            message = f"W&B's file is damaged: a value is not valid JSON ({reason_of(error)})"
+            raise RunError(message, file=path, place=f"record {number}") from None
     return content
 
 
@@ -212,6 +216,8 @@ def records_of(path: Path) -> Iterator[bytes]:
         content = path.read_bytes()
     except OSError as error:
         raise RunError(f"W&B's file cannot be read: {reason_of(error)}", file=path) from None
+    if len(content) < len(_HEADER) and _HEADER.startswith(content):
+        return  # its process was killed before the first record
     if content[: len(_HEADER) - 1] != _HEADER[:-1]:
         raise RunError(
             "is not a file of a W&B run",
@@ -229,6 +235,8 @@ def records_of(path: Path) -> Iterator[bytes]:
         begin, place = place + _CHUNK.size, place + _CHUNK.size + length
         if place > len(content):
             return
+        if kind == length == 0 and not content[begin - _CHUNK.size :].strip(b"\0"):
+            return  # a machine that lost power leaves zeros
         if checksum != zlib.crc32(content[begin - 1 : place]) or not _WHOLE <= kind <= _LAST:
             raise RunError(
                 "W&B's file is damaged: a checksum does not match",

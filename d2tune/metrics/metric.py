@@ -57,4 +57,6 @@ def with_interval(metric: Metric) -> str:
     """``56.1 (48.2 to 63.0)``, or the reason why there is no value."""
     if metric.value is None:
         return f"- ({metric.reason})"
-    return str(metric) if metric.low is None else f"{metric} ({metric.low:.1f} to {metric.high:.1f})"
+    if metric.low is None or metric.high is None:
+        return str(metric)
+    return f"{metric} ({metric.low:.1f} to {metric.high:.1f})"

@@ -70,6 +70,9 @@ def intended_lines(model: Described) -> Iterator[str]:
     """What the model is meant for and what it is not, in sentences."""
     names = ", ".join(model.classes)
     images = "rasters" if model.input.raster is not None else "photos"
+    stated = model.training.get("intended_use")
+    if isinstance(stated, str):
+        yield " ".join(stated.split())
     yield f"For {images} like those that it was trained on. {TASKS[model.task].gives}: {names}."
     yield (
         "Its quality on other images is not known until they are measured. Nothing that concerns the safety, health or "
@@ -196,12 +199,14 @@ def limit_lines(manifest: Described) -> Iterator[str]:
         )
         yield from low_lines(manifest)
         yield from _wide_lines(manifest.metrics)
-    for name in manifest.classes if isinstance(val, dict) else ():
-        count = val.get(name) if isinstance(val, dict) else None
-        if count == 0:
-            yield f"The class {name} has no annotations in the validation split: its quality is not known."
-        elif isinstance(count, int) and count < LEAST_OBJECTS:
-            yield f"The class {name} has only {counted(count, 'annotation')} in the validation split."
+    counts = {name: val.get(name) for name in manifest.classes} if isinstance(val, dict) else {}
+    missing = [name for name, count in counts.items() if count == 0]
+    few = [(count, name) for name, count in counts.items() if isinstance(count, int) and 0 < count < LEAST_OBJECTS]
+    if missing:
+        yield f"Without annotations in the validation split, so that their quality is not known: {', '.join(missing)}."
+    if few:
+        rows = ", ".join(f"{name} {count}" for count, name in sorted(few))
+        yield f"With fewer than {LEAST_OBJECTS} annotations in the validation split: {rows}."
     common = manifest.data.get("in_common")
     alike = in_common_lines(common) if isinstance(common, dict) else []
     if alike:

@@ -26,7 +26,7 @@ def front_matter(model: Described) -> str:
     known = next((one.identifier for one in sources if one.identifier), None)
     content: dict[str, Any] = {"license": known or "other"}
     if known is None:
-        content |= {"license_name": "see-the-section-on-licenses", "license_link": "#licenses"}
+        content["license_name"] = "see-the-section-on-licenses"
     content |= {"library_name": "detectron2", "pipeline_tag": "image-segmentation"}
     base = next((one.base_model for one in sources if one.base_model), None)
     if base is not None:

@@ -108,9 +108,13 @@ def low_lines(model: Described) -> Iterator[str]:
         return
     bound = max(LOW, main.value / 2)
     title = class_metric_title(model)
-    for name, one in class_metrics(model).items():
-        if one.value is not None and one.value < bound and len(model.classes) > 1:
-            yield f"The class {name} has a low {title}: {with_interval(one)}."
+    low = [
+        (one.value, f"{name} {with_interval(one)}")
+        for name, one in class_metrics(model).items()
+        if one.value is not None and one.value < bound
+    ]
+    if low and len(model.classes) > 1:
+        yield f"Classes with a low {title}: {', '.join(text for _, text in sorted(low))}."
     values = model.metrics.values[place.kind]
     own = {name: _own_size(name.removeprefix("AP ")) for name in values if name.startswith("AP ")}
     for name, words in (own or _SIZES).items():

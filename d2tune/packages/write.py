@@ -142,7 +142,7 @@ def described_entries(
         "input": input_entries(cfg, project, record, divisible_by_px),
         "metrics": None if evaluation is None else _metrics(evaluation, project),
         "data": record["data"],
-        "training": _training(record, cfg),
+        "training": _training(record, cfg) | ({"intended_use": project.intended_use} if project.intended_use else {}),
         "versions": record.get("versions", {}),
     }
 

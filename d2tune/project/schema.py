@@ -365,6 +365,7 @@ class Project(Section):
             written.
         tracking_group: Name of the group of runs that this one belongs to in its logger, such as a sweep; None is a
             group of their own for the folds of a split, and no group for other runs.
+        intended_use: What the model is for, in a sentence or more; in the model card of each run and package.
         detectron2: Raw Detectron2 keys, dotted or nested, set last.
     """
 
@@ -380,6 +381,7 @@ class Project(Section):
     train: Train = Train()
     tracking: Literal["none", "wandb", "mlflow", "trackio"] = "none"
     tracking_group: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    intended_use: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     detectron2: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("detectron2")

@@ -19,6 +19,7 @@ _WIDE, _FEW_IMAGES = 15.0, 100
 _COSTLY, _COSTLY_SIZE = 3.0, 15.0
 _FEW_INSTANCES = 50
 _WEAK = 0.6
+_MIXED = 0.15
 
 _COSTS: dict[MistakeKind, tuple[str, str]] = {
     "missed": (
@@ -59,8 +60,8 @@ def advice(side: Side, *, leaks: int = 0) -> list[Advice]:
         side: The model.
         leaks: Groups of near-duplicates that lie in both splits.
     """
-    pieces = [*_data(side, leaks), *_course(side), *_costs(side), *_sizes(side), *_classes(side), *_scores(side)]
-    pieces += list(_precision(side))
+    pieces = [*_data(side, leaks), *_course(side), *_costs(side), *_sizes(side), *_classes(side)]
+    pieces += [*_pixels(side), *_scores(side), *_precision(side)]
     return sorted(pieces, key=lambda piece: not piece.urgent)[:MOST]
 
 
@@ -137,6 +138,29 @@ def _classes(side: Side) -> Iterator[Advice]:
         f" {listed(few, limit=3)} had few objects to train on: annotate more." if few else " Look at the errors below."
     )
     yield Advice(f"Weak: {names}", text)
+
+
+def _pixels(side: Side) -> Iterator[Advice]:
+    """The two classes of label maps with the largest share of wrong pixels among the predicted ones of one of them."""
+    classes = [str(row["name"]) for row in side.evaluation.get("classes", ())]
+    counts: Sequence[Sequence[int]] = side.evaluation.get("confusion", ())
+    if len(counts) != len(classes) or len(classes) < 2:
+        return
+    predicted = [sum(row[at] for row in counts) for at in range(len(classes))]
+    shares = [
+        (counts[annotated][at] / predicted[at], annotated, at)
+        for at in range(len(classes))
+        for annotated in range(len(classes))
+        if annotated != at and predicted[at]
+    ]
+    share, annotated, at = max(shares, default=(0.0, 0, 0))
+    if share < _MIXED:
+        return
+    text = (
+        f"{100 * share:.0f} % of the pixels predicted as {classes[at]} are annotated as {classes[annotated]}. Look "
+        "whether the annotations are right there; if they are, annotate more images that show such places."
+    )
+    yield Advice(f"{classes[annotated]} is taken for {classes[at]}", text)
 
 
 def _scores(side: Side) -> Iterator[Advice]:

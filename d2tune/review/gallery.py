@@ -328,7 +328,11 @@ def chosen(ordered: Sequence[int], limit: int) -> list[tuple[str, list[int]]]:
     [('Worst', [0, 1]), ('Median', [4, 5]), ('Best', [9, 8])]
     >>> chosen(range(4), 12)
     [('Worst', [0]), ('Median', [1, 2]), ('Best', [3])]
+    >>> chosen(range(2), 12)
+    [('All, the worst first', [0, 1])]
     """
+    if len(ordered) <= min(limit, 2):
+        return [("All, the worst first", list(ordered))]
     total = min(limit, len(ordered))
     ends = total // 3
     inner = list(ordered[ends : len(ordered) - ends])

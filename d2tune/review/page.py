@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from markupsafe import Markup
 
 from d2tune.evaluation.images.base import MISTAKE_KINDS
+from d2tune.metrics.coco.summary import SHOWN_SCORE
 from d2tune.report.axes import number
 from d2tune.report.check_page.advice import short
 from d2tune.report.templates import filled, readable, ticked
@@ -35,6 +36,8 @@ LIMIT_BYTES = 10_000_000
 
 _ROOM_BYTES = {"images": 6_000_000, "mistakes": 2_000_000, "pairs": 900_000, "twins": 300_000}
 """Bytes of images and outlines in each section; together with all text they stay below the limit."""
+
+_COUNTED_FROM = f"Counted from score {SHOWN_SCORE:g} on, at IoU 0.5: the numbers differ from those of the table."
 
 MOST_THUMBNAILS = 400
 _PAIRS = 6
@@ -134,6 +137,7 @@ def report_page(sides: Sequence[Side], standing: Standing, *, title: str, images
         "legend": _shape_legend(focus),
         "kinds": _kinds(chosen.thumbnails),
         "kind_words": MISTAKE_KINDS,
+        "mistake_words": _COUNTED_FROM if error_rows else "",
         "data": data,
         "timings": problems.rows("the timings", lambda: tables.timing_rows(focus)),
         "machine": problems.rows("the machine", lambda: tables.machine_rows(focus)),

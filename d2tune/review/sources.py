@@ -21,6 +21,7 @@ from d2tune.metrics.metric import Metric
 from d2tune.packages.manifest import is_package
 from d2tune.project import Project, load_project
 from d2tune.project.traits import TRAITS, MetricPlace
+from d2tune.review.cleaned import cleaned
 from d2tune.review.history import History, read_history
 from d2tune.run_folder import RunFolder
 from d2tune.run_schema import read_evaluation, read_object
@@ -48,6 +49,7 @@ class Side:
         history: Of a run: how its training went.
         evaluation: The content of ``evaluation.json``; empty where there is none.
         metrics: Its metrics; None where there are none.
+        sentence: The result in a sentence; empty without metrics, and where values for it are missing.
         evaluated: Of a run: the evaluation with its data.
         images: Its predictions image by image; None where they cannot be read.
         results: The result on each image.
@@ -64,11 +66,18 @@ class Side:
     history: History = field(default_factory=History)
     evaluation: dict[str, Any] = field(default_factory=dict)
     metrics: Metrics | None = None
+    sentence: str = ""
     evaluated: Evaluated | None = None
     images: Images | None = None
     results: list[ImageResult] = field(default_factory=list)
     compared: ComparedSide | None = None
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """The end of its path, from ``runs`` on: a page that is sent to others does not name this machine's folders."""
+        names = self.path.absolute().parts[1:]
+        return "/".join(names[-3:] if names[-3:-2] == ("runs",) else names[-2:])
 
     @property
     def dataset(self) -> Dataset | None:
@@ -88,15 +97,6 @@ class Side:
         place = self.main_place
         value = None if place is None else section(self.evaluation, "metrics", place.kind).get(place.name)
         return Metric(**value) if isinstance(value, dict) else None
-
-    @property
-    def sentence(self) -> str:
-        """The result in a sentence; empty without metrics."""
-        if self.metrics is None:
-            return ""
-        best = section(self.record, "best").get("iteration") if self.is_by_training else None
-        kind = "validation" if self.is_run and self.evaluation.get("data") is None else "other"
-        return closing_sentence(self.metrics, best_iteration=best, contact_sheet=None, kind=kind)
 
     @property
     def is_by_training(self) -> bool:
@@ -171,12 +171,23 @@ def _read_metrics(side: Side) -> None:
         content = _raw(path)
         if "task" not in content:
             return
+    shown, invalid = cleaned(content)
+    if invalid:
+        side.problems.append(RunError(invalid, file=path, hint=hint).one_line())
     try:
-        side.metrics = TASKS[content["task"]].metrics_from_json(content)
-        side.evaluation = content
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        metrics = TASKS[content["task"]].metrics_from_json(shown)
+        side.metrics, side.evaluation = metrics, shown
+        if len(shown["classes"]) == len(content["classes"]):
+            side.sentence = _sentence(side, metrics)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         message = f"the evaluation lacks what this version of d2tune reads ({reason_of(error)})"
         side.problems.append(RunError(message, file=path, hint=hint).one_line())
+
+
+def _sentence(side: Side, metrics: Metrics) -> str:
+    best = section(side.record, "best").get("iteration") if side.is_by_training else None
+    kind = "validation" if side.is_run and side.evaluation.get("data") is None else "other"
+    return closing_sentence(metrics, best_iteration=best, contact_sheet=None, kind=kind)
 
 
 def _read_images(side: Side) -> None:
@@ -216,8 +227,17 @@ def read_predictions_of(path: Path, name: str, run: Side) -> Side:
         message = f"predictions of other models are reported for instance runs, and this is a {project.task} run"
         side.problems.append(DataError(message, file=path, place=name).one_line())
         return side
-    side.attempt(lambda: _evaluate_predictions(side, evaluated))
+    side.attempt(lambda: _with_file(path, lambda: _evaluate_predictions(side, evaluated)))
     return side
+
+
+def _with_file(path: Path, read: Callable[[], T]) -> T:
+    """What ``read`` gives; an error that names no file names this one."""
+    try:
+        return read()
+    except D2TuneError as error:
+        error.file = error.file or str(path)
+        raise
 
 
 def _evaluate_predictions(side: Side, evaluated: Evaluated) -> None:
@@ -240,6 +260,7 @@ def _evaluate_predictions(side: Side, evaluated: Evaluated) -> None:
     outcome = evaluate_results(truth, rows, kinds=kinds, split="the images of the run")
     side.metrics = outcome.metrics
     side.evaluation = {"task": "instance", **outcome.metrics.to_json(), "analysis": outcome.analysis.to_json()}
+    side.sentence = _sentence(side, outcome.metrics)
     side.images = InstanceImages(truth, rows)
     side.results = side.images.results()
     side.compared = InstanceSide(side.name, evaluated.content["data_sha256"], truth, rows, kinds)

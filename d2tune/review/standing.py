@@ -108,8 +108,10 @@ def _sentence(best: Side, second: Side, result: Comparison) -> str:
     """The best and the next one in words."""
     name = _metric_name(best)
     if result.difference is None or result.interval.low is None or result.interval.high is None:
-        reason = result.interval.reason if result.difference is not None else result.verdict
-        return f"{best.name} has the highest {name}, {best.main}; {reason}."
+        verdict = result.verdict.removeprefix("no comparison: ")
+        reason = result.interval.reason if result.difference is not None else verdict
+        both = f"{best.name} has the highest {name}, {best.main}; {second.name} has {second.main}"
+        return f"{both}. No comparison: {reason}."
     low, high = sorted(abs(end) for end in (result.interval.low, result.interval.high))
     images = counted(result.images, "image")
     if result.better is None:

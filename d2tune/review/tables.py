@@ -42,7 +42,8 @@ class RunRow:
         main: Its main metric.
         difference: The difference to the first one, with its interval.
         chance: In how many draws it is better.
-        verdict: ``better``, ``worse`` or ``not distinguishable``; empty for the first one.
+        verdict: ``better``, ``worse``, ``not distinguishable``, or ``not compared`` where there is no interval; empty
+            for the first one.
         facts: Further values.
     """
 
@@ -70,7 +71,8 @@ def _run_row(side: Side, color: str, comparison: Comparison | None) -> RunRow:
             difference += f" ({span.low:+.1f} to {span.high:+.1f})"
         if comparison.probability_b_better is not None:
             chance = f"{100 * comparison.probability_b_better:.0f} %"
-        verdict = {"A": "worse", "B": "better", None: "not distinguishable"}[comparison.better]
+        undecided = "not compared" if span.low is None else "not distinguishable"
+        verdict = {"A": "worse", "B": "better", None: undecided}[comparison.better]
     summary = side.summary
     seconds = None if summary is None else summary.training_s
     facts = (

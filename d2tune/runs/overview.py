@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -346,7 +347,7 @@ def _comparable(run: RunSummary) -> tuple[str, str | None, str | None]:
 def _logged(path: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl`` with an iteration; damaged lines and one that is being written are ignored."""
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if path.is_file() else b""
     except OSError:
         return []
     lines = []
@@ -362,7 +363,7 @@ def _logged(path: Path) -> list[dict[str, Any]]:
 
 def _planned(config: Path) -> int | None:
     try:
-        hit = _MAX_ITERATIONS.search(config.read_text("utf-8", errors="replace"))
+        hit = _MAX_ITERATIONS.search(config.read_text("utf-8", errors="replace") if config.is_file() else "")
     except OSError:
         return None
     return int(hit[1]) if hit else None
@@ -394,4 +395,6 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """The value if it is a finite number."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return float(value) if is_number else None

@@ -70,3 +70,18 @@ def test_four_times_as_many_images_halve_the_interval() -> None:
     values = drawings.simulated_images()
     widths = [np.diff(drawings.interval_of(values[:count]))[0] for count in (200, 800)]
     assert widths[0] / widths[1] == pytest.approx(2, abs=0.3)
+
+
+@pytest.mark.parametrize("name", drawings.DRAWINGS)
+def test_the_words_of_a_drawing_can_be_read(name: str) -> None:
+    """Their contrast with the white card is at least 4.5 (WCAG 2.2, 1.4.3)."""
+    texts = ElementTree.fromstring(drawings.DRAWINGS[name]()).iter("{http://www.w3.org/2000/svg}text")
+    colors = {text.attrib["fill"] for text in texts}
+    assert colors and all(1.05 / (luminance(color) + 0.05) >= 4.5 for color in colors)
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of ``#rrggbb`` (WCAG 2.2)."""
+    channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return float(np.dot((0.2126, 0.7152, 0.0722), linear))

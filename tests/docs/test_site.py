@@ -15,6 +15,7 @@ import yaml
 from tests.browser import browser
 from tests.docs import links
 from tests.docs.blocks import ROOT, written_pages
+from tests.review.test_page import CONTRASTS
 
 LONGEST_BUILD_S = 30.0
 
@@ -112,3 +113,15 @@ def test_the_site_works_as_files_in_a_browser_without_a_network(built: Built, tm
         result = f"{roots}.some(root => root.querySelector('a[href*=large_images]'))"
         looks = f"const look = () => {result} ? done(true) : setTimeout(look, 100); setTimeout(() => done(false), 9000)"
         assert tab.evaluate(f"new Promise(done => {{ {looks}; look(); }})")
+
+
+@pytest.mark.slow
+def test_the_site_follows_the_scheme_of_the_system_and_can_be_read_in_both(built: Built, tmp_path: Path) -> None:
+    """Also where the system changes its scheme after the first visit, as many do at night."""
+    with browser(tmp_path / "profile") as tab:
+        for dark, scheme in ((False, "default"), (True, "slate"), (False, "default")):
+            tab.look(width_px=1280, dark=dark)
+            tab.open(built.site / "troubleshooting.html")
+            assert tab.evaluate("document.body.dataset.mdColorScheme") == scheme
+            # the theme fades the marks of headings in where the mouse is over them
+            assert [row for row in tab.evaluate(CONTRASTS) if row[1] != "headerlink"] == []

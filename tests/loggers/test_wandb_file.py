@@ -75,6 +75,37 @@ def test_what_a_killed_run_has_cut_off_is_ignored(cut: int, tmp_path: Path) -> N
     assert content.history == [(1, {"loss": 2.5})] and not content.is_finished
 
 
+@pytest.mark.parametrize("zeros", [1, 7, 40_000])
+def test_what_a_machine_that_lost_power_leaves_is_ignored(zeros: int, tmp_path: Path) -> None:
+    path = written(tmp_path / "run-a.wandb", chunk(1, history(1, loss="2.5")), bytes(zeros))
+    assert wandb_file.read(path).history == [(1, {"loss": 2.5})]
+
+
+def test_zeros_before_a_record_are_damage(tmp_path: Path) -> None:
+    path = written(tmp_path / "run-a.wandb", bytes(7), chunk(1, history(1, loss="2.5")))
+    with pytest.raises(RunError, match="a checksum does not match"):
+        wandb_file.read(path)
+
+
+@pytest.mark.parametrize("length", range(len(HEADER)))
+def test_a_file_whose_process_was_killed_before_the_first_record(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "run-a.wandb"
+    path.write_bytes(HEADER[:length])
+    content = wandb_file.read(path)
+    assert content.last_step == -1 and not content.records and not content.is_finished
+
+
+def test_values_that_are_not_json(tmp_path: Path) -> None:
+    path = written(tmp_path / "run-a.wandb", chunk(1, history(1, loss="2.5")), chunk(1, history(2, loss="{half")))
+    with pytest.raises(RunError, match="record 2: W&B's file is damaged: a value is not valid JSON"):
+        wandb_file.read(path)
+    run = RunRecord(run_id="abc")
+    run.config.update.add(value_json="1")
+    nameless = written(tmp_path / "run-b.wandb", chunk(1, Record(run=run).SerializeToString()))
+    with pytest.raises(RunError, match="record 1: W&B's file is damaged"):
+        wandb_file.read(nameless)
+
+
 def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     whole = chunk(1, history(1, loss="2.5"))
     damaged = written(tmp_path / "run-a.wandb", whole, whole[:-3] + b"zzz")

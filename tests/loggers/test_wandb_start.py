@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import http.server
 import logging
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import wandb
@@ -45,7 +49,10 @@ def silent() -> Iterator[str]:
 
 
 class _Refusing(http.server.BaseHTTPRequestHandler):
+    paths: ClassVar[list[str]] = []
+
     def do_GET(self) -> None:
+        self.paths.append(self.path)
         self.send_response(404)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -59,7 +66,8 @@ class _Refusing(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
-    """The address of a server that refuses every request."""
+    """The address of a server that refuses every request, and keeps their paths."""
+    _Refusing.paths.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -100,6 +108,58 @@ def test_with_a_key_and_without_a_server_training_starts_offline_within_10_s_and
     assert content.history == [(1, {"loss": 1.5})]
 
 
+STARTING = """
+import sys
+from pathlib import Path
+from d2tune.loggers.wandb import Wandb
+from tests.loggers.test_family import run_info
+
+logger = Wandb()
+logger.start(run_info(Path(sys.argv[1]), first_iteration=0))
+logger.finish()
+"""
+
+
+@pytest.mark.slow
+def test_nothing_is_reported_about_the_program_itself(run: Path, refusing: str) -> None:
+    """A process would wait for these reports at its end, half a minute where the server hangs."""
+    environment = {**os.environ, "WANDB_API_KEY": 40 * "0", "WANDB_BASE_URL": refusing}
+    environment.pop("WANDB_ERROR_REPORTING", None)
+    command = [sys.executable, "-c", STARTING, str(run)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert "/graphql" in _Refusing.paths, "W&B was asked"
+    assert [path for path in _Refusing.paths if "otel" in path] == [] and "opentelemetry" not in ended.stderr
+
+
+@pytest.mark.usefixtures("own_service")
+def test_a_resumed_run_that_is_refused_goes_on_offline_under_its_id(
+    run: Path, refusing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    RunFolder(run).update_record({"wandb_id": "abc123"})
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+    monkeypatch.setenv("WANDB_BASE_URL", refusing)
+    logger = Wandb()
+    with caplog.at_level(logging.WARNING, "d2tune"):
+        logger.start(run_info(run, first_iteration=3))
+    logger.log({"loss": 1.5}, iteration=3)
+    logger.finish()
+    (line,) = (record.getMessage() for record in caplog.records if record.name.startswith("d2tune"))
+    assert "W&B refused the run (" in line and "no message" not in line
+    (file,) = wandb_file.files_of(run)  # that of the refused start would be uploaded as well
+    content = finished_wandb(file)
+    assert file.parent.name.startswith("offline-run-")
+    assert content.run_id == "abc123" and content.history == [(4, {"loss": 1.5})]
+
+
+def test_the_id_that_a_sweep_gives_is_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "sweep7")
+    logger = Wandb()
+    logger.start(run_info(run, first_iteration=0))
+    logger.finish()
+    assert RunFolder(run).record_entries()["wandb_id"] == "sweep7"
+    assert finished_wandb(*wandb_file.files_of(run)).run_id == "sweep7"
+
+
 def test_a_resumed_run_keeps_its_id_and_repeats_no_step(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The first start was killed after iteration 5, its checkpoint has 3 completed iterations."""
     for first, last in ((0, 5), (3, 9)):
@@ -127,6 +187,24 @@ def test_a_damaged_file_of_an_earlier_start_is_a_warning(run: Path, caplog: pyte
     logger.finish()
     assert "is not a file of a W&B run" in caplog.text and "logged twice" in caplog.text
     assert finished_wandb(wandb_file.files_of(run)[-1]).history == [(3, {"loss": 1.5})]
+
+
+def test_beside_a_damaged_file_the_steps_of_the_others_are_not_repeated(run: Path) -> None:
+    logger = Wandb()
+    logger.start(run_info(run, first_iteration=0))
+    for iteration in range(6):
+        logger.log({"loss": iteration}, iteration=iteration)
+    logger.finish()
+    finished_wandb(*wandb_file.files_of(run))
+    damaged = run / "wandb" / "offline-run-20260101_000000-abc" / "run-abc.wandb"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"no file of W&B")
+    logger = Wandb()
+    logger.start(run_info(run, first_iteration=3))
+    for iteration in range(3, 8):
+        logger.log({"loss": iteration}, iteration=iteration)
+    logger.finish()
+    assert [step for step, _ in finished_wandb(wandb_file.files_of(run)[-1]).history] == [7, 8]
 
 
 def test_the_group_of_a_run_is_logged(run: Path) -> None:

@@ -82,7 +82,7 @@ def test_what_the_card_says(run: RunFolder) -> None:
     for line in (
         f"| 1 | bus | thing | 0.4 | {best} | 40 | 40 | 40.0 (30.0 to 55.5) |",
         f"| 2 | road | thing | 0.5 | {few} | 40 | 40 | 12.0 (2.0 to 31.0) |",
-        "- The class road has a low mask AP: 12.0 (2.0 to 31.0).",
+        "- Classes with a low mask AP: road 12.0 (2.0 to 31.0).",
         "- For objects smaller than 32 x 32 px, mask AP is low: 7.0 (1.0 to 20.0).",
         "- For objects of 96 x 96 px or more, mask AP is not known: no object in val is larger.",
         "- All training images are 640 x 480 px. 12 of 30 files name their camera, all of them the same: Eye 2. "
@@ -93,7 +93,7 @@ def test_what_the_card_says(run: RunFolder) -> None:
         f"| model\\_best.pth | {run.best.stat().st_size:,} | {sha256_file(run.best)} |",
     ):
         assert line in text, line
-    assert "The class bus has a low" not in text and "between 32 x 32" not in text
+    assert "With fewer than" not in text and "between 32 x 32" not in text
     assert "does not claim that the model complies" in text and "| 5 Risk management | not here |" in text
     assert "{{" not in text and "None" not in text
 
@@ -107,6 +107,36 @@ def test_a_package_of_the_run_has_the_same_sections(run: RunFolder, tmp_path: Pa
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert headings(own) == headings(tmp_path / "model" / "README.md")
     assert card.data.license == "cc-by-sa-3.0" and card.data.eval_results == ModelCard.load(own).data.eval_results
+
+
+def test_what_a_project_says_of_its_use_is_in_both_cards(run: RunFolder, tmp_path: Path) -> None:
+    stated = "intended_use: |\n  Counting vehicles at the gate, day and night.\n  Not for *fines*.\n"
+    run.project.write_text(run.project.read_text("utf-8").replace("intended_use: null\n", stated), "utf-8")
+    write_package(run.path, tmp_path / "model")
+    for path in (write(run), tmp_path / "model" / "README.md"):
+        text = path.read_text("utf-8")
+        use = text[text.index("## Intended use") : text.index("## Classes")].splitlines()
+        assert use[2] == "- Counting vehicles at the gate, day and night. Not for \\*fines\\*."
+        assert use[3].startswith("- For photos like those that it was trained on.")
+
+
+def test_classes_with_few_annotations_are_one_line(run: RunFolder) -> None:
+    """Eighty classes are not eighty lines."""
+    change(run.record, lambda record: record["data"].update(val_instances={"bus": 29, "road": 3}))
+    assert "\n- With fewer than 30 annotations in the validation split: road 3, bus 29.\n" in write(run).read_text(
+        "utf-8"
+    )
+    change(run.record, lambda record: record["data"].update(val_instances={"bus": 30, "road": 0}))
+    text = write(run).read_text("utf-8")
+    assert "\n- Without annotations in the validation split, so that their quality is not known: road.\n" in text
+    assert "With fewer than" not in text
+
+
+def test_a_license_that_is_not_known_links_to_nothing(run: RunFolder) -> None:
+    """Hugging Face takes an address or a file named LICENSE as the link."""
+    change(run.record, lambda record: record["weights"].update(source="start.pth"))
+    data = ModelCard.load(write(run)).data
+    assert (data.license, data.license_name, data.license_link) == ("other", "see-the-section-on-licenses", None)
 
 
 def test_a_changed_card_is_kept(run: RunFolder, caplog: pytest.LogCaptureFixture) -> None:

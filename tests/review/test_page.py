@@ -224,6 +224,20 @@ def test_on_paper_both_sides_are_there(tab: Page, pages: dict[str, Path]) -> Non
     tab.call("Emulation.setEmulatedMedia", media="")
 
 
+def test_tables_are_whole_on_paper_and_low_on_a_phone(tab: Page, pages: dict[str, Path]) -> None:
+    """A4 is 680 px wide between margins of 15 mm; a row has no more lines than a name has words."""
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    tab.call("Emulation.setDeviceMetricsOverride", width=680, height=900, deviceScaleFactor=1, mobile=False)
+    tab.open(pages["several"])
+    ends = "[...document.querySelectorAll('.scroll table')].filter(one => one.checkVisibility())"
+    assert tab.evaluate(f"Math.max(...{ends}.map(one => one.getBoundingClientRect().right))") <= 680
+    tab.call("Emulation.setEmulatedMedia", media="")
+    tab.look(width_px=390)
+    tab.open(pages["several"])
+    heights = "[...document.querySelectorAll('#runs tbody tr')].map(one => one.offsetHeight)"
+    assert max(tab.evaluate(heights)) < 80
+
+
 def test_forty_large_images_stay_below_the_limit(tab: Page, tmp_path: Path) -> None:
     data = make_data(tmp_path / "data", images=40, size=(1200, 800))
     run = make_run(tmp_path / "run", data, "instance", kinds=("segm",))

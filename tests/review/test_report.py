@@ -214,6 +214,7 @@ OTHER = {"file_name": "elsewhere.jpg", "id": 1, "width": 120, "height": 80}
         ({"images": [OTHER], "annotations": coco_results([DETECTIONS[0]])}, "elsewhere.jpg"),
         ("text", "not a COCO results file"),
         ([], "no prediction is of an image of the run"),
+        ([row | {"score": float("nan")} for row in coco_results()], "result 1 of 13: the score is not a finite number"),
     ],
 )
 def test_other_predictions_that_do_not_belong(run_of: Runs, tmp_path: Path, content: object, reason: str) -> None:

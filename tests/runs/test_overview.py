@@ -184,6 +184,18 @@ def test_a_damaged_evaluation_is_a_note(content: bytes | None, note: str) -> Non
     assert summarize(run).note.startswith(note) and summarize(run).metric is None
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_in_place_of_a_file_is_not_waited_for() -> None:
+    for name in ("record.json", "metrics.jsonl", "detectron2.yaml", "evaluation.json"):
+        file = make(f"p/without {name}") / name
+        file.unlink(missing_ok=True)
+        os.mkfifo(file)
+    runs = by_name()
+    assert runs["p/without record.json"].state == "damaged" and "it is not a file" in runs["p/without record.json"].note
+    assert "it is not a file" in runs["p/without evaluation.json"].note
+    assert len(runs) == 4
+
+
 def test_odd_values_of_a_record_are_ignored() -> None:
     run = make()
     content = json.loads((run / "record.json").read_bytes())

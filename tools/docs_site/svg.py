@@ -8,7 +8,7 @@ from html import escape
 TRUTH = "#0b7a3e"
 PREDICTION = "#b3261e"
 INK = "#1f2328"
-FAINT = "#8a9099"
+FAINT = "#5f6771"
 LINE = "#1558b0"
 
 Point = tuple[float, float]
