@@ -13,6 +13,7 @@ from torch import distributed, nn
 from d2tune.engine.assembly import Extensions, build_trainer, training_batches, training_split
 from d2tune.engine.cost import Cost, measure_cost, measure_evaluation
 from d2tune.engine.divergence import DivergenceError
+from d2tune.engine.optimizer import check_factors, freeze
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.plan_text import plan_text
 from d2tune.engine.record import noted_end, write_resumed
@@ -42,12 +43,16 @@ def seeded_model(plan: TrainingPlan, state: StateDict | None, *, device: str) ->
 
     Raises:
         WeightsError: The weights are those of another architecture.
+        ProjectError: Parameters are named that it does not have.
     """
     cfg = plan.cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = device
     torch.manual_seed(cfg.SEED)
-    return build_model(cfg, plan.chosen, state)
+    model, report = build_model(cfg, plan.chosen, state)
+    freeze(model, plan.project.train.freeze)
+    check_factors(model, plan.project.train.learning_rate_factors)
+    return model, report
 
 
 def run_in_process(
@@ -127,7 +132,10 @@ def _ready_trainer(
     cost = None
     if comm.is_main_process():
         if comm.get_world_size() == 1 and start < plan.cfg.SOLVER.MAX_ITER:
-            cost = _cost(plan, model, [samples[key] for key in batches.typical()])
+            parts = plan.project.train.accumulate
+            keys = batches.typical()
+            cost = _cost(plan, model, [samples[key] for key in keys[: len(keys) // parts]])
+            cost = replace(cost, step_s=parts * cost.step_s)
         print(plan_text(plan, folder=folder.path, report=report, cost=cost, start=start), flush=True)
     trainer = build_trainer(
         plan,
@@ -168,6 +176,12 @@ def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str
             f"the run is complete with {start} iterations",
             file=folder.path,
             hint=f"To train longer, set more iterations: train.iterations={2 * start}.",
+        )
+    if plan.project.train.early_stopping.patience and "unfinished" not in state and folder.is_finished(start):
+        raise RunError(
+            f"the run is complete: it was stopped early after {start} of {last_iteration} iterations",
+            file=folder.path,
+            hint="To train to the end, set train.early_stopping.patience=0.",
         )
     checkpoint.put_weights(model, last["model"], file=folder.last)
     if comm.is_main_process():
