@@ -168,7 +168,10 @@ def test_settings_that_cannot_change_are_refused_and_not_written(
     with pytest.raises(RunError) as caught:
         train(project, run, "train.iterations=8", override, resume=True)
     line = caught.value.one_line()
-    assert message in line and "Only train.iterations, train.epochs, train.eval_every, train.early_stopping.patience" in line
+    assert (
+        message in line
+        and "Only train.iterations, train.epochs, train.eval_every, train.early_stopping.patience" in line
+    )
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
