@@ -17,6 +17,7 @@ from torch import nn
 
 from d2tune.data.batches import TrainingBatches
 from d2tune.data.mapper import CACHE_BYTES
+from d2tune.data.sampling import repeats_of
 from d2tune.engine.hooks.early_stop import EarlyStopping, EndTogether
 from d2tune.engine.hooks.feed_loggers import FeedLoggers
 from d2tune.engine.hooks.frozen_norms import KeepNormsFrozen
@@ -76,6 +77,7 @@ def training_batches(plan: TrainingPlan, *, start: int) -> TrainingBatches:
         batch_size=cfg.SOLVER.IMS_PER_BATCH // world,
         short_side_range_px=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
         seed=cfg.SEED,
+        repeats=repeats_of(plan.splits.train, plan.project.train.sampling),
         start=start,
         rank=comm.get_rank(),
         world=world,

@@ -289,6 +289,19 @@ class Model(Section):
         return value
 
 
+class Sampling(Section):
+    """How often the images of the training split are used.
+
+    Attributes:
+        kind: ``uniform``: equally often; ``repeat_factor``: those with rare classes more often, by the root of how rare
+            they are; ``class_balanced``: each class about as often as the most frequent one.
+        threshold: The share of the images below which a class is rare for ``repeat_factor``.
+    """
+
+    kind: Literal["uniform", "repeat_factor", "class_balanced"] = "uniform"
+    threshold: Annotated[Number, Field(gt=0, le=1)] = 0.3
+
+
 class EarlyStopping(Section):
     """When a training ends before its last iteration.
 
@@ -328,6 +341,7 @@ class Train(Section):
             in nothing else, else float32.
         eval_every: Iterations between evaluations; ``auto`` makes about five of them, 0 only the last one.
         early_stopping: When training ends before its last iteration.
+        sampling: How often the images of the training split are used.
         validation_loss: Whether evaluations compute the loss on the validation split too, on up to 32 of its images.
         workers: Processes that load images; ``auto`` depends on the cores.
         seed: Seed of everything random.
@@ -348,6 +362,7 @@ class Train(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     eval_every: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
     early_stopping: EarlyStopping = EarlyStopping()
+    sampling: Sampling = Sampling()
     validation_loss: bool = True
     workers: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
     seed: Whole = Field(default=0, ge=0, lt=2**31)

@@ -155,6 +155,7 @@ def test_a_finished_run_is_trained_longer_and_its_second_end_can_be_interrupted_
         ("train.precision=bfloat16", "train.precision changed since this run began; found bfloat16; expected float32"),
         ("train.learning_rate=0.5", "SOLVER.BASE_LR changed since this run began; found 0.5"),
         ("train.accumulate=2", "train.accumulate changed"),
+        ("train.sampling.kind=class_balanced", "train.sampling changed"),
         ("train.freeze=[network.head]", "train.freeze changed"),
         ("train.early_stopping.metric=loss", "train.early_stopping.metric changed"),
         ("weights_sha256=" + 64 * "a", "weights_sha256 changed"),
