@@ -110,9 +110,9 @@ def make_plan(
     device = _device(project, num_gpus)
     gpus = max(1, num_gpus or 1)
     if project.train.batch_size % (gpus * project.train.accumulate):
-        parts = f" times train.accumulate, {project.train.accumulate}" if project.train.accumulate > 1 else ""
+        times = f" times train.accumulate, {project.train.accumulate}" if project.train.accumulate > 1 else ""
         raise ProjectError(
-            f"the batch size is not a multiple of the number of GPUs{parts}",
+            f"the batch size is not a multiple of the number of GPUs{times}",
             place="train.batch_size",
             found=str(project.train.batch_size),
             expected=f"a multiple of {gpus * project.train.accumulate}",

@@ -132,10 +132,10 @@ def _ready_trainer(
     cost = None
     if comm.is_main_process():
         if comm.get_world_size() == 1 and start < plan.cfg.SOLVER.MAX_ITER:
-            parts = plan.project.train.accumulate
+            times = plan.project.train.accumulate
             keys = batches.typical()
-            cost = _cost(plan, model, [samples[key] for key in keys[: len(keys) // parts]])
-            cost = replace(cost, step_s=parts * cost.step_s)
+            cost = _cost(plan, model, [samples[key] for key in keys[: len(keys) // times]])
+            cost = replace(cost, step_s=times * cost.step_s)
         print(plan_text(plan, folder=folder.path, report=report, cost=cost, start=start), flush=True)
     trainer = build_trainer(
         plan,

@@ -189,11 +189,11 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         """Compute the gradients of a batch, in parts where they are accumulated; returns the mean of the losses."""
         self.optimizer.zero_grad()
         size = math.ceil(len(data) / self._accumulate)
-        parts = [data[at : at + size] for at in range(0, len(data), size)]
+        divided = [data[at : at + size] for at in range(0, len(data), size)]
         sums: dict[str, torch.Tensor] = {}
-        for number, part in enumerate(parts, start=1):
-            with self._gradients_kept_here() if number < len(parts) else nullcontext():
-                losses = {name: value * (len(part) / len(data)) for name, value in self._losses(part).items()}
+        for number, samples in enumerate(divided, start=1):
+            with self._gradients_kept_here() if number < len(divided) else nullcontext():
+                losses = {name: value * (len(samples) / len(data)) for name, value in self._losses(samples).items()}
                 self._scaler.scale(reduce(operator.add, losses.values())).backward()  # type: ignore[no-untyped-call]
             for name, value in losses.items():
                 sums[name] = sums[name] + value.detach() if name in sums else value.detach()

@@ -10,7 +10,7 @@ import pytest
 
 from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
 from d2tune.data.batches import TrainingBatches
-from d2tune.data.sampling import MOST_REPEATS, classes_of_images, systematic_sample, repeats_of
+from d2tune.data.sampling import MOST_REPEATS, classes_of_images, repeats_of, systematic_sample
 from d2tune.project.schema import Sampling
 
 

@@ -130,7 +130,7 @@ def test_a_run_with_a_frozen_component_and_divided_batches(tmp_path: Path) -> No
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0] if within(name, last))
 
 
-def test_parts_that_do_not_divide_a_batch_are_refused(tiny_project: Path) -> None:
+def test_a_batch_that_cannot_be_divided_is_refused(tiny_project: Path) -> None:
     with pytest.raises(ProjectError) as caught:
         load_project(tiny_project, overrides={"train.accumulate": 3})
     assert "accumulate must divide batch_size, 2; found 3" in caught.value.one_line()
