@@ -158,7 +158,7 @@ def build_trainer(
     trainer.register_hooks(list(own))
     if evaluations is not None and validation is not None:
         period = max(50, cfg.SOLVER.MAX_ITER // 10)
-        trainer.register_hooks([SaveLast(folder.last, period=period, on_save=on_save)])
+        trainer.register_hooks([SaveLast(folder.last, period=period, keep=folder.before_last, on_save=on_save)])
         first = start if is_whole else start - 1
         shown = _live_view(plan, folder, evaluations, validation) if is_live(sys.stdout) else None
         trainer.register_hooks(_output_hooks(plan, folder, loggers, logbook, evaluations, shown=shown, first=first))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +30,8 @@ from d2tune.modeling.device import speed_up
 from d2tune.modeling.weights import LoadReport, StateDict
 from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
+
+logger = logging.getLogger(__name__)
 
 STOPPED = 130
 """Exit status of a training that was stopped by a signal."""
@@ -167,7 +171,7 @@ def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str
     Raises:
         RunError: The run is complete, or the checkpoint is damaged or that of another model.
     """
-    last = checkpoint.load_training(folder.last)
+    last, file = _last_good(folder)
     state: dict[str, Any] = last["trainer"]
     start = int(state["iteration"])
     last_iteration = plan.cfg.SOLVER.MAX_ITER
@@ -183,10 +187,28 @@ def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str
             file=folder.path,
             hint="To train to the end, set train.early_stopping.patience=0.",
         )
-    checkpoint.put_weights(model, last["model"], file=folder.last)
+    checkpoint.put_weights(model, last["model"], file=file)
     if comm.is_main_process():
         write_resumed(folder, plan)
     return state
+
+
+def _last_good(folder: RunFolder) -> tuple[dict[str, Any], Path]:
+    """The last checkpoint, or the one before it where the last is damaged, and its file.
+
+    Raises:
+        RunError: Neither can be used.
+    """
+    try:
+        return checkpoint.load_training(folder.last), folder.last
+    except RunError as error:
+        try:
+            earlier = checkpoint.load_training(folder.before_last)
+        except RunError:
+            raise error from None
+        if comm.is_main_process():
+            logger.warning("%s: the checkpoint before it is used", error.one_line())
+        return earlier, folder.before_last
 
 
 def _train(trainer: Trainer, plan: TrainingPlan, folder: RunFolder, stopwatch: Stopwatch | None) -> None:

@@ -207,6 +207,7 @@ class Validation(Hook):
         if done < plan.cfg.SOLVER.MAX_ITER:
             finished["stopped_early"] = True
         self._folder.update_record({"finished": finished})
+        self._folder.before_last.unlink(missing_ok=True)
 
     def _evaluate_best(self) -> None:
         """Score the predictions of the best weights with everything that takes its time, and draw them."""

@@ -204,6 +204,22 @@ def stopped(project: Path, tmp_path: Path) -> tuple[Path, Path]:
     return own, tmp_path / "run"
 
 
+@pytest.mark.parametrize("damage", ["a bit", "cut off"])
+def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(
+    damage: str, stopped: tuple[Path, Path], straight: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project, run = stopped
+    last = run / "checkpoints" / "last.pth"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content if damage == "a bit" else content[:-100])
+    train(project, run, resume=True)
+    (line,) = [record.message for record in caplog.records if "the checkpoint before it is used" in record.message]
+    assert str(last) in line
+    assert_same(straight, run)
+    assert not (run / "checkpoints" / "before_last.pth").exists()
+
+
 @pytest.mark.parametrize(
     "change", ["renamed", "predictions", *(pytest.param(one, marks=EXTENDED) for one in ("added", "replaced", "best"))]
 )
