@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,28 @@ def temporary_of(path: Path) -> str | None:
     """The name, up to 40 letters of it, that a temporary file of `atomic_write` would get; None for other files."""
     hit = _TEMPORARY.fullmatch(path.name)
     return hit["name"] if hit else None
+
+
+def put_second_name(path: Path, second: Path) -> None:
+    """Give a file a second name, in the same folder, and replace what had this name; at no time is one missing.
+
+    Where a file system has no hard links the file is copied.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{second.name[:40]}.", suffix=".tmp", dir=second.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        temporary.unlink()
+        try:
+            temporary.hardlink_to(path)
+        except OSError:
+            shutil.copyfile(path, temporary)
+        os.replace(temporary, second)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -57,6 +57,11 @@ class RunFolder:
         return self.path / "checkpoints" / "last.pth"
 
     @property
+    def before_last(self) -> Path:
+        """The checkpoint before `last`, for the case that that is damaged."""
+        return self.path / "checkpoints" / "before_last.pth"
+
+    @property
     def best(self) -> Path:
         """Weights with the best main metric on the validation split."""
         return self.path / "checkpoints" / "model_best.pth"
@@ -153,7 +158,18 @@ class RunFolder:
     def remove_leftovers(self) -> None:
         """Remove the temporary files of a training that was killed; to be called by the process that has the lock."""
         own = {path.name for path in (self.project, self.config, self.record, self.evaluation, self.predictions)}
-        own |= {path.name for path in (self.metrics, self.contact_sheet, self.last, self.best, self.final, self.card)}
+        own |= {
+            path.name
+            for path in (
+                self.metrics,
+                self.contact_sheet,
+                self.last,
+                self.before_last,
+                self.best,
+                self.final,
+                self.card,
+            )
+        }
         for folder in (self.path, self.last.parent):
             for path in folder.glob(".*.tmp") if folder.is_dir() else ():
                 if files.temporary_of(path) in own:

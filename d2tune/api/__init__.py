@@ -12,7 +12,7 @@ from d2tune.api.results import (
     predict,
     predict_video,
 )
-from d2tune.api.training import convert, load_project, split, train
+from d2tune.api.training import convert, load_project, preview, split, train
 
 __all__ = [
     "MOST_TOLERANCE_PX",
@@ -31,6 +31,7 @@ __all__ = [
     "package",
     "predict",
     "predict_video",
+    "preview",
     "remove_runs",
     "runs",
     "serve",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from d2tune.annotations.convert import ConvertResult
     from d2tune.annotations.splitting.splits import Split
     from d2tune.engine.assembly import HookSource
+    from d2tune.engine.preview import PreviewResult
     from d2tune.engine.result import TrainResult
     from d2tune.loggers import Logger
 
@@ -97,6 +98,43 @@ def train(
         hooks=hooks,
         loggers=loggers,
     )
+
+
+def preview(
+    project: str | Path,
+    *,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    samples: int = 12,
+    sample: bool = True,
+    force: bool = False,
+) -> PreviewResult:
+    """Draw what a model sees in training: augmented images with their annotations; see ``engine.preview``.
+
+    No weights are read.
+
+    Args:
+        project: A project file.
+        profile: See ``load_project``.
+        overrides: See ``load_project``.
+        out: The PNG; None is ``<project>_preview.png`` in the working folder.
+        samples: Images to draw, at most 64.
+        sample: Whether to render the project's sample if its data are missing.
+        force: Whether an earlier preview is replaced.
+
+    Raises:
+        D2TuneError: The project or its data cannot be used, or the file exists.
+    """
+    from d2tune.engine.plan import make_plan
+    from d2tune.engine.preview import write_preview
+
+    check_paths(project=project, out=out)
+    words = [word for word in overrides if not word.startswith(("weights=", "weights_sha256="))]
+    words += ["weights=scratch", "weights_sha256=null"]
+    loaded = load_project(project, profile=profile, overrides=words, num_gpus=0)
+    plan, _ = make_plan(loaded, num_gpus=0, sample=sample)
+    return write_preview(plan, out=None if out is None else Path(out), samples=samples, force=force)
 
 
 def convert(source: str | Path, **options: Any) -> list[ConvertResult]:

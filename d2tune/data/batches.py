@@ -13,6 +13,8 @@ from functools import lru_cache
 import numpy as np
 from torch.utils.data import Sampler
 
+from d2tune.data.sampling import systematic_sample
+
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
@@ -40,6 +42,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         batch_size: Images per batch on this process.
         short_side_range_px: Smallest and largest short side, both included.
         seed: Seed of all random numbers.
+        repeats: The relative frequency of each image in an epoch; None takes each of them once.
         start: First iteration.
         rank: Number of this process among ``world`` processes, each of which takes every ``world``-th batch.
         world: Number of processes.
@@ -52,6 +55,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         batch_size: int,
         short_side_range_px: tuple[int, int],
         seed: int,
+        repeats: Sequence[float] | None = None,
         start: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -60,6 +64,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         self._batch_size = batch_size
         self._range_px = short_side_range_px
         self._seed = seed
+        self._repeats = repeats
         self._start = start
         self._rank = rank
         self._world = world
@@ -90,7 +95,9 @@ class TrainingBatches(Sampler[list[SampleKey]]):
 
     def _shuffled_epoch(self, epoch: int) -> list[list[int]]:
         rng = np.random.default_rng((self._seed, 0, epoch))
-        order = rng.permutation(len(self._is_portrait))
+        order = rng.permutation(
+            len(self._is_portrait) if self._repeats is None else systematic_sample(self._repeats, rng)
+        )
         size = self._batch_size
         batches: list[list[int]] = []
         rest: list[int] = []
@@ -101,6 +108,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
             rest.extend(group[whole:])
         while rest:
             batch, rest = rest[:size], rest[size:]
-            batch += rng.integers(len(order), size=size - len(batch)).tolist()
+            further = rng.integers(len(order), size=size - len(batch))
+            batch += (further if self._repeats is None else order[further]).tolist()
             batches.append(batch)
         return [batches[at] for at in rng.permutation(len(batches))]

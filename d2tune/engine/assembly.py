@@ -17,7 +17,10 @@ from torch import nn
 
 from d2tune.data.batches import TrainingBatches
 from d2tune.data.mapper import CACHE_BYTES
+from d2tune.data.sampling import repeats_of
+from d2tune.engine.hooks.early_stop import EarlyStopping, EndTogether
 from d2tune.engine.hooks.feed_loggers import FeedLoggers
+from d2tune.engine.hooks.frozen_norms import KeepNormsFrozen
 from d2tune.engine.hooks.keep_best import EvaluateAndKeepBest
 from d2tune.engine.hooks.live_view import LiveView
 from d2tune.engine.hooks.progress import PrintProgress
@@ -26,8 +29,9 @@ from d2tune.engine.hooks.stop import StopOnSignal
 from d2tune.engine.hooks.weight_average import WeightAverage
 from d2tune.engine.loading import ImageLoader, ReportedErrors, outlive_stop_signals
 from d2tune.engine.logbook import Logbook
+from d2tune.engine.optimizer import build_optimizer, clip_norm, norms_within
 from d2tune.engine.plan import TrainingPlan
-from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
+from d2tune.engine.trainer import Trainer
 from d2tune.engine.validation import Validation
 from d2tune.hardware import usable_cores
 from d2tune.loggers import Logger, RunInfo, chosen
@@ -73,6 +77,7 @@ def training_batches(plan: TrainingPlan, *, start: int) -> TrainingBatches:
         batch_size=cfg.SOLVER.IMS_PER_BATCH // world,
         short_side_range_px=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
         seed=cfg.SEED,
+        repeats=repeats_of(plan.splits.train, plan.project.train.sampling),
         start=start,
         rank=comm.get_rank(),
         world=world,
@@ -110,10 +115,11 @@ def build_trainer(
         evaluation_s: Seconds that an evaluation is expected to take; None where that is unknown.
         on_save: Called after each checkpoint.
     """
-    cfg = plan.cfg
+    cfg, train = plan.cfg, plan.project.train
+    early = train.early_stopping
     start = int(state["iteration"]) if state else 0
     is_whole = not state or state.get("unfinished") is None
-    optimizer = build_optimizer(cfg, model)
+    optimizer = build_optimizer(cfg, model, factors=train.learning_rate_factors)
     device_ids = [comm.get_local_rank()] if cfg.MODEL.DEVICE == "cuda" else None
     trainer = Trainer(
         create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids),
@@ -123,6 +129,7 @@ def build_trainer(
         device=cfg.MODEL.DEVICE,
         seed=cfg.SEED + comm.get_rank(),
         clip_norm=clip_norm(cfg),
+        accumulate=train.accumulate,
     )
     trainer.completed = trainer.saved = start
     trainer.saved_whole = is_whole
@@ -130,6 +137,8 @@ def build_trainer(
     schedule = hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer))
     main = comm.is_main_process()
     trainer.register_hooks([hooks.IterationTimer(), schedule, average])
+    if train.freeze:
+        trainer.register_hooks([KeepNormsFrozen(norms_within(model, train.freeze))])
     evaluations = validation = None
     if main:
         loggers = [*chosen.loggers_of(plan.project), *extensions.loggers]
@@ -137,15 +146,23 @@ def build_trainer(
         validation = Validation(plan, folder, model, average=average, logbook=logbook)
         evaluations = _evaluations(plan, validation, evaluation_s)
         trainer.register_hooks([SaveBeforeEvaluation(folder.last, is_due=evaluations.is_due), evaluations, validation])
+        if early.patience:
+            stopping = EarlyStopping(
+                patience=early.patience,
+                min_gain=early.min_gain,
+                is_due=evaluations.is_due,
+                value=validation.stopping_value,
+            )
+            trainer.register_hooks([stopping])
     own = extensions.hooks(trainer) if callable(extensions.hooks) else extensions.hooks
     trainer.register_hooks(list(own))
     if evaluations is not None and validation is not None:
         period = max(50, cfg.SOLVER.MAX_ITER // 10)
-        trainer.register_hooks([SaveLast(folder.last, period=period, on_save=on_save)])
+        trainer.register_hooks([SaveLast(folder.last, period=period, keep=folder.before_last, on_save=on_save)])
         first = start if is_whole else start - 1
         shown = _live_view(plan, folder, evaluations, validation) if is_live(sys.stdout) else None
         trainer.register_hooks(_output_hooks(plan, folder, loggers, logbook, evaluations, shown=shown, first=first))
-    trainer.register_hooks([StopOnSignal()])
+    trainer.register_hooks([*([EndTogether()] if early.patience else []), StopOnSignal()])
     return trainer
 
 

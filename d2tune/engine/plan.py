@@ -109,12 +109,13 @@ def make_plan(
     project = loaded.project
     device = _device(project, num_gpus)
     gpus = max(1, num_gpus or 1)
-    if project.train.batch_size % gpus:
+    if project.train.batch_size % (gpus * project.train.accumulate):
+        times = f" times train.accumulate, {project.train.accumulate}" if project.train.accumulate > 1 else ""
         raise ProjectError(
-            "the batch size is not a multiple of the number of GPUs",
+            f"the batch size is not a multiple of the number of GPUs{times}",
             place="train.batch_size",
             found=str(project.train.batch_size),
-            expected=f"a multiple of {gpus}",
+            expected=f"a multiple of {gpus * project.train.accumulate}",
         )
     splits = load_splits(project, sample=sample)
     start = _chosen_start(project) if resumed is None else _earlier_start(resumed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import distributed, nn
 from d2tune.engine.assembly import Extensions, build_trainer, training_batches, training_split
 from d2tune.engine.cost import Cost, measure_cost, measure_evaluation
 from d2tune.engine.divergence import DivergenceError
+from d2tune.engine.optimizer import check_factors, freeze
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.plan_text import plan_text
 from d2tune.engine.record import noted_end, write_resumed
@@ -28,6 +31,8 @@ from d2tune.modeling.weights import LoadReport, StateDict
 from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
 
+logger = logging.getLogger(__name__)
+
 STOPPED = 130
 """Exit status of a training that was stopped by a signal."""
 
@@ -42,12 +47,16 @@ def seeded_model(plan: TrainingPlan, state: StateDict | None, *, device: str) ->
 
     Raises:
         WeightsError: The weights are those of another architecture.
+        ProjectError: Parameters are named that it does not have.
     """
     cfg = plan.cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = device
     torch.manual_seed(cfg.SEED)
-    return build_model(cfg, plan.chosen, state)
+    model, report = build_model(cfg, plan.chosen, state)
+    freeze(model, plan.project.train.freeze)
+    check_factors(model, plan.project.train.learning_rate_factors)
+    return model, report
 
 
 def run_in_process(
@@ -127,7 +136,10 @@ def _ready_trainer(
     cost = None
     if comm.is_main_process():
         if comm.get_world_size() == 1 and start < plan.cfg.SOLVER.MAX_ITER:
-            cost = _cost(plan, model, [samples[key] for key in batches.typical()])
+            times = plan.project.train.accumulate
+            keys = batches.typical()
+            cost = _cost(plan, model, [samples[key] for key in keys[: len(keys) // times]])
+            cost = replace(cost, step_s=times * cost.step_s)
         print(plan_text(plan, folder=folder.path, report=report, cost=cost, start=start), flush=True)
     trainer = build_trainer(
         plan,
@@ -159,7 +171,7 @@ def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str
     Raises:
         RunError: The run is complete, or the checkpoint is damaged or that of another model.
     """
-    last = checkpoint.load_training(folder.last)
+    last, file = _last_good(folder)
     state: dict[str, Any] = last["trainer"]
     start = int(state["iteration"])
     last_iteration = plan.cfg.SOLVER.MAX_ITER
@@ -169,10 +181,34 @@ def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str
             file=folder.path,
             hint=f"To train longer, set more iterations: train.iterations={2 * start}.",
         )
-    checkpoint.put_weights(model, last["model"], file=folder.last)
+    if plan.project.train.early_stopping.patience and "unfinished" not in state and folder.is_finished(start):
+        raise RunError(
+            f"the run is complete: it was stopped early after {start} of {last_iteration} iterations",
+            file=folder.path,
+            hint="To train to the end, set train.early_stopping.patience=0.",
+        )
+    checkpoint.put_weights(model, last["model"], file=file)
     if comm.is_main_process():
         write_resumed(folder, plan)
     return state
+
+
+def _last_good(folder: RunFolder) -> tuple[dict[str, Any], Path]:
+    """The last checkpoint, or the one before it where the last is damaged, and its file.
+
+    Raises:
+        RunError: Neither can be used.
+    """
+    try:
+        return checkpoint.load_training(folder.last), folder.last
+    except RunError as error:
+        try:
+            earlier = checkpoint.load_training(folder.before_last)
+        except RunError:
+            raise error from None
+        if comm.is_main_process():
+            logger.warning("%s: the checkpoint before it is used", error.one_line())
+        return earlier, folder.before_last
 
 
 def _train(trainer: Trainer, plan: TrainingPlan, folder: RunFolder, stopwatch: Stopwatch | None) -> None:

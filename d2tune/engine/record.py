@@ -37,6 +37,8 @@ CHANGEABLE = (
     "train.iterations",
     "train.epochs",
     "train.eval_every",
+    "train.early_stopping.patience",
+    "train.early_stopping.min_gain",
     "train.validation_loss",
     "train.workers",
     "tracking",
@@ -99,6 +101,10 @@ def _differences(
     yield "training data", record["data"]["train_sha256"], plan.train_sha256
     yield "weights", began.weights, project.weights
     yield "weights_sha256", began.weights_sha256, project.weights_sha256
+    for name in ("accumulate", "freeze", "learning_rate_factors", "sampling"):
+        then, now = (one.train.model_dump()[name] for one in (began, project))
+        yield f"train.{name}", then, now
+    yield "train.early_stopping.metric", began.train.early_stopping.metric, project.train.early_stopping.metric
     then, now = flatten(read_config(folder.config)), flatten(plan.cfg)
     for key, value in now.items():
         if not key.startswith(_MAY_CHANGE):

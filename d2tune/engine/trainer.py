@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import operator
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import reduce
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.engine import HookBase, SimpleTrainer
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -59,6 +58,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         device: ``cpu`` or ``cuda``.
         seed: Seed of the run.
         clip_norm: Largest norm of the gradient of the whole model; None does not clip it.
+        accumulate: Parts that a batch is divided into, whose gradients are computed one after the other and averaged.
 
     Attributes:
         completed: Iterations completed, those before a resume included.
@@ -68,6 +68,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         stop_requested: Whether a signal has asked this process to stop.
         stops_at_once: Whether a signal ends training now; see `stoppable_at_once`.
         unfinished: The scalars of the last completed iteration, where a resumed run has to repeat its evaluation.
+        ends_early: Whether a hook asks this process to end training as if this step had been the last.
         guard: Ends training where its loss explodes.
     """
 
@@ -88,6 +89,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         device: str,
         seed: int,
         clip_norm: float | None,
+        accumulate: int = 1,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self._dtype = autocast_dtype(precision)
@@ -96,12 +98,14 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         self._device = device
         self._seed = seed
         self._clip_norm = clip_norm
+        self._accumulate = accumulate
         self.completed = 0
         self.resumable = False
         self.saved = 0
         self.saved_whole = True
         self.stop_requested = False
         self.stops_at_once = False
+        self.ends_early = False
         self.unfinished: dict[str, Any] | None = None
         self.guard = DivergenceGuard()
 
@@ -142,6 +146,8 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
             self.before_step()
             self.run_step()
             self.after_step()
+            if self.completed >= self.max_iter:  # a hook may have ended training earlier
+                break
         self.iter = self.storage.iter = self.max_iter
         for hook in self._hooks:
             if hasattr(hook, "after_last_step"):
@@ -170,9 +176,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         data_time_s = time.perf_counter() - start
         self.resumable = False
         torch.manual_seed(self._seed * 1_000_003 + self.iter)
-        losses = self._losses(data)
-        self.optimizer.zero_grad()
-        self._scaler.scale(reduce(operator.add, losses.values())).backward()  # type: ignore[no-untyped-call]
+        losses = self._backward(data)
         if self._scaler.is_enabled():
             self._scaler.unscale_(self.optimizer)
         self.after_backward()
@@ -180,6 +184,25 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         self._clip_gradients()
         self._scaler.step(self.optimizer)
         self._scaler.update()
+
+    def _backward(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Compute the gradients of a batch, in parts where they are accumulated; returns the mean of the losses."""
+        self.optimizer.zero_grad()
+        size = math.ceil(len(data) / self._accumulate)
+        divided = [data[at : at + size] for at in range(0, len(data), size)]
+        sums: dict[str, torch.Tensor] = {}
+        for number, samples in enumerate(divided, start=1):
+            with self._gradients_kept_here() if number < len(divided) else nullcontext():
+                losses = {name: value * (len(samples) / len(data)) for name, value in self._losses(samples).items()}
+                self._scaler.scale(reduce(operator.add, losses.values())).backward()  # type: ignore[no-untyped-call]
+            for name, value in losses.items():
+                sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+        return sums
+
+    def _gradients_kept_here(self) -> AbstractContextManager[None]:
+        """Inside, gradients are not averaged over processes, which is done once, with those of the last part."""
+        no_sync: Callable[[], AbstractContextManager[None]] = getattr(self.model, "no_sync", nullcontext)
+        return no_sync()
 
     def _losses(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         try:
@@ -352,42 +375,3 @@ def next_batch(batches: Iterator[list[dict[str, Any]]]) -> list[dict[str, Any]]:
         if isinstance(sample, DataError):
             raise sample
     return data
-
-
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW, as ``SOLVER.OPTIMIZER`` says, with gradients clipped as configured.
-
-    Norms and biases have no weight decay under AdamW.
-
-    Raises:
-        RunError: ``SOLVER.OPTIMIZER`` names neither.
-    """
-    kind = cfg.SOLVER.OPTIMIZER.upper()
-    if kind not in ("SGD", "ADAMW"):
-        raise RunError("unknown optimizer", place="SOLVER.OPTIMIZER", found=kind, expected="SGD or ADAMW")
-    adaptive = kind == "ADAMW"
-    parameters = get_default_optimizer_params(
-        model,
-        base_lr=cfg.SOLVER.BASE_LR,
-        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        weight_decay_norm=0.0 if adaptive else cfg.SOLVER.WEIGHT_DECAY_NORM,
-        weight_decay_bias=0.0 if adaptive else cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-    )
-
-    def wrap(optimizer: Any) -> Any:
-        return optimizer if clip_norm(cfg) is not None else maybe_add_gradient_clipping(cfg, optimizer)
-
-    if adaptive:
-        adamw: torch.optim.Optimizer = wrap(torch.optim.AdamW)(parameters, lr=cfg.SOLVER.BASE_LR)
-        return adamw
-    sgd: torch.optim.Optimizer = wrap(torch.optim.SGD)(
-        parameters, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV
-    )
-    return sgd
-
-
-def clip_norm(cfg: CfgNode) -> float | None:
-    """The largest gradient norm over the whole model, where ``CLIP_TYPE`` is ``full_model``."""
-    clip = cfg.SOLVER.CLIP_GRADIENTS
-    return float(clip.CLIP_VALUE) if clip.ENABLED and clip.CLIP_TYPE == "full_model" else None

@@ -68,6 +68,7 @@ class Validation(Hook):
         self._loss = ValidationLoss(plan, model) if plan.project.train.validation_loss else None
         self._predictions: Any = None
         self._scored: tuple[Callable[[], Metric], int] | None = None
+        self._stopping_value: float | None = None
         self._times = StageTimes()
         self._times_of_best: StageTimes | None = None
 
@@ -85,6 +86,10 @@ class Validation(Hook):
         metric = spanned()
         self._scored = (lambda: metric), iteration
         return metric, iteration
+
+    def stopping_value(self) -> float | None:
+        """What early stopping looks at in the last evaluation, higher is better; None where it has no value."""
+        return self._stopping_value
 
     def _weights(self) -> Any:
         return nullcontext() if self._average is None else self._average.averaged()
@@ -110,6 +115,8 @@ class Validation(Hook):
         for name, value in (quick.scalars | losses).items():
             storage.put_scalar(f"val/{name}", value, smoothing_hint=False)
         self._scored = quick.spanned, iteration
+        early = self._plan.project.train.early_stopping
+        self._stopping_value = -losses["total_loss"] if early.patience and early.metric == "loss" else quick.value
         print(f"  {iteration} iterations: {quick.line}  ({time.perf_counter() - began:.0f} s)", flush=True)
         self._logged.put_predictions(self._predictions, completed=iteration)
         return quick.value
@@ -196,7 +203,11 @@ class Validation(Hook):
         with PilImage.open(self._folder.contact_sheet) as image:
             pixels = np.asarray(image.convert("RGB"))
         get_event_storage().put_image("contact_sheet", pixels.transpose(2, 0, 1))
-        self._folder.update_record({"finished": {"iterations": done, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}})
+        finished: dict[str, Any] = {"iterations": done, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        if done < plan.cfg.SOLVER.MAX_ITER:
+            finished["stopped_early"] = True
+        self._folder.update_record({"finished": finished})
+        self._folder.before_last.unlink(missing_ok=True)
 
     def _evaluate_best(self) -> None:
         """Score the predictions of the best weights with everything that takes its time, and draw them."""

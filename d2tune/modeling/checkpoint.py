@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,14 +17,21 @@ from d2tune.errors import RunError
 from d2tune.modeling.reading import UnreadableError, first_not_finite, read_file
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
+def save(path: Path, content: dict[str, Any], *, keep: Path | None = None) -> None:
     """Write a checkpoint whole or not at all.
+
+    Args:
+        path: The file.
+        content: What is in it, with checksums that `load` verifies.
+        keep: Where the checkpoint that is replaced is kept, in the same folder; None does not keep it.
 
     Raises:
         RunError: It cannot be written, for example because the disk is full; an earlier one stays as it is.
     """
     failed: list[OSError] = []
     try:
+        if keep is not None and path.is_file():
+            files.put_second_name(path, keep)
         with files.atomic_write(path) as stream:
             torch.save(content, cast(IO[bytes], _Noting(stream, failed)))
             if failed:
@@ -76,6 +84,9 @@ def load(path: Path) -> dict[str, Any]:
         content = read_file(path)
     except UnreadableError as error:
         raise RunError(f"the checkpoint cannot be read: {error}", file=path, hint=_READ_HINT) from error
+    damaged = _damaged_entry(path)
+    if damaged is not None:
+        raise RunError("the checkpoint is damaged: a checksum is wrong", file=path, place=damaged, hint=_READ_HINT)
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in model.items()
@@ -83,6 +94,14 @@ def load(path: Path) -> dict[str, Any]:
         expected = "an entry 'model' with tensors by name"
         raise RunError("is not a checkpoint of d2tune", file=path, expected=expected, hint=_READ_HINT)
     return dict(content)
+
+
+def _damaged_entry(path: Path) -> str | None:
+    """The first entry of a ZIP file whose content is not that of its checksum (CRC-32), which torch does not verify."""
+    if not zipfile.is_zipfile(path):
+        return None  # a file of a torch before 1.6
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 _READ_HINT = "Use another checkpoint of the run, in its folder checkpoints."

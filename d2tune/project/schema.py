@@ -289,6 +289,33 @@ class Model(Section):
         return value
 
 
+class Sampling(Section):
+    """How often the images of the training split are used.
+
+    Attributes:
+        kind: ``uniform``: equally often; ``repeat_factor``: those with rare classes more often, by the root of how rare
+            they are; ``class_balanced``: each class about as often as the most frequent one.
+        threshold: The share of the images below which a class is rare for ``repeat_factor``.
+    """
+
+    kind: Literal["uniform", "repeat_factor", "class_balanced"] = "uniform"
+    threshold: Annotated[Number, Field(gt=0, le=1)] = 0.3
+
+
+class EarlyStopping(Section):
+    """When a training ends before its last iteration.
+
+    Attributes:
+        patience: Evaluations in a row without a gain after which training ends; 0 trains to the last iteration.
+        min_gain: What the metric must rise by, or the loss must fall by, to count as a gain; metrics are in points.
+        metric: ``main``, the metric by which the best weights are chosen, or ``loss``, the one on the validation split.
+    """
+
+    patience: Whole = Field(default=0, ge=0)
+    min_gain: Number = Field(default=0.0, ge=0)
+    metric: Literal["main", "loss"] = "main"
+
+
 class Train(Section):
     """The schedule.
 
@@ -296,7 +323,12 @@ class Train(Section):
         epochs: Passes over the training images; exclusive with ``iterations``.
         iterations: Optimizer steps; exclusive with ``epochs``.
         batch_size: Images per step over all GPUs.
+        accumulate: Parts that a batch is computed in, one after the other, where its images together take too much
+            memory; the batch size and the schedule stay.
         learning_rate: Peak learning rate; ``auto`` takes the preset's, scaled to the batch size.
+        learning_rate_factors: Multiples of the learning rate by the beginning of the names of parameters, such as
+            ``backbone: 0.1``; of several the longest counts.
+        freeze: Beginnings of the names of parameters that stay as they are, such as ``backbone``.
         image_size: Short side in pixels at which images are evaluated; training varies around it. ``original`` leaves
             images as they are, for semantic tasks.
         patch_size: Side in pixels of the squares that a semantic task is trained on; null takes whole images.
@@ -308,6 +340,8 @@ class Train(Section):
         precision: ``auto`` takes bfloat16 where it is native and faster on this machine, float16 on GPUs that are fast
             in nothing else, else float32.
         eval_every: Iterations between evaluations; ``auto`` makes about five of them, 0 only the last one.
+        early_stopping: When training ends before its last iteration.
+        sampling: How often the images of the training split are used.
         validation_loss: Whether evaluations compute the loss on the validation split too, on up to 32 of its images.
         workers: Processes that load images; ``auto`` depends on the cores.
         seed: Seed of everything random.
@@ -316,7 +350,10 @@ class Train(Section):
     epochs: Annotated[Number, Field(gt=0)] | None = None
     iterations: Annotated[Whole, Field(gt=0)] | None = None
     batch_size: Whole = Field(default=4, ge=1)
+    accumulate: Whole = Field(default=1, ge=1)
     learning_rate: Literal["auto"] | Annotated[Number, Field(gt=0)] = "auto"
+    learning_rate_factors: dict[str, Annotated[Number, Field(gt=0)]] = Field(default_factory=dict)
+    freeze: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     image_size: Literal["original"] | Annotated[Whole, Field(ge=32, le=4096)] = 640
     patch_size: Annotated[Whole, Field(ge=32, le=4096)] | None = None
     patch_balance: Number = Field(default=0.5, ge=0, le=1)
@@ -324,11 +361,13 @@ class Train(Section):
     scale_jitter: tuple[Number, Number] = (0.6, 1.2)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     eval_every: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
+    early_stopping: EarlyStopping = EarlyStopping()
+    sampling: Sampling = Sampling()
     validation_loss: bool = True
     workers: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
     seed: Whole = Field(default=0, ge=0, lt=2**31)
 
-    @field_validator("scale_jitter", mode="before")
+    @field_validator("scale_jitter", "freeze", mode="before")
     @classmethod
     def _pair(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
@@ -337,6 +376,10 @@ class Train(Section):
     def _consistent(self) -> Train:
         if self.epochs is not None and self.iterations is not None:
             raise ValueError("epochs and iterations are both set; keep one of them")
+        if self.early_stopping.metric == "loss" and not self.validation_loss:
+            raise ValueError("early_stopping.metric is loss, which needs validation_loss: true")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate must divide batch_size, {self.batch_size}; found {self.accumulate}")
         low, high = self.scale_jitter
         if not 0.1 <= low <= high <= 4:
             raise ValueError(

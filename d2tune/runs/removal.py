@@ -33,7 +33,7 @@ _OF_TRAINING = frozenset(
 _FOLDERS_OF_TRAINING = frozenset(
     {"tensorboard", "plots", "wandb", "mlruns", "trackio", "restored_images", "predicted_labels", "predicted_segments"}
 )
-_CHECKPOINTS = frozenset({"last.pth", "model_best.pth", "model_final.pth"})
+_CHECKPOINTS = frozenset({"last.pth", "before_last.pth", "model_best.pth", "model_final.pth"})
 
 
 @dataclass(frozen=True, slots=True)

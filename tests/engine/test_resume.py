@@ -154,6 +154,10 @@ def test_a_finished_run_is_trained_longer_and_its_second_end_can_be_interrupted_
         ("weights=other.pth", "other.pth; expected scratch"),
         ("train.precision=bfloat16", "train.precision changed since this run began; found bfloat16; expected float32"),
         ("train.learning_rate=0.5", "SOLVER.BASE_LR changed since this run began; found 0.5"),
+        ("train.accumulate=2", "train.accumulate changed"),
+        ("train.sampling.kind=class_balanced", "train.sampling changed"),
+        ("train.freeze=[network.head]", "train.freeze changed"),
+        ("train.early_stopping.metric=loss", "train.early_stopping.metric changed"),
         ("weights_sha256=" + 64 * "a", "weights_sha256 changed"),
     ],
 )
@@ -165,7 +169,10 @@ def test_settings_that_cannot_change_are_refused_and_not_written(
     with pytest.raises(RunError) as caught:
         train(project, run, "train.iterations=8", override, resume=True)
     line = caught.value.one_line()
-    assert message in line and "Only train.iterations, train.epochs, train.eval_every, train.validation_loss" in line
+    assert (
+        message in line
+        and "Only train.iterations, train.epochs, train.eval_every, train.early_stopping.patience" in line
+    )
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
@@ -195,6 +202,22 @@ def stopped(project: Path, tmp_path: Path) -> tuple[Path, Path]:
     with pytest.raises(RunError, match="cannot be written"):
         train(own, tmp_path / "run", hooks=[Fail(6)])
     return own, tmp_path / "run"
+
+
+@pytest.mark.parametrize("damage", ["a bit", "cut off"])
+def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(
+    damage: str, stopped: tuple[Path, Path], straight: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project, run = stopped
+    last = run / "checkpoints" / "last.pth"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content if damage == "a bit" else content[:-100])
+    train(project, run, resume=True)
+    (line,) = [record.message for record in caplog.records if "the checkpoint before it is used" in record.message]
+    assert str(last) in line
+    assert_same(straight, run)
+    assert not (run / "checkpoints" / "before_last.pth").exists()
 
 
 @pytest.mark.parametrize(

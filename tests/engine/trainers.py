@@ -59,6 +59,7 @@ def trainer_of(
     optimizer: torch.optim.Optimizer | None = None,
     start: int = 0,
     clip_norm: float | None = None,
+    accumulate: int = 1,
 ) -> Trainer:
     """A trainer on the CPU with these hooks and, by default, plain SGD with a learning rate of 1."""
     trainer = Trainer(
@@ -69,6 +70,7 @@ def trainer_of(
         device="cpu",
         seed=SEED,
         clip_norm=clip_norm,
+        accumulate=accumulate,
     )
     trainer.completed = start
     trainer.register_hooks(list(hooks))

@@ -68,10 +68,39 @@ def bytes_changed(path: Path) -> None:
     path.write_bytes(content)
 
 
+def a_bit_flipped(path: Path) -> None:
+    torch.save({"model": {"w": torch.zeros(999)}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.find(b"data/0") + 2000] ^= 0x40
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)["model"]["w"].sum() != 0  # torch itself does not notice
+
+
+def test_the_checkpoint_that_is_replaced_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last, before = tmp_path / "last.pth", tmp_path / "before.pth"
+
+    def number(path: Path) -> float:
+        return float(checkpoint.load(path)["model"]["w"])
+
+    for value in range(3):
+        checkpoint.save(last, {"model": {"w": torch.tensor(float(value))}}, keep=before)
+        assert number(last) == value and before.exists() == (value > 0)
+    assert number(before) == 1
+
+    def no_links(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    checkpoint.save(last, {"model": {"w": torch.tensor(3.0)}}, keep=before)
+    assert number(last) == 3 and number(before) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["before.pth", "last.pth"]
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
         (lambda path: None, "does not exist"),
+        (a_bit_flipped, "data/0: the checkpoint is damaged: a checksum is wrong"),
         (lambda path: path.write_bytes(b""), "cannot be read: the file is empty"),
         (lambda path: path.mkdir(), "cannot be read: it is a folder"),
         (lambda path: path.write_bytes(b"PK\x03\x04 cut off"), "cannot be read: it is cut off or damaged"),

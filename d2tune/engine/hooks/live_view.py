@@ -123,6 +123,7 @@ class LiveView(Hook):
         """Read the numbers that are not kept in each step, while the training adds to them."""
         progress, storage = self._progress, self.trainer.storage
         progress.done = self.trainer.completed
+        progress.total = self.trainer.max_iter
         progress.elapsed_s = time.perf_counter() - self._began_s
         latest = dict(storage.latest())  # a copy at once: the training adds names
         losses = {name: storage.history(name).median(_SMOOTHED) for name in latest if "loss" in name.partition("/")[0]}

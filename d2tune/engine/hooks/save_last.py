@@ -18,11 +18,15 @@ class SaveLast(Hook):
     Args:
         path: The file.
         period: Iterations between writes.
+        keep: Where the checkpoint that is replaced is kept.
         on_save: Called after each write.
     """
 
-    def __init__(self, path: Path, *, period: int, on_save: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, path: Path, *, period: int, keep: Path | None = None, on_save: Callable[[], None] | None = None
+    ) -> None:
         self._path = path
+        self._keep = keep
         self._period = period
         self._on_save = on_save
 
@@ -39,7 +43,7 @@ class SaveLast(Hook):
         trainer = self.trainer
         if (trainer.saved == completed and trainer.saved_whole) or trainer.guard.suspicious:
             return
-        checkpoint.save(self._path, trainer.checkpoint(completed))
+        checkpoint.save(self._path, trainer.checkpoint(completed), keep=self._keep)
         trainer.saved, trainer.saved_whole = completed, True
         if self._on_save is not None:
             self._on_save()

@@ -65,7 +65,7 @@ def label_sheet(panels: Sequence[LabelPanel], *, class_names: Sequence[str], tit
     table = colors(class_names)
     columns = 1 if len(panels) <= _LARGE_UP_TO else 2
     grid = Grid([panel.image_rgb.shape[:2] for panel in panels], columns=columns, images=3)
-    header = _header(title, subtitle, _legend(panels, class_names, table))
+    header = legend_header(title, subtitle, _legend(panels, class_names, table))
     return grid.sheet(header, (_card(panel, grid.size(place), table) for place, panel in enumerate(panels)))
 
 
@@ -109,15 +109,20 @@ def _legend(
     places = list(range(len(class_names)))
     if maps and len(class_names) > _LEGEND_CLASSES:
         places = [place for place in places if place in present]
-    entries = [(np.full((_SWATCH_PX, _SWATCH_PX, 3), table[place], np.uint8), class_names[place]) for place in places]
+    entries = [(swatch(table[place]), class_names[place]) for place in places]
     if IGNORE_LABEL in present:
         nothing = np.full((_SWATCH_PX, _SWATCH_PX), IGNORE_LABEL, np.uint8)
         entries.append((color_map(nothing, table), _NOT_LABELED))
     return entries
 
 
-def _header(title: str, subtitle: str, legend: Sequence[tuple[np.ndarray, str]]) -> Image.Image:
-    """Title, subtitle and the legend in as many rows as it needs."""
+def swatch(color: np.ndarray) -> np.ndarray:
+    """A square of a color ``(3,)`` for a legend, (side, side, 3) uint8."""
+    return np.full((_SWATCH_PX, _SWATCH_PX, 3), color, np.uint8)
+
+
+def legend_header(title: str, subtitle: str, legend: Sequence[tuple[np.ndarray, str]]) -> Image.Image:
+    """Title, subtitle and the legend, swatches with their names, in as many rows as it needs."""
     face, gap = font(20), 14
     spots: list[tuple[int, int]] = []
     names = [shortened(name, face, _NAME_PX) for _, name in legend]
@@ -131,7 +136,7 @@ def _header(title: str, subtitle: str, legend: Sequence[tuple[np.ndarray, str]])
     height = _LEGEND_TOP_PX + (row + 1) * _ROW_PX + 2 * gap if legend else HEADER_PX
     header = draw_header(title, subtitle, height_px=height)
     pen, corners = ImageDraw.Draw(header), rounded((_SWATCH_PX, _SWATCH_PX), radius_px=6)
-    for (x, y), (swatch, _), name in zip(spots, legend, names, strict=True):
-        header.paste(Image.fromarray(swatch), (x, y), corners)
+    for (x, y), (square, _), name in zip(spots, legend, names, strict=True):
+        header.paste(Image.fromarray(square), (x, y), corners)
         pen.text((x + _SWATCH_PX + gap, y + _SWATCH_PX // 2), name, INK, face, anchor="lm")
     return header

@@ -1,0 +1,78 @@
+"""The sheet of training samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from d2tune import api
+from d2tune.cli import main
+from d2tune.engine.plan import make_plan
+from d2tune.engine.preview import _before_and_after, _keys
+from d2tune.errors import DataError, ProjectError
+from d2tune.project import load_project
+from d2tune.tasks import task_of
+from tests.engine.test_tasks import raster_project, street_project
+
+
+def test_a_sheet_of_an_instance_project(
+    tiny_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_project.write_text(
+        tiny_project.read_text("utf-8").replace("weights: scratch", "weights: missing.pth"), "utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["preview", str(tiny_project), "--samples", "3"]) == 0
+    assert "tiny_preview.png: 3 training samples of the first batches, seed 0, short side" in capsys.readouterr().out
+    with PilImage.open("tiny_preview.png") as sheet:
+        assert sheet.format == "PNG" and sheet.width == 2240
+    assert main(["preview", str(tiny_project)]) == 1
+    line = capsys.readouterr().err
+    assert "tiny_preview.png" in line and "already there" in line and line.count("\n") == 1
+    assert main(["preview", str(tiny_project), "--force", "--samples", "1", "train.seed=5"]) == 0
+    assert "1 training sample of the first batches, seed 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("samples", [0, 65])
+def test_a_number_out_of_range(samples: int, tiny_project: Path, tmp_path: Path) -> None:
+    with pytest.raises(ProjectError) as caught:
+        api.preview(tiny_project, out=tmp_path / "a.png", samples=samples)
+    assert "--samples" in caught.value.one_line() and not (tmp_path / "a.png").exists()
+
+
+def test_files_that_are_not_replaced(tiny_project: Path, balloon_sample: Path, tmp_path: Path) -> None:
+    image = sorted((balloon_sample / "train").glob("*.jpg"))[0]
+    link = tmp_path / "image.png"
+    link.hardlink_to(image)
+    before = image.read_bytes()
+    for out in (link, tmp_path / "a.jpg"):
+        with pytest.raises(DataError):
+            api.preview(tiny_project, out=out, force=True)
+    assert image.read_bytes() == before and not (tmp_path / "a.jpg").exists()
+
+
+def test_the_masks_lie_on_the_objects(tiny_project: Path) -> None:
+    plan, _ = make_plan(load_project(tiny_project), num_gpus=0, sample=False)
+    task, train = task_of(plan.project), plan.splits.train
+    samples = task.training_samples(train, None, plan.cfg, plan.project, cache_bytes=0)
+    sample = samples[next(_keys(plan))]
+    image, shown = _before_and_after(plan, sample)
+    assert image.shape == shown.shape == (*sample["image"].shape[1:], 3)
+    assert np.array_equal(image, sample["image"].numpy().transpose(1, 2, 0))  # this preset takes RGB
+    for left, top, right, bottom in sample["instances"].gt_boxes.tensor.round().int().tolist():
+        row, column = (top + bottom) // 2, (left + right) // 2
+        assert not np.array_equal(image[row, column], shown[row, column])
+    sample["instances"] = sample["instances"][:0]
+    assert np.array_equal(*_before_and_after(plan, sample))
+
+
+@pytest.mark.parametrize("kind", ["panoptic", "rasters"])
+def test_label_maps_have_a_legend(kind: str, tmp_path: Path) -> None:
+    project = street_project(tmp_path)[0] if kind == "panoptic" else raster_project(tmp_path)
+    result = api.preview(project, out=tmp_path / "sheet.png", samples=2)
+    with PilImage.open(result.path) as sheet:
+        colors = {color for _, color in sheet.crop((0, 112, 2240, 170)).getcolors(1 << 20)}
+    assert {(255, 59, 92), (0, 176, 255)} <= colors
