@@ -25,7 +25,7 @@ from d2tune.hardware import usable_cores
 from d2tune.modeling.build import ChosenWeights
 from d2tune.modeling.config import read_config
 from d2tune.packages.weights_license import earlier_sources
-from d2tune.project import Project, flatten, load_project
+from d2tune.project import Project, evaluation_period, flatten, load_project
 from d2tune.run_folder import RunFolder
 from d2tune.run_schema import RECORD_VERSION
 from d2tune.text import reason_of
@@ -118,7 +118,13 @@ def write_resumed(folder: RunFolder, plan: TrainingPlan) -> None:
     record = folder.read_record()
     now = {"command": sys.argv, "time": _now(), "versions": versions()}
     resumed = [*record.get("resumed", []), now]
-    changed = {"resumed": resumed, "data": record["data"] | _data(plan), "finished": None, "ended": None}
+    changed = {
+        "evaluation_period": _period(plan),
+        "resumed": resumed,
+        "data": record["data"] | _data(plan),
+        "finished": None,
+        "ended": None,
+    }
     folder.update_record(changed)
 
 
@@ -159,6 +165,7 @@ def write_start(folder: RunFolder, plan: TrainingPlan) -> None:
             "command": sys.argv,
             "started": _now(),
             "seed": cfg.SEED,
+            "evaluation_period": _period(plan),
             "versions": versions(),
             "machine": {
                 "system": platform.platform(),
@@ -175,6 +182,10 @@ def write_start(folder: RunFolder, plan: TrainingPlan) -> None:
             "finished": None,
         }
     )
+
+
+def _period(plan: TrainingPlan) -> int:
+    return evaluation_period(plan.project.train.eval_every, plan.cfg.SOLVER.MAX_ITER)
 
 
 def _now() -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from d2tune import run_schema
 from d2tune.errors import RunError
 from d2tune.metrics.metric import Metric
-from d2tune.project import load_project
+from d2tune.project import evaluations, load_project
 from d2tune.project.traits import TRAITS, MetricPlace
 from d2tune.run_folder import RunFolder
 from d2tune.run_lock import LOCK, holder_of, left_behind
@@ -54,7 +54,7 @@ class RunSummary:
         best_iteration: Iterations after which the best weights were reached.
         iterations: Iterations completed.
         all_iterations: Iterations that were planned; None where they are not known.
-        left_s: Seconds of training left, without evaluations; None where it does not run or is not known.
+        left_s: Seconds of training left, evaluations included once one was timed; None if not known.
         train_sha256: Hash of the training split.
         val_sha256: Hash of the validation split, on which the metric was measured.
         weights_sha256: Hash of the best weights.
@@ -232,7 +232,7 @@ def _with_state(
             summary,
             state="running",
             note=holder.doing or "training",
-            left_s=_left_s(summary, lines),
+            left_s=_left_s(summary, record, lines),
             training_s=_elapsed_s(record, holder.since),
         )
     if summary.note:
@@ -266,11 +266,21 @@ def _is_finished(run: RunFolder, record: Mapping[str, Any]) -> bool:
     return run.evaluation.is_file()  # a run of an earlier version
 
 
-def _left_s(summary: RunSummary, lines: list[dict[str, Any]]) -> float | None:
-    step_s = next((line["time"] for line in reversed(lines) if _number(line.get("time")) is not None), None)
+def _left_s(summary: RunSummary, record: Mapping[str, Any], lines: list[dict[str, Any]]) -> float | None:
+    step_s = _latest(lines, "time")
     if step_s is None or summary.all_iterations is None:
         return None
-    return max(0, summary.all_iterations - summary.iterations) * float(step_s)
+    done, total = summary.iterations, summary.all_iterations
+    if done >= total:
+        return 0.0
+    period, evaluation_s = record.get("evaluation_period"), _latest(lines, "eval_time")
+    times = evaluations(period, total, start=done) if isinstance(period, int) and period >= 0 else 0
+    return (total - done) * step_s + times * (evaluation_s or 0.0)
+
+
+def _latest(lines: list[dict[str, Any]], name: str) -> float | None:
+    """The value that was logged last under a name."""
+    return next((value for line in reversed(lines) if (value := _number(line.get(name))) is not None), None)
 
 
 def _elapsed_s(record: Mapping[str, Any], since: str) -> float | None:

@@ -123,6 +123,12 @@ def test_a_running_one_is_known_by_its_lock_and_a_killed_one_by_what_it_left() -
             summary = summarize(run)
             assert (summary.state, summary.note) == ("running", "evaluating after 100 iterations")
         assert summary.left_s == 80 * 0.5 and summary.training_s is not None and summary.training_s < 60
+        record = json.loads((run / "record.json").read_text("utf-8"))
+        (run / "record.json").write_text(json.dumps(record | {"evaluation_period": 50}), "utf-8")
+        assert summarize(run).left_s == 80 * 0.5, "no evaluation has been timed"
+        lines = (run / "metrics.jsonl").read_text("utf-8")
+        (run / "metrics.jsonl").write_text('{"iteration": 99, "eval_time": 7.5}\n' + lines, "utf-8")
+        assert summarize(run).left_s == 80 * 0.5 + 2 * 7.5, "after 150 and after 200 iterations"
         assert "120/200 (60 %)" in runs_table([summary]) and "iterations, 40 s left" in runs_table([summary])
         process.send_signal(signal.SIGKILL)
     killed = summarize(run)

@@ -64,6 +64,7 @@ class EvaluateAndKeepBest(Hook):
         with self.trainer.stoppable_at_once():
             value = self._evaluate(done)
         self._last_s = time.perf_counter() - began_s
+        self.trainer.storage.put_scalar("eval_time", self._last_s, smoothing_hint=False)
         if self.best is None or (value is not None and value > self.best):
             self.best, self.best_iteration = value, done
             self._keep(done, value)
