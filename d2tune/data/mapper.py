@@ -17,6 +17,7 @@ from pycocotools import mask as mask_utils
 
 from d2tune.annotations.io.photos.reading import read_photo
 from d2tune.data.batches import SampleKey
+from d2tune.data.instance_patches import patch_place
 from d2tune.errors import DataError
 
 CACHE_BYTES = 1 << 30
@@ -87,6 +88,9 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         short_side_range_px: Smallest and largest short side of the keys.
         max_side_px: Largest long side of a training image.
         color_jitter: Share of images whose colors are varied.
+        patch_px: Side of the squares that are cut out of the resized images; 0 takes whole images. Masks are then
+            bitmaps, and boxes those of the visible part.
+        patch_balance: Share of the squares that lie around an object, each class equally often; the rest lie anywhere.
         cache_bytes: Memory that decoded images may take in one process.
     """
 
@@ -100,12 +104,16 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         short_side_range_px: tuple[int, int],
         max_side_px: int,
         color_jitter: float,
+        patch_px: int = 0,
+        patch_balance: float = 0.5,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._dicts = dicts
         self._channel_order = channel_order
         self._white = white
-        self._mask_format = mask_format
+        self._mask_format = "bitmask" if patch_px else mask_format
+        self._patch_px = patch_px
+        self._patch_balance = patch_balance
         self._largest_short_side_px = short_side_range_px[1]
         self._max_side_px = max_side_px
         self._color = T.RandomApply(ColorJitter(), prob=color_jitter)
@@ -120,6 +128,8 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         reduced = self._reduced(key.index)
         np.random.seed(key.seed)
         size = Resize(key.short_side_px, self._max_side_px, "choice")
+        if self._patch_px:
+            return self._patch(key, reduced, size)
         inputs = T.AugInput(reduced.image)
         transforms = T.AugmentationList([size, T.RandomFlip(), self._color])(inputs)
         shape = inputs.image.shape[:2]
@@ -127,18 +137,43 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
             _with_writable_mask(detection_utils.transform_instance_annotations(_copied(annotation), transforms, shape))
             for annotation in reduced.annotations
         ]
-        instances = _instances(mapped, shape, self._mask_format)
+        labels = None if reduced.labels is None else transforms.apply_segmentation(reduced.labels)
+        return self._sample(key, inputs.image, _instances(mapped, shape, self._mask_format), labels)
+
+    def _sample(
+        self, key: SampleKey, image: NDArray[np.uint8], instances: Any, labels: NDArray[np.uint8] | None
+    ) -> dict[str, Any]:
         source = self._dicts[key.index]
         sample = {
-            "image": to_tensor(inputs.image),
+            "image": to_tensor(image),
             "instances": instances,
             "height": source["height"],
             "width": source["width"],
             "image_id": source["image_id"],
         }
+        return sample if labels is None else sample | self.label_targets(source, labels)
+
+    def _patch(self, key: SampleKey, reduced: _Reduced, size: T.Augmentation) -> dict[str, Any]:
+        """A square of the resized image, smaller only where the image is."""
+        inputs = T.AugInput(reduced.image)
+        transforms = T.AugmentationList([size, T.RandomFlip()])(inputs)
+        shape = inputs.image.shape[:2]
+        mapped = [
+            _with_writable_mask(detection_utils.transform_instance_annotations(_copied(annotation), transforms, shape))
+            for annotation in reduced.annotations
+        ]
+        rng = np.random.default_rng((key.seed, 3))
+        place = patch_place(mapped, shape, patch_px=self._patch_px, balance=self._patch_balance, rng=rng)
+        color = T.AugInput(np.ascontiguousarray(place.cut(inputs.image)))
+        self._color(color)
+        visible = [shifted for annotation in mapped if (shifted := place.shifted(annotation)) is not None]
+        instances = _instances(visible, color.image.shape[:2], self._mask_format)
+        instances = instances[instances.gt_masks.tensor.flatten(1).any(dim=1)]
+        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        labels = None
         if reduced.labels is not None:
-            sample |= self.label_targets(source, transforms.apply_segmentation(reduced.labels))
-        return sample
+            labels = np.ascontiguousarray(place.cut(transforms.apply_segmentation(reduced.labels)))
+        return self._sample(key, color.image, instances, labels)
 
     def read_label_map(self, source: dict[str, Any]) -> NDArray[np.uint8] | None:
         """The label map of a dataset dict, ``(H, W)`` or ``(H, W, 3)``; None for instance tasks."""
@@ -157,7 +192,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         annotations = [annotation for annotation in source["annotations"] if not annotation["iscrowd"]]
         labels = self.read_label_map(source)
         factor = self._largest_short_side_px / min(image.shape[:2])
-        if factor < 0.9:
+        if 0 < factor < 0.9:
             height_px, width_px = (max(1, round(side * factor)) for side in image.shape[:2])
             scale = (width_px / image.shape[1], height_px / image.shape[0])
             image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)

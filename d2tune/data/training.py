@@ -79,5 +79,7 @@ def _instance_options(cfg: CfgNode, cache_bytes: int) -> dict[str, Any]:
         "short_side_range_px": tuple(cfg.INPUT.MIN_SIZE_TRAIN),
         "max_side_px": cfg.INPUT.MAX_SIZE_TRAIN,
         "color_jitter": cfg.INPUT.COLOR_JITTER,
+        "patch_px": cfg.INPUT.PATCH_PX,
+        "patch_balance": cfg.INPUT.PATCH_BALANCE,
         "cache_bytes": cache_bytes,
     }

@@ -380,6 +380,8 @@ def _set_input(cfg: CfgNode, project: Project) -> None:
     cfg.INPUT.AUGMENT = train.augment
     cfg.INPUT.PATCH_PX = train.patch_size or 0
     cfg.INPUT.PATCH_BALANCE = train.patch_balance
+    if train.patch_size is not None and not project.is_by_pixel:
+        cfg.INPUT.MASK_FORMAT = "bitmask"
     cfg.INPUT.RASTER.STACK = list(label_images.stack)
     cfg.INPUT.RASTER.CHANNELS = list(label_images.channels)
     cfg.INPUT.RASTER.NODATA = [] if label_images.nodata is None else [label_images.nodata]

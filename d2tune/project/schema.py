@@ -330,10 +330,11 @@ class Train(Section):
             ``backbone: 0.1``; of several the longest counts.
         freeze: Beginnings of the names of parameters that stay as they are, such as ``backbone``.
         image_size: Short side in pixels at which images are evaluated; training varies around it. ``original`` leaves
-            images as they are, for semantic tasks.
-        patch_size: Side in pixels of the squares that a semantic task is trained on; null takes whole images.
-        patch_balance: Share of the patches that lie around a random pixel of a random class, each class as often as any
-            other; the rest lie anywhere.
+            images as they are and evaluates them in windows.
+        patch_size: Side in pixels of the squares, cut out of the resized images, that are trained on; null takes whole
+            images.
+        patch_balance: Share of the patches that lie around a random pixel or object of a random class, each class as
+            often as any other; the rest lie anywhere.
         augment: ``photo`` flips training images left to right and varies their colors; ``overhead`` flips and turns
             them every way, for images without an up and down.
         scale_jitter: Training draws the short side between these multiples of ``image_size``.
@@ -498,11 +499,12 @@ class Project(Section):
             return self
         if self.data.format == "label_images":
             raise ValueError("data.format: label_images is for semantic tasks: label images do not distinguish objects")
-        values = {"image_size": "original", "augment": "overhead"}
-        given = [f"{key}: {value}" for key, value in values.items() if getattr(self.train, key) == value]
-        given += [] if self.train.patch_size is None else ["patch_size"]
-        if given:
-            raise ValueError(f"train.{given[0]} is for semantic tasks")
+        if self.train.augment == "overhead":
+            raise ValueError("train.augment: overhead is for semantic tasks")
+        if self.train.image_size == "original" and self.traits.has_things_and_stuff:
+            raise ValueError("train.image_size: original needs windows, in which panoptic models do not predict")
+        if self.train.image_size == "original" and self.train.patch_size is None:
+            raise ValueError("train.image_size: original needs train.patch_size, the side of the squares to train on")
         return self
 
     @property

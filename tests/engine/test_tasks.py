@@ -75,6 +75,16 @@ def street_project(tmp_path: Path) -> tuple[Path, Path]:
     return project, root
 
 
+@pytest.mark.slow
+def test_instances_are_trained_on_squares_and_predicted_in_windows(tiny_project: Path, tmp_path: Path) -> None:
+    words = ["train.image_size=original", "train.patch_size=96", "train.iterations=2", "train.eval_every=0"]
+    result = d2tune.train(tiny_project, output_dir=tmp_path / "run", overrides=words, num_gpus=0, sample=False)
+    predictor = d2tune.load_predictor(result.run)
+    assert not predictor.takes_whole_images
+    with pytest.raises(ProjectError, match="in which panoptic models do not predict"):
+        load_project(street_project(tmp_path)[0], overrides={"train.image_size": "original"})
+
+
 def evaluation_of(folder: Path) -> dict[str, Any]:
     evaluation: dict[str, Any] = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     return evaluation
@@ -299,8 +309,7 @@ def test_a_class_without_annotations_is_named_with_the_data(tmp_path: Path) -> N
         ("task: panoptic\nthings: [a]\nstuff: [a]", "'a' is in things and in stuff"),
         ("task: instance\nstuff: [sky]", "an instance task has things alone"),
         ("task: semantic\nmodel: {class_weights: [0, 0]}", "at least one class must have a weight above 0"),
-        ("task: instance\ntrain: {patch_size: 64}", "train.patch_size is for semantic tasks"),
-        ("task: instance\ntrain: {image_size: original}", "train.image_size: original is for semantic tasks"),
+        ("task: instance\ntrain: {image_size: original}", "train.image_size: original needs train.patch_size"),
         ("task: instance\ntrain: {augment: overhead}", "train.augment: overhead is for semantic tasks"),
     ],
 )
