@@ -21,7 +21,7 @@ from d2tune.loggers import wandb_file
 from d2tune.loggers.base import LoggedFile, LoggedImage, Logger, RunInfo
 from d2tune.loggers.exhibits import Chart, Gallery
 from d2tune.loggers.wandb_media import Tables, chart
-from d2tune.text import reason_of
+from d2tune.text import describe, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ class Wandb(Logger):
             "id": earlier_id or new_id,
             "resume": "allow" if earlier_id else None,
         }
-        with self._own_folders():
-            self._run = _started(options, sync_folder=self._folder / "wandb")
+        with self._own_folders(), valid_settings() as refused:
+            self._run = _started(options, sync_folder=self._folder / "wandb", refused=refused)
         self._tables = Tables(self._run, project=run.project)
         run.folder.update_record({"wandb_id": str(self._run.id)})
         place = Path(self._run.dir).parent if self._run.offline else self._run.url
@@ -149,15 +149,46 @@ def _last_step(folder: Path, *, first: int) -> int:
     return max(steps)
 
 
-def _started(options: dict[str, Any], *, sync_folder: Path) -> Any:
-    """The W&B run: online where W&B answers, else offline, which a warning says."""
+@contextmanager
+def valid_settings() -> Iterator[str]:
+    """W&B's settings without those of the environment that it refuses; gives a line about them, empty without any."""
+    import wandb
+    from pydantic import ValidationError
+
+    removed: dict[str, str] = {}
+    reasons: list[str] = []
+    while True:
+        try:
+            wandb.setup()
+            break
+        except ValidationError as error:
+            names = {f"WANDB_{one['loc'][0]}".upper(): one["msg"] for one in error.errors() if one["loc"]}
+            if not names.keys() & os.environ.keys():
+                raise
+            for name in names.keys() & os.environ.keys():
+                reasons.append(f"{name} is {describe(os.environ[name])}, which W&B refuses ({names[name]})")
+                removed[name] = os.environ.pop(name)
+    try:
+        yield "; ".join(reasons)
+    finally:
+        os.environ.update(removed)
+
+
+def _started(options: dict[str, Any], *, sync_folder: Path, refused: str) -> Any:
+    """The W&B run: online where W&B answers, else offline, which a warning says.
+
+    Args:
+        options: Of ``wandb.init``.
+        sync_folder: The folder of W&B's runs.
+        refused: A line about settings that W&B refuses; where there are any, the run is recorded offline.
+    """
     import wandb
 
     settings = wandb.Settings(silent=True, init_timeout=_INIT_S, finish_timeout=_UPLOAD_S)
     later = f"recording offline; `wandb sync {sync_folder}` uploads it later"
     mode: Any = os.environ.get("WANDB_MODE") or None
-    if mode is None:
-        reason = why_offline()
+    if mode is None or refused:
+        reason = refused or why_offline()
         if reason is not None:
             mode = "offline"
             logger.warning("%s: %s", reason, later)
@@ -185,7 +216,10 @@ def why_offline() -> str | None:
     """Why W&B cannot be reached with a key; None where it answers."""
     import wandb
 
-    address = os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
+    with valid_settings() as refused:
+        if refused:
+            return refused
+        address = os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
     if not has_key(urlparse(address).hostname or ""):
         return "W&B has no API key (`wandb login`)"
     return _unreachable(address)

@@ -151,6 +151,27 @@ def test_a_resumed_run_that_is_refused_goes_on_offline_under_its_id(
     assert content.run_id == "abc123" and content.history == [(4, {"loss": 1.5})]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("WANDB_BASE_URL", "not a url"), ("WANDB_BASE_URL", "localhost:8080"), ("WANDB_CONSOLE", "x")]
+)
+@pytest.mark.usefixtures("own_service")
+def test_a_setting_that_wandb_refuses_is_one_line_and_the_run_is_recorded_offline(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, value: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+    monkeypatch.setenv(name, value)
+    logger = Wandb()
+    with caplog.at_level(logging.WARNING, "d2tune"):
+        logger.start(run_info(run, first_iteration=0))
+    assert os.environ[name] == value
+    logger.log({"loss": 1.5}, iteration=0)
+    logger.finish()
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("d2tune")]
+    assert line.startswith(f"{name} is {value!r}, which W&B refuses (") and "wandb sync" in line and "\n" not in line
+    content = finished_wandb(*(run / "wandb").glob("offline-run-*/*.wandb"))
+    assert content.history == [(1, {"loss": 1.5})]
+
+
 def test_the_id_that_a_sweep_gives_is_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_RUN_ID", "sweep7")
     logger = Wandb()
