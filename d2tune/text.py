@@ -43,7 +43,7 @@ def printable_lines(text: str) -> str:
 
 
 def cells(text: str) -> int:
-    """Columns of a terminal that a text takes: two for a letter of Chinese, Japanese or Korean, none for marks on one."""
+    """Columns of a terminal that a text takes: two for each letter of Chinese, Japanese or Korean."""
     from wcwidth import wcswidth
 
     width: int = wcswidth(text)
