@@ -64,6 +64,10 @@ class Wandb(Logger):
         with self._own_folders(), valid_settings() as refused:
             self._run = _started(options, sync_folder=self._folder / "wandb", refused=refused)
         self._tables = Tables(self._run, project=run.project)
+        self._missed = 0
+        if not self._run.offline:
+            with self._own_folders(), self._may_fail("the connection for artifacts"):
+                self._run._public_api()  # checks the key once; a check after a cut of the network would fail
         run.folder.update_record({"wandb_id": str(self._run.id)})
         place = Path(self._run.dir).parent if self._run.offline else self._run.url
         print(f"W&B          {place}", flush=True)
@@ -75,8 +79,9 @@ class Wandb(Logger):
     def log_images(self, images: Mapping[str, LoggedImage], *, iteration: int) -> None:
         if not self._is_new(iteration):
             return
-        with self._own_folders():
-            self._run.log({name: self._medium(name, image) for name, image in images.items()}, step=iteration + 1)
+        for name, image in images.items():
+            with self._own_folders(), self._may_fail(name):
+                self._run.log({name: self._medium(name, image)}, step=iteration + 1)
 
     def _medium(self, name: str, image: LoggedImage) -> Any:
         import wandb
@@ -91,7 +96,7 @@ class Wandb(Logger):
         artifact = wandb.Artifact(
             f"{self._run.id}-{file.kind}", type=file.kind, metadata={"iteration": iteration, **file.metadata}
         )
-        with self._own_folders():
+        with self._own_folders(), self._may_fail(file.name):
             # the file is in the run folder already, and is replaced as a whole, if at all: no copy is needed
             artifact.add_file(str(file.path.absolute()), name=file.path.name, policy="immutable")
             self._run.log_artifact(artifact, aliases=["latest", *file.aliases])
@@ -101,6 +106,18 @@ class Wandb(Logger):
             self._run.finish()
         self._tables.close()
         self._remove_cache()
+
+    @contextmanager
+    def _may_fail(self, what: str) -> Iterator[None]:
+        """Images and files ask the server, scalars do not: where it does not answer, scalars are logged further on."""
+        import wandb
+
+        try:
+            yield
+        except (wandb.Error, TimeoutError) as error:
+            self._missed += 1
+            if self._missed == 1:
+                logger.warning("W&B did not take %s, metrics are still logged: %s", what, _reason(error))
 
     def _remove_cache(self) -> None:
         """Remove the logs of W&B's process, and the links to them, which would lead nowhere in a copied run."""
