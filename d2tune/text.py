@@ -42,6 +42,24 @@ def printable_lines(text: str) -> str:
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
+def cells(text: str) -> int:
+    """Columns of a terminal that a text takes: two for each letter of Chinese, Japanese or Korean."""
+    from wcwidth import wcswidth
+
+    width: int = wcswidth(text)
+    return width if width >= 0 else len(text)
+
+
+def cut_to_cells(text: str, room: int) -> str:
+    """The text, or its beginning with three dots, in at most ``room`` columns of a terminal."""
+    if cells(text) <= room:
+        return text
+    kept = text[:room]
+    while kept and cells(kept) > room - 3:
+        kept = kept[:-1]
+    return f"{kept}..."
+
+
 def counted(count: int, noun: str) -> str:
     """``1 image``, ``2 images``, ``3 classes``, ``1,200 boxes``, ``2 categories``.
 

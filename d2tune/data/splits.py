@@ -73,6 +73,37 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
     return Splits(train, val, data.root, rendered)
 
 
+def load_validation(project: Project) -> Dataset:
+    """Read the validation split, by itself if it has files of its own and the training split cannot be read.
+
+    Args:
+        project: The project, with its ``data`` and ``classes``.
+
+    Raises:
+        DataError: See `load_splits`.
+    """
+    try:
+        return load_splits(project, sample=False).val
+    except DataError as error:
+        located, _ = locate_data(project, sample=False, render=False)
+        data, labels = located.data, located.class_names
+        if isinstance(data.val, float) or not labels or _is_readable(located, data.train):
+            raise
+        val = read_split(located, data.val, labels=labels, restore_dir=data.root / ".restored" / "val")
+        logger.warning("%s: the validation split is read without the training split", error.one_line())
+        return with_background(val, data.background)
+
+
+def _is_readable(project: Project, split: str) -> bool:
+    """Whether all images of a split are where its annotations say."""
+    restore = project.data.root / ".restored" / "train"
+    try:
+        dataset = read_split(project, split, labels=project.class_names, restore_dir=restore)
+    except DataError:
+        return False
+    return not any(finding.code == "image_found_elsewhere" for finding in dataset.findings)
+
+
 def refuse_sharing(project: Project, splits: Mapping[str, Dataset]) -> None:
     """Check that no two splits have an image in common; see `separate_labels`.
 

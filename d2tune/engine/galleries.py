@@ -96,13 +96,15 @@ def _spread(places: Sequence[int], most: int) -> list[int]:
 def _painted(shapes: Sequence[Shape], size: tuple[int, int]) -> NDArray[np.uint8]:
     """The labels ``(H, W)`` of shapes, small ones over large ones."""
     labels = np.zeros(size, np.uint8)
-    masks = [(_mask(shape, size), label_of(shape.class_number)) for shape in shapes]
-    for mask, label in sorted(masks, key=lambda pair: -int(pair[0].sum())):
-        labels[mask] = label
+    masks = [(_mask(shape, size), shape.sketch.corner_px, label_of(shape.class_number)) for shape in shapes]
+    for mask, (left, top), label in sorted(masks, key=lambda one: -int(one[0].sum())):
+        height, width = mask.shape
+        labels[top : top + height, left : left + width][mask] = label
     return labels
 
 
 def _mask(shape: Shape, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The pixels of a shape: of the image, or from the corner of its sketch on."""
     if shape.sketch.mask is not None:
         return shape.sketch.mask
     canvas = np.zeros(size, np.uint8)

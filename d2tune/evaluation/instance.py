@@ -127,19 +127,27 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
 
     def load(self, folder: Path) -> list[list[CocoResult]]:
         """Read ``predictions.json``, with the ids of the dataset."""
-        own_ids = not check_predicted_images(folder, self._dataset)
+        is_listed = check_predicted_images(folder, self._dataset)
+        path = folder / PREDICTIONS
+        rows = _read_rows(path)
+        own_ids = not (is_listed or any("file_name" in row for row in rows))
         image_ids, category_ids = self._dataset.source_image_ids(), self._dataset.source_category_ids()
         image_of = {image.id if own_ids else image_ids[image.id]: image.id for image in self._dataset.images}
         class_of = {one.id if own_ids else category_ids[one.id]: one.id for one in self._dataset.categories}
         by_image: dict[int, list[CocoResult]] = {image.id: [] for image in self._dataset.images}
-        path = folder / PREDICTIONS
+        name_of = {image.id: image.file_name for image in self._dataset.images}
         try:
-            for row in json.loads(path.read_bytes()):
+            for row in rows:
                 ids = {"image_id": image_of[row["image_id"]], "category_id": class_of[row["category_id"]]}
                 plain = {key: value for key, value in row.items() if key not in ("file_name", "category_name")}
+                if row.get("file_name", name_of[ids["image_id"]]) != name_of[ids["image_id"]]:
+                    raise RunError("the predictions are of other images", file=path, found=repr(row["file_name"]))
                 by_image[ids["image_id"]].append(plain | ids)
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"the predictions are of other images or are damaged ({error!r})", file=path) from None
+        except KeyError as error:
+            message = f"the predictions are of other images or are damaged: {error.args[0]!r} is not known"
+            raise RunError(message, file=path, hint="Evaluate the run again with `d2tune eval`.") from None
+        except TypeError as error:
+            raise RunError(f"the predictions are damaged ({error})", file=path) from None
         return list(by_image.values())
 
     def draw(self, path: Path, predictions: Sequence[list[CocoResult]], *, title: str, subtitle: str) -> None:
@@ -150,6 +158,17 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
             words = lower_scores_in_words("detection", len(scores), max(scores), least=SHOWN_SCORE)
             subtitle = f"{subtitle}; {words}"
         write_images(path, self._dataset, rows, title=title, subtitle=subtitle)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of predictions."""
+    try:
+        rows = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RunError(f"the predictions are damaged ({error})", file=path) from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RunError("the predictions are damaged", file=path, expected="a list of objects")
+    return rows
 
 
 def _rows(predictions: Sequence[list[CocoResult]]) -> list[CocoResult]:

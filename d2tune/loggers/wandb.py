@@ -21,7 +21,7 @@ from d2tune.loggers import wandb_file
 from d2tune.loggers.base import LoggedFile, LoggedImage, Logger, RunInfo
 from d2tune.loggers.exhibits import Chart, Gallery
 from d2tune.loggers.wandb_media import Tables, chart
-from d2tune.text import reason_of
+from d2tune.text import describe, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +61,13 @@ class Wandb(Logger):
             "id": earlier_id or new_id,
             "resume": "allow" if earlier_id else None,
         }
-        with self._own_folders():
-            self._run = _started(options, sync_folder=self._folder / "wandb")
+        with self._own_folders(), valid_settings() as refused:
+            self._run = _started(options, sync_folder=self._folder / "wandb", refused=refused)
         self._tables = Tables(self._run, project=run.project)
+        self._missed = 0
+        if not self._run.offline:
+            with self._own_folders(), self._may_fail("the connection for artifacts"):
+                self._run._public_api()  # checks the key once; a check after a cut of the network would fail
         run.folder.update_record({"wandb_id": str(self._run.id)})
         place = Path(self._run.dir).parent if self._run.offline else self._run.url
         print(f"W&B          {place}", flush=True)
@@ -75,8 +79,9 @@ class Wandb(Logger):
     def log_images(self, images: Mapping[str, LoggedImage], *, iteration: int) -> None:
         if not self._is_new(iteration):
             return
-        with self._own_folders():
-            self._run.log({name: self._medium(name, image) for name, image in images.items()}, step=iteration + 1)
+        for name, image in images.items():
+            with self._own_folders(), self._may_fail(name):
+                self._run.log({name: self._medium(name, image)}, step=iteration + 1)
 
     def _medium(self, name: str, image: LoggedImage) -> Any:
         import wandb
@@ -91,7 +96,7 @@ class Wandb(Logger):
         artifact = wandb.Artifact(
             f"{self._run.id}-{file.kind}", type=file.kind, metadata={"iteration": iteration, **file.metadata}
         )
-        with self._own_folders():
+        with self._own_folders(), self._may_fail(file.name):
             # the file is in the run folder already, and is replaced as a whole, if at all: no copy is needed
             artifact.add_file(str(file.path.absolute()), name=file.path.name, policy="immutable")
             self._run.log_artifact(artifact, aliases=["latest", *file.aliases])
@@ -101,6 +106,18 @@ class Wandb(Logger):
             self._run.finish()
         self._tables.close()
         self._remove_cache()
+
+    @contextmanager
+    def _may_fail(self, what: str) -> Iterator[None]:
+        """Images and files ask the server, scalars do not: where it does not answer, scalars are logged further on."""
+        import wandb
+
+        try:
+            yield
+        except (wandb.Error, TimeoutError) as error:
+            self._missed += 1
+            if self._missed == 1:
+                logger.warning("W&B did not take %s, metrics are still logged: %s", what, _reason(error))
 
     def _remove_cache(self) -> None:
         """Remove the logs of W&B's process, and the links to them, which would lead nowhere in a copied run."""
@@ -149,15 +166,46 @@ def _last_step(folder: Path, *, first: int) -> int:
     return max(steps)
 
 
-def _started(options: dict[str, Any], *, sync_folder: Path) -> Any:
-    """The W&B run: online where W&B answers, else offline, which a warning says."""
+@contextmanager
+def valid_settings() -> Iterator[str]:
+    """W&B's settings without those of the environment that it refuses; gives a line about them, empty without any."""
+    import wandb
+    from pydantic import ValidationError
+
+    removed: dict[str, str] = {}
+    reasons: list[str] = []
+    while True:
+        try:
+            wandb.setup()
+            break
+        except ValidationError as error:
+            names = {f"WANDB_{one['loc'][0]}".upper(): one["msg"] for one in error.errors() if one["loc"]}
+            if not names.keys() & os.environ.keys():
+                raise
+            for name in names.keys() & os.environ.keys():
+                reasons.append(f"{name} is {describe(os.environ[name])}, which W&B refuses ({names[name]})")
+                removed[name] = os.environ.pop(name)
+    try:
+        yield "; ".join(reasons)
+    finally:
+        os.environ.update(removed)
+
+
+def _started(options: dict[str, Any], *, sync_folder: Path, refused: str) -> Any:
+    """The W&B run: online where W&B answers, else offline, which a warning says.
+
+    Args:
+        options: Of ``wandb.init``.
+        sync_folder: The folder of W&B's runs.
+        refused: A line about settings that W&B refuses; where there are any, the run is recorded offline.
+    """
     import wandb
 
     settings = wandb.Settings(silent=True, init_timeout=_INIT_S, finish_timeout=_UPLOAD_S)
     later = f"recording offline; `wandb sync {sync_folder}` uploads it later"
     mode: Any = os.environ.get("WANDB_MODE") or None
-    if mode is None:
-        reason = why_offline()
+    if mode is None or refused:
+        reason = refused or why_offline()
         if reason is not None:
             mode = "offline"
             logger.warning("%s: %s", reason, later)
@@ -185,7 +233,10 @@ def why_offline() -> str | None:
     """Why W&B cannot be reached with a key; None where it answers."""
     import wandb
 
-    address = os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
+    with valid_settings() as refused:
+        if refused:
+            return refused
+        address = os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
     if not has_key(urlparse(address).hostname or ""):
         return "W&B has no API key (`wandb login`)"
     return _unreachable(address)

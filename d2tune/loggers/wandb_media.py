@@ -100,12 +100,10 @@ class Tables:
     def _use(self, artifact: Any) -> None:
         """Log an artifact as an input of the run.
 
-        `use_artifact` refuses all artifacts of offline runs, also new ones; what it does with a new one is this call.
+        `use_artifact` refuses all artifacts of offline runs, also new ones, and waits without a limit until they are
+        uploaded; what it does with a new one is this call.
         """
-        if self._run.offline:
-            self._run._log_artifact(artifact, aliases=["latest"], is_user_created=True, use_after_commit=True)
-        else:
-            self._run.use_artifact(artifact)
+        self._run._log_artifact(artifact, aliases=["latest"], is_user_created=True, use_after_commit=True)
 
     def _refer(self, artifact: Any, shown: Any) -> None:
         """Put references to an image and its annotated mask into an artifact, instead of their files."""

@@ -148,19 +148,22 @@ class Sketch:
     Attributes:
         closed: Closed outlines, each ``(V, 2)``.
         lines: Open lines and single points, each ``(V, 2)``.
-        mask: Pixels of the whole image, ``(H, W)`` bool.
+        mask: Pixels of the image, or of a box in it, ``(h, w)`` bool.
+        corner_px: Left and top of the mask in the image.
     """
 
     closed: tuple[NDArray[np.float64], ...] = ()
     lines: tuple[NDArray[np.float64], ...] = ()
     mask: NDArray[np.bool_] | None = None
+    corner_px: tuple[int, int] = (0, 0)
 
     def extent(self) -> View | None:
         """The box around it; None where there is nothing."""
         boxes = [(*points.min(axis=0), *points.max(axis=0)) for points in (*self.closed, *self.lines) if len(points)]
         if self.mask is not None and self.mask.any():
             rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
-            boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+            left, top = self.corner_px
+            boxes.append((left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1))
         return around(boxes)
 
 
@@ -248,7 +251,7 @@ def _paths(sketch: Sketch, view: View, scale: float) -> tuple[str, str]:
     origin = np.array(view[:2])
     closed = [_ring((_thinned(points) - origin) * scale, closed=True) for points in sketch.closed]
     if sketch.mask is not None:
-        closed += [_ring(points, closed=True) for points in _mask_rings(sketch.mask, view, scale)]
+        closed += [_ring(points, closed=True) for points in _mask_rings(sketch.mask, sketch.corner_px, view, scale)]
     lines = [_ring((_thinned(points) - origin) * scale, closed=False) for points in sketch.lines]
     return "".join(closed), "".join(lines)
 
@@ -275,10 +278,13 @@ def _short(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _mask_rings(mask: NDArray[np.bool_], view: View, scale: float) -> list[NDArray[np.float64]]:
+def _mask_rings(
+    mask: NDArray[np.bool_], corner_px: tuple[int, int], view: View, scale: float
+) -> list[NDArray[np.float64]]:
     """Outlines and holes of those pixels that the view shows, in the units of the frame, each ``(V, 2)``."""
-    left, top = max(0, math.floor(view[0])), max(0, math.floor(view[1]))
-    crop = mask[top : math.ceil(view[3]), left : math.ceil(view[2])]
+    left, top = max(corner_px[0], math.floor(view[0])), max(corner_px[1], math.floor(view[1]))
+    right, bottom = max(left, math.ceil(view[2])), max(top, math.ceil(view[3]))
+    crop = mask[top - corner_px[1] : bottom - corner_px[1], left - corner_px[0] : right - corner_px[0]]
     if not crop.any():
         return []
     fine = 4 if scale > 1 else 1

@@ -13,7 +13,7 @@ from d2tune.report.templates import refuse_foreign_page
 from d2tune.review.page import GENERATOR, report_page
 from d2tune.review.sources import distinct_names, read_predictions_of, read_run
 from d2tune.review.standing import standing
-from d2tune.text import counted, printable
+from d2tune.text import counted, in_bytes, printable
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ReportResult:
     @property
     def summary(self) -> str:
         """The sentence, and where the page is."""
-        place = f"The report is {self.path} ({self.size_bytes / 1e6:.1f} MB)."
+        place = f"The report is {self.path} ({in_bytes(self.size_bytes)})."
         return f"{self.sentence}\n{place}" if self.sentence else place
 
 

@@ -13,7 +13,7 @@ from d2tune.annotations.io.photos.findings import with_white
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.splitting.lists import is_list
 from d2tune.data.label_maps import with_background
-from d2tune.data.splits import load_splits, read_split
+from d2tune.data.splits import load_validation, read_split
 from d2tune.errors import DataError
 from d2tune.evaluation.evaluator import Scoring
 from d2tune.evaluation.output_files import EvaluationFiles
@@ -167,7 +167,7 @@ def _dataset(
     if data is None:
         check_has_data(described, hint="Name annotated images with --data, or put the data of the project there.")
         project = project if image_root is None else _with_images(project, image_root, keep_train=True)
-        return load_splits(project, sample=False).val
+        return load_validation(project)
     source = Path(data).resolve()
     if not source.exists():
         raise DataError("the file or folder does not exist", file=source, hint="Correct the path after --data.")

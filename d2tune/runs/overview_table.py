@@ -9,7 +9,7 @@ from d2tune.errors import ProjectError
 from d2tune.metrics.metric import with_interval
 from d2tune.report.tables import format_table
 from d2tune.runs.overview import STATES, RunSummary
-from d2tune.text import counted, duration, in_bytes, nearest_hint, printable
+from d2tune.text import cells, counted, cut_to_cells, duration, in_bytes, nearest_hint, printable
 
 _SORTS: dict[str, Callable[[RunSummary], float | str]] = {
     "started": lambda run: _seconds(run.started or run.ended),
@@ -128,11 +128,11 @@ def _with_short_notes(columns: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def _cut(notes: list[str], room: int) -> list[str]:
-    return [note if len(note) <= room else f"{note[: room - 3]}..." for note in notes]
+    return [cut_to_cells(note, room) for note in notes]
 
 
 def _width(columns: dict[str, list[str]]) -> int:
-    return sum(max(map(len, (name, *column))) for name, column in columns.items()) + 2 * (len(columns) - 1)
+    return sum(max(map(cells, (name, *column))) for name, column in columns.items()) + 2 * (len(columns) - 1)
 
 
 def _steps(run: RunSummary) -> str:

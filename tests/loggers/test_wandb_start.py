@@ -18,6 +18,7 @@ import pytest
 import wandb
 
 from d2tune.loggers import wandb_file
+from d2tune.loggers.base import LoggedFile
 from d2tune.loggers.wandb import Wandb
 from d2tune.run_folder import RunFolder
 from tests.loggers.read_back import finished_wandb
@@ -149,6 +150,51 @@ def test_a_resumed_run_that_is_refused_goes_on_offline_under_its_id(
     content = finished_wandb(file)
     assert file.parent.name.startswith("offline-run-")
     assert content.run_id == "abc123" and content.history == [(4, {"loss": 1.5})]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WANDB_BASE_URL", "not a url"), ("WANDB_BASE_URL", "localhost:8080"), ("WANDB_CONSOLE", "x")]
+)
+@pytest.mark.usefixtures("own_service")
+def test_a_setting_that_wandb_refuses_is_one_line_and_the_run_is_recorded_offline(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, value: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+    monkeypatch.setenv(name, value)
+    logger = Wandb()
+    with caplog.at_level(logging.WARNING, "d2tune"):
+        logger.start(run_info(run, first_iteration=0))
+    assert os.environ[name] == value
+    logger.log({"loss": 1.5}, iteration=0)
+    logger.finish()
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("d2tune")]
+    assert line.startswith(f"{name} is {value!r}, which W&B refuses (") and "wandb sync" in line and "\n" not in line
+    content = finished_wandb(*(run / "wandb").glob("offline-run-*/*.wandb"))
+    assert content.history == [(1, {"loss": 1.5})]
+
+
+def test_images_and_files_that_are_refused_do_not_end_the_metrics(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """W&B asks its server before it takes an artifact, and raises this where a network was cut."""
+
+    def unanswered(*words: object, **options: object) -> None:
+        raise wandb.errors.CommError("the service process is busy and did not respond in time")
+
+    logger = Wandb()
+    logger.start(run_info(run, first_iteration=0))
+    monkeypatch.setattr(logger._run, "log_artifact", unanswered)
+    logger.log({"loss": 1.5}, iteration=0)
+    file = LoggedFile(RunFolder(run).record, "evaluation", "evaluation")
+    with caplog.at_level(logging.WARNING, "d2tune"):
+        logger.log_file(file, iteration=0)
+        logger.log_file(file, iteration=0)
+    logger.log({"loss": 1.0}, iteration=1)
+    logger.finish()
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("d2tune")]
+    (line,) = [line for line in lines if "did not take" in line]
+    assert line.startswith("W&B did not take evaluation, metrics are still logged: the service process is busy")
+    assert finished_wandb(*wandb_file.files_of(run)).history == [(1, {"loss": 1.5}), (2, {"loss": 1.0})]
 
 
 def test_the_id_that_a_sweep_gives_is_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

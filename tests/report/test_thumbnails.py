@@ -102,6 +102,25 @@ def test_masks_are_outlined_with_their_holes(tmp_path):
     assert (paths & wanted).sum() / (paths | wanted).sum() > 0.97
 
 
+@pytest.mark.parametrize("view", [(0, 0, 100, 100), (30, 25, 70, 65), (-20, -20, 50, 50), (85, 85, 100, 100)])
+@pytest.mark.parametrize("side_px", [50, 400])
+def test_a_mask_cut_to_its_box_is_outlined_as_a_whole_one(tmp_path, view, side_px):
+    mask = np.zeros((100, 100), bool)
+    mask[20:80, 24:76] = True
+    mask[40:60, 40:60] = False
+    image = Image(1, "a.png", 100, 100, saved(tmp_path / "a.png", mask.astype(np.uint8) * 255))
+    cut = Sketch(mask=mask[20:80, 24:76], corner_px=(24, 20))
+    assert cut.extent() == Sketch(mask=mask).extent() == (24, 20, 76, 80)
+    drawn = []
+    for sketch in (Sketch(mask=mask), cut):
+        frame = Album(10**6).frame(image, view, side_px=side_px, outlines=[(sketch, "#f00", "t", "object")])
+        drawn.append(rendered(frame.outlines[0].path, (side_px, side_px)) if frame.outlines else None)
+    if view[0] == 85:
+        assert drawn == [None, None], "nothing of it is there"
+    else:
+        assert (drawn[0] & drawn[1]).sum() / (drawn[0] | drawn[1]).sum() > 0.97
+
+
 def test_a_shape_too_small_to_be_seen_gets_a_mark(tmp_path):
     image = Image(1, "a.png", 100, 100, saved(tmp_path / "a.png", np.zeros((100, 100), np.uint8)))
     speck = Sketch((np.array([[50.0, 50], [50.1, 50], [50, 50.1]]),))

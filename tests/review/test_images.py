@@ -50,6 +50,9 @@ def test_instances(run_of: Runs) -> None:
     assert [shape.is_right for shape in predicted] == [False, True]
     assert truth[outline.truth[0]].sketch.extent() == (10, 10, 40, 30)
     assert predicted[outline.predicted[0]].sketch.extent() == (28, 10, 58, 30)
+    mask = truth[outline.truth[0]].sketch.mask
+    assert mask is not None and mask.shape == (20, 30), "thousands of masks of whole images would take a minute"
+    assert truth[outline.truth[0]].sketch.corner_px == (10, 10)
 
 
 def test_the_precision_of_each_class_over_recall(run_of: Runs) -> None:

@@ -97,6 +97,18 @@ def test_every_page_in_both_schemes_and_at_all_widths(tab: Page, pages: dict[str
     assert levels[0] == 1 and all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
+def test_a_class_name_of_300_letters_does_not_widen_the_page(tab: Page, tmp_path: Path) -> None:
+    name = "a" * 300
+    run = make_run(tmp_path / "run", make_data(tmp_path / "data", bus=name), "instance", bus=name)
+    page = d2tune.write_report(run).path
+    for width_px in (1300, 390):
+        tab.look(width_px=width_px)
+        tab.open(page)
+        tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        assert tab.evaluate("document.documentElement.scrollWidth") == width_px
+        assert tab.evaluate("document.querySelector('.controls select').getBoundingClientRect().right") < width_px
+
+
 def press(tab: Page, key: str, code: int) -> None:
     for kind in ("rawKeyDown", "keyUp"):
         tab.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import d2tune
+from d2tune import files
 from d2tune.cli import main
 from d2tune.errors import D2TuneError, DataError, RunError
 from d2tune.project.traits import TaskName
@@ -202,6 +203,36 @@ def test_changed_data(run_of: Runs, crossing: Path, tmp_path: Path) -> None:
     (data / "val" / "001.jpg").write_bytes((data / "val" / "002.jpg").read_bytes())
     result = d2tune.write_report(run)
     assert len(result.problems) == 1 and "the data changed after the evaluation" in result.problems[0]
+
+
+@pytest.mark.parametrize("task", ["instance", "semantic", "panoptic"])
+def test_training_images_that_are_gone_leave_the_validation_images(
+    run_of: Runs, crossing: Path, tmp_path: Path, task: TaskName
+) -> None:
+    run, data = with_data(run_of(task), crossing, tmp_path / "copy")
+    shutil.rmtree(data / "train")
+    result = d2tune.write_report(run)
+    names = sections(result.path.read_text(encoding="utf-8"))
+    assert [name for name in EVERYTHING if name not in names] == []
+    assert len(result.problems) == 1 and "train" in result.problems[0]
+
+
+def test_predictions_without_the_file_that_lists_their_images(run_of: Runs, tmp_path: Path) -> None:
+    run = copy_of(run_of("instance"), tmp_path / "run")
+    (run / "predicted_images.json").unlink()
+    result = d2tune.write_report(run)
+    assert result.problems == () and "images" in sections(result.path.read_text(encoding="utf-8"))
+    rows = json.loads((run / "predictions.json").read_text("utf-8"))
+    evaluation = json.loads((run / "evaluation.json").read_text("utf-8"))
+    for change, reason in (
+        ({"file_name": "val/other.jpg"}, "are of other images; found 'val/other.jpg'"),
+        ({"image_id": 77}, "or are damaged: 77 is not known"),
+    ):
+        (run / "predictions.json").write_text(json.dumps([rows[0] | change, *rows[1:]]), encoding="utf-8")
+        digest = files.sha256_file(run / "predictions.json")
+        (run / "evaluation.json").write_text(json.dumps(evaluation | {"predictions_sha256": digest}), encoding="utf-8")
+        (problem,) = d2tune.write_report(run).problems
+        assert str(run / "predictions.json") in problem and reason in problem
 
 
 OTHER = {"file_name": "elsewhere.jpg", "id": 1, "width": 120, "height": 80}

@@ -52,7 +52,9 @@ BETTER: tuple[tuple[Detection, ...], ...] = tuple(((0, BUS, 0.95), (1, CAR, 0.9)
 BACKGROUND = "ground"
 
 
-def make_data(folder: Path, *, images: int = len(DETECTIONS), size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+def make_data(
+    folder: Path, *, images: int = len(DETECTIONS), size: tuple[int, int] = (WIDTH, HEIGHT), bus: str = "bus"
+) -> Path:
     """Images of noise with COCO files ``train.json`` and ``val.json``; up to six to train on."""
     factor = size[0] / WIDTH
     for split, seed in (("train", 1), ("val", 2)):
@@ -80,7 +82,7 @@ def make_data(folder: Path, *, images: int = len(DETECTIONS), size: tuple[int, i
                         "segmentation": [outline],
                     }
                 )
-        categories = [{"id": 1, "name": "bus"}, {"id": 2, "name": "car"}]
+        categories = [{"id": 1, "name": bus}, {"id": 2, "name": "car"}]
         content = {"images": rows, "annotations": annotations, "categories": categories}
         (folder / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
@@ -93,6 +95,7 @@ def make_run(
     detections: Sequence[Sequence[Detection]] = DETECTIONS,
     *,
     kinds: Sequence[Kind] = KINDS,
+    bus: str = "bus",
 ) -> Path:
     """A finished run whose weights are no weights, evaluated on given predictions.
 
@@ -102,8 +105,9 @@ def make_run(
         task: The task.
         detections: What is predicted on each image; further images have those of the first one.
         kinds: The kinds of metrics of an instance run.
+        bus: The name of the first class.
     """
-    names = ("bus", "car") if task == "instance" else ("bus", "car", BACKGROUND)
+    names = (bus, "car") if task == "instance" else (bus, "car", BACKGROUND)
     classes: dict[str, Any] = {"things": names[:2], "stuff": names[2:]} if task == "panoptic" else {"classes": names}
     background = None if task == "instance" else BACKGROUND
     project = Project(

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -298,6 +300,23 @@ def test_a_narrow_terminal_gets_fewer_columns() -> None:
         assert max(map(len, table.splitlines())) <= width, width
     assert "train data" in wide and "train data" not in runs_table(runs, width=120)
     assert "because it failed" in wide
+
+
+def columns_of(line: str) -> int:
+    """Columns of a terminal that a line takes, by Unicode's table of wide letters."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in line)
+
+
+def test_letters_of_two_columns_shift_nothing() -> None:
+    make("p/気球の写真を二百枚", state="failed")
+    make("p/plain", state="failed")
+    runs = [replace(run, note=f"訓練が失敗した {run.note} " * 3) for run in list_runs()]
+    lines = runs_table(runs).splitlines()
+    starts = {columns_of(line[: line.index("failed ")]) for line in lines[2:4]}
+    assert len(starts) == 1
+    for width in range(100, 200):
+        table = runs_table(runs, width=width).partition("\n\n")[0]
+        assert max(map(columns_of, table.splitlines())) <= width, width
 
 
 def test_names_have_no_control_characters() -> None:

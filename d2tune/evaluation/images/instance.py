@@ -20,6 +20,7 @@ from d2tune.metrics.coco.results import Kind
 from d2tune.metrics.coco.rows import Row, read_coco
 from d2tune.metrics.coco.scorer import score_set
 from d2tune.metrics.coco.summary import SHOWN_SCORE
+from d2tune.metrics.overlap.run_lengths import crops
 from d2tune.report.thumbnails import Sketch
 
 
@@ -91,7 +92,8 @@ class InstanceImages(Images):
 
     def _sketch(self, row: Row) -> Sketch:
         if self._kind == "segm":
-            return Sketch(mask=np.asarray(mask_utils.decode(row["rle"]), dtype=bool))
+            ((columns, left, top),) = crops([row["rle"]])
+            return Sketch(mask=np.ascontiguousarray(columns.T), corner_px=(left, top))
         x, y, width, height = row["bbox"]
         return Sketch(closed=(np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]], float),))
 
