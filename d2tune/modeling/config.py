@@ -18,6 +18,7 @@ from d2tune.modeling.bridge.config import add_bridge_config
 from d2tune.modeling.bridge.losses import balanced_weights
 from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
 from d2tune.modeling.component_names import check_components
+from d2tune.modeling.yolact.config import add_yolact_config
 from d2tune.project import Model, Project, flatten, planned_length, preset_files, preset_names
 from d2tune.text import reason_of
 
@@ -102,6 +103,7 @@ def default_config() -> CfgNode:
     project_module("deeplab.config")  # add_panoptic_deeplab_config takes it from the package of that project
     project_module("panoptic_deeplab.config").add_panoptic_deeplab_config(cfg)
     add_bridge_config(cfg)
+    add_yolact_config(cfg)
     add_d2tune_config(cfg)
     return cfg
 
@@ -204,6 +206,7 @@ TaskName = Literal["instance", "semantic", "panoptic"]
 
 _TASK_OF_ARCHITECTURE: dict[str, TaskName] = {
     "GeneralizedRCNN": "instance",
+    "Yolact": "instance",
     "GapSafeSemanticSegmentor": "semantic",
     "SemanticBridge": "semantic",
     "PanopticFPN": "panoptic",
@@ -402,7 +405,8 @@ def _set_input(cfg: CfgNode, project: Project) -> None:
 
 def _set_backbone(cfg: CfgNode, project: Project, *, scratch: bool) -> None:
     if project.model.backbone is not None:
-        cfg.MODEL.BACKBONE.NAME = "build_feature_fpn_backbone"
+        if cfg.MODEL.META_ARCHITECTURE != "Yolact":
+            cfg.MODEL.BACKBONE.NAME = "build_feature_fpn_backbone"
         cfg.MODEL.FEATURES.NAME = project.model.backbone
         cfg.MODEL.FPN.IN_FEATURES = ["stride4", "stride8", "stride16", "stride32"]
         cfg.MODEL.FPN.NORM = "GN"

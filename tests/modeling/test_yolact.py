@@ -1,0 +1,251 @@
+"""YOLACT: shapes and priors of the paper, matching, losses and NMS by hand, and edge cases of training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import BitMasks, Boxes, Instances
+from torch import Tensor
+from torchvision.ops import box_iou, nms
+
+from d2tune.modeling.build import build_model
+from d2tune.modeling.config import preset_config
+from d2tune.modeling.yolact.losses import Matched, Truth, class_loss, mask_loss, resized_masks
+from d2tune.modeling.yolact.matching import BACKGROUND, NEUTRAL, TRANSFORM, match
+from d2tune.modeling.yolact.nms import fast_nms
+from d2tune.modeling.yolact.priors import priors
+
+PAPER = [(69, 69), (35, 35), (18, 18), (9, 9), (5, 5)]
+SIZES = [[24], [48], [96], [192], [384]]
+
+
+def yolact(preset: str = "yolact_mobilenet_v2", *, classes: int = 3, **keys: Any) -> Any:
+    torch.manual_seed(0)
+    cfg = preset_config(preset)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+    for key, value in keys.items():
+        cfg.MODEL.YOLACT[key] = value
+    model, _ = build_model(cfg)
+    return model
+
+
+def sample(
+    *boxes: tuple[int, int, int, int, int], size_hw: tuple[int, int] = (96, 128), image: Tensor | None = None
+) -> dict[str, Any]:
+    """An image with rectangles: left, top, width, height and class."""
+    height, width = size_hw
+    masks = torch.zeros(len(boxes), height, width, dtype=torch.bool)
+    for mask, (left, top, w, h, _) in zip(masks, boxes, strict=True):
+        mask[top : top + h, left : left + w] = True
+    instances = Instances(size_hw)
+    corners = [(left, top, left + w, top + h) for left, top, w, h, _ in boxes]
+    instances.gt_boxes = Boxes(torch.tensor(corners, dtype=torch.float32).reshape(-1, 4))
+    instances.gt_classes = torch.tensor([box[4] for box in boxes], dtype=torch.int64)
+    instances.gt_masks = BitMasks(masks)
+    pixels = torch.randint(0, 256, (3, height, width)) if image is None else image
+    return {"image": pixels, "height": height, "width": width, "instances": instances}
+
+
+def test_the_priors_of_the_paper() -> None:
+    found = priors(PAPER, (550, 550), sizes_px=SIZES, aspect_ratios=[1.0, 0.5, 2.0])
+    assert found.shape == (19_248, 4)
+    first, second, third = found[:3].tolist()
+    center = 0.5 * 550 / 69
+    assert first == pytest.approx([center - 12, center - 12, center + 12, center + 12], abs=1e-4)
+    narrow, tall = 12 * math.sqrt(0.5), 12 / math.sqrt(0.5)
+    assert second == pytest.approx([center - narrow, center - tall, center + narrow, center + tall], abs=1e-4)
+    assert third == pytest.approx([center - tall, center - narrow, center + tall, center + narrow], abs=1e-4)
+    assert found[3].tolist() == pytest.approx(
+        [1.5 * 550 / 69 - 12, center - 12, 1.5 * 550 / 69 + 12, center + 12], abs=1e-4
+    )
+    assert found[-1].tolist() == pytest.approx(
+        [495 - 384 * math.sqrt(0.5), 495 - 384 / math.sqrt(8), 495 + 384 * math.sqrt(0.5), 495 + 384 / math.sqrt(8)],
+        abs=1e-3,
+    )
+
+
+def test_square_priors_are_as_high_as_wide() -> None:
+    found = priors(PAPER, (550, 550), sizes_px=SIZES, aspect_ratios=[1.0, 0.5, 2.0], is_square=True)
+    sides = found[:, 2:] - found[:, :2]
+    torch.testing.assert_close(sides[:, 0], sides[:, 1])
+    assert sides[1, 0].item() == pytest.approx(24 * math.sqrt(0.5), abs=1e-4)
+
+
+def test_maps_of_the_paper_at_550_px() -> None:
+    model = yolact(SIZE_DIVISIBILITY=1).eval()
+    images = model.preprocess_image([{"image": torch.zeros(3, 550, 550)}])
+    with torch.no_grad():
+        levels, predicted, prototypes = model._run(images)
+    assert [tuple(level.shape[-2:]) for level in levels] == PAPER
+    assert prototypes.shape == (1, 32, 138, 138)
+    assert predicted.deltas.shape == (1, 19_248, 4) and predicted.coefficients.shape == (1, 19_248, 32)
+    assert predicted.logits.shape == (1, 19_248, 4)
+
+
+def test_predictions_are_in_the_order_of_the_priors() -> None:
+    model = yolact(SIZE_DIVISIBILITY=1)
+    head = model.head
+    level = torch.zeros(1, 128, 4, 5)
+    level[0, :, 2, 3] = 1
+    with torch.no_grad():
+        head.tower.weight.zero_()
+        head.tower.weight[range(128), range(128), 1, 1] = 1
+        head.boxes.weight.zero_()
+        head.boxes.weight[2 * 4 + 1, 7, 1, 1] = 5  # of the third prior, the second delta
+        deltas = head([level]).deltas[0]
+    assert deltas.nonzero().tolist() == [[(2 * 5 + 3) * 3 + 2, 1]] and deltas.max() == 5
+
+
+def test_the_encoding_is_that_of_ssd() -> None:
+    prior, box = torch.tensor([[10.0, 20.0, 30.0, 60.0]]), torch.tensor([[14.0, 26.0, 44.0, 46.0]])
+    expected = [(29 - 20) / (0.1 * 20), (36 - 40) / (0.1 * 40), math.log(30 / 20) / 0.2, math.log(20 / 40) / 0.2]
+    assert TRANSFORM.get_deltas(prior, box)[0].tolist() == pytest.approx(expected, abs=1e-5)
+    torch.testing.assert_close(TRANSFORM.apply_deltas(TRANSFORM.get_deltas(prior, box), prior), box)
+
+
+def test_priors_are_objects_background_or_neither() -> None:
+    box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    some = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4.5], [0, 0, 10, 3.9], [20, 20, 30, 30]])
+    assert match(some, box, positive_iou=0.5, negative_iou=0.4).objects.tolist() == [
+        0,
+        0,
+        NEUTRAL,
+        BACKGROUND,
+        BACKGROUND,
+    ]
+
+
+def test_each_object_has_a_prior_of_its_own() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [500, 500, 501, 501]])
+    some = torch.tensor([[0.0, 0, 10, 10], [0, 0, 40, 40], [400, 400, 600, 600]])
+    matches = match(some, boxes, positive_iou=0.5, negative_iou=0.4)
+    assert matches.objects.tolist() == [0, 1, 2] and matches.best.tolist() == [0, 1, 2]
+
+
+def test_the_hardest_background_is_in_the_class_loss() -> None:
+    logits = torch.zeros(40, 3)
+    logits[:, 0] = torch.arange(40.0)  # the last are the most certain background
+    targets = torch.zeros(40, dtype=torch.int64)
+    targets[0], targets[1], targets[2:9] = 2, -1, 1
+    chosen = [0, *range(2, 9), *range(9, 9 + 24)]
+    expected = torch.nn.functional.cross_entropy(logits[chosen], targets[chosen], reduction="sum")
+    torch.testing.assert_close(class_loss(logits, targets, negatives=3), expected)
+
+
+def test_an_image_without_objects_teaches_background() -> None:
+    logits = torch.randn(100, 3)
+    hardest = (logits.logsumexp(1) - logits[:, 0]).sort(descending=True).values[:16].sum()
+    torch.testing.assert_close(class_loss(logits, torch.zeros(100, dtype=torch.int64), negatives=3), hardest)
+
+
+def test_the_mask_loss_is_the_mean_inside_the_box() -> None:
+    masks = torch.zeros(1, 16, 16, dtype=torch.bool)
+    masks[0, 4:12, 4:8] = True
+    truth = Truth(torch.tensor([[4.0, 4, 12, 12]]), torch.tensor([0]), masks)  # as if the right half were a hole
+    prototypes, coefficients = torch.full((1, 4, 4), 2.0), torch.tensor([[0.5]])  # logit 1 everywhere
+    loss = mask_loss(
+        prototypes, coefficients, truth, Matched(torch.tensor([0]), torch.tensor([0])), image_hw=(16, 16), most=100
+    )
+    inside = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))]
+    assert loss.item() == pytest.approx(sum(inside) / 2, abs=1e-6)
+
+
+def test_masks_are_resized_by_area() -> None:
+    masks = torch.zeros(1, 8, 8, dtype=torch.bool)
+    masks[0, :3, :4] = True
+    assert resized_masks(masks, (2, 2))[0].tolist() == [[1, 0], [0, 0]]
+    assert resized_masks(masks[:0], (2, 2)).shape == (0, 2, 2)
+
+
+def test_fast_nms_suppresses_by_boxes_that_are_suppressed() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [3, 0, 13, 10], [6, 0, 16, 10]])  # IoU of neighbors 7 / 13
+    scores = torch.tensor([[0.9, 0.0], [0.8, 0.7], [0.7, 0.0]])
+    places, classes, kept = fast_nms(boxes, scores, lowest_score=0.05, iou_threshold=0.5, most_per_class=200, most=100)
+    assert places.tolist() == [0, 1] and classes.tolist() == [0, 1] and kept.tolist() == pytest.approx([0.9, 0.7])
+    assert nms(boxes, scores[:, 0], 0.5).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fast_nms_against_its_definition(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    corners = torch.rand(60, 2, generator=random) * 50
+    boxes = torch.cat([corners, corners + 5 + torch.rand(60, 2, generator=random) * 30], 1)
+    scores = torch.rand(60, 3, generator=random)
+    places, classes, kept = fast_nms(boxes, scores, lowest_score=0.1, iou_threshold=0.4, most_per_class=30, most=20)
+    expected = []
+    for one in range(3):
+        order = scores[:, one].argsort(descending=True)[:30]
+        ious = box_iou(boxes[order], boxes[order])
+        for rank, place in enumerate(order.tolist()):
+            if scores[place, one] > 0.1 and not any(ious[rank, above] > 0.4 for above in range(rank)):
+                expected.append((scores[place, one].item(), place, one))
+    expected = sorted(expected, reverse=True)[:20]
+    assert list(zip(kept.tolist(), places.tolist(), classes.tolist(), strict=True)) == expected
+
+
+def test_losses_are_finite_for_all_that_photos_have() -> None:
+    model = yolact().train()
+    batch = [
+        sample(),
+        sample((5, 5, 1, 1, 0), (127, 95, 1, 1, 2)),
+        sample((0, 0, 128, 96, 1), (0, 0, 128, 96, 1)),
+        sample((10, 10, 40, 1, 0), size_hw=(64, 200)),
+        sample(*((x, y, 3, 3, (x + y) % 3) for x in range(0, 120, 8) for y in range(0, 90, 8))),
+    ]
+    losses = model(batch)
+    assert set(losses) == {"loss_box", "loss_class", "loss_mask", "loss_semantic"}
+    torch.stack(list(losses.values())).sum().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    assert all(torch.isfinite(loss) for loss in model([sample()]).values())
+
+
+@pytest.mark.slow
+def test_an_image_is_learned_by_heart() -> None:
+    model = yolact(classes=2).train()
+    image = torch.full((3, 96, 128), 100.0)
+    boxes = [(8, 16, 40, 30, 0), (70, 30, 44, 50, 1)]
+    for (left, top, width, height, class_id), color in zip(boxes, ((255, 0, 0), (0, 0, 255)), strict=True):
+        image[:, top : top + height, left : left + width] = torch.tensor(color)[:, None, None].float()
+    known = sample(*boxes, image=image)
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.stack(list(model([known]).values())).sum().backward()
+        optimizer.step()
+    with torch.no_grad():
+        instances = model.eval()([known])[0]["instances"]
+    likely = instances[instances.scores > 0.5]
+    assert sorted(likely.pred_classes.tolist()) == [0, 1]
+    for mask, class_id in zip(likely.pred_masks, likely.pred_classes.tolist(), strict=True):
+        truth = known["instances"].gt_masks.tensor[class_id]
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.9
+
+
+def test_only_chosen_instances_get_masks() -> None:
+    model = yolact().eval()
+    batch = [sample(size_hw=(96, 128)), sample(size_hw=(64, 80))]
+    with torch.no_grad():
+        everything, nothing = model.detect(batch)
+        highest, rest = model.detect(batch, lambda instances: torch.arange(len(instances)) < 2)
+    for whole, none, two, others in zip(everything, nothing, highest, rest, strict=True):
+        assert len(none) == 0 and len(two) == min(2, len(whole)) and len(two) + len(others) == len(whole)
+        assert whole.pred_masks.shape[1:] == (1, 56, 56) and not others.has("pred_masks")
+        torch.testing.assert_close(two.pred_masks, whole.pred_masks[:2])
+
+
+def test_a_batch_gives_what_single_images_give() -> None:
+    model = yolact().eval()
+    batch = [sample(size_hw=(96, 128)), sample(size_hw=(96, 128))]
+    with torch.no_grad():
+        together = model(batch)
+        alone = [model([one])[0] for one in batch]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a["instances"].scores, b["instances"].scores, atol=1e-5)
+        assert len(a["instances"]) > 0
