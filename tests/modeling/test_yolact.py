@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from torchvision.ops import box_iou, nms
 
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import preset_config
+from d2tune.modeling.weights import fit
+from d2tune.modeling.yolact.deform import ModulatedConv2d
 from d2tune.modeling.yolact.losses import Matched, Truth, class_loss, mask_loss, resized_masks
 from d2tune.modeling.yolact.matching import BACKGROUND, NEUTRAL, TRANSFORM, match
 from d2tune.modeling.yolact.nms import fast_nms
 from d2tune.modeling.yolact.priors import priors
+from d2tune.modeling.yolact.published import is_published, renamed
 
 PAPER = [(69, 69), (35, 35), (18, 18), (9, 9), (5, 5)]
 SIZES = [[24], [48], [96], [192], [384]]
@@ -72,15 +76,14 @@ def test_the_priors_of_the_paper() -> None:
 def test_square_priors_are_as_high_as_wide() -> None:
     found = priors(PAPER, (550, 550), sizes_px=SIZES, aspect_ratios=[1.0, 0.5, 2.0], is_square=True)
     sides = found[:, 2:] - found[:, :2]
-    torch.testing.assert_close(sides[:, 0], sides[:, 1])
+    torch.testing.assert_close(sides[:, 0], sides[:, 1], atol=1e-4, rtol=0)
     assert sides[1, 0].item() == pytest.approx(24 * math.sqrt(0.5), abs=1e-4)
 
 
 def test_maps_of_the_paper_at_550_px() -> None:
     model = yolact(SIZE_DIVISIBILITY=1).eval()
-    images = model.preprocess_image([{"image": torch.zeros(3, 550, 550)}])
     with torch.no_grad():
-        levels, predicted, prototypes = model._run(images)
+        levels, predicted, prototypes = model.heads(torch.zeros(1, 3, 550, 550))
     assert [tuple(level.shape[-2:]) for level in levels] == PAPER
     assert prototypes.shape == (1, 32, 138, 138)
     assert predicted.deltas.shape == (1, 19_248, 4) and predicted.coefficients.shape == (1, 19_248, 32)
@@ -211,7 +214,7 @@ def test_an_image_is_learned_by_heart() -> None:
     model = yolact(classes=2).train()
     image = torch.full((3, 96, 128), 100.0)
     boxes = [(8, 16, 40, 30, 0), (70, 30, 44, 50, 1)]
-    for (left, top, width, height, class_id), color in zip(boxes, ((255, 0, 0), (0, 0, 255)), strict=True):
+    for (left, top, width, height, _), color in zip(boxes, ((255, 0, 0), (0, 0, 255)), strict=True):
         image[:, top : top + height, left : left + width] = torch.tensor(color)[:, None, None].float()
     known = sample(*boxes, image=image)
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-3)
@@ -249,3 +252,111 @@ def test_a_batch_gives_what_single_images_give() -> None:
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a["instances"].scores, b["instances"].scores, atol=1e-5)
         assert len(a["instances"]) > 0
+
+
+def made_up_file(*, classes: int, plus: bool) -> dict[str, Tensor]:
+    """A state dict with the names and shapes of the published YOLACT on ResNet-50."""
+    shapes: dict[str, tuple[int, ...]] = {"backbone.conv1.weight": (64, 3, 7, 7)}
+    norms = ["backbone.bn1"]
+    channels = 64
+    for stage, (blocks, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True)):
+        for block in range(blocks):
+            place = f"backbone.layers.{stage}.{block}"
+            shapes[f"{place}.conv1.weight"] = (width, channels, 1, 1)
+            shapes[f"{place}.conv2.weight"] = (width, width, 3, 3)
+            shapes[f"{place}.conv3.weight"] = (4 * width, width, 1, 1)
+            if plus and stage > 0:
+                shapes[f"{place}.conv2.bias"] = (width,)
+                shapes[f"{place}.conv2.conv_offset_mask.weight"] = (27, width, 3, 3)
+                shapes[f"{place}.conv2.conv_offset_mask.bias"] = (27,)
+            norms += [f"{place}.bn{number}" for number in (1, 2, 3)]
+            if not block:
+                shapes[f"{place}.downsample.0.weight"] = (4 * width, channels, 1, 1)
+                norms.append(f"{place}.downsample.1")
+            channels = 4 * width
+    convolutions = {f"fpn.lat_layers.{place}": (256, 2048 // 2**place, 1) for place in range(3)}
+    convolutions |= {f"fpn.pred_layers.{place}": (256, 256, 3) for place in range(3)}
+    convolutions |= {f"fpn.downsample_layers.{place}": (256, 256, 3) for place in range(2)}
+    convolutions |= {f"proto_net.{place}": (256, 256, 3) for place in (0, 2, 4, 8)} | {"proto_net.10": (32, 256, 1)}
+    priors = 9 if plus else 3
+    head = {
+        "bbox_layer": 4 * priors,
+        "conf_layer": (1 + classes) * priors,
+        "mask_layer": 32 * priors,
+        "upfeature.0": 256,
+    }
+    convolutions |= {f"prediction_layers.0.{name}": (count, 256, 3) for name, count in head.items()}
+    convolutions["semantic_seg_conv"] = (classes, 256, 1)
+    if plus:
+        widths = (1, 8, 16, 32, 64, 128)
+        for place in range(5):
+            convolutions[f"maskiou_net.maskiou_net.{2 * place}"] = (widths[place + 1], widths[place], 3)
+        convolutions["maskiou_net.maskiou_net.10"] = (classes, 128, 1)
+    for name, (outer, inner, side) in convolutions.items():
+        shapes |= {f"{name}.weight": (outer, inner, side, side), f"{name}.bias": (outer,)}
+    own = {name.replace("conv", "bn").replace("downsample.0", "downsample.1"): shape for name, shape in shapes.items()}
+    for norm in norms:
+        for entry in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{norm}.{entry}"] = own[f"{norm}.weight"][:1]
+    random = torch.Generator().manual_seed(0)
+    return {name: torch.rand(shape, generator=random) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("preset", ["yolact_r50", "yolact_plus_r50"])
+def test_all_names_of_published_weights_are_mapped(preset: str) -> None:
+    plus = preset == "yolact_plus_r50"
+    model = yolact(preset, classes=5)
+    given = made_up_file(classes=5, plus=plus)
+    extra = {"backbone.layer1.0.conv1.weight": torch.zeros(1), "fpn.downsample_layers.2.weight": torch.zeros(1)}
+    state = renamed(given | extra)
+    assert is_published(given) and not is_published(state) and len(state) == len(given)
+    own = model.state_dict()
+    missing = {name for name in own if not name.endswith("num_batches_tracked")} - state.keys()
+    assert not missing and state.keys() <= own.keys()
+    report = fit(model, state, file=Path("yolact.pth"))
+    assert (report.loaded, report.unused) == (report.total, 0)
+    pairs = {
+        "fpn.lat_layers.0": "backbone.lateral.2",
+        "fpn.pred_layers.2": "backbone.output.0",
+        "backbone.layers.3.2.conv3": "backbone.bottom_up.body.layer4.2.conv3",
+        "proto_net.8": "protonet.after",
+        "prediction_layers.0.conf_layer": "head.classes",
+    }
+    for theirs, ours in pairs.items():
+        assert torch.equal(model.state_dict()[f"{ours}.weight"], given[f"{theirs}.weight"])
+
+
+def test_a_deformable_convolution_that_moves_nothing_is_half_a_convolution() -> None:
+    plain = torch.nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False)
+    x = torch.randn(2, 4, 11, 13)
+    torch.testing.assert_close(ModulatedConv2d(plain)(x), plain(x) / 2)
+
+
+def test_offsets_are_pairs_of_y_and_x() -> None:
+    plain = torch.nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    moved = ModulatedConv2d(plain)
+    with torch.no_grad():
+        plain.weight.zero_()
+        plain.weight[0, 0, 1, 1] = 1
+        moved.conv_offset_mask.bias[2 * 4 + 1] = 2.0  # of the middle sample, along x
+        moved.conv_offset_mask.bias[18:] = 100.0
+        x = torch.arange(30.0).reshape(1, 1, 5, 6)
+        assert torch.equal(moved(x)[0, 0, :, :4], x[0, 0, :, 2:])
+
+
+def test_plus_rescores_masks_and_teaches_it() -> None:
+    model = yolact(RESCORE_MASKS=True).train()
+    losses = model([sample((10, 10, 60, 50, 0)), sample()])
+    assert set(losses) == {"loss_box", "loss_class", "loss_mask", "loss_semantic", "loss_rescoring"}
+    assert losses["loss_rescoring"] > 0
+    losses["loss_rescoring"].backward()
+    assert all(layer.weight.grad is not None for layer in model.rescoring.convolutions)
+    assert model.protonet.after.weight.grad is None or not model.protonet.after.weight.grad.any()
+    assert torch.isfinite(model([sample((3, 3, 2, 2, 1))])["loss_rescoring"])
+    with torch.no_grad():
+        model.eval().rescoring.layers[-1].weight.zero_()
+        model.rescoring.layers[-1].bias.fill_(0.5)
+        half = model([sample()])[0]["instances"].scores
+        model.rescoring.layers[-1].bias.fill_(1.0)
+        whole = model([sample()])[0]["instances"].scores
+    assert len(half) and half.max() <= 0.5 and whole.max() <= 1

@@ -11,6 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from d2tune.modeling.backbone import FeatureBackbone
+from d2tune.modeling.yolact.deform import make_deformable
 
 _INPUTS = ("stride8", "stride16", "stride32")
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
@@ -69,6 +70,8 @@ def build_yolact_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> YolactFPN
         freeze_norm=cfg.MODEL.FEATURES.NORM == "frozen",
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )
+    if cfg.MODEL.YOLACT.DEFORM_EVERY:
+        make_deformable(bottom_up.body, every=cfg.MODEL.YOLACT.DEFORM_EVERY)
     return YolactFPN(
         bottom_up, out_channels=cfg.MODEL.FPN.OUT_CHANNELS, size_divisibility=cfg.MODEL.YOLACT.SIZE_DIVISIBILITY
     )
@@ -76,4 +79,4 @@ def build_yolact_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> YolactFPN
 
 def level_sizes(levels: Sequence[Tensor]) -> list[tuple[int, int]]:
     """Height and width of each level."""
-    return [(int(level.shape[-2]), int(level.shape[-1])) for level in levels]
+    return [(level.shape[-2], level.shape[-1]) for level in levels]

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from d2tune.modeling.yolact.detection import cropped
 from d2tune.modeling.yolact.head import Predicted
 from d2tune.modeling.yolact.matching import BACKGROUND, NEUTRAL, TRANSFORM, match
+from d2tune.modeling.yolact.rescoring import LEAST_AREA, MaskRescoring
 
 _LEAST_NEGATIVES = 16
 """Background priors of an image without objects, which would otherwise teach nothing."""
@@ -117,6 +119,30 @@ def semantic_loss(logits: Tensor, truth: Truth) -> Tensor:
     for mask, class_id in zip(masks, truth.classes.tolist(), strict=True):
         targets[class_id] = torch.maximum(targets[class_id], mask)
     return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean((1, 2)).sum()
+
+
+def rescoring_loss(
+    rescoring: MaskRescoring, masks: Tensor, truth: Truth, matched: Matched, *, stride_px: tuple[float, float]
+) -> Tensor:
+    """The sum of smooth L1 between the expected and the real IoU of masks with their objects.
+
+    Args:
+        rescoring: The network.
+        masks: ``(M, h, w)`` probabilities of the matched priors; no gradient reaches them.
+        truth: The objects.
+        matched: The priors that stand for them.
+        stride_px: Pixels of the network's input for a column and a row of the masks.
+    """
+    height, width = masks.shape[-2:]
+    objects = resized_masks(truth.masks, (height, width))[matched.objects]
+    large = objects.sum((1, 2)) > LEAST_AREA
+    if not bool(large.any()):
+        return torch.stack([layer.weight.sum() for layer in rescoring.convolutions]).sum() * 0
+    own = cropped(masks.detach()[large], truth.boxes[matched.objects[large]], stride_px=stride_px)
+    binary, objects = own > 0.5, objects[large] > 0.5
+    ious = (binary & objects).sum((1, 2)) / (binary | objects).sum((1, 2)).clamp(min=1)
+    expected = rescoring(own, truth.classes[matched.objects[large]])
+    return F.smooth_l1_loss(expected.float(), ious.float(), reduction="sum")
 
 
 def resized_masks(masks: Tensor, size_hw: tuple[int, int]) -> Tensor:

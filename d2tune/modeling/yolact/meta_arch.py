@@ -11,8 +11,8 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
+from d2tune.modeling.yolact.detection import Detected, Limits, box_masks, cropped, detections, whole_masks
 from d2tune.modeling.yolact.fpn import LEVELS, level_sizes
 from d2tune.modeling.yolact.head import Predicted, PredictionHead, Protonet
 from d2tune.modeling.yolact.losses import (
@@ -21,11 +21,11 @@ from d2tune.modeling.yolact.losses import (
     class_loss,
     mask_loss,
     matched_priors,
+    rescoring_loss,
     semantic_loss,
 )
-from d2tune.modeling.yolact.matching import TRANSFORM
-from d2tune.modeling.yolact.nms import fast_nms
 from d2tune.modeling.yolact.priors import priors
+from d2tune.modeling.yolact.rescoring import MaskRescoring
 
 _MOST_PER_CLASS = 200
 
@@ -46,11 +46,12 @@ class Yolact(nn.Module):
         iou_thresholds: Lowest IoU of a prior that stands for an object, and of one that is not background.
         negatives: Background priors in the loss for each prior of an object.
         masks_per_image: Priors of an image in the mask loss.
-        loss_weights: Weights of the losses of boxes, classes, masks and classes of pixels.
+        loss_weights: Weights of the losses of boxes, classes, masks, classes of pixels, and expected IoUs.
         lowest_score: Lowest score of a detection.
         nms_iou: Largest IoU of two detections of a class.
         most: Most detections of an image.
         mask_side: Side of masks over boxes.
+        rescores_masks: Whether scores are multiplied by the IoU that masks are expected to have.
         pixel_mean: Mean of each channel.
         pixel_std: Standard deviation of each channel.
     """
@@ -73,6 +74,7 @@ class Yolact(nn.Module):
         nms_iou: float,
         most: int,
         mask_side: int,
+        rescores_masks: bool,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
     ) -> None:
@@ -84,15 +86,14 @@ class Yolact(nn.Module):
         self.protonet = Protonet(channels, prototypes)
         self.semantic = nn.Conv2d(channels, classes, 1)
         nn.init.xavier_uniform_(self.semantic.weight)
+        self.rescoring = MaskRescoring(classes) if rescores_masks else None
         self._priors = {"sizes_px": sizes_px, "aspect_ratios": aspect_ratios, "is_square": square_priors}
         self._positive_iou, self._negative_iou = iou_thresholds
         self._negatives = negatives
         self._masks_per_image = masks_per_image
         self._loss_weights = loss_weights
-        self._lowest_score = lowest_score
-        self._nms_iou = nms_iou
-        self._most = most
-        self._mask_side = mask_side
+        self.limits = Limits(lowest_score, nms_iou, _MOST_PER_CLASS, most)
+        self.mask_side = mask_side
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).float().view(-1, 1, 1), persistent=False)
@@ -117,6 +118,7 @@ class Yolact(nn.Module):
             "nms_iou": cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
             "most": cfg.TEST.DETECTIONS_PER_IMAGE,
             "mask_side": yolact.MASK_SIDE,
+            "rescores_masks": yolact.RESCORE_MASKS,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
@@ -135,7 +137,7 @@ class Yolact(nn.Module):
                 for instances, sample in zip(kept, batched_inputs, strict=True)
             ]
         images = self.preprocess_image(batched_inputs)
-        levels, predicted, prototypes = self._run(images)
+        levels, predicted, prototypes = self.heads(images.tensor)
         instances = [sample["instances"] for sample in batched_inputs]
         return self._losses(images, levels, predicted, prototypes, instances)
 
@@ -145,14 +147,15 @@ class Yolact(nn.Module):
         normalized = [(image - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(normalized, self.backbone.size_divisibility)
 
-    def _run(self, images: ImageList) -> tuple[list[Tensor], Predicted, Tensor]:
-        features = self.backbone(images.tensor)
+    def heads(self, images: Tensor) -> tuple[list[Tensor], Predicted, Tensor]:
+        """The levels of normalized images ``(N, C, H, W)``, what is predicted for their priors, and the prototypes."""
+        features = self.backbone(images)
         levels = [features[name] for name in LEVELS]
         return levels, self.head(levels), self.protonet(levels[0])
 
-    def _priors_of(self, images: ImageList, levels: Sequence[Tensor]) -> Tensor:
-        height_px, width_px = images.tensor.shape[-2:]
-        return priors(level_sizes(levels), (height_px, width_px), device=self.device, **self._priors)  # type: ignore[arg-type]
+    def priors_of(self, images: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """The priors of images ``(N, C, H, W)`` with these levels."""
+        return priors(level_sizes(levels), (images.shape[-2], images.shape[-1]), device=self.device, **self._priors)  # type: ignore[arg-type]
 
     def _losses(
         self,
@@ -164,9 +167,9 @@ class Yolact(nn.Module):
     ) -> dict[str, Tensor]:
         """The losses by name, each divided by the number of priors that stand for objects in the batch."""
         image_hw = (int(images.tensor.shape[-2]), int(images.tensor.shape[-1]))
-        all_priors = self._priors_of(images, levels)
+        all_priors = self.priors_of(images.tensor, levels)
         semantic_logits = self.semantic(levels[0])
-        sums = [levels[0].new_zeros((), dtype=torch.float32) for _ in range(4)]
+        sums = [levels[0].new_zeros((), dtype=torch.float32) for _ in range(5)]
         positives = 0
         for index, own in enumerate(instances):
             truth = _truth(own.to(self.device), image_hw)
@@ -181,8 +184,15 @@ class Yolact(nn.Module):
                 prototypes[index], coefficients, truth, matched, image_hw=image_hw, most=self._masks_per_image
             )
             sums[3] = sums[3] + semantic_loss(semantic_logits[index], truth)
-        divisors = (max(1, positives),) * 3 + (len(instances),)
-        names = ("loss_box", "loss_class", "loss_mask", "loss_semantic")
+            if self.rescoring is not None:
+                masks = whole_masks(prototypes[index], coefficients[matched.priors])
+                stride_px = self.strides_px(images.tensor, prototypes)
+                sums[4] = sums[4] + rescoring_loss(self.rescoring, masks, truth, matched, stride_px=stride_px)
+        count = max(1, positives)
+        divisors = (count, count, count, len(instances), count)
+        names = ["loss_box", "loss_class", "loss_mask", "loss_semantic"]
+        if self.rescoring is not None:
+            names.append("loss_rescoring")
         weighted = zip(names, sums, divisors, self._loss_weights, strict=False)
         return {name: total * (weight / divisor) for name, total, divisor, weight in weighted}
 
@@ -201,52 +211,37 @@ class Yolact(nn.Module):
             without masks.
         """
         images = self.preprocess_image(batched_inputs)
-        levels, predicted, prototypes = self._run(images)
-        all_priors = self._priors_of(images, levels)
+        levels, predicted, prototypes = self.heads(images.tensor)
+        all_priors = self.priors_of(images.tensor, levels)
+        stride_px = self.strides_px(images.tensor, prototypes)
         kept, others = [], []
         for index, size_hw in enumerate(images.image_sizes):
-            instances, coefficients = self._instances(predicted, index, all_priors, size_hw)
+            of_image = (predicted.deltas[index], predicted.logits[index], predicted.coefficients[index])
+            detected = detections(*of_image, all_priors, all_priors.new_tensor(size_hw[::-1]), self.limits)
+            masks = whole_masks(prototypes[index], detected.coefficients)
+            instances = Instances(size_hw)
+            instances.pred_boxes = Boxes(detected.boxes)
+            instances.scores = self.rescored(detected, masks, stride_px=stride_px)
+            instances.pred_classes = detected.classes
             chosen = torch.ones_like(instances.scores, dtype=torch.bool) if choose is None else choose(instances)
             others.append(instances[~chosen])
             instances = instances[chosen]
-            instances.pred_masks = self._masks(prototypes[index], coefficients[chosen], instances, images)
+            boxes = instances.pred_boxes.tensor
+            instances.pred_masks = box_masks(masks[chosen], boxes, side=self.mask_side, stride_px=stride_px)[:, None]
             kept.append(instances)
         return kept, others
 
-    def _instances(
-        self, predicted: Predicted, index: int, all_priors: Tensor, size_hw: tuple[int, int]
-    ) -> tuple[Instances, Tensor]:
-        """The instances of an image with boxes, scores and classes, and their coefficients."""
-        scores = predicted.logits[index].float().softmax(1)[:, 1:]
-        likely = (scores.amax(1) > self._lowest_score).nonzero()[:, 0]
-        boxes = TRANSFORM.apply_deltas(predicted.deltas[index, likely].float(), all_priors[likely])
-        clipped = Boxes(boxes)
-        clipped.clip(size_hw)
-        places, classes, kept_scores = fast_nms(
-            clipped.tensor,
-            scores[likely],
-            lowest_score=self._lowest_score,
-            iou_threshold=self._nms_iou,
-            most_per_class=_MOST_PER_CLASS,
-            most=self._most,
-        )
-        instances = Instances(size_hw)
-        instances.pred_boxes = clipped[places]
-        instances.scores = kept_scores
-        instances.pred_classes = classes
-        return instances, predicted.coefficients[index, likely][places]
+    def strides_px(self, images: Tensor, prototypes: Tensor) -> tuple[Any, Any]:
+        """Pixels of the input ``(..., H, W)`` for a column and a row of the prototypes."""
+        return images.shape[-1] / prototypes.shape[-1], images.shape[-2] / prototypes.shape[-2]
 
-    def _masks(self, prototypes: Tensor, coefficients: Tensor, instances: Instances, images: ImageList) -> Tensor:
-        """Probabilities ``(N, 1, M, M)`` over the boxes of instances."""
-        if not len(instances):
-            return prototypes.new_zeros((0, 1, self._mask_side, self._mask_side))
-        masks = torch.einsum("nk,khw->nhw", coefficients, prototypes).sigmoid()
-        height_px, width_px = images.tensor.shape[-2:]
-        scale = masks.new_tensor([masks.shape[2] / width_px, masks.shape[1] / height_px] * 2)
-        numbers = torch.arange(len(masks), device=masks.device, dtype=masks.dtype)[:, None]
-        regions = torch.cat([numbers, instances.pred_boxes.tensor.to(masks.dtype) * scale], 1)
-        aligned: Tensor = roi_align(masks[:, None], regions, self._mask_side, sampling_ratio=1, aligned=True)
-        return aligned
+    def rescored(self, detected: Detected, masks: Tensor, *, stride_px: tuple[Any, Any]) -> Tensor:
+        """The scores, times the IoU that is expected of the masks ``(N, h, w)`` where the model predicts it."""
+        if self.rescoring is None:
+            return detected.scores
+        own = cropped(masks, detected.boxes, stride_px=stride_px)
+        ious: Tensor = self.rescoring(own, detected.classes)
+        return detected.scores * ious.float().clamp(0, 1)
 
 
 def _truth(instances: Instances, image_hw: tuple[int, int]) -> Truth:

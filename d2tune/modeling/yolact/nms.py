@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+
+
+class Kept(NamedTuple):
+    """Detections in descending order of scores.
+
+    Attributes:
+        places: ``(N,)`` int64, index of the box.
+        classes: ``(N,)`` int64 from 0.
+        scores: ``(N,)``.
+    """
+
+    places: Tensor
+    classes: Tensor
+    scores: Tensor
 
 
 def fast_nms(
     boxes: Tensor, scores: Tensor, *, lowest_score: float, iou_threshold: float, most_per_class: int, most: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Kept:
     """The detections of an image (Bolya et al., YOLACT, section 5).
 
     Of each class, boxes are sorted by score; one whose IoU with a higher one is above the threshold is removed, also
-    where the higher one is removed itself.
+    where the higher one is removed itself. Nothing here depends on values of the input in Python, so that it can be
+    traced.
 
     Args:
         boxes: ``(P, 4)`` xyxy.
@@ -21,18 +38,29 @@ def fast_nms(
         iou_threshold: Largest IoU of two boxes of a class.
         most_per_class: Boxes of each class with the highest scores that are looked at.
         most: Detections with the highest scores that are kept.
-
-    Returns:
-        Index of the box, class and score of each detection, in descending order of scores.
     """
-    count = min(most_per_class, len(boxes))
-    by_class, order = scores.transpose(0, 1).topk(count, 1)
-    kept = by_class > lowest_score
-    for one in range(scores.shape[1]):
-        candidates = boxes[order[one][: int(kept[one].sum())]]
-        higher = box_iou(candidates, candidates).triu(1).amax(0) if len(candidates) else candidates.new_zeros(0)
-        kept[one, : len(candidates)] = higher <= iou_threshold
-    classes, places = kept.nonzero(as_tuple=True)
-    kept_scores = by_class[classes, places]
-    highest = kept_scores.argsort(descending=True, stable=True)[:most]
-    return order[classes, places][highest], classes[highest], kept_scores[highest]
+    by_class, order = _top(scores.transpose(0, 1), most_per_class)
+    candidates = boxes[order]
+    ious = _ious(candidates)
+    higher = torch.ones_like(ious[0]).triu(1)
+    is_alone = (ious * higher > iou_threshold).sum(1) == 0
+    classes, places = (is_alone & (by_class > lowest_score)).nonzero(as_tuple=True)
+    kept_scores, highest = _top(by_class[classes, places], most)
+    classes, places = classes[highest], places[highest]
+    return Kept(order[classes, places], classes, kept_scores)
+
+
+def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest values along the last dimension in descending order, or all of fewer."""
+    available = torch._shape_as_tensor(values)[-1]
+    best, indices = values.topk(available.clamp(max=count))  # type: ignore[arg-type]
+    return best, indices
+
+
+def _ious(boxes: Tensor) -> Tensor:
+    """IoU ``(C, N, N)`` of all pairs of the boxes ``(C, N, 4)`` of each group; 0 for boxes without an area."""
+    corners = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    ends = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    both = (ends - corners).clamp(min=0).prod(-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
+    return both / (areas[:, :, None] + areas[:, None, :] - both).clamp(min=1e-9)

@@ -18,7 +18,7 @@ def priors(
     is_square: bool = False,
     device: torch.device | None = None,
 ) -> Tensor:
-    """The priors of all levels: at each place of a map, one for each ratio and size.
+    """The priors of all levels: at each place of a map, one for each size and ratio.
 
     A prior of size s and ratio r is s sqrt(r) wide and s / sqrt(r) high (Liu et al., SSD, 2016). Its center is that of
     the cell of the map.
@@ -32,7 +32,7 @@ def priors(
         device: Device of the result.
 
     Returns:
-        ``(P, 4)`` corners xyxy in pixels of the input; level by level, row by row, then by ratio and size.
+        ``(P, 4)`` corners xyxy in pixels of the input; level by level, row by row, then by size and ratio.
     """
     levels = []
     for (rows, columns), sizes in zip(maps_hw, sizes_px, strict=True):
@@ -41,8 +41,8 @@ def priors(
         centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 1, 2)
         sides = [
             (size * math.sqrt(ratio), size * math.sqrt(ratio) if is_square else size / math.sqrt(ratio))
-            for ratio in aspect_ratios
             for size in sizes
+            for ratio in aspect_ratios
         ]
         half = torch.tensor(sides, device=device) / 2
         levels.append(torch.cat([centers - half, centers + half], -1).reshape(-1, 4))
