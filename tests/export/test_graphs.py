@@ -120,11 +120,17 @@ def test_an_onnx_yolact_gives_the_instances_of_the_model(is_plus: bool, tmp_path
             boxes, classes, scores, masks, lower = run(network, image, [lowest] * 3)
             chosen, rest = every[every.scores >= lowest], every[every.scores < lowest]
             counts.add(len(boxes))
-            torch.testing.assert_close(boxes, chosen.pred_boxes.tensor, atol=1e-3, rtol=0)
-            torch.testing.assert_close(scores, chosen.scores, atol=1e-5, rtol=0)
-            assert torch.equal(classes, chosen.pred_classes)
-            torch.testing.assert_close(masks, chosen.pred_masks[:, 0], atol=1e-3, rtol=0)
-            torch.testing.assert_close(lower, rest.scores, atol=1e-5, rtol=0)
+            for some, expected in ((scores, chosen.scores), (lower, rest.scores)):
+                torch.testing.assert_close(some.sort().values, expected.sort().values, atol=1e-5, rtol=0)
+            if not len(boxes):
+                continue
+            # of equal scores rounding decides which one is first
+            same = (boxes[:, None] - chosen.pred_boxes.tensor).abs().amax(2) + 1e4 * (
+                classes[:, None] != chosen.pred_classes
+            )
+            nearest, places = same.min(1)
+            assert nearest.max() < 1e-2 and len(set(places.tolist())) == len(boxes)
+            torch.testing.assert_close(masks, chosen.pred_masks[places, 0], atol=1e-3, rtol=0)
     assert len(counts) > 2 and 0 in counts
 
 
