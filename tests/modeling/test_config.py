@@ -141,6 +141,9 @@ def test_class_counts_of_maps_follow_from_the_classes(preset: str) -> None:
 @pytest.mark.parametrize("preset", [name for name in preset_names() if "r101" in name or "deeplab_v3_plus_r" in name])
 def test_pretrained_weights_of_the_large_models_are_of_their_depth(preset: str) -> None:
     cfg = preset_config(preset)
+    if cfg.MODEL.FEATURES.NAME:
+        assert f"/{cfg.MODEL.FEATURES.NAME.removeprefix('torchvision/')}-" in cfg.MODEL.WEIGHTS
+        return
     assert str(cfg.MODEL.RESNETS.DEPTH) in cfg.MODEL.WEIGHTS or cfg.MODEL.WEIGHTS.endswith(
         f"R-{cfg.MODEL.RESNETS.DEPTH + 2}.pkl"
     )
