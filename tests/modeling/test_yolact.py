@@ -218,7 +218,7 @@ def test_an_image_is_learned_by_heart() -> None:
         image[:, top : top + height, left : left + width] = torch.tensor(color)[:, None, None].float()
     known = sample(*boxes, image=image)
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-3)
-    for _ in range(60):
+    for _ in range(120):
         optimizer.zero_grad()
         torch.stack(list(model([known]).values())).sum().backward()
         optimizer.step()

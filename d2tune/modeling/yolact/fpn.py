@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
@@ -23,24 +23,31 @@ class YolactFPN(Backbone):  # type: ignore[misc]  # Detectron2 has no types
     Args:
         bottom_up: A backbone with features of strides 8, 16 and 32.
         out_channels: Channels of each level.
+        norm: Norm of the convolutions from p3 to p5, by Detectron2's name; empty for none, as in the paper.
         size_divisibility: Sides of images are padded to multiples of this, in pixels.
     """
 
-    def __init__(self, bottom_up: Backbone, *, out_channels: int, size_divisibility: int) -> None:
+    def __init__(self, bottom_up: Backbone, *, out_channels: int, norm: str, size_divisibility: int) -> None:
         super().__init__()
         self.bottom_up = bottom_up
         shapes = bottom_up.output_shape()
-        self.lateral = nn.ModuleList(nn.Conv2d(shapes[name].channels, out_channels, 1) for name in _INPUTS)
-        self.output = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in _INPUTS)
+
+        def convolution(in_channels: int, side: int) -> Conv2d:
+            own = get_norm(norm, out_channels)
+            return Conv2d(in_channels, out_channels, side, padding=side // 2, bias=own is None, norm=own)
+
+        self.lateral = nn.ModuleList(convolution(shapes[name].channels, 1) for name in _INPUTS)
+        self.output = nn.ModuleList(convolution(out_channels, 3) for _ in _INPUTS)
         self.further = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1) for _ in range(2))
         self._out_features = list(LEVELS)
         self._out_feature_strides = {name: 8 * 2**level for level, name in enumerate(LEVELS)}
         self._out_feature_channels = dict.fromkeys(LEVELS, out_channels)
         self._size_divisibility = size_divisibility
         for layer in (*self.lateral, *self.output, *self.further):
-            assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+            assert isinstance(layer, nn.Conv2d)
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     @property
     def size_divisibility(self) -> int:
@@ -73,7 +80,10 @@ def build_yolact_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> YolactFPN
     if cfg.MODEL.YOLACT.DEFORM_EVERY:
         make_deformable(bottom_up.body, every=cfg.MODEL.YOLACT.DEFORM_EVERY)
     return YolactFPN(
-        bottom_up, out_channels=cfg.MODEL.FPN.OUT_CHANNELS, size_divisibility=cfg.MODEL.YOLACT.SIZE_DIVISIBILITY
+        bottom_up,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        size_divisibility=cfg.MODEL.YOLACT.SIZE_DIVISIBILITY,
     )
 
 
