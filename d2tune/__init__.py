@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         predict,
         predict_video,
         train,
+        write_report,
     )
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "predict",
     "predict_video",
     "train",
+    "write_report",
 ]
 
 __version__ = own_version()

@@ -36,8 +36,12 @@ class _Guarded:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        return self.write_raw(_shown(text))
+
+    def write_raw(self, text: str) -> int:
+        """Write text whose control characters are meant for the terminal."""
         with self._tolerant():
-            self._stream.write(_shown(text))
+            self._stream.write(text)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -78,6 +82,24 @@ def _shown(text: str) -> str:
         return text
     start = "\r" if text.startswith("\r") else ""
     return start + printable_lines(text[len(start) :])
+
+
+class _Unescaped:
+    """A guarded stream to which control characters are written as they are."""
+
+    def __init__(self, stream: _Guarded) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write_raw(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def unescaped(stream: TextIO) -> TextIO:
+    """The stream for one who moves the cursor, and escapes all text from files."""
+    return cast(TextIO, _Unescaped(stream) if isinstance(stream, _Guarded) else stream)
 
 
 def guard_streams() -> None:
@@ -146,6 +168,17 @@ def log_to(file: Path) -> Iterator[None]:
         handler.close()
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what the standard error is when a line comes, which a live view may have replaced."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
 def set_up_terminal(*, debug: bool = False) -> None:
     """Show warnings of d2tune (with ``debug``, all log lines) on the terminal; Detectron2's go to the log."""
     guard_streams()
@@ -153,7 +186,7 @@ def set_up_terminal(*, debug: bool = False) -> None:
     for earlier in list(own.handlers):
         if isinstance(earlier, logging.StreamHandler) and not isinstance(earlier, logging.FileHandler):
             own.removeHandler(earlier)
-    handler = logging.StreamHandler()
+    handler = _StandardError()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if debug else "%(message)s"))
     handler.setLevel(logging.DEBUG if debug else logging.WARNING)
     own.addHandler(handler)

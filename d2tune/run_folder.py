@@ -82,6 +82,11 @@ class RunFolder:
         return self.path / "contact_sheet.png"
 
     @property
+    def card(self) -> Path:
+        """The card of the model, for people and for Hugging Face."""
+        return self.path / "MODEL_CARD.md"
+
+    @property
     def restored_images(self) -> Path:
         """Images that existed only inside the annotations."""
         return self.path / "restored_images"
@@ -148,7 +153,7 @@ class RunFolder:
     def remove_leftovers(self) -> None:
         """Remove the temporary files of a training that was killed; to be called by the process that has the lock."""
         own = {path.name for path in (self.project, self.config, self.record, self.evaluation, self.predictions)}
-        own |= {path.name for path in (self.metrics, self.contact_sheet, self.last, self.best, self.final)}
+        own |= {path.name for path in (self.metrics, self.contact_sheet, self.last, self.best, self.final, self.card)}
         for folder in (self.path, self.last.parent):
             for path in folder.glob(".*.tmp") if folder.is_dir() else ():
                 if files.temporary_of(path) in own:

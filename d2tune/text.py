@@ -95,3 +95,22 @@ def reason_of(error: BaseException) -> str:
     """What an error says on its first line, without a full stop; its kind where it says nothing."""
     lines = str(error).strip().splitlines()
     return shortened(lines[0]).rstrip(".:") if lines else type(error).__name__
+
+
+def duration(seconds: float) -> str:
+    """``75`` seconds as ``1 min 15 s``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def in_bytes(size: float) -> str:
+    """``145913719`` bytes as ``146 MB``; the units are powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if round(size) < 1000:
+            return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

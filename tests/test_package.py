@@ -61,6 +61,7 @@ def test_its_functions() -> None:
         "predict",
         "predict_video",
         "train",
+        "write_report",
     ]
     assert all(callable(getattr(d2tune, name)) for name in d2tune.__all__)
     with pytest.raises(AttributeError):

@@ -16,7 +16,7 @@ import pytest
 from d2tune import run_lock
 from d2tune.errors import RunError
 from d2tune.run_folder import new_run
-from d2tune.run_lock import LOCK, locked
+from d2tune.run_lock import LOCK, Holder, holder_of, left_behind, locked, note
 
 HOLD = """
 import sys, time
@@ -152,3 +152,53 @@ def test_one_of_several_gets_a_named_folder(tmp_path: Path) -> None:
             process.join()
         assert results.count("trained") == 1, results
         assert all(one == "trained" or "not empty" in one or "in use" in one for one in results)
+
+
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_who_holds_a_lock_is_seen_without_taking_it(
+    has_locks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_locks:
+        monkeypatch.setattr(run_lock, "fcntl", None)
+    assert holder_of(tmp_path) is None and left_behind(tmp_path) is None
+    process = holding(tmp_path)
+    holder = holder_of(tmp_path)
+    assert holder is not None and (holder.pid, holder.host) == (process.pid, socket.gethostname())
+    assert holder_of(tmp_path) == holder and left_behind(tmp_path) is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    killed = left_behind(tmp_path)
+    assert holder_of(tmp_path) is None and killed is not None and killed.pid == process.pid
+
+
+def test_a_note_of_a_process_that_the_holder_started(tmp_path: Path) -> None:
+    """With several GPUs the processes that train are not the one that holds the lock."""
+    fork = multiprocessing.get_context("fork")
+    with locked(tmp_path):
+        note(tmp_path, "training " + "x" * 500)
+        assert (tmp_path / LOCK).stat().st_size == 512
+        code = (
+            f"from pathlib import Path; from d2tune.run_lock import note; note(Path({str(tmp_path)!r}), 'evaluating')"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+        holder = holder_of(tmp_path)
+        assert holder is not None and (holder.pid, holder.doing) == (os.getpid(), "evaluating")
+        looking = fork.Process(target=holder_of, args=(tmp_path,))
+        looking.start()
+        looking.join()
+        with pytest.raises(RunError):
+            _try_elsewhere(tmp_path)
+
+
+def _try_elsewhere(folder: Path) -> None:
+    """Take the lock in another process, whose error is raised here."""
+    code = f"from pathlib import Path; from d2tune.run_lock import locked\nwith locked(Path({str(folder)!r})): pass"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RunError(done.stderr.splitlines()[-1])
+
+
+def test_a_lock_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    assert Holder.of(b'{"pid": 7, "host": "h", "since": "2026-01-01 00:00:00"}') == Holder(
+        7, "h", "2026-01-01 00:00:00"
+    )

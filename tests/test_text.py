@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from d2tune.errors import D2TuneError, ProjectError, check_path, check_range
-from d2tune.text import a_or_an, counted, nearest_hint, printable, printable_lines, shortened
+from d2tune.text import a_or_an, counted, in_bytes, nearest_hint, printable, printable_lines, shortened
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,20 @@ def test_empty_paths() -> None:
             check_path(path, place="source")
     check_path(None, place="source")
     check_path(".", place="source")
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_499, "999 kB"),
+        (999_999, "1.0 MB"),
+        (145_913_719, "146 MB"),
+        (4_100_000_000, "4.1 GB"),
+        (2.5e15, "2500.0 TB"),
+    ],
+)
+def test_sizes(size: int, words: str) -> None:
+    assert in_bytes(size) == words

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from d2tune.acceptance.summary import JudgedImage
 from d2tune.annotations.formats import labelme
 from d2tune.annotations.io.outputs import beside
 from d2tune.annotations.model.dataset import Image
+from d2tune.text import printable_lines
 
 COLUMNS = (
     *("image", "image_sha256", "model", "model_sha256", "row", "verdict", "object", "class", "score", "x_px", "y_px"),
@@ -30,7 +32,8 @@ PAIR_COLUMNS = ("image", "preferred", "shown_as_a", "comment", "judged_by", "jud
 FOLDER = "judged"
 """The folder of the Labelme files in their archive, to be unpacked in the folder of the images."""
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile(r"(?:^|(?<=[;\t\r\n]))(?=[ \t]*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+"""Where a cell may begin for a spreadsheet, also for one that separates cells by semicolons."""
 
 
 def to_csv(judged: Sequence[JudgedImage], *, model: str, model_sha256: str) -> str:
@@ -40,7 +43,7 @@ def to_csv(judged: Sequence[JudgedImage], *, model: str, model_sha256: str) -> s
         head = [one.image.name, one.image.sha256, model, model_sha256]
         judgment = one.saved.judgment
         tail = [judgment.min_score, judgment.judged_by, one.saved.judged_at]
-        rows.append([*head, "image", judgment.verdict, *[""] * 8, judgment.comment, *tail])
+        rows.append([*head, "image", judgment.verdict, *[""] * 9, judgment.comment, *tail])
         for shown in one.shown:
             mark = judgment.mark_of(shown.number)
             own = [shown.number, shown.class_name, shown.score, *shown.box_xywh, shown.area_px2]
@@ -87,12 +90,10 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """A value of a cell; text that a spreadsheet would compute as a formula begins with an apostrophe."""
+    """A value of a cell: an apostrophe before text that a spreadsheet would compute, escapes for control characters."""
     if value is None:
         return ""
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return f"'{value}"
-    return value
+    return _FORMULA.sub("'", printable_lines(value)) if isinstance(value, str) else value
 
 
 def labelme_archive(judged: Sequence[JudgedImage], class_names: Sequence[str], images: ImageList) -> bytes:

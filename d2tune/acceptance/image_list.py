@@ -16,8 +16,8 @@ from d2tune.annotations.model.dataset import Image
 from d2tune.errors import DataError
 from d2tune.files import sha256_file, write_bytes
 from d2tune.inference.listing import find_images
-from d2tune.report.check_page.thumbnails import ThumbnailError, jpeg
-from d2tune.text import counted
+from d2tune.report.thumbnails import ThumbnailError, jpeg
+from d2tune.text import counted, printable
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,9 @@ class ImageList:
         changed: list[StoredImage] = []
         present: list[str] = []
         for name, (path, is_added) in paths.items():
+            if not _is_text(name):
+                skipped.append(Skipped(printable(name), "its name is not UTF-8; rename it"))
+                continue
             try:
                 one = self._measured(path, name, is_added, known.get(name))
             except (ImageError, OSError) as error:
@@ -233,6 +236,14 @@ class ImageList:
                 return jpeg(shown, whole, scale=scale)
         except (ThumbnailError, ImageError) as error:
             raise DataError(f"cannot be shown: {error}", place=image.name) from None
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _added_file(name: str) -> str:

@@ -36,6 +36,7 @@ class Predictions(Protocol):
             weights, thresholds or windows are. It is asked for when it is needed first, and may wait until the model
             is loaded.
         class_names: All classes in the order of their ids.
+        lowest_score: The score below which there are no objects, from 0 to 1.
         starting_score: The lowest score of the objects that the page shows at first, from 0 to 1.
         background: The class of a label map that has no objects; None for none.
         facts: What the report says of it, by name: hashes of weights and data, date of the training.
@@ -47,6 +48,9 @@ class Predictions(Protocol):
     def sha256(self) -> str: ...
     @property
     def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def lowest_score(self) -> float: ...
+
     @property
     def starting_score(self) -> float: ...
     @property
@@ -68,6 +72,7 @@ class CocoFile:
 
     Args:
         path: The file.
+        name: What it is called on the page; None takes the name of the file.
         names: The COCO file that has the names of images and classes by id, where ``path`` is a list of detections.
         images: The folder of images. A name of the file without folders also stands for an image in a folder below it,
             unless the file of exactly that name is there.
@@ -76,7 +81,9 @@ class CocoFile:
         DataError: The file cannot be read, or the names of its images or classes are not known.
     """
 
-    def __init__(self, path: Path, *, names: Path | None = None, images: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, *, name: str | None = None, names: Path | None = None, images: Path | None = None
+    ) -> None:
         self.path = path
         self._root = images if images is not None and images.is_dir() else None
         content = read_predictions(path)
@@ -95,7 +102,7 @@ class CocoFile:
                     hint="Give the COCO file that has these ids with --truth.",
                 )
         reading = Reading(path, "detection")
-        self.name = path.stem
+        self.name = name or path.stem
         self.background: str | None = None
         self.sha256 = sha256_file(path)
         self.facts: Mapping[str, str] = {"File of predictions": path.name}
@@ -119,6 +126,7 @@ class CocoFile:
                 )
             self._rows.setdefault(image, []).append((category, reading.row(raw, at)))
         scores = [_score(row) for rows in self._rows.values() for _, row in rows]
+        self.lowest_score = 0.0
         self.starting_score = STARTING_SCORE if any(score >= STARTING_SCORE for score in scores) else 0.0
 
     def predict(self, image: Path) -> Detections:

@@ -6,6 +6,7 @@ import base64
 import datetime
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from d2tune.acceptance.statistics import Share
 from d2tune.acceptance.store import SavedPair, StoredImage
 from d2tune.acceptance.summary import JudgedImage, Summary
 from d2tune.errors import DataError
-from d2tune.report.templates import filled
+from d2tune.report.templates import filled, readable
 from d2tune.text import counted, printable
 from d2tune.versions import versions
 
@@ -89,6 +90,7 @@ def judged_report(acceptance: Acceptance, index: int) -> tuple[str, str]:
         "comments": commented[:COMMENTS],
         "comments_more": max(0, len(commented) - COMMENTS),
         "headline": _headline(summary),
+        "lowest_scores": _lowest_scores(judged),
     }
     return _made("report.html", acceptance, context)
 
@@ -133,18 +135,11 @@ def _made(template: str, acceptance: Acceptance, context: dict[str, Any]) -> tup
         "counted": counted,
         "date": _date,
     }
-    text = filled("d2tune.acceptance", template, shared | context, finalize=_finalized)
+    text = filled("d2tune.acceptance", template, shared | context, finalize=readable(_TEXT_LENGTH))
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
     assert style is not None
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     return text, f"sha256-{digest}"
-
-
-def _finalized(value: Any) -> Any:
-    """Text from people and files without control characters, shortened; markup of this file unchanged."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return printable(value if len(value) <= _TEXT_LENGTH else f"{value[: _TEXT_LENGTH - 1]}…")
 
 
 def percent(value: float | None) -> str:
@@ -174,6 +169,18 @@ def _headline(summary: Summary) -> str:
         f"{share.count} of {counted(share.total, 'judged image')} "
         f"{'is' if share.count == 1 else 'are'} right: {percent(share.value)}"
     )
+
+
+def _lowest_scores(judged: list[JudgedImage]) -> str:
+    """The lowest score that an object needed to be shown, on most images first; empty where objects have no scores."""
+    counts = Counter(
+        f"{one.saved.judgment.min_score:.2f}"
+        for one in judged
+        if one.saved.judgment.verdict and any(item.score is not None for item in one.objects)
+    )
+    if len(counts) < 2:
+        return "".join(counts)
+    return ", ".join(f"{score} on {counted(count, 'image')}" for score, count in counts.most_common())
 
 
 def _images_sha256(images: list[StoredImage]) -> str:

@@ -6,6 +6,9 @@ protect. All answers have a content security policy that allows nothing from els
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+import time
 from collections.abc import Callable, Coroutine
 from importlib import resources
 from typing import Annotated, Any
@@ -15,6 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from d2tune.acceptance.export import labelme_archive, pairs_to_csv, to_csv
@@ -43,6 +47,10 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _JSON_BYTES = 8_000_000
+_BODY_S = 60.0
+_UPLOADS = "/images"
+_AGAIN = {"Retry-After": "5"}
+_CLOSING = {"Connection": "close"}
 _NEVER = {"Cache-Control": "no-store"}
 _CHECKED = {"Cache-Control": "no-cache"}
 _TYPES = {
@@ -103,20 +111,26 @@ def data_router(acceptance: Acceptance) -> APIRouter:
 
 
 class _LimitedRoute(APIRoute):
-    """A route whose JSON bodies are read no further than a limit, and that refuses them with a sentence."""
+    """A route whose bodies are read no longer than a minute, and but for images no further than a limit.
+
+    The type of a body does not matter: FastAPI reads a body before it looks at its type.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def limited(request: Request) -> Response:
-            is_json = request.headers.get("content-type", "").startswith("application/json")
-            size = 0
+            size, until = 0, time.monotonic() + _BODY_S
 
             async def receive() -> Message:
                 nonlocal size
-                message = await request.receive()
+                try:
+                    async with asyncio.timeout(until - time.monotonic()):
+                        message = await request.receive()
+                except TimeoutError:
+                    raise HTTPException(408, f"the body did not arrive within {_BODY_S:g} s", _CLOSING) from None
                 size += len(message.get("body", b""))
-                if is_json and size > _JSON_BYTES:
+                if size > _JSON_BYTES and not self.path.endswith(_UPLOADS):
                     raise HTTPException(413, f"at most {_JSON_BYTES / 1e6:.0f} MB of JSON are taken")
                 return message
 
@@ -151,6 +165,8 @@ def _answered(make: Callable[[], Any]) -> Any:
         raise HTTPException(409, "the result was shown, so that the comparison is closed") from None
     except D2TuneError as error:
         raise HTTPException(422, _sentence(error)) from None
+    except sqlite3.Error as error:
+        raise HTTPException(503, f"the database of judgments cannot be used now: {error}", _AGAIN) from None
 
 
 def _sentence(error: D2TuneError) -> str:
@@ -174,6 +190,7 @@ def _add_images(router: APIRouter, acceptance: Acceptance) -> None:
         models = [
             {
                 "name": "" if is_blind else model.name,
+                "lowest_score": model.lowest_score,
                 "starting_score": model.starting_score,
                 "colors": acceptance.colors(index),
                 "classes": acceptance.class_names(index),
@@ -200,12 +217,14 @@ def _add_images(router: APIRouter, acceptance: Acceptance) -> None:
         """Add an image; the body is the file."""
         if not request.headers.get("content-type", "").startswith(("image/", "application/octet-stream")):
             raise HTTPException(415, "the body must be an image, with its content type")
-        content = await _body(request, settings.max_upload_bytes)
+        with settings.reserving() as take:
+            content = await _body(request, settings.max_upload_bytes, take)
 
-        def put() -> Any:
-            return _answered(lambda: acceptance.images.add(name, content))
+            def put() -> Any:
+                settings.check(content)
+                return _answered(lambda: acceptance.images.add(name, content))
 
-        image, is_new = await run_in_threadpool(put)
+            image, is_new = await run_in_threadpool(put)
         return JSONResponse(_image_row(image, None) | {"is_new": is_new}, 201 if is_new else 200, _HEADERS | _NEVER)
 
     @router.get("/images/{image_id}/pixels")
@@ -219,14 +238,19 @@ def _add_images(router: APIRouter, acceptance: Acceptance) -> None:
         return _jpeg(acceptance, request, image_id, THUMBNAIL_PX)
 
 
-async def _body(request: Request, limit_bytes: int) -> bytes:
-    """The body, of which no more than the limit is ever read."""
+async def _body(request: Request, limit_bytes: int, take: Callable[[int], object]) -> bytes:
+    """The body, of which no more than the limit is ever read; ``take`` is called with the bytes of each piece."""
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit_bytes:
-            raise HTTPException(413, f"the file is too large; at most {limit_bytes / 1e6:.0f} MB are taken")
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit_bytes:
+                message = f"the file is too large; at most {limit_bytes / 1e6:.0f} MB are taken"
+                raise HTTPException(413, message)
+            take(len(chunk))
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise HTTPException(400, "the file did not arrive as a whole", _CLOSING) from None
     return b"".join(chunks)
 
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class AcceptanceSettings:
         title: The heading of the page and of the report.
         max_upload_bytes: Largest file that is added.
         max_pixels: Largest image that is shown.
+        check: Called with the content of a file before it is added; an error refuses it.
+        reserving: A context for an upload, which yields a function that is called with the bytes of each piece.
     """
 
     database: Path
@@ -55,6 +58,8 @@ class AcceptanceSettings:
     title: str = "Acceptance"
     max_upload_bytes: int = MAX_UPLOAD_BYTES
     max_pixels: int = MAX_PIXELS
+    check: Callable[[bytes], object] = lambda content: None
+    reserving: Callable[[], AbstractContextManager[Callable[[int], object]]] = lambda: nullcontext(lambda count: None)
 
 
 class Acceptance:
@@ -168,9 +173,17 @@ class Acceptance:
 
     def judgments(self, index: int) -> dict[int, SavedJudgment]:
         """The latest judgments by image id, of the images in the list as they are now."""
-        known = {(one.id, one.sha256) for one in self.images.all()}
         saved = self.store.judgments(self._model_id(index))
+        known = self._as_they_are(saved)
         return {key[0]: one for key, one in saved.items() if key in known}
+
+    def _as_they_are(self, judged: Iterable[tuple[int, str]]) -> set[tuple[int, str | None]]:
+        """Ids and hashes of the images; also of those that were opened in another server of this database alone."""
+        unknown = {one.id for one in self.images.all() if one.sha256 is None}
+        for image_id in unknown.intersection(image_id for image_id, _ in judged):
+            with suppress(DataError):  # it can no longer be read
+                self.images.get(image_id)
+        return {(one.id, one.sha256) for one in self.images.all()}
 
     def judged_images(self, index: int) -> list[JudgedImage]:
         """The images that have a judgment, in the order of the list, with what was judged."""
@@ -237,8 +250,9 @@ class Acceptance:
 
     def pairs(self) -> dict[int, SavedPair]:
         """The latest preferences by image id, of the images in the list as they are now."""
-        known = {(one.id, one.sha256) for one in self.images.all()}
-        return {key[0]: one for key, one in self.store.pairs(self._pair).items() if key in known}
+        saved = self.store.pairs(self._pair)
+        known = self._as_they_are(saved)
+        return {key[0]: one for key, one in saved.items() if key in known}
 
     def reveal(self) -> None:
         """Show the result of the comparison from now on, and take no further preferences.

@@ -26,7 +26,8 @@ class Truth:
     """
 
     def __init__(self, dataset: Dataset | None) -> None:
-        images = () if dataset is None else dataset.images
+        # a COCO file without annotations only names the images of a list of detections
+        images = () if dataset is None or not dataset.instances else dataset.images
         self.class_names = () if dataset is None else dataset.class_names
         self._images = {image.id: image for image in images}
         self._names = Names({image.id: image.file_name for image in images}, are_paths=True)

@@ -2,6 +2,7 @@
 
 from d2tune.api.arguments import MOST_TOLERANCE_PX
 from d2tune.api.delivery import export, handover, info, new_serving_key, package, serve
+from d2tune.api.overview import dashboard, remove_runs, runs, write_report
 from d2tune.api.results import (
     compare,
     evaluate,
@@ -17,6 +18,7 @@ __all__ = [
     "MOST_TOLERANCE_PX",
     "compare",
     "convert",
+    "dashboard",
     "evaluate",
     "evaluate_files",
     "export",
@@ -29,7 +31,10 @@ __all__ = [
     "package",
     "predict",
     "predict_video",
+    "remove_runs",
+    "runs",
     "serve",
     "split",
     "train",
+    "write_report",
 ]

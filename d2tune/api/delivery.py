@@ -132,6 +132,7 @@ def handover(
     weights: str = "best",
     thresholds: str | float | None = None,
     acceptance: str | Path | None = None,
+    wheel: str | Path | None = None,
     runtime: str | None = None,
     force: bool = False,
 ) -> HandoverResult:
@@ -143,6 +144,7 @@ def handover(
         weights: Of a run: ``best``, ``final`` or a checkpoint file.
         thresholds: Of a run, see `package`.
         acceptance: An acceptance report to add, a file or a folder.
+        wheel: The wheel of this d2tune to add.
         runtime: ``onnx`` adds the model for devices without torch; None adds none.
         force: Whether an unchanged handover in ``out`` is replaced.
 
@@ -151,13 +153,14 @@ def handover(
     """
     from d2tune.handover import handover as handing_over
 
-    check_paths(out=out, weights=weights, acceptance=acceptance)
+    check_paths(out=out, weights=weights, acceptance=acceptance, wheel=wheel)
     return handing_over.make_handover(
         run_folder_of(model),
         out,
         weights=weights,
         thresholds=None if thresholds is None else str(thresholds),
         acceptance=acceptance,
+        wheel=wheel,
         runtime=runtime,
         force=force,
     )

@@ -14,6 +14,7 @@ from d2tune.cli import (
     check,
     compare,
     convert,
+    dashboard,
     data,
     doctor,
     evaluate,
@@ -25,6 +26,8 @@ from d2tune.cli import (
     new,
     package,
     predict,
+    report,
+    runs,
     sample,
     serve,
     setup,
@@ -47,8 +50,10 @@ _COMMANDS = (
     check,
     split,
     train,
+    runs,
     evaluate,
     compare,
+    report,
     package,
     info,
     export,
@@ -57,6 +62,7 @@ _COMMANDS = (
     serve,
     handover,
     label_loop,
+    dashboard,
 )
 
 
@@ -131,7 +137,7 @@ def _system_error(error: OSError) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
+    parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     repeated: str = getattr(options, "repeated", "")
     if rest and (not repeated or any(word.startswith("-") for word in rest)):
@@ -142,7 +148,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="d2tune", description="Fine-tune Detectron2 on your own polygons.")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and every log line")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

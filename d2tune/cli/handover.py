@@ -27,6 +27,9 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--acceptance", type=path, metavar="PATH", help="acceptance report to add, a file or a folder")
     parser.add_argument(
+        "--wheel", type=path, metavar="FILE", help="wheel of this d2tune to add (python -m build --wheel)"
+    )
+    parser.add_argument(
         "--runtime", type=name, metavar="FORMAT", help="onnx: add the model for devices without torch, checked"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier handover that was not changed")
@@ -36,6 +39,6 @@ def run(options: argparse.Namespace) -> int:
     """Make the handover, and print what is missing and where it is."""
     from d2tune import api
 
-    chosen = given(options, "weights", "thresholds", "acceptance", "runtime", "force")
+    chosen = given(options, "weights", "thresholds", "acceptance", "wheel", "runtime", "force")
     print(api.handover(options.model, options.out, **chosen).summary)
     return 0

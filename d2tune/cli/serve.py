@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
 from d2tune.cli.shared import add_command, given, name, path
@@ -44,14 +45,27 @@ def add(commands: Commands) -> None:
     group.add_argument(
         "--judgments", type=path, metavar="FILE", help="database of judgments (default: acceptance.sqlite)"
     )
-    group.add_argument("--predictions", type=path, metavar="FILE", help="judge these COCO predictions without a model")
+    group.add_argument(
+        "--predictions",
+        type=name,
+        action="append",
+        metavar="FILE",
+        help="judge these COCO predictions of any tool as those of a model; NAME=FILE names them; may be repeated",
+    )
     group.add_argument("--blind", action="store_true", dest="is_blind", help="compare two models without their names")
+    group.add_argument("--title", metavar="TEXT", help="heading of the page and of the report (default: Acceptance)")
     group.add_argument("--no-page", action="store_true", help="serve the API alone")
     group = parser.add_argument_group("keys")
     group.add_argument("--keys", type=path, metavar="FILE", help="file with the hashes of the keys of clients")
     group.add_argument("--new-key", type=name, metavar="CLIENT", help="add a key to --keys, print it, and end")
     group.add_argument(
         "--cors", action="append", metavar="ORIGIN", help="origin whose pages may call the server (default: none)"
+    )
+    group.add_argument(
+        "--allow-host",
+        action="append",
+        metavar="NAME",
+        help="public name by which a server without keys is called (default: addresses and private names)",
     )
     group = parser.add_argument_group("limits")
     group.add_argument("--max-mb", type=float, metavar="MB", help="largest body of a request in MiB (default: 32)")
@@ -98,9 +112,9 @@ def run(options: argparse.Namespace) -> int:
 def _page(options: argparse.Namespace) -> PageOptions | None:
     from d2tune.serving.settings import PageOptions
 
-    shown = given(options, "images", "truth", "judgments", "predictions", "is_blind")
+    shown = given(options, "images", "truth", "judgments", "predictions", "is_blind", "title")
     if "no_page" not in options:
-        return PageOptions(**shown)
+        return PageOptions(**shown | {"predictions": tuple(getattr(options, "predictions", ()))})
     for option in shown:
         text = "--blind" if option == "is_blind" else f"--{option}"
         raise ProjectError(f"{text} goes with the page", hint="Remove it, or remove --no-page.")
@@ -111,14 +125,18 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _whole(value: float) -> float:
+    return int(value) if math.isfinite(value) else value  # the settings refuse others
+
+
 def _settings(options: argparse.Namespace) -> ServingSettings:
     from d2tune.serving.settings import MIB, Limits, ServingSettings
 
     limits: dict[str, Any] = {}
     if "max_mb" in options:
-        limits["body_bytes"] = int(options.max_mb * MIB)
+        limits["body_bytes"] = _whole(options.max_mb * MIB)
     if "max_megapixels" in options:
-        limits["pixels"] = int(options.max_megapixels * 1e6)
+        limits["pixels"] = _whole(options.max_megapixels * 1e6)
     if "max_instances" in options:
         limits["instances"] = options.max_instances
     if "first_frame" in options:
@@ -126,4 +144,6 @@ def _settings(options: argparse.Namespace) -> ServingSettings:
     chosen: dict[str, Any] = given(options, *_SETTINGS)
     if "cors" in options:
         chosen["cors_origins"] = tuple(options.cors)
+    if "allow_host" in options:
+        chosen["hosts"] = tuple(options.allow_host)
     return ServingSettings(limits=Limits(**limits), **chosen)

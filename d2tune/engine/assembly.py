@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,28 +14,29 @@ from detectron2.engine import HookBase, create_ddp_model, hooks
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from torch import nn
-from torch.utils.data import DataLoader
 
 from d2tune.data.batches import TrainingBatches
 from d2tune.data.mapper import CACHE_BYTES
 from d2tune.engine.hooks.feed_loggers import FeedLoggers
 from d2tune.engine.hooks.keep_best import EvaluateAndKeepBest
+from d2tune.engine.hooks.live_view import LiveView
 from d2tune.engine.hooks.progress import PrintProgress
 from d2tune.engine.hooks.save_last import SaveBeforeEvaluation, SaveLast
 from d2tune.engine.hooks.stop import StopOnSignal
 from d2tune.engine.hooks.weight_average import WeightAverage
-from d2tune.engine.loading import ReportedErrors, outlive_stop_signals
+from d2tune.engine.loading import ImageLoader, ReportedErrors, outlive_stop_signals
+from d2tune.engine.logbook import Logbook
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.trainer import Trainer, build_optimizer, clip_norm
 from d2tune.engine.validation import Validation
 from d2tune.hardware import usable_cores
-from d2tune.loggers import Logger, RunInfo
-from d2tune.loggers.json_lines import JsonLines
-from d2tune.loggers.tensorboard import TensorBoard
-from d2tune.loggers.wandb import Wandb
-from d2tune.project import Project, evaluation_period
+from d2tune.loggers import Logger, RunInfo, chosen
+from d2tune.modeling.device import used_memory
+from d2tune.project import evaluation_period
 from d2tune.run_folder import RunFolder
+from d2tune.run_lock import holder_of
 from d2tune.tasks import task_of
+from d2tune.terminal import is_live
 
 Samples = torch.utils.data.Dataset[dict[str, Any]]
 
@@ -127,18 +130,21 @@ def build_trainer(
     schedule = hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer))
     main = comm.is_main_process()
     trainer.register_hooks([hooks.IterationTimer(), schedule, average])
-    evaluations = None
+    evaluations = validation = None
     if main:
-        validation = Validation(plan, folder, model, average=average)
+        loggers = [*chosen.loggers_of(plan.project), *extensions.loggers]
+        logbook = Logbook(takes_galleries=any(one.takes_galleries for one in loggers))
+        validation = Validation(plan, folder, model, average=average, logbook=logbook)
         evaluations = _evaluations(plan, validation, evaluation_s)
         trainer.register_hooks([SaveBeforeEvaluation(folder.last, is_due=evaluations.is_due), evaluations, validation])
     own = extensions.hooks(trainer) if callable(extensions.hooks) else extensions.hooks
     trainer.register_hooks(list(own))
-    if evaluations is not None:
+    if evaluations is not None and validation is not None:
         period = max(50, cfg.SOLVER.MAX_ITER // 10)
         trainer.register_hooks([SaveLast(folder.last, period=period, on_save=on_save)])
         first = start if is_whole else start - 1
-        trainer.register_hooks(_output_hooks(plan, folder, extensions.loggers, evaluations, first=first))
+        shown = _live_view(plan, folder, evaluations, validation) if is_live(sys.stdout) else None
+        trainer.register_hooks(_output_hooks(plan, folder, loggers, logbook, evaluations, shown=shown, first=first))
     trainer.register_hooks([StopOnSignal()])
     return trainer
 
@@ -154,19 +160,41 @@ def _evaluations(plan: TrainingPlan, validation: Validation, expected_s: float |
 
 
 def _output_hooks(
-    plan: TrainingPlan, folder: RunFolder, loggers: Sequence[Logger], evaluations: EvaluateAndKeepBest, *, first: int
+    plan: TrainingPlan,
+    folder: RunFolder,
+    loggers: Sequence[Logger],
+    logbook: Logbook,
+    evaluations: EvaluateAndKeepBest,
+    *,
+    shown: HookBase | None,
+    first: int,
 ) -> list[HookBase]:
     period = max(1, plan.cfg.SOLVER.MAX_ITER // 40)
-    run = RunInfo(plan.project.name, folder, yaml.safe_load(plan.project.to_yaml()), first_iteration=first)
+    run = RunInfo(
+        plan.project.name, folder, yaml.safe_load(plan.project.to_yaml()), first, chosen.group_of(plan.project)
+    )
     return [
-        PrintProgress(period=period, evaluations_s=evaluations.seconds_left),
-        FeedLoggers([*_project_loggers(plan.project), *loggers], run, period=min(20, period)),
+        shown or PrintProgress(period=period, evaluations_s=evaluations.seconds_left),
+        FeedLoggers(loggers, run, period=min(20, period), logbook=logbook),
     ]
 
 
-def _project_loggers(project: Project) -> list[Logger]:
-    files: list[Logger] = [JsonLines(), TensorBoard()]
-    return [*files, Wandb()] if project.tracking == "wandb" else files
+def _live_view(
+    plan: TrainingPlan, folder: RunFolder, evaluations: EvaluateAndKeepBest, validation: Validation
+) -> LiveView:
+    def doing() -> str:
+        holder = holder_of(folder.path)
+        return holder.doing if holder is not None else ""
+
+    return LiveView(
+        project=plan.project.name,
+        metric_name=plan.project.traits.main_metrics[0].title,
+        batch_size=plan.cfg.SOLVER.IMS_PER_BATCH,
+        evaluations=evaluations,
+        last_metric=validation.last_metric,
+        memory=partial(used_memory, plan.cfg.MODEL.DEVICE),
+        doing=doing,
+    )
 
 
 def _workers(plan: TrainingPlan) -> int:
@@ -175,8 +203,8 @@ def _workers(plan: TrainingPlan) -> int:
     return automatic if wanted == "auto" else wanted
 
 
-def _loader(plan: TrainingPlan, samples: Samples, batches: TrainingBatches) -> DataLoader[Any]:
-    return DataLoader(
+def _loader(plan: TrainingPlan, samples: Samples, batches: TrainingBatches) -> ImageLoader:
+    return ImageLoader(
         ReportedErrors(samples, [image.path for image in plan.splits.train.images]),
         batch_sampler=batches,
         num_workers=_workers(plan),

@@ -17,7 +17,7 @@ from d2tune.engine.process import STOPPED, run_in_process, seeded_model, train_m
 from d2tune.engine.record import check_resumable, write_start
 from d2tune.engine.result import TrainResult, read_result
 from d2tune.errors import RunError
-from d2tune.loggers import Logger
+from d2tune.loggers import Logger, chosen
 from d2tune.logs import guarded_streams
 from d2tune.modeling.weights import LoadReport
 from d2tune.project import LoadedProject, Project
@@ -50,6 +50,7 @@ def train(
         D2TuneError: Something that the user must fix first; nothing has been written then.
     """
     check_gpus(num_gpus)
+    chosen.check(loaded.project)
     extensions = Extensions(hooks, tuple(loggers))
     with ExitStack() as held, guarded_streams():
         resumed = _run_to_resume(loaded.project, output_dir) if resume else None

@@ -41,6 +41,22 @@ class ReportedErrors(torch.utils.data.Dataset[Any]):
             return DataError(f"cannot be loaded: {reason_of(error)}", file=self._files[key.index], hint=hint)
 
 
+class ImageLoader(torch.utils.data.DataLoader[Any]):
+    """PyTorch's loader, whose processes block SIGTERM from their start on, for `outlive_stop_signals` to look at.
+
+    Blocked in the process itself it would still reach the threads that libraries start in it before.
+    """
+
+    def __iter__(self) -> Any:
+        if not hasattr(signal, "pthread_sigmask"):
+            return super().__iter__()
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
 def outlive_stop_signals(number: int) -> None:
     """Leave it to the trainer to end this loading process.
 
@@ -48,7 +64,7 @@ def outlive_stop_signals(number: int) -> None:
     its images the trainer could not complete the step. SIGTERM is obeyed where it comes from the trainer.
 
     Args:
-        number: Number of the loading process, which is not used.
+        number: Number of the loading process of an `ImageLoader`, which is not used.
     """
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
@@ -56,7 +72,6 @@ def outlive_stop_signals(number: int) -> None:
     if not hasattr(signal, "sigwaitinfo"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
 
 

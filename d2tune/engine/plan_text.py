@@ -8,7 +8,6 @@ import torch
 from detectron2.config import CfgNode
 
 from d2tune.engine.cost import Cost
-from d2tune.engine.hooks.progress import duration
 from d2tune.engine.plan import TrainingPlan
 from d2tune.hardware import usable_cores
 from d2tune.modeling.config import is_bridge
@@ -16,7 +15,7 @@ from d2tune.modeling.weights import LoadReport
 from d2tune.project import Length, Project, evaluation_period, evaluations, planned_length
 from d2tune.report.tables import format_table
 from d2tune.tasks import task_of
-from d2tune.text import counted
+from d2tune.text import counted, duration
 
 
 def plan_text(plan: TrainingPlan, *, folder: Path, report: LoadReport | None, cost: Cost | None, start: int) -> str:

@@ -15,7 +15,7 @@ from d2tune.engine.cost import Cost, measure_cost, measure_evaluation
 from d2tune.engine.divergence import DivergenceError
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.plan_text import plan_text
-from d2tune.engine.record import write_resumed
+from d2tune.engine.record import noted_end, write_resumed
 from d2tune.engine.result import Stopwatch, TrainResult, read_result
 from d2tune.engine.trainer import StoppedAtOnceError, StoppedError, Trainer
 from d2tune.errors import D2TuneError, RunError
@@ -97,7 +97,8 @@ def train_model(
         RunError: The run is complete, or its checkpoint cannot be used.
         SystemExit: Training was stopped by a signal.
     """
-    with log_to(folder.log) if comm.is_main_process() else nullcontext():
+    main = comm.is_main_process()
+    with log_to(folder.log) if main else nullcontext(), noted_end(folder) if main else nullcontext():
         speed_up(model, device=plan.cfg.MODEL.DEVICE, precision=plan.precision)
         stopwatch = Stopwatch(folder) if comm.is_main_process() else None
         state = _resume(plan, folder, model) if resume else None

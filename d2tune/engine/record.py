@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -17,19 +18,30 @@ from detectron2.config import CfgNode
 
 from d2tune import files
 from d2tune.annotations.model.dataset import Dataset
+from d2tune.data.in_common import in_common
 from d2tune.engine.plan import TrainingPlan
-from d2tune.errors import RunError
+from d2tune.errors import D2TuneError, RunError
 from d2tune.hardware import usable_cores
 from d2tune.modeling.build import ChosenWeights
 from d2tune.modeling.config import read_config
+from d2tune.packages.weights_license import earlier_sources
 from d2tune.project import Project, flatten, load_project
 from d2tune.run_folder import RunFolder
 from d2tune.run_schema import RECORD_VERSION
+from d2tune.text import reason_of
 from d2tune.versions import versions
 
 _MAY_CHANGE = ("SOLVER.MAX_ITER", "SOLVER.WARMUP_ITERS", "DATASETS.", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR")
 
-CHANGEABLE = ("train.iterations", "train.epochs", "train.eval_every", "train.workers", "tracking", "MODEL.DEVICE")
+CHANGEABLE = (
+    "train.iterations",
+    "train.epochs",
+    "train.eval_every",
+    "train.workers",
+    "tracking",
+    "tracking_group",
+    "MODEL.DEVICE",
+)
 """Keys of a project that may change when a run is resumed; the places of its data may change too."""
 
 
@@ -98,7 +110,29 @@ def write_resumed(folder: RunFolder, plan: TrainingPlan) -> None:
     record = folder.read_record()
     now = {"command": sys.argv, "time": _now(), "versions": versions()}
     resumed = [*record.get("resumed", []), now]
-    folder.update_record({"resumed": resumed, "data": record["data"] | _data(plan), "finished": None})
+    changed = {"resumed": resumed, "data": record["data"] | _data(plan), "finished": None, "ended": None}
+    folder.update_record(changed)
+
+
+@contextmanager
+def noted_end(folder: RunFolder) -> Iterator[None]:
+    """Note in the record of a run how its training ended, where it did not end well.
+
+    The entry ``ended`` has the ``state``, ``stopped`` (by a signal) or ``failed``, the ``reason`` and the ``time``.
+    """
+    try:
+        yield
+    except BaseException as error:
+        is_stop = isinstance(error, SystemExit | KeyboardInterrupt)
+        reason = "stopped by a signal" if is_stop else _why(error)
+        ended = {"state": "stopped" if is_stop else "failed", "reason": reason, "time": _now()}
+        with suppress(OSError, RunError):  # a full disk can be what ended it
+            folder.update_record({"ended": ended})
+        raise
+
+
+def _why(error: BaseException) -> str:
+    return error.message if isinstance(error, D2TuneError) else f"{type(error).__name__}: {reason_of(error)}"
 
 
 def write_start(folder: RunFolder, plan: TrainingPlan) -> None:
@@ -149,6 +183,7 @@ def _data(plan: TrainingPlan) -> dict[str, Any]:
         "train_instances": train.counts(),
         "val_instances": val.counts(),
         "rendered_sample": plan.splits.rendered,
+        "in_common": in_common(train.images),
     }
 
 
@@ -157,6 +192,7 @@ def _weights(chosen: ChosenWeights, *, rgb_resnet: bool) -> dict[str, Any]:
         "line": chosen.line,
         "source": None if chosen.file is None else chosen.file.source,
         "sha256": None if chosen.file is None else chosen.file.sha256,
+        "chain": [] if chosen.file is None else earlier_sources(chosen.file.source),
         "from_scratch": chosen.file is None,
         "rgb_resnet": rgb_resnet,
     }

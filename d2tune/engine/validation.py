@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,10 +19,16 @@ from d2tune import files
 from d2tune.engine.divergence import check_weights
 from d2tune.engine.hooks.base import Hook
 from d2tune.engine.hooks.weight_average import WeightAverage
+from d2tune.engine.logbook import Logbook
+from d2tune.engine.logged_results import LoggedResults
 from d2tune.engine.plan import TrainingPlan
 from d2tune.evaluation.evaluator import Scoring
+from d2tune.metrics.metric import Metric
 from d2tune.modeling import checkpoint
+from d2tune.packages.run_card import write_run_card
+from d2tune.packages.write import divisibility
 from d2tune.run_folder import RunFolder
+from d2tune.run_lock import doing, note
 from d2tune.tasks import task_of
 from d2tune.timing import StageTimes
 
@@ -36,10 +43,17 @@ class Validation(Hook):
         folder: Where it writes.
         model: The model in training, not wrapped.
         average: Whose averaged weights are evaluated, or None for the model's own.
+        logbook: Gets charts, galleries and files for the loggers.
     """
 
     def __init__(
-        self, plan: TrainingPlan, folder: RunFolder, model: nn.Module, *, average: WeightAverage | None
+        self,
+        plan: TrainingPlan,
+        folder: RunFolder,
+        model: nn.Module,
+        *,
+        average: WeightAverage | None,
+        logbook: Logbook,
     ) -> None:
         self._plan = plan
         self._folder = folder
@@ -49,9 +63,26 @@ class Validation(Hook):
         val = plan.splits.val
         self._evaluator = self._task.evaluator(val, plan.cfg, plan.project)
         self._predictor = self._task.predictor(model, plan.cfg, plan.project, val.categories)
+        self._logged = LoggedResults(plan, folder, self._evaluator, logbook)
         self._predictions: Any = None
+        self._scored: tuple[Callable[[], Metric], int] | None = None
         self._times = StageTimes()
         self._times_of_best: StageTimes | None = None
+
+    def before_train(self) -> None:
+        note(self._folder.path, "training")
+
+    def last_metric(self) -> tuple[Metric, int] | None:
+        """The main metric of the last evaluation with its interval, and its iteration; None before the first.
+
+        The interval is computed where this is called for the first time.
+        """
+        if self._scored is None:
+            return None
+        spanned, iteration = self._scored
+        metric = spanned()
+        self._scored = (lambda: metric), iteration
+        return metric, iteration
 
     def _weights(self) -> Any:
         return nullcontext() if self._average is None else self._average.averaged()
@@ -62,6 +93,10 @@ class Validation(Hook):
         Raises:
             DivergenceError: The weights are not finite.
         """
+        with doing(self._folder.path, f"evaluating after {iteration} iterations"):
+            return self._run(iteration)
+
+    def _run(self, iteration: int) -> float | None:
         check_weights(self._model, iteration=iteration)
         began = time.perf_counter()
         self._times = StageTimes()
@@ -71,7 +106,9 @@ class Validation(Hook):
         storage = get_event_storage()
         for name, value in quick.scalars.items():
             storage.put_scalar(f"val/{name}", value, smoothing_hint=False)
+        self._scored = quick.spanned, iteration
         print(f"  {iteration} iterations: {quick.line}  ({time.perf_counter() - began:.0f} s)", flush=True)
+        self._logged.put_predictions(self._predictions, completed=iteration)
         return quick.value
 
     def keep(self, iteration: int, value: float | None) -> None:
@@ -140,7 +177,7 @@ class Validation(Hook):
 
     def after_last_step(self) -> None:
         """Write the last weights, evaluate and draw the best ones, and note that the run is finished."""
-        with self.trainer.stoppable_at_once():
+        with self.trainer.stoppable_at_once(), doing(self._folder.path, "evaluating the best weights"):
             self._finish()
 
     def _finish(self) -> None:
@@ -151,6 +188,8 @@ class Validation(Hook):
         if not self._folder.best.is_file():
             self.keep(done, self.run(done))
         self._evaluate_best()
+        plan = self._plan
+        write_run_card(self._folder, plan.project, plan.cfg, divisible_by_px=divisibility(self._model))
         with PilImage.open(self._folder.contact_sheet) as image:
             pixels = np.asarray(image.convert("RGB"))
         get_event_storage().put_image("contact_sheet", pixels.transpose(2, 0, 1))
@@ -175,6 +214,7 @@ class Validation(Hook):
             "predictions_sha256": best["predictions_sha256"],
         }
         outcome.write(folder.path, bound=bound, times=self._times_of_best)
+        self._logged.put_complete(predictions, best)
         self._evaluator.draw(
             folder.contact_sheet,
             predictions,

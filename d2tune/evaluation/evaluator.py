@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -12,9 +12,11 @@ from d2tune.annotations.model.dataset import Dataset
 from d2tune.data.image_reader import Pixels
 from d2tune.errors import DataError
 from d2tune.evaluation.comparison import ComparedSide
+from d2tune.evaluation.images.base import Images
 from d2tune.evaluation.summaries import Metrics
 from d2tune.inference.predictors.base import Predictor
 from d2tune.metrics.coco.results import KINDS, Kind
+from d2tune.metrics.metric import Metric
 from d2tune.timing import StageTimes
 
 Prediction = TypeVar("Prediction")
@@ -29,11 +31,13 @@ class Quick:
         value: The main metric, for which higher is better; None if it cannot be computed.
         line: The most important values on a line.
         scalars: All values by name, for the loggers.
+        spanned: Gives the main metric with its 95 % interval, which takes its time.
     """
 
     value: float | None
     line: str
     scalars: dict[str, float]
+    spanned: Callable[[], Metric]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,10 @@ class Evaluator(ABC, Generic[Prediction]):
             name: Path of the run or evaluation as given.
             truth_sha256: Hash of the ground truth.
         """
+
+    @abstractmethod
+    def images(self, predictions: Sequence[Prediction]) -> Images:
+        """What is right and wrong on each image."""
 
     @abstractmethod
     def save(self, predictions: Sequence[Prediction], folder: Path) -> str:

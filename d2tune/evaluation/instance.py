@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from d2tune.evaluation.comparison import InstanceSide
 from d2tune.evaluation.contact_sheet import write_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
 from d2tune.evaluation.from_files.results import kinds_of
+from d2tune.evaluation.images.instance import InstanceImages
 from d2tune.evaluation.outcome import InstanceEvaluation, evaluate_results, write_outcome
 from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
 from d2tune.evaluation.summaries import lower_scores_in_words, short_line
 from d2tune.inference.results import CocoResult, Detections
 from d2tune.metrics.coco.results import KIND_NAMES
 from d2tune.metrics.coco.scorer import score_coco
-from d2tune.metrics.coco.summary import SHOWN_SCORE, InstanceMetrics, metrics_of
+from d2tune.metrics.coco.summary import SHOWN_SCORE, InstanceMetrics, metrics_of, spanned_main
 from d2tune.timing import StageTimes
 
 PREDICTIONS = "predictions.json"
@@ -64,7 +66,8 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
 
     def quick(self, predictions: Sequence[list[CocoResult]]) -> Quick:
         """Box and mask AP."""
-        metrics = metrics_of(score_coco(to_coco(self._dataset), _rows(predictions), kinds=("bbox", "segm")))
+        result = score_coco(to_coco(self._dataset), _rows(predictions), kinds=("bbox", "segm"))
+        metrics = metrics_of(result)
         scalars = {
             f"{kind}/{name}": metric.value
             for kind, values in (("bbox", metrics.bbox), ("segm", metrics.segm))
@@ -73,7 +76,7 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
         }
         class_ap = {row.name: row.metrics["segm"]["AP"].value for row in metrics.classes}
         scalars |= {f"segm/AP-{name}": value for name, value in class_ap.items() if value is not None}
-        return Quick(metrics.segm["AP"].value, short_line(metrics), scalars)
+        return Quick(metrics.segm["AP"].value, short_line(metrics), scalars, partial(spanned_main, metrics, result))
 
     def evaluate(self, predictions: Sequence[list[CocoResult]], scoring: Scoring) -> InstanceOutcome:
         """All metrics with their intervals, and the analysis of errors."""
@@ -90,6 +93,10 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
         """The rows and the ground truth as a COCO instances dict."""
         truth, rows = to_coco(self._dataset), _rows(predictions)
         return InstanceSide(name, truth_sha256, truth, rows, kinds_of(truth, rows, Path(name)))
+
+    def images(self, predictions: Sequence[list[CocoResult]]) -> InstanceImages:
+        """Which objects are missed or false on each image."""
+        return InstanceImages(to_coco(self._dataset), _rows(predictions))
 
     def save(self, predictions: Sequence[list[CocoResult]], folder: Path) -> str:
         """Write ``predictions.json`` with the ids, and the names, of the images and classes of the source file."""

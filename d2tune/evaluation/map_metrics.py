@@ -152,6 +152,16 @@ class MapOutcome:
         metrics.write_plots(folder / "plots")
 
 
+def spanned_main(metrics: MapMetrics, scorer: Any) -> Metric:
+    """The main metric with its 95 % interval.
+
+    Args:
+        metrics: The metrics without intervals.
+        scorer: The scorer that they are from.
+    """
+    return with_spans({metrics.main_name: metrics.main}, scorer.resample, scorer.images)[metrics.main_name]
+
+
 def map_sentence(metrics: MapMetrics) -> str:
     """A sentence with the main metric and the number of images."""
     images = counted_images(metrics.images)

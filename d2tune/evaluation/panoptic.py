@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from d2tune.data.label_maps import decode_png, encode_png, label_files, panoptic
 from d2tune.evaluation.comparison import MapSide
 from d2tune.evaluation.contact_sheet import chosen_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
-from d2tune.evaluation.map_metrics import MapOutcome
+from d2tune.evaluation.images.panoptic import PanopticImages
+from d2tune.evaluation.map_metrics import MapOutcome, spanned_main
 from d2tune.evaluation.panoptic_metrics import PanopticMetrics, panoptic_metrics
 from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
 from d2tune.inference.results import PanopticMap
@@ -47,8 +49,10 @@ class PanopticEvaluator(Evaluator[Segments]):
 
     def quick(self, predictions: Sequence[Segments]) -> Quick:
         """Panoptic quality (PQ) and its components."""
-        metrics = panoptic_metrics(self.scorer(predictions), intervals=False)
-        return Quick(metrics.main.value, metrics.short_line(), metrics.scalars)
+        scorer = self.scorer(predictions)
+        metrics = panoptic_metrics(scorer, intervals=False)
+        spanned = partial(spanned_main, metrics, scorer)
+        return Quick(metrics.main.value, metrics.short_line(), metrics.scalars, spanned)
 
     def evaluate(self, predictions: Sequence[Segments], scoring: Scoring) -> MapOutcome:
         """All metrics with their intervals."""
@@ -59,6 +63,15 @@ class PanopticEvaluator(Evaluator[Segments]):
         """The predictions as a side of a comparison."""
         metrics = PanopticMetrics
         return MapSide(name, truth_sha256, self.scorer(predictions), metrics.task, metrics.main_name)
+
+    def images(self, predictions: Sequence[Segments]) -> PanopticImages:
+        """Which segments are missed or false on each image."""
+
+        def segments(index: int) -> tuple[tuple[NDArray[np.int32], Any], tuple[NDArray[np.int32], Any]]:
+            png, infos = predictions[index]
+            return (from_colors(decode_png(png)), infos), (self._truth(index), self._labels.infos[index])
+
+        return PanopticImages(self._dataset.categories, len(predictions), segments)
 
     def save(self, predictions: Sequence[Segments], folder: Path) -> str:
         """Write ``predicted_segments/panoptic.json``, with the ids of the source file, and a PNG for each image."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from d2tune.data.label_maps import decode_png, encode_png, label_files, read_lab
 from d2tune.evaluation.comparison import MapSide
 from d2tune.evaluation.contact_sheet import chosen_images
 from d2tune.evaluation.evaluator import Evaluator, Quick, Scoring
-from d2tune.evaluation.map_metrics import MapOutcome
+from d2tune.evaluation.images.semantic import SemanticImages
+from d2tune.evaluation.map_metrics import MapOutcome, spanned_main
 from d2tune.evaluation.predicted_images import check_predicted_images, write_predicted_images
 from d2tune.evaluation.semantic_metrics import SemanticMetrics, semantic_metrics
 from d2tune.inference.results import LabelMap
@@ -62,8 +64,10 @@ class SemanticEvaluator(Evaluator[LabelPng]):
 
     def quick(self, predictions: Sequence[LabelPng]) -> Quick:
         """Mean IoU, pixel accuracy and Dice, without boundaries."""
-        metrics = semantic_metrics(self.scorer(predictions, boundary=False), intervals=False)
-        return Quick(metrics.main.value, metrics.short_line(), metrics.scalars)
+        scorer = self.scorer(predictions, boundary=False)
+        metrics = semantic_metrics(scorer, intervals=False)
+        spanned = partial(spanned_main, metrics, scorer)
+        return Quick(metrics.main.value, metrics.short_line(), metrics.scalars, spanned)
 
     def evaluate(self, predictions: Sequence[LabelPng], scoring: Scoring) -> MapOutcome:
         """All metrics with their intervals."""
@@ -78,6 +82,15 @@ class SemanticEvaluator(Evaluator[LabelPng]):
         """The label maps as a side of a comparison."""
         metrics = SemanticMetrics
         return MapSide(name, truth_sha256, self.scorer(predictions), metrics.task, metrics.main_name)
+
+    def images(self, predictions: Sequence[LabelPng]) -> SemanticImages:
+        """Which regions are missed or false on each image."""
+        return SemanticImages(
+            self._dataset.class_names,
+            len(predictions),
+            lambda index: self._label_maps(predictions, index),
+            background=self._background,
+        )
 
     def save(self, predictions: Sequence[LabelPng], folder: Path) -> str:
         """Write a PNG for each image and ``categories.json`` to ``predicted_labels``."""

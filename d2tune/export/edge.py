@@ -8,9 +8,9 @@ from pathlib import Path
 
 from d2tune import files
 from d2tune.export.graphs.build import Kind
-from d2tune.packages.manifest import Manifest
+from d2tune.packages.manifest import RUNNER, Manifest
 
-RUNNER, REQUIREMENTS = "runner.py", "requirements.txt"
+REQUIREMENTS = "requirements.txt"
 LIBRARIES = ("numpy", "onnxruntime", "pillow")
 """What the runner imports."""
 

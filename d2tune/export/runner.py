@@ -427,6 +427,10 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads (default: one for each core)")
     options = parser.parse_args()
     try:
+        if options.min_score is not None and not 0 <= options.min_score <= 1:
+            raise RunnerError(f"--min-score {options.min_score:g} is invalid; it is from 0 to 1")
+        if options.threads < 0:
+            raise RunnerError(f"--threads {options.threads} is invalid; 0 takes one for each core")
         paths = photos_of(options.sources)
         if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
             raise RunnerError(f"{options.out}: is not an empty folder; name another one with --out")

@@ -9,16 +9,18 @@ from typing import Any
 
 from d2tune import files
 from d2tune.errors import PackageError
-from d2tune.export.edge import LIBRARIES, RUNNER
+from d2tune.export.edge import LIBRARIES
 from d2tune.export.export import export
 from d2tune.handover import machine_names
 from d2tune.handover.folder import FORMAT, NAME, check_replaceable, entries, new_folder
-from d2tune.handover.licenses import Library, libraries, license_of_weights, write_texts
+from d2tune.handover.licenses import Library, libraries, write_texts
 from d2tune.handover.page import Contents, write_pages
 from d2tune.handover.reports import Report, copy_acceptance, copy_evaluations
+from d2tune.handover.wheel import copy_wheel
 from d2tune.packages.manifest import NAME as PACKAGE
-from d2tune.packages.manifest import Manifest, is_package
+from d2tune.packages.manifest import RUNNER, Manifest, is_package
 from d2tune.packages.read import read_package
+from d2tune.packages.weights_license import license_of_training
 from d2tune.packages.write import write_package
 from d2tune.run_folder import RunFolder
 from d2tune.text import counted
@@ -26,7 +28,7 @@ from d2tune.versions import own_version
 
 MODEL, EDGE, LICENSES, DATA = "model", "edge", "licenses", "data.json"
 
-_BINARY = (".safetensors", ".onnx", ".pt", ".bin", ".png", ".jpg")
+_BINARY = (".safetensors", ".onnx", ".pt", ".bin", ".png", ".jpg", ".whl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,7 @@ def make_handover(
     weights: str = "best",
     thresholds: str | None = None,
     acceptance: str | Path | None = None,
+    wheel: str | Path | None = None,
     runtime: str | None = None,
     force: bool = False,
 ) -> HandoverResult:
@@ -72,6 +75,7 @@ def make_handover(
         weights: Of a run: ``best``, ``final`` or a checkpoint file.
         thresholds: Of a run: see `packages.thresholds.choose_thresholds`.
         acceptance: An acceptance report to add, a file or a folder.
+        wheel: The wheel of this d2tune to add.
         runtime: ``onnx`` adds an export for devices without torch; None adds none.
         force: Whether an unchanged handover in ``out`` is replaced.
 
@@ -84,6 +88,7 @@ def make_handover(
     names = machine_names.patterns(source, target.parent)
     with new_folder(target) as folder:
         report_files = [] if acceptance is None else copy_acceptance(Path(acceptance), folder)
+        wheel_file = None if wheel is None else copy_wheel(Path(wheel), folder)
         machine_names.check(folder, names, skip=_BINARY)
         manifest, reports = _write_model(source, folder, weights=weights, thresholds=thresholds)
         if runtime is not None:
@@ -95,12 +100,13 @@ def make_handover(
             manifest=manifest,
             reports=tuple(reports),
             acceptance=tuple(report_files),
+            wheel=wheel_file,
             has_edge=runtime is not None,
             has_runner=RUNNER in manifest.files,
             libraries=tuple(needed),
             texts=texts,
-            weights_license=license_of_weights(_pretrained(manifest)),
-            missing=tuple(_missing(source, reports, report_files)),
+            weights_license=license_of_training(manifest.training),
+            missing=tuple(_missing(source, reports, report_files, wheel_file)),
         )
         write_pages(folder, contents)
         listed = entries(folder)
@@ -141,27 +147,24 @@ def _data(manifest: Manifest) -> dict[str, Any]:
 
 def _write_licenses(folder: Path, manifest: Manifest) -> tuple[list[Library], dict[str, list[str]]]:
     """Write the texts of licenses and their list; returns the libraries and the names of the texts by library."""
-    needed = libraries(("d2tune", "detectron2", *LIBRARIES))
+    needed = libraries(("d2tune[serve]", "detectron2", *LIBRARIES))
     texts = write_texts(folder / LICENSES, needed)
     rows = [
         {"name": one.name, "version": one.version, "license": one.license, "texts": texts.get(one.name, [])}
         for one in needed
     ]
-    weights = license_of_weights(_pretrained(manifest))
+    weights = license_of_training(manifest.training)
     files.write_json(folder / LICENSES / "licenses.json", {"weights": weights, "libraries": rows})
     return needed, texts
 
 
-def _pretrained(manifest: Manifest) -> str | None:
-    source = manifest.training.get("pretrained")
-    return None if source is None else str(source)
-
-
-def _missing(source: Path, reports: list[Report], acceptance: list[str]) -> list[str]:
+def _missing(source: Path, reports: list[Report], acceptance: list[str], wheel: str | None) -> list[str]:
     lines = []
     if not reports:
         why = "a package has none" if is_package(source) else "these weights were not evaluated; run `d2tune eval`"
         lines.append(f"There is no evaluation report: {why}.")
     if not acceptance:
         lines.append("There is no acceptance report: add one with --acceptance.")
+    if wheel is None:
+        lines.append(f"The wheel of d2tune {own_version()} is not part of it: add it with --wheel.")
     return lines

@@ -12,13 +12,11 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-_LICENSE_FILE = re.compile(r"(?i)^(licen[sc]e|copying|notice|authors)[^/]*$")
+_LICENSE_FILE = re.compile(r"(?i)^(licen[sc]e|copying|notice|authors|third.?party.?notices)[^/]*$")
+_PROGRAM = re.compile(r"(?i)\.(py|pyc|pyi|js|json|h|hpp)$")
 _PREFIX = re.compile(r"(?i)^license :: (osi approved :: )?")
 _UNKNOWN = "not stated"
-_LONGEST = 100
-"""Most letters of a license's name; metadata can hold the whole text."""
-
-_ZOO = ("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
+_NO_FILES = "has no files of its own, only requirements"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,20 +40,24 @@ def libraries(roots: Iterable[str]) -> list[Library]:
     """The installed libraries that others need, by name, those included.
 
     Args:
-        roots: Names of the others. Requirements of their extras do not count.
+        roots: The others as requirements, such as ``d2tune[serve]``. Of extras, those count that a requirement names,
+            as torch's ``cuda-toolkit[cudart]``.
     """
     needed: dict[str, Library] = {}
-    waiting: list[str] = [canonicalize_name(name) for name in roots]
+    waiting = [one for root in roots for one in _names(Requirement(root))]
+    seen: set[tuple[str, str]] = set()
     while waiting:
-        name = waiting.pop()
-        if name in needed:
+        name, extra = one = waiting.pop()
+        if one in seen:
             continue
+        seen.add(one)
         try:
             installed = importlib.metadata.distribution(name)
         except PackageNotFoundError:
             continue
-        needed[name] = _library(installed)
-        waiting += _requirements(installed)
+        if name not in needed:
+            needed[name] = _library(installed)
+        waiting += _requirements(installed, extra)
     return [needed[name] for name in sorted(needed)]
 
 
@@ -72,47 +74,45 @@ def write_texts(folder: Path, needed: Iterable[Library]) -> dict[str, list[str]]
     return written
 
 
-def license_of_weights(source: str | None) -> str:
-    """The license of the weights that a model was trained from, as far as their source says.
-
-    Args:
-        source: The source as packages have it; None where the model was trained from scratch.
-    """
-    if source is None:
-        return "The model was trained from scratch: its weights are the work of those who trained it."
-    if source.startswith(_ZOO):
-        return f"It started from {source}, weights of Detectron2's model zoo: CC BY-SA 3.0."
-    return f"It started from {source}, whose license is that of its publisher and is not known here."
-
-
 def _library(installed: Distribution) -> Library:
     about = installed.metadata  # parsed anew at each access
     texts = []
     for entry in installed.files or ():
-        if _LICENSE_FILE.match(entry.name) and ".dist-info/" in entry.as_posix():
+        if _LICENSE_FILE.match(entry.name) and not _PROGRAM.search(entry.name):
             path = Path(str(installed.locate_file(entry)))
             texts += [path] if path.is_file() else []
-    return Library(name=str(about["Name"]), version=str(about["Version"]), license=_license(about), texts=tuple(texts))
+    # the texts of the library itself before those of what it holds
+    texts.sort(key=lambda path: (".dist-info" not in str(path.parent), "licen" not in path.name.lower(), str(path)))
+    license = _license(about)
+    if license == _UNKNOWN and all(".dist-info/" in entry.as_posix() for entry in installed.files or ()):
+        license = _NO_FILES
+    return Library(name=str(about["Name"]), version=str(about["Version"]), license=license, texts=tuple(texts))
 
 
 def _license(about: PackageMetadata) -> str:
-    """The expression, the first line of the free text, or the classifiers."""
+    """The expression, the free text where it is a name and not the whole license, or the classifiers."""
     expression, text, classifiers = (
         about.get_all(name, []) for name in ("License-Expression", "License", "Classifier")
     )
-    free = "".join(text).strip().partition("\n")[0]
+    free = "".join(text).strip()
+    is_name = "\n" not in free and free.upper() != "UNKNOWN"
     classes = [_PREFIX.sub("", line) for line in classifiers if line.startswith("License ::")]
-    stated = "".join(expression) or (free if len(free) <= _LONGEST else "") or ", ".join(classes)
-    return stated if stated and stated.upper() != "UNKNOWN" else _UNKNOWN
+    return "".join(expression) or (free if is_name else "") or ", ".join(classes) or _UNKNOWN
 
 
-def _requirements(installed: Distribution) -> list[str]:
-    names: list[str] = []
+def _requirements(installed: Distribution, extra: str) -> list[tuple[str, str]]:
+    """Names and extras of what a library needs, with one of its extras or, where that is empty, without."""
+    names: list[tuple[str, str]] = []
     for line in installed.requires or ():
         try:
             requirement = Requirement(line)
         except InvalidRequirement:
             continue
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            names.append(canonicalize_name(requirement.name))
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            names += _names(requirement)
     return names
+
+
+def _names(requirement: Requirement) -> list[tuple[str, str]]:
+    name = str(canonicalize_name(requirement.name))
+    return [(name, extra) for extra in ("", *sorted(requirement.extras))]

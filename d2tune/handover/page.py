@@ -13,8 +13,17 @@ from d2tune import files
 from d2tune.handover.folder import entries
 from d2tune.handover.licenses import Library
 from d2tune.handover.reports import Report
-from d2tune.packages.card import class_rows, input_lines, kind_name, limit_lines, metric_rows, training_lines
+from d2tune.packages.card import (
+    class_rows,
+    data_lines,
+    input_lines,
+    limit_lines,
+    metric_rows,
+    quality_line,
+    training_lines,
+)
 from d2tune.packages.manifest import Manifest
+from d2tune.packages.measured import kind_name
 from d2tune.report.templates import filled
 from d2tune.tasks import TASKS
 from d2tune.text import printable
@@ -31,6 +40,7 @@ class Contents:
         manifest: The description of its model.
         reports: Its evaluations.
         acceptance: The files of the acceptance report.
+        wheel: Name of the wheel of d2tune; None where it is not part of it.
         has_edge: Whether ``edge`` has an export for devices without torch.
         has_runner: Whether the model itself is such an export.
         libraries: The libraries that run the model.
@@ -42,6 +52,7 @@ class Contents:
     manifest: Manifest
     reports: tuple[Report, ...]
     acceptance: tuple[str, ...]
+    wheel: str | None
     has_edge: bool
     has_runner: bool
     libraries: tuple[Library, ...]
@@ -64,12 +75,17 @@ def _ways(contents: Contents) -> list[dict[str, Any]]:
     """The ways to run the model: a title, a sentence, and commands."""
     version = own_version()
     image, kind = ("image.tif", "tiff") if contents.manifest.input.raster else ("photo.jpg", "jpeg")
-    wheel = f"d2tune-{version}-py3-none-any.whl"
+    wheel = contents.wheel or f"d2tune-{version}-py3-none-any.whl"
+    origin = (
+        "Its wheel is in this folder."
+        if contents.wheel
+        else "Its wheel is not in this folder: ask those who made it, or run python -m build in a checkout of d2tune."
+    )
     rows: list[dict[str, Any]] = [
         {
             "title": "With d2tune",
-            "words": f"Python 3.11 or newer with d2tune {version}, about 6 GB with torch. The wheel is part of what "
-            "the command python -m build makes in a checkout of d2tune.",
+            "words": f"Python 3.11 or newer with d2tune {version}, about 6 GB with torch. {origin} The command "
+            "d2tune setup downloads Detectron2.",
             "commands": (
                 f"pip install {wheel}",
                 "d2tune setup",
@@ -79,8 +95,9 @@ def _ways(contents: Contents) -> list[dict[str, Any]]:
         },
         {
             "title": "As a server",
-            "words": "An HTTP API on port 8000 with a description at /docs. The folder deploy in a checkout of d2tune "
-            "has Dockerfiles, a compose file and Kubernetes manifests, which mount the folder model.",
+            "words": "An HTTP API on port 8000, described at http://127.0.0.1:8000/openapi.json, and a page for "
+            "judging predictions at http://127.0.0.1:8000. The folder deploy in a checkout of d2tune has Dockerfiles, "
+            "a compose file and Kubernetes manifests, which mount the folder model.",
             "commands": (
                 f'pip install "{wheel}[serve]"',
                 "d2tune setup",
@@ -112,8 +129,9 @@ def _context(folder: Path, contents: Contents, ways: list[dict[str, Any]]) -> di
         "gives": task.gives,
         "has_scores": task.has_scores,
         "classes": list(class_rows(manifest)),
+        "quality_line": quality_line(manifest),
         "input_lines": list(input_lines(manifest.input)),
-        "training_lines": list(training_lines(manifest)),
+        "training_lines": [*data_lines(manifest), *training_lines(manifest)],
         "limit_lines": list(limit_lines(manifest)),
         "kinds": list(map(kind_name, manifest.metrics.values)) if manifest.metrics else [],
         "metric_rows": list(metric_rows(manifest)),

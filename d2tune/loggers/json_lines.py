@@ -15,10 +15,13 @@ from d2tune.loggers.base import Logger, RunInfo
 class JsonLines(Logger):
     """Writes ``metrics.jsonl`` of the run folder: the scalars of an iteration and ``iteration``; images are not kept.
 
+    The metrics of the finished run are not in it: ``evaluation.json`` has them.
+
     A line is on the disk when ``log`` returns. Where a run is resumed, the lines of iterations that will be logged
     again are removed.
     """
 
+    takes_evaluations = False
     _stream: IO[str]
 
     def start(self, run: RunInfo) -> None:

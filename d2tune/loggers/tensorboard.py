@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from d2tune.loggers.base import Logger, RunInfo
+from d2tune import files
+from d2tune.loggers.base import LoggedFile, LoggedImage, Logger, RunInfo
+from d2tune.loggers.exhibits import as_pixels
 
 
 class TensorBoard(Logger):
     """Writes an event file into ``tensorboard`` of the run folder: ``tensorboard --logdir runs`` shows it.
 
     A resumed run gets a further file, which makes TensorBoard ignore what an earlier one has of the same iterations.
+    An event file holds no other files: of those it has the path, the size and the SHA-256.
     """
 
     _writer: Any
@@ -25,14 +26,31 @@ class TensorBoard(Logger):
         folder = run.folder.path / "tensorboard"
         goes_on = folder.is_dir() and any(folder.iterdir())
         self._writer = SummaryWriter(str(folder), purge_step=run.first_iteration if goes_on else None)
+        self._writer.add_text("config", _as_code(run.settings()), run.first_iteration)
 
     def log(self, scalars: Mapping[str, float], *, iteration: int) -> None:
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, iteration)
 
-    def log_images(self, images: Mapping[str, NDArray[np.uint8]], *, iteration: int) -> None:
+    def log_images(self, images: Mapping[str, LoggedImage], *, iteration: int) -> None:
         for name, image in images.items():
-            self._writer.add_image(name, image, iteration, dataformats="HWC")
+            self._writer.add_image(name, as_pixels(image), iteration, dataformats="HWC")
+
+    def log_file(self, file: LoggedFile, *, iteration: int) -> None:
+        facts = {
+            "path": str(file.path),
+            "kind": file.kind,
+            "aliases": list(file.aliases),
+            "size_bytes": file.path.stat().st_size,
+            "sha256": files.sha256_file(file.path),
+            **file.metadata,
+        }
+        self._writer.add_text(file.name, _as_code(facts), iteration)
 
     def finish(self) -> None:
         self._writer.close()
+
+
+def _as_code(values: Mapping[str, Any]) -> str:
+    """JSON as a code block of Markdown, which TensorBoard draws."""
+    return "\n".join(f"    {line}" for line in json.dumps(values, indent=2, ensure_ascii=False).splitlines())

@@ -8,12 +8,28 @@ from typing import Any
 import torch
 from torch import nn
 
+from d2tune.hardware import memory_bytes
 from d2tune.modeling.precision import Precision, autocast_dtype
 
 
 def choose_device() -> str:
     """``cuda`` where torch can use one, else ``cpu``."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def used_memory(device: str) -> tuple[int, int, str]:
+    """Memory in use, all memory, both in bytes, and whose it is.
+
+    On CUDA it is what torch has reserved of the GPU, elsewhere what this process has of the machine.
+
+    Args:
+        device: ``cuda`` or ``cpu``.
+    """
+    if device == "cuda":
+        return torch.cuda.memory_reserved(), torch.cuda.get_device_properties(0).total_memory, "GPU"
+    import psutil
+
+    return psutil.Process().memory_info().rss, memory_bytes()[0], "process"
 
 
 def speed_up(model: nn.Module, *, device: str, precision: Precision) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The card of a package: what the model is for, how good it is and how it is used, in Markdown."""
+"""The card of a run or a package: what the model is for, how good it is and how it is used, in Markdown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from d2tune.metrics.coco.results import KIND_NAMES
+from d2tune.data.in_common import in_common_lines
 from d2tune.metrics.metric import Metric, with_interval
-from d2tune.packages.manifest import InputSpec, Manifest, Metrics
-from d2tune.packages.thresholds import LEAST_OBJECTS, origin_in_words
+from d2tune.packages.front_matter import front_matter
+from d2tune.packages.manifest import RUNNER, InputSpec, Metrics
+from d2tune.packages.measured import Described, class_metric_title, class_metrics, kind_name, low_lines
+from d2tune.packages.thresholds import LEAST_OBJECTS, origin_in_words, quality_of
+from d2tune.packages.weights_license import license_rows
 from d2tune.report.templates import filled
 from d2tune.tasks import TASKS
 from d2tune.text import counted, printable
@@ -21,27 +24,36 @@ _WIDE = 20.0
 """Width of an interval, in points, from which the card says that the metric is uncertain."""
 
 
-def card_of(manifest: Manifest) -> str:
+def card_of(model: Described, *, is_package: bool = True) -> str:
     """The card, with everything that comes from files escaped.
 
     Args:
-        manifest: The description of the package, whose files need not have the card.
+        model: The description of a package, whose files need not have the card, or a run.
+        is_package: Whether it is a package; else it is a run.
     """
-    task = TASKS[manifest.task]
+    task = TASKS[model.task]
     context = {
-        **{name: getattr(manifest, name) for name in ("project", "preset", "d2tune", "metrics", "input")},
+        **{name: getattr(model, name) for name in ("project", "preset", "d2tune", "metrics", "input")},
+        "is_package": is_package,
+        "front_matter": Markup(front_matter(model)),
         "gives": task.gives,
         "has_scores": task.has_scores,
-        "class_names": manifest.classes,
-        "trained_by": manifest.versions.get("d2tune", "of an earlier version"),
-        "classes": list(class_rows(manifest)),
-        "input_lines": list(input_lines(manifest.input)),
-        "training_lines": list(training_lines(manifest)),
-        "kinds": list(map(kind_name, manifest.metrics.values)) if manifest.metrics else [],
-        "metric_rows": list(metric_rows(manifest)),
-        "limit_lines": list(limit_lines(manifest)),
+        "has_runner": RUNNER in model.files,
+        "class_names": model.classes,
+        "quality_line": quality_line(model) if is_package else "",
+        "trained_by": model.versions.get("d2tune", "of an earlier version"),
+        "intended_lines": list(intended_lines(model)),
+        "classes": list(class_rows(model)),
+        "class_metric": class_metric_title(model),
+        "input_lines": list(input_lines(model.input)),
+        "data_lines": list(data_lines(model)),
+        "training_lines": list(training_lines(model)),
+        "kinds": list(map(kind_name, model.metrics.values)) if model.metrics else [],
+        "metric_rows": list(metric_rows(model)),
+        "limit_lines": list(limit_lines(model)),
+        "licenses": license_rows(model),
         "files": [
-            {"name": name, "size": f"{entry.bytes:,}", "sha256": entry.sha256} for name, entry in manifest.files.items()
+            {"name": name, "size": f"{entry.bytes:,}", "sha256": entry.sha256} for name, entry in model.files.items()
         ],
     }
     return filled("d2tune.packages", "card.md.jinja", context, finalize=_escaped, keep_trailing_newline=True)
@@ -54,8 +66,20 @@ def _escaped(value: Any) -> Any:
     return Markup(escape(_MARKDOWN.sub(r"\\\1", printable(value))))
 
 
-def class_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
-    """For each class its id, name, kind, threshold with its origin, and instances in training and validation."""
+def intended_lines(model: Described) -> Iterator[str]:
+    """What the model is meant for and what it is not, in sentences."""
+    names = ", ".join(model.classes)
+    images = "rasters" if model.input.raster is not None else "photos"
+    yield f"For {images} like those that it was trained on. {TASKS[model.task].gives}: {names}."
+    yield (
+        "Its quality on other images is not known until they are measured. Nothing that concerns the safety, health or "
+        "rights of people should be decided by its predictions alone."
+    )
+
+
+def class_rows(manifest: Described) -> Iterator[dict[str, Any]]:
+    """For each class its id, name, kind, threshold with its origin, instances in both splits, and main metric."""
+    measured = class_metrics(manifest)
     counts = [manifest.data.get(key) for key in ("train_instances", "val_instances")]
     for number, name in enumerate(manifest.classes, start=1):
         threshold = manifest.thresholds.get(name)
@@ -65,10 +89,20 @@ def class_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
             "name": name,
             "kind": "thing" if number in manifest.thing_ids else "stuff",
             "threshold": None if threshold is None else f"{threshold.value:g}",
-            "origin": None if threshold is None else origin_in_words(threshold),
+            "origin": None if threshold is None else origin_in_words(manifest, name),
             "train": train,
             "val": val,
+            "metric": with_interval(measured[name]) if name in measured else "-",
         }
+
+
+def quality_line(manifest: Described) -> str:
+    """How good the instances of the only class are that the package gives; empty with several classes or if unknown."""
+    if len(manifest.thresholds) != 1:
+        return ""
+    ((name, threshold),) = manifest.thresholds.items()
+    quality = quality_of(manifest, name)
+    return f"With the lowest score of this package, {threshold.value:g}: {quality}." if quality else ""
 
 
 def input_lines(given: InputSpec) -> Iterator[str]:
@@ -104,9 +138,9 @@ def input_lines(given: InputSpec) -> Iterator[str]:
         yield f"They are padded on the right and below with zeros to sides divisible by {given.divisible_by_px}."
 
 
-def training_lines(manifest: Manifest) -> Iterator[str]:
-    """On what the model was trained, for how long and from which weights, in sentences."""
-    data, training = manifest.data, manifest.training
+def data_lines(manifest: Described) -> Iterator[str]:
+    """On what the model was trained and measured, in sentences."""
+    data = manifest.data
     hashes = [str(data.get(key))[:12] for key in ("train_sha256", "val_sha256")]
     yield (
         f"{_count(data.get('train_images'))} training images (SHA-256 {hashes[0]}) and "
@@ -114,6 +148,14 @@ def training_lines(manifest: Manifest) -> Iterator[str]:
     )
     if data.get("rendered_sample"):
         yield "The images are a sample that d2tune rendered itself, not photos."
+    common = data.get("in_common")
+    if isinstance(common, dict):
+        yield from in_common_lines(common)
+
+
+def training_lines(manifest: Described) -> Iterator[str]:
+    """For how long and from which weights the model was trained, in sentences."""
+    training = manifest.training
     started = f", started {training['started']}" if training.get("started") else ""
     yield f"{_count(training.get('iterations'))} iterations{started}, in {training.get('precision')}."
     pretrained = training.get("pretrained")
@@ -128,7 +170,7 @@ def _count(number: Any) -> str:
     return f"{number:,}" if isinstance(number, int) else "an unknown number of"
 
 
-def metric_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
+def metric_rows(manifest: Described) -> Iterator[dict[str, Any]]:
     """For each metric its name, and a cell with its value and interval for each kind; see `kind_name`."""
     if manifest.metrics is None:
         return
@@ -141,7 +183,7 @@ def metric_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
         }
 
 
-def limit_lines(manifest: Manifest) -> Iterator[str]:
+def limit_lines(manifest: Described) -> Iterator[str]:
     """What the model is not known to do, in sentences."""
     classes, val = counted(len(manifest.classes), "class"), manifest.data.get("val_instances")
     yield f"It predicts {classes} and nothing else; what resembles one of them may be taken for it."
@@ -152,6 +194,7 @@ def limit_lines(manifest: Manifest) -> Iterator[str]:
             f"The metrics are those of {counted(manifest.metrics.images, 'validation image')} of the project. Photos "
             "from other cameras, places or seasons were not measured; d2tune eval with --data measures them."
         )
+        yield from low_lines(manifest)
         yield from _wide_lines(manifest.metrics)
     for name in manifest.classes if isinstance(val, dict) else ():
         count = val.get(name) if isinstance(val, dict) else None
@@ -159,6 +202,10 @@ def limit_lines(manifest: Manifest) -> Iterator[str]:
             yield f"The class {name} has no annotations in the validation split: its quality is not known."
         elif isinstance(count, int) and count < LEAST_OBJECTS:
             yield f"The class {name} has only {counted(count, 'annotation')} in the validation split."
+    common = manifest.data.get("in_common")
+    alike = in_common_lines(common) if isinstance(common, dict) else []
+    if alike:
+        yield f"{' '.join(alike)} Images that differ in this were not measured."
 
 
 def _wide_lines(metrics: Metrics) -> Iterator[str]:
@@ -171,8 +218,3 @@ def _wide_lines(metrics: Metrics) -> Iterator[str]:
     width, name = max(widths, default=(0.0, ""))
     if width >= _WIDE:
         yield f"Intervals are up to {width:.0f} points wide ({name}); with more validation images they are narrower."
-
-
-def kind_name(kind: str) -> str:
-    """``mask`` for ``segm``; kinds of other tasks have their own name."""
-    return next((name for key, name in KIND_NAMES.items() if key == kind), kind)

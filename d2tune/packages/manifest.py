@@ -24,6 +24,7 @@ NAME = "package.json"
 PROJECT = "project.yaml"
 CONFIG = "detectron2.yaml"
 CARD = "README.md"
+RUNNER = "runner.py"
 WEIGHTS = "model.safetensors"
 
 COPY_HINT = "Copy the package again, or make it again with `d2tune package`."

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from d2tune.errors import PackageError, check_range
 from d2tune.modeling.loaded import DEFAULT_THRESHOLD
 from d2tune.packages.manifest import Manifest, Threshold
+from d2tune.packages.measured import Described
 from d2tune.project.yaml_files import read_yaml
 from d2tune.text import counted, describe, nearest_hint
 
@@ -59,17 +60,30 @@ def choose_thresholds(
     }
 
 
-def origin_in_words(threshold: Threshold) -> str:
-    """Where a threshold comes from: ``best F1 on 50 objects``."""
+def origin_in_words(manifest: Described, name: str) -> str:
+    """Where the threshold of a class comes from: ``best F1 on 50 objects: precision 88.9 %, recall 48.0 %``."""
+    threshold = manifest.thresholds[name]
     objects = counted(threshold.objects or 0, "object")
-    return _ORIGINS[threshold.origin].format(objects=objects, why=threshold.why)
+    words, quality = _ORIGINS[threshold.origin].format(objects=objects, why=threshold.why), quality_of(manifest, name)
+    return f"{words}: {quality}" if quality else words
+
+
+def quality_of(manifest: Described, name: str) -> str:
+    """Precision and recall of the instances that have the best-F1 threshold of a class; empty where not known."""
+    rows = manifest.metrics.classes if manifest.metrics else ()
+    best = next((row.get("best_f1") for row in rows if row.get("name") == name), None)
+    values = [best.get(key) for key in ("precision", "recall")] if isinstance(best, dict) else []
+    numbers = [value for value in values if isinstance(value, (int, float))]
+    if manifest.thresholds[name].origin != BEST_F1 or len(numbers) < 2:
+        return ""
+    return f"precision {numbers[0]:.1f} %, recall {numbers[1]:.1f} %"
 
 
 def threshold_lines(manifest: Manifest) -> list[str]:
     """The thresholds with their origins, classes that share both in one line: ``balloon 0.5 (given)``."""
     lines: dict[str, list[str]] = {}
     for name, one in manifest.thresholds.items():
-        lines.setdefault(f"{one.value:g} ({origin_in_words(one)})", []).append(name)
+        lines.setdefault(f"{one.value:g} ({origin_in_words(manifest, name)})", []).append(name)
     return [f"{', '.join(names)} {line}" for line, names in lines.items()]
 
 

@@ -90,13 +90,8 @@ def write_package(
     chosen = choose_thresholds(thresholds, record["classes"], rows) if task.has_scores else {}
     tensors, divisible_by_px = _tensors(cfg, file)
     entries = {
-        "project": record["project"],
-        "preset": project.model.preset,
-        "task": project.task,
-        "classes": tuple(record["classes"]),
-        "thing_ids": tuple(_thing_ids(record)),
+        **described_entries(project, cfg, record, evaluation, divisible_by_px=divisible_by_px),
         "thresholds": chosen,
-        "input": input_entries(cfg, project, record, divisible_by_px),
         "weights": {
             "file": WEIGHTS,
             "format": "safetensors",
@@ -105,10 +100,6 @@ def write_package(
             **source,
         },
         "inference": {"device": cfg.MODEL.DEVICE, "precision": record["machine"]["precision"]},
-        "metrics": None if evaluation is None else _metrics(evaluation, project),
-        "data": record["data"],
-        "training": _training(record, cfg),
-        "versions": record.get("versions", {}),
     }
 
     def fill(into: Path) -> None:
@@ -125,6 +116,37 @@ def write_package(
     return PackageResult(target, write_folder(target, entries, fill, force=force))
 
 
+def described_entries(
+    project: Project,
+    cfg: CfgNode,
+    record: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None,
+    *,
+    divisible_by_px: int,
+) -> dict[str, Any]:
+    """The entries of ``package.json`` that describe the model of a run.
+
+    Args:
+        project: The project of the run.
+        cfg: Its config.
+        record: Its record.
+        evaluation: The evaluation of the weights; None where they were not evaluated.
+        divisible_by_px: What the network pads the sides of images to multiples of.
+    """
+    return {
+        "project": record["project"],
+        "preset": project.model.preset,
+        "task": project.task,
+        "classes": tuple(record["classes"]),
+        "thing_ids": tuple(_thing_ids(record)),
+        "input": input_entries(cfg, project, record, divisible_by_px),
+        "metrics": None if evaluation is None else _metrics(evaluation, project),
+        "data": record["data"],
+        "training": _training(record, cfg),
+        "versions": record.get("versions", {}),
+    }
+
+
 def _portable_yaml(project: Project) -> str:
     return portable_project(project).to_yaml()
 
@@ -136,10 +158,11 @@ def _tensors(cfg: CfgNode, file: Path) -> tuple[dict[str, Tensor], int]:
     with random_init_off():
         model, _ = build_model(cpu)
     checkpoint.load_weights(model, file)
-    return checkpoint.plain_state(model), _divisibility(model)
+    return checkpoint.plain_state(model), divisibility(model)
 
 
-def _divisibility(model: Any) -> int:
+def divisibility(model: Any) -> int:
+    """What the sides of the input of a model are multiples of."""
     own = model if hasattr(model, "size_divisibility") else model.backbone
     return int(own.size_divisibility)
 
@@ -206,6 +229,7 @@ def _metrics(evaluation: Mapping[str, Any], project: Project) -> dict[str, Any]:
 
 def _training(record: Mapping[str, Any], cfg: CfgNode) -> dict[str, Any]:
     weights = record["weights"]
+    chain = weights.get("chain")
     return {
         "started": record.get("started"),
         "finished": (record.get("finished") or {}).get("time"),
@@ -214,5 +238,6 @@ def _training(record: Mapping[str, Any], cfg: CfgNode) -> dict[str, Any]:
         "seed": record.get("seed"),
         "pretrained": portable(weights.get("source")),
         "pretrained_sha256": weights.get("sha256"),
+        **({"pretrained_chain": portable(chain)} if chain else {}),
         "precision": record["machine"]["precision"],
     }

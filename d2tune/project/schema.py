@@ -359,7 +359,10 @@ class Project(Section):
             project file's folder).
         weights_sha256: Expected SHA-256 of the file behind ``weights``.
         train: The schedule.
-        tracking: ``none``, or ``wandb`` for a Weights & Biases dashboard; TensorBoard files are always written.
+        tracking: ``none``, ``wandb`` (Weights & Biases), ``mlflow`` or ``trackio``; TensorBoard files are always
+            written.
+        tracking_group: Name of the group of runs that this one belongs to in its logger, such as a sweep; None is a
+            group of their own for the folds of a split, and no group for other runs.
         detectron2: Raw Detectron2 keys, dotted or nested, set last.
     """
 
@@ -373,7 +376,8 @@ class Project(Section):
     weights: Annotated[str, Field(min_length=1, description="auto, scratch, a file or a URL")] = "auto"
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="64 hexadecimal digits")
     train: Train = Train()
-    tracking: Literal["none", "wandb"] = "none"
+    tracking: Literal["none", "wandb", "mlflow", "trackio"] = "none"
+    tracking_group: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     detectron2: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("detectron2")

@@ -39,12 +39,14 @@ def create_app(service: Service, *, routers: Sequence[APIRouter] = ()) -> FastAP
 
     # FastAPI's pages for trying an API load scripts from elsewhere, so only the description itself is served
     app = FastAPI(title=_TITLE, version=own_version(), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.router.redirect_slashes = False  # a redirect would name the host that the client states
     own = (predict, models, open_inference, health)
     for one in (*(module.router(service) for module in own), *routers):
         app.include_router(one)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(RequestContext, service=service)
     if service.settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -52,8 +54,7 @@ def create_app(service: Service, *, routers: Sequence[APIRouter] = ()) -> FastAP
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
             expose_headers=["X-Request-Id", "Retry-After"],
-        )
-    app.add_middleware(RequestContext, service=service)
+        )  # around everything, so that pages can read errors too
     _describe(app)
     return app
 

@@ -295,11 +295,13 @@ class ModelWorker:
             self._refuse_all()
 
     def _warm_up(self, predictor: Predictor[Any, Any]) -> None:
-        """Predict on a black image, so that a model that cannot is never ready."""
+        """Predict on a black image, so that a model that cannot is not ready."""
         channels = predictor.reader.channels or 3
         pixels = np.zeros((_WARM_UP_PX, _WARM_UP_PX, channels), np.uint8)
         sample = predictor.prepare(pixels)
-        predictor.finish(predictor.run([sample])[0], sample)
+        with self._pools.turn:
+            raw = predictor.run([sample])[0]
+        predictor.finish(raw, sample)
 
     def _refuse_all(self) -> None:
         with self._changed:
@@ -353,11 +355,11 @@ class ModelWorker:
                 raws = predictor.run([job.sample for job in batch])
         except Exception as error:
             if len(batch) > 1:  # one image must not cost the others their answers
-                for job in batch:
-                    self._predict(predictor, [job])
+                self._predict_each(predictor, batch)
                 return
             logger.exception("the model %s failed on an image", self.name)
             batch[0].future.set_exception(error)
+            self._warm_up(predictor)  # fails where the device or the model is broken: the thread ends
             return
         except BaseException:
             for job in batch:
@@ -370,6 +372,15 @@ class ModelWorker:
             job.times.queue_s, job.times.forward_s, job.times.batch = began - job.began, forward_s, len(batch)
             with suppress(RuntimeError):  # the pool is closed
                 self._pools.encoding.submit(self._finish, predictor, job, raw)
+
+    def _predict_each(self, predictor: Predictor[Any, Any], batch: Sequence[_Job]) -> None:
+        for at, job in enumerate(batch):
+            try:
+                self._predict(predictor, [job])
+            except BaseException:
+                for other in batch[at + 1 :]:
+                    other.future.set_exception(_not_running(self.name))
+                raise
 
     def _finish(self, predictor: Predictor[Any, Any], job: _Job, raw: Any) -> None:
         began = time.monotonic()

@@ -6,7 +6,6 @@ A key has 256 random bits, so a single SHA-256 is enough: there is nothing to gu
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -58,7 +57,7 @@ def key_of(headers: Mapping[str, str]) -> str | None:
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value.strip(), validate=True).decode("utf-8").partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not base64, not ASCII, or not text
             return None
     return None
 
@@ -109,7 +108,7 @@ def add_key(path: Path, name: str) -> str:
 def _read(path: Path) -> dict[str, bytes]:
     try:
         with path.open("rb") as stream:
-            text = stream.read(_LARGEST_BYTES).decode("utf-8")
+            text = stream.read(_LARGEST_BYTES).decode("utf-8-sig")
     except OSError as error:
         message = f"the file of keys cannot be read: {error.strerror or error}"
         raise ProjectError(message, place=str(path), hint=_hint(path)) from None
@@ -125,6 +124,9 @@ def _read(path: Path) -> dict[str, bytes]:
             raise ProjectError(
                 "is not the hash of a key", place=f"{path}: line {number}", expected=expected, hint=_hint(path)
             )
+        if hit[1] in hashes:
+            message, hint = "the client has two keys", "Remove the line of one, or give it another name."
+            raise ProjectError(message, place=f"{path}: line {number}", found=hit[1], hint=hint)
         hashes[hit[1]] = bytes.fromhex(hit[2])
     return hashes
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import time
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
 from d2tune.annotations.io.images import Header, ImageError, read_header
-from d2tune.annotations.io.photos.pillow import open_pillow
+from d2tune.serving.decoding_costs import (
+    opened,
+    refuse_costly_structure,
+    refuse_costly_tiff,
+    refuse_large_tile,
+    tile_size,
+)
 from d2tune.serving.problems import ApiError, ClientGoneError, busy
 from d2tune.serving.settings import MIB, Limits
 
@@ -117,15 +121,14 @@ def check_header(content: bytes, limits: Limits) -> Header:
     Raises:
         ApiError: It is not an image, or beyond a limit.
     """
+    refuse_costly_structure(content)
     try:
         header = read_header(content)
-        profile_bytes = _profile_bytes(content)
     except ImageError as error:
-        raise ApiError(422, "bad_image", f"the image cannot be read: {error}") from None
-    pixels = header.width_px * header.height_px
-    if pixels > limits.pixels:
-        size = f"{header.width_px} x {header.height_px} px"
-        raise ApiError(413, "too_many_pixels", f"the image has {size}, and at most {limits.pixels:,} pixels are read")
+        raise _unreadable(error) from None
+    _refuse_pixels(header.width_px, header.height_px, limits)
+    refuse_costly_tiff(content, most_pixels=limits.pixels)
+    profile_bytes = _checked_profile(content, limits)
     form = header.pixel_format
     if form is not None and form.has_frames and not limits.several_frames:
         raise ApiError(422, "several_frames", "the image has several frames or pages; send one of them")
@@ -139,14 +142,29 @@ def check_header(content: bytes, limits: Limits) -> Header:
     return header
 
 
-def _profile_bytes(content: bytes) -> int:
-    """The size of the larger one of the color profile and the EXIF block; 0 where Pillow does not read the file."""
-    with io.BytesIO(content) as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = open_pillow(stream)
-        except ImageError:
-            return 0
-        with image:
-            blocks = [image.info.get(name) for name in ("icc_profile", "exif")]
+def _refuse_pixels(width_px: int, height_px: int, limits: Limits) -> None:
+    if width_px * height_px > limits.pixels:
+        message = f"the image has {width_px} x {height_px} px, and at most {limits.pixels:,} pixels are read"
+        raise ApiError(413, "too_many_pixels", message)
+
+
+def _checked_profile(content: bytes, limits: Limits) -> int:
+    """The size of the larger one of the color profile and the EXIF block; 0 where Pillow does not read the file.
+
+    The size that Pillow would decode is checked as well.
+    """
+    try:
+        image = opened(content)
+    except ImageError as error:
+        raise _unreadable(error) from None
+    if image is None:
+        return 0
+    with image:
+        _refuse_pixels(image.width, image.height, limits)
+        refuse_large_tile(*tile_size(image), most_pixels=limits.pixels)
+        blocks = [image.info.get(name) for name in ("icc_profile", "exif")]
     return max(len(block) for block in [b"", *(block for block in blocks if isinstance(block, bytes))])
+
+
+def _unreadable(error: ImageError) -> ApiError:
+    return ApiError(422, "bad_image", f"the image cannot be read: {error}")

@@ -14,8 +14,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from d2tune.serving.keys import key_of
-from d2tune.serving.problems import ApiError, ClientGoneError
+from d2tune.serving.problems import ApiError, ClientGoneError, internal_error
 from d2tune.serving.service import Service
+from d2tune.serving.sites import is_foreign_page, is_known_host
 
 logger = logging.getLogger("d2tune.serving.requests")
 
@@ -24,7 +25,6 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/re
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLIENT_GONE = 499
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def error_response(error: ApiError, request_id: str, *, path: str) -> JSONResponse:
@@ -55,7 +55,9 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        headers, method = Headers(scope=scope), scope["method"]
+        if method == "HEAD":  # the answer to GET, of which the protocol sends the head alone
+            scope = {**scope, "method": "GET"}
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
@@ -75,6 +77,7 @@ class RequestContext:
             await send(message)
 
         try:
+            _check_framing(headers)
             self._check_client(scope, headers)
             await self._app(scope, receive, sending)
         except ApiError as error:
@@ -86,22 +89,21 @@ class RequestContext:
             logger.exception("error in request %s", request_id)
             if seen["status"] is not None:
                 raise
-            message = "an internal error; the log of the server has the id of this request"
-            await error_response(ApiError(500, "internal", message), request_id, path=scope["path"])(
-                scope, receive, sending
-            )
+            await error_response(internal_error(), request_id, path=scope["path"])(scope, receive, sending)
         finally:
-            self._note(scope, seen, time.perf_counter() - began)
+            self._note(scope, method, seen, time.perf_counter() - began)
 
     def _check_client(self, scope: Scope, headers: Headers) -> None:
         """Refuse requests without a known key, and changes that another site's page asks a browser for."""
         if scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
             return
-        is_foreign = headers.get("sec-fetch-site") == "cross-site"
-        origin = headers.get("origin")
-        if is_foreign and scope["method"] not in _SAFE and origin not in self._service.settings.cors_origins:
-            raise ApiError(403, "foreign_page", "pages of other sites may not call this server")
+        settings = self._service.settings
+        if is_foreign_page(scope["method"], headers, origins=settings.cors_origins, names=settings.hosts):
+            raise ApiError(403, "foreign_page", "pages of other sites may not call this server", closes=True)
         if self._service.keys is None:
+            if not is_known_host(headers.get("host", ""), settings.hosts):
+                message = "the server is not known by the name in Host; start it with --allow-host NAME, or with keys"
+                raise ApiError(403, "unknown_host", message, closes=True)
             return
         key = key_of(headers)
         scope["state"]["client"] = None if key is None else self._service.keys.client(key)
@@ -110,7 +112,7 @@ class RequestContext:
             message = "the key is missing or unknown; send it as `Authorization: Bearer KEY`"
             raise ApiError(401, "no_key", message, headers=challenge, closes=True)
 
-    def _note(self, scope: Scope, seen: dict[str, Any], seconds: float) -> None:
+    def _note(self, scope: Scope, method: str, seen: dict[str, Any], seconds: float) -> None:
         """Count the request, and log it; health checks only where they fail."""
         status = seen["status"] or _CLIENT_GONE
         route = getattr(scope.get("route"), "path", "other")
@@ -120,7 +122,7 @@ class RequestContext:
         state = scope["state"]
         fields = {
             "request_id": state["request_id"],
-            "method": scope["method"],
+            "method": method,
             "path": scope["path"],
             "status": status,
             "ms": round(1000 * seconds, 1),
@@ -128,6 +130,13 @@ class RequestContext:
             **{name: state[name] for name in ("client", "model", "times_ms") if state.get(name) is not None},
         }
         logger.info("request", extra={"fields": fields})
+
+
+def _check_framing(headers: Headers) -> None:
+    """Refuse what a proxy in front could read as another number of requests (RFC 9112, section 6.1)."""
+    if "transfer-encoding" in headers and "content-length" in headers:
+        message = "the request has Transfer-Encoding and Content-Length; send one of them"
+        raise ApiError(400, "bad_framing", message, closes=True)
 
 
 class JsonLines(logging.Formatter):

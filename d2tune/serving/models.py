@@ -82,7 +82,7 @@ def served_models(
     """
     models: dict[str, ServedModel] = {}
     for source in sources:
-        name, path = _named(source)
+        name, path = named(source)
         folder = run_folder(path)
         description = describe(folder)
         if description.record["input"].get("stacked"):
@@ -102,8 +102,12 @@ def served_models(
     return models
 
 
-def _named(source: str | Path) -> tuple[str | None, Path]:
-    """The name and the path of ``NAME=PATH``; a path alone has no name."""
+def named(source: str | Path) -> tuple[str | None, Path]:
+    """The name and the path of ``NAME=PATH``; a path alone has no name.
+
+    Raises:
+        ProjectError: The name has letters that an address cannot have.
+    """
     text = str(source)
     name, equals, path = text.partition("=")
     if not equals or Path(text).exists():

@@ -12,11 +12,14 @@ from typing import Any
 from d2tune.acceptance.objects import Prediction
 from d2tune.acceptance.predictions import CocoFile, Predictions
 from d2tune.acceptance.session import Acceptance, AcceptanceSettings
-from d2tune.errors import D2TuneError, MachineError
+from d2tune.errors import D2TuneError, MachineError, ProjectError
 from d2tune.serving.images import preparing
+from d2tune.serving.limits import check_header
+from d2tune.serving.models import named
 from d2tune.serving.problems import ApiError
 from d2tune.serving.service import Service
 from d2tune.serving.settings import PageOptions
+from d2tune.text import printable
 
 
 def open_page(service: Service, options: PageOptions) -> Acceptance:
@@ -27,15 +30,24 @@ def open_page(service: Service, options: PageOptions) -> Acceptance:
         ProjectError: The number of models does not fit.
     """
     models: list[Predictions] = [ServedPredictions(service, name) for name in service.models]
-    if options.predictions is not None:
-        models.append(CocoFile(options.predictions, names=options.truth, images=options.images))
+    for source in options.predictions:
+        name, path = named(source)
+        file = CocoFile(path, name=name, names=options.truth, images=options.images)
+        if file.name in [model.name for model in models]:
+            hint = f"Name it: `--predictions NAME={path}`."
+            raise ProjectError("two models have the same name", place=str(path), found=file.name, hint=hint)
+        models.append(file)
+    title = {"title": printable(options.title.strip())} if options.title and options.title.strip() else {}
     settings = AcceptanceSettings(
+        **title,
         database=options.judgments,
         images=options.images,
         truth=options.truth,
         is_blind=options.is_blind,
         max_upload_bytes=service.settings.limits.body_bytes,
         max_pixels=service.settings.limits.pixels,
+        check=lambda content: check_header(content, service.settings.limits),
+        reserving=service.budget.reserving,
     )
     return Acceptance(settings, models)
 
@@ -69,9 +81,14 @@ class ServedPredictions:
         return self._model.description.class_names
 
     @property
-    def starting_score(self) -> float:
+    def lowest_score(self) -> float:
         """The lowest threshold of the classes, below which the model gives no objects."""
         return float(min(self._details()["thresholds"].values(), default=0.0))
+
+    @property
+    def starting_score(self) -> float:
+        """The same: at first the page shows all that the model gives."""
+        return self.lowest_score
 
     @property
     def background(self) -> str | None:

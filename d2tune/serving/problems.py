@@ -46,6 +46,11 @@ def bad_image(error: DataError) -> ApiError:
     return ApiError(422, "bad_image", message)
 
 
+def internal_error() -> ApiError:
+    """The answer to an error that is not the client's."""
+    return ApiError(500, "internal", "an internal error; the log of the server has the id of this request")
+
+
 def busy(what: str, retry_s: float) -> ApiError:
     """The answer where too much waits already."""
     seconds = str(max(1, round(retry_s)))

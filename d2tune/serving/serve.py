@@ -61,8 +61,9 @@ def serve(
     check_range(port, place="--port", least=0, most=_LARGEST_PORT)
     if min_score is not None:
         check_range(min_score, place="--min-score", least=0, most=1)
-    if not models and (page is None or page.predictions is None):
-        raise ProjectError("no model is named", hint="Name a run, a package or an exported model.")
+    if not models and (page is None or not page.predictions):
+        hint = "Name a run, a package or an exported model, or files of predictions for the page with --predictions."
+        raise ProjectError("no model is named", hint=hint)
     check_libraries()
     from d2tune.acceptance.routes import data_router, page_router
     from d2tune.serving.app import create_app

@@ -9,9 +9,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 _LINGER_S = 0.5
 """Seconds that idle connections stay open after SIGTERM, for requests that were sent before the client knew."""
 _BACKLOG = 2048
-_LOGGERS = ("d2tune", "uvicorn.error")
+_LOGGERS = ("d2tune", "uvicorn.error", "python_multipart")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -85,7 +86,8 @@ def run(service: Service, app: FastAPI, listener: socket.socket, *, on_ready: Ca
         RunError: The thread of a model ended with an error; all requests in progress were answered.
     """
     server = _Server(service, app, on_ready)
-    with _json_log():
+    _allow_open_files()
+    with _json_log(), _hang_up(server):
         server.run(sockets=[listener])
     failure = server.failure
     if isinstance(failure, D2TuneError):
@@ -93,6 +95,31 @@ def run(service: Service, app: FastAPI, listener: socket.socket, *, on_ready: Ca
     if failure is not None:
         message = f"the thread of a model ended with {type(failure).__name__}; the log has the traceback"
         raise RunError(message, hint="Start the server again.")
+
+
+def _allow_open_files() -> None:
+    """Take as many connections as the system allows; the usual soft limit of 1,024 files is for old programs."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with suppress(OSError, ValueError):  # macOS has a lower limit than it states
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@contextmanager
+def _hang_up(server: _Server) -> Iterator[None]:
+    """End as after SIGTERM when the terminal is closed, but where ``nohup`` was asked for."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if sys.platform == "win32" or not is_main or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGHUP, server.handle_exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @contextmanager
@@ -150,7 +177,8 @@ class _Server(uvicorn.Server):
         """Called ten times a second."""
         if not self._is_announced and self._service.is_ready:
             self._is_announced = True
-            self._on_ready()
+            with suppress(OSError):  # the standard output is closed
+                self._on_ready()
         since, delay_s = self._service.draining_since, self._service.settings.drain_delay_s
         if since is not None and (self.failure is not None or time.monotonic() >= since + delay_s):
             return True

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from d2tune.errors import check_range
+from d2tune.serving.sites import check_sites
 
 MIB = 1 << 20
 DATABASE = Path("acceptance.sqlite")
@@ -50,7 +51,8 @@ class ServingSettings:
         deadline_s: Seconds from the arrival of a request until the network must begin with it.
         batch_wait_s: Seconds that a forward pass waits for images that are being decoded, to take them too.
         keys: File with the hashes of the keys of clients; None serves without keys.
-        cors_origins: Origins whose pages may call the API from a browser.
+        cors_origins: Origins whose pages may call the API from a browser; ``*`` is any.
+        hosts: Names, besides private ones, by which the server without keys is known: see `is_known_host`.
         drain_delay_s: Seconds after SIGTERM in which requests are still accepted while ``/readyz`` says no, so that a
             load balancer notices.
         drain_s: Seconds after that for the requests in progress.
@@ -62,6 +64,7 @@ class ServingSettings:
     batch_wait_s: float = 0.01
     keys: Path | None = None
     cors_origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
     drain_delay_s: float = 0.0
     drain_s: float = 60.0
 
@@ -77,6 +80,7 @@ class ServingSettings:
         check_range(self.queue, place="--queue", least=1, most=100_000)
         check_range(self.deadline_s, place="--deadline", above=0, most=3600)
         check_range(self.drain_delay_s, place="--drain-delay", least=0, most=600)
+        check_sites(self.cors_origins, self.hosts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +91,14 @@ class PageOptions:
         images: Folder with images, or an image; None where they only come through the page.
         truth: Annotations to show beside the predictions; None takes those in the folder of images.
         judgments: The database of judgments.
-        predictions: A COCO file of predictions to judge instead of a model's.
+        predictions: COCO files of predictions to judge as those of models; ``NAME=PATH`` names one.
         is_blind: Whether two models are compared without their names.
+        title: The heading of the page and of the report; None takes a general one.
     """
 
     images: Path | None = None
     truth: Path | None = None
     judgments: Path = DATABASE
-    predictions: Path | None = None
+    predictions: tuple[str | Path, ...] = ()
     is_blind: bool = False
+    title: str | None = None

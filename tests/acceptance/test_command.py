@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.test_page import Visitor
+from tests.acceptance.visitor import Visitor
 from tests.acceptance.world import Served, opened, write_world
 from tests.browser import browser
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.extended
 def started(world: Path) -> tuple[subprocess.Popen[str], str]:
     """The command and the address that it prints."""
     command = [sys.executable, "-m", "d2tune", "serve", "--predictions", "tool.json", "--images", "images"]
-    command += ["--judgments", "judgments.sqlite", "--port", "0"]
+    command += ["--judgments", "judgments.sqlite", "--port", "0", "--title", "Cats of May"]
     process = subprocess.Popen(command, cwd=world, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     for line in process.stdout:
@@ -51,7 +51,9 @@ def test_judged_killed_and_judged_on(tmp_path: Path) -> None:
             visitor = Visitor(tab, Served(acceptance, address, client))
             assert visitor.text("#progress") == "2 of 4 judged" and visitor.text("#name") == "c.png"
             assert visitor.complaints() == []
-            assert "1 of 2 judged images" in client.get("/acceptance/report.html").text
+            assert visitor.text("#title") == "Cats of May"
+            report = client.get("/acceptance/report.html").text
+            assert "1 of 2 judged images" in report and "<h1>Cats of May</h1>" in report
             assert "default-src 'none'" in client.get("/").headers["content-security-policy"]
         process.terminate()
         process.communicate(timeout=60)

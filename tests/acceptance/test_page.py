@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from d2tune.acceptance.predictions import CocoFile
 from tests.acceptance.test_routes import png
+from tests.acceptance.visitor import Visitor
 from tests.acceptance.world import HEIGHT, WIDTH, Served, opened, served
 from tests.browser import Page, browser
 
@@ -24,131 +22,6 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield page
 
 
-class Visitor:
-    """A person at the page."""
-
-    def __init__(self, tab: Page, site: Served, *, person: str | None = "Ann", key: str | None = None) -> None:
-        self.key_of_api = key
-        self.tab = tab
-        self.site = site
-        tab.call("Emulation.setTouchEmulationEnabled", enabled=False)
-        tab.look(width_px=1280)
-        tab.call("Storage.clearDataForOrigin", origin=site.address, storageTypes="all")
-        self.open()
-        if person is not None:
-            self.run(f"localStorage.setItem('d2tune.person', JSON.stringify({json.dumps(person)}))")
-            self.open()
-
-    def open(self, place: str = "/") -> None:
-        self.tab.events.clear()
-        self.tab.call("Page.navigate", url="about:blank")
-        self.tab.call("Page.navigate", url=self.site.address + place)
-        if self.key_of_api is not None:
-            self.until("document.getElementById('key-dialog')?.open")
-            self.enter("#key", self.key_of_api)
-            self.click("#key-dialog button")
-            self.key_of_api = None
-        self.until("document.body && document.body.dataset.ready === 'true'")
-        self.until("document.getElementById('stage').getAttribute('aria-busy') !== 'true'")
-
-    def until_open(self, name: str) -> None:
-        """Wait until an image can be judged."""
-        self.until(f"document.getElementById('name').innerText === {json.dumps(name)}")
-        self.until("document.getElementById('stage').getAttribute('aria-busy') !== 'true'")
-
-    def run(self, expression: str) -> Any:
-        return self.tab.evaluate(expression)
-
-    def until(self, expression: str) -> None:
-        stop = time.monotonic() + 30
-        while not self.run(f"Boolean({expression})"):
-            assert time.monotonic() < stop, f"never so: {expression}; {self.text('#banner')}; {self.tab.complaints()}"
-            time.sleep(0.03)
-
-    def text(self, selector: str) -> str:
-        return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
-
-    def texts(self, selector: str) -> list[str]:
-        return list(self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(one => one.innerText)"))
-
-    def click(self, selector: str) -> None:
-        self.run(f"document.querySelector({json.dumps(selector)}).click()")
-
-    def enter(self, selector: str, value: str) -> None:
-        """Give a control another value, as a person does."""
-        self.run(
-            f"(control => {{ control.value = {json.dumps(value)}; for (const kind of ['input', 'change'])"
-            f" control.dispatchEvent(new Event(kind)) }})(document.querySelector({json.dumps(selector)}))"
-        )
-
-    def key(self, key: str, *, code: int | None = None) -> None:
-        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
-        number = {"windowsVirtualKeyCode": code} if code else {}
-        self.tab.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text, **number)
-        self.tab.call("Input.dispatchKeyEvent", type="keyUp", key=key, **number)
-
-    def at(self, x: float, y: float, *, pane: int = 0) -> tuple[float, float]:
-        """The place on the screen of a place of the whole image, which the canvas shows centered at 98 %."""
-        box = self.run(
-            f"(box => [box.x, box.y, box.width, box.height])"
-            f"(document.querySelectorAll('.pane')[{pane}].getBoundingClientRect())"
-        )
-        scale = 0.98 * min(box[2] / WIDTH, box[3] / HEIGHT)
-        return box[0] + box[2] / 2 + (x - WIDTH / 2) * scale, box[1] + box[3] / 2 + (y - HEIGHT / 2) * scale
-
-    def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
-        left, top = self.at(x, y)
-        self.tab.call("Input.dispatchMouseEvent", type=kind, x=left, y=top, **more)
-
-    def click_image(self, x: float, y: float) -> None:
-        for kind in ("mousePressed", "mouseReleased"):
-            self.mouse(kind, x, y, button="left", clickCount=1)
-
-    def color(self, x: float, y: float, *, pane: int = 0) -> list[int]:
-        """The color that the canvas has at a place of the whole image."""
-        left, top = self.at(x, y, pane=pane)
-        return list(
-            self.run(
-                f"(canvas => {{ const box = canvas.getBoundingClientRect(), ratio = canvas.width / box.width;"
-                f" return [...canvas.getContext('2d').getImageData("
-                f"ratio * ({left} - box.x), ratio * ({top} - box.y), 1, 1).data].slice(0, 3) }})"
-                f"(document.querySelectorAll('.pane canvas')[{pane}])"
-            )
-        )
-
-    def drop(self, files: dict[str, bytes]) -> None:
-        """Drop files onto the page."""
-        content = {name: list(data) for name, data in files.items()}
-        self.run(
-            "(files => { const data = new DataTransfer();"
-            " for (const [name, bytes] of Object.entries(files))"
-            " data.items.add(new File([new Uint8Array(bytes)], name,"
-            " name.endsWith('png') ? { type: 'image/png' } : {}));"
-            " for (const kind of ['dragover', 'drop'])"
-            " document.body.dispatchEvent(new DragEvent(kind,"
-            " { dataTransfer: data, bubbles: true, cancelable: true })) })"
-            f"({json.dumps(content)})"
-        )
-
-    def complaints(self) -> list[str]:
-        """What the browser has to say of the page, but not that this test reads the canvas often."""
-        return [text for text in self.tab.complaints() if "getImageData" not in text]
-
-    def saved(self, name: str) -> dict[str, Any] | None:
-        """The judgment of an image as the server has it, after all that the page has sent."""
-        answer = self.site.client.get(f"/acceptance/images/{self.site.image_id(name)}/objects").json()["saved"]
-        return None if answer is None else dict(answer["judgment"])
-
-    def until_saved(self, name: str, **wanted: Any) -> dict[str, Any]:
-        stop = time.monotonic() + 20
-        while True:
-            saved = self.saved(name)
-            if saved is not None and all(saved[key] == value for key, value in wanted.items()):
-                return saved
-            assert time.monotonic() < stop, f"{name}: {saved}"
-            time.sleep(0.03)
-
-
 def test_from_the_first_image_to_the_report(tab: Page, site: Served, world: Path) -> None:
     visitor = Visitor(tab, site, person=None)
     assert visitor.texts("#images .name") == ["a.png", "b.png", "c.png", "d.png"]
@@ -157,8 +30,13 @@ def test_from_the_first_image_to_the_report(tab: Page, site: Served, world: Path
     # the name is asked for once
     visitor.click("#right")
     visitor.until("document.getElementById('person-dialog').open")
-    visitor.run("document.getElementById('person-name').value = 'Ann'")
-    visitor.click("#person-dialog button.strong")
+    visitor.click("#person-cancel")
+    visitor.until("!document.getElementById('person-dialog').open")
+    assert visitor.saved("a.png") is None
+    visitor.click("#right")
+    visitor.until("document.getElementById('person-dialog').open && document.activeElement.tagName === 'INPUT'")
+    tab.call("Input.insertText", text="Ann")
+    visitor.key("Enter", code=13)
     visitor.until("document.getElementById('name').innerText === 'b.png'")
     assert visitor.until_saved("a.png")["judged_by"] == "Ann"
     assert visitor.text("#progress") == "1 of 4 judged"
@@ -169,7 +47,11 @@ def test_from_the_first_image_to_the_report(tab: Page, site: Served, world: Path
     visitor.until_saved("a.png", verdict="wrong")
     visitor.click_image(260, 160)
     assert visitor.text("#editor h3") == "2: dog 0.80"
+    visitor.key("3")
+    visitor.until("document.querySelector('#editor select')")
+    assert visitor.texts("#editor option") == ["not known", "cat"], "not the class that is wrong"
     visitor.key("4")
+    visitor.until("!document.querySelector('#editor select')")
     visitor.key("m")
     visitor.click_image(370, 280)
     visitor.until("document.querySelector('#editor select')")
@@ -239,7 +121,7 @@ def test_the_canvas(tab: Page, site: Served) -> None:
     assert len(visitor.texts("#objects button")) == 3
     # hover names the object, and lights it up
     visitor.mouse("mouseMoved", 80, 70)
-    assert visitor.text("#tip") == "cat 0.95"
+    assert visitor.text("#tip") == "1: cat 0.95"
     lit = visitor.color(80, 70)
     visitor.mouse("mouseMoved", 160, 20)
     assert visitor.run("document.getElementById('tip').hidden") and visitor.color(80, 70) != lit
@@ -276,6 +158,76 @@ def test_images_are_dropped_in(tab: Page, world: Path) -> None:
         visitor.until_saved("added/one.png", verdict="right")
         (complaint,) = visitor.tab.complaints()
         assert "422" in complaint, "the browser notes the file that was refused, and nothing else"
+
+
+def test_a_folder_is_dropped_in(tab: Page, world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "from_the_camera"
+    for name in ("b.png", "a.png", "deep/c.png", "deep/.trash/d.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(len(list(folder.rglob("*.png"))) + 1))
+    (folder / "notes.txt").write_text("not an image", encoding="utf-8")
+    with served(opened(world, images=None)) as site:
+        visitor = Visitor(tab, site)
+        data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "dragOver", "drop"):
+            tab.call("Input.dispatchDragEvent", type=kind, x=600, y=400, data=data)
+            visitor.run("new Promise(requestAnimationFrame)")
+        visitor.until("document.querySelectorAll('#images li').length === 3")
+        visitor.until_open("a.png")
+        assert visitor.texts("#images .name") == ["a.png", "b.png", "c.png"]
+        assert visitor.run("document.getElementById('banner').hidden") and visitor.complaints() == []
+
+
+def test_the_selected_object_is_distinguished_from_its_neighbors(tab: Page, site: Served) -> None:
+    visitor = Visitor(tab, site)
+    dog, ground = visitor.color(260, 160), [60, 120, 240]
+    visitor.key("n")
+    # the cat has a white line around it, and the dog is nearly as in the image
+    edge = [visitor.color(x / 4, 70) for x in range(190, 211)]
+    assert max(min(color) for color in edge) > 200
+    distance = [sum(abs(a - b) for a, b in zip(color, ground, strict=True)) for color in (visitor.color(260, 160), dog)]
+    assert distance[0] < distance[1] / 2
+
+
+def test_messages_while_a_dialog_is_open_are_in_the_dialog(tab: Page, site: Served) -> None:
+    site.judge("a.png", verdict="right")
+    visitor = Visitor(tab, site)
+    visitor.key("r")
+    visitor.until("document.getElementById('sign-off')")
+    visitor.enter("#decision", "accepted_with_conditions")
+    visitor.enter("#role", "Head of cats")
+    visitor.run("document.getElementById('role').focus()")
+    visitor.key("Enter", code=13)
+    assert visitor.run("document.getElementById('results-dialog').open"), "Enter in a field does not throw it away"
+    visitor.click("#sign-off")
+    visitor.until("document.querySelector('#results-dialog [role=status]').innerText === 'Signed off'")
+    # the form goes on with the decision that was made, and the focus is where it was
+    assert visitor.run("document.activeElement.id") == "sign-off"
+    values = visitor.run("['decision', 'signed-by', 'role'].map(id => document.getElementById(id).value)")
+    assert values == ["accepted_with_conditions", "Ann", "Head of cats"]
+
+
+def test_the_report_on_paper_and_on_a_phone(tab: Page, world: Path) -> None:
+    """Nothing is cut off on A4 (178 mm between the margins), and no column is as narrow as a letter."""
+    with served(opened(world)) as site:
+        site.judge("a.png", verdict="wrong", marks=[{"kind": "bad_outline", "object": 1}])
+        site.judge("c.png", verdict="wrong", marks=[{"kind": "missed", "x": 5, "y": 5, "class_name": "cat"}])
+        Visitor(tab, site)
+        for width_px, medium in ((673, "print"), (390, "screen")):
+            tab.look(width_px=width_px)
+            tab.call("Emulation.setEmulatedMedia", media=medium)
+            tab.events.clear()
+            tab.call("Page.navigate", url=f"{site.address}/acceptance/report.html")
+            tab.wait_for("Page.loadEventFired")
+            assert tab.evaluate("document.querySelectorAll('th').length") == 15, "8 by class and 7 by size"
+            lines = "[...document.querySelectorAll('th')].map(one => one.offsetHeight)"
+            assert max(tab.evaluate(lines)) < 60, "two lines at most"
+            if medium == "print":
+                widths = "[...document.querySelectorAll('.scroll')].map(one => one.scrollWidth - one.offsetWidth)"
+                assert max(tab.evaluate(widths)) == 0
+                columns = "getComputedStyle(document.querySelector('.worst')).gridTemplateColumns.split(' ').length"
+                assert tab.evaluate(columns) == 2
+        tab.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_nothing_is_lost_while_the_server_is_away(tab: Page, world: Path) -> None:
@@ -365,6 +317,27 @@ def test_a_blind_comparison(tab: Page, world: Path) -> None:
         assert visitor.text("#comparison-words").startswith("No real preference")
         assert "tool" in visitor.text("#results")
         assert visitor.complaints() == []
+        # nothing is taken any more, and the page says so, also after a reload
+        closed = "[...document.querySelectorAll('#verdict button, #comment')].every(one => one.disabled)"
+        for _ in range(2):
+            visitor.until(closed)
+            visitor.until("document.getElementById('judged-by').innerText.includes('The comparison is closed')")
+            visitor.open()
+
+
+def test_a_comparison_that_another_person_ends(tab: Page, world: Path) -> None:
+    with served(opened(world, is_blind=True)) as site:
+        visitor = Visitor(tab, site)
+        visitor.key("1")
+        visitor.until("document.getElementById('progress').innerText === '1 of 4 compared'")
+        visitor.until_open("b.png")
+        visitor.until("document.getElementById('status').innerText.startsWith('Saved')")
+        assert site.client.post("/acceptance/reveal", json={}).status_code == 204
+        visitor.key("3")
+        # it was not taken, and the page does not count it
+        visitor.until("[...document.querySelectorAll('#verdict button')].every(one => one.disabled)")
+        visitor.until("document.getElementById('progress').innerText === '1 of 4 compared'")
+        assert site.client.get("/acceptance/comparison").json()["compared"] == 1
 
 
 # what a client needs who has a phone, a screen reader or only a keyboard
@@ -454,6 +427,7 @@ def test_a_missed_object_without_a_mouse(tab: Page, site: Served) -> None:
     assert visitor.run("document.activeElement.tagName") == "CANVAS"
     visitor.key("Enter", code=13)
     (mark,) = visitor.until_saved("a.png", verdict="wrong")["marks"]
+    assert visitor.run("document.activeElement.dataset.field") == "class", "the next thing to say"
     assert (mark["kind"], mark["x"], mark["y"]) == ("missed", WIDTH / 2, HEIGHT / 2)
     # single letters as keys can be turned off (Web Content Accessibility Guidelines 2.2, 2.1.4)
     visitor.run("document.activeElement.blur()")
@@ -474,7 +448,7 @@ def test_on_a_phone(tab: Page, site: Served) -> None:
     assert visitor.run("document.getElementById('camera').getAttribute('capture')") == "environment"
     small = visitor.run(
         "[...document.querySelectorAll('button, select, label.file, .check')]"
-        ".filter(one => one.offsetParent && !one.closest('dialog, #objects, .head'))"
+        ".filter(one => one.offsetParent && !one.closest('dialog, #objects'))"
         ".filter(one => one.getBoundingClientRect().height < 43.5).map(one => one.id || one.className)"
     )
     assert small == []
@@ -485,6 +459,7 @@ def test_on_a_phone(tab: Page, site: Served) -> None:
         tab.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
     visitor.until("!document.getElementById('editor').hidden")
     assert visitor.text("#editor h3") == "1: cat 0.95"
+    assert visitor.run("document.querySelector('[data-field=close]').offsetHeight") == 44
     visitor.click("[data-field=false_alarm]")
     visitor.until_saved("a.png", verdict="wrong")
     # two fingers zoom: the ground beside the cat becomes cat

@@ -213,6 +213,9 @@ def test_the_report(site: Served) -> None:
     assert text.index("a.png: 2 marks") < text.index("c.png: 1 mark")
     assert text.count("data:image/jpeg;base64,") == 2
     assert site.acceptance.models[0].sha256 in text
+    assert "<dt>Lowest score that was shown</dt><dd>0.50</dd>" in text
+    site.judge("b.png", verdict="right", min_score=0.25, seen=1)
+    assert "<dd>0.50 on 2 images, 0.25 on 1 image</dd>" in site.client.get("/acceptance/report.html").text
 
 
 def test_sign_off_holds_for_the_judgments_that_were_signed(site: Served) -> None:
@@ -258,7 +261,7 @@ def test_images_that_are_added(site: Served) -> None:
 class HalfAndHalf:
     """Predicts a label map: cat on the left half, the background on the right."""
 
-    name, sha256, starting_score = "halves", "ab" * 32, 0.0
+    name, sha256, lowest_score, starting_score = "halves", "ab" * 32, 0.0, 0.0
     class_names, background = ("scene", "cat"), "scene"
     facts: ClassVar[dict[str, str]] = {"Trained": "2026-01-31"}
 
@@ -274,7 +277,8 @@ def test_a_model_of_label_maps(world: Path) -> None:
         a = site.client.get(f"/acceptance/images/{site.image_id('a.png')}/objects").json()
         assert [(one["class_name"], one["score"], one["area_px2"]) for one in a["objects"]] == [("cat", None, 60000)]
         assert site.judge("a.png", verdict="right").status_code == 200
-        assert "2026-01-31" in site.client.get("/acceptance/report.html").text
+        report = site.client.get("/acceptance/report.html").text
+        assert "2026-01-31" in report and "lowest score" not in report.lower(), "objects of label maps have no scores"
 
 
 def test_what_is_not_text_or_too_long(site: Served) -> None:

@@ -19,7 +19,7 @@ from d2tune.samples import render_sample
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    (action,) = (one for one in cli._parser()._actions if isinstance(one, argparse._SubParsersAction))
+    (action,) = (one for one in cli.build_parser()._actions if isinstance(one, argparse._SubParsersAction))
     return dict(action.choices)
 
 

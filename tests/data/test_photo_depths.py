@@ -29,7 +29,7 @@ from d2tune.errors import DataError
 from d2tune.inference.images import InputSize, PredictionSamples
 from d2tune.modeling.config import DataFacts, project_config, read_config
 from d2tune.project import Project, load_project
-from d2tune.report.check_page.thumbnails import jpeg
+from d2tune.report.thumbnails import jpeg
 from tests.annotations.builders import SQUARE, labelme_file, labelme_value, shape
 from tests.shared_files import SHARED
 

@@ -90,6 +90,19 @@ def test_images_are_made_of_the_tested_steps(kind: str) -> None:
     assert ("COPY", "--from=build /opt/d2tune /opt/d2tune") in words
 
 
+def test_the_build_context_is_what_is_copied_and_nothing_else() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if not line.startswith("#")]
+    assert (lines[0], lines[-1]) == ("*", "**/__pycache__")
+    copied = {
+        source.removeprefix("./").split("/")[0]
+        for kind in KINDS
+        for name, rest in instructions(kind)
+        if name == "COPY" and not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    }
+    assert {line.removeprefix("!") for line in lines[1:-1]} == copied
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_run_without_root_and_on_a_root_that_is_read_only(kind: str) -> None:
     names = [name for name, _ in instructions(kind)]
@@ -135,6 +148,7 @@ def test_compose_builds_the_images_and_runs_them_with_few_rights(kind: str) -> N
     assert targets.keys() == {"/models/model", "/data"}
     assert targets["/models/model"].endswith(":ro") and targets["/data"].split(":")[0] in compose()["volumes"]
     assert service["ports"] == ["127.0.0.1:8000:8000"]
+    assert service["init"] is True and service["restart"] == "unless-stopped"
 
 
 def test_compose_reserves_a_gpu_for_cuda_alone() -> None:

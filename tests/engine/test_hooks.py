@@ -9,10 +9,11 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from d2tune.engine.hooks.keep_best import EvaluateAndKeepBest
-from d2tune.engine.hooks.progress import PrintProgress, duration
+from d2tune.engine.hooks.progress import PrintProgress
 from d2tune.engine.hooks.save_last import SaveLast
 from d2tune.engine.hooks.weight_average import WeightAverage
 from d2tune.modeling import checkpoint
+from d2tune.text import duration
 from tests.engine.trainers import Climbing, climbing, trainer_of
 
 

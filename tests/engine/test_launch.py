@@ -21,9 +21,11 @@ from d2tune.engine.cost import measure_cost, peak_process_bytes
 from d2tune.engine.plan import make_plan
 from d2tune.engine.process import seeded_model
 from d2tune.errors import RunError
+from d2tune.loggers import wandb_file
 from d2tune.project import load_project
 from tests.engine.test_tasks import raster_project
 from tests.engine.two_processes import FileLogger, Noting, launch_on_cpu
+from tests.loggers.read_back import finished_wandb
 from tests.shared_files import SHARED
 
 MOBILENET = SHARED / "weights" / "mobilenet_v2_imagenet.pth"
@@ -67,7 +69,7 @@ def test_two_processes_start_equal_stop_together_and_are_resumed(
     def train(*, stop_at: int, resume: bool) -> list[dict[str, Any]]:
         extensions: dict[str, Any] = {"hooks": [Noting(tmp_path, stop_at=stop_at)], "loggers": [FileLogger(log)]}
         try:
-            d2tune.train(project, output_dir=tmp_path / "run", num_gpus=2, resume=resume, **extensions)
+            d2tune.train(project, output_dir=tmp_path / "run", num_gpus=2, resume=resume, wandb=True, **extensions)
         except SystemExit as end:
             assert end.code == 130 and stop_at >= 0
         return [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
@@ -82,10 +84,15 @@ def test_two_processes_start_equal_stop_together_and_are_resumed(
         assert before[0] == before[1], "both processes have the same weights after each step"
         events = [f"{event} {after + step}" for step in (0, 1) for event in ("before_step", "after_backward")]
         assert before[0]["events"] == events and len(set(before[0]["weights"])) == 2
-    expected = ["rank 0 from 0", "0 True", "1 True", "rank 0 from 2", "2 True", "3 True", "4 ['contact_sheet']"]
-    assert log.read_text().splitlines() == expected
+    expected = ["rank 0 from 0", "0 True", "1 True", "rank 0 from 2", "2 True", "3 True", "4 False"]
+    *noted, images = log.read_text().splitlines()
+    charts = ["evaluation/classes", "evaluation/confusion"]
+    assert noted == expected and images == f"4 {['contact_sheet', *charts, 'predictions']}"
     lines = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [0, 1, 2, 3]
+    first_start, second_start = (finished_wandb(path) for path in wandb_file.files_of(tmp_path / "run"))
+    assert first_start.run_id == second_start.run_id, "one process of two logs, under one id"
+    assert [step for start in (first_start, second_start) for step, _ in start.history] == [1, 2, 3, 4, 5]
     assert (tmp_path / "run" / "evaluation.json").is_file()
 
 
@@ -166,7 +173,8 @@ def test_hooks_and_loggers_of_the_caller(tmp_path: Path) -> None:
     d2tune.train(project, output_dir=run, overrides=overrides, resume=True, hooks=make, loggers=[log])
     assert made[0].steps == 6 and hook.steps == 4
     lines = (tmp_path / "log.txt").read_text().splitlines()
-    assert lines == ["rank 0 from 4", "4 True", "5 True", "6 ['contact_sheet']"]
+    assert lines[:-1] == ["rank 0 from 4", "4 True", "5 True", "6 False"]
+    assert lines[-1] == "6 ['contact_sheet', 'evaluation/classes', 'evaluation/confusion']"
 
 
 def test_a_measured_step_changes_neither_weights_nor_random_numbers(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from d2tune.data.batches import SampleKey
-from d2tune.engine.loading import ReportedErrors, outlive_stop_signals
+from d2tune.engine.loading import ImageLoader, ReportedErrors, outlive_stop_signals
 from d2tune.engine.trainer import next_batch
 from d2tune.errors import DataError, RunError
 
@@ -67,7 +68,7 @@ def test_errors_keep_their_place_between_processes() -> None:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_loading_process_outlives_signals_of_others_and_obeys_its_trainer(name: str) -> None:
     samples = ReportedErrors(Samples(ValueError()), [None, None])
-    loader: Any = DataLoader(
+    loader: Any = ImageLoader(
         samples,
         batch_sampler=keys(*[0] * 20),
         num_workers=1,
@@ -85,6 +86,31 @@ def test_a_loading_process_outlives_signals_of_others_and_obeys_its_trainer(name
     worker.terminate()
     worker.join(timeout=20)
     assert worker.exitcode == 0, "it ends when its trainer asks for it"
+
+
+def test_a_loading_process_with_threads_outlives_signals_of_others() -> None:
+    samples = ReportedErrors(Samples(ValueError()), [None, None])
+    loader: Any = ImageLoader(
+        samples, batch_sampler=keys(*[0] * 40), num_workers=1, collate_fn=list, worker_init_fn=with_threads
+    )
+    batches = iter(loader)
+    next_batch(batches)
+    (worker,) = batches._workers
+    for _ in range(20):
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+        assert next_batch(batches) == [{"index": 0}]
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(timeout=20)
+    assert worker.exitcode == 0, "it ends when its trainer asks for it"
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
+def with_threads(number: int) -> None:
+    """Threads as libraries start them when a process is forked, which do not block signals."""
+    for _ in range(8):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    outlive_stop_signals(number)
 
 
 def test_a_loading_process_that_was_killed_is_a_line() -> None:

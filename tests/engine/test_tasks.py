@@ -12,6 +12,7 @@ import tifffile
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
+from huggingface_hub import ModelCard
 from PIL import Image as PilImage
 
 import d2tune
@@ -84,6 +85,10 @@ def test_rasters_of_five_channels_from_labels_to_predictions(tmp_path: Path) -> 
     project = raster_project(tmp_path)
     result = d2tune.train(project, output_dir=tmp_path / "run")
     assert result.metrics.task == "semantic" and result.metrics.main.value > 80, result.sentence
+    card = ModelCard.load(result.run / "MODEL_CARD.md")
+    miou = next(one for one in card.data.eval_results if one.metric_type == "semantic_miou")
+    assert miou.metric_value == pytest.approx(result.metrics.main.value, abs=0.01)
+    assert 'predictor("image.tif")  # or an array (H, W, 5)' in card.text and "trained from scratch" in card.text
     record = json.loads((result.run / "record.json").read_text(encoding="utf-8"))
     every = [np.load(path) for path in sorted((tmp_path / "data/train/images").iterdir())]
     pixels = np.concatenate([one.reshape(-1, 5) for one in every]).astype(np.float64)
@@ -148,6 +153,10 @@ def test_a_street_from_polygons_to_segments(tmp_path: Path) -> None:
     project, root = street_project(tmp_path)
     result = d2tune.train(project, output_dir=tmp_path / "run")
     assert result.metrics.task == "panoptic" and result.metrics.main.value is not None
+    card = ModelCard.load(result.run / "MODEL_CARD.md")
+    pq = next(one for one in card.data.eval_results if one.metric_type == "panoptic_pq")
+    assert pq.metric_value == pytest.approx(result.metrics.main.value, abs=0.01)
+    assert "| 3 | road | stuff |" in card.text and "rendered itself, not photos" not in card.text
     table = result.run / "predicted_segments" / "panoptic.json"
     plan, _ = make_plan(load_project(project), num_gpus=0, sample=False)
     metadata = MetadataCatalog.get(plan.cfg.DATASETS.TEST[0])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from d2tune.annotations.model.dataset import Category
-from d2tune.evaluation.map_metrics import MapMetrics, MapOutcome, map_sentence
+from d2tune.evaluation.map_metrics import MapMetrics, MapOutcome, map_sentence, spanned_main
 from d2tune.evaluation.panoptic_metrics import panoptic_metrics
 from d2tune.evaluation.semantic_metrics import semantic_metrics
 from d2tune.metrics.metric import Metric
@@ -134,3 +134,13 @@ def test_the_sentence_has_metric_images_and_interval() -> None:
     metrics = semantic(intervals=True)
     interval = f"{metrics.main.low:.1f} to {metrics.main.high:.1f}"
     assert map_sentence(metrics) == f"mIoU on 2 images: 81.2 ({interval})."
+
+
+def test_the_main_metric_in_training_has_the_interval_of_the_complete_evaluation() -> None:
+    scorer = SemanticScorer(("a", "b"), boundary=False)
+    truth = np.array([[0, 0, 1, 1]], np.uint8)
+    for number, predicted in enumerate(([0, 0, 1, 1], [0, 0, 0, 1], [1, 0, 0, 1])):
+        scorer.add(np.array([predicted], np.uint8), truth, f"{number}.png")
+    main = spanned_main(semantic_metrics(scorer, intervals=False), scorer)
+    assert main == semantic_metrics(scorer, intervals=True).main and main.low is not None
+    assert main.low < main.value < main.high

@@ -227,6 +227,9 @@ def test_it_lies_beside_the_model_with_its_requirements(onnx_package: Package, p
     imported |= {str(node.module).partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
     assert imported - set(sys.stdlib_module_names) == {"numpy", "onnxruntime", "PIL"}
     assert not (package.folder / "runner.py").exists()
+    cards = [(one.folder / "README.md").read_text("utf-8") for one in (onnx_package, package)]
+    command = "\npython runner.py photo.jpg photos --out predictions\n"
+    assert command in cards[0] and command not in cards[1]
 
 
 def test_which_exports_have_a_runner(package: Package) -> None:
@@ -331,6 +334,16 @@ def test_the_command_writes_what_predict_writes(onnx_package: Package, tmp_path:
         assert drawing.size == (90, 60)
     again = run(onnx_package.folder, photos, "--out", tmp_path / "out")
     assert again.returncode == 1 and again.stderr.endswith("out: is not an empty folder; name another one with --out\n")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--min-score", "1.5"), ("--min-score", "nan"), ("--threads", "-1")])
+def test_numbers_out_of_their_ranges(
+    option: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["runner.py", "photo.jpg", "--out", str(tmp_path / "out"), option, value])
+    assert runner.main() == 1
+    assert capsys.readouterr().err.startswith(f"error: {option} {value} is invalid; ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_with_a_semantic_model(onnx_labels: Package, tmp_path: Path) -> None:

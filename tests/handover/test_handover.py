@@ -8,6 +8,7 @@ import json
 import platform
 import re
 import sys
+import zipfile
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,7 +22,9 @@ from d2tune import api
 from d2tune.cli import main
 from d2tune.errors import D2TuneError, DataError, PackageError
 from d2tune.handover import machine_names
-from d2tune.handover.licenses import libraries, license_of_weights
+from d2tune.handover.licenses import libraries
+from d2tune.packages.weights_license import license_of_weights
+from d2tune.versions import own_version
 from tests.packages.builders import evaluate_by_hand, make_run
 from tests.system.commands import ROOT
 
@@ -84,12 +87,36 @@ def links_of(page: Path) -> Links:
     return parser
 
 
+def wheel_of(folder: Path, name: str, version: str) -> Path:
+    """A wheel without modules."""
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        stated = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n\nName: other\n"
+        wheel.writestr(f"{name}-{version}.dist-info/METADATA", stated)
+    return path
+
+
+def test_wheels_that_cannot_be_used(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.whl").write_text("not a wheel")
+    for path, message in (
+        (wheel_of(tmp_path, "d2tune", "0.0.9"), rf"is another wheel; found d2tune 0\.0\.9; .*d2tune {own_version()}"),
+        (wheel_of(tmp_path, "other", own_version()), "is another wheel; found other"),
+        (tmp_path / "text.whl", "cannot be read: it is not a wheel"),
+        (tmp_path / "missing.whl", "cannot be read: No such file"),
+    ):
+        with pytest.raises(DataError, match=message):
+            api.handover(run, "out", wheel=path)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_in_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "report"
     (report / "images").mkdir(parents=True)
     (report / "acceptance.html").write_text("<p>Accepted.</p>")
     (report / "images" / "worst.png").write_bytes(b"png")
-    assert main(["handover", str(run), "--out", "out", "--acceptance", "report", "--thresholds", "0.4"]) == 0
+    wheel = wheel_of(tmp_path, "d2tune", own_version())
+    given = ["--acceptance", "report", "--thresholds", "0.4", "--wheel", str(wheel)]
+    assert main(["handover", str(run), "--out", "out", *given]) == 0
     assert re.fullmatch(r"\d+ files, \d+\.\d MB: out/index\.html\n", capsys.readouterr().out)
     names = [name for name in names_in(tmp_path / "out") if not name.startswith("licenses/")]
     assert names == [
@@ -109,7 +136,10 @@ def test_what_is_in_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         "training_evaluation/evaluation.json",
         "training_evaluation/plots/confusion.png",
         "training_evaluation/plots/sizes.png",
+        f"wheels/{wheel.name}",
     ]
+    how = (tmp_path / "out" / "how_to_run.md").read_text("utf-8")
+    assert f"\npip install wheels/{wheel.name}\n" in how and f'"wheels/{wheel.name}[serve]"' in how
     out = tmp_path / "out"
     listed = json.loads((out / "handover.json").read_bytes())["files"]
     assert sorted(listed) == [name for name in names_in(out) if name != "handover.json"]
@@ -272,6 +302,52 @@ def test_libraries_are_those_that_others_need() -> None:
     names = [library.name.lower() for library in libraries(["jinja2", "not-installed"])]
     assert names == ["jinja2", "markupsafe"]
     assert all(library.texts for library in libraries(["jinja2"]))
+
+
+def installed(folder: Path, name: str, *lines: str, **contents: str) -> None:
+    """Install a library with lines of metadata and files with contents."""
+    own = folder / f"{name}-1.0.dist-info"
+    own.mkdir(parents=True)
+    (own / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", f"Name: {name}", "Version: 1.0", *lines, ""]))
+    for file, content in contents.items():
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text(content)
+    (own / "RECORD").write_text("".join(f"{one},,\n" for one in (f"{own.name}/METADATA", *contents)))
+
+
+def test_what_metadata_state_of_licenses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name, a whole text in its place, UNKNOWN with a classifier, nothing, and a library that only has requirements.
+
+    The extra of a requirement is followed, as torch has CUDA's libraries behind ``cuda-toolkit[cudart]``.
+    """
+    monkeypatch.syspath_prepend(str(tmp_path))
+    asked = [f"Requires-Dist: {name}" for name in ("whole-text", "unknown", "silent", "only-requirements[gpu]")]
+    installed(
+        tmp_path,
+        "first",
+        "License: MIT",
+        *asked,
+        **{"first/ThirdPartyNotices.txt": "", "first/LICENSE": "", "first/license.py": ""},
+    )
+    classifier = "Classifier: License :: OSI Approved :: BSD License"
+    installed(tmp_path, "whole_text", "License: ====\n        Copyright (c) Ann", classifier, **{"whole_text/a.py": ""})
+    installed(tmp_path, "unknown", "License: UNKNOWN", classifier.replace("BSD", "Apache"), **{"unknown/a.py": ""})
+    installed(tmp_path, "silent", **{"silent/a.py": ""})
+    gpu, cpu = (f"Requires-Dist: behind-{name}; extra == '{name}'" for name in ("gpu", "cpu"))
+    installed(tmp_path, "only_requirements", "Provides-Extra: gpu", "Provides-Extra: cpu", gpu, cpu)
+    installed(tmp_path, "behind_gpu", "License-Expression: MIT", **{"behind_gpu/a.py": ""})
+    installed(tmp_path, "behind_cpu", "License-Expression: MIT", **{"behind_cpu/a.py": ""})
+    rows = {library.name: library for library in libraries(["first"])}
+    assert {name: library.license for name, library in rows.items()} == {
+        "behind_gpu": "MIT",
+        "first": "MIT",
+        "only_requirements": "has no files of its own, only requirements",
+        "silent": "not stated",
+        "unknown": "Apache License",
+        "whole_text": "BSD License",
+    }
+    assert [path.name for path in rows["first"].texts] == ["LICENSE", "ThirdPartyNotices.txt"], "beside its program"
+    assert [library.name for library in libraries(["only-requirements[cpu]"])] == ["behind_cpu", "only_requirements"]
 
 
 @pytest.mark.parametrize(

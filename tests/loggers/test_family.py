@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,36 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import get_event_storage
 
 from d2tune.engine.hooks.feed_loggers import FeedLoggers
+from d2tune.engine.logbook import Logbook
 from d2tune.loggers import Logger, RunInfo
+from d2tune.loggers.base import LoggedFile
+from d2tune.loggers.exhibits import Chart, Gallery
 from d2tune.loggers.json_lines import JsonLines
+from d2tune.loggers.mlflow import Mlflow
 from d2tune.loggers.tensorboard import TensorBoard
+from d2tune.loggers.trackio import Trackio
 from d2tune.loggers.wandb import Wandb
+from d2tune.report.labeled_image import LabeledPrediction, encode_labels, labeled_image
 from d2tune.run_folder import RunFolder
 from tests.engine.trainers import Climbing, trainer_of
-from tests.loggers.read_back import Record, read_json_lines, read_tensorboard, read_wandb
+from tests.loggers.read_back import (
+    Record,
+    read_json_lines,
+    read_mlflow,
+    read_tensorboard,
+    read_trackio,
+    read_wandb,
+)
 
-CASES = [(JsonLines, read_json_lines), (TensorBoard, read_tensorboard), (Wandb, read_wandb)]
+CASES = [
+    (JsonLines, read_json_lines),
+    (TensorBoard, read_tensorboard),
+    (Wandb, read_wandb),
+    (Mlflow, read_mlflow),
+    (Trackio, read_trackio),
+]
+FORGETFUL = (JsonLines, TensorBoard)
+"""Those that remove what an earlier start has logged of iterations that are trained again; the others keep it."""
 ITERATIONS, SAVED, FAILED = 10, 4, 6
 SHEET = np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8)
 
@@ -74,6 +95,14 @@ def train(folder: Path, *loggers: Logger, start: int = 0, fail_at: int | None = 
     return losses.values
 
 
+@pytest.fixture(scope="session", autouse=True)
+def trackio_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """trackio reads the place of its database once in a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACKIO_DIR", str(tmp_path_factory.mktemp("trackio")))
+        yield
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "runs" / "circles" / "first"
@@ -95,7 +124,7 @@ def test_a_training_that_fails_and_is_resumed(
 
     # of the first start iteration 2 and, for loggers that can forget, not 5 and 6, which come after the checkpoint
     expected = {2: loss(first, 3), 5: loss(second, 2), 8: loss(second, 5), 9: loss(second, 6)}
-    if logger is Wandb:
+    if logger not in FORGETFUL:
         expected |= {5: loss(first, 6), 6: loss(first, 7)}
     logged = {iteration: row["total_loss"] for iteration, row in record.scalars.items() if "total_loss" in row}
     assert logged == pytest.approx(expected)
@@ -108,6 +137,71 @@ def test_a_training_that_fails_and_is_resumed(
     assert {iteration: list(row) for iteration, row in record.images.items()} == {7: ["input"], ITERATIONS: ["sheet"]}
     assert (record.images[7]["input"] == 127).all() and record.images[7]["input"].shape == (8, 6, 3)
     assert np.array_equal(record.images[ITERATIONS]["sheet"], SHEET.transpose(1, 2, 0))
+
+
+def gallery() -> Gallery:
+    """Two images, gray with a brighter square that is annotated; the prediction of the second is empty."""
+    images = []
+    for number, name in enumerate(["good.jpg", "bad.jpg"]):
+        pixels = np.full((40, 60, 3), 60 + 40 * number, np.uint8)
+        truth = np.zeros((40, 60), np.uint8)
+        pixels[10:30, 10:40], truth[10:30, 10:40] = 250, 1
+        images.append(labeled_image(name, pixels, truth))
+    predicted = np.zeros((40, 60), np.uint8)
+    empty = encode_labels(predicted, (60, 40))
+    predicted[10:30, 10:40] = 1
+    good = LabeledPrediction(encode_labels(predicted, (60, 40)), 100.0, 1, 1)
+    return Gallery("split", ("cat",), [(images[1], LabeledPrediction(empty, 0.0, 1, 0)), (images[0], good)], images)
+
+
+PLOT = np.full((30, 50, 3), 200, np.uint8)
+CHARTS = {
+    "evaluation/classes": Chart("bars", "AP of each class", ("class", "AP"), [("cat", 50.0)], PLOT),
+    "evaluation/precision_recall": Chart(
+        "curves",
+        "precision, recall",
+        ("class", "recall", "precision"),
+        [("cat", 0.0, 1.0), ("cat", 1.0, 0.5)],
+        PLOT,
+    ),
+    "evaluation/confusion": Chart(
+        "matrix", "confusion", ("annotated", "predicted", "count"), [("cat", "cat", 3), ("cat", "background", 1)], PLOT
+    ),
+}
+
+
+@pytest.mark.parametrize(("logger", "read"), CASES[1:], ids=[logger.__name__ for logger, _ in CASES[1:]])
+def test_charts_galleries_files_and_settings_have_the_same_names(
+    logger: type[Logger], read: Callable[[Path], Record], folder: Path
+) -> None:
+    RunFolder(folder).update_record({"machine": {"cores": 2}, "durations": None})
+    (folder / "model_best.pth").write_bytes(b"weights")
+    logbook = Logbook(takes_galleries=True)
+
+    class Evaluation(HookBase):
+        def after_step(self) -> None:
+            if self.trainer.iter == 1:
+                logbook.put_scalars({"evaluation/segm/AP below 59 px": 12.5}, iteration=1)
+                logbook.put_images({**CHARTS, "predictions": gallery()}, iteration=1)
+                file = LoggedFile(folder / "model_best.pth", "model_best", "model", ("best",), {"score": 1.5})
+                logbook.put_file(file, iteration=1)
+
+    feed = FeedLoggers([logger()], run_info(folder, first_iteration=0), period=2, logbook=logbook)
+    trainer_of(Climbing(), Evaluation(), feed).train(0, 2)
+    record = read(folder)
+    assert record.scalars[1]["evaluation/segm/AP below 59 px"] == 12.5
+    assert set(record.images[1]) == {*CHARTS, "predictions"}
+    assert record.files["model_best"] == ["best"]
+    assert record.config["train"] == {"iterations": ITERATIONS}
+    assert record.config["record"] == {"machine": {"cores": 2}}
+    if logger is Wandb:
+        return  # which has the numbers and the masks instead, see test_wandb.py
+    assert all(np.array_equal(record.images[1][name], PLOT) for name in CHARTS)
+    sheet = record.images[1]["predictions"]
+    # the worst image comes first, with its annotated mask on the left and nothing on the right
+    left, right = sheet[26:306, :420], sheet[26:306, 428:848]
+    assert np.ptp(right[100], axis=0).max() > 100 and (right[100] == right[100, :, :1]).all()
+    assert (left[100] != left[100, :, :1]).any()
 
 
 def test_wandb_goes_on_with_its_id_and_knows_the_project(folder: Path) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 import d2tune
+from d2tune.loggers import wandb_file
 from d2tune.loggers.wandb import Wandb
 from d2tune.run_folder import RunFolder
+from tests.loggers.read_back import finished_wandb
 from tests.loggers.test_family import run_info
 from tests.system.commands import succeeded, train_net
 
@@ -16,12 +18,26 @@ def test_without_a_key_scalars_and_the_contact_sheet_are_recorded_offline(tiny_p
     words = ["--config", str(tiny_project), "--wandb", "--output-dir", str(tmp_path / "run")]
     done = train_net(*words, folder=tmp_path, HOME=str(tmp_path))
     assert "W&B" in succeeded(done) and "recording offline" in done.stderr
-    (offline,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
-    recorded = next(offline.glob("*.wandb")).read_bytes()
-    for key in (b"total_loss", b"val/segm/AP", b"contact_sheet", b"image-file"):
-        assert key in recorded, key
-    assert list((offline / "files" / "media").rglob("contact_sheet*.png"))
-    assert json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))["wandb_id"]
+    run = tmp_path / "run"
+    content = finished_wandb(*wandb_file.files_of(run))
+    record, evaluation = (json.loads((run / name).read_bytes()) for name in ("record.json", "evaluation.json"))
+    assert content.run_id == record["wandb_id"] and content.project == "d2tune-tiny"
+    assert content.config["train"]["iterations"] == 4 and content.config["record"]["machine"] == record["machine"]
+    rows = dict(content.history)
+    assert sorted(rows) == [step for step, _ in content.history] == [1, 2, 3, 4, 5]
+    assert {"total_loss", "lr", "val/segm/AP", "predictions"} <= set(rows[2])
+    for name, metric in evaluation["metrics"]["segm"].items():
+        logged = [rows[5].get(f"evaluation/segm/{name}{end}") for end in ("", "_low", "_high")]
+        assert logged == pytest.approx([metric["value"], metric["low"], metric["high"]]), name
+    shown = {name for name, value in rows[5].items() if isinstance(value, dict)}
+    charts = {f"evaluation/{name}_table" for name in ("classes", "precision_recall", "confusion")}
+    assert charts | {"contact_sheet", "predictions", "evaluation/calibration", "evaluation/errors"} <= shown
+    artifacts = [(one.type, set(one.aliases) - {"latest"}, one.is_input) for one in content.artifacts]
+    assert ("dataset", set(), True) in artifacts
+    assert ("model", {"best"}, False) in artifacts and ("model", {"final"}, False) in artifacts
+    files = [file for one in content.artifacts for file in one.files if not file.reference]
+    assert all(file.is_present() and file.local and file.local.is_relative_to(run) for file in files)
+    assert not [path for path in tmp_path.rglob("*wandb*") if not path.is_relative_to(run)]
 
 
 @pytest.mark.parametrize(("variable", "value"), [("WANDB_MODE", "offline"), ("WANDB_API_KEY", "")])

@@ -5,7 +5,7 @@ import torch
 
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import DataFacts, project_config
-from d2tune.modeling.device import speed_up
+from d2tune.modeling.device import speed_up, used_memory
 from d2tune.modeling.precision import choose_precision
 from d2tune.project import Data, Model, Project
 
@@ -35,3 +35,9 @@ def test_speed_up_changes_neither_names_nor_types_nor_much_of_the_scores(
         expected, actual = (network.eval()([sample])[0]["sem_seg"] for network in (plain, fast))
     assert actual.dtype == torch.float32 and actual.shape == (3, 64, 96)
     assert float((actual - expected).abs().mean()) < (1e-5 if precision == "float32" else 0.03)
+
+
+def test_the_memory_of_this_process() -> None:
+    used, total, whose = used_memory("cpu")
+    kept = torch.ones(30_000_000)
+    assert used_memory("cpu")[0] - used > 0.8 * kept.nbytes and used < total and whose == "process"

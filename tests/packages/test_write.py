@@ -19,7 +19,8 @@ from d2tune.modeling import checkpoint
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import read_config
 from d2tune.modeling.ready import random_init_off
-from d2tune.packages.manifest import read_manifest
+from d2tune.packages.card import card_of, quality_line
+from d2tune.packages.manifest import Threshold, read_manifest
 from d2tune.packages.portable import portable
 from d2tune.packages.write import write_package
 from tests.packages.builders import evaluate_by_hand, make_run
@@ -172,12 +173,26 @@ def test_the_card_says_what_the_files_say(run: Path, tmp_path: Path) -> None:
     evaluate_by_hand(run, {"bus": (50, 0.4), "road": (4, 0.7)})
     write_package(run, tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text("utf-8")
-    assert "| 1 | bus | thing | 0.4 | best F1 on 50 objects | 40 | 40 |" in card
+    assert "| 1 | bus | thing | 0.4 | best F1 on 50 objects: precision 50.0 %, recall 50.0 % | 40 | 40 |" in card
     assert "| 2 | road | thing | 0.5 | default: 4 objects in the evaluation, fewer than 30 | 40 | 40 |" in card
     assert "| AP | 40.0 (30.0 to 55.5) | 40.0 (30.0 to 55.5) |" in card
     assert "30 training images (SHA-256 111111111111) and 9 validation images (222222222222)" in card
     assert "Intervals are up to 26 points wide (mask AP50)" in card
     assert "{{" not in card and "None" not in card
+
+
+def test_how_good_what_the_package_gives_is(run: Path, tmp_path: Path) -> None:
+    """The sentence counts at the score 0.5; what a package gives has the best-F1 threshold of its only class."""
+    evaluate_by_hand(run, {"bus": (50, 0.871375)})
+    manifest = write_package(run, tmp_path / "model").manifest
+    assert quality_line(manifest) == "", "of several classes the table says it"
+    assert manifest.metrics is not None
+    only = manifest.model_copy(update={"thresholds": {"bus": manifest.thresholds["bus"]}})
+    assert quality_line(only) == "With the lowest score of this package, 0.871375: precision 50.0 %, recall 50.0 %."
+    assert "With the lowest score" not in card_of(manifest)
+    assert f"{manifest.metrics.sentence} {quality_line(only)}" in card_of(only).replace("\\_", "_")
+    given = only.model_copy(update={"thresholds": {"bus": Threshold(value=0.3, origin="given")}})
+    assert quality_line(given) == "", "the evaluation does not have this score"
 
 
 def test_names_are_escaped_in_the_card(tmp_path: Path) -> None:
@@ -281,7 +296,8 @@ def test_info_says_what_a_model_is(run: Path, tmp_path: Path, capsys: pytest.Cap
     for printed in (of_run, of_package):
         assert "instance, pointrend_mobilenet_v2_fpn" in printed and "1 bus, 2 road" in printed
         assert "the model detects 2 of 54 objects with 4 false alarms at score 0.5 (mask AP 40.0" in printed
-    assert "bus 0.4 (best F1 on 50 objects)" in of_package and "all unchanged" in of_package
+    assert "bus 0.4 (best F1 on 50 objects: precision 50.0 %, recall 50.0 %)" in of_package
+    assert "all unchanged" in of_package
     assert "computes:       in float32 on a processor as it was trained on" in of_package
     (tmp_path / "model" / "model.safetensors").write_bytes(b"")
     assert main(["info", str(tmp_path / "model")]) == 1
@@ -293,7 +309,8 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     out = str(tmp_path / "model")
     assert main(["package", str(run), "--out", out]) == 0
     printed = capsys.readouterr().out
-    assert "bus 0.4 (best F1 on 50 objects); road 0.5 (default: 4 objects in the evaluation, fewer than 30)" in printed
+    assert "lowest scores: bus 0.4 (best F1 on 50 objects: precision 50.0 %, recall 50.0 %); road 0.5 (" in printed
+    assert "(default: 4 objects in the evaluation, fewer than 30)" in printed
     assert main(["package", str(run), "--out", out]) == 1
     assert capsys.readouterr().err.startswith("error: ")
     assert main(["package", str(run), "--out", out, "--force", "--thresholds", "0.75"]) == 0

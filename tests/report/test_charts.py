@@ -3,8 +3,9 @@ import re
 import numpy as np
 import pytest
 
+from d2tune.report.axes import number
 from d2tune.report.check_page.advice import listed
-from d2tune.report.check_page.charts import Line, count_bars, heat_map, histogram, number, size_scatter
+from d2tune.report.check_page.charts import Line, count_bars, heat_map, histogram, size_scatter
 
 
 def tips(svg):

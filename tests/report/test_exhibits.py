@@ -12,7 +12,7 @@ from d2tune.report.check_page.exhibits import Exhibits, text_around, view_of
 from d2tune.report.check_page.page import check_page
 from d2tune.report.check_page.raw_shapes import RawShape, raw_shapes, runs_mask
 from d2tune.report.check_page.survey import Checked
-from d2tune.report.check_page.thumbnails import Album, Sketch
+from d2tune.report.thumbnails import Album, Sketch
 from tests.report.datasets import saved
 from tests.shared_files import SHARED
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image as PilImage
 
 from d2tune.annotations.model.dataset import Image
-from d2tune.report.check_page.thumbnails import Album, Sketch, ThumbnailError, jpeg
+from d2tune.report.thumbnails import Album, Sketch, ThumbnailError, jpeg
 from tests.report.datasets import saved
 
 

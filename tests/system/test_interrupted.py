@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from d2tune.runs.overview import summarize
 from tests.engine.test_tasks import raster_project
 from tests.system.commands import TRAIN_NET, refused, succeeded, train_net
 
@@ -86,8 +87,11 @@ def test_a_signal_to_all_processes_of_a_training_stops_it_like_ctrl_c(
     assert process.returncode == 130 and 3 <= completed < 30
     assert f"Stopped after {completed} iterations" in out and "Traceback" not in err + out
     assert not (run / ".lock").exists()
+    stopped = summarize(run)
+    assert (stopped.state, stopped.note, stopped.iterations) == ("stopped", "stopped by a signal", completed)
     succeeded(train_net(*WORDS, "--output-dir", run.name, "--resume", folder=folder))
     assert_same(straight, run)
+    assert summarize(run).state == "finished" and (run / "MODEL_CARD.md").is_file()
 
 
 @pytest.mark.extended
@@ -111,6 +115,8 @@ def test_a_kill_in_the_end_is_made_good(folder: Path, straight: Path) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (run / "contact_sheet.png").exists()
+    killed = summarize(run)
+    assert killed.state == "failed" and killed.note.endswith("was killed while evaluating the best weights")
     out = succeeded(train_net(*WORDS, "--output-dir", run.name, "--resume", folder=folder))
     assert "after 30 iterations" in out and out.rstrip().splitlines()[-1].startswith("On ")
     assert_same(straight, run)

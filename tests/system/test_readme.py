@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+import shlex
 import shutil
 import signal
 import socket
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from d2tune.samples import render_sample
+from tests.docs.blocks import blocks, commands
 from tests.shared_files import SHARED
 from tests.system.commands import ROOT
 
@@ -29,9 +30,12 @@ FOLDERS = ("d2tune", "projects", "tools")
 FILES = ("setup.py", "pyproject.toml", "Makefile", "README.md")
 
 
-def commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+def steps() -> list[str]:
+    """The commands of the README, in order; its Python is a command too."""
+    words: list[str] = []
+    for block in blocks(ROOT / "README.md", "bash", "python"):
+        words += commands(block.text) if block.language == "bash" else [f"python -c {shlex.quote(block.text)}"]
+    return words
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,7 @@ def execute(command: str, folder: Path, **environment: str) -> str:
 
 
 def opens_labelme(command: str, folder: Path) -> None:
-    """Start Labelme without a screen, see that it stays up, and close it."""
+    """Start Labelme without a screen, see that it stays up for some seconds, and close it."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     with subprocess.Popen(
         ["bash", "-c", command],
@@ -81,13 +85,16 @@ def opens_labelme(command: str, folder: Path) -> None:
         text=True,
         start_new_session=True,
     ) as process:
-        time.sleep(12)
+        assert process.stdout is not None
+        lines: list[str] = []
+        while not (lines and "--validate-label exact" in lines[-1]) and (line := process.stdout.readline()):
+            lines.append(line)
+        time.sleep(5)
         still_open = process.poll() is None
         if still_open:
             os.killpg(process.pid, signal.SIGKILL)
-        output = process.communicate()[0]
-    assert still_open, output
-    assert "--validate-label exact" in output, output
+        lines.append(process.communicate()[0])
+    assert still_open and "--validate-label exact" in "".join(lines), "".join(lines)
 
 
 def free_port() -> int:
@@ -121,7 +128,8 @@ def test_the_whole_readme(copy: Path) -> None:
 def run_the_readme(copy: Path, servers: ExitStack) -> None:
     render_sample("balloon", copy / "datasets" / "mine", images=8)
     ran, port = [], free_port()
-    for command in commands():
+    mine = copy / "datasets" / "mine"
+    for command in steps():
         if command == "make test":
             continue  # it is what runs this test
         if command == "make demo":
@@ -129,30 +137,26 @@ def run_the_readme(copy: Path, servers: ExitStack) -> None:
             assert "contact_sheet.png" in out.splitlines()[-1]
         elif command.startswith("make annotate"):
             opens_labelme(command, copy)
-        elif command == "make train PROJECT=mine":
-            out = execute(command, copy, ARGS=f"train.iterations=4 {QUICK}")
+        elif command.startswith("d2tune train "):
+            out = execute(f"{command} train.iterations=4 {QUICK}", copy)
             assert "contact_sheet.png" in out.splitlines()[-1]
+            # photos to be annotated later, and one to send to the server
+            (mine / "new").mkdir()
+            for photo in (mine / "val").glob("*.jpg"):
+                shutil.copy2(photo, mine / "new")
+                shutil.copy2(photo, copy / "photo.jpg")
         elif command.startswith("d2tune serve "):
             servers.enter_context(serving(command, copy, port))
-            shutil.copy2(next((copy / "datasets" / "mine" / "val").glob("*.jpg")), copy / "photo.jpg")
         elif command.startswith("curl "):
             assert '"objects"' in execute(command.replace(":8000/", f":{port}/"), copy)
-        elif "train_net.py" in command:
-            quick = re.sub(r"iterations=(\d)00", r"iterations=\1", command)
-            execute(f"{quick} {QUICK}", copy)
         else:
             execute(command, copy)
         ran.append(command.split()[0])
-        if command.startswith("make new "):
-            # photos to be annotated later, which the project file does not name
-            (copy / "datasets" / "mine" / "new").mkdir()
-            for photo in (copy / "datasets" / "mine" / "val").glob("*.jpg"):
-                shutil.copy2(photo, copy / "datasets" / "mine" / "new")
-    assert ran.count("make") >= 8 and "python" in ran
+    assert ran.count("d2tune") >= 7 and ran.count("make") == 2 and "python" in ran
     (latest,) = {path.parents[1] for path in (copy / "runs" / "mine").glob("*/predictions/predictions.json")}
     assert (latest / "evaluation" / "evaluation.json").is_file()
-    new = copy / "datasets" / "mine" / "new"
-    assert {path.stem for path in new.glob("*.json")} == {path.stem for path in new.glob("*.jpg")} != set()
+    assert (copy / "check.html").is_file() and (latest / "report.html").is_file()
+    assert {path.stem for path in (mine / "new").glob("*.json")} == {path.stem for path in (mine / "new").glob("*.jpg")}
 
 
 def test_what_is_named_in_passing(copy: Path, tmp_path: Path, serve: Callable[[Path], str]) -> None:
@@ -164,13 +168,3 @@ def test_what_is_named_in_passing(copy: Path, tmp_path: Path, serve: Callable[[P
     address = f"{serve(tmp_path)}/balloon.zip"
     out = execute("make data PROJECT=balloon", copy, D2TUNE_BALLOON_URL=address)
     assert "76" in out and len(list((copy / "datasets" / "balloon" / "train").glob("*.jpg"))) == 61
-
-
-def test_every_yaml_key_of_the_readme_exists(tmp_path: Path) -> None:
-    from d2tune.project import load_project
-
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    path = tmp_path / "mine.yaml"
-    path.write_text(block, encoding="utf-8")
-    assert load_project(path, hardware="cpu").profile == "cpu"

@@ -17,13 +17,29 @@ export class Compare {
       bodyOf: (pair) => pair,
       onSaved: () => say(`Saved. ${page.progressWords()}`),
       onConflict: () => {},
+      onRefused: () => this.closeIfEnded(),
     });
+    this.isClosed = false;
     $("verdict").append(...CHOICES.map(([value, text]) =>
       make("button", { type: "button", id: `prefer-${value}`, "aria-pressed": "false", text, onclick: () => this.prefer(value) })));
     for (const id of ["score-row", "add-missed"]) $(id).hidden = true;
     $("objects").closest("section").hidden = true;
     $("comment").addEventListener("change", () => this.content?.preference && this.save());
     setTimeout(() => this.saver.flush());
+    this.closeIfEnded().catch(() => {});
+  }
+
+  // where the result was shown, here or in another browser, nothing is taken any more, and the list is what was taken
+  async closeIfEnded() {
+    if (this.isClosed || (await getJson("comparison")).result === null) return;
+    this.isClosed = true;
+    if (this.page.row) {
+      this.page.list.fill(await getJson("images"));
+      this.page.progress();
+      const row = this.page.list.rows.find((one) => one.id === this.page.row.id);
+      this.page.forget(row);
+      await this.page.open(row);
+    }
   }
 
   fetchContent(row) {
@@ -55,6 +71,7 @@ export class Compare {
   }
 
   async prefer(value) {
+    if (this.isClosed) return say("The comparison is closed: its result was shown");
     if (!this.content || !(await this.page.person())) return;
     this.content.preference = value;
     this.save();
@@ -91,13 +108,18 @@ export class Compare {
     this.page.view.show(this.panes());
     for (const [value] of CHOICES) $(`prefer-${value}`).setAttribute("aria-pressed", String(this.content.preference === value));
     $("truth-label").hidden = !this.content.truth;
-    $("judged-by").textContent = this.content.savedBy ? `Judged by ${this.content.savedBy}` : "Not compared yet";
+    const closed = this.isClosed ? " The comparison is closed: its result was shown." : "";
+    $("judged-by").textContent = `${this.content.savedBy ? `Judged by ${this.content.savedBy}.` : "Not compared."}${closed}`;
     this.page.renderClasses([...this.content.left, ...this.content.right]);
   }
 
   highlight(key) {
     this.page.view.highlighted = key;
     this.page.view.draw();
+  }
+
+  describe(object) {
+    return object.class_name;
   }
 
   pick() {}
@@ -134,6 +156,7 @@ export class Compare {
         make("div", { class: "buttons start" }, button));
       return;
     }
+    await this.closeIfEnded();
     const [first, second] = result.models;
     const better = first.preferred > second.preferred ? first : second;
     const chance = result.p_value < 0.001 ? "less than 0.1 %" : `${(100 * result.p_value).toFixed(result.p_value < 0.1 ? 1 : 0)} %`;

@@ -16,8 +16,9 @@ export function make(tag, options = {}, ...children) {
   return element;
 }
 
+// what an open dialog covers is neither seen nor read aloud, so that it has a status of its own
 export function say(text) {
-  const status = $("status");
+  const status = document.querySelector("dialog[open] .toast") ?? $("status");
   status.textContent = "";
   requestAnimationFrame(() => {
     status.textContent = text;

@@ -32,6 +32,8 @@ export class Judge {
       make("button", { type: "button", id: "wrong", class: "wrong", "aria-pressed": "false", onclick: () => this.judge("wrong") },
         make("span", { "aria-hidden": "true", text: "✕ " }), "Wrong"),
     );
+    // below it there is nothing to show
+    $("score").min = String(Math.floor(100 * page.modelInfo.lowest_score) / 100);
     $("score").addEventListener("input", () => this.setScore(Number($("score").value)));
     $("add-missed").addEventListener("click", () => this.place(!page.view.isPlacing));
     $("comment").addEventListener("input", () => {
@@ -156,7 +158,7 @@ export class Judge {
     this.selected = this.keyOf(mark);
     this.save(this.content);
     this.render();
-    $("editor").querySelector("select, input, button")?.focus();
+    $("editor").querySelector("select").focus();
   }
 
   keyOf(mark) {
@@ -170,7 +172,9 @@ export class Judge {
     $("panes").classList.toggle("placing", isOn);
     if (isOn) {
       this.page.view.panes[0]?.canvas.focus();
-      say("Click the missed object. With keys: move it under the cross with the arrows, then Enter");
+      const isTouched = matchMedia("(pointer: coarse)").matches;
+      const keys = ". With keys: move it under the cross with the arrows, then Enter";
+      say(isTouched ? "Tap the missed object" : `Click the missed object${keys}`);
     }
     this.page.view.draw();
   }
@@ -231,6 +235,7 @@ export class Judge {
   }
 
   describe(object) {
+    if (object.isTruth) return object.class_name;
     const mark = this.markOf(object.number);
     const score = object.score === null ? "" : ` ${object.score.toFixed(2)}`;
     return `${object.number}: ${object.class_name}${score}${mark ? `, ${this.page.info.kinds[mark.kind]}` : ""}`;
@@ -338,7 +343,7 @@ export class Judge {
     const close = make("button", { type: "button", "data-field": "close", "aria-label": "Close", text: "✕", onclick: () => this.select(null) });
     const parts = [make("div", { class: "head" }, make("h3", { text: title }), close)];
     if (!isMissed) parts.push(this.kindButtons(object, mark));
-    if (isMissed || mark?.kind === "wrong_class") parts.push(this.classChoice(mark, isMissed));
+    if (isMissed || mark?.kind === "wrong_class") parts.push(this.classChoice(mark, object));
     if (mark) parts.push(this.markComment(mark));
     if (isMissed) {
       parts.push(make("button", { type: "button", "data-field": "remove", text: "Remove", onclick: () => this.remove(mark) }));
@@ -360,8 +365,9 @@ export class Judge {
       })));
   }
 
-  classChoice(mark, isMissed) {
-    const names = this.page.modelInfo.classes;
+  // of an object of a wrong class, which it has not; of a missed one, any
+  classChoice(mark, object) {
+    const names = this.page.modelInfo.classes.filter((name) => name !== object?.class_name);
     const options = [make("option", { value: "", text: "not known" }), ...names.map((name) => make("option", { value: name, text: name }))];
     const choice = make("select", { "data-field": "class", onchange: () => {
       if (choice.value) mark.class_name = choice.value;
@@ -370,7 +376,7 @@ export class Judge {
       this.render();
     } }, ...options);
     choice.value = mark.class_name ?? "";
-    return make("label", { class: "field" }, isMissed ? "Its class " : "It is a ", choice);
+    return make("label", { class: "field" }, object ? "It is a " : "Its class ", choice);
   }
 
   markComment(mark) {
@@ -428,7 +434,7 @@ export class Judge {
     const tiles = make("div", { class: "tiles" },
       tile(percent(images.value), "of judged images right", images.total ? `${interval(images)}, ${images.count} of ${images.total}` : "none judged"),
       tile(percent(objects.value), "of objects right", objects.total ? `${interval(objects)}, ${objects.count} of ${objects.total}` : "none judged"),
-      tile(String(kinds.missed ?? 0), "objects missed", `${result.judged} of ${counted(result.images, "image")} judged`));
+      tile(String(kinds.missed ?? 0), kinds.missed === 1 ? "object missed" : "objects missed", `${result.judged} of ${counted(result.images, "image")} judged`));
     const exports = make("div", { class: "buttons start" },
       make("button", { type: "button", id: "get-report", class: "strong", text: "Report (HTML, to print)", onclick: () => download(`report.html?${model}`, "acceptance_report.html") }),
       make("button", { type: "button", text: "Table (CSV)", onclick: () => download(`judgments.csv?${model}`, "judgments.csv") }),
@@ -443,24 +449,30 @@ export class Judge {
       ? "Nobody has signed off yet."
       : `${DECISIONS.find(([key]) => key === signed.sign_off.decision)[1]} by ${signed.sign_off.signed_by}` +
         (signed.is_current ? "." : ", but judgments were changed since.");
+    const before = signed?.sign_off ?? { decision: "accepted", signed_by: this.page.personName, role: "", comment: "" };
     const decision = make("select", { id: "decision" }, ...DECISIONS.map(([value, text]) => make("option", { value, text })));
-    const name = make("input", { type: "text", id: "signed-by", maxlength: "100", value: this.page.personName });
-    const role = make("input", { type: "text", id: "role", maxlength: "100", placeholder: "Optional" });
+    decision.value = before.decision;
+    const name = make("input", { type: "text", id: "signed-by", maxlength: "100", value: before.signed_by });
+    const role = make("input", { type: "text", id: "role", maxlength: "100", placeholder: "Optional", value: before.role });
     const comment = make("textarea", { id: "sign-comment", rows: "2", maxlength: "2000", placeholder: "Conditions or reasons" });
+    comment.value = before.comment;
     const button = make("button", { type: "button", id: "sign-off", class: "strong", text: "Sign off", disabled: !result.judged });
     button.addEventListener("click", async () => {
       const json = { decision: decision.value, signed_by: name.value, role: role.value, comment: comment.value };
       if (!json.signed_by.trim()) return name.focus();
       try {
         await request(`sign-off?${model}`, { method: "POST", json });
-        say("Signed off");
         await this.results($("results"));
+        $("sign-off").focus();
+        say("Signed off");
       } catch (error) {
         say(error.message);
       }
     });
     const field = (text, input) => make("label", { class: "field" }, text, input);
-    return make("section", { class: "sign-off", "aria-labelledby": "sign-heading" },
+    // Enter in a field would send the form of the dialog, which closes it
+    const keep = (event) => event.key === "Enter" && event.target.matches("input") && event.preventDefault();
+    return make("section", { class: "sign-off", "aria-labelledby": "sign-heading", onkeydown: keep },
       make("h3", { id: "sign-heading", text: "Sign-off" }), make("p", { class: "soft", text: current }),
       make("div", { class: "fields" }, field("Decision ", decision), field("Name ", name), field("Role ", role)),
       field("Comment ", comment), make("div", { class: "buttons start" }, button));

@@ -2,6 +2,7 @@
 
 import { $, make, remember, remembered, say } from "./dom.js";
 import { Compare } from "./compare.js";
+import { filesOf } from "./drop.js";
 import { Judge } from "./judge.js";
 import { ImageList } from "./list.js";
 import { Refused, getBlob, getJson, request } from "./server.js";
@@ -92,6 +93,8 @@ class Page {
     $("masks").addEventListener("click", () => this.toggleMasks());
     $("truth").value = this.truthMode;
     $("truth").addEventListener("change", () => this.setTruth($("truth").value));
+    // not a submit button: as the first of the form, Enter in the field would press it
+    $("person-cancel").addEventListener("click", () => $("person-dialog").close());
     $("person").addEventListener("click", () => this.person({ isAsked: true }));
     $("open-results").addEventListener("click", () => this.results());
     addEventListener("hashchange", () => this.openFromAddress());
@@ -115,7 +118,7 @@ class Page {
     if (!this.mode.content?.truth) return say("This image has no ground truth");
     const modes = ["off", "beside", "over"];
     this.setTruth(modes[(modes.indexOf(this.truthMode) + 1) % modes.length]);
-    say(`Ground truth ${$("truth").selectedOptions[0].textContent}`);
+    say($("truth").selectedOptions[0].textContent);
   }
 
   async results() {
@@ -176,8 +179,7 @@ class Page {
     const tip = $("tip");
     tip.hidden = object === null || this.view.isPlacing;
     if (!tip.hidden) {
-      const score = object.score === null ? "" : ` ${object.score.toFixed(2)}`;
-      tip.textContent = `${object.class_name}${score}`;
+      tip.textContent = this.mode.describe(object);
       const box = $("panes").getBoundingClientRect();
       const left = Math.min(event.clientX - box.left + 14, box.width - tip.offsetWidth - 6);
       tip.style.left = `${Math.max(6, left)}px`;
@@ -275,7 +277,8 @@ class Page {
 
   ready(isReady) {
     $("stage").setAttribute("aria-busy", String(!isReady));
-    for (const control of [...$("verdict").children, $("add-missed"), $("score"), $("comment")]) control.disabled = !isReady;
+    const controls = [...$("verdict").children, $("add-missed"), $("score"), $("comment")];
+    for (const control of controls) control.disabled = !isReady || this.mode.isClosed === true;
   }
 
   waiting(words, isError = false) {
@@ -341,11 +344,12 @@ class Page {
       if (!hasFiles(event)) return;
       event.preventDefault();
       $("drop").hidden = true;
-      this.addFiles([...event.dataTransfer.files]);
+      filesOf(event.dataTransfer).then((files) => this.addFiles(files));
     });
   }
 
   async addFiles(files) {
+    if (!files.length) return say("There are no images in it");
     let opened = null;
     const refused = [];
     for (const [at, file] of files.entries()) {

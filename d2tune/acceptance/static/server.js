@@ -80,7 +80,7 @@ export async function download(path, name) {
 // server has not confirmed is kept in the browser, so that a reload or a lost connection loses nothing.
 export class Saver {
   // bodyOf(judgment, seen): what is sent
-  constructor(session, { bodyOf, onSaved, onConflict }) {
+  constructor(session, { bodyOf, onSaved, onConflict, onRefused = () => {} }) {
     this.name = `unsaved.${session}`;
     this.waiting = new Map(Object.entries(remembered(this.name, {})));
     this.busy = new Set();
@@ -88,6 +88,7 @@ export class Saver {
     this.bodyOf = bodyOf;
     this.onSaved = onSaved;
     this.onConflict = onConflict;
+    this.onRefused = onRefused;
     addEventListener("online", () => this.flush());
   }
 
@@ -153,6 +154,7 @@ export class Saver {
       this.onConflict(address, error.content.saved);
     } else {
       say(`Not saved: ${error.message}`);
+      this.onRefused(address);
     }
   }
 }

@@ -141,6 +141,7 @@ export class View {
 
   wheel(event, pane) {
     event.preventDefault();
+    this.on.hover(null, pane, event);
     this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.002)), this.toImage(event, pane));
   }
 
@@ -230,27 +231,40 @@ export class View {
     context.imageSmoothingEnabled = scale < 4;
     context.imageSmoothingQuality = "high";
     context.drawImage(this.image, 0, 0, this.width, this.height);
-    for (const object of pane.content.objects) this.drawObject(context, object, unit);
+    const { objects } = pane.content;
+    const strong = objects.find((one) => one.number === this.highlighted && !one.isQuiet) ?? null;
+    for (const object of objects) if (object !== strong) this.drawObject(context, object, unit, strong ? 0.08 : 0.24);
+    if (strong) this.drawStrong(context, strong, unit);
     for (const object of pane.content.objects) if (object.mark) this.drawBadge(context, object, unit);
     if (pane.content.isMain) for (const mark of this.missed) this.drawMissed(context, mark, unit);
     if (this.isPlacing) this.drawCross(context, unit);
   }
 
-  drawObject(context, object, unit) {
-    const isStrong = this.highlighted !== null && object.number === this.highlighted && !object.isQuiet;
-    context.globalAlpha = object.isQuiet ? 0 : isStrong ? 0.5 : 0.24;
+  drawObject(context, object, unit, alpha) {
+    context.setLineDash(object.isQuiet ? [7 * unit, 5 * unit] : []);
+    this.fillAndStroke(context, object, object.isQuiet ? 0 : alpha, [
+      ["rgb(0 0 0 / 0.55)", 3.6 * unit],
+      [object.isQuiet ? "#ffffff" : object.color, 1.8 * unit],
+    ]);
+    context.setLineDash([]);
+  }
+
+  // over all others, which are pale meanwhile: neighbors of one class have nearly one color
+  drawStrong(context, object, unit) {
+    this.fillAndStroke(context, object, 0.5, [["#000000", 6.4 * unit], ["#ffffff", 4.6 * unit], [object.color, 1.8 * unit]]);
+  }
+
+  fillAndStroke(context, object, alpha, lines) {
+    context.globalAlpha = alpha;
     context.fillStyle = object.color;
     context.fill(object.path, "evenodd");
     context.globalAlpha = 1;
     context.lineJoin = "round";
-    context.setLineDash(object.isQuiet ? [7 * unit, 5 * unit] : []);
-    context.lineWidth = (isStrong ? 5.5 : 3.6) * unit;
-    context.strokeStyle = "rgb(0 0 0 / 0.55)";
-    context.stroke(object.path);
-    context.lineWidth = (isStrong ? 3.4 : 1.8) * unit;
-    context.strokeStyle = object.isQuiet ? "#ffffff" : object.color;
-    context.stroke(object.path);
-    context.setLineDash([]);
+    for (const [color, width] of lines) {
+      context.strokeStyle = color;
+      context.lineWidth = width;
+      context.stroke(object.path);
+    }
   }
 
   drawBadge(context, object, unit) {
@@ -330,7 +344,8 @@ export function shade(color, number) {
 // an object as the server gives it, ready to be drawn
 export function prepared(object, colors, prefix = "") {
   const color = shade(colors[object.class_name] ?? "#cccccc", object.number);
-  return { ...object, number: prefix ? `${prefix} ${object.number}` : object.number, path: pathOf(object.rings), color };
+  const number = prefix ? `${prefix} ${object.number}` : object.number;
+  return { ...object, number, isTruth: prefix === "truth", path: pathOf(object.rings), color };
 }
 
 function pathOf(rings) {

@@ -137,7 +137,7 @@ def _png_size(content: bytes, stream: BinaryIO) -> Size | None:
     while name != b"IDAT":
         length, name = struct.unpack_from(">I4s", content, at)
         end = at + 12 + length
-        if name not in _PNG_KNOWN or content[at + 8 : at + 19] == b"Raw profile":
+        if name not in _PNG_KNOWN or (name == b"IHDR" and at > 8) or content[at + 8 : at + 19] == b"Raw profile":
             return None
         if name != b"IDAT":
             (checksum,) = struct.unpack_from(">I", content, end - 4)

@@ -22,6 +22,9 @@ IMAGE_SUFFIXES = frozenset(
 IMAGE_TYPES = tuple(f"image/{name}" for name in ("jpeg", "png", "webp", "tiff", "gif", "bmp", "jp2", "avif"))
 """The media types of those images, the most common first."""
 
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "JPEG2000", "AVIF", "PPM")
+"""Those images by Pillow's names, which has decoders for 30 more."""
+
 JPEG_SUFFIXES = frozenset({".jfif", ".jpe", ".jpeg", ".jpg"})
 """The suffixes of JPEG files, which cannot hold exact values such as labels."""
 

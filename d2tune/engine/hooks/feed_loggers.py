@@ -14,7 +14,9 @@ from detectron2.utils.events import get_event_storage
 from numpy.typing import NDArray
 
 from d2tune.engine.hooks.base import Hook
+from d2tune.engine.logbook import Logbook
 from d2tune.loggers import Logger, RunInfo
+from d2tune.loggers.base import LoggedImage
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +31,11 @@ class FeedLoggers(Hook):
         loggers: Each gets everything.
         run: What they may know of the run.
         period: Iterations between two looks into the storage; there is one after the last iteration in any case.
+        logbook: Has charts, galleries and files; None where there are none.
     """
 
-    def __init__(self, loggers: Sequence[Logger], run: RunInfo, *, period: int) -> None:
+    def __init__(self, loggers: Sequence[Logger], run: RunInfo, *, period: int, logbook: Logbook | None = None) -> None:
+        self._logbook = logbook or Logbook(takes_galleries=False)
         self._loggers = loggers
         self._run = run
         self._period = period
@@ -61,23 +65,31 @@ class FeedLoggers(Hook):
             if iteration > self._logged:
                 names[iteration].append(name)
         self._logged = max(names, default=self._logged)
-        images = _take_images(storage)
+        images: dict[int, dict[str, LoggedImage]] = defaultdict(dict)
+        for iteration, name, image in _taken_images(storage):
+            images[iteration][name] = image
+        scores, charts, files = self._logbook.take()
+        for iteration, shown in charts.items():
+            images[iteration].update(shown)
         _drop_histograms(storage)
         smoothed = {size: storage.latest_with_smoothing_hint(size) for size in {one.window for one in self._started}}
-        for iteration in sorted({*names, *images}):
+        for iteration in sorted({*names, *scores, *images, *files}):
             for one in self._started:
-                if iteration in names:
-                    values = smoothed[one.window]
-                    one.log({name: float(values[name][0]) for name in names[iteration]}, iteration=iteration)
+                values = smoothed[one.window]
+                scalars = {name: float(values[name][0]) for name in names[iteration]}
+                if one.takes_evaluations:
+                    scalars |= scores.get(iteration, {})
+                if scalars:
+                    one.log(scalars, iteration=iteration)
                 if iteration in images:
                     one.log_images(images[iteration], iteration=iteration)
+                for file in files.get(iteration, ()):
+                    one.log_file(file, iteration=iteration)
 
 
-def _take_images(storage: Any) -> dict[int, dict[str, NDArray[np.uint8]]]:
-    """The images of the storage by iteration and name; the storage, which keeps all of them, is emptied."""
-    images: dict[int, dict[str, NDArray[np.uint8]]] = defaultdict(dict)
-    for name, image, iteration in storage._vis_data:
-        images[iteration][name] = _rgb(image)
+def _taken_images(storage: Any) -> list[tuple[int, str, NDArray[np.uint8]]]:
+    """Iteration, name and pixels of the images of the storage, which keeps all of them and is emptied."""
+    images = [(iteration, name, _rgb(image)) for name, image, iteration in storage._vis_data]
     storage.clear_images()
     return images
 

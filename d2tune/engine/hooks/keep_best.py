@@ -44,9 +44,13 @@ class EvaluateAndKeepBest(Hook):
 
     def seconds_left(self, done: int) -> float:
         """Seconds that the evaluations after ``done`` iterations take, as long as the last one or as expected."""
+        return (self._last_s or 0.0) * len(self.due_after(done))
+
+    def due_after(self, done: int) -> list[int]:
+        """The iterations after which the evaluations come that follow ``done`` iterations."""
         period, last = self._period, self.trainer.max_iter
         later = range(done - done % period + period, last, period) if period else range(0)
-        return (self._last_s or 0.0) * (sum(map(self.is_due, later)) + (done < last))
+        return [*filter(self.is_due, later), *([last] if done < last else [])]
 
     def before_train(self) -> None:
         if self._recheck is not None and self.best_iteration is not None:

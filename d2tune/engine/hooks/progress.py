@@ -9,6 +9,7 @@ from typing import TextIO
 from detectron2.utils.events import get_event_storage
 
 from d2tune.engine.hooks.base import Hook
+from d2tune.text import duration
 
 
 class PrintProgress(Hook):
@@ -49,13 +50,3 @@ class PrintProgress(Hook):
             left_s = (total - done) * step_s + (0.0 if self._evaluations_s is None else self._evaluations_s(done))
             line += f"  {step_s:.2f} s/it  {duration(left_s)} left"
         print(line, file=self._stream or sys.stdout, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """``75`` seconds as ``1 min 15 s``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

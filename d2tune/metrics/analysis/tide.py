@@ -96,6 +96,41 @@ class _Detections:
         return _Detections(self.scores[keep], self.classes[keep], self.kinds[keep], self.targets[keep])
 
 
+@dataclass(frozen=True, slots=True)
+class ImageErrors:
+    """The matches and errors of one image with G instances.
+
+    Attributes:
+        detections: ``(N,)``, the detections that count, by falling score, as indices of those of the image.
+        kinds: ``(N,)``, index into `KINDS`, or -1 for a match.
+        targets: ``(N,)``, the instance that is matched, or would be matched after the fix, or -1.
+        missed: ``(G,)``, bool: instances, but for crowds, that no detection has as its target.
+    """
+
+    detections: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    missed: NDArray[np.bool_]
+
+
+def image_errors(image: ScoredImage) -> ImageErrors:
+    """Match the detections of an image and classify its errors."""
+    dts = _best_of_each_class(image)
+    real = ~image.gt_crowd
+    ious = image.ious[:, dts].astype(np.float64)
+    classes, gt_classes = image.dt_classes[dts].astype(np.int64), image.gt_classes.astype(np.int64)
+    same_class = gt_classes[:, None] == classes
+    matches = _match(np.where(same_class & real[:, None], ious, -1.0))
+    on_crowd = ((ious >= FOREGROUND_IOU) & same_class & image.gt_crowd[:, None]).any(axis=0)
+    kinds, targets = _kinds(ious[real], same_class[real])
+    targets = np.where(targets < 0, -1, np.append(np.flatnonzero(real), -1)[targets])
+    matched = matches >= 0
+    kinds, targets = np.where(matched, _NO_ERROR, kinds), np.where(matched, matches, targets)
+    counts = matched | ~on_crowd
+    missed = real & ~np.isin(np.arange(len(real)), targets[counts])
+    return ImageErrors(dts[counts], kinds[counts], targets[counts], missed)
+
+
 class TideScorer:
     """Collects images and computes the costs of their errors.
 
@@ -114,25 +149,13 @@ class TideScorer:
 
     def add(self, image: ScoredImage) -> None:
         """Match the detections of one image and classify its errors."""
-        dts = _best_of_each_class(image)
-        real = ~image.gt_crowd
-        ious = image.ious[:, dts].astype(np.float64)
-        classes, gt_classes = image.dt_classes[dts].astype(np.int64), image.gt_classes.astype(np.int64)
-        same_class = gt_classes[:, None] == classes
-        matches = _match(np.where(same_class & real[:, None], ious, -1.0))
-        on_crowd = ((ious >= FOREGROUND_IOU) & same_class & image.gt_crowd[:, None]).any(axis=0)
-        kinds, targets = _kinds(ious[real], same_class[real])
-        targets = np.where(targets < 0, -1, np.append(np.flatnonzero(real), -1)[targets])
-        matched = matches >= 0
-        kinds, targets = np.where(matched, _NO_ERROR, kinds), np.where(matched, matches, targets)
-        counted = _Detections(image.dt_scores[dts].astype(np.float64), classes, kinds, targets)
-        counted = counted.chosen(matched | ~on_crowd)
-        missed = real & ~np.isin(np.arange(len(real)), counted.targets)
-        shifted = np.where(counted.targets >= 0, counted.targets + self._instances, -1)
-        self._detections.append(_Detections(counted.scores, counted.classes, counted.kinds, shifted))
-        self._gt_classes.append(np.where(real, gt_classes, -1))
-        self._missed.append(missed)
-        self._instances += len(real)
+        errors = image_errors(image)
+        shifted = np.where(errors.targets >= 0, errors.targets + self._instances, -1)
+        scores, classes = image.dt_scores[errors.detections], image.dt_classes[errors.detections]
+        self._detections.append(_Detections(scores.astype(np.float64), classes.astype(np.int64), errors.kinds, shifted))
+        self._gt_classes.append(np.where(image.gt_crowd, -1, image.gt_classes.astype(np.int64)))
+        self._missed.append(errors.missed)
+        self._instances += len(image.gt_classes)
 
     def result(self) -> TideResult:
         """The errors of all images added."""

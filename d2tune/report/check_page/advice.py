@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d2tune.report.check_page.charts import number
+from d2tune.report.axes import number
 from d2tune.report.check_page.survey import FEW_INSTANCES, SMALL_PX, Survey
 from d2tune.text import counted
 

@@ -12,10 +12,26 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from d2tune.errors import printable
+from d2tune.report.axes import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    PLOT_HEIGHT,
+    PLOT_WIDTH,
+    RIGHT,
+    TOP,
+    WIDTH,
+    chart,
+    grid,
+    linear_ticks,
+    nice_step,
+    nice_top,
+    number,
+    svg,
+    tick,
+    y_at,
+)
 
-_WIDTH, _HEIGHT = 460, 236
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 22, 46
-_PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 _DECADE = 8.0
 
 
@@ -30,17 +46,6 @@ class Line:
 
     at: float
     text: str
-
-
-def number(value: float) -> str:
-    """A number with three significant digits and separated thousands.
-
-    >>> number(0.04567), number(3.14159), number(12345.6), number(8.0)
-    ('0.0457', '3.14', '12,346', '8')
-    """
-    if value == int(value) or abs(value) >= 100:
-        return f"{round(value):,}"
-    return f"{value:.3g}"
 
 
 def histogram(
@@ -72,7 +77,7 @@ def histogram(
     start, stop = scale(edges[0]), scale(edges[-1])
 
     def x(value: float) -> float:
-        return _LEFT + (scale(value) - start) / (stop - start) * _PLOT_WIDTH
+        return LEFT + (scale(value) - start) / (stop - start) * PLOT_WIDTH
 
     top, frame = _counts_axis(int(counts.max()), things)
     marks = []
@@ -81,11 +86,11 @@ def histogram(
             tip = f"{tick_text(left)} to {tick_text(right)}{unit}: {_counted(count, things)} ({_share(count, values)})"
             marks.append(_bar(x(left), x(right), count / top, tip))
     inner = [line for line in lines if edges[0] < line.at < edges[-1]]
-    ticks = _log_ticks(edges[0], edges[-1]) if is_log else _linear_ticks(edges[0], edges[-1])
-    axis = [_tick(x(value), tick_text(value)) for value in ticks]
+    ticks = _log_ticks(edges[0], edges[-1]) if is_log else linear_ticks(edges[0], edges[-1])
+    axis = [tick(x(value), tick_text(value)) for value in ticks]
     borders = [_border(x(line.at), line.text) for line in inner]
     suffix = ", logarithmic" if is_log else ""
-    return _chart([frame, *marks, *axis, *borders], f"{x_label}{suffix}", f"Histogram: {things} by {x_label}")
+    return chart([frame, *marks, *axis, *borders], f"{x_label}{suffix}", f"Histogram: {things} by {x_label}")
 
 
 def count_bars(values: NDArray[np.int64], *, x_label: str, things: str) -> Markup:
@@ -99,19 +104,19 @@ def count_bars(values: NDArray[np.int64], *, x_label: str, things: str) -> Marku
     high = int(values.max())
     step = max(1, math.ceil((high + 1) / 24))
     counts = np.bincount(values // step, minlength=high // step + 1)
-    width = _PLOT_WIDTH / len(counts)
+    width = PLOT_WIDTH / len(counts)
     top, frame = _counts_axis(int(counts.max()), things)
     marks, every = [], math.ceil(len(counts) / 13)
     for position, count in enumerate(counts.tolist()):
         name = str(position * step) if step == 1 else f"{position * step} to {position * step + step - 1}"
-        left = _LEFT + position * width
+        left = LEFT + position * width
         pad = min(width * 0.12, 0.5 * max(0.0, width - 44))
         if count:
             tip = f"{name} {x_label}: {_counted(count, things)} ({_share(count, values)})"
             marks.append(_bar(left + pad, left + width - pad, count / top, tip))
         if position % every == 0:
-            marks.append(_tick(left + width / 2, str(position * step) if step == 1 else name.replace(" to ", "-")))
-    return _chart([frame, *marks], x_label, f"Bars: {things} by {x_label}")
+            marks.append(tick(left + width / 2, str(position * step) if step == 1 else name.replace(" to ", "-")))
+    return chart([frame, *marks], x_label, f"Bars: {things} by {x_label}")
 
 
 def size_scatter(sizes_px: NDArray[np.float64]) -> Markup:
@@ -121,20 +126,20 @@ def size_scatter(sizes_px: NDArray[np.float64]) -> Markup:
         sizes_px: Width and height, ``(N, 2)``, at least one row.
     """
     counts = Counter(map(tuple, sizes_px.astype(int).tolist()))
-    top_x, top_y = (_nice_top(float(side) * 1.08) for side in sizes_px.max(axis=0))
+    top_x, top_y = (nice_top(float(side) * 1.08) for side in sizes_px.max(axis=0))
     pieces = []
-    for value in _linear_ticks(0, top_y):
-        pieces.append(_grid(_y(value / top_y), number(value)))
-    for value in _linear_ticks(0, top_x):
-        pieces.append(_tick(_LEFT + value / top_x * _PLOT_WIDTH, number(value)))
+    for value in linear_ticks(0, top_y):
+        pieces.append(grid(y_at(value / top_y), number(value)))
+    for value in linear_ticks(0, top_x):
+        pieces.append(tick(LEFT + value / top_x * PLOT_WIDTH, number(value)))
     largest = max(counts.values())
     for (width, height), count in counts.most_common(400):
-        x, y = _LEFT + width / top_x * _PLOT_WIDTH, _y(height / top_y)
+        x, y = LEFT + width / top_x * PLOT_WIDTH, y_at(height / top_y)
         radius = 3.0 + 9.0 * math.sqrt(count / largest) if largest > 1 else 4.0
         tip = f"{width} x {height} px: {number(count)} {'image' if count == 1 else 'images'}"
         pieces.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{tip}</title></circle>')
-    pieces.append(f'<text class="axis" x="{_LEFT - 38}" y="12">height (px)</text>')
-    return _chart(pieces, "width (px)", "Widths and heights of images")
+    pieces.append(f'<text class="axis" x="{LEFT - 38}" y="12">height (px)</text>')
+    return chart(pieces, "width (px)", "Widths and heights of images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,17 +164,17 @@ def ranges(rows: Sequence[Range], *, x_label: str, unit: str = "") -> Markup:
     low, high = max(1e-6, min(row.low for row in rows)), max(row.high for row in rows)
     edges = _log_edges(low, high) if high > 4 * low else _log_edges(low / 2, high * 2)
     start, stop, left = math.log(edges[0]), math.log(edges[-1]), 128
-    width = _WIDTH - _RIGHT - left
+    width = WIDTH - RIGHT - left
 
     def x(value: float) -> float:
         return left + (math.log(max(value, 1e-6)) - start) / (stop - start) * width
 
-    step = min(30.0, (_PLOT_HEIGHT + _TOP - 6) / len(rows))
+    step = min(30.0, (PLOT_HEIGHT + TOP - 6) / len(rows))
     pieces = []
     for value in _log_ticks(float(edges[0]), float(edges[-1])):
         at = x(value)
-        pieces.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="6" y2="{_HEIGHT - _BOTTOM}"/>')
-        pieces.append(_tick(at, number(value)))
+        pieces.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="6" y2="{HEIGHT - BOTTOM}"/>')
+        pieces.append(tick(at, number(value)))
     for position, row in enumerate(rows):
         y = 6 + (position + 0.5) * step
         name = row.name if len(row.name) <= 18 else f"{row.name[:17]}…"
@@ -180,7 +185,7 @@ def ranges(rows: Sequence[Range], *, x_label: str, unit: str = "") -> Markup:
             f'<line class="range" x1="{x(row.low):.1f}" x2="{max(x(row.high), x(row.low) + 1):.1f}" '
             f'y1="{y:.1f}" y2="{y:.1f}"/><circle class="median" cx="{x(row.middle):.1f}" cy="{y:.1f}" r="5"/></g>'
         )
-    return _chart(pieces, f"{x_label}, logarithmic", f"Ranges: {x_label}", center=left + width / 2)
+    return chart(pieces, f"{x_label}, logarithmic", f"Ranges: {x_label}", center=left + width / 2)
 
 
 def heat_map(points: NDArray[np.float64], *, things: str = "objects", columns: int = 24, rows: int = 16) -> Markup:
@@ -206,22 +211,7 @@ def heat_map(points: NDArray[np.float64], *, things: str = "objects", columns: i
             f'height="{height:.1f}" opacity="{opacity:.2f}"><title>{tip}</title></rect>'
         )
     caption = f'<text class="axis middle" x="230" y="230">centers of {things}, all images scaled to one frame</text>'
-    return _svg([*pieces, caption], f"Where {things} lie in their images")
-
-
-def _svg(pieces: Sequence[str], name: str) -> Markup:
-    body = "".join(pieces)
-    return Markup(
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(name)}">{body}</svg>'
-    )
-
-
-def _chart(pieces: Sequence[str], x_label: str, name: str, *, center: float = _LEFT + _PLOT_WIDTH / 2) -> Markup:
-    return _svg([*pieces, f'<text class="axis middle" x="{center}" y="{_HEIGHT - 8}">{escape(x_label)}</text>'], name)
-
-
-def _y(share: float) -> float:
-    return _TOP + (1 - share) * _PLOT_HEIGHT
+    return svg([*pieces, caption], f"Where {things} lie in their images")
 
 
 def _counted(count: int, things: str) -> str:
@@ -231,40 +221,25 @@ def _counted(count: int, things: str) -> str:
 
 def _counts_axis(largest: int, things: str) -> tuple[float, str]:
     """The y value at the top, and grid lines at integers."""
-    top = max(1.0, _nice_top(largest))
-    values = [value for value in _linear_ticks(0, top) if value == int(value)]
-    grid = "".join(_grid(_y(value / top), number(value)) for value in values)
-    return top, f'{grid}<text class="axis" x="{_LEFT - 38}" y="12">{escape(things)}</text>'
-
-
-def _grid(y: float, text: str) -> str:
-    return (
-        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="tick end" x="{_LEFT - 7}" y="{y + 4:.1f}">{escape(text)}</text>'
-    )
-
-
-def _tick(x: float, text: str) -> str:
-    y = _HEIGHT - _BOTTOM
-    return (
-        f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 4}"/>'
-        f'<text class="tick middle" x="{x:.1f}" y="{y + 17}">{escape(text)}</text>'
-    )
+    top = max(1.0, nice_top(largest))
+    values = [value for value in linear_ticks(0, top) if value == int(value)]
+    lines = "".join(grid(y_at(value / top), number(value)) for value in values)
+    return top, f'{lines}<text class="axis" x="{LEFT - 38}" y="12">{escape(things)}</text>'
 
 
 def _bar(left: float, right: float, share: float, tip: str) -> str:
-    y, width = _y(share), max(1.5, right - left - 1.5)
-    height = max(1.5, _HEIGHT - _BOTTOM - y)
+    y, width = y_at(share), max(1.5, right - left - 1.5)
+    height = max(1.5, HEIGHT - BOTTOM - y)
     return (
-        f'<rect class="bar" x="{left + 0.75:.1f}" y="{_HEIGHT - _BOTTOM - height:.1f}" width="{width:.1f}" '
+        f'<rect class="bar" x="{left + 0.75:.1f}" y="{HEIGHT - BOTTOM - height:.1f}" width="{width:.1f}" '
         f'height="{height:.1f}" rx="1.5"><title>{escape(tip)}</title></rect>'
     )
 
 
 def _border(x: float, text: str) -> str:
     return (
-        f'<line class="border" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 4}" y2="{_HEIGHT - _BOTTOM}"/>'
-        f'<text class="tick note" x="{x + 4:.1f}" y="{_TOP - 6}">{escape(text)}</text>'
+        f'<line class="border" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 4}" y2="{HEIGHT - BOTTOM}"/>'
+        f'<text class="tick note" x="{x + 4:.1f}" y="{TOP - 6}">{escape(text)}</text>'
     )
 
 
@@ -284,7 +259,7 @@ def _log_edges(low: float, high: float) -> NDArray[np.float64]:
 
 
 def _linear_edges(low: float, high: float) -> NDArray[np.float64]:
-    step = _nice_step((high - low) / 16 or max(abs(low), 1e-3) / 10)
+    step = nice_step((high - low) / 16 or max(abs(low), 1e-3) / 10)
     first = math.floor(low / step + 1e-9)
     last = max(first + 1, math.ceil(high / step - 1e-9))
     if last - first < 8:
@@ -302,19 +277,3 @@ def _log_ticks(low: float, high: float) -> list[float]:
     digits = (1, 2, 5) if len(decades) <= 4 else (1,)
     ticks = [digit * 10.0**decade for decade in decades for digit in digits]
     return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
-
-
-def _linear_ticks(low: float, high: float) -> list[float]:
-    step = _nice_step((high - low) / 5)
-    return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
-def _nice_step(rough: float) -> float:
-    """The least of 1, 2, 5 times a power of 10 that is not below ``rough``."""
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= rough * 0.999999)
-
-
-def _nice_top(value: float) -> float:
-    step = _nice_step(max(value, 1e-9) / 5)
-    return math.ceil(value / step - 1e-9) * step

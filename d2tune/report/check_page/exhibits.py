@@ -14,7 +14,7 @@ from d2tune.annotations.model.dataset import Image, Instance
 from d2tune.annotations.model.findings import Finding
 from d2tune.report.check_page.raw_shapes import RawShape, raw_shapes, runs_mask
 from d2tune.report.check_page.survey import Checked
-from d2tune.report.check_page.thumbnails import Album, Frame, Sketch, ThumbnailError, View, around, sketch_of
+from d2tune.report.thumbnails import Album, Frame, Sketch, ThumbnailError, View, around, sketch_of
 
 _SIDE_PX = 320
 _ASPECT = 4 / 3

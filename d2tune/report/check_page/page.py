@@ -6,29 +6,28 @@ Text from files is escaped, images are embedded, and the page loads nothing from
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.splitting.duplicates import HASH_BITS, DuplicateGroup, duplicate_groups
-from d2tune.errors import DataError
 from d2tune.files import write_text
+from d2tune.report.axes import number
 from d2tune.report.check_page.advice import advice, listed, short, verdict
-from d2tune.report.check_page.charts import Line, Range, count_bars, heat_map, histogram, number, ranges, size_scatter
+from d2tune.report.check_page.charts import Line, Range, count_bars, heat_map, histogram, ranges, size_scatter
 from d2tune.report.check_page.exhibits import Exhibit, Exhibits, view_of
 from d2tune.report.check_page.finding_words import WORDS
 from d2tune.report.check_page.survey import FEW_INSTANCES, MEDIUM_PX, SMALL_PX, Checked, Setting, Survey, survey
-from d2tune.report.check_page.thumbnails import Album, Frame, ThumbnailError
 from d2tune.report.check_page.tiles import SheetTile, contact_tiles
 from d2tune.report.sheets.drawing import instance_colors
-from d2tune.report.templates import filled
-from d2tune.text import counted, printable
+from d2tune.report.templates import filled, readable, refuse_foreign_page, ticked
+from d2tune.report.thumbnails import Album, Frame, ThumbnailError
+from d2tune.text import counted
 
 GENERATOR = "d2tune check"
 """The program that the page's first lines name, by which the page is recognized."""
@@ -101,22 +100,8 @@ class FindingGroup:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Stop where a page would overwrite a file that is not a check page.
-
-    Raises:
-        DataError: The file exists and is not a check page, or is a folder.
-    """
-    if path.is_dir():
-        raise DataError("the report must be a file, not a folder", file=path, hint="Name a file, such as check.html.")
-    if path.exists():
-        with path.open("rb") as stream:
-            start = stream.read(2000)
-        if f'<meta name="generator" content="{GENERATOR}"'.encode() not in start:
-            raise DataError(
-                "the file exists and is not a page of d2tune check, so it is not overwritten",
-                file=path,
-                hint="Name another file.",
-            )
+    """Stop where a page would overwrite a file that is not a check page; see `refuse_foreign_page`."""
+    refuse_foreign_page(path, GENERATOR)
 
 
 def write_check_page(
@@ -200,19 +185,7 @@ def check_page(
     }
     context |= _head(data, leaks) | _class_context(data) | _chart_context(data, colors) | _sheet_context(data, tiles)
     context["sections"] = _sections(context)
-    return filled("d2tune.report.check_page", "check_page.html", context, finalize=_finalized)
-
-
-def _finalized(value: Any) -> Any:
-    """Text from files without control characters and lone surrogates, shortened; other values unchanged."""
-    if not isinstance(value, str) or isinstance(value, Markup) or value.startswith("data:image/jpeg;base64,"):
-        return value
-    return printable(value if len(value) <= _TEXT_LENGTH else f"{value[: _TEXT_LENGTH - 1]}…")
-
-
-def ticked(text: str) -> Markup:
-    """Text with its backquoted words as HTML code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    return filled("d2tune.report.check_page", "check_page.html", context, finalize=readable(_TEXT_LENGTH))
 
 
 def _splits_of(group: DuplicateGroup, data: Survey) -> set[str]:

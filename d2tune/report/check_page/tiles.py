@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from d2tune.report.axes import number
 from d2tune.report.check_page.advice import listed, short
-from d2tune.report.check_page.charts import number
 from d2tune.report.check_page.survey import ImageEntry, Survey
-from d2tune.report.check_page.thumbnails import Album, Frame, ThumbnailError, sketch_of
+from d2tune.report.thumbnails import Album, Frame, ThumbnailError, sketch_of
 from d2tune.text import counted
 
 TILES = 60

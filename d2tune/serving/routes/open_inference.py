@@ -20,6 +20,7 @@ from d2tune.serving.answers import JSON, AnswerOptions
 from d2tune.serving.limits import read_body
 from d2tune.serving.problems import ApiError
 from d2tune.serving.service import Service
+from d2tune.text import shortened
 from d2tune.versions import own_version
 
 INPUT, OUTPUT = "image", "predictions"
@@ -228,7 +229,8 @@ def _images(asked: InferRequest, most: int) -> list[bytes]:
     tensor = asked.inputs[0]
     if tensor.shape != [len(tensor.data)] or not tensor.data:
         message = (
-            f"the shape {tensor.shape} is not that of {len(tensor.data)} images; expected [{len(tensor.data) or 1}]"
+            f"the shape {shortened(str(tensor.shape[:9]), 60)} is not that of {len(tensor.data)} images; "
+            f"expected [{len(tensor.data) or 1}]"
         )
         raise ApiError(400, "bad_request", message)
     if len(tensor.data) > most:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from d2tune.annotations.io.suffixes import IMAGE_TYPES
 from d2tune.serving.answers import FORMATS, JSON, PNG, Answer, AnswerOptions, Format
 from d2tune.serving.limits import read_body
-from d2tune.serving.problems import ApiError
+from d2tune.serving.problems import ApiError, ClientGoneError, internal_error
 from d2tune.serving.schemas import Batch, ErrorAnswer, Prediction, RoboflowAnswer
 from d2tune.serving.service import Service
 from d2tune.serving.uploads import MULTIPART, is_image_type, media_type_of, uploaded_files
@@ -212,7 +212,8 @@ def _row(name: str, one: Answer | BaseException, options: AnswerOptions) -> byte
     file = orjson.dumps(name)
     if isinstance(one, Answer):
         return b'{"file":' + file + b"," + one.content[1:]
-    if not isinstance(one, ApiError):
+    if isinstance(one, (ClientGoneError, asyncio.CancelledError)):
         raise one
-    problem = {"code": one.code, "message": one.message, "request_id": options.request_id}
+    error = one if isinstance(one, ApiError) else internal_error()  # the worker has logged it
+    problem = {"code": error.code, "message": error.message, "request_id": options.request_id}
     return b'{"file":' + file + b',"error":' + orjson.dumps(problem) + b"}"

@@ -114,3 +114,14 @@ def test_files_are_measured_from_disk(tmp_path: Path) -> None:
     for name, content in (("a.jpg", with_orientation(8)), ("b.png", encoded("PNG"))):
         (tmp_path / name).write_bytes(content)
         assert read_header(tmp_path / name) == read_header(content)
+
+
+def test_png_that_states_its_size_twice_is_left_to_pillow() -> None:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    first, second = (struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0) for side in (4, 9))
+    end = chunk(b"IDAT", zlib.compress(bytes(90))) + chunk(b"IEND", b"")
+    assert quick_size(io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", first) + end)) == (4, 4, 1)
+    twice = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", first) + chunk(b"IHDR", second) + end
+    assert quick_size(io.BytesIO(twice)) is None

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image as PilImage
 
 from d2tune.annotations.io.photos.checks import check_photo
-from d2tune.annotations.io.photos.reading import read_photo
+from d2tune.annotations.io.photos.reading import read_photo, read_photo_content
 from d2tune.errors import DataError
 from tests.annotations.io import files
 from tests.shared_files import SHARED
@@ -162,3 +162,14 @@ def test_a_png_with_damaged_data_is_refused(tmp_path: Path, kind: str, number: i
         read_photo(tmp_path / "a.png")
     with pytest.raises(DataError):
         check_photo(tmp_path / "a.png", deep=True)
+
+
+def test_png_is_inflated_no_further_than_its_pixels() -> None:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    surplus = zlib.compress(bytes(8_000_000))
+    for damaged in (surplus, surplus[:-1000] + b"\xff" * 1000):  # the end is not looked at, as decoders do not
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0))
+        content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", damaged) + chunk(b"IEND", b"")
+        assert read_photo_content(content).shape == (4, 4, 3)

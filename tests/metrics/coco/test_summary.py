@@ -16,7 +16,7 @@ from d2tune.metrics.coco.accumulate import METRIC_NAMES
 from d2tune.metrics.coco.results import KINDS
 from d2tune.metrics.coco.rows import read_coco
 from d2tune.metrics.coco.scorer import score_coco, score_set
-from d2tune.metrics.coco.summary import InstanceMetrics, metrics_of, with_intervals
+from d2tune.metrics.coco.summary import InstanceMetrics, metrics_of, spanned_main, with_intervals
 from tests.metrics.coco.random_sets import random_set
 from tests.metrics.grids import seeds
 
@@ -169,6 +169,22 @@ def test_intervals_hold_the_value_and_the_number_of_draws() -> None:
         assert 15 < ap50.low < ap50.value < ap50.high <= 100
         assert metrics.classes[0].metrics[kind]["AP50"] == ap50
         assert metrics.metrics[kind]["APs"].low is None
+
+
+def test_the_main_metric_in_training_has_an_interval_from_few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    instances = [box_instance(number, number, 1, 10, 10, 40, 40) for number in range(1, 11)]
+    detections = [box_result(number, 1, 10, 10, 40, 40, 0.9) for number in range(1, 7)]
+    result = score_coco(to_coco(dataset(instances, images=10)), detections, kinds=("bbox", "segm"))
+    metrics = metrics_of(result)
+    main, complete = spanned_main(metrics, result), with_intervals(metrics, result).segm["AP"]
+    assert main.value == complete.value == pytest.approx(100 * 61 / 101)
+    # the same draws of the images, but the first 200 of 1000: the ends agree to about two of ten images
+    assert main.low == pytest.approx(complete.low, abs=20) and main.high == pytest.approx(complete.high, abs=20)
+    assert main.low < main.value < main.high
+    monkeypatch.setattr("d2tune.metrics.coco.summary._QUICK_DETECTIONS", 6 * 100 - 1)  # fewer than 100 draws
+    assert spanned_main(metrics, result) == metrics.segm["AP"]
+    one = score_coco(to_coco(dataset(instances[:1], images=1)), detections[:1], kinds=("segm",))
+    assert spanned_main(metrics_of(one), one).low is None, "one image does not show how images differ"
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])

@@ -189,7 +189,7 @@ def refuse_cut_png(stream: BinaryIO) -> None:
                 expected = _png_bytes(*struct.unpack(">IIBBxxB", stream.read(13)))
             elif name == b"IDAT":
                 data = stream.read(length)
-                while data and not inflate.eof:
+                while data and not inflate.eof and inflated <= expected:  # more is not shown
                     inflated += len(inflate.decompress(data, _BLOCK_BYTES))
                     data = inflate.unconsumed_tail
     except zlib.error as error:

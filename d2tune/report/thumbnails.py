@@ -88,6 +88,11 @@ class Album:
         self._left_bytes = limit_bytes
 
     @property
+    def left_bytes(self) -> int:
+        """Bytes that are left; below 0 where the last frame was larger than what was left."""
+        return self._left_bytes
+
+    @property
     def is_full(self) -> bool:
         """Whether the bytes are used up."""
         return self._left_bytes <= 0

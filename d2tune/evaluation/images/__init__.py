@@ -1,0 +1,1 @@
+"""What is right and wrong on each image of an evaluation."""
