@@ -1,0 +1,1 @@
+"""The methods that carry masks through a video, each a `PropagationMethod`."""
