@@ -17,6 +17,7 @@ _OWN = {
     "point_rend": ("NegativeSafePointRendMaskHead", "VoidSafePointRendSemSegHead"),
     "yolact.fpn": ("build_yolact_fpn_backbone",),
     "yolact.meta_arch": ("Yolact",),
+    "siammask.meta_arch": ("SiamMask",),
     "semantic_heads": ("GapSafeSemanticSegmentor", "VoidSafeSemSegFPNHead"),
 }
 """Names that a module below ``d2tune.modeling`` registers."""

@@ -18,6 +18,7 @@ from d2tune.modeling.bridge.config import add_bridge_config
 from d2tune.modeling.bridge.losses import balanced_weights
 from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
 from d2tune.modeling.component_names import check_components
+from d2tune.modeling.siammask.config import add_siammask_config
 from d2tune.modeling.yolact.config import add_yolact_config
 from d2tune.project import Model, Project, flatten, planned_length, preset_files, preset_names
 from d2tune.text import reason_of
@@ -104,6 +105,7 @@ def default_config() -> CfgNode:
     project_module("panoptic_deeplab.config").add_panoptic_deeplab_config(cfg)
     add_bridge_config(cfg)
     add_yolact_config(cfg)
+    add_siammask_config(cfg)
     add_d2tune_config(cfg)
     return cfg
 
@@ -202,7 +204,7 @@ DERIVED = {
 }
 """Raw keys that are derived and cannot be set, and what to set instead."""
 
-TaskName = Literal["instance", "semantic", "panoptic"]
+TaskName = Literal["instance", "semantic", "panoptic", "tracking"]
 
 _TASK_OF_ARCHITECTURE: dict[str, TaskName] = {
     "GeneralizedRCNN": "instance",
@@ -211,6 +213,7 @@ _TASK_OF_ARCHITECTURE: dict[str, TaskName] = {
     "SemanticBridge": "semantic",
     "PanopticFPN": "panoptic",
     "ContiguousPanopticDeepLab": "panoptic",
+    "SiamMask": "tracking",
 }
 
 

@@ -46,7 +46,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    """The name in project files: instance, semantic or panoptic."""
+    """The name in project files: instance, semantic, panoptic or tracking."""
     main_metric: ClassVar[str]
     """Key of the main metric in the record of a run."""
     predictions_noun: ClassVar[str]
@@ -61,6 +61,8 @@ class Task(ABC):
     """Whether predictions in overlapping windows of an image can be put together."""
     measures_pixels: ClassVar[bool] = False
     """Whether training needs the number of pixels of each class."""
+    follows_objects: ClassVar[bool] = False
+    """Whether a model follows objects that are given in a frame, and predicts nothing on an image alone."""
     uncertainty: ClassVar[type[UncertaintyPredictor[Any]]]
     """Measures how unsure a model is of an image."""
 
