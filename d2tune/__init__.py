@@ -13,6 +13,7 @@ from d2tune.versions import own_version
 if TYPE_CHECKING:
     from d2tune.api import (
         compare,
+        compare_models,
         convert,
         evaluate,
         evaluate_files,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "compare",
+    "compare_models",
     "convert",
     "evaluate",
     "evaluate_files",
