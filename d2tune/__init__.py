@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         package,
         predict,
         predict_video,
+        track,
         train,
         write_report,
     )
@@ -39,6 +40,7 @@ __all__ = [
     "package",
     "predict",
     "predict_video",
+    "track",
     "train",
     "write_report",
 ]

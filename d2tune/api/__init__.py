@@ -5,6 +5,7 @@ from d2tune.api.delivery import export, handover, info, new_serving_key, package
 from d2tune.api.overview import dashboard, remove_runs, runs, write_report
 from d2tune.api.results import (
     compare,
+    compare_models,
     evaluate,
     evaluate_files,
     load_predictor,
@@ -13,10 +14,12 @@ from d2tune.api.results import (
     predict_video,
 )
 from d2tune.api.training import convert, load_project, split, train
+from d2tune.api.video import track
 
 __all__ = [
     "MOST_TOLERANCE_PX",
     "compare",
+    "compare_models",
     "convert",
     "dashboard",
     "evaluate",
@@ -35,6 +38,7 @@ __all__ = [
     "runs",
     "serve",
     "split",
+    "track",
     "train",
     "write_report",
 ]

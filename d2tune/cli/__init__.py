@@ -32,6 +32,7 @@ from d2tune.cli import (
     serve,
     setup,
     split,
+    track,
     train,
 )
 from d2tune.errors import D2TuneError
@@ -59,6 +60,7 @@ _COMMANDS = (
     export,
     predict,
     merge,
+    track,
     serve,
     handover,
     label_loop,
