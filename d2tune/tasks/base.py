@@ -17,6 +17,7 @@ from d2tune.errors import DataError
 from d2tune.evaluation.evaluator import Evaluator
 from d2tune.evaluation.summaries import Metrics
 from d2tune.inference.predictors.base import Predictor
+from d2tune.inference.predictors.tracking import needs_outline
 from d2tune.inference.uncertainty import UncertaintyPredictor
 from d2tune.inference.writers.base import Images, Writer, WriterFactory, WriterOptions
 from d2tune.inference.writers.image_files import CutoutWriter, MaskWriter, OverlayWriter
@@ -162,6 +163,15 @@ class Task(ABC):
         if min_score is not None and not self.has_scores:
             message = f"predictions of {a_or_an(self.name)} run have no scores"
             raise DataError(message, place="--min-score", hint="Remove it.")
+
+    def check_predicts_images(self) -> None:
+        """Refuse a model that predicts nothing on an image alone.
+
+        Raises:
+            DataError: The model follows objects.
+        """
+        if self.follows_objects:
+            raise needs_outline()
 
     def writer(
         self, to: str, out: Path, images: Images, predictor: Any, options: WriterOptions, project: Project

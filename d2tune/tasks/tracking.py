@@ -70,7 +70,7 @@ class TrackingTask(Task):
         Raises:
             DataError: Always.
         """
-        raise needs_outline()
+        self.check_predicts_images()
 
     def evaluator(self, dataset: Dataset, cfg: CfgNode, project: Project) -> TrackingEvaluator:
         """The evaluator of J and of the success of boxes."""

@@ -212,29 +212,44 @@ class SiamMask(nn.Module):
     def _mask_loss(self, searched: Searched, masks: Sequence[Tensor], assigned: Sequence[Assigned]) -> Tensor:
         """The loss of the simple masks at all places of objects."""
         places = _places(assigned, most=None)
-        if not len(places):
-            return searched.correlation.sum() * 0
-        columns = searched.correlation[places[:, 0], :, places[:, 1], places[:, 2]][:, :, None, None]
+        image, row, column = _or_any(places).unbind(1)
+        columns = searched.correlation[image, :, row, column][:, :, None, None]
         logits = self.heads["mask"].head(columns).reshape(-1, 1, self._mask_side, self._mask_side)  # type: ignore[operator]
         logits = F.interpolate(logits, size=(EXEMPLAR_PX, EXEMPLAR_PX), mode="bilinear", align_corners=False)[:, 0]
-        return F.soft_margin_loss(logits.float(), self._targets(masks, places))
+        return _margin(logits, masks, places)
 
     def _refined_loss(self, searched: Searched, masks: Sequence[Tensor], assigned: Sequence[Assigned]) -> Tensor:
         """The loss of the refined masks at some places of objects."""
         places = _places(assigned, most=self._refined)
-        if not len(places):
-            return searched.correlation.sum() * 0
-        return F.soft_margin_loss(self.masks(searched, places).float(), self._targets(masks, places))
+        return _margin(self.masks(searched, _or_any(places)), masks, places)
 
-    def _targets(self, masks: Sequence[Tensor], places: Tensor) -> Tensor:
-        """The masks ``(P, 127, 127)`` around places, 1 on the object and -1 elsewhere."""
-        padded = [F.pad(mask.to(self.device).float(), [MARGIN_PX] * 4) for mask in masks]
-        side = EXEMPLAR_PX
-        crops = [
-            padded[image][STRIDE * row : STRIDE * row + side, STRIDE * column : STRIDE * column + side]
-            for image, row, column in places.tolist()
-        ]
-        return 2 * torch.stack(crops) - 1
+
+def mask_targets(masks: Sequence[Tensor], places: Tensor) -> Tensor:
+    """The masks ``(P, 127, 127)`` around places, 1 on the object and -1 elsewhere.
+
+    Args:
+        masks: The object in each search image, ``(255, 255)`` bool.
+        places: ``(P, 3)``: search image, row and column.
+    """
+    padded = [F.pad(mask.to(places.device).float(), [MARGIN_PX] * 4) for mask in masks]
+    side = EXEMPLAR_PX
+    crops = [
+        padded[image][STRIDE * row : STRIDE * row + side, STRIDE * column : STRIDE * column + side]
+        for image, row, column in places.tolist()
+    ]
+    return 2 * torch.stack(crops) - 1
+
+
+def _or_any(places: Tensor) -> Tensor:
+    """The places, or any one where there are none, so that all parameters have a gradient."""
+    return places if len(places) else places.new_zeros(1, 3)
+
+
+def _margin(logits: Tensor, masks: Sequence[Tensor], places: Tensor) -> Tensor:
+    """The soft margin loss of masks ``(P, 127, 127)`` at places; 0 without places."""
+    if not len(places):
+        return logits.sum() * 0
+    return F.soft_margin_loss(logits.float(), mask_targets(masks, places))
 
 
 def score_loss(logits: Tensor, assigned: Sequence[Assigned]) -> Tensor:
