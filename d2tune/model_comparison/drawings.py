@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import zipfile
@@ -22,6 +23,8 @@ _DIFFERENT = (232, 58, 88)
 _SAME = (74, 166, 120)
 _IGNORED = (150, 150, 150)
 
+AGREEMENT_TITLE = "Agreement: green where the class is the same, red where it is not"
+
 CLASS_COLUMNS = ("class", "IoU", "pixels of A", "pixels of B", "pixels of both", "known by")
 _KNOWN = {"both": "both", "a": "A alone", "b": "B alone"}
 
@@ -31,6 +34,17 @@ def class_colors(comparison: Comparison) -> dict[str, str]:
     table = colors(comparison.maps.names)
     place = {name: at for at, name in enumerate(comparison.maps.names)}
     return {row.name: "#{:02x}{:02x}{:02x}".format(*table[place[row.name]]) for row in comparison.maps.classes}
+
+
+def legend_html(comparison: Comparison) -> str:
+    """The colors of the classes with their names as HTML; names are escaped."""
+    boxes = (
+        f'<span style="display:inline-flex;align-items:center;gap:6px;margin:2px 16px 2px 0">'
+        f'<i style="width:13px;height:13px;border-radius:4px;border:1px solid #888;background:{color}"></i>'
+        f"{html.escape(name)}</span>"
+        for name, color in class_colors(comparison).items()
+    )
+    return "".join(boxes)
 
 
 def layer(comparison: Comparison, side: Literal["a", "b"]) -> Pixels:
@@ -58,6 +72,22 @@ def agreement_layer(comparison: Comparison) -> Pixels:
     shown[a != b] = (*_DIFFERENT, 255)
     shown[(a < 0) | (b < 0)] = (*_IGNORED, 255)
     return shown
+
+
+def views(comparison: Comparison, *, opacity: float) -> dict[str, Pixels]:
+    """The three images of a comparison by title: A and B over the image, the agreement over a gray one.
+
+    Args:
+        comparison: The comparison.
+        opacity: See `overlay`.
+    """
+    image = comparison.image_rgb
+    gray = np.repeat(np.asarray(Image.fromarray(image).convert("L"))[..., None], 3, axis=2)
+    return {
+        f"A: {comparison.a.name}": overlay(image, layer(comparison, "a"), opacity=opacity),
+        f"B: {comparison.b.name}": overlay(image, layer(comparison, "b"), opacity=opacity),
+        AGREEMENT_TITLE: overlay(gray, agreement_layer(comparison), opacity=opacity),
+    }
 
 
 def overlay(image_rgb: Pixels, painted: Pixels, *, opacity: float) -> Pixels:
@@ -106,7 +136,7 @@ def _side_row(letter: str, side: Side) -> dict[str, str]:
         "in the network": f"{1000 * cost.network_s:.0f} ms",
         "weights": f"{cost.weights_bytes / 1e6:.0f} MB",
         "memory of a prediction": peak,
-        "published": side.published or "nothing",
+        "published": side.published or "none",
     }
 
 
@@ -172,16 +202,12 @@ def to_zip(comparison: Comparison, *, opacity: float = 0.5) -> bytes:
         comparison: The comparison.
         opacity: See `overlay`.
     """
-    image = comparison.image_rgb
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        for name, painted in (
-            ("a.png", layer(comparison, "a")),
-            ("b.png", layer(comparison, "b")),
-            ("agreement.png", agreement_layer(comparison)),
-        ):
-            archive.writestr(name, png(overlay(image, painted, opacity=opacity)))
-        archive.writestr("image.png", png(image))
+        shown = views(comparison, opacity=opacity).values()
+        for name, pixels in zip(("a.png", "b.png", "agreement.png"), shown, strict=True):
+            archive.writestr(name, png(pixels))
+        archive.writestr("image.png", png(comparison.image_rgb))
         archive.writestr("classes.csv", to_csv(comparison))
         archive.writestr("comparison.json", json.dumps(to_json(comparison), indent=2) + "\n")
     return stream.getvalue()

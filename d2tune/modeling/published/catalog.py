@@ -115,7 +115,7 @@ def _of_torchvision(name: str) -> PublishedNetwork:
         pixel_mean=tuple(255 * value for value in transforms.mean),
         pixel_std=tuple(255 * value for value in transforms.std),
         metrics={"mIoU": values["miou"], "pixel accuracy": values["pixel_acc"]},
-        metrics_data="the images of COCO val2017 with classes of Pascal VOC",
+        metrics_data="COCO val2017 with the classes of Pascal VOC",
     )
 
 
