@@ -128,16 +128,19 @@ def side_rows(comparison: Comparison) -> list[dict[str, str]]:
 
 def _side_row(letter: str, side: Side) -> dict[str, str]:
     cost = side.cost
-    peak = "not known" if cost.peak_bytes is None else f"{cost.peak_bytes / 1e6:.0f} MB"
     return {
         "": letter,
         "model": side.name,
         "time": f"{1000 * cost.total_s:.0f} ms",
         "in the network": f"{1000 * cost.network_s:.0f} ms",
-        "weights": f"{cost.weights_bytes / 1e6:.0f} MB",
-        "memory of a prediction": peak,
+        "weights": _megabytes(cost.weights_bytes),
+        "memory of a prediction": _megabytes(cost.peak_bytes),
         "published": side.published or "none",
     }
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    return "not known" if size_bytes is None else f"{size_bytes / 1e6:.0f} MB"
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Cost:
         prepare_s: Seconds for resizing the image.
         network_s: Seconds in the network.
         finish_s: Seconds for the result at the size of the image.
-        weights_bytes: Memory of the weights.
+        weights_bytes: Memory of the weights; None where it is not known.
         peak_bytes: Largest memory of all tensors of the prediction at one time, without the weights; None where the
             network does not run in torch.
     """
@@ -35,7 +35,7 @@ class Cost:
     prepare_s: float
     network_s: float
     finish_s: float
-    weights_bytes: int
+    weights_bytes: int | None
     peak_bytes: int | None
 
     @property
@@ -44,7 +44,7 @@ class Cost:
         return self.prepare_s + self.network_s + self.finish_s
 
 
-def measured(predictor: Predictor[Any, Any], image: ImageLike, *, weights_bytes: int) -> tuple[Any, Cost]:
+def measured(predictor: Predictor[Any, Any], image: ImageLike, *, weights_bytes: int | None) -> tuple[Any, Cost]:
     """The result of a predictor for an image, and what it takes.
 
     The image is predicted twice: first the memory is measured, which also fills caches, then the time.

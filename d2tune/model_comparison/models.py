@@ -23,14 +23,14 @@ class ComparedModel:
         name: What it is called.
         predictor: Its predictor.
         background: The class of label maps without objects; None for none.
-        weights_bytes: Memory of its weights.
+        weights_bytes: Memory of its weights; None where it is not known.
         published: Its published metrics as a text; empty without any.
     """
 
     name: str
     predictor: Predictor[Any, Any]
     background: str | None
-    weights_bytes: int
+    weights_bytes: int | None
     published: str = ""
 
 
@@ -53,14 +53,24 @@ def open_model(source: str | Path, *, weights_folder: str | Path | None = None) 
         loaded = load_published(network, folder=weights_folder, file=file if equals else None)
         return compared(loaded, predictor_of(loaded), name=name, published=network.metrics_text)
     path = Path(text)
-    if not path.exists():
+    check_model(path)
+    loaded = load_model(run_folder(path))
+    return compared(loaded, predictor_of(loaded), name=_shown_name(path, loaded))
+
+
+def check_model(source: str | Path) -> None:
+    """Refuse a source that is not a model, without loading it.
+
+    Raises:
+        ProjectError: There is no such model.
+    """
+    text = str(source)
+    if not Path(text).exists() and text.partition("=")[0] not in published_names():
         raise ProjectError(
             "there is no such model",
             found=text,
             expected=f"a run folder, a package, an exported model, a project file, or {', '.join(published_names())}",
         )
-    loaded = load_model(run_folder(path))
-    return compared(loaded, predictor_of(loaded), name=_shown_name(path, loaded))
 
 
 def compared(loaded: LoadedModel, predictor: Predictor[Any, Any], *, name: str, published: str = "") -> ComparedModel:
