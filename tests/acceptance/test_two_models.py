@@ -51,9 +51,7 @@ def compare(site: Served, a: str, b: str, name: str = "a.png") -> httpx.Response
     return site.client.post("/acceptance/two-models", json={"a": a, "b": b, "image": site.image_id(name)})
 
 
-def test_the_page_shows_what_compare_models_gives(
-    site: Served, models: dict[str, ComparedModel], tmp_path: Path
-) -> None:
+def test_the_page_shows_what_the_function_gives(site: Served, models: dict[str, ComparedModel], tmp_path: Path) -> None:
     assert site.client.get("/acceptance/state").json()["two_models"] == ["semantic", "instance", "absent"]
     there, back = compare(site, "semantic", "instance").json(), compare(site, "instance", "semantic").json()
     expected = d2tune.compare_models(models["semantic"], models["instance"], tmp_path / "images" / "a.png")
@@ -161,7 +159,8 @@ def upload(page: Page, name: str, content: bytes) -> None:
     text = base64.b64encode(content).decode()
     page.evaluate(
         "(() => { const data = new DataTransfer();"
-        f"data.items.add(new File([Uint8Array.from(atob('{text}'), c => c.charCodeAt(0))], '{name}', {{type: 'image/png'}}));"
+        f"const bytes = Uint8Array.from(atob('{text}'), c => c.charCodeAt(0));"
+        f"data.items.add(new File([bytes], '{name}', {{type: 'image/png'}}));"
         "const input = document.getElementById('files');"
         "input.files = data.files; input.dispatchEvent(new Event('change', {bubbles: true})) })()"
     )
