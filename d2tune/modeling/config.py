@@ -299,10 +299,10 @@ def check_model(project: Project) -> None:
         )
 
 
-_FPN_BACKBONES = ("build_resnet_fpn_backbone", "build_feature_fpn_backbone")
+_FPN_BACKBONES = ("build_resnet_fpn_backbone", "build_feature_fpn_backbone", "build_yolact_fpn_backbone")
 
 _PRESETS_THAT_TAKE: dict[str, Callable[[CfgNode], bool]] = {
-    "backbone": lambda cfg: cfg.MODEL.BACKBONE.NAME in _FPN_BACKBONES,
+    "backbone": lambda cfg: cfg.MODEL.BACKBONE.NAME in _FPN_BACKBONES and not cfg.MODEL.YOLACT.DEFORM_EVERY,
     "encoder": lambda cfg: is_bridge(cfg) and _architecture(cfg).encoder is not None,
     "loss": lambda cfg: is_bridge(cfg),
     "class_weights": lambda cfg: is_bridge(cfg),

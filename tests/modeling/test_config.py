@@ -185,6 +185,16 @@ def test_keys_that_a_preset_does_not_take_are_refused(preset: str, model: dict, 
         map_config(preset, model=model)
 
 
+def test_yolact_keeps_its_pyramid_on_another_backbone() -> None:
+    wanted = project(model=Model(preset="yolact_r50", backbone="torchvision/resnet18"))
+    cfg = project_config(wanted, facts(), scratch=False, device="cpu")
+    assert cfg.MODEL.BACKBONE.NAME == "build_yolact_fpn_backbone"
+    assert (cfg.MODEL.FEATURES.NAME, cfg.MODEL.FPN.OUT_CHANNELS) == ("torchvision/resnet18", 256)
+    wanted = project(model=Model(preset="yolact_plus_r50", backbone="torchvision/resnet18"))
+    with pytest.raises(ProjectError, match=r"does not take backbone.*yolact_mobilenet_v2, yolact_r101, yolact_r50"):
+        project_config(wanted, facts(), scratch=False, device="cpu")
+
+
 def test_the_bridge_takes_the_values_of_the_model_section() -> None:
     given = {"encoder": "resnet18", "output_stride": 8, "loss": {"cross_entropy": 1, "dice": 0.5}}
     cfg = map_config("deeplab_v3_plus", model=given | {"class_weights": (1, 2, 3)}).MODEL.BRIDGE

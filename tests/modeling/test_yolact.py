@@ -17,7 +17,7 @@ from d2tune.modeling.build import build_model
 from d2tune.modeling.config import preset_config
 from d2tune.modeling.weights import fit
 from d2tune.modeling.yolact.deform import ModulatedConv2d
-from d2tune.modeling.yolact.losses import Matched, Truth, class_loss, mask_loss, resized_masks
+from d2tune.modeling.yolact.losses import Matched, Truth, class_loss, covered, mask_loss
 from d2tune.modeling.yolact.matching import BACKGROUND, NEUTRAL, TRANSFORM, match
 from d2tune.modeling.yolact.nms import fast_nms
 from d2tune.modeling.yolact.priors import priors
@@ -56,26 +56,26 @@ def sample(
 
 
 def test_the_priors_of_the_paper() -> None:
-    found = priors(PAPER, (550, 550), sizes_px=SIZES, aspect_ratios=[1.0, 0.5, 2.0])
-    assert found.shape == (19_248, 4)
-    first, second, third = found[:3].tolist()
+    given = priors(PAPER, (550, 550), sizes_px=SIZES, aspect_ratios=[1.0, 0.5, 2.0])
+    assert given.shape == (19_248, 4)
+    first, second, third = given[:3].tolist()
     center = 0.5 * 550 / 69
     assert first == pytest.approx([center - 12, center - 12, center + 12, center + 12], abs=1e-4)
     narrow, tall = 12 * math.sqrt(0.5), 12 / math.sqrt(0.5)
     assert second == pytest.approx([center - narrow, center - tall, center + narrow, center + tall], abs=1e-4)
     assert third == pytest.approx([center - tall, center - narrow, center + tall, center + narrow], abs=1e-4)
-    assert found[3].tolist() == pytest.approx(
+    assert given[3].tolist() == pytest.approx(
         [1.5 * 550 / 69 - 12, center - 12, 1.5 * 550 / 69 + 12, center + 12], abs=1e-4
     )
-    assert found[-1].tolist() == pytest.approx(
+    assert given[-1].tolist() == pytest.approx(
         [495 - 384 * math.sqrt(0.5), 495 - 384 / math.sqrt(8), 495 + 384 * math.sqrt(0.5), 495 + 384 / math.sqrt(8)],
         abs=1e-3,
     )
 
 
 def test_square_priors_are_as_high_as_wide() -> None:
-    found = priors(PAPER, (550, 550), sizes_px=SIZES, aspect_ratios=[1.0, 0.5, 2.0], is_square=True)
-    sides = found[:, 2:] - found[:, :2]
+    given = priors(PAPER, (550, 550), sizes_px=SIZES, aspect_ratios=[1.0, 0.5, 2.0], is_square=True)
+    sides = given[:, 2:] - given[:, :2]
     torch.testing.assert_close(sides[:, 0], sides[:, 1], atol=1e-4, rtol=0)
     assert sides[1, 0].item() == pytest.approx(24 * math.sqrt(0.5), abs=1e-4)
 
@@ -93,11 +93,11 @@ def test_maps_of_the_paper_at_550_px() -> None:
 def test_predictions_are_in_the_order_of_the_priors() -> None:
     model = yolact(SIZE_DIVISIBILITY=1)
     head = model.head
-    level = torch.zeros(1, 128, 4, 5)
+    level = torch.zeros(1, 64, 4, 5)
     level[0, :, 2, 3] = 1
     with torch.no_grad():
         head.tower.weight.zero_()
-        head.tower.weight[range(128), range(128), 1, 1] = 1
+        head.tower.weight[range(64), range(64), 1, 1] = 1
         head.boxes.weight.zero_()
         head.boxes.weight[2 * 4 + 1, 7, 1, 1] = 5  # of the third prior, the second delta
         deltas = head([level]).deltas[0]
@@ -140,7 +140,7 @@ def test_the_hardest_background_is_in_the_class_loss() -> None:
     torch.testing.assert_close(class_loss(logits, targets, negatives=3), expected)
 
 
-def test_an_image_without_objects_teaches_background() -> None:
+def test_an_image_without_objects_trains_the_background() -> None:
     logits = torch.randn(100, 3)
     hardest = (logits.logsumexp(1) - logits[:, 0]).sort(descending=True).values[:16].sum()
     torch.testing.assert_close(class_loss(logits, torch.zeros(100, dtype=torch.int64), negatives=3), hardest)
@@ -150,7 +150,7 @@ def test_the_mask_loss_is_the_mean_inside_the_box() -> None:
     masks = torch.zeros(1, 16, 16, dtype=torch.bool)
     masks[0, 4:12, 4:8] = True
     truth = Truth(torch.tensor([[4.0, 4, 12, 12]]), torch.tensor([0]), masks)  # as if the right half were a hole
-    prototypes, coefficients = torch.full((1, 4, 4), 2.0), torch.tensor([[0.5]])  # logit 1 everywhere
+    prototypes, coefficients = torch.full((1, 4, 4), 2.0), torch.tensor([[math.atanh(0.5)]])  # logit 1 everywhere
     loss = mask_loss(
         prototypes, coefficients, truth, Matched(torch.tensor([0]), torch.tensor([0])), image_hw=(16, 16), most=100
     )
@@ -158,11 +158,11 @@ def test_the_mask_loss_is_the_mean_inside_the_box() -> None:
     assert loss.item() == pytest.approx(sum(inside) / 2, abs=1e-6)
 
 
-def test_masks_are_resized_by_area() -> None:
+def test_cells_are_covered_by_area() -> None:
     masks = torch.zeros(1, 8, 8, dtype=torch.bool)
     masks[0, :3, :4] = True
-    assert resized_masks(masks, (2, 2))[0].tolist() == [[1, 0], [0, 0]]
-    assert resized_masks(masks[:0], (2, 2)).shape == (0, 2, 2)
+    assert covered(masks, (2, 2))[0].tolist() == [[0.75, 0], [0, 0]]
+    assert covered(masks[:0], (2, 2)).shape == (0, 2, 2)
 
 
 def test_fast_nms_suppresses_by_boxes_that_are_suppressed() -> None:
@@ -209,6 +209,45 @@ def test_losses_are_finite_for_all_that_photos_have() -> None:
     assert all(torch.isfinite(loss) for loss in model([sample()]).values())
 
 
+def odd_sample(generator: np.random.Generator) -> dict[str, Any]:
+    """An image without objects, with single pixels, with a crowd, with one object all over it, or with a few."""
+    height, width = (int(side) for side in generator.integers(33, 97, 2))
+
+    def boxes(count: int, largest: int) -> list[tuple[int, int, int, int, int]]:
+        drawn = []
+        for _ in range(count):
+            w, h = (int(generator.integers(1, min(largest, side) + 1)) for side in (width, height))
+            left, top = int(generator.integers(0, width - w + 1)), int(generator.integers(0, height - h + 1))
+            drawn.append((left, top, w, h, int(generator.integers(0, 3))))
+        return drawn
+
+    kinds = [[], boxes(3, 1), boxes(80, 12), [(0, 0, width, height, 1)], boxes(3, 60)]
+    image = torch.from_numpy(generator.integers(0, 256, (3, height, width)))
+    return sample(*kinds[generator.integers(0, len(kinds))], size_hw=(height, width), image=image)
+
+
+@pytest.mark.parametrize("steps", [12, pytest.param(2000, marks=pytest.mark.extended)])
+def test_no_loss_is_infinite_in_a_training_on_single_pixels_empty_images_and_crowds(steps: int) -> None:
+    cfg = preset_config("yolact_mobilenet_v2")
+    cfg.MODEL.DEVICE, cfg.MODEL.ROI_HEADS.NUM_CLASSES = "cpu", 3
+    cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.YOLACT.RESCORE_MASKS = 32, True
+    torch.manual_seed(0)
+    model = build_model(cfg)[0].train()
+    learned = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=1e-3, weight_decay=0.05)
+    generator = np.random.default_rng(0)
+    for step in range(steps):
+        losses = model([odd_sample(generator) for _ in range(2)])
+        optimizer.zero_grad()
+        total = torch.stack(list(losses.values())).sum()
+        assert torch.isfinite(total), (step, losses)
+        total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(learned, 5.0)
+        assert torch.isfinite(norm), step
+        optimizer.step()
+    assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
+
+
 @pytest.mark.slow
 def test_an_image_is_learned_by_heart() -> None:
     model = yolact(classes=2).train()
@@ -218,10 +257,12 @@ def test_an_image_is_learned_by_heart() -> None:
         image[:, top : top + height, left : left + width] = torch.tensor(color)[:, None, None].float()
     known = sample(*boxes, image=image)
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-3)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 120)
     for _ in range(120):
         optimizer.zero_grad()
         torch.stack(list(model([known]).values())).sum().backward()
         optimizer.step()
+        rate.step()
     with torch.no_grad():
         instances = model.eval()([known])[0]["instances"]
     likely = instances[instances.scores > 0.5]
@@ -344,7 +385,7 @@ def test_offsets_are_pairs_of_y_and_x() -> None:
         assert torch.equal(moved(x)[0, 0, :, :4], x[0, 0, :, 2:])
 
 
-def test_plus_rescores_masks_and_teaches_it() -> None:
+def test_plus_rescores_masks_and_trains_to_do_so() -> None:
     model = yolact(RESCORE_MASKS=True).train()
     losses = model([sample((10, 10, 60, 50, 0)), sample()])
     assert set(losses) == {"loss_box", "loss_class", "loss_mask", "loss_semantic", "loss_rescoring"}

@@ -52,7 +52,7 @@ def detections(
     Args:
         deltas: ``(P, 4)``.
         logits: ``(P, 1 + classes)``, the background first.
-        coefficients: ``(P, K)``.
+        coefficients: ``(P, K)`` before the hyperbolic tangent.
         priors: ``(P, 4)`` xyxy.
         size_wh: Width and height of the image without padding in pixels, ``(2,)``.
         limits: The limits.
@@ -69,7 +69,7 @@ def detections(
         most_per_class=limits.most_per_class,
         most=limits.most,
     )
-    return Detected(boxes[kept.places], kept.scores, kept.classes, coefficients[likely][kept.places])
+    return Detected(boxes[kept.places], kept.scores, kept.classes, coefficients[likely[kept.places]].tanh())
 
 
 def whole_masks(prototypes: Tensor, coefficients: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ class Predicted(NamedTuple):
     Attributes:
         deltas: ``(N, P, 4)`` from the priors to the boxes.
         logits: ``(N, P, 1 + classes)``, the background first.
-        coefficients: ``(N, P, prototypes)`` from -1 to 1.
+        coefficients: ``(N, P, prototypes)``, before the hyperbolic tangent, which few of them need.
     """
 
     deltas: Tensor
@@ -50,7 +50,7 @@ class PredictionHead(nn.Module):
             torch.cat([_by_prior(layer(tower), priors) for tower in towers], 1)
             for layer in (self.boxes, self.classes, self.coefficients)
         ]
-        return Predicted(flat[0], flat[1], flat[2].tanh())
+        return Predicted(*flat)
 
 
 class Protonet(nn.Module):

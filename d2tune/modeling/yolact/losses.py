@@ -14,7 +14,7 @@ from d2tune.modeling.yolact.matching import BACKGROUND, NEUTRAL, TRANSFORM, matc
 from d2tune.modeling.yolact.rescoring import LEAST_AREA, MaskRescoring
 
 _LEAST_NEGATIVES = 16
-"""Background priors of an image without objects, which would otherwise teach nothing."""
+"""Background priors of an image without objects, which would otherwise have no effect on training."""
 
 
 class Truth(NamedTuple):
@@ -83,9 +83,12 @@ def mask_loss(
 ) -> Tensor:
     """The sum over the priors of objects of the mean binary cross entropy inside the box of the object.
 
+    A cell at a border is trained to the share that the object covers of it, where the paper rounds: masks end between
+    cells, and after rounding an object could be 1/2 cell too small on each side.
+
     Args:
         prototypes: ``(K, h, w)`` of the image.
-        coefficients: ``(P, K)``.
+        coefficients: ``(P, K)`` before the hyperbolic tangent.
         truth: The objects.
         matched: The priors that stand for them.
         image_hw: Height and width of the network's input in pixels.
@@ -97,8 +100,8 @@ def mask_loss(
     chosen = torch.randperm(total, device=prototypes.device)[:most] if total > most else slice(None)
     priors, objects = matched.priors[chosen], matched.objects[chosen]
     height, width = prototypes.shape[-2:]
-    logits = torch.einsum("nk,khw->nhw", coefficients[priors].float(), prototypes.float())
-    targets = resized_masks(truth.masks, (height, width))[objects]
+    logits = torch.einsum("nk,khw->nhw", coefficients[priors].float().tanh(), prototypes.float())
+    targets = covered(truth.masks, (height, width))[objects]
     scale = torch.tensor([width / image_hw[1], height / image_hw[0]] * 2, device=prototypes.device)
     boxes = truth.boxes[objects] * scale
     inside = _inside(boxes, (height, width))
@@ -114,7 +117,7 @@ def semantic_loss(logits: Tensor, truth: Truth) -> Tensor:
         logits: ``(classes, h, w)`` of the image.
         truth: The objects; a pixel may have several classes.
     """
-    masks = resized_masks(truth.masks, (int(logits.shape[-2]), int(logits.shape[-1])))
+    masks = covered(truth.masks, (int(logits.shape[-2]), int(logits.shape[-1])))
     targets = torch.zeros_like(logits, dtype=torch.float32)
     for mask, class_id in zip(masks, truth.classes.tolist(), strict=True):
         targets[class_id] = torch.maximum(targets[class_id], mask)
@@ -134,23 +137,22 @@ def rescoring_loss(
         stride_px: Pixels of the network's input for a column and a row of the masks.
     """
     height, width = masks.shape[-2:]
-    objects = resized_masks(truth.masks, (height, width))[matched.objects]
+    objects = (covered(truth.masks, (height, width)) > 0.5)[matched.objects]
     large = objects.sum((1, 2)) > LEAST_AREA
     if not bool(large.any()):
         return torch.stack([layer.weight.sum() for layer in rescoring.convolutions]).sum() * 0
     own = cropped(masks.detach()[large], truth.boxes[matched.objects[large]], stride_px=stride_px)
-    binary, objects = own > 0.5, objects[large] > 0.5
+    binary, objects = own > 0.5, objects[large]
     ious = (binary & objects).sum((1, 2)) / (binary | objects).sum((1, 2)).clamp(min=1)
     expected = rescoring(own, truth.classes[matched.objects[large]])
     return F.smooth_l1_loss(expected.float(), ious.float(), reduction="sum")
 
 
-def resized_masks(masks: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Masks ``(G, H, W)`` at another size as float 0 or 1; a pixel is 1 where a mask covers more than half of it."""
+def covered(masks: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """The share ``(G, h, w)`` of each cell of another size that masks ``(G, H, W)`` cover, from 0 to 1."""
     if not len(masks):
         return masks.new_zeros((0, *size_hw), dtype=torch.float32)
-    smaller = F.interpolate(masks[:, None].float(), size_hw, mode="area")
-    return (smaller[:, 0] > 0.5).float()
+    return F.interpolate(masks[:, None].float(), size_hw, mode="area")[:, 0]
 
 
 def _inside(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:

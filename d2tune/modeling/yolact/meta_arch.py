@@ -185,7 +185,7 @@ class Yolact(nn.Module):
             )
             sums[3] = sums[3] + semantic_loss(semantic_logits[index], truth)
             if self.rescoring is not None:
-                masks = whole_masks(prototypes[index], coefficients[matched.priors])
+                masks = whole_masks(prototypes[index], coefficients[matched.priors].tanh())
                 stride_px = self.strides_px(images.tensor, prototypes)
                 sums[4] = sums[4] + rescoring_loss(self.rescoring, masks, truth, matched, stride_px=stride_px)
         count = max(1, positives)

@@ -28,7 +28,7 @@ def is_published(state: Mapping[str, Tensor]) -> bool:
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Published weights by d2tune's names; tensors that the published model itself does not use are left out.
+    """Published weights by d2tune's names; tensors that the published model itself does not use are ignored.
 
     The lists of the published pyramid begin with the coarsest level, d2tune's with the finest.
 

@@ -10,7 +10,7 @@ _LEAST_PX = 63
 """The smallest side that five convolutions of 3 x 3 with stride 2 leave a pixel of."""
 
 LEAST_AREA = 25
-"""Masks of objects with fewer pixels of the prototypes teach nothing."""
+"""Masks of objects with fewer pixels of the prototypes have no effect on training."""
 
 
 class MaskRescoring(nn.Module):
