@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -19,6 +20,8 @@ from d2tune.modeling.siammask.anchors import PLACES, place_px
 from d2tune.modeling.siammask.meta_arch import Kernels, Searched
 
 _LEAST_SIDE_PX = 10.0
+_THIN = 0.06
+"""Radius of what is too thin for the body of an object, as a share of the root of its pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class TrackerOptions:
         penalty: How much a change of the box lowers a score.
         update_rate: Share of the new size, times its score.
         mask_threshold: The least probability of a pixel of the mask.
+        mask_share: Share of the box around the mask in the new box; the rest is that of the predicted box.
         channel_order: ``RGB`` or ``BGR``.
     """
 
@@ -37,6 +41,7 @@ class TrackerOptions:
     penalty: float
     update_rate: float
     mask_threshold: float
+    mask_share: float
     channel_order: str
 
     @classmethod
@@ -48,6 +53,7 @@ class TrackerOptions:
             siammask.PENALTY,
             siammask.UPDATE_RATE,
             siammask.MASK_THRESHOLD,
+            siammask.MASK_SHARE,
             cfg.INPUT.FORMAT,
         )
 
@@ -104,7 +110,7 @@ class ObjectTracker:
         """
         border = mean_color(frame)
         for number, mask in masks.items():
-            box = box_of(np.ascontiguousarray(mask))
+            box = body_box(mask)
             if box is None:
                 continue
             exemplar = Square.around(box, side_px=EXEMPLAR_PX).cut(frame, border)
@@ -144,9 +150,10 @@ class ObjectTracker:
         for number, square, (box, score, row, column), values in zip(
             squares, squares.values(), found, probabilities, strict=True
         ):
-            around = _mask_square(square, row, column)
-            box = _inside(box, size)
-            result[number] = Tracked(around.back(values, size), box, score)
+            probability = _mask_square(square, row, column).back(values, size)
+            around = body_box(probability >= self._options.mask_threshold) if self._options.mask_share else None
+            box = box if around is None else _mixed(box, around, self._options.mask_share)
+            result[number] = Tracked(probability, _inside(box, size), score)
         return result
 
     def _best(
@@ -191,6 +198,25 @@ class ObjectTracker:
         return torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
 
 
+def body_box(mask: Mask) -> ObjectBox | None:
+    """The box of the largest connected body of a mask ``(H, W)``, without thin lines and specks; None without pixels.
+
+    A shadow, a rope or a leak of a predicted mask would make a box that is mostly ground.
+    """
+    whole = box_of(np.ascontiguousarray(mask))
+    if whole is None:
+        return None
+    radius = max(1, round(_THIN * math.sqrt(np.count_nonzero(mask))))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    left, top = int(whole.x - whole.width_px / 2), int(whole.y - whole.height_px / 2)
+    window = mask[top : top + int(whole.height_px), left : left + int(whole.width_px)].astype(np.uint8)
+    count, _, rows, _ = cv2.connectedComponentsWithStats(cv2.morphologyEx(window, cv2.MORPH_OPEN, disk))
+    if count < 2:
+        return whole
+    x, y, width, height = rows[1 + int(rows[1:, cv2.CC_STAT_AREA].argmax()), :4].tolist()
+    return ObjectBox(left + x + width / 2, top + y + height / 2, width, height)
+
+
 def resolved(tracked: Mapping[int, Tracked], *, threshold: float) -> dict[int, Mask]:
     """The masks ``(H, W)`` of objects, each pixel of the object that is most probable there.
 
@@ -215,6 +241,16 @@ def _mask_square(square: Square, row: int, column: int) -> Square:
     """The square of the frame that the mask of 127 px at a place of a search square is of."""
     x, y = square.point(place_px(column), place_px(row))
     return replace(square, x=x, y=y, side_px=EXEMPLAR_PX)
+
+
+def _mixed(box: ObjectBox, other: ObjectBox, share: float) -> ObjectBox:
+    """A box between two, by the share of the second one."""
+    return ObjectBox(
+        box.x + share * (other.x - box.x),
+        box.y + share * (other.y - box.y),
+        box.width_px + share * (other.width_px - box.width_px),
+        box.height_px + share * (other.height_px - box.height_px),
+    )
 
 
 def _inside(box: ObjectBox, size_hw: tuple[int, int]) -> ObjectBox:

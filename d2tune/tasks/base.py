@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
+from numpy.typing import NDArray
 
 from d2tune.annotations.model.dataset import Category, Dataset
 from d2tune.data.label_maps import LabelFiles
@@ -211,6 +213,35 @@ class Task(ABC):
     @abstractmethod
     def metrics_from_json(self, evaluation: Mapping[str, Any]) -> Metrics:
         """The metrics in the content of an ``evaluation.json``."""
+
+    has_baseline: ClassVar[bool] = False
+    """Whether classical methods, which give the class of each pixel, can be scored."""
+
+    def check_has_baseline(self, project: Path) -> None:
+        """Refuse a task for which classical methods predict nothing.
+
+        Args:
+            project: The project file.
+
+        Raises:
+            DataError: It is one.
+        """
+        if not self.has_baseline:
+            message = f"classical methods predict nothing that {a_or_an(self.name)} project is scored by"
+            raise DataError(message, file=project, place="task", expected="instance or semantic")
+
+    def of_class_map(self, class_ids: NDArray[np.uint8], class_names: Sequence[str], *, typical_area_px2: float) -> Any:
+        """The prediction of this task that the class of each pixel stands for, where it `has_baseline`.
+
+        Args:
+            class_ids: Indices of the classes ``(H, W)``; for instances, one more stands for the background.
+            class_names: The classes in the order of their ids.
+            typical_area_px2: The median area of an object.
+
+        Raises:
+            NotImplementedError: The task has no baseline.
+        """
+        raise NotImplementedError(self.name)
 
     # texts
 

@@ -55,12 +55,11 @@ def test_a_tracking_project_from_clips_to_its_report(tmp_path: Path) -> None:
     again = d2tune.evaluate(result.run)
     assert again.metrics.metrics == result.metrics.metrics and (again.out / "contact_sheet.png").is_file()
     assert d2tune.compare(result.run, again.out).metrics["tracking J"].difference == pytest.approx(0)
-    assert d2tune.report([result.run], out=tmp_path / "report.html").out.is_file()
+    assert d2tune.write_report(result.run, out=tmp_path / "report.html").path.is_file()
     refused: list[Callable[[], Any]] = [
         lambda: d2tune.predict(result.run, tmp_path / "clips" / "val", out=tmp_path / "out"),
         lambda: d2tune.load_predictor(result.run),
-        lambda: d2tune.package(result.run, tmp_path / "package"),
-        lambda: d2tune.export(result.run, tmp_path / "export", format="onnx"),
+        lambda: d2tune.package(result.run, out=tmp_path / "package"),
     ]
     for call in refused:
         with pytest.raises(D2TuneError, match=r"follows objects that are outlined in a frame of a video") as error:

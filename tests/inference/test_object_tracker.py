@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from d2tune.data.tracking_crops import box_of
-from d2tune.inference.object_tracker import ObjectTracker, TrackerOptions, resolved
+from d2tune.data.tracking_crops import ObjectBox, box_of
+from d2tune.inference.object_tracker import ObjectTracker, TrackerOptions, body_box, resolved
 from d2tune.modeling.siammask.meta_arch import Kernels, Searched
 
-OPTIONS = TrackerOptions(window_influence=0.4, penalty=0.04, update_rate=1.0, mask_threshold=0.35, channel_order="BGR")
+OPTIONS = TrackerOptions(
+    window_influence=0.4,
+    penalty=0.04,
+    update_rate=1.0,
+    mask_threshold=0.35,
+    mask_share=0.0,
+    channel_order="BGR",
+)
+    window_influence=0.4, penalty=0.04, update_rate=1.0, mask_threshold=0.35, mask_share=0.0, channel_order="BGR"
+)
 
 
 class ColorNetwork(nn.Module):
@@ -61,9 +71,10 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return np.count_nonzero(a & b) / max(1, np.count_nonzero(a | b))
 
 
-def test_objects_that_move_and_grow_are_followed_to_the_pixel() -> None:
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_objects_that_move_and_grow_are_followed_to_the_pixel(share: float) -> None:
     red, blue = (220, 30, 30), (40, 60, 230)
-    tracker = ObjectTracker(ColorNetwork(), OPTIONS)
+    tracker = ObjectTracker(ColorNetwork(), replace(OPTIONS, mask_share=share))
     tracker.start(*frame((40, 50, 40, 30, red), (200, 40, 30, 50, blue)))
     assert tracker.objects == [1, 2]
     for step in range(1, 12):
@@ -94,3 +105,17 @@ def test_an_empty_mask_is_not_followed() -> None:
     tracker = ObjectTracker(ColorNetwork(), OPTIONS)
     tracker.start(image, {1: np.zeros_like(masks[1])})
     assert tracker.objects == [] and tracker.step(image) == {}
+
+
+def test_the_body_of_a_mask_has_no_lines_and_specks() -> None:
+    mask = np.zeros((120, 200), bool)
+    mask[20:60, 30:60] = True
+    assert body_box(mask) == ObjectBox(45, 40, 30, 40)
+    mask[58:60, 60:190] = mask[100:103, 5:8] = True
+    box = body_box(mask)
+    assert box is not None
+    assert (box.x, box.y, box.width_px, box.height_px) == pytest.approx((45, 40, 30, 40), abs=2)
+    line = np.zeros((120, 200), bool)
+    line[50, 20:180] = True
+    assert body_box(line) == ObjectBox(100, 50.5, 160, 1)
+    assert body_box(np.zeros((5, 5), bool)) is None

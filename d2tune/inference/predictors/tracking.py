@@ -13,7 +13,7 @@ from d2tune.inference.object_tracker import ObjectTracker, Tracked, TrackerOptio
 from d2tune.inference.predictors.base import Predictor
 from d2tune.timing import StageTimes
 
-USE_TRACK = "Use d2tune track VIDEO --init FILE --method siammask --model RUN."
+USE_TRACK = "Use d2tune track VIDEO --init FILE --method siammask --weights RUN."
 
 
 def needs_outline() -> DataError:

@@ -40,3 +40,5 @@ def add_siammask_config(cfg: CfgNode) -> None:
     siammask.PENALTY = 0.04
     siammask.UPDATE_RATE = 1.0
     siammask.MASK_THRESHOLD = 0.35
+    # share of the box around the mask in the place where the object is searched next
+    siammask.MASK_SHARE = 0.0
