@@ -46,6 +46,8 @@ $(READY): $(PY) pyproject.toml setup.py $(CONSTRAINTS) $(wildcard d2tune/install
 	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-build-isolation --editable ".[dev]"
 	@# what Detections.to_supervision is tested with; its dependency PyAV brings codecs under the GPL, and is not imported
 	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-deps supervision
+	@# slices of a head, which tests read from the files of nilearn without its code
+	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-deps nilearn
 	@# the extra trackio, which is tested with Pillow 13, while its own metadata asks for an earlier one
 	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-deps trackio
 	$(D2TUNE) setup $(if $(DETECTRON2),--requirement "$(DETECTRON2)") $(if $(SDIST),--sdist "$(SDIST)")

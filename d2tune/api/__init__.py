@@ -1,6 +1,7 @@
 """The functions behind the commands, which only parse arguments, call a function and print."""
 
 from d2tune.api.arguments import MOST_TOLERANCE_PX
+from d2tune.api.classical import baseline, outline
 from d2tune.api.delivery import export, handover, info, new_serving_key, package, serve
 from d2tune.api.overview import dashboard, remove_runs, runs, write_report
 from d2tune.api.results import (
@@ -18,6 +19,7 @@ from d2tune.api.video import track
 
 __all__ = [
     "MOST_TOLERANCE_PX",
+    "baseline",
     "compare",
     "compare_models",
     "convert",
@@ -31,6 +33,7 @@ __all__ = [
     "load_project",
     "merge",
     "new_serving_key",
+    "outline",
     "package",
     "predict",
     "predict_video",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from d2tune.cli import (
     annotate,
+    baseline,
     check,
     compare,
     convert,
@@ -24,6 +25,7 @@ from d2tune.cli import (
     label_loop,
     merge,
     new,
+    outline,
     package,
     predict,
     report,
@@ -47,9 +49,11 @@ _COMMANDS = (
     sample,
     data,
     annotate,
+    outline,
     convert,
     check,
     split,
+    baseline,
     train,
     runs,
     evaluate,
