@@ -173,7 +173,7 @@ def labelme_of(clip: Clip, index: int) -> dict[str, Any]:
 
 def mask_of(path: Path, shape: tuple[int, ...]) -> Mask:
     """The pixels of all objects in a Labelme file."""
-    instances = labelme.read(path, ReadOptions()).instances
+    instances = labelme.read(path, ReadOptions(allow_outside=True)).instances
     if not instances:
         return np.zeros(shape, bool)
     return decode_mask(

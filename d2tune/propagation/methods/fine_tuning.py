@@ -23,7 +23,7 @@ from d2tune.annotations.model.types import Mask
 from d2tune.modeling.device import choose_device
 from d2tune.propagation.methods.base import Frames, Propagated, Reference
 from d2tune.propagation.methods.flow import FlowEstimator, moved
-from d2tune.propagation.methods.learner import Learner, Sample, band_confidence, sample_of
+from d2tune.propagation.methods.learner import Learner, Sample, band_confidence, sample_of, with_ground
 from d2tune.propagation.methods.network import PropagationNetwork, load_weights
 from d2tune.propagation.methods.order import steps_of
 from d2tune.propagation.methods.windows import merged_windows, whole, window_around
@@ -43,8 +43,10 @@ _LEAST_CONFIDENCE = 0.6
 _FREE_SHARE, _PENALTY = 0.15, 8.0
 """How far an object may have moved or grown, in sizes (roots of areas), and what each further size takes from its
 log-odds."""
-_BACK_AREA_SHARE, _BACK_PROBABILITY = 0.1, 0.8
+_BACK_AREA_SHARE, _BACK_PROBABILITY = 0.1, 0.7
 """Area of a lost object, as a share of the last one, and mean probability from which it is taken to be back."""
+_NEAR_SHARE = 0.5
+"""How far other regions may be from the largest one of an object that is back, in sizes of that region."""
 _LEAST_AREA_PX2, _LEAST_AREA_SHARE = 4, 0.005
 _SEED = 0
 
@@ -90,7 +92,7 @@ class FineTuning:
         """See `PropagationMethod`."""
         numbers = sorted({number for reference in references for number in reference.masks})
         places = {number: place for place, number in enumerate(numbers, start=1)}
-        samples = [sample_of(frames[one.index], one.masks, places) for one in references]
+        samples = [with_ground(sample_of(frames[one.index], one.masks, places)) for one in references]
         learner = self._fitted(samples, len(numbers))
         known = dict(finished) | {one.index: one.masks for one in references}
         usual = {
@@ -147,6 +149,7 @@ class FineTuning:
             overview = np.zeros_like(canvas)
             learner.predict(image, whole(image.shape), overview)
             canvas[..., lost] = overview[..., lost]
+            canvas[..., 0] = np.clip(1 - canvas[..., 1:].sum(axis=2), 0, None)
             canvas /= canvas.sum(axis=2, keepdims=True)
         return canvas
 
@@ -205,20 +208,22 @@ def _masks(probabilities: NDArray[np.float32], state: _State, places: Mapping[in
             if mask.sum() >= max(_LEAST_AREA_PX2, _LEAST_AREA_SHARE * usual_px2):
                 masks[number] = mask
             continue
-        region = _largest_region(mask)
+        region = _main_regions(mask)
         is_large = bool(region.sum() >= max(_LEAST_AREA_PX2, _BACK_AREA_SHARE * usual_px2))
         if is_large and float(probabilities[region][:, place].mean()) >= _BACK_PROBABILITY:
             masks[number] = region
     return masks
 
 
-def _largest_region(mask: Mask) -> Mask:
-    """The connected region with the most pixels; an empty mask as it is."""
+def _main_regions(mask: Mask) -> Mask:
+    """The largest connected region and what is near it; an empty mask as it is."""
     count, numbers, rows, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count < 3:
         return mask
-    region: Mask = numbers == 1 + int(rows[1:, cv2.CC_STAT_AREA].argmax())
-    return region
+    largest = numbers == 1 + int(rows[1:, cv2.CC_STAT_AREA].argmax())
+    away = cv2.distanceTransform((~largest).astype(np.uint8), cv2.DIST_L2, 3)
+    near: Mask = mask & (away <= _NEAR_SHARE * math.sqrt(float(largest.sum())))
+    return near
 
 
 def _own_sample(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -18,7 +18,8 @@ from torch import Tensor
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.model.types import Mask
 from d2tune.propagation.methods.network import PropagationNetwork
-from d2tune.propagation.methods.windows import Window, merged_windows, varied, whole, window_around
+from d2tune.propagation.methods.variants import ground_of, rearranged, varied
+from d2tune.propagation.methods.windows import Window, merged_windows, whole, window_around
 
 _RATE, _ENCODER_SHARE, _WARM_UP = 1e-3, 0.2, 10
 _LAST_RATE = 0.05
@@ -27,6 +28,8 @@ _ONLINE_RATE = 2e-4
 _DECAY = 1e-4
 _WHOLE_FRAMES = 0.25
 """Share of steps on the whole frame, so that the network knows what is far from the objects."""
+_REARRANGED = 0.4
+"""Share of steps on references with the objects at other places."""
 _DICE_WEIGHT = 0.5
 
 
@@ -38,11 +41,13 @@ class Sample:
         image: ``(H, W, 3)`` uint8 in RGB.
         labels: ``(H, W)`` uint8, 0 for the background, 1 to K for the objects, 255 is ignored.
         windows: Around the objects, at least one.
+        ground: The image without its objects, for variants with objects at other places; None for none.
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     windows: tuple[Window, ...]
+    ground: NDArray[np.uint8] | None = None
 
 
 def sample_of(image: NDArray[np.uint8], masks: Mapping[int, Mask], places: Mapping[int, int]) -> Sample:
@@ -58,6 +63,11 @@ def sample_of(image: NDArray[np.uint8], masks: Mapping[int, Mask], places: Mappi
         labels[mask] = places[number]
     windows = merged_windows(window_around([mask], image.shape) for mask in masks.values())
     return Sample(image, labels, tuple(windows) or (whole(image.shape),))
+
+
+def with_ground(sample: Sample) -> Sample:
+    """A sample whose objects can be moved."""
+    return replace(sample, ground=ground_of(sample.image, sample.labels))
 
 
 class Learner:
@@ -130,7 +140,10 @@ class Learner:
         window = (
             whole(sample.image.shape) if self._chance.random() < _WHOLE_FRAMES else self._chance.choice(sample.windows)
         )
-        image, labels = varied(sample.image, sample.labels, window, self._chance)
+        if sample.ground is not None and self._chance.random() < _REARRANGED:
+            image, labels = rearranged(sample.image, sample.ground, sample.labels, window, self._chance)
+        else:
+            image, labels = varied(sample.image, sample.labels, window, self._chance)
         if not (labels != IGNORE_LABEL).any():
             return
         logits = self._network(self._tensor(image))

@@ -1,9 +1,8 @@
-"""The part of a frame that the network sees: a window around the objects, resized, and varied for training."""
+"""The part of a frame that the network sees: a window around the objects, resized."""
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.model.types import Mask
 from d2tune.propagation.methods.network import STRIDE
 
@@ -103,58 +101,3 @@ def _around(a: Window, b: Window) -> Window:
     left, top = min(a.left, b.left), min(a.top, b.top)
     right, bottom = max(a.left + a.width, b.left + b.width), max(a.top + a.height, b.top + b.height)
     return Window(left, top, right - left, bottom - top)
-
-
-def varied(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], window: Window, chance: random.Random
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A random variant of a window to train on: moved, scaled, turned, mirrored, with other light and blur.
-
-    Args:
-        image: ``(H, W, 3)`` in RGB.
-        labels: ``(H, W)``, 0 for the background and 1 to K for the objects.
-        window: The window.
-        chance: Source of the randomness.
-
-    Returns:
-        The image ``(h, w, 3)`` from 0 to 255 and its labels ``(h, w)``, ignored outside of the frame.
-    """
-    size = window.input_size
-    matrix = _variation(size, chance) @ np.array(
-        [
-            [size[0] / window.width, 0, -window.left * size[0] / window.width],
-            [0, size[1] / window.height, -window.top * size[1] / window.height],
-            [0, 0, 1],
-        ]
-    )
-    pixels = cv2.warpAffine(image, matrix[:2], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    classes = cv2.warpAffine(
-        labels, matrix[:2], size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE_LABEL
-    )
-    return _relit(pixels.astype(np.float32), chance), classes.astype(np.uint8)
-
-
-def _variation(size: tuple[int, int], chance: random.Random) -> NDArray[np.float64]:
-    """An affine map ``(3, 3)`` of an input onto a variant of it."""
-    scale, stretch = math.exp(chance.uniform(-0.4, 0.5)), math.exp(chance.uniform(-0.15, 0.15))
-    angle = math.radians(chance.uniform(-15, 15))
-    mirror = -1.0 if chance.random() < 0.5 else 1.0
-    cosine, sine = math.cos(angle) * scale, math.sin(angle) * scale
-    x, y = size[0] / 2, size[1] / 2
-    to_center = np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]])
-    turn = np.array([[cosine * stretch * mirror, -sine, 0], [sine * stretch * mirror, cosine, 0], [0, 0, 1]])
-    shift_x, shift_y = chance.uniform(-0.2, 0.2) * size[0], chance.uniform(-0.2, 0.2) * size[1]
-    back = np.array([[1, 0, x + shift_x], [0, 1, y + shift_y], [0, 0, 1]])
-    variation: NDArray[np.float64] = back @ turn @ to_center
-    return variation
-
-
-def _relit(pixels: NDArray[np.float32], chance: random.Random) -> NDArray[np.float32]:
-    """An image with another contrast, brightness and color, and now and then with blur."""
-    pixels = (pixels - 128) * math.exp(chance.uniform(-0.25, 0.25)) + 128 + chance.uniform(-20, 20)
-    pixels *= np.exp(np.array([chance.uniform(-0.06, 0.06) for _ in range(3)], np.float32))
-    if chance.random() < 0.4:
-        width = chance.choice((3, 5, 7))
-        kernel = chance.choice(((width, 1), (1, width), (width, width)))
-        pixels = cv2.blur(pixels, kernel).astype(np.float32)
-    return np.clip(pixels, 0, 255, out=pixels)
