@@ -142,13 +142,13 @@ class ObjectTracker:
         kernels = Kernels(*(torch.cat([getattr(one.kernels, name) for one in chosen]) for name in names))
         with inference_mode(self._model), forward_pass(self._model):
             searched = self._model.search(kernels, images)
-            found = self._best(searched, chosen, list(squares.values()))
-            places = torch.tensor([[number, row, column] for number, (_, _, row, column) in enumerate(found)])
+            best = self._best(searched, chosen, list(squares.values()))
+            places = torch.tensor([[number, row, column] for number, (_, _, row, column) in enumerate(best)])
             probabilities = self._model.masks(searched, places).sigmoid().float().cpu().numpy()
         size = (frame.shape[0], frame.shape[1])
         result = {}
         for number, square, (box, score, row, column), values in zip(
-            squares, squares.values(), found, probabilities, strict=True
+            squares, squares.values(), best, probabilities, strict=True
         ):
             probability = _mask_square(square, row, column).back(values, size)
             around = body_box(probability >= self._options.mask_threshold) if self._options.mask_share else None

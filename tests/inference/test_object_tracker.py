@@ -23,8 +23,6 @@ OPTIONS = TrackerOptions(
     mask_share=0.0,
     channel_order="BGR",
 )
-    window_influence=0.4, penalty=0.04, update_rate=1.0, mask_threshold=0.35, mask_share=0.0, channel_order="BGR"
-)
 
 
 class ColorNetwork(nn.Module):

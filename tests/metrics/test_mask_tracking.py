@@ -25,8 +25,8 @@ def test_metrics_by_hand() -> None:
     values = {name: metric.value for name, metric in scorer.metrics().items()}
     assert values == pytest.approx({"J": 50.0, "box50": 200 / 3, "J75": 100 / 3})
     # the last image twice, the first not at all
-    drawn = scorer.resample(np.array([[0, 1, 2], [1, 1, 1]]))
-    assert drawn["J"].tolist() == pytest.approx([10.0, 50.0])
+    resampled = scorer.resample(np.array([[0, 1, 2], [1, 1, 1]]))
+    assert resampled["J"].tolist() == pytest.approx([10.0, 50.0])
     car, dog = scorer.classes()
     assert (car.name, car.objects, car.metrics["J"].value) == ("car", 3, pytest.approx(50.0))
     assert dog.objects == 0 and dog.metrics["J"].value is None and dog.metrics["J"].reason

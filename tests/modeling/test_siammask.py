@@ -120,9 +120,9 @@ def published() -> dict[str, Tensor]:
     conv("features.downsample.downsample.0", 256, 1024, 1)
     norm("features.downsample.downsample.1", 256)
     for head, channels in (("rpn_model.cls", 10), ("rpn_model.loc", 20), ("mask_model.mask", 63 * 63)):
-        for part, side in (("conv_kernel", 3), ("conv_search", 3), ("head", 1)):
-            conv(f"{head}.{part}.0", 256, 256, side)
-            norm(f"{head}.{part}.1", 256)
+        for layer, side in (("conv_kernel", 3), ("conv_search", 3), ("head", 1)):
+            conv(f"{head}.{layer}.0", 256, 256, side)
+            norm(f"{head}.{layer}.1", 256)
         conv(f"{head}.head.3", channels, 256, 1, bias=True)
     for name, (into, middle, out) in {
         "v0": (64, 16, 4),
