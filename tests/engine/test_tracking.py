@@ -104,6 +104,7 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     resumed = d2tune.train(project, output_dir=tmp_path / "part", resume=True)
     assert stopped == [1]
     first, second = (
-        torch.load(run / "checkpoints" / "model_final.pth", weights_only=True)["model"] for run in (whole.run, resumed.run)
+        torch.load(run / "checkpoints" / "model_final.pth", weights_only=True)["model"]
+        for run in (whole.run, resumed.run)
     )
     assert all(np.array_equal(first[name].numpy(), second[name].numpy()) for name in first)
