@@ -25,10 +25,13 @@ _ENCLOSED_MARGIN, _OPEN_MARGIN, _BOX_MARGIN = 0.05, 0.5, 0.25
 """Margins of the crop, as shares of the sides of the marks' bounding box."""
 
 _NEAR = 0.75
-"""Pixels whose distance to the object's scribbles is below this share of both distances begin as the object's."""
+"""In a ring, pixels whose distance to the object's scribbles is below this share of both distances begin as its own."""
 
 _ELLIPSE, _CORE = 0.95, 0.1
 """Squared radii of the ellipses in a box that begin as the object's, and that are taken for sure."""
+
+_MOST_COLORS = 48
+"""Colors of a scribble that pixels are compared with, about."""
 
 _BETA = 20_000.0
 """How much a step in color hinders the walker. The library's default, 130, follows distances rather than colors."""
@@ -126,14 +129,19 @@ def outline_scribbles(rgb: NDArray[np.uint8], inside: Mask, outside: Mask, *, me
             hint="Draw a line on the object and another around it.",
         )
     outside = outside & ~inside
-    margin = _ENCLOSED_MARGIN if _is_enclosed(inside, outside) else _OPEN_MARGIN
+    is_enclosed = _is_enclosed(inside, outside)
+    margin = _ENCLOSED_MARGIN if is_enclosed else _OPEN_MARGIN
     crop = _crop(_box_xywh(inside | outside), rgb, margin, _SIDES_PX[method])
     core = crop.mark(inside)
     line = crop.mark(outside) & ~core
     beyond = _beyond(core, line)
-    to_core, to_outside = _distance(core), _distance(beyond | line)
-    likely = to_core < _NEAR * (to_core + to_outside + 1e-6)
-    marks = _Marks(crop.pixels(rgb), core, beyond | line, likely)
+    pixels = crop.pixels(rgb)
+    if is_enclosed:
+        to_core, to_outside = _distance(core), _distance(beyond | line)
+        likely = to_core < _NEAR * (to_core + to_outside + 1e-6)
+    else:
+        likely = _color_distance(pixels, core) < _color_distance(pixels, line)
+    marks = _Marks(pixels, core, beyond | line, likely)
     return crop.pasted(_solved(marks, method), rgb.shape[:2]) | inside
 
 
@@ -218,6 +226,15 @@ def _distance(mask: Mask) -> NDArray[np.float32]:
     return distances
 
 
+def _color_distance(pixels: NDArray[np.uint8], marked: Mask) -> NDArray[np.float32]:
+    """The distance in color of each pixel ``(h, w)`` to the nearest of the marked pixels, or of some of them."""
+    colors = pixels[marked].astype(np.float32)
+    nearest = np.full(marked.shape, np.inf, dtype=np.float32)
+    for color in colors[:: max(1, len(colors) // _MOST_COLORS)]:
+        np.minimum(nearest, ((pixels - color) ** 2).sum(axis=2), out=nearest)
+    return nearest
+
+
 def _solved(marks: _Marks, method: Method) -> Mask:
     """The object in a scaled crop: the regions that hold its marks, without holes of noise."""
     mask = _grab_cut(marks) if method == "grabcut" else _random_walker(marks)
@@ -244,5 +261,6 @@ def _random_walker(marks: _Marks) -> Mask:
     seeds = np.zeros(marks.inside.shape, dtype=np.int64)
     seeds[marks.outside] = 2
     seeds[marks.inside] = 1
-    labels = random_walker(marks.image / 255.0, seeds, beta=_BETA, mode="cg_j", channel_axis=-1)
+    # the solver's probabilities may leave [0, 1] by a little, which the largest of them does not depend on
+    labels = random_walker(marks.image / 255.0, seeds, beta=_BETA, mode="cg_j", prob_tol=1.0, channel_axis=-1)
     return np.asarray(labels == 1)

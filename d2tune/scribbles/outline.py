@@ -61,8 +61,8 @@ def outline(
 ) -> OutlineResult:
     """Outline the marked objects of Labelme files, and write Labelme files with polygons to correct.
 
-    Everything is read and checked before the first file is written. The polygons have the flag ``prediction``; shapes
-    with an area, other than rectangles, stay as they are.
+    All objects are outlined before the first file is written, so that a mistake in the last one leaves no
+    files. The polygons have the flag ``prediction``; shapes with an area, other than rectangles, stay as they are.
 
     Args:
         source: A folder of Labelme files, with its subfolders, or a file.
@@ -95,12 +95,15 @@ def outline(
     places = [target / file.path.relative_to(root) for file in marked]
     with protected(lambda: [path for file in marked for path in (file.path, file.image) if path is not None]):
         refuse_existing(places, force=force, kind=PREDICTIONS)
-    objects = 0
+    objects, contents = 0, {}
     bar = tqdm(zip(marked, places, strict=True), total=len(marked), desc="outlining", unit=" images", disable=None)
     for file, place in bar:
         masks = masks_of(file, method=method)
-        _write(file, masks, place, tolerance_px=tolerance_px)
+        contents[place] = _content(file, masks, place, tolerance_px=tolerance_px)
         objects += len(masks)
+    for place, content in contents.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_output_json(place, content, kind=PREDICTIONS)
     return OutlineResult(target, len(marked), objects, len(paths) - len(marked))
 
 
@@ -136,7 +139,8 @@ def _mask(file: MarkedFile, one: MarkedObject, rgb: NDArray[np.uint8], method: M
         ) from None
 
 
-def _write(file: MarkedFile, masks: Sequence[Mask], place: Path, *, tolerance_px: float) -> None:
+def _content(file: MarkedFile, masks: Sequence[Mask], place: Path, *, tolerance_px: float) -> dict[str, Any]:
+    """The Labelme file with the polygons."""
     shapes = list(file.kept)
     for one, mask in zip(file.objects, masks, strict=True):
         shapes += _shapes(one, mask, _free_group(file, shapes), tolerance_px)
@@ -149,8 +153,7 @@ def _write(file: MarkedFile, masks: Sequence[Mask], place: Path, *, tolerance_px
     }
     if file.image is not None:
         content |= {"imagePath": image_path_at(file.image.absolute(), place), "imageData": None}
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_output_json(place, content, kind=PREDICTIONS)
+    return content
 
 
 def _shapes(one: MarkedObject, mask: Mask, free_group: int, tolerance_px: float) -> list[dict[str, Any]]:
