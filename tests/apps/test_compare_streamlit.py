@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import io
 import os
@@ -121,8 +120,9 @@ def test_in_a_browser(arguments: list[str], tmp_path: Path) -> None:
             page.look(width_px=width_px, dark=dark)
             time.sleep(1)
             assert page.evaluate("document.documentElement.scrollWidth") <= width_px
-        upload(page, "broken.png", b"\x89PNG\r\n\x1a\nbroken")
-        until(page, "document.querySelector('[data-testid=stFileUploaderFile]')")
+        (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+        upload(page, tmp_path / "broken.png")
+        until(page, "document.body.innerText.includes('broken.png')")
         page.evaluate("document.querySelector('.st-key-compare button').click()")
         until(page, "document.querySelector('[data-testid=stAlert]')")
         assert "the image cannot be read" in page.evaluate("document.querySelector('[data-testid=stAlert]').innerText")
@@ -170,11 +170,8 @@ def until(page: Page, condition: str) -> None:
         time.sleep(0.2)
 
 
-def upload(page: Page, name: str, content: bytes) -> None:
-    text = base64.b64encode(content).decode()
-    page.evaluate(
-        "(() => { const data = new DataTransfer();"
-        f"data.items.add(new File([Uint8Array.from(atob('{text}'), c => c.charCodeAt(0))], '{name}'));"
-        "const input = document.querySelector('[data-testid=stFileUploader] input[type=file]');"
-        "input.files = data.files; input.dispatchEvent(new Event('change', {bubbles: true})) })()"
-    )
+def upload(page: Page, path: Path) -> None:
+    """Choose a file, as a person does in the dialog of the browser."""
+    expression = "document.querySelector('[data-testid=stFileUploader] input[type=file]')"
+    chosen = page.call("Runtime.evaluate", expression=expression)["result"]["objectId"]
+    page.call("DOM.setFileInputFiles", files=[str(path)], objectId=chosen)
