@@ -92,7 +92,7 @@ def main() -> None:
                     flush=True,
                 )
                 if options.sheets:
-                    write_sheet(options.sheets / f"{name}_{count}_{method}.jpg", clip, masks)
+                    write_sheet(options.sheets / f"{name}_{count}_{method}.png", clip, masks)
     if options.out:
         results = {"machine": machine(), "cases": [asdict(case) for case in cases]}
         options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

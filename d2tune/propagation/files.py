@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,19 @@ def masks_of(place: Path, index: int, clip: Clip, references: References) -> dic
     return masks
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedFrame:
+    """A frame whose file is written.
+
+    Attributes:
+        confidences: The confidence of each object, by its number.
+        areas_px2: The area of each object that the frame shows.
+    """
+
+    confidences: dict[int, float]
+    areas_px2: dict[int, int]
+
+
 class Journal:
     """The frames that are finished, for a call that goes on where an earlier one was stopped.
 
@@ -154,20 +168,25 @@ class Journal:
 
     def __init__(self, out: Path, digest: str) -> None:
         self._path = out / JOURNAL
-        self.finished: dict[int, dict[int, float]] = {}
+        self.finished: dict[int, FinishedFrame] = {}
         header, *rows = _rows_of(self._path) or [{}]
         if header.get("digest") == digest:
             for row in rows:
-                self.finished[int(row["frame"])] = {int(key): value for key, value in row["confidences"].items()}
+                confidences, areas_px2 = (
+                    {int(key): value for key, value in row[name].items()} for name in ("confidences", "areas_px2")
+                )
+                self.finished[row["frame"]] = FinishedFrame(confidences, areas_px2)
         else:
             write_bytes(self._path, (json.dumps({"digest": digest}) + "\n").encode())
 
     def add(self, result: Propagated) -> None:
         """Note a frame whose file is written."""
         confidences = {number: round(float(value), 6) for number, value in result.confidences.items()}
-        self.finished[result.index] = confidences
+        areas_px2 = {number: int(mask.sum()) for number, mask in result.masks.items()}
+        self.finished[result.index] = FinishedFrame(confidences, areas_px2)
+        row = {"frame": result.index, "confidences": confidences, "areas_px2": areas_px2}
         with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"frame": result.index, "confidences": confidences}) + "\n")
+            stream.write(json.dumps(row) + "\n")
 
 
 def _rows_of(path: Path) -> list[dict[str, Any]]:
@@ -198,8 +217,7 @@ def write_table(
     out: Path,
     clip: Clip,
     references: References,
-    finished: Mapping[int, Mapping[int, float]],
-    areas_px2: Mapping[int, Mapping[int, int]],
+    finished: Mapping[int, FinishedFrame],
 ) -> Path:
     """Write ``track.csv``: a row for each object in each frame that is known.
 
@@ -207,8 +225,7 @@ def write_table(
         out: The output folder.
         clip: The clip.
         references: The references.
-        finished: The confidence of each object by frame.
-        areas_px2: The area of each object that a frame shows, by frame.
+        finished: The frames whose files are written.
     """
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
@@ -221,8 +238,8 @@ def write_table(
                 mask = annotated[index].masks.get(number)
                 area, kind, confidence = 0 if mask is None else int(mask.sum()), "reference", ""
             else:
-                area, kind = areas_px2[index].get(number, 0), "tracked"
-                confidence = f"{finished[index].get(number, 0.0):.4f}"
+                area, kind = finished[index].areas_px2.get(number, 0), "tracked"
+                confidence = f"{finished[index].confidences.get(number, 0.0):.4f}"
             group = "" if one.group_id is None else one.group_id
             writer.writerow((index, clip.name(index), time_s, kind, one.label, group, area, confidence))
     return write_output(out / TABLE, stream.getvalue().encode("utf-8", "backslashreplace"), kind=PREDICTIONS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,8 +125,9 @@ def track(
     journal = Journal(folder, hashlib.sha256(work.encode("utf-8", "surrogatepass")).hexdigest())
     job = _Job(clip, references, places, journal, tolerance_px)
     is_interrupted = job.run(method, kept)
-    left = {index: journal.finished[index] for index in job.areas_px2}
-    table = write_table(folder, clip, references, left, job.areas_px2)
+    finished = {index: journal.finished[index] for index in job.done}
+    table = write_table(folder, clip, references, finished)
+    confidences = {index: frame.confidences for index, frame in finished.items()}
     return TrackResult(
         out=folder,
         frames=len(clip),
@@ -134,7 +135,7 @@ def track(
         references=tuple(clip.name(one.index) for one in references.frames),
         objects=tuple(one.name for one in references.objects),
         kept=tuple(clip.name(index) for index in sorted(kept)),
-        look_first=tuple((clip.name(index), value) for index, value in least_confident(left, len(clip))),
+        look_first=tuple((clip.name(index), value) for index, value in least_confident(confidences, len(clip))),
         table=table,
         is_interrupted=is_interrupted,
     )
@@ -167,7 +168,7 @@ class _Job:
     """A tracking whose inputs are read.
 
     Attributes:
-        areas_px2: The area of each object in each finished frame.
+        done: The finished frames, those of an earlier call included.
         written: Number of files written.
     """
 
@@ -176,7 +177,7 @@ class _Job:
     places: Sequence[Path]
     journal: Journal
     tolerance_px: float
-    areas_px2: dict[int, dict[int, int]] = field(default_factory=dict)
+    done: set[int] = field(default_factory=set)
     written: int = 0
 
     def run(self, method: PropagationMethod, kept: set[int]) -> bool:
@@ -187,8 +188,9 @@ class _Job:
             kept: Frames whose files stay; those of files that a person saves meanwhile are added.
         """
         protected = kept | {one.index for one in self.references.frames}
-        finished = self._finished(protected)
-        todo = len(self.clip) - len(protected | set(finished))
+        finished = _FinishedMasks(self, self._finished(protected))
+        self.done.update(finished)
+        todo = len(self.clip) - len(protected | self.done)
         if not todo:
             return False
         bar = tqdm(total=todo, desc=method.name, unit=" frames", leave=False, disable=None)
@@ -202,16 +204,14 @@ class _Job:
             return True
         return False
 
-    def _finished(self, protected: set[int]) -> dict[int, dict[int, Mask]]:
-        """The masks of the frames that an earlier call wrote and a person has not changed."""
+    def _finished(self, protected: set[int]) -> list[int]:
+        """The frames that an earlier call wrote and a person has not changed."""
         own = OwnFiles()
-        finished = {}
-        for index in sorted(self.journal.finished):
-            if index in protected or not own.is_unchanged(self.places[index], PREDICTIONS):
-                continue
-            finished[index] = masks_of(self.places[index], index, self.clip, self.references)
-            self.areas_px2[index] = _areas_px2(finished[index])
-        return finished
+        return [
+            index
+            for index in sorted(self.journal.finished)
+            if index not in protected and own.is_unchanged(self.places[index], PREDICTIONS)
+        ]
 
     def _write(self, result: Propagated, kept: set[int]) -> None:
         """Write the file of a frame, unless a person has saved it meanwhile."""
@@ -221,12 +221,30 @@ class _Job:
             return
         write_frame(place, self.clip, result, self.references.objects, tolerance_px=self.tolerance_px)
         self.journal.add(result)
-        self.areas_px2[result.index] = _areas_px2(result.masks)
+        self.done.add(result.index)
         self.written += 1
 
 
-def _areas_px2(masks: Mapping[int, Mask]) -> dict[int, int]:
-    return {number: int(mask.sum()) for number, mask in masks.items()}
+class _FinishedMasks(Mapping[int, Mapping[int, Mask]]):
+    """The masks of finished frames, read from their files when they are asked for, because a clip may be long."""
+
+    def __init__(self, job: _Job, indices: Sequence[int]) -> None:
+        self._job = job
+        self._indices = dict.fromkeys(indices)
+
+    def __getitem__(self, index: int) -> Mapping[int, Mask]:
+        if index not in self._indices:
+            raise KeyError(index)
+        return masks_of(self._job.places[index], index, self._job.clip, self._job.references)
+
+    def __contains__(self, index: object) -> bool:
+        return index in self._indices
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
 
 
 def least_confident(confidences: Mapping[int, Mapping[int, float]], count: int) -> list[tuple[int, float]]:

@@ -69,6 +69,7 @@ class PropagationMethod(Protocol):
         Args:
             frames: The frames.
             references: One or more of them with masks, in the order of their indices; at least one has a mask.
-            finished: The masks of frames that an earlier, interrupted call gave; they may help to go on.
+            finished: The masks of frames that an earlier, interrupted call gave, read when they are asked for; they may
+                help to go on.
         """
         ...

@@ -94,21 +94,20 @@ class FineTuning:
         places = {number: place for place, number in enumerate(numbers, start=1)}
         samples = [with_ground(sample_of(frames[one.index], one.masks, places)) for one in references]
         learner = self._fitted(samples, len(numbers))
-        known = dict(finished) | {one.index: one.masks for one in references}
+        given = {one.index: one.masks for one in references}
         usual = {
             number: max(int(one.masks[number].sum()) for one in references if number in one.masks) for number in numbers
         }
-        starts = {one.index for one in references}
         state = _State()
         for previous, index in steps_of(len(frames), [one.index for one in references]):
-            if previous in starts:
+            if previous in given:
                 learner.forget()
                 state = _State(areas_px2=dict(usual))
-            if previous in known:
-                state.masks = dict(known[previous])
-                state.areas_px2 |= {number: int(mask.sum()) for number, mask in state.masks.items()}
             if index in finished:
                 continue
+            if previous in given or previous in finished:
+                state.masks = dict(given[previous] if previous in given else finished[previous])
+                state.areas_px2 |= {number: int(mask.sum()) for number, mask in state.masks.items()}
             image = frames[index]
             probabilities = self._look(learner, image, state, places)
             masks = _masks(probabilities, state, places)

@@ -41,16 +41,15 @@ class Flow:
         sure = np.zeros(0, np.float32)
         dense = FlowEstimator()
         before: tuple[int, NDArray[np.uint8]] | None = None
-        known = {one.index: one.masks for one in references} | dict(finished)
-        starts = {one.index for one in references}
+        given = {one.index: one.masks for one in references}
         for previous, index in steps_of(len(frames), [one.index for one in references]):
-            source = before[1] if before is not None and before[0] == previous else frames[previous]
-            if previous in starts or sure.shape != source.shape[:2]:
-                sure = np.ones(source.shape[:2], np.float32)
-            if previous in known:
-                soft = {number: mask.astype(np.float32) for number, mask in known[previous].items()}
             if index in finished:
                 continue
+            source = before[1] if before is not None and before[0] == previous else frames[previous]
+            if previous in given or previous in finished:
+                starts = given[previous] if previous in given else finished[previous]
+                soft = {number: mask.astype(np.float32) for number, mask in starts.items()}
+                sure = np.ones(source.shape[:2], np.float32)
             target = frames[index]
             back, forth = dense.between(target, source), dense.between(source, target)
             soft = {number: moved(mask, back) for number, mask in soft.items()}
