@@ -120,7 +120,8 @@ def track(
     clip = open_clip(source, folder)
     places = labelme_places(clip, folder)
     references, kept = _references(files, clip, places)
-    work = f"{method.name} {settings} {tolerance_px} {references.digest()} {[clip.name(i) for i in range(len(clip))]}"
+    frames = [(clip.name(index), path.stat().st_size) for index, path in enumerate(clip.paths)]
+    work = f"{method.name} {settings} {tolerance_px} {references.digest()} {frames}"
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder, hashlib.sha256(work.encode("utf-8", "surrogatepass")).hexdigest())
     job = _Job(clip, references, places, journal, tolerance_px)
