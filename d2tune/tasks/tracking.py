@@ -26,7 +26,7 @@ class TrackingTask(Task):
     name = "tracking"
     main_metric = "j"
     predictions_noun = "objects"
-    gives = "The mask of an object that is given in a frame, in the other frames of a video; it was trained on"
+    gives = "The mask of an object that is given in a frame, in the other frames of a video; trained on objects of"
     follows_objects = True
     uncertainty = DetectionUncertainty
 

@@ -52,6 +52,8 @@ def test_a_tracking_project_from_clips_to_its_report(tmp_path: Path) -> None:
     # a clip of six frames: all but the first are followed to, and the frame that is given is not scored
     assert {row["image_id"] for row in rows} == {image.id for image in val.images[1:]}
     assert evaluation["classes"][0]["objects"] == len(rows)
+    card = (result.run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "d2tune track clip.mp4" in card and "load_predictor" not in card
     again = d2tune.evaluate(result.run)
     assert again.metrics.metrics == result.metrics.metrics and (again.out / "contact_sheet.png").is_file()
     assert d2tune.compare(result.run, again.out).metrics["tracking J"].difference == pytest.approx(0)
