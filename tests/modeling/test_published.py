@@ -166,4 +166,24 @@ def test_a_real_car_on_a_real_road() -> None:
     car = predictor_of(loaded)(frame).mask("car")
     truth = torchvision.io.decode_image(str(mask)).amax(0).numpy() > 0
     assert (car & truth).sum() / (car | truth).sum() > 0.8
-    assert len(published_names()) == 6
+    assert len(published_names()) == 7
+
+
+@pytest.mark.slow
+def test_a_real_street_with_lightnet() -> None:
+    """The published LightNet++ x0.5 on a photo of Cityscapes: channels in its order, and no class without objects."""
+    network = published_network("lightnetpp_shufflenetv2plus_x0.5_cityscapes")
+    assert network.background is None and network.channel_order == "BGR"
+    loaded = load_published(replace(network, short_side_px=512), folder=SHARED / "weights")
+    labels = sorted((SHARED / "data" / "cityscapes_three").glob("*_labels.png"))[0]
+    truth = torchvision.io.decode_image(str(labels))[0].numpy()
+    predicted = predictor_of(loaded)(labels.with_name(labels.name.replace("_labels", ""))).class_ids
+    known = truth < 19
+    assert (predicted == truth)[known].mean() > 0.85
+
+
+def test_the_file_of_another_library_of_another_network(tmp_path: Path) -> None:
+    network = published_network("lightnetpp_shufflenetv2plus_x0.5_cityscapes")
+    file = SHARED / "weights" / "shufflenetv2_x0.5_imagenet.pth"
+    with pytest.raises(WeightsError, match=r"is not the file of lightnetpp\S+; found \d+ of \d+ tensors"):
+        load_published(network, file=file)

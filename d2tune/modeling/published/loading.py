@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from d2tune.errors import WeightsError
 from d2tune.modeling.bridge.meta_arch import SemanticBridge
-from d2tune.modeling.bridge.networks import build_network
+from d2tune.modeling.bridge.networks import architecture_named, build_network
+from d2tune.modeling.bridge.weights import fit_bridge
 from d2tune.modeling.config import preset_config
 from d2tune.modeling.device import choose_device, speed_up
 from d2tune.modeling.loaded import LoadedModel
@@ -50,7 +51,10 @@ def load_published(
     device = choose_device()
     with random_init_off():
         model = _bridge(network)
-    _load_all(model.network, state, network=network, path=weights.path)
+    if network.library == "torchvision":
+        _load_all(model.network, state, network=network, path=weights.path)
+    else:
+        _fit_all(model, state, network=network, path=weights.path)
     model.to(device).eval().requires_grad_(False)
     speed_up(model, device=device, precision="float32")
     cfg = _config(network, device)
@@ -171,14 +175,15 @@ def _bridge(network: PublishedNetwork) -> SemanticBridge:
     of the preset ``torchvision_deeplab_v3``, and the names of the tensors do not show it.
     """
     classes = len(network.class_names)
-    if network.library == "torchvision":
+    is_torchvision = network.library == "torchvision"
+    if is_torchvision:
         body: nn.Module = _Logits(network.architecture, classes)
     else:
-        body = build_network(architecture=network.architecture, encoder=None, in_channels=3, classes=classes)
+        body = build_network(architecture=network.architecture, encoder=network.encoder, in_channels=3, classes=classes)
     bridge: SemanticBridge = SemanticBridge(
         network=body,
         loss=nn.Identity(),  # it only predicts
-        size_divisibility=1,
+        size_divisibility=1 if is_torchvision else architecture_named(network.architecture).divisibility_px,
         pixel_mean=network.pixel_mean,
         pixel_std=network.pixel_std,
     )
@@ -186,12 +191,12 @@ def _bridge(network: PublishedNetwork) -> SemanticBridge:
 
 
 def _load_all(body: nn.Module, state: StateDict, *, network: PublishedNetwork, path: Path) -> None:
-    """Load every tensor of a published file.
+    """Load every tensor of one of torchvision's files.
 
     Raises:
         WeightsError: A tensor is missing, left over, or of another shape.
     """
-    prefix = "inner." if network.library == "torchvision" else ""
+    prefix = "inner."
     given = {f"{prefix}{key}": value for key, value in state.items() if not key.startswith(_DROPPED)}
     target = body.state_dict()
     missing = [key for key in target if key not in given and not key.endswith("num_batches_tracked")]
@@ -208,13 +213,28 @@ def _load_all(body: nn.Module, state: StateDict, *, network: PublishedNetwork, p
     body.load_state_dict(given, strict=False)
 
 
+def _fit_all(model: nn.Module, state: StateDict, *, network: PublishedNetwork, path: Path) -> None:
+    """Load every tensor of the file of another library, under the names of the network here.
+
+    Raises:
+        WeightsError: A tensor is missing, left over, or of another shape.
+    """
+    report = fit_bridge(model, state, file=path)
+    if report.loaded < report.total or report.unused:
+        raise WeightsError(
+            f"is not the file of {network.name}",
+            file=path,
+            found=f"{report.loaded} of {report.total} tensors, {report.unused} left over",
+        )
+
+
 def _config(network: PublishedNetwork, device: str) -> CfgNode:
     """What predicting needs of a config: sizes, channels and device."""
     cfg: Any = preset_config("torchvision_fcn")
     cfg.MODEL.DEVICE = device
     cfg.MODEL.BRIDGE.NUM_CLASSES = len(network.class_names)
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = list(network.pixel_mean), list(network.pixel_std)
-    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.FORMAT = network.channel_order
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = network.short_side_px, network.max_side_px
     cfg.TEST.WINDOW_PX = 0
     cfg.freeze()
@@ -223,7 +243,7 @@ def _config(network: PublishedNetwork, device: str) -> CfgNode:
 
 def _project(network: PublishedNetwork, root: Path) -> Project:
     """A project with what predicting needs: the task and the classes."""
-    data = Data(root=root, background=network.class_names[0])
+    data = Data(root=root, background=network.background)
     return Project(name=network.name, task="semantic", data=data, classes=network.class_names)
 
 
