@@ -214,12 +214,12 @@ def odd_sample(generator: np.random.Generator) -> dict[str, Any]:
     height, width = (int(side) for side in generator.integers(33, 97, 2))
 
     def boxes(count: int, largest: int) -> list[tuple[int, int, int, int, int]]:
-        drawn = []
+        given = []
         for _ in range(count):
             w, h = (int(generator.integers(1, min(largest, side) + 1)) for side in (width, height))
             left, top = int(generator.integers(0, width - w + 1)), int(generator.integers(0, height - h + 1))
-            drawn.append((left, top, w, h, int(generator.integers(0, 3))))
-        return drawn
+            given.append((left, top, w, h, int(generator.integers(0, 3))))
+        return given
 
     kinds = [[], boxes(3, 1), boxes(80, 12), [(0, 0, width, height, 1)], boxes(3, 60)]
     image = torch.from_numpy(generator.integers(0, 256, (3, height, width)))
