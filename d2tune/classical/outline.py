@@ -261,6 +261,6 @@ def _random_walker(marks: _Marks) -> Mask:
     seeds = np.zeros(marks.inside.shape, dtype=np.int64)
     seeds[marks.outside] = 2
     seeds[marks.inside] = 1
-    # the solver's probabilities may leave [0, 1] by a little, which the largest of them does not depend on
-    labels = random_walker(marks.image / 255.0, seeds, beta=_BETA, mode="cg_j", prob_tol=1.0, channel_axis=-1)
+    # iterative solvers end long before the walkers of this beta have spread, so that the equations are solved directly
+    labels = random_walker(marks.image / 255.0, seeds, beta=_BETA, mode="bf", channel_axis=-1)
     return np.asarray(labels == 1)

@@ -32,7 +32,7 @@ def test_the_images_of_the_library(name: str) -> None:
     assert thresholds.li(gray) == pytest.approx(li, abs=0.01)
 
 
-def drawn_image(seed: int) -> np.ndarray:
+def disks(seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     gray = np.full((120, 160), int(random.integers(20, 90)), np.uint8)
     for _ in range(12):
@@ -42,8 +42,8 @@ def drawn_image(seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_drawn_images(seed: int) -> None:
-    gray = drawn_image(seed)
+def test_diskss(seed: int) -> None:
+    gray = disks(seed)
     ours, theirs = thresholds.otsu(gray), cv2.threshold(gray, 0, 255, cv2.THRESH_OTSU)[0]
     assert ((gray > ours) == (gray > theirs)).all()
     t = thresholds.riddler_calvard(gray)
