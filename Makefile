@@ -28,7 +28,7 @@ CONSTRAINTS := d2tune/install/constraints.txt
 # half a minute.
 PIP_INSTALL = quiet=; [ -t 1 ] || quiet=--quiet; set -x; "$$python" -m pip install --no-compile $$quiet
 
-.PHONY: help setup doctor new annotate data convert train evaluate predict demo docs browser encoder test test-all lint clean FORCE
+.PHONY: help setup doctor new annotate data convert train evaluate predict demo app docs browser encoder test test-all lint clean FORCE
 
 help:  ## list these targets
 	@echo "make TARGET [PROJECT=balloon] [ARGS=...]"
@@ -103,6 +103,9 @@ demo: $(READY)  ## the whole journey on rendered photos, in under 15 minutes
 	[ -e datasets/demo ] || [ -e datasets/demo-sample ] || $(D2TUNE) sample balloon --out datasets/demo-sample --images 120
 	$(D2TUNE) convert projects/demo.yaml
 	$(D2TUNE) train projects/demo.yaml $(ARGS)
+
+app: $(READY)  ## compare two models on one image in a browser (ARGS="fcn_resnet50 RUN --images FOLDER")
+	$(VENV)/bin/streamlit run apps/compare_streamlit.py -- $(ARGS)
 
 docs: $(READY)  ## build the documentation site in build/site, offline
 	$(PY) -m tools.docs_site

@@ -61,6 +61,7 @@ def test_its_functions() -> None:
         "package",
         "predict",
         "predict_video",
+        "track",
         "train",
         "write_report",
     ]

@@ -15,6 +15,7 @@ from d2tune.inference.listing import find_images
 from d2tune.model_comparison.compare import read_image
 from d2tune.modeling.published.catalog import published_names, published_network
 from d2tune.modeling.published.loading import has_published
+from d2tune.modeling.published.presets import coco_presets, published_metrics
 from d2tune.runs.overview import find_runs
 from d2tune.samples.render import PHOTO_KINDS, render_image
 
@@ -59,6 +60,10 @@ def model_choices(
         if is_here or network.url is not None:
             metrics = f", published mIoU {network.metrics['mIoU']:.1f}" if network.metrics else ""
             choices.append(ModelChoice(f"{name}{metrics}{'' if is_here else ' (is downloaded once)'}", name))
+    choices += [
+        ModelChoice(f"{name}, published {published_metrics(name)} (is downloaded once)", name)
+        for name in coco_presets()
+    ]
     return list({choice.source: choice for choice in choices}.values())
 
 

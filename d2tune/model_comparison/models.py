@@ -11,6 +11,7 @@ from d2tune.inference.predictors.base import Predictor
 from d2tune.modeling.loaded import LoadedModel
 from d2tune.modeling.published.catalog import published_names, published_network
 from d2tune.modeling.published.loading import load_published, weights_bytes
+from d2tune.modeling.published.presets import coco_presets, load_coco_preset, published_metrics
 from d2tune.runs.latest import run_folder
 from d2tune.runs.load import load_model, predictor_of
 
@@ -39,8 +40,8 @@ def open_model(source: str | Path, *, weights_folder: str | Path | None = None) 
 
     Args:
         source: The name of a published network, such as ``fcn_resnet50``; ``NAME=FILE`` takes its weights from a file.
-            Or a run folder, a package, an exported model, or a project file for its latest run; what exists under the
-            name of a published network is that.
+            Or a preset with published weights for COCO, a run folder, a package, an exported model, or a project file
+            for its latest run; what exists under the name of a published network is that.
         weights_folder: A folder with files of published networks.
 
     Raises:
@@ -52,6 +53,9 @@ def open_model(source: str | Path, *, weights_folder: str | Path | None = None) 
         network = published_network(name)
         loaded = load_published(network, folder=weights_folder, file=file if equals else None)
         return compared(loaded, predictor_of(loaded), name=name, published=network.metrics_text)
+    if text in coco_presets() and not Path(text).exists():
+        loaded = load_coco_preset(text)
+        return compared(loaded, predictor_of(loaded), name=text, published=published_metrics(text))
     path = Path(text)
     check_model(path)
     loaded = load_model(run_folder(path))
@@ -65,11 +69,12 @@ def check_model(source: str | Path) -> None:
         ProjectError: There is no such model.
     """
     text = str(source)
-    if not Path(text).exists() and text.partition("=")[0] not in published_names():
+    names = (*published_names(), *coco_presets())
+    if not Path(text).exists() and text.partition("=")[0] not in published_names() and text not in names:
         raise ProjectError(
             "there is no such model",
             found=text,
-            expected=f"a run folder, a package, an exported model, a project file, or {', '.join(published_names())}",
+            expected=f"a run folder, a package, an exported model, a project file, or {', '.join(names)}",
         )
 
 

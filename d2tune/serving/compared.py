@@ -14,6 +14,7 @@ from d2tune.errors import MachineError, ProjectError
 from d2tune.model_comparison.models import ComparedModel, check_model, open_model
 from d2tune.modeling.published.catalog import published_names
 from d2tune.modeling.published.loading import weights_bytes
+from d2tune.modeling.published.presets import coco_presets
 from d2tune.serving.models import named
 from d2tune.serving.problems import ApiError
 from d2tune.serving.service import Service
@@ -43,7 +44,7 @@ def compared_models(service: Service, others: Sequence[str]) -> TwoModels | None
 def _named(text: str) -> tuple[str, str]:
     """The name and the source of a model; a path is not shown to those who use the page."""
     name = text.partition("=")[0]
-    if name in published_names():
+    if name in published_names() or text in coco_presets():
         return name, text
     given, path = named(text)
     return given or path.resolve().name, str(path)
