@@ -28,7 +28,7 @@ from d2tune.propagation.methods.network import PropagationNetwork, load_weights
 from d2tune.propagation.methods.order import steps_of
 from d2tune.propagation.methods.windows import merged_windows, whole, window_around
 
-STEPS, STEPS_OF_MORE, MOST_STEPS = 400, 100, 800
+STEPS, STEPS_OF_MORE, MOST_STEPS = 500, 200, 1000
 """Steps of training on one reference, on each further one, and in all."""
 ONLINE_STEPS = 2
 """Steps of training after each frame."""
