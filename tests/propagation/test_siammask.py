@@ -102,6 +102,7 @@ def test_what_is_not_a_tracking_model_is_refused(tmp_path: Path) -> None:
         method_named("siammask", weights=str(tmp_path / "none.pth"))
 
 
+@pytest.mark.extended
 def test_a_published_file_follows_objects(tmp_path: Path) -> None:
     from tests.modeling.test_siammask import published
 
