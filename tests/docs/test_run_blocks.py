@@ -78,6 +78,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy2(photo, place)
     for name in ("photo.jpg", "a.jpg", "b.jpg"):
         shutil.copy2(photos[0], folder / name)
+    box = {"label": "balloon", "shape_type": "rectangle", "points": [[10, 10], [60, 70]]}
+    (mine / "scribbles").mkdir()
+    shutil.copy2(photos[0], mine / "scribbles")
+    marks = {"shapes": [box], "imagePath": photos[0].name, "imageData": None}
+    (mine / "scribbles" / "marks.json").write_text(json.dumps(marks))
     (folder / "projects").mkdir()
     (folder / "projects" / "mine.yaml").write_text(PROJECT, encoding="utf-8")
     (folder / "acceptance.html").write_text("<!doctype html><title>report</title>", encoding="utf-8")
