@@ -93,6 +93,7 @@ def test_a_blind_comparison_does_not_give_its_models_away(tmp_path: Path, models
         assert blind.client.post("/acceptance/two-models", json=given).status_code == 404
 
 
+@pytest.mark.extended
 def test_only_the_latest_comparisons_are_kept(models: dict[str, ComparedModel], tmp_path: Path) -> None:
     two_models = TwoModels({"a": lambda: models["semantic"]}, max_pixels=1_000_000)
     path = write_world(tmp_path) / "images" / "a.png"

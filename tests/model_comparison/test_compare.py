@@ -47,7 +47,7 @@ def comparison(voc: ComparedModel, runs: dict[str, ComparedModel], photo: np.nda
     return d2tune.compare_models(voc, runs["semantic"], photo)
 
 
-@pytest.mark.parametrize("task", ["instance", "semantic", "panoptic"])
+@pytest.mark.parametrize("task", ["instance", "semantic", pytest.param("panoptic", marks=pytest.mark.extended)])
 def test_the_comparison_of_b_and_a_is_that_of_a_and_b_mirrored(
     task: str, runs: dict[str, ComparedModel], voc: ComparedModel, photo: np.ndarray
 ) -> None:

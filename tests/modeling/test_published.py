@@ -78,7 +78,7 @@ def test_the_published_files_and_metrics() -> None:
         assert re.fullmatch(r"\w+-[0-9a-f]{8}\.pth", one.file_name)
 
 
-@pytest.mark.parametrize("name", [SMALL, pytest.param("fcn_resnet50", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [SMALL, pytest.param("fcn_resnet50", marks=pytest.mark.extended)])
 def test_a_published_file_predicts_what_torchvision_does(tmp_path: Path, name: str) -> None:
     network, model = published(tmp_path, name), original(name)
     loaded = load_published(replace(network, short_side_px=104, max_side_px=400), folder=tmp_path)
@@ -169,7 +169,7 @@ def test_a_real_car_on_a_real_road() -> None:
     assert len(published_names()) == 7
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_real_street_with_lightnet() -> None:
     """The published LightNet++ x0.5 on a photo of Cityscapes: channels in its order, and no class without objects."""
     network = published_network("lightnetpp_shufflenetv2plus_x0.5_cityscapes")
