@@ -28,7 +28,7 @@ CONSTRAINTS := d2tune/install/constraints.txt
 # half a minute.
 PIP_INSTALL = quiet=; [ -t 1 ] || quiet=--quiet; set -x; "$$python" -m pip install --no-compile $$quiet
 
-.PHONY: help setup doctor new annotate data convert train evaluate predict demo docs browser encoder test test-all lint clean FORCE
+.PHONY: help setup doctor new annotate data convert train evaluate predict demo app docs browser encoder test test-all lint clean FORCE
 
 help:  ## list these targets
 	@echo "make TARGET [PROJECT=balloon] [ARGS=...]"
@@ -46,6 +46,8 @@ $(READY): $(PY) pyproject.toml setup.py $(CONSTRAINTS) $(wildcard d2tune/install
 	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-build-isolation --editable ".[dev]"
 	@# what Detections.to_supervision is tested with; its dependency PyAV brings codecs under the GPL, and is not imported
 	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-deps supervision
+	@# slices of a head, which tests read from the files of nilearn without its code
+	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-deps nilearn
 	@# the extra trackio, which is tested with Pillow 13, while its own metadata asks for an earlier one
 	@python="$(PY)"; $(PIP_INSTALL) --constraint $(CONSTRAINTS) --no-deps trackio
 	$(D2TUNE) setup $(if $(DETECTRON2),--requirement "$(DETECTRON2)") $(if $(SDIST),--sdist "$(SDIST)")
@@ -101,6 +103,9 @@ demo: $(READY)  ## the whole journey on rendered photos, in under 15 minutes
 	[ -e datasets/demo ] || [ -e datasets/demo-sample ] || $(D2TUNE) sample balloon --out datasets/demo-sample --images 120
 	$(D2TUNE) convert projects/demo.yaml
 	$(D2TUNE) train projects/demo.yaml $(ARGS)
+
+app: $(READY)  ## compare two models on one image in a browser (ARGS="fcn_resnet50 RUN --images FOLDER")
+	$(VENV)/bin/streamlit run apps/compare_streamlit.py -- $(ARGS)
 
 docs: $(READY)  ## build the documentation site in build/site, offline
 	$(PY) -m tools.docs_site

@@ -1,8 +1,9 @@
-"""Train a U-Net from scratch on 24 of the 30 membrane images and score it on the other 6.
+"""Train a network on 24 of the 30 membrane images and score it on the other 6.
 
 ``python benchmarks/membrane.py`` draws the 6 with ``numpy.random.default_rng(--seed)``, trains
-``benchmarks/projects/membrane_cpu.yaml`` on the rest, and prints mIoU, the mean Dice of the membranes over the 6
-images, and the minutes. The best checkpoint is chosen on the same 6 images.
+``benchmarks/projects/membrane_cpu.yaml``, a U-Net from scratch, or the project of ``--project`` on the rest, and prints
+mIoU, the mean Dice of the membranes over the 6 images, and the minutes. The best checkpoint is chosen on the same 6
+images.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ MEMBRANE = 0
 def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    parser.add_argument("--project", default="membrane_cpu.yaml", help="of benchmarks/projects (default: the U-Net)")
     options = parser.parse_args()
     with work_folder(options.work) as work:
         held_out = split(options.shared / "data" / "membrane" / "train", work / "data", options.seed)
-        run = train("membrane_cpu.yaml", work, options.overrides)
+        run = train(options.project, work, options.overrides)
         dices = [dice(file, work / "data" / "val" / "label" / file.name) for file in predicted(run.folder, held_out)]
         results = {
             "held_out": held_out,

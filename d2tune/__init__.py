@@ -13,6 +13,7 @@ from d2tune.versions import own_version
 if TYPE_CHECKING:
     from d2tune.api import (
         compare,
+        compare_models,
         convert,
         evaluate,
         evaluate_files,
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
         package,
         predict,
         predict_video,
+        track,
         train,
         write_report,
     )
 
 __all__ = [
     "compare",
+    "compare_models",
     "convert",
     "evaluate",
     "evaluate_files",
@@ -37,6 +40,7 @@ __all__ = [
     "package",
     "predict",
     "predict_video",
+    "track",
     "train",
     "write_report",
 ]

@@ -79,7 +79,7 @@ class Record(_Entries):
 
     d2tune_record: int = Field(default=RECORD_VERSION, ge=1)
     project: str
-    task: Literal["instance", "semantic", "panoptic"] = "instance"
+    task: Literal["instance", "semantic", "panoptic", "tracking"] = "instance"
     classes: list[str] = Field(min_length=1)
     thing_ids: list[int] | None = None
     data: _Data
@@ -108,7 +108,7 @@ class Evaluation(_Entries):
     """
 
     version: int = Field(default=1, ge=1, alias="schema")
-    task: Literal["instance", "semantic", "panoptic"]
+    task: Literal["instance", "semantic", "panoptic", "tracking"]
     run: str
     data: str | None
     data_sha256: str

@@ -52,3 +52,16 @@ def test_a_sample_project_is_timed(tmp_path: Path) -> None:
     results = json.loads(out.read_text("utf-8"))["membrane"]
     assert results["train_cpu_s"] > 0 and results["images"] == 1 and 0 <= results["value"] <= 100
     assert "| `membrane` | mIoU " in shown
+
+
+@pytest.mark.extended
+def test_networks_for_video_are_timed(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    shown = benchmark("--frames", 2, "--size", 96, "--threads", 1, "--out", out, script="realtime.py")
+    rows = json.loads(out.read_text("utf-8"))["rows"]
+    assert [row["runtime"] for row in rows] == ["torch"] * 4 + ["onnxruntime"] * 4 + ["torch"]
+    for row in rows:
+        assert row["frames"] == 2 and row["fps"] > 0 and set(row["ms"]) == {"prepare", "network", "finish"}
+    torch_deeplab, onnx_deeplab = (row for row in rows if row["network"] == "DeepLabV3 MobileNetV2")
+    assert abs(torch_deeplab["J"] - onnx_deeplab["J"]) < 1, "both runtimes give the same masks"
+    assert shown.count("42.5 fps on a Titan Xp") == 2

@@ -51,6 +51,7 @@ def test_rooms_that_need_neither_torch_nor_detectron2(module: str) -> None:
 def test_its_functions() -> None:
     assert sorted(d2tune.__all__) == [
         "compare",
+        "compare_models",
         "convert",
         "evaluate",
         "evaluate_files",
@@ -60,6 +61,7 @@ def test_its_functions() -> None:
         "package",
         "predict",
         "predict_video",
+        "track",
         "train",
         "write_report",
     ]

@@ -28,7 +28,9 @@ from d2tune.acceptance.report import comparison_report, judged_report
 from d2tune.acceptance.session import Acceptance, NoSuchModelError, StillBlindError
 from d2tune.acceptance.statistics import Share
 from d2tune.acceptance.store import ConflictError, RevealedError, StoredImage
+from d2tune.acceptance.two_models import LAYERS, NoSuchComparisonError, TwoModels, as_shown, layer_png
 from d2tune.errors import D2TuneError
+from d2tune.model_comparison.drawings import to_zip
 from d2tune.text import printable, shortened
 
 PREFIX = "/acceptance"
@@ -63,6 +65,20 @@ _TYPES = {
 Model = Annotated[int, Query(description="Place of the model, from 0.", ge=0)]
 
 
+class ChosenModels(Strict):
+    """What the page that compares two models sends.
+
+    Attributes:
+        a: Name of the first model.
+        b: Name of the second model.
+        image: Number of the image.
+    """
+
+    a: str
+    b: str
+    image: int
+
+
 class JudgmentIn(Strict):
     """A judgment as the page sends it.
 
@@ -88,21 +104,34 @@ def page_router() -> APIRouter:
     def page() -> Response:
         return give("page.html")
 
+    @router.get("/models")
+    def models() -> Response:
+        return give("models.html")
+
     @router.get(f"{PREFIX}/static/{{name}}")
     def static(name: str) -> Response:
-        if name not in files or name == "page.html":
+        if name not in files or name.endswith(".html"):
             raise HTTPException(404, "there is no such file")
         return give(name)
 
     return router
 
 
-def data_router(acceptance: Acceptance) -> APIRouter:
-    """What the page works with."""
+def data_router(acceptance: Acceptance, *, two_models: TwoModels | None = None) -> APIRouter:
+    """What the page works with.
+
+    Args:
+        acceptance: Images, predictions and judgments.
+        two_models: The models of the page that compares two; None without that page. A blind comparison has none,
+            because it would give the models away.
+    """
     router = APIRouter(
         prefix=PREFIX, dependencies=[Depends(_refuse_other_sites)], route_class=_LimitedRoute, include_in_schema=False
     )
-    _add_images(router, acceptance)
+    shown = None if acceptance.settings.is_blind else two_models
+    _add_images(router, acceptance, two_models=shown)
+    if shown is not None:
+        _add_two_models(router, acceptance, shown)
     if acceptance.settings.is_blind:
         _add_comparison(router, acceptance)
     else:
@@ -159,6 +188,8 @@ def _answered(make: Callable[[], Any]) -> Any:
         raise HTTPException(404, "there is no such image") from None
     except NoSuchModelError:
         raise HTTPException(404, "there is no such model") from None
+    except NoSuchComparisonError:
+        raise HTTPException(404, "the comparison is no longer kept; compare again") from None
     except StillBlindError:
         raise HTTPException(409, "the result is not shown yet, so that nothing gives the models away") from None
     except RevealedError:
@@ -180,7 +211,7 @@ def _json(content: Any) -> JSONResponse:
     return JSONResponse(content, headers=_HEADERS | _NEVER)
 
 
-def _add_images(router: APIRouter, acceptance: Acceptance) -> None:
+def _add_images(router: APIRouter, acceptance: Acceptance, *, two_models: TwoModels | None) -> None:
     settings = acceptance.settings
 
     @router.get("/state")
@@ -205,6 +236,7 @@ def _add_images(router: APIRouter, acceptance: Acceptance) -> None:
                 "is_blind": is_blind,
                 "models": models[:1] if is_blind else models,
                 "has_truth": bool(acceptance.truth),
+                "two_models": [] if two_models is None else list(two_models.names),
                 "kinds": KIND_WORDS,
                 "max_upload_bytes": settings.max_upload_bytes,
                 "skipped": skipped,
@@ -270,6 +302,36 @@ def _image_row(image: StoredImage, verdict: str | None, **more: Any) -> dict[str
 
 def _saved_row(saved: SavedJudgment | None) -> dict[str, Any] | None:
     return None if saved is None else saved.model_dump(mode="json")
+
+
+def _add_two_models(router: APIRouter, acceptance: Acceptance, two_models: TwoModels) -> None:
+    @router.post("/two-models")
+    def compare(given: ChosenModels) -> Response:
+        """Compare two models on an image of the list."""
+        for name in (given.a, given.b):
+            if name not in two_models.names:
+                raise HTTPException(404, "there is no such model")
+
+        def make() -> dict[str, Any]:
+            image = acceptance.images.get(given.image)
+            assert image.sha256 is not None
+            return as_shown(*two_models.compare(given.a, given.b, acceptance.images.path(image), image.sha256))
+
+        return _json(_answered(make))
+
+    @router.get("/two-models/{key}/{name}.png")
+    def layer(key: str, name: str) -> Response:
+        """A layer over the image: the classes of A or B, or the agreement."""
+        if name not in LAYERS:
+            raise HTTPException(404, "there is no such layer")
+        content = _answered(lambda: layer_png(two_models.kept(key), name))
+        return Response(content, media_type="image/png", headers=_HEADERS | _NEVER)
+
+    @router.get("/two-models/{key}/comparison.zip")
+    def download(key: str, opacity: Annotated[float, Query(ge=0, le=1)] = 0.5) -> Response:
+        """The images, tables and numbers of a comparison."""
+        content = _answered(lambda: to_zip(two_models.kept(key), opacity=opacity))
+        return _download(content, "application/zip", "comparison.zip")
 
 
 def _add_judging(router: APIRouter, acceptance: Acceptance) -> None:

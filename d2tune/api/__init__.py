@@ -1,10 +1,12 @@
 """The functions behind the commands, which only parse arguments, call a function and print."""
 
 from d2tune.api.arguments import MOST_TOLERANCE_PX
+from d2tune.api.classical import baseline, outline
 from d2tune.api.delivery import export, handover, info, new_serving_key, package, serve
 from d2tune.api.overview import dashboard, remove_runs, runs, write_report
 from d2tune.api.results import (
     compare,
+    compare_models,
     evaluate,
     evaluate_files,
     load_predictor,
@@ -13,10 +15,13 @@ from d2tune.api.results import (
     predict_video,
 )
 from d2tune.api.training import convert, load_project, preview, split, train
+from d2tune.api.video import track
 
 __all__ = [
     "MOST_TOLERANCE_PX",
+    "baseline",
     "compare",
+    "compare_models",
     "convert",
     "dashboard",
     "evaluate",
@@ -28,6 +33,7 @@ __all__ = [
     "load_project",
     "merge",
     "new_serving_key",
+    "outline",
     "package",
     "predict",
     "predict_video",
@@ -36,6 +42,7 @@ __all__ = [
     "runs",
     "serve",
     "split",
+    "track",
     "train",
     "write_report",
 ]

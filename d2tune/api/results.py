@@ -10,10 +10,15 @@ from d2tune.api.arguments import MOST_TOLERANCE_PX, check_paths, run_folder_of
 from d2tune.errors import check_path, check_range
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from d2tune.evaluation.comparison import RunComparison
     from d2tune.evaluation.summaries import EvaluationResult
     from d2tune.inference.predictors.base import Predictor
     from d2tune.metrics.coco.results import Kind
+    from d2tune.model_comparison.compare import Comparison
+    from d2tune.model_comparison.models import ComparedModel
     from d2tune.runs.predict import PredictionResult
     from d2tune.video.predict import VideoFormat
     from d2tune.video.result import VideoResult
@@ -295,3 +300,30 @@ def load_predictor(
             overlap=overlap,
             object_px=object_px,
         )
+
+
+def compare_models(
+    a: str | Path | ComparedModel,
+    b: str | Path | ComparedModel,
+    image: str | Path | bytes | NDArray[np.uint8],
+    *,
+    weights_folder: str | Path | None = None,
+) -> Comparison:
+    """Compare what two models predict on an image, and what it takes; see ``model_comparison.compare``.
+
+    Args:
+        a: The first model: the name of a published network, such as ``fcn_resnet50``, or ``NAME=FILE``; a run folder, a
+            package, an exported model, or a project file for its latest run.
+        b: The second model.
+        image: A photo: a file, the content of a file, or an array ``(H, W, 3)`` uint8 in RGB.
+        weights_folder: A folder with files of published networks; without it they are downloaded once.
+
+    Raises:
+        D2TuneError: A model cannot be loaded or does not take photos, or the image cannot be read.
+    """
+    from d2tune.modeling.light_imports import light_imports
+
+    with light_imports():
+        from d2tune.model_comparison.compare import compare_models as compare_loaded
+
+    return compare_loaded(a, b, image, weights_folder=weights_folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from d2tune.cli import (
     annotate,
+    baseline,
     check,
     compare,
     convert,
@@ -24,6 +25,7 @@ from d2tune.cli import (
     label_loop,
     merge,
     new,
+    outline,
     package,
     predict,
     preview,
@@ -33,6 +35,7 @@ from d2tune.cli import (
     serve,
     setup,
     split,
+    track,
     train,
 )
 from d2tune.errors import D2TuneError
@@ -47,10 +50,12 @@ _COMMANDS = (
     sample,
     data,
     annotate,
+    outline,
     convert,
     check,
     split,
     preview,
+    baseline,
     train,
     runs,
     evaluate,
@@ -61,6 +66,7 @@ _COMMANDS = (
     export,
     predict,
     merge,
+    track,
     serve,
     handover,
     label_loop,

@@ -53,6 +53,14 @@ def add(commands: Commands) -> None:
         help="judge these COCO predictions of any tool as those of a model; NAME=FILE names them; may be repeated",
     )
     group.add_argument("--blind", action="store_true", dest="is_blind", help="compare two models without their names")
+    group.add_argument(
+        "--compare",
+        type=name,
+        action="append",
+        metavar="MODEL",
+        help="a further model for the page /models, which compares two on an image: a run, a package, or a published "
+        "network such as fcn_resnet50; NAME=PATH names it; may be repeated",
+    )
     group.add_argument("--title", metavar="TEXT", help="heading of the page and of the report (default: Acceptance)")
     group.add_argument("--no-page", action="store_true", help="serve the API alone")
     group = parser.add_argument_group("keys")
@@ -112,9 +120,10 @@ def run(options: argparse.Namespace) -> int:
 def _page(options: argparse.Namespace) -> PageOptions | None:
     from d2tune.serving.settings import PageOptions
 
-    shown = given(options, "images", "truth", "judgments", "predictions", "is_blind", "title")
+    shown = given(options, "images", "truth", "judgments", "predictions", "is_blind", "title", "compare")
     if "no_page" not in options:
-        return PageOptions(**shown | {"predictions": tuple(getattr(options, "predictions", ()))})
+        lists = {key: tuple(getattr(options, key, ())) for key in ("predictions", "compare")}
+        return PageOptions(**shown | lists)
     for option in shown:
         text = "--blind" if option == "is_blind" else f"--{option}"
         raise ProjectError(f"{text} goes with the page", hint="Remove it, or remove --no-page.")

@@ -13,6 +13,7 @@ from d2tune.data.label_maps import LabelFiles
 from d2tune.data.mapper import TrainingSamples
 from d2tune.data.panoptic_mapper import PanopticSamples, center_targets
 from d2tune.data.semantic_mapper import SemanticInput, SemanticSamples
+from d2tune.data.tracking_pairs import PairOptions, TrackingPairs
 from d2tune.project import Project
 
 
@@ -69,6 +70,29 @@ def semantic_samples(
     )
     dicts = detectron2_dicts(dataset, labels=labels, layout=layout_of(cfg))
     return SemanticSamples(dicts, options, cache_bytes=cache_bytes)
+
+
+def tracking_pairs(dataset: Dataset, cfg: CfgNode, project: Project, *, cache_bytes: int) -> TrackingPairs:
+    """Pairs of images that show an object, by ``SampleKey``.
+
+    Args:
+        dataset: The training split.
+        cfg: The run's config.
+        project: The project, which says whether its images are frames.
+        cache_bytes: Memory that images may take in one process.
+    """
+    siammask = cfg.MODEL.SIAMMASK
+    options = PairOptions(
+        channel_order=cfg.INPUT.FORMAT,
+        short_side_px=cfg.INPUT.MIN_SIZE_TEST,
+        rendered=siammask.RENDERED,
+        negatives=siammask.NEGATIVES,
+        shift_px=siammask.SHIFT_PX,
+        scale=siammask.SCALE,
+        color_jitter=cfg.INPUT.COLOR_JITTER,
+        are_frames=project.data.frames,
+    )
+    return TrackingPairs(dataset, options, cache_bytes=cache_bytes)
 
 
 def _instance_options(cfg: CfgNode, cache_bytes: int) -> dict[str, Any]:

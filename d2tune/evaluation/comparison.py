@@ -17,6 +17,7 @@ from d2tune.metrics.coco.summary import REPLICATES, replicates_for
 from d2tune.report.tables import format_table
 
 if TYPE_CHECKING:
+    from d2tune.metrics.mask_tracking import MaskTrackScorer
     from d2tune.metrics.panoptic import PanopticScorer
     from d2tune.metrics.semantic import SemanticScorer
 
@@ -165,7 +166,7 @@ def _statistics(result: InstanceResult, kind: Kind, weights: Weights) -> dict[st
 
 @dataclass(frozen=True)
 class MapSide(ComparedSide):
-    """Label maps or panoptic predictions.
+    """Label maps, panoptic predictions or followed objects.
 
     Attributes:
         scorer: A scorer with all images added.
@@ -173,7 +174,7 @@ class MapSide(ComparedSide):
         main_name: Name of the main metric.
     """
 
-    scorer: SemanticScorer | PanopticScorer
+    scorer: SemanticScorer | PanopticScorer | MaskTrackScorer
     task_name: str
     main_name: str
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -117,6 +117,14 @@ class Evaluator(ABC, Generic[Prediction]):
                 raise prediction
             predictions.append(prediction)
         return predictions
+
+    def keep(self, results: Iterable[Any]) -> list[Prediction]:
+        """What `predict` returns, of results that were made without a predictor.
+
+        Args:
+            results: The result of each image of the split, in their order.
+        """
+        return [self._kept(index, result, None) for index, result in enumerate(results)]
 
     @abstractmethod
     def _kept(self, index: int, result: Any, pixels: Pixels | None) -> Prediction:

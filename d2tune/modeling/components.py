@@ -15,6 +15,9 @@ _OWN = {
     "deeplab": ("build_padded_deeplab_backbone",),
     "panoptic_deeplab": ("ContiguousPanopticDeepLab",),
     "point_rend": ("NegativeSafePointRendMaskHead", "VoidSafePointRendSemSegHead"),
+    "yolact.fpn": ("build_yolact_fpn_backbone",),
+    "yolact.meta_arch": ("Yolact",),
+    "siammask.meta_arch": ("SiamMask",),
     "semantic_heads": ("GapSafeSemanticSegmentor", "VoidSafeSemSegFPNHead"),
 }
 """Names that a module below ``d2tune.modeling`` registers."""

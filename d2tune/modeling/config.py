@@ -18,6 +18,8 @@ from d2tune.modeling.bridge.config import add_bridge_config
 from d2tune.modeling.bridge.losses import balanced_weights
 from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
 from d2tune.modeling.component_names import check_components
+from d2tune.modeling.siammask.config import add_siammask_config
+from d2tune.modeling.yolact.config import add_yolact_config
 from d2tune.project import Model, Project, flatten, planned_length, preset_files, preset_names
 from d2tune.text import reason_of
 
@@ -102,6 +104,8 @@ def default_config() -> CfgNode:
     project_module("deeplab.config")  # add_panoptic_deeplab_config takes it from the package of that project
     project_module("panoptic_deeplab.config").add_panoptic_deeplab_config(cfg)
     add_bridge_config(cfg)
+    add_yolact_config(cfg)
+    add_siammask_config(cfg)
     add_d2tune_config(cfg)
     return cfg
 
@@ -200,14 +204,16 @@ DERIVED = {
 }
 """Raw keys that are derived and cannot be set, and what to set instead."""
 
-TaskName = Literal["instance", "semantic", "panoptic"]
+TaskName = Literal["instance", "semantic", "panoptic", "tracking"]
 
 _TASK_OF_ARCHITECTURE: dict[str, TaskName] = {
     "GeneralizedRCNN": "instance",
+    "Yolact": "instance",
     "GapSafeSemanticSegmentor": "semantic",
     "SemanticBridge": "semantic",
     "PanopticFPN": "panoptic",
     "ContiguousPanopticDeepLab": "panoptic",
+    "SiamMask": "tracking",
 }
 
 
@@ -293,10 +299,10 @@ def check_model(project: Project) -> None:
         )
 
 
-_FPN_BACKBONES = ("build_resnet_fpn_backbone", "build_feature_fpn_backbone")
+_FPN_BACKBONES = ("build_resnet_fpn_backbone", "build_feature_fpn_backbone", "build_yolact_fpn_backbone")
 
 _PRESETS_THAT_TAKE: dict[str, Callable[[CfgNode], bool]] = {
-    "backbone": lambda cfg: cfg.MODEL.BACKBONE.NAME in _FPN_BACKBONES,
+    "backbone": lambda cfg: cfg.MODEL.BACKBONE.NAME in _FPN_BACKBONES and not cfg.MODEL.YOLACT.DEFORM_EVERY,
     "encoder": lambda cfg: is_bridge(cfg) and _architecture(cfg).encoder is not None,
     "loss": lambda cfg: is_bridge(cfg),
     "class_weights": lambda cfg: is_bridge(cfg),
@@ -404,7 +410,8 @@ def _set_input(cfg: CfgNode, project: Project) -> None:
 
 def _set_backbone(cfg: CfgNode, project: Project, *, scratch: bool) -> None:
     if project.model.backbone is not None:
-        cfg.MODEL.BACKBONE.NAME = "build_feature_fpn_backbone"
+        if cfg.MODEL.META_ARCHITECTURE != "Yolact":
+            cfg.MODEL.BACKBONE.NAME = "build_feature_fpn_backbone"
         cfg.MODEL.FEATURES.NAME = project.model.backbone
         cfg.MODEL.FPN.IN_FEATURES = ["stride4", "stride8", "stride16", "stride32"]
         cfg.MODEL.FPN.NORM = "GN"

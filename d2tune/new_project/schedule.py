@@ -13,7 +13,12 @@ _BATCH = 4
 _PATCH_PX = 256
 _FEW, _SOME = 5, 10
 
-_LARGEST_PX: dict[TaskName, tuple[int, int]] = {"instance": (800, 480), "semantic": (640, 256), "panoptic": (640, 256)}
+_LARGEST_PX: dict[TaskName, tuple[int, int]] = {
+    "instance": (800, 480),
+    "semantic": (640, 256),
+    "panoptic": (640, 256),
+    "tracking": (480, 480),
+}
 """Largest short sides in pixels, with and without a GPU."""
 
 _CPU_JITTER: dict[TaskName, tuple[float, float]] = {"instance": (0.5, 1.0)}

@@ -38,6 +38,7 @@ def card_of(model: Described, *, is_package: bool = True) -> str:
         "front_matter": Markup(front_matter(model)),
         "gives": task.gives,
         "has_scores": task.has_scores,
+        "follows_objects": task.follows_objects,
         "has_runner": RUNNER in model.files,
         "class_names": model.classes,
         "quality_line": quality_line(model) if is_package else "",

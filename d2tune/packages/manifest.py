@@ -216,7 +216,7 @@ class Manifest(_Entries):
     d2tune: str
     project: str
     preset: str
-    task: Literal["instance", "semantic", "panoptic"]
+    task: Literal["instance", "semantic", "panoptic", "tracking"]
     classes: tuple[str, ...] = Field(min_length=1)
     thing_ids: tuple[Count, ...]
     thresholds: dict[str, Threshold]

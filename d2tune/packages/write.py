@@ -78,6 +78,7 @@ def write_package(
     file = folder.weights(weights)
     project, cfg = load_project(folder.project).project, read_config(folder.config)
     task = task_of(project)
+    task.check_predicts_images()
     source = {
         "source": weights if weights in ("best", "final") else file.name,
         "source_sha256": files.sha256_file(file),

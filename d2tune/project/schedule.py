@@ -30,6 +30,7 @@ _CPU: dict[TaskName, _Limits] = {
     "instance": _Limits(epochs=24, least=260, most=400),
     "semantic": _Limits(epochs=12, least=200, most=400),
     "panoptic": _Limits(epochs=8, least=200, most=400),
+    "tracking": _Limits(epochs=200, least=600, most=900),
 }
 
 

@@ -29,7 +29,9 @@ from d2tune.project.values import (
 )
 from d2tune.text import nearest_hint
 
-Sample = Literal["balloon", "chipset", "face", "carvana", "ships", "steel", "crops", "membrane", "cells", "street"]
+Sample = Literal[
+    "balloon", "chipset", "face", "carvana", "ships", "steel", "crops", "membrane", "cells", "street", "clips"
+]
 """Labeled image sets that can be rendered."""
 
 
@@ -131,6 +133,8 @@ class Data(Section):
         crowds: ``objects`` reads objects marked as crowds (``iscrowd``) as objects; crowds are not trained on.
         unknown_shapes: ``polygon`` reads Labelme shapes of unknown type with three points or more as polygons, ``skip``
             skips them with a warning.
+        frames: Whether the images of a folder are the frames of a video, in the natural order of their names. For
+            tracking tasks.
         sample: Sample that is rendered where ``root`` is missing, a name that ``d2tune sample`` takes.
         sample_images: How many images that sample has.
         split_seed: Seed of the split where ``val`` is a fraction.
@@ -159,6 +163,7 @@ class Data(Section):
     follow_links: bool = False
     unknown_shapes: Literal["skip", "polygon"] = "skip"
     crowds: Literal["crowds", "objects"] = "crowds"
+    frames: bool = False
     sample: Sample | None = None
     sample_images: Whole = Field(default=80, ge=2)
     split_seed: Whole = 0
@@ -395,7 +400,7 @@ class Project(Section):
     Attributes:
         name: Names the run folder; the project file's name unless given.
         task: ``instance``: one mask per object; ``semantic``: one class per pixel; ``panoptic``: both, objects of
-            the things and regions of the stuff.
+            the things and regions of the stuff; ``tracking``: the mask of an object that is followed through a video.
         data: Where the images and annotations lie.
         classes: Class names in the order of their ids; empty takes the labels of the training split.
         things: Instead of ``classes``: those whose objects are distinguished. Their ids come before those of the stuff.
@@ -484,6 +489,8 @@ class Project(Section):
     @model_validator(mode="after")
     def _keys_fit_format(self) -> Project:
         data = self.data
+        if data.frames and not self.traits.follows_objects:
+            raise ValueError("data.frames is for tracking tasks")
         if data.csv_preset is not None and data.format not in ("auto", "rle"):
             raise ValueError(f"data.csv_preset is for data.format: rle, and the format is {data.format}")
         if data.label_images != LabelImages() and data.format != "label_images":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-TaskName = Literal["instance", "semantic", "panoptic"]
+TaskName = Literal["instance", "semantic", "panoptic", "tracking"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class TaskTraits:
         gpu_model: Section ``model`` of a new project file.
         cpu_model: The same of its profile for machines without a GPU.
         comments: What the keys of ``gpu_model`` mean.
+        follows_objects: Whether objects that are given in a frame are followed to other frames, whatever their class.
     """
 
     meaning: str
@@ -52,6 +53,7 @@ class TaskTraits:
     gpu_model: Mapping[str, Any]
     cpu_model: Mapping[str, Any]
     comments: Mapping[str, str]
+    follows_objects: bool = False
 
     @property
     def has_things_and_stuff(self) -> bool:
@@ -99,6 +101,17 @@ TRAITS: Mapping[TaskName, TaskTraits] = {
         gpu_model={"preset": "panoptic_fpn_r50"},
         cpu_model={"preset": "panoptic_fpn_mobilenet_v2"},
         comments={"preset": _PRESET},
+    ),
+    "tracking": TaskTraits(
+        meaning="the mask of an object that is followed through a video, of any class",
+        has_label_maps=False,
+        has_objects=True,
+        needs_every_class=False,
+        main_metrics=(MetricPlace("tracking", "J", "J"),),
+        gpu_model={"preset": "siammask_mobilenet_v2"},
+        cpu_model={},
+        comments={"preset": _PRESET},
+        follows_objects=True,
     ),
 }
 """The traits of each task."""

@@ -21,6 +21,7 @@ from d2tune.report.thumbnails import Album
 from d2tune.review import plots, tables
 from d2tune.review.advice import advice
 from d2tune.review.charts import IntervalRow, interval_chart, words
+from d2tune.review.classical import classical_rows
 from d2tune.review.data_summary import DataSummary, summarize_data
 from d2tune.review.gallery import FALSE, MISSED, RIGHT, Gallery, Group, SliderImage, Thumbnail
 from d2tune.review.sources import Side, section
@@ -104,6 +105,8 @@ def report_page(sides: Sequence[Side], standing: Standing, *, title: str, images
     own = [colors[list(map(id, sides)).index(id(side))] for side in ordered]
     same = _on_same_images(focus, sides)
     error_rows = problems.rows("the types of error", lambda: tables.error_rows(ordered))
+    without_network, lines = classical_rows(sides)
+    problems.lines += lines
     context = {
         "generator": GENERATOR,
         "title": title,
@@ -128,6 +131,7 @@ def report_page(sides: Sequence[Side], standing: Standing, *, title: str, images
         "error_rows": error_rows,
         "error_sides": ordered,
         "most_cost": max((cost or 0.0 for row in error_rows for cost in row.costs), default=0.0) or 1.0,
+        "classical_rows": without_network,
         "metrics": problems.rows("the metrics", lambda: tables.all_metrics(focus)),
         "shown": chosen,
         "quality": None if focus.images is None else (focus.images.quality_name, focus.images.quality_words),
@@ -305,6 +309,7 @@ def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("runs", "Side by side", context["several"]),
         ("curves", "Curves", context["course"]),
         ("classes", "Classes", context["class_rows"] or context["class_plots"]),
+        ("classical", "Without a network", context["classical_rows"]),
         ("errors", "Errors", context["error_rows"] or context["shown"].thumbnails),
         ("images", "Images", context["shown"].groups),
         ("differences", "Differences", context["shown"].pairs),

@@ -121,8 +121,10 @@ def predictor_of(loaded: LoadedModel, *, min_score: float | None = None) -> Pred
 
     Raises:
         ProjectError: The lowest score is not between 0 and 1, or predictions of the model have no scores.
+        DataError: The model follows objects.
     """
     task = task_of(loaded.project)
+    task.check_predicts_images()
     if min_score is not None:
         check_range(min_score, place="min_score", least=0, most=1)
         if not task.has_scores:

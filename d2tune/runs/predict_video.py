@@ -58,6 +58,7 @@ def predict(
     folder = Path(out) if out is not None else default_folder(Path(model), "predictions") / video.stem
     described = describe(model)
     task = task_of(described.project)
+    task.check_predicts_images()
     windows = WindowChoice(window_px=window_px, overlap=overlap, object_px=object_px)
     windows.check(described)
     if min_score is not None and not task.has_scores:

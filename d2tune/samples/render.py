@@ -11,7 +11,7 @@ import numpy as np
 
 from d2tune.errors import DataError, nearest
 from d2tune.files import write_text
-from d2tune.samples import balloon, carvana, cells, chipset, crops, face, membrane, ships, steel, street
+from d2tune.samples import balloon, carvana, cells, chipset, clips, crops, face, membrane, ships, steel, street
 from d2tune.samples.rendering.canvas import develop
 from d2tune.samples.rendering.labelme_files import write_labelme_pair
 from d2tune.samples.rendering.scene import SampleInstance
@@ -26,6 +26,7 @@ _WRITERS = {
     "membrane": membrane,
     "cells": cells,
     "street": street,
+    "clips": clips,
 }
 PHOTO_KINDS = tuple(_MODULES)
 """The image sets that are written as photos beside Labelme files."""

@@ -88,6 +88,7 @@ def served_models(
         if description.record["input"].get("stacked"):
             message = "the model takes folders of files as images, which a request cannot hold"
             raise ProjectError(message, place=str(path), hint="Use `d2tune predict`.")
+        task_of(description.project).check_predicts_images()
         windows.check(description)
         name = name or _name_of(folder, description)
         if name in models:

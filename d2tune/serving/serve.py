@@ -67,6 +67,7 @@ def serve(
     check_libraries()
     from d2tune.acceptance.routes import data_router, page_router
     from d2tune.serving.app import create_app
+    from d2tune.serving.compared import compared_models
     from d2tune.serving.page import open_page
     from d2tune.serving.server import address_of, bind, run
     from d2tune.serving.service import Service
@@ -78,7 +79,9 @@ def serve(
         listener = stack.enter_context(bind(host, port))
         routers: list[APIRouter] = []
         if page is not None:
-            routers = [page_router(), data_router(stack.enter_context(closing(open_page(service, page))))]
+            two_models = compared_models(service, page.compare)
+            acceptance = stack.enter_context(closing(open_page(service, page)))
+            routers = [page_router(), data_router(acceptance, two_models=two_models)]
         address = address_of(listener)
         names = ", ".join(served) or "predictions"
         note = "" if chosen.keys or _is_loopback(host) else "; anyone who reaches it may use it, see --keys"

@@ -94,6 +94,8 @@ class PageOptions:
         predictions: COCO files of predictions to judge as those of models; ``NAME=PATH`` names one.
         is_blind: Whether two models are compared without their names.
         title: The heading of the page and of the report; None takes a general one.
+        compare: Further models for the page that compares two on an image: names of published networks, runs, packages
+            and exported models; ``NAME=PATH`` names one.
     """
 
     images: Path | None = None
@@ -102,3 +104,4 @@ class PageOptions:
     predictions: tuple[str | Path, ...] = ()
     is_blind: bool = False
     title: str | None = None
+    compare: tuple[str, ...] = ()

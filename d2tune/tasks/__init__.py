@@ -11,10 +11,13 @@ from d2tune.tasks.base import Task
 from d2tune.tasks.instance import InstanceTask
 from d2tune.tasks.panoptic import PanopticTask
 from d2tune.tasks.semantic import SemanticTask
+from d2tune.tasks.tracking import TrackingTask
 
 __all__ = ["TASKS", "Task", "metrics_from_json", "task_of"]
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (InstanceTask(), SemanticTask(), PanopticTask())}
+TASKS: Mapping[str, Task] = {
+    task.name: task for task in (InstanceTask(), SemanticTask(), PanopticTask(), TrackingTask())
+}
 """The tasks by their names in project files and records."""
 
 

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
+from numpy.typing import NDArray
 
 from d2tune.annotations.model.dataset import Category, Dataset
 from d2tune.data.label_maps import LabelFiles
@@ -17,6 +19,7 @@ from d2tune.errors import DataError
 from d2tune.evaluation.evaluator import Evaluator
 from d2tune.evaluation.summaries import Metrics
 from d2tune.inference.predictors.base import Predictor
+from d2tune.inference.predictors.tracking import needs_outline
 from d2tune.inference.uncertainty import UncertaintyPredictor
 from d2tune.inference.writers.base import Images, Writer, WriterFactory, WriterOptions
 from d2tune.inference.writers.image_files import CutoutWriter, MaskWriter, OverlayWriter
@@ -46,7 +49,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    """The name in project files: instance, semantic or panoptic."""
+    """The name in project files: instance, semantic, panoptic or tracking."""
     main_metric: ClassVar[str]
     """Key of the main metric in the record of a run."""
     predictions_noun: ClassVar[str]
@@ -61,6 +64,8 @@ class Task(ABC):
     """Whether predictions in overlapping windows of an image can be put together."""
     measures_pixels: ClassVar[bool] = False
     """Whether training needs the number of pixels of each class."""
+    follows_objects: ClassVar[bool] = False
+    """Whether a model follows objects that are given in a frame, and predicts nothing on an image alone."""
     uncertainty: ClassVar[type[UncertaintyPredictor[Any]]]
     """Measures how unsure a model is of an image."""
 
@@ -161,6 +166,15 @@ class Task(ABC):
             message = f"predictions of {a_or_an(self.name)} run have no scores"
             raise DataError(message, place="--min-score", hint="Remove it.")
 
+    def check_predicts_images(self) -> None:
+        """Refuse a model that predicts nothing on an image alone.
+
+        Raises:
+            DataError: The model follows objects.
+        """
+        if self.follows_objects:
+            raise needs_outline()
+
     def writer(
         self, to: str, out: Path, images: Images, predictor: Any, options: WriterOptions, project: Project
     ) -> Writer[Any, Any]:
@@ -199,6 +213,35 @@ class Task(ABC):
     @abstractmethod
     def metrics_from_json(self, evaluation: Mapping[str, Any]) -> Metrics:
         """The metrics in the content of an ``evaluation.json``."""
+
+    has_baseline: ClassVar[bool] = False
+    """Whether classical methods, which give the class of each pixel, can be scored."""
+
+    def check_has_baseline(self, project: Path) -> None:
+        """Refuse a task for which classical methods predict nothing.
+
+        Args:
+            project: The project file.
+
+        Raises:
+            DataError: It is one.
+        """
+        if not self.has_baseline:
+            message = f"classical methods predict nothing that {a_or_an(self.name)} project is scored by"
+            raise DataError(message, file=project, place="task", expected="instance or semantic")
+
+    def of_class_map(self, class_ids: NDArray[np.uint8], class_names: Sequence[str], *, typical_area_px2: float) -> Any:
+        """The prediction of this task that the class of each pixel stands for, where it `has_baseline`.
+
+        Args:
+            class_ids: Indices of the classes ``(H, W)``; for instances, one more stands for the background.
+            class_names: The classes in the order of their ids.
+            typical_area_px2: The median area of an object.
+
+        Raises:
+            NotImplementedError: The task has no baseline.
+        """
+        raise NotImplementedError(self.name)
 
     # texts
 

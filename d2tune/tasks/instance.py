@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode
+from numpy.typing import NDArray
 
+from d2tune.annotations.geometry.masks import encode_mask, to_rle
 from d2tune.annotations.model.dataset import Category, Dataset
+from d2tune.classical.regions import regions_of
 from d2tune.data.image_reader import image_reader
 from d2tune.data.label_maps import LabelFiles
 from d2tune.data.training import instance_samples
 from d2tune.evaluation.instance import InstanceEvaluator
 from d2tune.inference.predictors.instance import InstancePredictor
 from d2tune.inference.predictors.windowed import WindowedPredictor
+from d2tune.inference.results import Detections
 from d2tune.inference.uncertainty import DetectionUncertainty
 from d2tune.inference.writers.base import WriterFactory
 from d2tune.inference.writers.coco_results import CocoResultsWriter
@@ -33,6 +38,7 @@ class InstanceTask(Task):
     gives = "A mask, a box and a score for each object of the classes"
     has_instance_metrics = True
     has_scores = True
+    has_baseline = True
     takes_windows = True
     uncertainty = DetectionUncertainty
 
@@ -91,6 +97,21 @@ class InstanceTask(Task):
     def evaluator(self, dataset: Dataset, cfg: CfgNode, project: Project) -> InstanceEvaluator:
         """The evaluator of average precision."""
         return InstanceEvaluator(dataset)
+
+    def of_class_map(
+        self, class_ids: NDArray[np.uint8], class_names: Sequence[str], *, typical_area_px2: float
+    ) -> Detections:
+        """Each connected region of a class is an object."""
+        regions = regions_of(class_ids, n_classes=len(class_names), typical_area_px2=typical_area_px2)
+        return Detections(
+            class_ids.shape[0],
+            class_ids.shape[1],
+            np.array([one.box_xyxy for one in regions], dtype=np.float32).reshape(-1, 4),
+            np.array([one.score for one in regions], dtype=np.float32),
+            np.array([one.class_id for one in regions], dtype=np.int64),
+            tuple(to_rle(encode_mask(one.mask)) for one in regions),
+            tuple(class_names),
+        )
 
     def metrics_from_json(self, evaluation: Mapping[str, Any]) -> InstanceMetrics:
         """`InstanceMetrics`."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode
+from numpy.typing import NDArray
 
 from d2tune.annotations.formats.rle_csv import PRESETS
 from d2tune.annotations.model.dataset import Category, Dataset
@@ -17,6 +19,7 @@ from d2tune.errors import DataError
 from d2tune.evaluation.semantic import SemanticEvaluator
 from d2tune.evaluation.semantic_metrics import SemanticMetrics
 from d2tune.inference.predictors.semantic import SemanticPredictor
+from d2tune.inference.results import LabelMap
 from d2tune.inference.uncertainty import PixelUncertainty
 from d2tune.inference.writers.base import WriterFactory
 from d2tune.inference.writers.semantic import LabelMapWriter, LabelmeRegionsWriter, MapOverlayWriter, SubmissionWriter
@@ -34,6 +37,7 @@ class SemanticTask(Task):
     gives = "The class of each pixel, one of"
     takes_windows = True
     measures_pixels = True
+    has_baseline = True
     uncertainty = PixelUncertainty
 
     def label_files(self, dataset: Dataset) -> LabelFiles:
@@ -94,6 +98,12 @@ class SemanticTask(Task):
         data = project.data
         reader = image_reader(project, cfg)
         return SemanticEvaluator(dataset, reader=reader, background=data.background, csv_preset=data.csv_preset)
+
+    def of_class_map(
+        self, class_ids: NDArray[np.uint8], class_names: Sequence[str], *, typical_area_px2: float
+    ) -> LabelMap:
+        """The class of each pixel as it is."""
+        return LabelMap(class_ids, tuple(class_names))
 
     def metrics_from_json(self, evaluation: Mapping[str, Any]) -> SemanticMetrics:
         """`SemanticMetrics`."""

@@ -21,6 +21,7 @@ from PIL import Image
 from d2tune.acceptance.predictions import CocoFile, Predictions
 from d2tune.acceptance.routes import data_router, page_router
 from d2tune.acceptance.session import Acceptance, AcceptanceSettings
+from d2tune.acceptance.two_models import TwoModels
 
 WIDTH, HEIGHT = 400, 300
 NAMES = ("a.png", "b.png", "c.png", "deep/d.png")
@@ -104,7 +105,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(acceptance: Acceptance, *, key: str | None = None) -> Iterator[Served]:
+def served(acceptance: Acceptance, *, key: str | None = None, two_models: TwoModels | None = None) -> Iterator[Served]:
     """Serve the page on a free port of this machine, in a thread; with a key, only to those who send it."""
 
     def check(request: Request) -> None:
@@ -113,7 +114,7 @@ def served(acceptance: Acceptance, *, key: str | None = None) -> Iterator[Served
 
     app = FastAPI()
     app.include_router(page_router())
-    app.include_router(data_router(acceptance), dependencies=[Depends(check)])
+    app.include_router(data_router(acceptance, two_models=two_models), dependencies=[Depends(check)])
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", lifespan="off"))

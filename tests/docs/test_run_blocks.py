@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -77,6 +78,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy2(photo, place)
     for name in ("photo.jpg", "a.jpg", "b.jpg"):
         shutil.copy2(photos[0], folder / name)
+    box = {"label": "balloon", "shape_type": "rectangle", "points": [[10, 10], [60, 70]]}
+    (mine / "scribbles").mkdir()
+    shutil.copy2(photos[0], mine / "scribbles")
+    marks = {"shapes": [box], "imagePath": photos[0].name, "imageData": None}
+    (mine / "scribbles" / "marks.json").write_text(json.dumps(marks))
     (folder / "projects").mkdir()
     (folder / "projects" / "mine.yaml").write_text(PROJECT, encoding="utf-8")
     (folder / "acceptance.html").write_text("<!doctype html><title>report</title>", encoding="utf-8")
@@ -96,6 +102,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("predictions.json", "yolo.json", "detr.json"):
         shutil.copy2(folder / "found" / "predictions.json", folder / name)
     write_video(folder / "car.mp4", photos[0])
+    write_reference(folder / "frames" / "000000.json", photos[0])
     return folder
 
 
@@ -105,6 +112,16 @@ def write_video(path: Path, photo: Path) -> None:
     for _ in range(3):
         writer.write(frame)
     writer.release()
+
+
+def write_reference(path: Path, photo: Path) -> None:
+    """A Labelme file of the first frame of the video."""
+    height, width = cv2.imread(str(photo)).shape[:2]
+    points = [[width * x, height * y] for x, y in ((0.2, 0.2), (0.6, 0.2), (0.4, 0.7))]
+    shape = {"label": "balloon", "points": points, "group_id": None, "shape_type": "polygon", "flags": {}}
+    value = {"version": "6.3.0", "flags": {}, "shapes": [shape], "imagePath": "000000.jpg", "imageData": None}
+    path.parent.mkdir()
+    path.write_text(json.dumps(value | {"imageHeight": height, "imageWidth": width}), encoding="utf-8")
 
 
 def environment() -> dict[str, str]:

@@ -104,6 +104,36 @@ def assert_masks_are_close(masks: torch.Tensor, expected: torch.Tensor) -> None:
         assert ((masks - expected).abs() > 1e-3).float().mean() < 1e-3
 
 
+@pytest.mark.parametrize("is_plus", [False, True])
+def test_an_onnx_yolact_gives_the_instances_of_the_model(is_plus: bool, tmp_path: Path) -> None:
+    built = build("instance", "yolact_mobilenet_v2", {"MODEL.YOLACT.RESCORE_MASKS": is_plus})
+    network = traced(graph_of(built, for_onnx=True, is_fixed=False), tmp_path / "model.onnx")
+    counts = set()
+    for size_hw in SIZES_HW:
+        image = image_of(size_hw)
+        sample = {"image": image, "height": size_hw[0], "width": size_hw[1]}
+        with torch.no_grad():
+            ((every,), _) = built.detect([sample])
+        every = every[every.pred_boxes.nonempty()]
+        between = float(every.scores.sort().values[len(every) // 2 - 1 : len(every) // 2 + 1].mean())
+        for lowest in (0.0, between, 1.1):
+            boxes, classes, scores, masks, lower = run(network, image, [lowest] * 3)
+            chosen, rest = every[every.scores >= lowest], every[every.scores < lowest]
+            counts.add(len(boxes))
+            for some, expected in ((scores, chosen.scores), (lower, rest.scores)):
+                torch.testing.assert_close(some.sort().values, expected.sort().values, atol=1e-5, rtol=0)
+            if not len(boxes):
+                continue
+            # of equal scores rounding decides which one is first
+            same = (boxes[:, None] - chosen.pred_boxes.tensor).abs().amax(2) + 1e4 * (
+                classes[:, None] != chosen.pred_classes
+            )
+            nearest, places = same.min(1)
+            assert nearest.max() < 1e-2 and len(set(places.tolist())) == len(boxes)
+            torch.testing.assert_close(masks, chosen.pred_masks[places, 0], atol=1e-3, rtol=0)
+    assert len(counts) > 2 and 0 in counts
+
+
 SEMANTIC = {
     "semantic_fpn": ("semantic", "semantic_fpn_mobilenet_v2", {"MODEL.FPN.OUT_CHANNELS": 32}),
     "unet_2015": ("semantic", "unet_2015", {"MODEL.BRIDGE.WIDTH": 8}),

@@ -102,7 +102,7 @@ def test_wrong_raw_keys_are_refused(raw: dict, message: str) -> None:
         project_config(project(detectron2=raw), facts(), scratch=False, device="cpu")
 
 
-MAPS = [name for name in preset_names() if preset_task(name) != "instance"]
+MAPS = [name for name in preset_names() if preset_task(name) in ("semantic", "panoptic")]
 
 
 def map_config(preset: str, *, model: dict | None = None, **keys: object) -> CfgNode:
@@ -141,6 +141,9 @@ def test_class_counts_of_maps_follow_from_the_classes(preset: str) -> None:
 @pytest.mark.parametrize("preset", [name for name in preset_names() if "r101" in name or "deeplab_v3_plus_r" in name])
 def test_pretrained_weights_of_the_large_models_are_of_their_depth(preset: str) -> None:
     cfg = preset_config(preset)
+    if cfg.MODEL.FEATURES.NAME:
+        assert f"/{cfg.MODEL.FEATURES.NAME.removeprefix('torchvision/')}-" in cfg.MODEL.WEIGHTS
+        return
     assert str(cfg.MODEL.RESNETS.DEPTH) in cfg.MODEL.WEIGHTS or cfg.MODEL.WEIGHTS.endswith(
         f"R-{cfg.MODEL.RESNETS.DEPTH + 2}.pkl"
     )
@@ -180,6 +183,16 @@ def test_a_preset_of_another_task_is_refused_with_the_valid_presets(keys: dict, 
 def test_keys_that_a_preset_does_not_take_are_refused(preset: str, model: dict, message: str) -> None:
     with pytest.raises(ProjectError, match=message):
         map_config(preset, model=model)
+
+
+def test_yolact_keeps_its_pyramid_on_another_backbone() -> None:
+    wanted = project(model=Model(preset="yolact_r50", backbone="torchvision/resnet18"))
+    cfg = project_config(wanted, facts(), scratch=False, device="cpu")
+    assert cfg.MODEL.BACKBONE.NAME == "build_yolact_fpn_backbone"
+    assert (cfg.MODEL.FEATURES.NAME, cfg.MODEL.FPN.OUT_CHANNELS) == ("torchvision/resnet18", 256)
+    wanted = project(model=Model(preset="yolact_plus_r50", backbone="torchvision/resnet18"))
+    with pytest.raises(ProjectError, match=r"does not take backbone.*yolact_mobilenet_v2, yolact_r101, yolact_r50"):
+        project_config(wanted, facts(), scratch=False, device="cpu")
 
 
 def test_the_bridge_takes_the_values_of_the_model_section() -> None:

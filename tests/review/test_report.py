@@ -13,8 +13,10 @@ import pytest
 
 import d2tune
 from d2tune import files
+from d2tune.baseline.result import BaselineResult, BaselineRow, write_baseline
 from d2tune.cli import main
 from d2tune.errors import D2TuneError, DataError, RunError
+from d2tune.metrics.metric import Metric
 from d2tune.project.traits import TaskName
 from d2tune.run_folder import RunFolder
 from tests.review.world import DETECTIONS, coco_results, make_run
@@ -342,3 +344,22 @@ def test_a_package_is_refused(tmp_path: Path) -> None:
         d2tune.write_report()
     with pytest.raises(DataError):
         d2tune.write_report(tmp_path, out=tmp_path)
+
+
+def test_classical_methods_are_rows_beside_the_run(run_of: Runs, tmp_path: Path) -> None:
+    run = copy_of(run_of("semantic"), tmp_path / "crossing")
+    data_sha256 = json.loads((run / "evaluation.json").read_text("utf-8"))["data_sha256"]
+    low, high = Metric(31.5, low=22.0, high=41.0), Metric(99.0, low=98.0, high=99.5)
+    rows = tuple(BaselineRow(name, name, "k 0.2", value, 1.0, {}) for name, value in (("Sauvola", high), ("Otsu", low)))
+    write_baseline(BaselineResult(run.parent / "baseline", "mIoU", 6, data_sha256, rows))
+    result = d2tune.write_report(run, out=tmp_path / "page.html")
+    page = result.path.read_text(encoding="utf-8")
+    assert result.problems == () and "classical" in sections(page)
+    table = plain(page.split('<section id="classical">')[1].split("</section>")[0])
+    assert table.index("Sauvola") < table.index(run.name) < table.index("Otsu")
+    assert re.search(r"31\.5\s*22 to 41", table)
+
+    write_baseline(BaselineResult(run.parent / "baseline", "mIoU", 6, "0" * 64, rows))
+    changed = d2tune.write_report(run, out=tmp_path / "page.html")
+    assert "is of other data than the evaluation of the run" in changed.problems[0]
+    assert "classical" not in sections(changed.path.read_text(encoding="utf-8"))

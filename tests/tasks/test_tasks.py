@@ -15,6 +15,7 @@ from d2tune.tasks import TASKS, task_of
 PACKAGE = Path(d2tune.__file__).parent
 MAY_COMPARE = ("tasks/", "project/schema.py")
 NAMES = {"instance", "semantic", "panoptic"}
+"""The tasks that predict on images alone."""
 
 
 def comparisons(tree: ast.AST) -> list[int]:
@@ -25,7 +26,7 @@ def comparisons(tree: ast.AST) -> list[int]:
             inside = [inner for side in (node.left, *node.comparators) for inner in ast.walk(side)]
             names = {getattr(inner, "id", getattr(inner, "attr", None)) for inner in inside}
             constants = {inner.value for inner in inside if isinstance(inner, ast.Constant)}
-            if "task" in names and constants & NAMES:
+            if "task" in names and constants & set(TASKS):
                 lines.append(node.lineno)
     return lines
 
@@ -61,3 +62,11 @@ def test_formats_and_options_of_each_task(name: str, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"predictions of a {name} run have no scores"):
             task.check_output("auto", 0.3, project)
     assert next(iter(task.writers)) != "labelme" and "labelme" in task.writers
+
+
+def test_tracking_gives_no_files_of_images(tmp_path: Path) -> None:
+    project = Project(name="p", task="tracking", data=Data(root=tmp_path, frames=True), classes=("car",))
+    task = task_of(project)
+    assert task is TASKS["tracking"] and task.follows_objects and not task.writers
+    with pytest.raises(DataError, match="outlined in a frame of a video. Use d2tune track"):
+        task.check_output("auto", None, project)

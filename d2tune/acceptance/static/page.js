@@ -51,6 +51,9 @@ class Page {
       });
     }
     $("model-name").textContent = isBlind ? "Two models, without their names" : models.length === 1 ? models[0].name : "";
+    if (this.info.two_models.length) {
+      $("open-results").before(make("a", { id: "two-models", class: "button", href: "models", text: "Compare two models" }));
+    }
     this.showPerson();
     if (this.info.skipped_count) {
       const { name, reason } = this.info.skipped[0];

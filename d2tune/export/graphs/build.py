@@ -14,8 +14,10 @@ from d2tune.errors import PackageError
 from d2tune.export.graphs.base import Graph
 from d2tune.export.graphs.rcnn import RcnnGraph, supports_heads
 from d2tune.export.graphs.semantic import BridgeGraph, SegmentorGraph
+from d2tune.export.graphs.yolact import YolactGraph
 from d2tune.modeling.bridge.meta_arch import SemanticBridge
 from d2tune.modeling.semantic_heads import GapSafeSemanticSegmentor
+from d2tune.modeling.yolact.meta_arch import Yolact
 
 Kind = Literal["instances", "labels", "segments"]
 """What a graph gives: instances, the logits of pixels, or both for the segments of a panoptic model."""
@@ -36,6 +38,8 @@ def kind_of(model: nn.Module) -> Kind:
         has_graph = is_known and _has_anchors(model.proposal_generator) and supports_heads(model.roi_heads)
         if has_graph:
             return "segments" if is_panoptic else "instances"
+    if type(model) is Yolact:
+        return "instances"
     if type(model) in (SemanticSegmentor, GapSafeSemanticSegmentor) or isinstance(model, SemanticBridge):
         return "labels"
     kinds = [type(model).__name__]
@@ -45,7 +49,7 @@ def kind_of(model: nn.Module) -> Kind:
     raise PackageError(
         "this kind of model cannot be exported",
         found=", ".join(kinds),
-        expected="Mask R-CNN, PointRend, Panoptic FPN, or a semantic model",
+        expected="Mask R-CNN, PointRend, YOLACT, Panoptic FPN, or a semantic model",
         hint="Make a package of it with `d2tune package`.",
     )
 
@@ -63,6 +67,8 @@ def graph_of(model: Any, *, for_onnx: bool, is_fixed: bool) -> Graph:
         is_fixed: Whether images are padded to a fixed size.
     """
     kind = kind_of(model)
+    if isinstance(model, Yolact):
+        return YolactGraph(model, is_fixed=is_fixed).eval()
     if kind != "labels":
         graph = RcnnGraph(model, for_onnx=for_onnx, is_fixed=is_fixed, with_semantic=kind == "segments")
         return graph.eval()

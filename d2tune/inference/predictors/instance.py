@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -56,6 +56,14 @@ class GivesRawDetections(Protocol):
         """
 
 
+@runtime_checkable
+class DetectsInTwoSteps(Protocol):
+    """A model of Detectron2 with box-sized masks for those instances only that are wanted, such as YOLACT."""
+
+    def detect(self, batched_inputs: Sequence[Sample], choose: Callable[[Any], Tensor]) -> tuple[list[Any], list[Any]]:
+        """For each image the instances that ``choose`` marks with masks, and the others without."""
+
+
 class InstancePredictor(Predictor[RawDetections, Detections]):
     """Predicts `Detections`.
 
@@ -88,6 +96,9 @@ def forward_detections(
     """
     if isinstance(model, GivesRawDetections):
         return [_above(raw, min_scores) for raw in model.raw_detections(batch, min_scores)]
+    if isinstance(model, DetectsInTwoSteps):
+        kept, lower = model.detect(batch, lambda instances: is_above(instances, min_scores))
+        return _of_two_steps(kept, lower, batch)
     if not isinstance(model, GeneralizedRCNN):
         return [_above(_off_device(output["instances"], is_pasted=True), min_scores) for output in model(batch)]
     if not has_two_steps(model):
@@ -97,6 +108,11 @@ def forward_detections(
     images = model.preprocess_image(batch)
     features = model.backbone(images.tensor)
     kept, lower = detect(model, features, images, batch, lambda instances: is_above(instances, min_scores))
+    return _of_two_steps(kept, lower, batch)
+
+
+def _of_two_steps(kept: Sequence[Any], lower: Sequence[Any], batch: Sequence[Sample]) -> list[RawDetections]:
+    """Detections with masks, and the scores of those without."""
     return [
         replace(_box_sized(above, sample), lower_scores=_rounded(_box_sized(below, sample).scores))
         for above, below, sample in zip(kept, lower, batch, strict=True)
@@ -105,6 +121,9 @@ def forward_detections(
 
 def forward_boxes(model: Any, batch: Sequence[Sample]) -> list[RawDetections]:
     """All detections of the network on a batch, without masks where the model allows it."""
+    if isinstance(model, DetectsInTwoSteps):
+        _, boxes = model.detect(batch, lambda instances: instances.scores > math.inf)
+        return [_box_sized(instances, sample) for instances, sample in zip(boxes, batch, strict=True)]
     if not has_two_steps(model):
         return forward_detections(model, batch)
     images = model.preprocess_image(batch)

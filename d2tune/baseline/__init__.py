@@ -1,0 +1,1 @@
+"""Classical methods fitted and scored on the data of a project."""

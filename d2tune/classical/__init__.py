@@ -1,0 +1,1 @@
+"""Classical methods on arrays, without networks: thresholds, maps, mixtures, and outlines from scribbles."""

@@ -1,0 +1,1 @@
+"""Scribbles and boxes of Labelme files, and the polygons that they become."""

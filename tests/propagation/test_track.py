@@ -1,0 +1,304 @@
+"""``d2tune track`` as a person uses it: Labelme files in, Labelme files out, and the next round."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from d2tune import api, cli
+from d2tune.annotations.model.types import Mask
+from d2tune.errors import DataError
+from d2tune.propagation.methods.base import Frames, Propagated, Reference
+from d2tune.propagation.methods.flow import Flow
+from d2tune.propagation.track import least_confident, track
+from tests.propagation.clips import (
+    GREEN,
+    RED,
+    Clip,
+    Mover,
+    iou,
+    label,
+    labelme_shapes,
+    mask_in,
+    read_json,
+    render,
+    write_labelme,
+)
+from tests.video.encoded import FRAMES, TIMES_MS, write_encoded
+
+SLOW = replace(RED, step_px=(2, 1))
+CAR = [("car", None)]
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Clip:
+    return render(tmp_path / "frames", [SLOW], count=6)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "track.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The one line with which the command ends."""
+    capsys.readouterr()
+    assert cli.main(["track", *map(str, words)]) == 1
+    output = capsys.readouterr()
+    assert not output.out
+    (line,) = output.err.splitlines()
+    return line
+
+
+def test_the_command_writes_labelme_files_and_says_where_to_look(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init = label(clip, 0, tmp_path / "a.json", [("car", 7)])
+    before = init.read_bytes()
+    words = ["track", str(clip.folder), "--init", str(init), "--to", "labelme", "--out", str(tmp_path / "out")]
+    assert cli.main([*words, "--method", "flow"]) == 0
+    first, second, _ = capsys.readouterr().out.splitlines()
+    assert first == f"1 object from 1 reference: 5 Labelme files written into {tmp_path / 'out'}"
+    assert second.startswith("look here first: 0")
+    assert init.read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == [f"{i:03d}.json" for i in range(1, 6)]
+    for index in range(1, 6):
+        place = tmp_path / "out" / f"{index:03d}.json"
+        value = read_json(place)
+        assert (place.parent / value["imagePath"]).resolve() == clip.paths[index]
+        assert (value["imageWidth"], value["imageHeight"], value["imageData"]) == (128, 80, None)
+        (shape,) = value["shapes"]
+        assert (shape["label"], shape["group_id"], shape["shape_type"]) == ("car", 7, "polygon")
+        assert shape["flags"] == {"prediction": True}
+        assert 0 < shape["score"] <= 1
+        assert iou(mask_in(place, "car", (80, 128)), clip.masks[index][0]) > 0.75
+    table = rows(tmp_path / "out")
+    assert [row["kind"] for row in table] == ["reference"] + ["tracked"] * 5
+    assert table[0] == {
+        **{"frame": "0", "image": "000.png", "time_s": "", "kind": "reference", "label": "car", "group_id": "7"},
+        **{"area_px2": str(int(clip.masks[0][0].sum())), "confidence": ""},
+    }
+
+
+def test_by_default_files_lie_beside_the_frames_and_a_corrected_one_is_the_next_reference(clip: Clip) -> None:
+    init = label(clip, 0, clip.folder / "000.json", CAR)
+    result = api.track(clip.folder, method="flow")  # without --init: the person's file in the folder
+    assert (result.out, result.references, result.written) == (clip.folder, ("000.png",), 5)
+    proposal = read_json(clip.folder / "004.json")
+    moved = np.roll(clip.masks[4][0], 30, axis=1)
+    corrected = proposal | {"shapes": labelme_shapes(moved, "car")}
+    (clip.folder / "004.json").write_text(json.dumps(corrected), encoding="utf-8")
+    saved = (clip.folder / "004.json").read_bytes(), init.read_bytes()
+    again = api.track(clip.folder, init=[init], method="flow")
+    assert again.references == ("000.png", "004.png")
+    assert again.written == 4
+    assert ((clip.folder / "004.json").read_bytes(), init.read_bytes()) == saved
+    # frame 5 now follows from the corrected frame, where the object is 30 px further right
+    assert iou(mask_in(clip.folder / "005.json", "car", (80, 128)), np.roll(clip.masks[5][0], 30, axis=1)) > 0.7
+
+
+def test_a_changed_file_with_the_flag_stays_and_becomes_a_reference_when_it_is_checked(clip: Clip) -> None:
+    label(clip, 0, clip.folder / "000.json", CAR)
+    api.track(clip.folder, method="flow")
+    place = clip.folder / "002.json"
+    value = read_json(place) | {"otherData": 1}
+    place.write_text(json.dumps(value), encoding="utf-8")
+    result = api.track(clip.folder, method="flow")
+    assert (result.references, result.kept) == (("000.png",), ("002.png",))
+    assert read_json(place) == value
+    assert any(line.startswith("kept as they are") and "002.png" in line for line in result.lines)
+    place.write_text(json.dumps(value | {"flags": {"checked": True}}), encoding="utf-8")
+    assert api.track(clip.folder, method="flow").references == ("000.png", "002.png")
+
+
+def test_an_empty_file_that_a_person_saved_says_that_the_object_is_not_there(tmp_path: Path) -> None:
+    clip = render(tmp_path / "frames", [replace(SLOW, hidden=range(3, 6))], count=6)
+    label(clip, 0, clip.folder / "000.json", CAR)
+    write_labelme(clip.folder / "005.json", [], image="005.png")
+    result = api.track(clip.folder, method="flow")
+    assert result.references == ("000.png", "005.png")
+    assert read_json(clip.folder / "004.json")["shapes"] == []
+
+
+class Stopping(Flow):
+    """Optical flow during which Ctrl-C is pressed."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def propagate(
+        self, frames: Frames, references: Sequence[Reference], *, finished: Mapping[int, Mapping[int, Mask]]
+    ) -> Iterator[Propagated]:
+        for count, result in enumerate(super().propagate(frames, references, finished=finished)):
+            if count == self.after:
+                raise KeyboardInterrupt
+            yield result
+
+
+def test_an_interrupted_call_goes_on_with_the_same_files(clip: Clip, tmp_path: Path) -> None:
+    init, out = label(clip, 0, tmp_path / "a.json", CAR), tmp_path / "out"
+    whole = track(clip.folder, [init], out=tmp_path / "whole", method=Flow())
+    stopped = track(clip.folder, [init], out=out, method=Stopping(3))
+    assert (stopped.is_interrupted, stopped.written, stopped.lines[-1]) == (
+        True, 3, "interrupted; the same command goes on",
+    )  # fmt: skip
+    assert [row["frame"] for row in rows(out)] == ["0", "1", "2", "3"]
+    times = {path: path.stat().st_mtime_ns for path in out.glob("00*.json")}
+    rest = track(clip.folder, [init], out=out, method=Flow())
+    assert (rest.is_interrupted, rest.written) == (False, 2)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    for path in (tmp_path / "whole").glob("00*.json"):
+        assert iou(mask_in(path, "car", (80, 128)), mask_in(out / path.name, "car", (80, 128))) > 0.9
+    assert len(rows(out)) == len(rows(whole.out)) == 6
+    assert track(clip.folder, [init], out=out, method=Flow()).written == 0
+    assert track(clip.folder, [init], out=out, method=Flow(), tolerance_px=2).written == 5
+
+
+def test_a_file_that_a_person_saves_while_frames_come_is_not_overwritten(clip: Clip, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    class Saving(Flow):
+        def propagate(self, *arguments: Any, **more: Any) -> Iterator[Propagated]:
+            for result in super().propagate(*arguments, **more):
+                if result.index == 3:
+                    write_labelme(out / "004.json", [], image="../frames/004.png")
+                yield result
+
+    result = track(clip.folder, [label(clip, 0, tmp_path / "a.json", CAR)], out=out, method=Saving())
+    assert (result.written, result.kept) == (4, ("004.png",))
+    assert read_json(out / "004.json")["shapes"] == []
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_names_of_any_kind_are_taken_in_the_order_of_their_numbers(tmp_path: Path, gray: bool) -> None:
+    names = ["a b (2).png", "a b (9).PNG", "a b (10).bmp", "a b (11)#ü.png", "a b (11)#ü.tif"]
+    clip = render(tmp_path / "frames", [SLOW], count=5, size=(80, 128), names=names, gray=gray)
+    (clip.folder / "notes.txt").write_text("not a frame", encoding="utf-8")
+    init = label(clip, 1, tmp_path / "init.json", CAR)
+    result = api.track(clip.folder, init=[init], out=tmp_path / "out", method="flow")
+    assert [row["image"] for row in rows(result.out)] == names
+    written = sorted(path.name for path in result.out.glob("*.json"))
+    assert written == ["a b (10).json", "a b (11)#ü.png.json", "a b (11)#ü.tif.json", "a b (2).json"]
+    for index, name in ((0, "a b (2).json"), (2, "a b (10).json"), (4, "a b (11)#ü.tif.json")):
+        assert iou(mask_in(result.out / name, "car", (128, 80)), clip.masks[index][0]) > 0.7
+
+
+def test_objects_keep_their_groups_and_get_numbers_where_they_have_none(tmp_path: Path) -> None:
+    other = Mover((60, 60, 220), 9, (30, 60), (2, 0))
+    clip = render(tmp_path / "frames", [SLOW, replace(GREEN, step_px=(-2, 0)), other], count=4)
+    init = label(clip, 0, tmp_path / "a.json", [("disc", None), ("disc", None), ("ball", 1)])
+    out = tmp_path / "out"
+    result = api.track(clip.folder, init=[init], out=out, method="flow")
+    assert result.objects == ("disc (group 2)", "disc (group 3)", "ball (group 1)")
+    for index in range(1, 4):
+        shapes = read_json(out / f"{index:03d}.json")["shapes"]
+        assert [(shape["label"], shape["group_id"]) for shape in shapes] == [("disc", 2), ("disc", 3), ("ball", 1)]
+    # in the next round, the numbers that were written are the same objects
+    corrected = label(clip, 3, out / "003.json", [("disc", 2), ("disc", 3), ("ball", 1)])
+    again = api.track(clip.folder, init=[init], out=out, method="flow")
+    assert (again.objects, again.references) == (result.objects, ("000.png", "003.png"))
+    assert corrected.is_file()
+
+
+def test_outlines_of_one_object_in_several_pieces_share_a_group(tmp_path: Path) -> None:
+    clip = render(tmp_path / "frames", [SLOW], count=3)
+    height, width = clip.masks[0][0].shape
+    halves = clip.masks[0][0].copy()
+    halves[:, 22:26] = False
+    init = write_labelme(tmp_path / "a.json", labelme_shapes(halves, "car", 5), image="000.png")
+    api.track(clip.folder, init=[init], out=tmp_path / "out", method="flow")
+    shapes = read_json(tmp_path / "out" / "001.json")["shapes"]
+    assert len(shapes) == 2 and {shape["group_id"] for shape in shapes} == {5}
+    assert (width, height) == (128, 80)
+
+
+def test_frames_of_a_video_are_written_with_their_times_and_its_init_is_recognized(tmp_path: Path) -> None:
+    videos = write_encoded(tmp_path)
+    capture = cv2.VideoCapture(str(videos / "h264_variable_rate.mp4"))
+    images = [capture.read()[1] for _ in range(FRAMES)]
+    (tmp_path / "mine").mkdir()
+    cv2.imwrite(str(tmp_path / "mine" / "000007.png"), images[2])  # named by another tool, of frame 2
+    square = [[8, 10], [20, 10], [20, 26], [8, 26]]
+    shape: dict[str, Any] = {"label": "box", "points": square, "group_id": None, "shape_type": "polygon", "flags": {}}
+    init = write_labelme(tmp_path / "mine" / "000007.json", [shape], image="000007.png", size=(64, 48))
+    out = tmp_path / "out"
+    result = api.track(videos / "h264_variable_rate.mp4", init=[init], out=out, method="flow")
+    assert (result.frames, result.references, result.written) == (FRAMES, ("000002.jpg",), FRAMES - 1)
+    assert [float(row["time_s"]) * 1000 for row in rows(out)] == pytest.approx(TIMES_MS, abs=1)
+    expected = np.zeros((48, 64), bool)
+    expected[10:26, 11:23] = True
+    assert iou(mask_in(out / "000003.json", "box", (48, 64)), expected) > 0.7
+    assert (out / "000003.jpg").is_file()
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.jpg")}
+    api.track(videos / "h264_variable_rate.mp4", init=[init], out=out, method="flow")
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_frames_to_look_at_first_are_apart() -> None:
+    confidences: dict[int, dict[int, float]] = {index: {0: 0.9, 1: 0.8} for index in range(100)}
+    confidences |= {50: {0: 0.9, 1: 0.1}, 51: {0: 0.15, 1: 0.9}, 53: {0: 0.2, 1: 0.9}, 70: {0: 0.3, 1: 0.3}, 9: {}}
+    chosen = least_confident(confidences, 100)
+    assert chosen[:2] == [(50, 0.1), (70, 0.3)]
+    assert len(chosen) == 5
+    assert least_confident({}, 10) == []
+
+
+def test_a_clip_or_an_init_that_cannot_be_used_is_refused_with_one_line(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    good = label(clip, 0, tmp_path / "good.json", CAR)
+    same = label(clip, 0, tmp_path / "same.json", CAR)
+    large = write_labelme(tmp_path / "large.json", [], image="000.png", size=(256, 160))
+    elsewhere = write_labelme(tmp_path / "elsewhere.json", [], image="other.png")
+    empty = write_labelme(tmp_path / "empty.json", [], image="000.png")
+    shapes = labelme_shapes(clip.masks[0][0], "car", 3) + labelme_shapes(clip.masks[0][0], "bus", 3)
+    shared = write_labelme(tmp_path / "shared.json", shapes, image="000.png")
+    two = [*labelme_shapes(clip.masks[0][0], "car"), *labelme_shapes(np.roll(clip.masks[0][0], 40, axis=1), "car")]
+    first = write_labelme(tmp_path / "first.json", two, image="000.png")
+    last = write_labelme(tmp_path / "last.json", two, image="005.png")
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"shapes": [', encoding="utf-8")
+    text = tmp_path / "clip.mp4"
+    text.write_text("not a video", encoding="utf-8")
+    cases: list[tuple[list[object], str]] = [
+        ([clip.folder, "--init", large], "size than the frames of the clip; found 256 x 160 px; expected 128 x 80 px"),
+        ([clip.folder, "--init", shared], "two objects have the group_id 3: 'bus' here, and 'car' in this file"),
+        ([clip.folder, "--init", first, last], "'car' has objects without a group_id in several frames"),
+        ([clip.folder, "--init", good, same], "two files belong to the frame 000.png; found"),
+        ([clip.folder, "--init", elsewhere], "imagePath: the file belongs to no frame of the clip; found 'other.png'"),
+        ([clip.folder, "--init", empty], "no object is drawn in the labeled frames"),
+        ([clip.folder, "--init", broken], "broken.json"),
+        ([clip.folder, "--init", tmp_path / "none.json"], "the Labelme file does not exist"),
+        ([clip.folder], "--init: no frame is labeled. Annotate a frame of"),
+        ([text, "--init", good], "clip.mp4: is not a video that can be read"),
+        ([tmp_path / "none", "--init", good], "does not exist"),
+        ([clip.folder, "--init", good, "--tolerance", "-1"], "--tolerance: must be between 0 and 1000; found -1"),
+        ([clip.folder, "--init", good, "--weights", "a.pth"], "--weights: --method flow has no weights"),
+    ]
+    for words, expected in cases:
+        assert expected in refused(capsys, *words, "--out", out, "--method", "flow")
+        assert not list(out.glob("*.json"))
+
+
+def test_frames_of_several_sizes_and_foreign_outputs_are_refused(clip: Clip, tmp_path: Path) -> None:
+    init = label(clip, 0, tmp_path / "a.json", CAR)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "track.csv").write_text("mine", encoding="utf-8")
+    with pytest.raises(DataError, match=r"track\.csv: the file is already there and is not overwritten"):
+        api.track(clip.folder, init=[init], out=out, method="flow")
+    os.remove(out / "track.csv")  # noqa: PTH107
+    cv2.imwrite(str(clip.folder / "900.png"), np.zeros((80, 100, 3), np.uint8))
+    with pytest.raises(DataError, match=r"900\.png: the frames of a clip must have the same size; found 100 x 80 px"):
+        api.track(clip.folder, init=[init], out=out, method="flow")
+    assert (tmp_path / "a.json").is_file() and not list(out.glob("*.json"))
