@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "sample", run, "render a labeled set of photo-like images, offline")
     parser.add_argument(
-        "kind", help="balloon, carvana, cells, chipset, clips, crops, face, membrane, ships, steel or street"
+        "kind", help="balloon, carvana, cells, chipset, clips, crops, face, membrane, ships, steel, street"
     )
     parser.add_argument("--out", type=path, required=True, metavar="FOLDER", help="folder to write, created if missing")
     parser.add_argument("--images", type=int, metavar="N", help="number of images (default: 80)")

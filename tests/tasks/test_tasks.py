@@ -68,5 +68,5 @@ def test_tracking_gives_no_files_of_images(tmp_path: Path) -> None:
     project = Project(name="p", task="tracking", data=Data(root=tmp_path, frames=True), classes=("car",))
     task = task_of(project)
     assert task is TASKS["tracking"] and task.follows_objects and not task.writers
-    with pytest.raises(DataError, match="outlined in a frame of a video. Use d2tune track"):
+    with pytest.raises(DataError, match=r"outlined in a frame of a video\. Use d2tune track"):
         task.check_output("auto", None, project)
