@@ -34,6 +34,10 @@ def program() -> str:
     return path
 
 
+class NavigatedError(AssertionError):
+    """The page was left while an expression was evaluated in it."""
+
+
 class Page:
     """One tab: commands go out, their answers and the events in between come back."""
 
@@ -58,6 +62,8 @@ class Page:
         while True:
             answer = self._next()
             if answer.get("id") == self._number:
+                if "navigated" in answer.get("error", {}).get("message", ""):
+                    raise NavigatedError(method)
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 result: dict[str, Any] = answer["result"]
                 return result

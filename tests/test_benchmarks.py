@@ -43,7 +43,7 @@ def test_memory_of_a_large_conversion_is_measured(tmp_path: Path) -> None:
     assert results["processes"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_sample_project_is_timed(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     quick = ["data.sample_images=4", "train.iterations=1", "train.patch_size=64", "detectron2.MODEL.BRIDGE.WIDTH=4"]

@@ -25,7 +25,7 @@ from d2tune.serving.compared import compared_models
 from d2tune.serving.service import Service
 from d2tune.serving.settings import ServingSettings
 from tests.acceptance.world import HEIGHT, WIDTH, Served, opened, served, write_world
-from tests.browser import Page, browser
+from tests.browser import NavigatedError, Page, browser
 from tests.runs.random_runs import random_run
 from tests.shared_files import SHARED
 
@@ -122,7 +122,7 @@ def test_in_a_browser(site: Served, tmp_path: Path) -> None:
         page.look(width_px=1280)
         page.call("Page.navigate", url=site.address)
         until(page, "document.body?.dataset.ready === 'true'")
-        page.evaluate("document.getElementById('two-models').click()")
+        page.evaluate("setTimeout(() => document.getElementById('two-models').click()), 0")
         until(page, "document.body?.className === 'models' && document.body.dataset.ready === 'true'")
         page.evaluate("document.getElementById('compare').click()")
         until(page, "!document.getElementById('result').hidden")
@@ -151,9 +151,16 @@ def test_in_a_browser(site: Served, tmp_path: Path) -> None:
 
 def until(page: Page, condition: str) -> None:
     stop = time.monotonic() + 60
-    while not page.evaluate(f"Boolean({condition})"):
+    while not holds(page, condition):
         assert time.monotonic() < stop, page.evaluate("document.body.innerText")
         time.sleep(0.05)
+
+
+def holds(page: Page, condition: str) -> bool:
+    try:
+        return bool(page.evaluate(f"Boolean({condition})"))
+    except NavigatedError:
+        return False
 
 
 def upload(page: Page, name: str, content: bytes) -> None:

@@ -87,7 +87,10 @@ def test_a_full_disk_behind_the_output_is_an_error(photos: Path, tmp_path: Path)
     assert done.stderr.decode() == "error: the system: No space left on device\n"
 
 
-@pytest.mark.parametrize("environment", [ASCII, ASCII | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+@pytest.mark.parametrize(
+    "environment",
+    [pytest.param(ASCII, marks=pytest.mark.extended), ASCII | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
 def test_terminals_without_unicode(environment: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "气球"
     labelme(folder, "bé", label="气球", points=[[1, 1], [60, 1], [60, 20]])

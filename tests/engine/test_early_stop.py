@@ -82,7 +82,9 @@ def test_a_run_that_ends_early(metric: str, tmp_path: Path) -> None:
         d2tune.train(project, overrides=overrides, resume=True, **options)
     line = caught.value.one_line()
     assert "it was stopped early after 6 of 12 iterations" in line and "train.early_stopping.patience=0" in line
-    d2tune.train(project, overrides=["train.eval_every=2", "train.early_stopping.patience=0"], resume=True, **options)
+    d2tune.train(
+        project, overrides=["train.eval_every=2", f"train.early_stopping={{metric: {metric}}}"], resume=True, **options
+    )
     finished = of(result.run)["finished"]
     assert finished["iterations"] == 12 and "stopped_early" not in finished
     lines = [json.loads(line) for line in (result.run / "metrics.jsonl").read_text("utf-8").splitlines()]
