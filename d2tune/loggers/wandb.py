@@ -232,8 +232,8 @@ def _started(options: dict[str, Any], *, sync_folder: Path, refused: str) -> Any
         logger.warning("W&B refused the run (%s): %s", _reason(error), later)
         if wandb.run is None:  # else it would end a run of the caller
             wandb.teardown(exit_code=1)  # its process keeps the id of a run that was refused
-        for refused in set(sync_folder.glob("run-*")) - before:  # it has no step, and would be uploaded too
-            shutil.rmtree(refused, ignore_errors=True)
+        for folder in set(sync_folder.glob("run-*")) - before:  # it has no step, and would be uploaded too
+            shutil.rmtree(folder, ignore_errors=True)
         return wandb.init(**options, mode="offline", settings=settings)
 
 
