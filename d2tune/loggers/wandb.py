@@ -80,6 +80,8 @@ class Wandb(Logger):
         if not self._is_new(iteration):
             return
         for name, image in images.items():
+            if not self._answers(name):
+                continue
             with self._own_folders(), self._may_fail(name):
                 self._run.log({name: self._medium(name, image)}, step=iteration + 1)
 
@@ -93,6 +95,8 @@ class Wandb(Logger):
     def log_file(self, file: LoggedFile, *, iteration: int) -> None:
         import wandb
 
+        if not self._answers(file.name):
+            return
         artifact = wandb.Artifact(
             f"{self._run.id}-{file.kind}", type=file.kind, metadata={"iteration": iteration, **file.metadata}
         )
@@ -107,6 +111,18 @@ class Wandb(Logger):
         self._tables.close()
         self._remove_cache()
 
+    def _answers(self, what: str) -> bool:
+        """Whether W&B's server answers, for which images and files would be waited without a limit."""
+        reason = None if self._run.offline else _unreachable(str(self._run.settings.base_url))
+        if reason is not None:
+            self._miss(what, reason)
+        return reason is None
+
+    def _miss(self, what: str, reason: str) -> None:
+        self._missed += 1
+        if self._missed == 1:
+            logger.warning("W&B did not take %s, metrics are still logged: %s", what, reason)
+
     @contextmanager
     def _may_fail(self, what: str) -> Iterator[None]:
         """Images and files ask the server, scalars do not: where it does not answer, scalars are logged further on."""
@@ -115,9 +131,7 @@ class Wandb(Logger):
         try:
             yield
         except (wandb.Error, TimeoutError) as error:
-            self._missed += 1
-            if self._missed == 1:
-                logger.warning("W&B did not take %s, metrics are still logged: %s", what, _reason(error))
+            self._miss(what, _reason(error))
 
     def _remove_cache(self) -> None:
         """Remove the logs of W&B's process, and the links to them, which would lead nowhere in a copied run."""
@@ -218,8 +232,8 @@ def _started(options: dict[str, Any], *, sync_folder: Path, refused: str) -> Any
         logger.warning("W&B refused the run (%s): %s", _reason(error), later)
         if wandb.run is None:  # else it would end a run of the caller
             wandb.teardown(exit_code=1)  # its process keeps the id of a run that was refused
-        for refused in set(sync_folder.glob("run-*")) - before:  # it has no step, and would be uploaded too
-            shutil.rmtree(refused, ignore_errors=True)
+        for folder in set(sync_folder.glob("run-*")) - before:  # it has no step, and would be uploaded too
+            shutil.rmtree(folder, ignore_errors=True)
         return wandb.init(**options, mode="offline", settings=settings)
 
 

@@ -164,6 +164,8 @@ def _read_metrics(side: Side) -> None:
     path = folder / "evaluation.json"
     hint = f"Run `d2tune eval {side.path}`."
     if not path.is_file():
+        if side.summary is not None and side.summary.state == "running":
+            hint = "It still runs and is evaluated at its end; make the report again then."
         side.problems.append(RunError("the run has no evaluation", file=side.path, hint=hint).one_line())
         return
     content = side.attempt(lambda: read_evaluation(path))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from wandb_workspaces.reports.v2 import Metric
+from wandb_workspaces.workspaces import Workspace
 
 from d2tune import api
 from d2tune.cli import main
 from d2tune.errors import D2TuneError
 from d2tune.loggers.dashboard import built, planned
-from d2tune.project import load_project
+from d2tune.project import Data, Model, Project, load_project
+from d2tune.project.traits import TaskName
+from tests.runs.random_runs import PRESETS
 
 
 def test_without_a_key_it_prints_what_it_would_make(
@@ -58,6 +63,39 @@ def test_the_objects_that_would_be_sent_have_all_panels(tiny_project: Path) -> N
     text = repr(workspace)
     for key in {key for section in plan.sections for panel in section.panels for key in panel.keys}:
         assert repr(key) in text, key
+
+
+def plain(value: object) -> object:
+    """A key of a panel as text: a key that is read back is an object of its kind."""
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return value.name if isinstance(value, Metric) else value
+
+
+@pytest.mark.parametrize("task", ["instance", "semantic", "panoptic"])
+def test_what_is_sent_is_read_back_as_it_was(task: TaskName) -> None:
+    classes: dict[str, Any] = {"classes": ("bus", "road")}
+    if task == "panoptic":
+        classes = {"things": ("bus",), "stuff": ("road",)}
+    data = Data(root=Path("data"), train="train", val="val")
+    project = Project(name="streets", task=task, data=data, model=Model(preset=PRESETS[task]), **classes)
+    plan = planned(project)
+    workspace, report = built(plan, entity="team")
+    sent = workspace._to_model()
+    again = Workspace._from_model(type(sent).model_validate_json(sent.model_dump_json(by_alias=True)))
+    assert (again.entity, again.project, again.name) == ("team", "d2tune-streets", "d2tune: streets")
+    grids = [block for block in report.blocks if type(block).__name__ == "PanelGrid"]
+    for section, read, grid in zip(plan.sections, again.sections, grids, strict=True):
+        assert read.name == section.name
+        for panel, other in zip(grid.panels, read.panels, strict=True):
+            content = panel._to_model()
+            of_report = type(panel)._from_model(
+                type(content).model_validate_json(content.model_dump_json(by_alias=True))
+            )
+            for name in ("title", "x", "y", "metrics", "metric", "metric_regex", "media_keys", "columns", "table_name"):
+                values = [plain(getattr(one, name, None)) for one in (panel, other, of_report)]
+                assert values[0] == values[1] == values[2], (panel, name)
+    assert '"xAxis":"_step"' in sent.model_dump_json(by_alias=True)
 
 
 def test_an_unknown_project_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -195,6 +196,18 @@ def test_images_and_files_that_are_refused_do_not_end_the_metrics(
     (line,) = [line for line in lines if "did not take" in line]
     assert line.startswith("W&B did not take evaluation, metrics are still logged: the service process is busy")
     assert finished_wandb(*wandb_file.files_of(run)).history == [(1, {"loss": 1.5}), (2, {"loss": 1.0})]
+
+
+def test_images_are_not_given_to_a_server_that_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
+    logger = Wandb()
+    logger._missed = 0
+    logger._run = SimpleNamespace(offline=False, settings=SimpleNamespace(base_url="http://127.0.0.1:9"))
+    with caplog.at_level(logging.WARNING, "d2tune"):
+        assert not logger._answers("predictions") and not logger._answers("predictions")
+    (record,) = caplog.records
+    assert "W&B did not take predictions, metrics are still logged: W&B does not answer at" in record.getMessage()
+    logger._run.offline = True
+    assert logger._answers("predictions")
 
 
 def test_the_id_that_a_sweep_gives_is_taken(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from d2tune.errors import D2TuneError, DataError, RunError
 from d2tune.metrics.metric import Metric
 from d2tune.project.traits import TaskName
 from d2tune.run_folder import RunFolder
+from d2tune.run_lock import locked
 from tests.review.world import DETECTIONS, coco_results, make_run
 
 Runs = Callable[[TaskName], Path]
@@ -119,6 +120,17 @@ def test_a_run_without_an_evaluation(run_of: Runs, tmp_path: Path, capsys: pytes
     page = (run / "report.html").read_text(encoding="utf-8")
     assert line in plain(page)
     assert sections(page) == ["curves", "data", "timings", "repeat"]
+
+
+def test_a_run_that_is_still_training(run_of: Runs, tmp_path: Path) -> None:
+    run = copy_of(run_of("instance"), tmp_path / "run")
+    (run / "evaluation.json").unlink()
+    with locked(run):
+        result = d2tune.write_report(run)
+    (problem,) = result.problems
+    assert problem.endswith("It still runs and is evaluated at its end; make the report again then.")
+    page = plain(result.path.read_text(encoding="utf-8"))
+    assert "running starting" in page and "Curves" in page
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"project": "crossing"}', ""])
