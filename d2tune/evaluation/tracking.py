@@ -140,7 +140,7 @@ class TrackingEvaluator(Evaluator[list[Followed]]):
             kept[at].append(_row(self._instances[number], mask, replace(seen, box=box)))
 
     def _kept(self, index: int, result: Any, pixels: Pixels | None) -> list[Followed]:
-        raise NotImplementedError("objects are followed from frame to frame, not predicted image by image")
+        raise TypeError("objects are followed from frame to frame, not predicted image by image")
 
     def quick(self, predictions: Sequence[list[Followed]]) -> Quick:
         """J and success, without intervals."""

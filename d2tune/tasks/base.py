@@ -239,9 +239,9 @@ class Task(ABC):
             typical_area_px2: The median area of an object.
 
         Raises:
-            NotImplementedError: The task has no baseline.
+            TypeError: The task has no baseline.
         """
-        raise NotImplementedError(self.name)
+        raise TypeError(f"a {self.name} task has no baseline")
 
     # texts
 

@@ -111,14 +111,14 @@ def test_a_mask_cut_to_its_box_is_outlined_as_a_whole_one(tmp_path, view, side_p
     image = Image(1, "a.png", 100, 100, saved(tmp_path / "a.png", mask.astype(np.uint8) * 255))
     cut = Sketch(mask=mask[20:80, 24:76], corner_px=(24, 20))
     assert cut.extent() == Sketch(mask=mask).extent() == (24, 20, 76, 80)
-    drawn = []
+    traced = []
     for sketch in (Sketch(mask=mask), cut):
         frame = Album(10**6).frame(image, view, side_px=side_px, outlines=[(sketch, "#f00", "t", "object")])
-        drawn.append(rendered(frame.outlines[0].path, (side_px, side_px)) if frame.outlines else None)
+        traced.append(rendered(frame.outlines[0].path, (side_px, side_px)) if frame.outlines else None)
     if view[0] == 85:
-        assert drawn == [None, None], "nothing of it is there"
+        assert traced == [None, None], "nothing of it is there"
     else:
-        assert (drawn[0] & drawn[1]).sum() / (drawn[0] | drawn[1]).sum() > 0.97
+        assert (traced[0] & traced[1]).sum() / (traced[0] | traced[1]).sum() > 0.97
 
 
 def test_a_shape_too_small_to_be_seen_gets_a_mark(tmp_path):
