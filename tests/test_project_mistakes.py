@@ -204,7 +204,7 @@ def test_an_empty_section_of_a_profile_leaves_the_project_as_it_is(tmp_path: Pat
         ("model: {output_stride: 4}", "must be 8 or 16; found 4"),
         ("model: {loss: {dice: -1}}", "model.loss.dice: must be a number above 0; found -1"),
         ("model: {preset: zzzz}", "no preset 'zzzz'. The presets are: "),
-        ("task: pixel", "task: must be instance, semantic or panoptic; found 'pixel'"),
+        ("task: pixel", "task: must be instance, semantic, panoptic or tracking; found 'pixel'"),
         ("tracking: wandbb", "Did you mean 'wandb'?"),
         ("name: My Balloons", "Write name: My_Balloons"),
         ("name: 2024", "name: must be text; found 2024. Names that YAML reads as numbers"),

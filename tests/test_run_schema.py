@@ -72,7 +72,7 @@ def test_a_record_without_an_entry(tmp_path: Path, key: str) -> None:
         ("classes", [], "at least 1 item"),
         ("classes", [1], "should be a valid string; found 1"),
         ("thing_ids", {"a": 1}, "should be a valid list"),
-        ("task", "boxes", "should be 'instance', 'semantic' or 'panoptic'; found 'boxes'"),
+        ("task", "boxes", "should be 'instance', 'semantic', 'panoptic' or 'tracking'; found 'boxes'"),
         ("data", [], "should be"),
         ("data.train_sha256", 3, "should be a valid string; found 3"),
         ("weights.from_scratch", "no", "should be a valid boolean; found 'no'"),

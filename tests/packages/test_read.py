@@ -142,7 +142,7 @@ def test_a_missing_entry_is_named(package: Path, key: str) -> None:
     [
         ({"classes": []}, "classes: the entry"),
         ({"classes": [1]}, "classes.0: the entry should be a valid string"),
-        ({"task": "pose"}, "task: the entry should be 'instance', 'semantic' or 'panoptic'"),
+        ({"task": "pose"}, "task: the entry should be 'instance', 'semantic', 'panoptic' or 'tracking'"),
         ({"thing_ids": [3]}, "thing_ids: is not a class of the package; found 3"),
         ({"thresholds": {"tram": {"value": 0.5, "origin": "given"}}}, "thresholds: is not a class of the package"),
         ({"thresholds": {"bus": {"value": 1.5, "origin": "given"}}}, "thresholds.bus.value: the entry should be less"),
