@@ -133,10 +133,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         inputs = T.AugInput(reduced.image)
         transforms = T.AugmentationList([size, T.RandomFlip(), self._color])(inputs)
         shape = inputs.image.shape[:2]
-        mapped = [
-            _with_writable_mask(detection_utils.transform_instance_annotations(_copied(annotation), transforms, shape))
-            for annotation in reduced.annotations
-        ]
+        mapped = _mapped(reduced.annotations, transforms, shape)
         labels = None if reduced.labels is None else transforms.apply_segmentation(reduced.labels)
         return self._sample(key, inputs.image, _instances(mapped, shape, self._mask_format), labels)
 
@@ -158,10 +155,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         inputs = T.AugInput(reduced.image)
         transforms = T.AugmentationList([size, T.RandomFlip()])(inputs)
         shape = inputs.image.shape[:2]
-        mapped = [
-            _with_writable_mask(detection_utils.transform_instance_annotations(_copied(annotation), transforms, shape))
-            for annotation in reduced.annotations
-        ]
+        mapped = _mapped(reduced.annotations, transforms, shape)
         rng = np.random.default_rng((key.seed, 3))
         place = patch_place(mapped, shape, patch_px=self._patch_px, balance=self._patch_balance, rng=rng)
         color = T.AugInput(np.ascontiguousarray(place.cut(inputs.image)))
@@ -257,6 +251,16 @@ def _copied(annotation: dict[str, Any]) -> dict[str, Any]:
     segmentation = annotation["segmentation"]
     fresh = [np.array(polygon) for polygon in segmentation] if isinstance(segmentation, list) else segmentation
     return {**annotation, "segmentation": fresh}
+
+
+def _mapped(
+    annotations: Sequence[dict[str, Any]], transforms: T.Transform, shape: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """The annotations of an image as those of the transformed image, whose height and width are ``shape``."""
+    return [
+        _with_writable_mask(detection_utils.transform_instance_annotations(_copied(annotation), transforms, shape))
+        for annotation in annotations
+    ]
 
 
 def _with_writable_mask(annotation: dict[str, Any]) -> dict[str, Any]:

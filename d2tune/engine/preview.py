@@ -75,6 +75,9 @@ def write_preview(
     keys = list(islice(_keys(plan), samples))
     samples_of = training_split(plan)
     read = [samples_of[key] for key in keys]
+    if not {"sem_seg", "instances"} & set(read[0]):
+        message = "a model that follows objects is trained on pairs of crops, which a preview does not show"
+        raise DataError(message, file=plan.loaded.file, place="task")
     shown = [_before_and_after(plan, sample) for sample in read]
     names = [plan.splits.train.images[key.index].file_name for key in keys]
     grid = Grid([image.shape[:2] for image, _ in shown], columns=_COLUMNS if len(shown) > 1 else 1, images=2)

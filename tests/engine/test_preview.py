@@ -16,6 +16,7 @@ from d2tune.errors import DataError, ProjectError
 from d2tune.project import load_project
 from d2tune.tasks import task_of
 from tests.engine.test_tasks import raster_project, street_project
+from tests.engine.test_tracking import tracking_project
 
 
 def test_a_sheet_of_an_instance_project(
@@ -76,3 +77,10 @@ def test_label_maps_have_a_legend(kind: str, tmp_path: Path) -> None:
     with PilImage.open(result.path) as sheet:
         colors = {color for _, color in sheet.crop((0, 112, 2240, 170)).getcolors(1 << 20)}
     assert {(255, 59, 92), (0, 176, 255)} <= colors
+
+
+def test_pairs_of_crops_are_refused(tmp_path: Path) -> None:
+    project = tracking_project(tmp_path, images=4)
+    with pytest.raises(DataError, match="pairs of crops, which a preview does not show"):
+        api.preview(project, out=tmp_path / "a.png", samples=1)
+    assert not (tmp_path / "a.png").exists()
