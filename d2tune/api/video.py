@@ -36,7 +36,8 @@ def track(
         method: ``fine-tuning`` of a small network on the references, ``flow``, optical flow without a network, or
             ``siammask``, a trained tracker.
         weights: Of ``fine-tuning``: a file with ImageNet weights of MobileNetV2; None takes torchvision's, and without
-            a network connection none. Of ``siammask``: a run of a tracking project, or a file of published weights.
+            a network connection none. Of ``siammask``: a tracking project for its latest run, a run folder, or a file
+            of published weights.
         tolerance_px: How far outlines may move where they are simplified.
 
     Raises:

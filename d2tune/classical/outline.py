@@ -149,6 +149,7 @@ def outline_box(
     rgb: NDArray[np.uint8],
     box_xyxy: tuple[float, float, float, float],
     *,
+    inside: Mask | None = None,
     outside: Mask | None = None,
     method: Method = "grabcut",
 ) -> Mask:
@@ -157,6 +158,7 @@ def outline_box(
     Args:
         rgb: The image ``(H, W, 3)``.
         box_xyxy: Left, top, right and bottom of the box.
+        inside: Pixels of scribbles on the object ``(H, W)``; None where there are none. They count inside the box.
         outside: Pixels of scribbles beside the object ``(H, W)``; None where there are none.
         method: ``grabcut`` or ``random-walker``.
 
@@ -180,11 +182,14 @@ def outline_box(
     rows, columns = np.mgrid[: crop.size_px[1], : crop.size_px[0]] + 0.5
     radius = ((2 * columns - x0 - x1) / (x1 - x0)) ** 2 + ((2 * rows - y0 - y1) / (y1 - y0)) ** 2
     beyond = (columns < x0) | (columns > x1) | (rows < y0) | (rows > y1)
-    core = radius < _CORE
-    if outside is not None:
-        line = crop.mark(outside)
-        beyond, core = beyond | line, core & ~line
-    marks = _Marks(crop.pixels(rgb), core, beyond, (radius < _ELLIPSE) & ~beyond)
+    own, line = (np.zeros_like(beyond) if mask is None else crop.mark(mask) & ~beyond for mask in (inside, outside))
+    beyond |= line & ~own
+    pixels, core, likely = crop.pixels(rgb), (radius < _CORE) & ~beyond, (radius < _ELLIPSE) & ~beyond
+    if own.any():
+        core = own
+        if beyond.any():
+            likely = ~beyond & (_color_distance(pixels, own) < _color_distance(pixels, beyond))
+    marks = _Marks(pixels, core, beyond, likely)
     mask = crop.pasted(_solved(marks, method), rgb.shape[:2])
     kept = np.zeros_like(mask)
     kept[top:bottom, left:right] = mask[top:bottom, left:right]
@@ -236,13 +241,15 @@ def _color_distance(pixels: NDArray[np.uint8], marked: Mask) -> NDArray[np.float
 
 
 def _solved(marks: _Marks, method: Method) -> Mask:
-    """The object in a scaled crop: the regions that hold its marks, without holes of noise."""
+    """The object in a scaled crop: the regions that hold its marks."""
+    begun = marks.inside | (marks.likely & ~marks.outside)
+    if not begun.any() or begun.all():
+        return begun  # there are no colors of two sides
     mask = _grab_cut(marks) if method == "grabcut" else _random_walker(marks)
     _, regions = cv2.connectedComponents(mask.astype(np.uint8))
     held = np.unique(regions[marks.inside & mask])
     own = np.isin(regions, held[held > 0])
-    likely = marks.likely & ~marks.outside
-    return likely if own.sum() < _LEAST_SHARE * likely.sum() else own
+    return begun if own.sum() < _LEAST_SHARE * begun.sum() else own
 
 
 def _grab_cut(marks: _Marks) -> Mask:
@@ -256,6 +263,9 @@ def _grab_cut(marks: _Marks) -> Mask:
 
 
 def _random_walker(marks: _Marks) -> Mask:
+    known = marks.inside | marks.outside
+    if known.all() or not marks.inside.any() or not marks.outside.any():
+        return marks.inside | (marks.likely & ~known)
     from skimage.segmentation import random_walker
 
     seeds = np.zeros(marks.inside.shape, dtype=np.int64)

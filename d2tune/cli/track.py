@@ -40,7 +40,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE|RUN",
-        help="of fine-tuning: ImageNet weights of MobileNetV2 (default: torchvision's); of siammask: a run or a file",
+        help="of fine-tuning: ImageNet weights of MobileNetV2 (default: torchvision's); of siammask: a project, a run, "
+        "or a file",
     )
     parser.add_argument(
         "--tolerance", type=float, dest="tolerance_px", metavar="PX", help="how far outlines may move (default: 1)"

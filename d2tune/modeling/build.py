@@ -14,7 +14,7 @@ from d2tune.modeling.bridge import weights as bridge_weights
 from d2tune.modeling.components import register_components
 from d2tune.modeling.config import check_model, is_bridge, preset_config
 from d2tune.modeling.siammask import published as siammask_published
-from d2tune.modeling.yolact import published
+from d2tune.modeling.yolact import published as yolact_published
 from d2tune.project import Project
 from d2tune.text import reason_of
 
@@ -90,11 +90,10 @@ def build_model(
     model = _built(cfg)
     if chosen is None or chosen.file is None or state is None:
         return model, None
-    if published.is_published(state):
-        state = published.renamed(state)
-    if siammask_published.is_published(state):
-        state = siammask_published.renamed(state)
-        siammask_published.check_names(state, model.state_dict(), file=chosen.file.path)
+    for names in (yolact_published, siammask_published):
+        if names.is_published(state):
+            names.check_published(state, model.state_dict(), file=chosen.file.path)
+            state = names.renamed(state)
     fit = bridge_weights.fit_bridge if is_bridge(cfg) else weights.fit
     return model, fit(model, state, file=chosen.file.path)
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from d2tune import files
 from d2tune.errors import WeightsError
 from d2tune.modeling.reading import first_not_finite, read_file
-from d2tune.text import reason_of
+from d2tune.text import counted, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -342,6 +342,35 @@ def fit(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
     return load_fitting(model, renamed, trunk=wanted, trunk_name="backbone", sample=next(iter(state)), file=file)
 
 
+def check_names(names: Mapping[str, str], expected: Iterable[str], *, file: Path, network: str, hint: str) -> None:
+    """Refuse a published file that has a tensor which the model does not have, or that lacks one.
+
+    Shapes are not compared: those of the classes are other ones for other classes.
+
+    Args:
+        names: The name in the model of each tensor of the file by its name there.
+        expected: Names of the model.
+        file: The file.
+        network: The network that the names are those of.
+        hint: What to do.
+
+    Raises:
+        WeightsError: A name is left over or missing.
+    """
+    wanted = {name for name in expected if not name.endswith(_COUNTER)}
+    left = sorted(name for name, own in names.items() if own not in wanted and not own.endswith(_COUNTER))
+    missing = sorted(wanted - set(names.values()))
+    if left or missing:
+        what = f"{counted(len(left), 'name')} left over" if left else f"{counted(len(missing), 'name')} missing"
+        raise WeightsError(
+            f"the file is not that of {network} as it was published",
+            file=file,
+            found=f"{what}, such as {(left or missing)[0]}",
+            expected=f"the {len(wanted)} tensors of the preset",
+            hint=hint,
+        )
+
+
 def load_fitting(
     model: nn.Module,
     given: StateDict,
@@ -408,8 +437,12 @@ def _current_names(state: StateDict) -> StateDict:
     return renamed
 
 
+_COUNTER = "num_batches_tracked"
+"""The end of the names of counters that only training reads."""
+
+
 def _bookkeeping(key: str) -> bool:
-    return key.endswith(("num_batches_tracked", ".running_mean", ".running_var")) or "anchor_generator" in key
+    return key.endswith((_COUNTER, ".running_mean", ".running_var")) or "anchor_generator" in key
 
 
 def _rows(

@@ -124,10 +124,10 @@ def _mask(file: MarkedFile, one: MarkedObject, rgb: NDArray[np.uint8], method: M
     lines = [points for group, points in file.background if group in (None, one.group_id)]
     lines += [points for other in file.objects if other is not one for points in other.lines]
     try:
-        outside = rasterized(lines, shape)
+        inside, outside = rasterized(one.lines, shape), rasterized(lines, shape)
         if one.box_xyxy is not None:
-            return outline_box(rgb, one.box_xyxy, outside=outside, method=method)
-        return outline_scribbles(rgb, rasterized(one.lines, shape), outside, method=method)
+            return outline_box(rgb, one.box_xyxy, inside=inside, outside=outside, method=method)
+        return outline_scribbles(rgb, inside, outside, method=method)
     except DataError as error:
         raise DataError(
             error.message,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from d2tune.annotations.formats.labelme import is_labelme
 from d2tune.annotations.formats.labelme_shapes import area_type, decode_base64, is_line_type, spelled
+from d2tune.annotations.formats.shared.labels import SPECIAL_LABELS
 from d2tune.annotations.geometry.polygons import PointError, check_points
 from d2tune.annotations.io.images import is_image_name
 from d2tune.annotations.io.json_files import JsonError, decode_json, read_bytes
@@ -19,6 +20,8 @@ from d2tune.annotations.io.photos.reading import read_photo, read_photo_content
 from d2tune.annotations.model.types import Mask, Points
 from d2tune.errors import DataError
 from d2tune.text import describe
+
+_POINTS = ("point", "points")
 
 _MOST_PX = 1e7
 """Coordinates beyond are clipped before they are drawn, which OpenCV does with whole numbers."""
@@ -32,6 +35,7 @@ class MarkedObject:
         label: Its class.
         group_id: The group of its shapes; None where it has none.
         place: Its first shape, as messages name it.
+        is_of_points: Whether it is marked by the points of a label that have no group.
         lines: The points of each of its scribbles.
         box_xyxy: Its box; None where it has none.
     """
@@ -39,6 +43,7 @@ class MarkedObject:
     label: str
     group_id: int | None
     place: str
+    is_of_points: bool = False
     lines: list[Points] = field(default_factory=list)
     box_xyxy: tuple[float, float, float, float] | None = None
 
@@ -67,23 +72,35 @@ class MarkedFile:
         """The image ``(H, W, 3)`` in RGB.
 
         Raises:
-            DataError: It cannot be read.
+            DataError: It cannot be read, or has another size than the file states.
         """
         if self.image is not None:
-            return read_photo(self.image)
-        inner = decode_base64(self.content.get("imageData"))
-        return read_photo_content(inner or b"", name=str(self.path))
+            rgb = read_photo(self.image)
+        else:
+            inner = decode_base64(self.content.get("imageData"))
+            rgb = read_photo_content(inner or b"", name=str(self.path))
+        height_px, width_px = rgb.shape[:2]
+        stated = self.content.get("imageWidth"), self.content.get("imageHeight")
+        if all(type(side) is int and side > 0 for side in stated) and stated != (width_px, height_px):
+            raise DataError(
+                "the image has another size than the file states, so that the marks are not where they were drawn",
+                file=self.path,
+                place="imageWidth, imageHeight",
+                found=f"{stated[0]} x {stated[1]} px, an image of {width_px} x {height_px} px",
+                hint="Put the image that was annotated in its place.",
+            )
+        return rgb
 
 
 def read_marks(path: Path, *, background: str) -> MarkedFile | None:
     """Read a file.
 
-    Lines and points of a label and a ``group_id`` mark an object together; without ``group_id`` each shape marks an
-    object of its own, but points of a label, which mark one together. A rectangle is the box of an object.
+    Lines, points and a box of a label and a ``group_id`` mark an object together; without ``group_id`` each shape marks
+    an object of its own, but points of a label, which mark one together. A rectangle is the box of an object.
 
     Args:
         path: A JSON file.
-        background: The label of scribbles beside the objects.
+        background: The label of scribbles beside the objects, in any case and with any underscores around it.
 
     Returns:
         The file; None where it is not a Labelme file or marks no object.
@@ -129,7 +146,8 @@ def _read_shape(file: MarkedFile, shape: Any, place: str, background: str) -> No
         raise DataError("the shape has no label", file=file.path, place=place)
     label, kind = shape["label"].strip(), spelled(shape.get("shape_type"))
     is_box = area_type(shape.get("shape_type")) == "rectangle"
-    if not is_box and not is_line_type(kind):
+    is_special = label in SPECIAL_LABELS and _plain(label) != _plain(background)
+    if is_special or (not is_box and not is_line_type(kind)):
         file.kept.append(shape)
         return
     group_id = shape.get("group_id")
@@ -139,13 +157,15 @@ def _read_shape(file: MarkedFile, shape: Any, place: str, background: str) -> No
         points = check_points(shape.get("points"))
     except PointError as error:
         raise DataError(str(error), file=file.path, place=place) from None
-    if label == background:
+    if not len(points):
+        raise DataError("the shape has no points", file=file.path, place=place)
+    if _plain(label) == _plain(background):
         if is_box:
             hint = "Draw a line beside the objects."
             raise DataError("a box cannot mark the background", file=file.path, place=place, hint=hint)
         file.background.append((group_id, points))
         return
-    one = _object_of(file, label, group_id, place, is_joined=group_id is not None or kind in ("point", "points"))
+    one = _object_of(file, MarkedObject(label, group_id, place, group_id is None and kind in _POINTS), is_box=is_box)
     if not is_box:
         one.lines.append(points)
         return
@@ -153,24 +173,28 @@ def _read_shape(file: MarkedFile, shape: Any, place: str, background: str) -> No
     one.box_xyxy = float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
-def _object_of(file: MarkedFile, label: str, group_id: int | None, place: str, *, is_joined: bool) -> MarkedObject:
+def _plain(label: str) -> str:
+    return label.strip().strip("_").casefold()
+
+
+def _object_of(file: MarkedFile, new: MarkedObject, *, is_box: bool) -> MarkedObject:
     """The object that a shape marks, which earlier shapes may have marked as well."""
-    if is_joined:
-        for one in file.objects:
-            if (one.label, one.group_id) == (label, group_id) and one.box_xyxy is None:
-                return one
+    group_id = new.group_id
+    for one in file.objects:
+        is_same = one.is_of_points and new.is_of_points if group_id is None else one.group_id == group_id
+        if is_same and one.label == new.label and not (is_box and one.box_xyxy is not None):
+            return one
     if group_id is not None:
-        other = next((one for one in file.objects if one.group_id == group_id and one.label != label), None)
+        other = next((one for one in file.objects if one.group_id == group_id and one.label != new.label), None)
         if other is not None:
             raise DataError(
-                f"two objects have the group_id {group_id}: {label!r} here, and {other.label!r} in {other.place}",
+                f"two objects have the group_id {group_id}: {new.label!r} here, and {other.label!r} in {other.place}",
                 file=file.path,
-                place=place,
+                place=new.place,
                 hint="Give each object a group_id of its own.",
             )
-    one = MarkedObject(label, group_id, place)
-    file.objects.append(one)
-    return one
+    file.objects.append(new)
+    return new
 
 
 def _check_both(file: MarkedFile, background: str) -> None:

@@ -67,6 +67,32 @@ def test_a_scribble_beside_the_object_takes_pixels_out_of_a_box() -> None:
     assert not (predicted & cut).sum() > 0.3 * (mask & cut).sum()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_scribble_in_a_box_replaces_its_middle(method: Method) -> None:
+    rgb, mask = disk()
+    rgb[:, 190:] = (70, 150, 80)
+    box = (80, 50, 250, 131)  # its middle is beside the disk
+    predicted = outline_box(
+        rgb, box, inside=line((100, 90), (140, 90)), outside=line((180, 60), (180, 120)), method=method
+    )
+    assert iou(predicted, mask) > 0.95
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size_hw", [(60, 90), (222, 15), (3, 2)])
+def test_a_box_and_scribbles_that_leave_no_other_side(method: Method, size_hw: tuple[int, int]) -> None:
+    rgb = np.full((*size_hw, 3), 90, np.uint8)
+    whole, none = np.ones(size_hw, bool), np.zeros(size_hw, bool)
+    corner = none.copy()
+    corner[0, 0] = True
+    box = (0, 0, size_hw[1], size_hw[0])
+    assert outline_box(rgb, box, method=method).any()
+    assert outline_box(rgb, box, inside=whole, method=method).all()
+    assert not outline_box(rgb, box, outside=whole, method=method).any()
+    assert outline_scribbles(rgb, whole, corner, method=method).all()
+    assert (outline_scribbles(rgb, corner, whole, method=method) == corner).all()
+
+
 @pytest.mark.parametrize("is_inside", [True, False])
 def test_scribbles_of_one_class_alone(is_inside: bool) -> None:
     rgb, _ = disk()

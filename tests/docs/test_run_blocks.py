@@ -30,6 +30,7 @@ NOT_RUN = {
     r"docker |kubectl ": "needs Docker or a cluster; tests/deploy runs the steps and checks the manifests",
     r"srun ": "needs Slurm; the command behind it is parsed by tests/docs/test_blocks.py",
     r"pip install ": "would change the environment of the tests; tests/export/test_runner.py installs the requirements",
+    r"make app ": "a page of Streamlit, of a checkout; tests/apps/test_compare_streamlit.py starts it in a browser",
     r"make (setup|doctor|demo)": "run by tests/system/test_readme.py, and by whoever runs the tests",
     r"d2tune (annotate|label-loop) ": "wait for a person; run by tests/system/test_readme.py and tests/label_loop",
     r"d2tune predict MODEL (0|rtsp:\S+) ": "need a camera or a stream; tests/video has both",
@@ -41,6 +42,9 @@ NOT_RUN = {
     r"d2tune serve model --keys keys.txt ": "listens to other machines; tests/serving asks for keys",
 }
 """Commands that are not run here, and why."""
+
+OWN_PROJECT = {"siammask"}
+"""Pages whose commands need the project that they show, because it is of another task."""
 
 QUICK = "train.iterations=2 train.batch_size=2 train.image_size=96 train.workers=0 weights=scratch"
 
@@ -210,8 +214,11 @@ def test_what_a_page_says_is_run(page: Path, prepared: Path, tmp_path: Path) -> 
     shutil.copytree(prepared, folder, symlinks=True)
     with ExitStack() as servers:
         running = Page(folder, servers)
-        for block in blocks(page, "bash", "python"):
-            if block.language == "python":
+        for block in blocks(page, "bash", "python", "yaml"):
+            if block.language == "yaml":
+                if page.stem in OWN_PROJECT:
+                    (folder / "projects" / "mine.yaml").write_text(block.text, encoding="utf-8")
+            elif block.language == "python":
                 running.run_python(block.text)
             else:
                 for command in commands(block.text):

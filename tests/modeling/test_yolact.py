@@ -13,9 +13,10 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
-from d2tune.modeling.build import build_model
+from d2tune.errors import WeightsError
+from d2tune.modeling.build import ChosenWeights, build_model
 from d2tune.modeling.config import preset_config
-from d2tune.modeling.weights import fit
+from d2tune.modeling.weights import LoadReport, WeightsFile, fit
 from d2tune.modeling.yolact.deform import ModulatedConv2d
 from d2tune.modeling.yolact.losses import Matched, Truth, class_loss, covered, mask_loss
 from d2tune.modeling.yolact.matching import BACKGROUND, NEUTRAL, TRANSFORM, match
@@ -365,6 +366,39 @@ def test_all_names_of_published_weights_are_mapped(preset: str) -> None:
     }
     for theirs, ours in pairs.items():
         assert torch.equal(model.state_dict()[f"{ours}.weight"], given[f"{theirs}.weight"])
+
+
+def test_a_published_file_with_a_name_left_over_or_missing_is_refused() -> None:
+    first, plus = made_up_file(classes=5, plus=False), made_up_file(classes=5, plus=True)
+    counters = {name.replace("running_var", "num_batches_tracked"): torch.tensor(1) for name in first if "var" in name}
+    report = load_published("yolact_r50", first | counters)
+    assert report.total - report.loaded == 4, "the layers of the classes are for five, and counters are not needed"
+    for preset, state, words in (
+        (
+            "yolact_r50",
+            first | {"fpn.lat_layers.3.weight": torch.zeros(1)},
+            "1 name left over, such as fpn.lat_layers.3",
+        ),
+        ("yolact_r50", plus, "51 names left over, such as backbone.layers.1.0.conv2.bias"),
+        ("yolact_plus_r50", first, "51 names missing"),
+        (
+            "yolact_r50",
+            {name: first[name] for name in first if name != "proto_net.8.bias"},
+            "missing, such as protonet",
+        ),
+    ):
+        with pytest.raises(WeightsError, match=rf"^yolact\.pth: .*{words}.*with the preset"):
+            load_published(preset, state)
+
+
+def load_published(preset: str, state: dict[str, Tensor]) -> LoadReport:
+    """What training loads of a file with these tensors, for three classes."""
+    cfg = preset_config(preset)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
+    _, report = build_model(cfg, ChosenWeights(WeightsFile("", Path("yolact.pth"), ""), ""), state)
+    assert report is not None
+    return report
 
 
 def test_a_deformable_convolution_that_moves_nothing_is_half_a_convolution() -> None:

@@ -66,6 +66,16 @@ def test_all_frames_but_references_and_finished_ones_are_given_once(tmp_path: Pa
         assert np.sum(list(one.masks.values()), axis=0).max(initial=0) <= 1
 
 
+def test_a_project_file_names_its_latest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "task: tracking\ndata: {root: .}\nclasses: [a, b]\nmodel: {preset: siammask_mobilenet_v2}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(RunError, match="the project has no finished run"):
+        method_named("siammask", weights="mine.yaml")
+    tracking_run(tmp_path / "runs" / "mine" / "2026-01-31_12-00-00")
+    assert method_named("siammask", weights="mine.yaml").name == "siammask"
+
+
 def test_masks_and_confidence_of_an_exact_network(tmp_path: Path) -> None:
     images, masks = frames(9)
     method: Any = SiamMaskTracking(str(tracking_run(tmp_path / "run")))

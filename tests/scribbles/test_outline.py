@@ -13,6 +13,7 @@ import pytest
 
 from d2tune import api
 from d2tune.cli import main
+from d2tune.scribbles.reading import read_marks
 
 RING = [[60, 30], [180, 30], [180, 150], [60, 150], [60, 30]]
 
@@ -90,6 +91,44 @@ def test_points_of_a_label_mark_one_object_and_groups_mark_several(tmp_path: Pat
     assert iou(filled(shapes[1]["points"]), right) > 0.93
 
 
+def test_points_mark_one_object_whatever_comes_before_them(tmp_path: Path) -> None:
+    dots = [shape("point", "ball", [[290, 100]]), shape("point", "ball", [[310, 100]])]
+    ring = shape("linestrip", "background", [[255, 55], [345, 55], [345, 145], [255, 145], [255, 55]])
+    line, other = shape("line", "ball", [[100, 90], [140, 90]]), shape("linestrip", "background", RING)
+    for number, marks in enumerate(([line, *dots, ring, other], [dots[0], line, dots[1], ring, other])):
+        file = read_marks(write(tmp_path / str(number), marks), background="background")
+        assert file is not None
+        assert sorted([len(points) for points in one.lines] for one in file.objects) == [[1, 1], [2]]
+
+
+@pytest.mark.parametrize("is_box_first", [True, False])
+def test_scribbles_in_a_box_of_their_group_say_what_is_the_object(tmp_path: Path, is_box_first: bool) -> None:
+    # a box around both balls; the line says that the right one is meant
+    box = shape("rectangle", "ball", [[75, 45], [335, 135]], group_id=1)
+    line = shape("line", "ball", [[285, 100], [315, 100]], group_id=1)
+    api.outline(write(tmp_path, [box, line] if is_box_first else [line, box]), out=tmp_path / "out")
+    (one,) = json.loads((tmp_path / "out" / "a.json").read_text())["shapes"]
+    assert one["group_id"] == 1 and iou(filled(one["points"]), scene()[2]) > 0.93
+
+
+@pytest.mark.parametrize("label", ["Background", "_background_", "__background__"])
+def test_other_spellings_of_the_background_are_not_an_object(tmp_path: Path, label: str) -> None:
+    marks = [shape("line", "ball", [[100, 90], [140, 90]]), shape("linestrip", label, RING)]
+    assert api.outline(write(tmp_path, marks), out=tmp_path / "out").objects == 1
+
+
+def test_marks_that_labelme_ignores_stay_as_they_are(tmp_path: Path) -> None:
+    ignored = shape("rectangle", "__ignore__", [[5, 5], [20, 20]])
+    api.outline(write(tmp_path, [shape("rectangle", "ball", [[80, 50], [161, 131]]), ignored]), out=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "a.json").read_text())["shapes"][0] == ignored
+
+
+def test_an_image_of_another_size_than_the_file_states(tmp_path: Path) -> None:
+    write(tmp_path / "in", [shape("rectangle", "ball", [[80, 50], [161, 131]])], imageHeight=400, imageWidth=800)
+    message = failure(tmp_path, "in")
+    assert "found 800 x 400 px, an image of 400 x 200 px" in message and "a.json" in message
+
+
 def test_another_label_for_the_background_and_an_image_in_the_file(tmp_path: Path) -> None:
     marks = [shape("line", "ball", [[100, 90], [140, 90]]), shape("linestrip", "none", RING)]
     data = base64.b64encode(cv2.imencode(".png", scene()[0])[1].tobytes()).decode()
@@ -143,6 +182,9 @@ INSIDE = shape("line", "ball", [[100, 90], [140, 90]])
         ([INSIDE | {"group_id": 3}, shape("line", "car", [[1, 1], [9, 9]], group_id=3)], "two objects have the group"),
         ([INSIDE | {"label": ""}], "the shape has no label"),
         ([INSIDE | {"points": [[1, "x"]]}], "shape 0"),
+        ([INSIDE | {"points": []}], "the shape has no points"),
+        ([shape("rectangle", "ball", [])], "the shape has no points"),
+        ([shape("rectangle", "ball", [[5, 5]])], "the box is too small"),
         ([INSIDE | {"group_id": "x"}], "group_id is not a whole number"),
         ([shape("rectangle", "ball", [[500, 50], [600, 90]])], "the box is too small"),
         ([shape("line", "ball", [[900, 900], [950, 950]]), shape("line", "background", RING)], "no scribble on the"),

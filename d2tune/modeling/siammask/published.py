@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from d2tune.errors import WeightsError
+from d2tune.modeling.weights import check_names
 
 _SIGN = "rpn_model.cls.conv_kernel.0.weight"
 """A name that all published weights of SiamMask have."""
@@ -36,40 +36,27 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_renamed(key): value for key, value in state.items()}
 
 
-def check_names(given: Iterable[str], expected: Iterable[str], *, file: Path) -> None:
-    """Check that renamed published weights have all tensors of the model, and no others.
+def check_published(state: Mapping[str, Tensor], expected: Iterable[str], *, file: Path) -> None:
+    """Check that a published file has all tensors of the model, and no others.
 
     Weights of the first stage of the paper's training have no refinement, which then stays as initialized.
 
     Args:
-        given: Names of the renamed weights.
+        state: The tensors of the file.
         expected: Names of the model.
         file: The file.
 
     Raises:
         WeightsError: A name is left over, or missing.
     """
-    own, wanted = _counted(given), _counted(expected)
-    if not any(name.startswith("refine.") for name in own):
-        wanted = {name for name in wanted if not name.startswith("refine.")}
-    left, missing = sorted(own - wanted), sorted(wanted - own)
-    if left or missing:
-        what = f"{len(left)} names left over" if left else f"{len(missing)} names missing"
-        raise WeightsError(
-            "the file is not SiamMask's as it was published",
-            file=file,
-            found=f"{what}, the first is {(left or missing)[0]}",
-            expected=f"the {len(wanted)} tensors of the preset",
-            hint="Use the published file as it is, with the preset siammask_r50.",
-        )
+    names = {key: _renamed(key) for key in state}
+    is_refined = any(name.startswith("refine.") for name in names.values())
+    wanted = [name for name in expected if is_refined or not name.startswith("refine.")]
+    hint = "Use the published file as it is, with the preset siammask_r50."
+    check_names(names, wanted, file=file, network="SiamMask", hint=hint)
 
 
 def _renamed(key: str) -> str:
     for pattern, name in _PREFIXES:
         key = re.sub(pattern, name, key)
     return key
-
-
-def _counted(names: Iterable[str]) -> set[str]:
-    """The names but those of counters that only training reads."""
-    return {name for name in names if not name.endswith("num_batches_tracked")}

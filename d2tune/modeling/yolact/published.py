@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from torch import Tensor
+
+from d2tune.modeling.weights import check_names
 
 _SIGN = "prediction_layers.0.bbox_layer.weight"
 """A name that all published weights of YOLACT have."""
@@ -35,8 +38,28 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         state: The tensors of a published file.
     """
-    kept = {key: value for key, value in state.items() if not any(re.match(one, key) for one in _DROPPED)}
-    return {_renamed(key): value for key, value in kept.items()}
+    return {_renamed(key): value for key, value in state.items() if not _is_dropped(key)}
+
+
+def check_published(state: Mapping[str, Tensor], expected: Iterable[str], *, file: Path) -> None:
+    """Check that a published file has all tensors of the model, and no others, so that none is lost unnoticed.
+
+    Args:
+        state: The tensors of the file.
+        expected: Names of the model.
+        file: The file.
+
+    Raises:
+        WeightsError: A name is left over, or missing.
+    """
+    names = {key: _renamed(key) for key in state if not _is_dropped(key)}
+    preset = "yolact_plus_r50" if any("conv_offset_mask" in key for key in state) else "yolact_r50 or yolact_r101"
+    hint = f"Use the published file as it is, with the preset of its network (by its names {preset})."
+    check_names(names, expected, file=file, network="YOLACT", hint=hint)
+
+
+def _is_dropped(key: str) -> bool:
+    return any(re.match(one, key) for one in _DROPPED)
 
 
 def _renamed(key: str) -> str:

@@ -18,6 +18,7 @@ from d2tune.modeling.siammask import published
 from d2tune.modeling.weights import find, read_state_dict
 from d2tune.propagation.methods.base import Frames, Propagated, Reference
 from d2tune.propagation.methods.order import steps_of
+from d2tune.runs.latest import run_folder
 from d2tune.runs.load import load_model
 from d2tune.tasks import task_of
 
@@ -30,11 +31,12 @@ class SiamMaskTracking:
     """Follows each object from the nearest reference, forward and back.
 
     Args:
-        weights: The folder of a run of a tracking project, or a file of SiamMask's published weights.
+        weights: The folder of a run of a tracking project, its project file for its latest run, or a file of SiamMask's
+            published weights.
 
     Raises:
-        ProjectError: No weights are named.
-        RunError: The run is of another task.
+        ProjectError: No weights are named, or the project file is invalid.
+        RunError: The run is of another task, or the project has no finished run.
         WeightsError: The file has other weights.
     """
 
@@ -45,10 +47,10 @@ class SiamMaskTracking:
             raise ProjectError(
                 "--method siammask needs a trained model",
                 place="--weights",
-                expected="the run of a project with task: tracking, or a file of SiamMask's published weights",
+                expected="a project with task: tracking, a run of one, or a file of SiamMask's published weights",
                 hint="See docs/siammask.md.",
             )
-        path = Path(weights)
+        path = run_folder(weights)
         self._model, self._options = _of_run(path) if path.is_dir() else _of_file(path)
 
     def propagate(
