@@ -36,7 +36,7 @@ PUBLISHED = {
     "YOLACT MobileNetV2": "none; YOLACT R50: mask AP 28.2, 42.5 fps on a Titan Xp (arXiv 1904.02689)",
     "DeepLabV3 MobileNetV2": "no fps; torchvision's DeepLabV3 R50: mIoU 66.4 on COCO val2017",
     "LightNet++ x0.5": "no fps; MobileNetV2Plus: mIoU 71.5 on Cityscapes test",
-    "SiamMask MobileNetV2": "none; SiamMask R50: J 71.3 on DAVIS 2016, 56 fps on an RTX 2080 (arXiv 1812.05050)",
+    "SiamMask MobileNetV2": "none; SiamMask R50: J 71.3 on DAVIS 2016, 56 fps on an RTX 2080 (its repository)",
 }
 STAGES = ("prepare", "network", "finish")
 
