@@ -128,7 +128,17 @@ def sample_rows(
     return np.concatenate(rows), np.concatenate(classes)
 
 
-def choose(count: int, *, most: int, seed: int) -> tuple[int, ...]:
-    """Indices of at most ``most`` of ``count`` images, drawn at random, in ascending order."""
-    picked: Sequence[int] = np.random.default_rng(seed).permutation(count)[:most].tolist()
-    return tuple(sorted(picked))
+def choose(has_objects: Sequence[bool], *, most: int, seed: int) -> tuple[int, ...]:
+    """Indices of at most ``most`` images, drawn at random, in ascending order.
+
+    Where objects are rare, three of four are images that have some.
+
+    Args:
+        has_objects: Whether each image has objects; all are False where that is not known.
+        most: Number of images.
+        seed: Of the draw.
+    """
+    order: list[int] = np.random.default_rng(seed).permutation(len(has_objects)).tolist()
+    first = [at for at in order if has_objects[at]][: most * 3 // 4]
+    taken = set(first)
+    return tuple(sorted((first + [at for at in order if at not in taken])[:most]))

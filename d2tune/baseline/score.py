@@ -99,7 +99,12 @@ def _training_images(project: Project, splits: Splits, reader: ImageReader) -> T
     """Some training images; without label maps, pixels without an object are one more class."""
     classes = len(splits.train.categories)
     background = None if project.has_label_maps else classes
-    chosen = choose(len(splits.train.images), most=_MOST_TRAINING_IMAGES, seed=0)
+    by_image = splits.train.by_image()
+    has_objects = [
+        any(one.area_px2 < image.width_px * image.height_px for one in by_image[image.id])  # others are the background
+        for image in splits.train.images
+    ]
+    chosen = choose(has_objects, most=_MOST_TRAINING_IMAGES, seed=0)
     return TrainingImages(splits.train, reader, chosen, background, classes + (background is not None))
 
 

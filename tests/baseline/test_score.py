@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import d2tune.api as api
-from d2tune.baseline.pixels import Scaling
+from d2tune.baseline.pixels import Scaling, choose
 from d2tune.baseline.result import BaselineResult, BaselineRow, read_baseline
 from d2tune.cli import main
 from d2tune.errors import RunError
@@ -138,6 +138,15 @@ def test_gray_values_of_other_images_than_photos() -> None:
     # standardized means 0, 1, 2.5 and -50 from -3 to 3 become 0 to 255
     assert scaling.gray(pixels).tolist() == [[127, 170, 233, 0]]
     assert scaling.features(pixels)[0, 2].tolist() == [0, 5]
+
+
+def test_images_with_objects_are_preferred_where_they_are_rare() -> None:
+    rare = [at in (7, 500, 801) for at in range(900)]
+    chosen = choose(rare, most=8, seed=0)
+    assert {7, 500, 801} <= set(chosen) and len(chosen) == 8 and list(chosen) == sorted(chosen)
+    assert sum(at % 2 for at in choose([at % 2 == 1 for at in range(900)], most=40, seed=0)) >= 30
+    assert choose([True] * 900, most=40, seed=0) == choose([False] * 900, most=40, seed=0), "drawn from all"
+    assert choose([False, True, False], most=40, seed=0) == (0, 1, 2)
 
 
 def test_a_task_without_a_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from d2tune.modeling.bridge.networks import architecture_named
-from d2tune.modeling.weights import LoadReport, StateDict, load_fitting, published_source, stage_names
+from d2tune.modeling.weights import LoadReport, StateDict, check_names, load_fitting, published_source, stage_names
 
 ENCODER_ATTRIBUTES = ("encoder", "backbone", "features")
 """Attributes of networks with the encoder."""
@@ -63,7 +64,7 @@ def fit_bridge(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
 
     Raises:
         WeightsError: Less than half of the encoder's convolutions (without an encoder, of the network's) fit, so the
-            weights are of another architecture.
+            weights are of another architecture; or a whole LightNet++ has a name that is left over or missing.
     """
     target = model.state_dict()
     encoder = next((name for name in ENCODER_ATTRIBUTES if hasattr(model.network, name)), None)
@@ -72,8 +73,12 @@ def fit_bridge(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
         for key, value in target.items()
         if value.ndim > 1 and key.startswith(f"network.{encoder}." if encoder else "")
     ]
+    if _is_lightnet(state, whole=True):
+        names = {key: f"network.{_lightnet_encoder_name(key)}" for key in state}
+        hint = "Use the published file as it is, with the preset lightnet_shufflenet_v2."
+        check_names(names, target, file=file, network="LightNet++", hint=hint)
     given = _best_names(state, target, encoder)
-    remark = _widen_first(given, target, trunk)
+    remark = _widen_first(given, target, trunk) or _lightnet_remark(model, state)
     return load_fitting(
         model,
         given,
@@ -130,6 +135,24 @@ def _lightnet_encoder_name(key: str) -> str:
     key = key.removeprefix("module.")
     key = re.sub(r"^mod1\.(conv|norm)\.", lambda hit: f"features.conv1.{int(hit[1] == 'norm')}.", key)
     return re.sub(r"^mod([234])\.block(\d+)\.", lambda hit: f"features.stage{hit[1]}.{int(hit[2]) - 1}.", key)
+
+
+_LIGHTNET_BGR_MEAN = (76.4, 86.8, 78.3)
+"""Of blue, green and red, in the evaluation of the published weights."""
+
+
+def _is_lightnet(state: StateDict, *, whole: bool = False) -> bool:
+    """Whether tensors have the names of LightNet++, of its encoder or of all of it."""
+    starts = {key.removeprefix("module.").partition(".")[0] for key in state}
+    return "mod1" in starts and (not whole or "score" in starts)
+
+
+def _lightnet_remark(model: nn.Module, state: StateDict) -> str | None:
+    """What images the published weights of LightNet++ take, where the model has others."""
+    mean = getattr(model, "pixel_mean", torch.zeros(0)).flatten().cpu()
+    if not _is_lightnet(state) or len(mean) != 3 or torch.allclose(mean, torch.tensor(_LIGHTNET_BGR_MEAN), atol=2):
+        return None
+    return "the file takes BGR: set INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD (docs/semantic.md)"
 
 
 def _widen_first(given: StateDict, target: StateDict, trunk: list[str]) -> str | None:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models.shufflenetv2 import channel_shuffle
 
+from d2tune.errors import WeightsError
 from d2tune.modeling.bridge.lightnet import LightNetShuffleNetV2, PreNormShuffle, region_means
 from d2tune.modeling.bridge.meta_arch import SemanticBridge
 from d2tune.modeling.bridge.weights import automatic_source, fit_bridge
@@ -57,6 +58,26 @@ def test_the_published_file_fits_completely() -> None:
     assert torch.equal(state["features.conv1.1.bias"], given["module.mod1.norm.bias"])
     last = "branch2.6.running_var"
     assert torch.equal(state[f"features.stage3.7.{last}"], given[f"module.mod3.block8.{last}"])
+
+
+def test_a_published_file_with_a_name_left_over_or_missing_is_refused() -> None:
+    state = read_state_dict(WEIGHTS / "lightnetpp_shufflenetv2plus_x0.5_cityscapes.pth")
+    model, file = lightnet("shufflenet_v2_x0_5"), WEIGHTS / "x.pth"
+    with pytest.raises(WeightsError, match=r"x\.pth: .* 1 name left over, such as score\.other\.weight"):
+        fit_bridge(model, state | {"score.other.weight": torch.zeros(1)}, file=file)
+    del state["mod2.block1.branch1.0.weight"]
+    with pytest.raises(WeightsError, match=r"1 name missing, such as network\.features\.stage2\.0\.branch1\.0\.weight"):
+        fit_bridge(model, state, file=file)
+
+
+def test_the_order_of_channels_is_said_where_it_is_another_one() -> None:
+    files = ("lightnetpp_shufflenetv2plus_x0.5_cityscapes.pth", "shufflenetv2_x0.5_imagenet.pth")
+    for name in files:
+        model = lightnet("shufflenet_v2_x0_5")
+        assert not any("BGR" in row.why for row in loaded(model, name).rows)
+        model.pixel_mean.copy_(torch.tensor([123.7, 116.3, 103.5]).view(-1, 1, 1))
+        (row,) = [row for row in loaded(model, name).rows if "BGR" in row.why]
+        assert row.component == "encoder"
 
 
 @pytest.mark.slow
