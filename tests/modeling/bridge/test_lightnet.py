@@ -70,7 +70,7 @@ def test_a_published_file_with_a_name_left_over_or_missing_is_refused() -> None:
         fit_bridge(model, state, file=file)
 
 
-def test_the_order_of_channels_is_said_where_it_is_another_one() -> None:
+def test_a_line_names_the_order_of_channels_where_it_is_another_one() -> None:
     files = ("lightnetpp_shufflenetv2plus_x0.5_cityscapes.pth", "shufflenetv2_x0.5_imagenet.pth")
     for name in files:
         model = lightnet("shufflenet_v2_x0_5")
