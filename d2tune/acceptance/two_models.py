@@ -23,6 +23,8 @@ class NoSuchComparisonError(Exception):
 class TwoModels:
     """Models that can be compared; any number of threads may use it, and one comparison is made at a time.
 
+    What was made before is given while another one is made.
+
     Args:
         models: By name, what loads each; it is called when the model is chosen first.
         max_pixels: Larger images are refused.
@@ -33,6 +35,7 @@ class TwoModels:
         self._loaded: dict[str, ComparedModel] = {}
         self._max_pixels = max_pixels
         self._kept: OrderedDict[str, Comparison] = OrderedDict()
+        self._making = threading.Lock()
         self._lock = threading.Lock()
 
     @property
@@ -58,14 +61,17 @@ class TwoModels:
         """
         place = {name: at for at, name in enumerate(self._load)}
         key = f"{place[a]}-{place[b]}-{sha256[:16]}"
-        with self._lock:
-            if key not in self._kept:
+        with self._making:
+            made = self._kept.get(key)
+            if made is None:
                 first, second = (self._model(name) for name in (a, b))
-                self._kept[key] = compare_models(first, second, image, max_pixels=self._max_pixels)
-            self._kept.move_to_end(key)
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-            return key, self._kept[key]
+                made = compare_models(first, second, image, max_pixels=self._max_pixels)
+            with self._lock:
+                self._kept[key] = made
+                self._kept.move_to_end(key)
+                while len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+        return key, made
 
     def kept(self, key: str) -> Comparison:
         """A comparison that was made before.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -101,6 +103,28 @@ def test_only_the_latest_comparisons_are_kept(models: dict[str, ComparedModel], 
     assert len(set(keys)) == 8 and two_models.kept(keys[-1]) is two_models.compare("a", "a", path, f"{7:064x}"[::-1])[1]
     with pytest.raises(NoSuchComparisonError):
         two_models.kept(keys[0])
+
+
+def test_an_earlier_comparison_is_given_while_another_is_made(models: dict[str, ComparedModel], tmp_path: Path) -> None:
+    is_loading, may_end = threading.Event(), threading.Event()
+
+    def slow() -> ComparedModel:
+        is_loading.set()
+        assert may_end.wait(60)
+        return models["instance"]
+
+    two_models = TwoModels({"a": lambda: models["semantic"], "slow": slow}, max_pixels=1_000_000)
+    path = write_world(tmp_path) / "images" / "a.png"
+    key, made = two_models.compare("a", "a", path, "0" * 64)
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            other = pool.submit(two_models.compare, "a", "slow", path, "0" * 64)
+            assert is_loading.wait(60)
+            assert pool.submit(two_models.kept, key).result(10) is made
+            assert not other.done()
+        finally:
+            may_end.set()
+        assert other.result(60)[1].b.name == models["instance"].name
 
 
 def test_the_models_of_a_server(tmp_path: Path) -> None:
