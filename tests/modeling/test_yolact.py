@@ -407,6 +407,21 @@ def test_a_deformable_convolution_that_moves_nothing_is_half_a_convolution() -> 
     torch.testing.assert_close(ModulatedConv2d(plain)(x), plain(x) / 2)
 
 
+@pytest.mark.parametrize("is_cast", [True, False], ids=["autocast", "in bfloat16"])
+def test_a_deformable_convolution_in_bfloat16(is_cast: bool) -> None:
+    torch.manual_seed(0)
+    layer = ModulatedConv2d(torch.nn.Conv2d(4, 6, 3, padding=1, bias=False))
+    torch.nn.init.normal_(layer.conv_offset_mask.weight, std=0.2)
+    x = torch.randn(2, 4, 11, 13)
+    expected = layer(x)
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_cast):
+        half = layer(x) if is_cast else layer.bfloat16()(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert (half - expected).abs().mean() < 0.03 * expected.abs().mean()
+    half.float().sum().backward()
+    assert all(bool(one.grad.isfinite().all()) for one in layer.parameters() if one.grad is not None)
+
+
 def test_offsets_are_pairs_of_y_and_x() -> None:
     plain = torch.nn.Conv2d(1, 1, 3, padding=1, bias=False)
     moved = ModulatedConv2d(plain)

@@ -12,7 +12,8 @@ from torchvision.ops import deform_conv2d
 class ModulatedConv2d(nn.Module):
     """A 3 x 3 convolution whose nine samples are moved and weighted, with the names of YOLACT++'s weights.
 
-    At first nothing is moved and all weights are 1/2, as in the paper.
+    At first nothing is moved and all weights are 1/2, as in the paper. It is computed in float32: torchvision has
+    none in bfloat16 for processors, and positions need the precision.
 
     Args:
         like: The convolution that it replaces.
@@ -32,9 +33,11 @@ class ModulatedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, out, h, w)`` of ``(N, in, H, W)``."""
         moved = self.conv_offset_mask(x)
-        weights = moved[:, 18:].sigmoid()
-        output: Tensor = deform_conv2d(x, moved[:, :18], self.weight, self.bias, mask=weights, **self._geometry)
-        return output
+        with torch.autocast(x.device.type, enabled=False):
+            given, offsets, weights = x.float(), moved[:, :18].float(), moved[:, 18:].float().sigmoid()
+            kernel, bias = self.weight.float(), self.bias.float()
+            output: Tensor = deform_conv2d(given, offsets, kernel, bias, mask=weights, **self._geometry)
+        return output.to(moved.dtype)
 
 
 def make_deformable(body: nn.Module, *, every: int) -> None:
