@@ -30,6 +30,10 @@ _NEAR = 0.75
 _ELLIPSE, _CORE = 0.95, 0.1
 """Squared radii of the ellipses in a box that begin as the object's, and that are taken for sure."""
 
+_NEARER = 4
+"""How many times nearer, in squared distances, colors in a box are to its middle than to its outside where they are the
+object's for sure."""
+
 _MOST_COLORS = 48
 """Colors of a scribble that pixels are compared with, about."""
 
@@ -189,6 +193,10 @@ def outline_box(
         core = own
         if beyond.any():
             likely = ~beyond & (_color_distance(pixels, own) < _color_distance(pixels, beyond))
+    if method == "random-walker" and core.any() and beyond.any():
+        # walkers that start at the middle alone end at the first edge
+        is_near = _NEARER * _color_distance(pixels, core) < _color_distance(pixels, beyond)
+        core = core | (likely & is_near)
     marks = _Marks(pixels, core, beyond, likely)
     mask = crop.pasted(_solved(marks, method), rgb.shape[:2])
     kept = np.zeros_like(mask)

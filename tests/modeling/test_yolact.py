@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
+from onnxruntime import InferenceSession
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
 from d2tune.errors import WeightsError
+from d2tune.export.formats import OPSET
+from d2tune.export.onnx_file import quiet_tracing
 from d2tune.modeling.build import ChosenWeights, build_model
 from d2tune.modeling.config import preset_config
 from d2tune.modeling.weights import LoadReport, WeightsFile, fit
@@ -420,6 +423,25 @@ def test_a_deformable_convolution_in_bfloat16(is_cast: bool) -> None:
     assert (half - expected).abs().mean() < 0.03 * expected.abs().mean()
     half.float().sum().backward()
     assert all(bool(one.grad.isfinite().all()) for one in layer.parameters() if one.grad is not None)
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+def test_samples_of_an_export_are_those_of_torchvision(stride: int, dilation: int, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    plain = torch.nn.Conv2d(4, 6, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+    layer = ModulatedConv2d(plain).eval()
+    torch.nn.init.normal_(layer.conv_offset_mask.weight, std=0.5)  # also far outside of the image
+    torch.nn.init.normal_(layer.bias)
+    file = tmp_path / "layer.onnx"
+    with quiet_tracing():
+        axes = {"x": {2: "height", 3: "width"}, "y": {2: "height", 3: "width"}}
+        names = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": axes}
+        torch.onnx.export(layer, (torch.randn(1, 4, 8, 8),), file, opset_version=OPSET, dynamo=False, **names)
+    session = InferenceSession(file, providers=["CPUExecutionProvider"])
+    for size_hw in ((11, 13), (6, 20)):
+        x = torch.randn(1, 4, *size_hw)
+        (output,) = session.run(None, {"x": x.numpy()})
+        np.testing.assert_allclose(output, layer(x).detach(), atol=2e-5)
 
 
 def test_offsets_are_pairs_of_y_and_x() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
@@ -36,8 +37,49 @@ class ModulatedConv2d(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             given, offsets, weights = x.float(), moved[:, :18].float(), moved[:, 18:].float().sigmoid()
             kernel, bias = self.weight.float(), self.bias.float()
-            output: Tensor = deform_conv2d(given, offsets, kernel, bias, mask=weights, **self._geometry)
+            convolution = sampled_conv2d if torch.jit.is_tracing() else deform_conv2d  # ONNX lacks torchvision's
+            output: Tensor = convolution(given, offsets, kernel, bias, mask=weights, **self._geometry)
         return output.to(moved.dtype)
+
+
+def sampled_conv2d(
+    x: Tensor,
+    offsets: Tensor,
+    kernel: Tensor,
+    bias: Tensor,
+    *,
+    mask: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> Tensor:
+    """What ``torchvision.ops.deform_conv2d`` computes, of operations that all formats of exports have.
+
+    Args:
+        x: ``(N, in, H, W)``.
+        offsets: ``(N, 18, h, w)``, y and x of each of the nine samples in pixels.
+        kernel: ``(out, in, 3, 3)``.
+        bias: ``(out,)``.
+        mask: Weights of the samples ``(N, 9, h, w)``.
+        stride: Rows and columns of ``x`` for one of the output.
+        padding: Rows and columns of zeros on each side.
+        dilation: Rows and columns between the samples.
+
+    Returns:
+        ``(N, out, h, w)``.
+    """
+    count, channels, height, width = x.shape
+    rows, columns = offsets.shape[-2:]
+    taps = torch.arange(9, device=x.device).view(1, 9, 1, 1)
+    down = torch.arange(rows, device=x.device).view(1, 1, -1, 1) * stride[0] - padding[0]
+    across = torch.arange(columns, device=x.device).view(1, 1, 1, -1) * stride[1] - padding[1]
+    y = down + torch.div(taps, 3, rounding_mode="floor") * dilation[0] + offsets[:, 0::2]
+    x_ = across + taps % 3 * dilation[1] + offsets[:, 1::2]
+    places = torch.stack([(2 * x_ + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+    samples = F.grid_sample(x, places.reshape(count, 9 * rows, columns, 2), align_corners=False)
+    weighted = samples.reshape(count, channels, 9, rows, columns) * mask[:, None]
+    output = kernel.flatten(1) @ weighted.reshape(count, 9 * channels, rows * columns)
+    return output.reshape(count, -1, rows, columns) + bias[:, None, None]
 
 
 def make_deformable(body: nn.Module, *, every: int) -> None:
