@@ -37,7 +37,8 @@ class ModulatedConv2d(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             given, offsets, weights = x.float(), moved[:, :18].float(), moved[:, 18:].float().sigmoid()
             kernel, bias = self.weight.float(), self.bias.float()
-            convolution = sampled_conv2d if torch.jit.is_tracing() else deform_conv2d  # ONNX lacks torchvision's
+            is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+            convolution = sampled_conv2d if is_traced else deform_conv2d  # ONNX lacks torchvision's
             output: Tensor = convolution(given, offsets, kernel, bias, mask=weights, **self._geometry)
         return output.to(moved.dtype)
 
