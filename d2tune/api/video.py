@@ -54,4 +54,4 @@ def track(
     if weights is not None and method == "flow":
         raise ProjectError("--method flow has no weights", place="--weights", hint="Remove it.")
     chosen = method_named(method, weights=weights)
-    return run(source, init, out=out, method=chosen, settings=weights or "", tolerance_px=tolerance_px)
+    return run(source, init, out=out, method=chosen, tolerance_px=tolerance_px)

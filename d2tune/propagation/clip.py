@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from d2tune.annotations.io.images import read_header
 from d2tune.annotations.io.output_record import PHOTO, OwnFiles
 from d2tune.annotations.io.outputs import write_output
-from d2tune.annotations.io.photos.reading import read_photo, reading_photo
+from d2tune.annotations.io.photos.reading import read_photo, read_photo_content, reading_photo
 from d2tune.annotations.io.rasters import natural_order
 from d2tune.errors import DataError, MachineError
 from d2tune.inference.listing import find_images
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 _JPEG_QUALITY = 95
 _DIGITS = 6
+_LARGEST_DIFFERENCE = 4.0
+"""Mean difference of the values of a frame that two versions of the libraries decode and encode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def open_clip(source: str | Path, out: Path) -> Clip:
 
     Raises:
         DataError: There is no such folder or video, it cannot be read, has no frames or frames of several sizes, or a
-            frame of the video would replace a person's file.
+            frame of the video would replace a person's file, or belongs to another video than the frames in the folder.
     """
     if is_video(source):
         return _from_video(source, out)
@@ -147,8 +150,11 @@ def _from_video(source: str | Path, out: Path) -> Clip:
                     "the size of the frames changes within the video", file=video.name, place=f"frame {frame.index}"
                 )
             path = out / f"{frame.index:0{_DIGITS}d}.jpg"
+            content = _encoded(path, frame.image_rgb)
             if not own.is_unchanged(path, PHOTO):
-                _write_frame(path, frame.image_rgb)
+                _write_frame(path, content)
+            elif own.last_sha256(path) != hashlib.sha256(content).hexdigest():
+                _check_frame(path, content, video.name)
             paths.append(path)
             times_s.append(frame.time_s)
         if reader.ending is not None:
@@ -157,15 +163,35 @@ def _from_video(source: str | Path, out: Path) -> Clip:
     return Clip(out, tuple(paths), tuple(times_s), *size, is_video=True)
 
 
-def _write_frame(path: Path, image_rgb: NDArray[np.uint8]) -> None:
+def _check_frame(path: Path, content: bytes, name: str) -> None:
+    """Refuse a frame that an earlier call wrote of another video.
+
+    Raises:
+        DataError: It shows something else than the JPEG content, or has another size.
+    """
+    written, image = read_photo(path), read_photo_content(content)
+    if written.shape != image.shape or float(cv2.absdiff(written, image).mean()) > _LARGEST_DIFFERENCE:
+        raise DataError(
+            f"the folder has the frames of another video than {name}",
+            file=path,
+            hint="Name another folder with --out.",
+        )
+
+
+def _encoded(path: Path, image_rgb: NDArray[np.uint8]) -> bytes:
+    """A frame as a JPEG file."""
+    bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
+    is_done, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    if not is_done:
+        raise MachineError("a frame cannot be encoded as JPEG", file=path)
+    return content.tobytes()
+
+
+def _write_frame(path: Path, content: bytes) -> None:
     if path.exists() and PHOTO not in OwnFiles().kinds(path):
         raise DataError(
             "the file is already there and is not overwritten with a frame of the video",
             file=path,
             hint="Name another folder with --out.",
         )
-    bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
-    is_done, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    if not is_done:
-        raise MachineError("a frame cannot be encoded as JPEG", file=path)
-    write_output(path, content.tobytes(), kind=PHOTO)
+    write_output(path, content, kind=PHOTO)

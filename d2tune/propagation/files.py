@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def write_frame(
         outlines = _shapes(objects[number], mask, result.confidences[number], tolerance_px)
         group_id = objects[number].group_id
         if len(outlines) > 1 and group_id is None:
-            group_id = free_group(objects)
+            group_id = free_group(objects, number)
         shapes += [outline | {"group_id": group_id} for outline in outlines]
     content: dict[str, Any] = {
         "version": VERSION,
@@ -104,10 +105,16 @@ def write_frame(
     write_output_json(place, content, kind=PREDICTIONS)
 
 
-def free_group(objects: Sequence[TrackedObject]) -> int:
-    """The number that joins the outlines of an object without a group: the lowest that no object has."""
+def free_group(objects: Sequence[TrackedObject], number: int) -> int:
+    """The group that joins the outlines of an object without one: a number that no other object has or may get.
+
+    Args:
+        objects: The objects.
+        number: The place of the object among them.
+    """
     used = {one.group_id for one in objects}
-    return next(number for number in range(1, len(objects) + 2) if number not in used)
+    free = (group for group in range(1, 2 * len(objects) + 2) if group not in used)
+    return next(islice(free, number, None))
 
 
 def _shapes(one: TrackedObject, mask: Mask, confidence: float, tolerance_px: float) -> list[dict[str, Any]]:
@@ -163,7 +170,8 @@ class Journal:
 
     Args:
         out: The output folder.
-        digest: Of the references and the settings; a journal with another one is begun anew.
+        digest: Of the references and the settings; a journal with another one is begun anew. Of one whose last line
+            was cut off, that line is removed.
     """
 
     def __init__(self, out: Path, digest: str) -> None:
@@ -171,6 +179,7 @@ class Journal:
         self.finished: dict[int, FinishedFrame] = {}
         header, *rows = _rows_of(self._path) or [{}]
         if header.get("digest") == digest:
+            write_bytes(self._path, b"".join(json.dumps(row).encode() + b"\n" for row in (header, *rows)))
             for row in rows:
                 confidences, areas_px2 = (
                     {int(key): value for key, value in row[name].items()} for name in ("confidences", "areas_px2")

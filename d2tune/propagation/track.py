@@ -92,7 +92,6 @@ def track(
     *,
     out: str | Path | None,
     method: PropagationMethod,
-    settings: str = "",
     tolerance_px: float = 1.0,
 ) -> TrackResult:
     """Carry the objects of labeled frames through a clip.
@@ -105,7 +104,6 @@ def track(
         init: Labelme files of frames; empty takes those in the output folder.
         out: The output folder; None is the folder of the frames, or a folder with the name of the video.
         method: Carries the masks.
-        settings: Further settings of the method that its masks depend on.
         tolerance_px: How far the outlines may move where they are simplified.
 
     Raises:
@@ -121,7 +119,7 @@ def track(
     places = labelme_places(clip, folder)
     references, kept = _references(files, clip, places)
     frames = [(clip.name(index), path.stat().st_size) for index, path in enumerate(clip.paths)]
-    work = f"{method.name} {settings} {tolerance_px} {references.digest()} {frames}"
+    work = f"{method.name} {method.identity} {tolerance_px} {references.digest()} {frames}"
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder, hashlib.sha256(work.encode("utf-8", "surrogatepass")).hexdigest())
     job = _Job(clip, references, places, journal, tolerance_px)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from d2tune.errors import ProjectError, WeightsError
+from d2tune.errors import DataError, ProjectError, WeightsError
 from d2tune.propagation.methods import method_named
 from d2tune.propagation.methods.base import Reference
 from d2tune.propagation.methods.fine_tuning import FineTuning
 from d2tune.propagation.methods.flow import Flow, FlowEstimator, moved, returns, separate
+from d2tune.propagation.methods.identity import identity_of
 from d2tune.propagation.methods.learner import band_confidence, loss_of, sample_of
 from d2tune.propagation.methods.network import PropagationNetwork
 from d2tune.propagation.methods.order import steps_of
@@ -231,3 +232,16 @@ def test_pretrained_weights_must_be_those_of_the_encoder(tmp_path: Path) -> None
 def test_an_unknown_method_is_named() -> None:
     with pytest.raises(ProjectError, match="--method: is not a method; found median; expected fine-tuning, flow"):
         method_named("median")
+
+
+def test_fine_tuning_refuses_more_objects_than_label_maps_have_numbers() -> None:
+    mask = np.ones((4, 4), bool)
+    with pytest.raises(DataError, match="fewer objects; found 255 objects; expected 254 at most"):
+        next(FineTuning(str(WEIGHTS)).propagate([], [Reference(0, dict.fromkeys(range(255), mask))], finished={}))
+
+
+def test_the_identity_of_weights_depends_on_names_and_values_alone() -> None:
+    a, b = torch.ones(2), torch.zeros(3)
+    same = {identity_of({"a": a, "b": b}), identity_of({"b": b.clone(), "a": a.clone()})}
+    assert len(same) == 1
+    assert len(same | {identity_of({"a": a + 1, "b": b}), identity_of({"c": a, "b": b})}) == 3

@@ -302,3 +302,66 @@ def test_frames_of_several_sizes_and_foreign_outputs_are_refused(clip: Clip, tmp
     with pytest.raises(DataError, match=r"900\.png: the frames of a clip must have the same size; found 100 x 80 px"):
         api.track(clip.folder, init=[init], out=out, method="flow")
     assert (tmp_path / "a.json").is_file() and not list(out.glob("*.json"))
+
+
+class Splitting(Flow):
+    """Optical flow that cuts each object into two halves."""
+
+    def propagate(self, *arguments: Any, **more: Any) -> Iterator[Propagated]:
+        for result in super().propagate(*arguments, **more):
+            for mask in result.masks.values():
+                middle = int(np.nonzero(mask)[1].mean())
+                mask[:, middle - 2 : middle + 2] = False
+            yield result
+
+
+def test_objects_without_a_group_that_split_get_different_groups_with_which_the_next_call_goes_on(
+    tmp_path: Path,
+) -> None:
+    clip = render(tmp_path / "frames", [SLOW, replace(GREEN, step_px=(-1, 0))], count=3)
+    init, out = label(clip, 0, tmp_path / "a.json", [("car", None), ("bus", None)]), tmp_path / "out"
+    track(clip.folder, [init], out=out, method=Splitting())
+    expected = [("car", 1), ("car", 1), ("bus", 2), ("bus", 2)]
+    shapes = read_json(out / "001.json")["shapes"]
+    assert [(shape["label"], shape["group_id"]) for shape in shapes] == expected
+    (out / "002.json").unlink()
+    assert track(clip.folder, [init], out=out, method=Flow()).written == 1  # follows from the file of frame 1
+    checked = read_json(out / "001.json") | {"flags": {"checked": True}}
+    (out / "001.json").write_text(json.dumps(checked), encoding="utf-8")
+    again = track(clip.folder, [init], out=out, method=Flow())
+    assert again.objects == ("car (group 1)", "bus (group 2)")
+
+
+def test_a_line_of_the_journal_that_was_cut_off_costs_its_frame_once(clip: Clip, tmp_path: Path) -> None:
+    init, out = label(clip, 0, tmp_path / "a.json", CAR), tmp_path / "out"
+    track(clip.folder, [init], out=out, method=Flow())
+    journal = out / ".d2tune-track.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-9])
+    assert [track(clip.folder, [init], out=out, method=Flow()).written for _ in range(2)] == [1, 0]
+
+
+def test_frames_of_other_weights_are_not_finished_ones(clip: Clip, tmp_path: Path) -> None:
+    class Weighted(Flow):
+        def __init__(self, identity: str) -> None:
+            self.identity = identity
+
+    init, out = label(clip, 0, tmp_path / "a.json", CAR), tmp_path / "out"
+    written = [track(clip.folder, [init], out=out, method=Weighted(name)).written for name in ("a", "a", "b")]
+    assert written == [5, 0, 5]
+
+
+def test_a_folder_with_the_frames_of_another_video_is_refused(tmp_path: Path) -> None:
+    out, files = tmp_path / "out", []
+    for name, movers in (("a", [SLOW]), ("b", [replace(GREEN, radius_px=25)])):
+        clip = render(tmp_path / name / "frames", movers, count=3)
+        video = tmp_path / name / "clip.avi"
+        writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10, (128, 80))
+        for path in clip.paths:
+            writer.write(cv2.imread(str(path)))
+        writer.release()
+        files.append((video, label(clip, 0, tmp_path / f"{name}.json", CAR)))
+    api.track(files[0][0], init=[files[0][1]], out=out, method="flow")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(DataError, match=r"000000\.jpg: the folder has the frames of another video than .*clip\.avi"):
+        api.track(files[1][0], init=[files[1][1]], out=out, method="flow")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

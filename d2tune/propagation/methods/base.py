@@ -60,6 +60,8 @@ class PropagationMethod(Protocol):
 
     name: str
     """What ``--method`` calls it."""
+    identity: str
+    """A hash of the weights that it begins with, empty without; frames of other weights are not finished ones."""
 
     def propagate(
         self, frames: Frames, references: Sequence[Reference], *, finished: Mapping[int, Mapping[int, Mask]]

@@ -20,13 +20,16 @@ from tqdm import tqdm
 
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.annotations.model.types import Mask
+from d2tune.errors import DataError
 from d2tune.modeling.device import choose_device
 from d2tune.propagation.methods.base import Frames, Propagated, Reference
 from d2tune.propagation.methods.flow import FlowEstimator, moved
+from d2tune.propagation.methods.identity import identity_of
 from d2tune.propagation.methods.learner import Learner, Sample, band_confidence, sample_of, with_ground
 from d2tune.propagation.methods.network import PropagationNetwork, load_weights
 from d2tune.propagation.methods.order import steps_of
 from d2tune.propagation.methods.windows import merged_windows, whole, window_around
+from d2tune.text import counted
 
 STEPS, STEPS_OF_MORE, MOST_STEPS = 500, 200, 1000
 """Steps of training on one reference, on each further one, and in all."""
@@ -83,14 +86,27 @@ class FineTuning:
 
     def __init__(self, weights: str | None = None, *, steps: int | None = None) -> None:
         self._state = load_weights(weights)
+        self.identity = "" if self._state is None else identity_of(self._state.tensors)
         self._steps = STEPS if steps is None else steps
         self._flow = FlowEstimator()
 
     def propagate(
         self, frames: Frames, references: Sequence[Reference], *, finished: Mapping[int, Mapping[int, Mask]]
     ) -> Iterator[Propagated]:
-        """See `PropagationMethod`."""
+        """See `PropagationMethod`.
+
+        Raises:
+            DataError: There are more objects than label maps have numbers.
+        """
         numbers = sorted({number for reference in references for number in reference.masks})
+        if len(numbers) >= IGNORE_LABEL:
+            raise DataError(
+                "fine-tuning follows fewer objects",
+                place="--method",
+                found=counted(len(numbers), "object"),
+                expected=f"{IGNORE_LABEL - 1} at most",
+                hint="Use --method flow, or label fewer objects.",
+            )
         places = {number: place for place, number in enumerate(numbers, start=1)}
         samples = [with_ground(sample_of(frames[one.index], one.masks, places)) for one in references]
         learner = self._fitted(samples, len(numbers))
@@ -177,11 +193,6 @@ class FineTuning:
                 sure *= 0.5 + 0.5 * _overlap(expected, masks[number])
             confidences[number] = sure
         return confidences
-
-
-def _largest_area_px2(references: Sequence[Reference], number: int) -> int:
-    """The largest area of an object on the references."""
-    return max(int(one.masks[number].sum()) for one in references if number in one.masks)
 
 
 def _overlap(first: Mask, second: Mask) -> float:

@@ -31,6 +31,7 @@ class Flow:
     """Moves masks by optical flow."""
 
     name = "flow"
+    identity = ""
 
     def propagate(
         self, frames: Frames, references: Sequence[Reference], *, finished: Mapping[int, Mapping[int, Mask]]

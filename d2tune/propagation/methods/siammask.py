@@ -17,6 +17,7 @@ from d2tune.modeling.config import preset_config
 from d2tune.modeling.siammask import published
 from d2tune.modeling.weights import find, read_state_dict
 from d2tune.propagation.methods.base import Frames, Propagated, Reference
+from d2tune.propagation.methods.identity import identity_of
 from d2tune.propagation.methods.order import steps_of
 from d2tune.runs.latest import run_folder
 from d2tune.runs.load import load_model
@@ -52,6 +53,7 @@ class SiamMaskTracking:
             )
         path = run_folder(weights)
         self._model, self._options = _of_run(path) if path.is_dir() else _of_file(path)
+        self.identity = identity_of(self._model.state_dict())
 
     def propagate(
         self, frames: Frames, references: Sequence[Reference], *, finished: Mapping[int, Mapping[int, Mask]]
