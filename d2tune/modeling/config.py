@@ -24,7 +24,10 @@ from d2tune.project import Model, Project, flatten, planned_length, preset_files
 from d2tune.text import reason_of
 
 LEAST_WINDOW_PX = 512
-"""Smallest side of the windows in which images of original size are predicted; training patches may be larger."""
+"""Smallest side of the windows in which images of original size are predicted; training patches may be larger.
+
+Networks with `Architecture.windows_are_patches` have no smallest one.
+"""
 
 REFERENCE_BATCH = 16
 """The batch size for which a preset's ``SOLVER.BASE_LR`` is set."""
@@ -398,7 +401,9 @@ def _set_input(cfg: CfgNode, project: Project) -> None:
         cfg.INPUT.MAX_SIZE_TRAIN = 0
         cfg.INPUT.MIN_SIZE_TEST = 0
         cfg.INPUT.MAX_SIZE_TEST = 0
-        cfg.TEST.WINDOW_PX = max(LEAST_WINDOW_PX, cfg.INPUT.PATCH_PX)
+        patch_px = cfg.INPUT.PATCH_PX
+        windows_are_patches = patch_px and is_bridge(cfg) and _architecture(cfg).windows_are_patches
+        cfg.TEST.WINDOW_PX = patch_px if windows_are_patches else max(LEAST_WINDOW_PX, patch_px)
         return
     low, high = train.scale_jitter
     longest = round(train.image_size * 5 / 3)

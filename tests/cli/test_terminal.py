@@ -115,6 +115,7 @@ def test_terminals_without_unicode(environment: dict[str, str], tmp_path: Path) 
         assert b"Traceback" not in done.stderr and done.returncode == int("--help" not in line)
 
 
+@pytest.mark.extended
 def test_names_reach_the_terminal_without_control_characters(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     labelme(folder, "a", label=ODD)

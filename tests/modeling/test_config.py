@@ -247,6 +247,13 @@ def test_images_of_their_own_size_are_predicted_in_windows(
     assert window_px == map_config("semantic_fpn_r50", train=train, data=data).TEST.WINDOW_PX
 
 
+@pytest.mark.parametrize(("patch_size", "window_px"), [(256, 256), (1024, 1024), (None, 512)])
+def test_the_windows_of_lightnet_are_as_large_as_its_patches(patch_size: int | None, window_px: int) -> None:
+    data = Data(root=Path(), format="label_images")
+    train = Train(image_size="original", patch_size=patch_size)
+    assert window_px == map_config("lightnet_shufflenet_v2", train=train, data=data).TEST.WINDOW_PX
+
+
 @pytest.mark.parametrize("preset", ["semantic_fpn_mobilenet_v2", "panoptic_deeplab_r50", "unet"])
 def test_a_written_config_is_read_back(preset: str, tmp_path: Path) -> None:
     cfg = map_config(preset)

@@ -187,6 +187,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(folder: Path, traine
     assert_same_weights(trained, stopped_and_resumed(words, at="5/18", iterations=18, folder=folder))
 
 
+@pytest.mark.extended
 def test_a_semantic_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     (tmp_path / "maps.yaml").write_text(SEMANTIC, encoding="utf-8")
     succeeded(d2tune("sample", "membrane", "--out", "membrane", "--images", 4, folder=tmp_path))

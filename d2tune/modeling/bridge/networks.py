@@ -35,6 +35,8 @@ class Architecture:
         encoder_attribute: The attribute of the network with the encoder; None without an encoder.
         output_strides: The valid output strides, the default first; empty without a choice.
         divisibility_px: Sides of images must be multiples of this.
+        windows_are_patches: Whether images are predicted in windows as large as the patches of training, because the
+            statistics of features depend on the size, such as those behind dilations wider than small patches.
     """
 
     build: Callable[..., nn.Module]
@@ -43,6 +45,7 @@ class Architecture:
     encoder_attribute: str | None = None
     output_strides: tuple[int, ...] = ()
     divisibility_px: int = 1
+    windows_are_patches: bool = False
 
 
 def _smp_network(
@@ -169,6 +172,7 @@ def _lightnet(build: Callable[..., nn.Module], encoders: tuple[str, ...]) -> Arc
         encoders=encoders,
         encoder_attribute="features",
         divisibility_px=LIGHTNET_STRIDE,
+        windows_are_patches=True,
     )
 
 

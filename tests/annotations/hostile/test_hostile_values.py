@@ -155,10 +155,8 @@ OUTLINES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind", [kind if kind == "wave" else pytest.param(kind, marks=pytest.mark.extended) for kind in OUTLINES]
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("kind", OUTLINES)
 def test_an_outline_of_a_million_points(tmp_path: Path, kind: str) -> None:
     """pycocotools crashes on the long ones; whatever can be drawn with a sane length is read."""
     draw, is_sane = OUTLINES[kind]
@@ -340,6 +338,7 @@ def test_the_error_line_is_one_line_without_control_characters(tmp_path: Path) -
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.extended
 def test_ten_thousand_labels(tmp_path: Path) -> None:
     shapes = [shape(TRIANGLE, f"label {number}") for number in range(10_000)]
     labelme_file(tmp_path / "set" / "a.json", *shapes)

@@ -80,7 +80,7 @@ def test_a_line_names_the_order_of_channels_where_it_is_another_one() -> None:
         assert row.component == "encoder"
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_the_published_weights_segment_streets_as_they_were_measured_to() -> None:
     model, confusion = published(), np.zeros((CITYSCAPES_CLASSES, CITYSCAPES_CLASSES), np.int64)
     photos = sorted((SHARED / "data" / "cityscapes_three").glob("*[0-9].png"))
@@ -161,6 +161,16 @@ def test_evaluation_is_deterministic_and_ends_dropout(encoder: str) -> None:
     assert not any(module.training for module in model.eval().modules())
     again = [model([sample])[0]["sem_seg"] for _ in range(2)]
     assert torch.equal(*again) and first.shape == again[0].shape == (3, 60, 90)
+
+
+def test_dropped_channels_are_not_in_the_statistics_of_a_norm() -> None:
+    """The variance of channels that are dropped in half of a batch is that of their mean against 0."""
+    score = lightnet("shufflenet_v2_x0_5").network.score.train()
+    features = 5 + torch.randn(2, 128, 8, 8)
+    score.norm.momentum = 1.0
+    score(features)
+    torch.testing.assert_close(score.norm.running_mean, features.mean((0, 2, 3)))
+    torch.testing.assert_close(score.norm.running_var, features.var((0, 2, 3)))
 
 
 def test_only_the_larger_network_sharpens() -> None:
