@@ -28,7 +28,7 @@ CONSTRAINTS := d2tune/install/constraints.txt
 # half a minute.
 PIP_INSTALL = quiet=; [ -t 1 ] || quiet=--quiet; set -x; "$$python" -m pip install --no-compile $$quiet
 
-.PHONY: help setup doctor new annotate data convert train evaluate predict demo app docs browser encoder test test-all lint clean FORCE
+.PHONY: help setup doctor new annotate data convert train evaluate predict demo app docs browser encoder test test-all gpu lint clean FORCE
 
 help:  ## list these targets
 	@echo "make TARGET [PROJECT=balloon] [ARGS=...]"
@@ -139,6 +139,11 @@ test: browser encoder lint $(LABELME)  ## lint, then the tests, in under 15 minu
 
 test-all: browser encoder lint $(LABELME)  ## those, and long fuzzing, simulations and real sizes
 	$(PYTEST) -m "not gpu" $(ARGS)
+
+gpu: $(READY)  ## tests and benchmarks on a CUDA GPU, in under 9 minutes
+	@$(PY) -c "import sys, torch; torch.cuda.is_available() or sys.exit('error: torch finds no CUDA GPU here; make test runs all other tests')"
+	$(PY) -m pytest -m gpu $(ARGS)
+	$(PY) benchmarks/gpu.py
 
 lint: $(READY)  ## style, format, types and import rules
 	$(VENV)/bin/ruff check .

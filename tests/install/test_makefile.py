@@ -65,7 +65,7 @@ def test_setup_says_what_python_it_needs(programs, tmp_path, python, expected):
 def test_help_is_the_default_and_names_every_target():
     done = make()
     assert done.returncode == 0
-    names = "setup doctor new annotate data convert train evaluate predict demo app docs test test-all lint clean help"
+    names = "setup doctor new annotate data convert train evaluate predict demo app docs test test-all gpu lint clean help"
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
     assert listed == set(names.split())
 
@@ -86,6 +86,8 @@ def test_help_is_the_default_and_names_every_target():
         (("setup", "SDIST=file.tar.gz"), 'd2tune setup  --sdist "file.tar.gz"'),
         (("test",), '-m "not gpu and not extended"'),
         (("test-all",), '-m "not gpu"'),
+        (("gpu",), "-m pytest -m gpu"),
+        (("gpu",), "benchmarks/gpu.py"),
     ],
 )
 def test_each_target_shows_the_command_below_it(arguments, command):
