@@ -10,7 +10,12 @@ from pathlib import Path
 WORTHWHILE_SPEEDUP = 1.25
 """bfloat16 is used on a processor from this speedup on; the margin is that of a measurement on a busy machine."""
 
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CGROUPS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of both versions of control groups: the files of the limit and of what is used, and the entry of ``memory.stat`` that
+counts files in memory which the system drops when it needs room."""
 
 
 def usable_cores() -> int:
@@ -30,8 +35,11 @@ def yield_idle_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def memory_bytes() -> tuple[int, int]:
+def memory_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
     """Total and available memory, in bytes; a container's limit counts as the total.
+
+    Args:
+        cgroup: Where the limits of a container are.
 
     Raises:
         ImportError: psutil is not installed.
@@ -40,11 +48,43 @@ def memory_bytes() -> tuple[int, int]:
 
     memory = psutil.virtual_memory()
     total, available = int(memory.total), int(memory.available)
+    for limit_file, used_file, droppable in _CGROUPS:
+        try:
+            limit = int((cgroup / limit_file).read_text(encoding="ascii"))
+            used = int((cgroup / used_file).read_text(encoding="ascii"))
+            stated = (cgroup / limit_file).with_name("memory.stat").read_text(encoding="ascii").split()
+        except (OSError, ValueError):
+            continue
+        counts = dict(zip(stated[::2], stated[1::2], strict=False))
+        left = limit - used + int(counts.get(droppable, 0))
+        return min(total, limit), max(0, min(available, left))
+    return total, available
+
+
+def memory_left_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Memory that this process can still take, in bytes: that of the machine or container, and within its own limits.
+
+    Its own limits are those of ``ulimit -v`` and ``ulimit -d``.
+
+    Args:
+        cgroup: Where the limits of a container are.
+
+    Raises:
+        ImportError: psutil is not installed.
+    """
+    import psutil
+
+    left = memory_bytes(cgroup)[1]
     try:
-        limit = int(_CGROUP_LIMIT.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return total, available
-    return min(total, limit), min(available, limit)
+        import resource
+    except ImportError:  # Windows
+        return left
+    used = psutil.Process().memory_info()
+    for number, taken in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, getattr(used, "data", None))):
+        limit = resource.getrlimit(number)[0]
+        if limit != resource.RLIM_INFINITY and taken is not None:
+            left = min(left, max(0, limit - taken))
+    return left
 
 
 @functools.cache

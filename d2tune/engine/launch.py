@@ -12,6 +12,7 @@ from detectron2.engine import launch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from d2tune.engine.assembly import Extensions, HookSource
+from d2tune.engine.batch_size import fitting_batch
 from d2tune.engine.plan import TrainingPlan, check_gpus, make_plan
 from d2tune.engine.process import STOPPED, run_in_process, seeded_model, train_model
 from d2tune.engine.record import check_resumable, write_start
@@ -58,7 +59,7 @@ def train(
             ensure_writable(resumed.path)
             held.enter_context(locked(resumed.path))
             resumed.remove_leftovers()
-        plan, state = make_plan(loaded, num_gpus=num_gpus, sample=sample, resumed=resumed)
+        plan, state = make_plan(loaded, num_gpus=num_gpus, sample=sample, resumed=resumed, choose_batch=fitting_batch)
         if resumed is not None:
             plan = check_resumable(resumed, plan)
         several = plan.num_gpus > 1

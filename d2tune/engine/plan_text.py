@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 
-from d2tune.engine.cost import Cost
+from d2tune.engine.cost import DETECTIONS, Cost
 from d2tune.engine.plan import TrainingPlan
 from d2tune.hardware import usable_cores
 from d2tune.modeling.config import is_bridge
@@ -39,10 +39,15 @@ def plan_text(plan: TrainingPlan, *, folder: Path, report: LoadReport | None, co
         ("schedule", _schedule_line(plan)),
         ("images", _images_line(cfg)),
     ]
+    if plan.batch is not None:
+        chosen = f"{counted(plan.batch.size, 'image')}, chosen by the memory of this machine: {plan.batch.reason}"
+        rows.append(("batch", chosen))
     if start:
         rows.append(("resuming", f"after {start} iterations"))
     if cost is not None:
         rows.append(("estimate", _estimate_line(plan, cost, start)))
+        if cost.evaluation_bytes is not None:
+            rows.append(("memory", _memory_line(plan, cost)))
     rows.append(("output", str(folder)))
     text = "\n".join(f"{name:<12} {value}" for name, value in rows)
     blocks = [text, _counts_table(plan)]
@@ -105,6 +110,13 @@ def _estimate_line(plan: TrainingPlan, cost: Cost, start: int) -> str:
         f"{duration(training_s + count * cost.evaluation_s)} for {what} and "
         f"{counted(count, 'evaluation')} of {images} at {each} (measured), {memory}"
     )
+
+
+def _memory_line(plan: TrainingPlan, cost: Cost) -> str:
+    """What the largest step and the largest evaluation take."""
+    step, evaluation = (f"{size / 2**30:.1f} GiB" for size in (cost.memory_bytes, cost.evaluation_bytes or 0))
+    full = f" with {DETECTIONS} objects" if plan.project.traits.has_objects else ""
+    return f"{step} for a step on the largest images, {evaluation} for the largest image{full} in an evaluation"
 
 
 def _data_line(plan: TrainingPlan) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from detectron2.utils import comm
 from torch import distributed, nn
 
 from d2tune.engine.assembly import Extensions, build_trainer, training_batches, training_split
-from d2tune.engine.cost import Cost, measure_cost, measure_evaluation
 from d2tune.engine.divergence import DivergenceError
 from d2tune.engine.optimizer import check_factors, freeze
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.plan_text import plan_text
+from d2tune.engine.preflight import preflight
 from d2tune.engine.record import noted_end, write_resumed
 from d2tune.engine.result import Stopwatch, TrainResult, read_result
 from d2tune.engine.trainer import StoppedAtOnceError, StoppedError, Trainer
@@ -29,7 +29,7 @@ from d2tune.modeling.build import build_model
 from d2tune.modeling.device import speed_up
 from d2tune.modeling.weights import LoadReport, StateDict
 from d2tune.run_folder import RunFolder
-from d2tune.tasks import task_of
+from d2tune.run_lock import note
 
 logger = logging.getLogger(__name__)
 
@@ -136,10 +136,7 @@ def _ready_trainer(
     cost = None
     if comm.is_main_process():
         if comm.get_world_size() == 1 and start < plan.cfg.SOLVER.MAX_ITER:
-            times = plan.project.train.accumulate
-            keys = batches.typical()
-            cost = _cost(plan, model, [samples[key] for key in keys[: len(keys) // times]])
-            cost = replace(cost, step_s=times * cost.step_s)
+            cost = preflight(plan, model, samples, batches, doing=partial(note, folder.path))
         print(plan_text(plan, folder=folder.path, report=report, cost=cost, start=start), flush=True)
     trainer = build_trainer(
         plan,
@@ -155,14 +152,6 @@ def _ready_trainer(
     if state:
         trainer.load_state_dict(state)
     return trainer
-
-
-def _cost(plan: TrainingPlan, model: nn.Module, batch: list[dict[str, Any]]) -> Cost:
-    """What a step and an evaluation cost."""
-    cost, val = measure_cost(model, batch, plan.cfg, plan.precision), plan.splits.val
-    predictor = task_of(plan.project).predictor(model, plan.cfg, plan.project, val.categories)
-    in_windows = bool(plan.cfg.INPUT.ORIGINAL_SIZE)
-    return replace(cost, evaluation_s=measure_evaluation(predictor, val.images, in_windows=in_windows))
 
 
 def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str, Any]:

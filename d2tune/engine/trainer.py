@@ -22,8 +22,11 @@ from d2tune.engine.divergence import (
     HINT,
     DivergenceError,
     DivergenceGuard,
+    add_images,
     check_weights,
     is_divergence,
+    step_error,
+    unchanged_statistics,
 )
 from d2tune.errors import DataError, RunError
 from d2tune.modeling import checkpoint
@@ -59,6 +62,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         seed: Seed of the run.
         clip_norm: Largest norm of the gradient of the whole model; None does not clip it.
         accumulate: Parts that a batch is divided into, whose gradients are computed one after the other and averaged.
+        skips: Whether a step whose losses or gradients are not finite is skipped instead of ending training.
 
     Attributes:
         completed: Iterations completed, those before a resume included.
@@ -90,8 +94,11 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         seed: int,
         clip_norm: float | None,
         accumulate: int = 1,
+        skips: bool = False,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
+        self._skips = skips
+        self._unscaled = False
         self._dtype = autocast_dtype(precision)
         self._autocast = precision != "float32" and device == "cuda"
         self._scaler = torch.GradScaler(device, enabled=precision == "float16")
@@ -175,15 +182,51 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         data = next_batch(self._data_loader_iter)
         data_time_s = time.perf_counter() - start
         self.resumable = False
+        own: nn.Module = getattr(self.model, "module", self.model)
+        with unchanged_statistics(own) if self._skips else nullcontext() as keep:
+            try:
+                self._compute(data, data_time_s)
+            except DivergenceError as error:
+                add_images(error, own if comm.get_world_size() == 1 else None, data)
+                if not (self._skips and error.of_step):
+                    raise error from error.__cause__
+                self._skip(error)
+                return
+            if keep is not None:
+                keep()
+        self.guard.skipped = 0
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+
+    def _compute(self, data: list[dict[str, Any]], data_time_s: float) -> None:
+        """Compute and check the losses and the gradients of a step.
+
+        Raises:
+            DivergenceError: They are not finite, or the loss has exploded.
+        """
         torch.manual_seed(self._seed * 1_000_003 + self.iter)
+        self._unscaled = False
         losses = self._backward(data)
         if self._scaler.is_enabled():
             self._scaler.unscale_(self.optimizer)
+            self._unscaled = True
         self.after_backward()
         self._write_losses(losses, data_time_s)
         self._clip_gradients()
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+
+    def _skip(self, error: DivergenceError) -> None:
+        """Leave the weights and the optimizer as they are, and say why.
+
+        Raises:
+            DivergenceError: Too many steps in a row were skipped, or the weights are not finite.
+        """
+        check_weights(self.model, iteration=self.iter)
+        self.guard.skip(error)
+        self.optimizer.zero_grad()
+        if self._unscaled:
+            self._scaler.update()
+        if comm.is_main_process():
+            logger.warning("the step is skipped: %s", error.message)
 
     def _backward(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Compute the gradients of a batch, in parts where they are accumulated; returns the mean of the losses."""
@@ -212,18 +255,34 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
             if not is_divergence(error) and first_not_finite(self.model.state_dict()) is None:
                 raise
             reason = reason_of(error)
-            raise DivergenceError(f"training has diverged at iteration {self.iter}: {reason}", hint=HINT) from error
+            message = f"training has diverged at iteration {self.iter}: {reason}"
+            if comm.get_world_size() > 1:  # the other processes wait for the gradients of this one
+                raise DivergenceError(message, hint=HINT) from error
+            raise step_error(message) from error
         return losses
 
     def _write_losses(self, losses: dict[str, torch.Tensor], data_time_s: float) -> None:
         """Put the losses into the storage, and check them."""
-        self.guard.check(self.iter, {name: float(value.detach()) for name, value in losses.items()})
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        self._agree_to_skip(values)
+        self.guard.check(self.iter, values)
         try:
             self._write_metrics(losses, data_time_s)
         except FloatingPointError:  # in another process
-            raise DivergenceError(
-                f"training has diverged: the loss is not finite at iteration {self.iter}", hint=HINT
-            ) from None
+            raise step_error(f"training has diverged: the loss is not finite at iteration {self.iter}") from None
+
+    def _agree_to_skip(self, losses: dict[str, float]) -> None:
+        """Where steps are skipped, skip one in all processes in which the loss of any is not finite.
+
+        Raises:
+            DivergenceError: That of another process is not finite.
+        """
+        if not self._skips or comm.get_world_size() == 1:
+            return
+        finite = math.isfinite(sum(losses.values()))
+        all_finite = all(comm.all_gather(finite))
+        if finite and not all_finite:
+            raise step_error(f"the loss of another process is not finite at iteration {self.iter}")
 
     def _clip_gradients(self) -> None:
         """Clip the gradients, and check that they are finite; those that were scaled too much are left to the scaler.
@@ -235,9 +294,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
             return
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
         if not self._scaler.is_enabled() and not bool(torch.isfinite(norm)):
-            raise DivergenceError(
-                f"training has diverged: the gradients are not finite at iteration {self.iter}", hint=HINT
-            )
+            raise step_error(f"training has diverged: the gradients are not finite at iteration {self.iter}")
 
     def after_backward(self) -> None:
         """Hooks between the backward pass and the update; Detectron2 0.6 has no such event."""
@@ -289,6 +346,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
             "optimizer": self.optimizer.state_dict(),
             "hooks": {name: state for name, state in states.items() if state},
             "first_loss": self.guard.first_loss,
+            "skipped": self.guard.skipped,
         }
         return state | ({"scaler": self._scaler.state_dict()} if self._scaler.is_enabled() else {})
 
@@ -309,6 +367,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         self.iter = state["iteration"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.guard.first_loss = state.get("first_loss")
+        self.guard.skipped = state.get("skipped", 0)
         self.unfinished = state.get("unfinished")
         if self._scaler.is_enabled() and "scaler" in state:
             self._scaler.load_state_dict(state["scaler"])

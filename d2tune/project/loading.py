@@ -39,6 +39,11 @@ class LoadedProject:
         data = self.project.data.model_copy(update={"root": root})
         return replace(self, project=self.project.model_copy(update={"data": data}))
 
+    def with_batch_size(self, batch_size: int) -> LoadedProject:
+        """The same project with so many images a step."""
+        train = self.project.train.model_copy(update={"batch_size": batch_size})
+        return replace(self, project=self.project.model_copy(update={"train": train}))
+
     def with_detectron2(self, raw: Mapping[str, Any]) -> LoadedProject:
         """The same project with raw Detectron2 keys merged into its ``detectron2`` section."""
         merged = self.project.detectron2 | dict(raw)
