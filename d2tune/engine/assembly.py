@@ -78,6 +78,7 @@ def training_batches(plan: TrainingPlan, *, start: int) -> TrainingBatches:
         short_side_range_px=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
         seed=cfg.SEED,
         repeats=repeats_of(plan.splits.train, plan.project.train.sampling),
+        most_short_side_px=cfg.INPUT.MIN_SIZE_TEST if cfg.INPUT.LARGE_SCALE_JITTER else None,
         start=start,
         rank=comm.get_rank(),
         world=world,
@@ -130,6 +131,7 @@ def build_trainer(
         seed=cfg.SEED + comm.get_rank(),
         clip_norm=clip_norm(cfg),
         accumulate=train.accumulate,
+        skips=train.on_divergence == "skip",
     )
     trainer.completed = trainer.saved = start
     trainer.saved_whole = is_whole

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from d2tune.data.augmentation.options import without_augmentation
 from d2tune.data.batches import SampleKey
 from d2tune.engine.plan import TrainingPlan
 from d2tune.modeling.precision import autocast_dtype
@@ -27,7 +28,7 @@ class ValidationLoss:
     """The mean of the training losses over images of the validation split.
 
     The model is in training mode without gradients; norms use their running statistics and nothing is dropped out.
-    Images have one size, colors are not varied, and all that is drawn at random (anchors, regions and points that a
+    Images have one size and are not augmented, and all that is drawn at random (anchors, regions and points that a
     loss is sampled at, mirrored images, patches) is the same in each evaluation, so that two values of a run, or of two
     runs on the same split, differ by their weights alone. The random numbers of the training go on as if nothing had
     happened.
@@ -68,9 +69,7 @@ class ValidationLoss:
         """The samples of the split, which are made when they are needed for the first time."""
         if self._samples is None:
             task, val = task_of(self._plan.project), self._plan.splits.val
-            cfg = self._plan.cfg.clone()
-            cfg.defrost()
-            cfg.INPUT.COLOR_JITTER = 0.0
+            cfg = without_augmentation(self._plan.cfg)
             self._samples = task.training_samples(
                 val, task.label_files(val), cfg, self._plan.project, cache_bytes=_CACHE_BYTES
             )
