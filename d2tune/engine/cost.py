@@ -19,9 +19,6 @@ from d2tune.inference.predictors.base import Predictor
 from d2tune.modeling.checkpoint import detached
 from d2tune.modeling.precision import Precision, autocast_dtype
 
-DETECTIONS = 100
-"""Detections on an image full of objects: the most that COCO's evaluation counts."""
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:

@@ -26,7 +26,7 @@ from d2tune.modeling import weights
 from d2tune.modeling.build import ChosenWeights, choose_weights
 from d2tune.modeling.config import DataFacts, is_bridge, preset_config, project_config
 from d2tune.modeling.device import choose_device
-from d2tune.modeling.precision import Precision, choose_precision
+from d2tune.modeling.precision import Precision, decide
 from d2tune.modeling.weights import StateDict
 from d2tune.project import LoadedProject, Project, load_project
 from d2tune.run_folder import RunFolder
@@ -75,6 +75,7 @@ class TrainingPlan:
         cfg: Detectron2's config.
         precision: Of the forward pass.
         num_gpus: Processes that train; 1 on the CPU.
+        precision_reason: Why it is in this precision.
         batch: How the batch size was chosen, where it was.
     """
 
@@ -88,6 +89,7 @@ class TrainingPlan:
     cfg: CfgNode
     precision: Precision
     num_gpus: int
+    precision_reason: str = field(default="", kw_only=True)
     batch: FoundBatch | None = field(default=None, kw_only=True)
 
     @property
@@ -150,6 +152,7 @@ def make_plan(
         return project_config(project, facts, scratch=start.from_scratch, device=device, rgb_resnet=start.rgb_resnet)
 
     cfg = config(project)
+    decision = decide(start.precision, device, cfg)
     plan = TrainingPlan(
         loaded=loaded.with_root(splits.root),
         splits=splits,
@@ -159,7 +162,8 @@ def make_plan(
         chosen=start.chosen,
         rgb_resnet=start.rgb_resnet,
         cfg=cfg,
-        precision=choose_precision(start.precision, device, cfg),
+        precision=decision.precision,
+        precision_reason=decision.reason if resumed is None else "as the run began",
         num_gpus=gpus,
     )
     if project.train.batch_size == "auto" and choose_batch is not None:

@@ -1,7 +1,8 @@
 """Before the first step: whether a training step and an evaluation fit into memory, and what they cost.
 
 Both are run on the images that take most: a step on the largest images of the training split and the one with most
-instances, an evaluation on the largest image of the validation split with `DETECTIONS` detections that each fill it.
+instances, an evaluation on the largest image of the validation split with as many detections as the model gives at most,
+``TEST.DETECTIONS_PER_IMAGE`` (100 unless it is set), that each fill it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from d2tune.annotations.model.dataset import Dataset, Image
 from d2tune.annotations.splitting.lists import keep_images
 from d2tune.data.batches import SampleKey, TrainingBatches
 from d2tune.data.mapper import resized_shape
-from d2tune.engine.cost import DETECTIONS, Cost, measure_cost, measure_evaluation, pixels_of
+from d2tune.engine.cost import Cost, measure_cost, measure_evaluation, pixels_of
 from d2tune.engine.memory import Peak, free_bytes, is_out_of_memory, refusing_more
 from d2tune.engine.plan import TrainingPlan
 from d2tune.errors import DataError, MachineError
@@ -94,6 +95,8 @@ def _evaluate(
     held: int,
 ) -> None:
     """Predict and score an image as in an evaluation, stage by stage."""
+    most = plan.cfg.TEST.DETECTIONS_PER_IMAGE
+    objects = counted(most, "object")
     place = f"{image.file_name}, {image.width_px} x {image.height_px} px"
     on_cuda = plan.cfg.MODEL.DEVICE == "cuda"
     with _stage(plan, f"reading {place}", doing, but_for=held, hint=READING_HINT):
@@ -101,19 +104,20 @@ def _evaluate(
     count, network = 1, f"evaluating {place}, in windows"
     if predictor.takes_whole_images:
         height_px, width_px = (int(side) for side in sample["image"].shape[-2:])
-        count = min(fitting_batch(height_px, width_px, on_cuda=on_cuda), len(plan.splits.val.images))
+        if on_cuda:  # a processor takes several images at once only where they are small
+            count = min(fitting_batch(height_px, width_px, on_cuda=True), len(plan.splits.val.images))
         size = f"{counted(count, 'image')} of {width_px} x {height_px} px"
-        network = f"the network in an evaluation, on {size} with {DETECTIONS} objects each"
+        network = f"the network in an evaluation, on {size} with {objects} each"
     with _stage(plan, network, doing, but_for=held, hint=NETWORK_HINT):
-        raw = predictor.run_full([sample] * count, DETECTIONS)
+        raw = predictor.run_full([sample] * count, most)
     has_objects = plan.project.traits.has_objects
-    what = f"pasting the masks of {DETECTIONS} objects on" if has_objects else "the label map of"
+    what = f"pasting the masks of {objects} on" if has_objects else "the label map of"
     with _stage(plan, f"{what} {place}", doing, but_for=held, hint=PASTING_HINT):
         result = predictor.finish(raw[0], sample)
     task = task_of(plan.project)
     if not task.has_instance_metrics:
         return
-    with _stage(plan, f"scoring {DETECTIONS} objects on {place}", doing, but_for=held, hint=PASTING_HINT):
+    with _stage(plan, f"scoring {objects} on {place}", doing, but_for=held, hint=PASTING_HINT):
         evaluator = task.evaluator(keep_images(plan.splits.val, {image.file_name}), plan.cfg, plan.project)
         evaluator.quick(evaluator.keep([result]))
 
@@ -194,11 +198,14 @@ def _training_size(plan: TrainingPlan, image: Image) -> tuple[int, int]:
     own = image.height_px, image.width_px
     if plan.cfg.INPUT.ORIGINAL_SIZE:
         return own
-    return resized_shape(own, short_side_px=plan.cfg.INPUT.MIN_SIZE_TRAIN[1], max_side_px=plan.cfg.INPUT.MAX_SIZE_TRAIN)
+    side_px = plan.cfg.INPUT.MIN_SIZE_TRAIN[1]
+    if plan.cfg.INPUT.LARGE_SCALE_JITTER:  # images are cut to the size of evaluations
+        side_px = min(side_px, plan.cfg.INPUT.MIN_SIZE_TEST)
+    return resized_shape(own, short_side_px=side_px, max_side_px=plan.cfg.INPUT.MAX_SIZE_TRAIN)
 
 
 def _largest_images(predictor: Predictor[Any, Any], images: Sequence[Image]) -> list[Image]:
-    """The image with most pixels, and the one that is largest for the network, where that is another one.
+    """The image with most pixels, and the one that is largest for the network, where that is a quarter larger.
 
     In windows, the smallest image: its windows are as large as those of any, and the others take their time.
     """
@@ -209,5 +216,5 @@ def _largest_images(predictor: Predictor[Any, Any], images: Sequence[Image]) -> 
         return [min(having, key=pixels_of)]
     largest = max(having, key=pixels_of)
     for_network = max(having, key=predictor.input_px)
-    is_same = predictor.input_px(for_network) <= predictor.input_px(largest)
-    return [largest] if is_same else [largest, for_network]
+    is_larger = predictor.input_px(for_network) > 1.25 * predictor.input_px(largest)
+    return [largest, for_network] if is_larger else [largest]

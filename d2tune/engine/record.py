@@ -173,6 +173,7 @@ def write_start(folder: RunFolder, plan: TrainingPlan) -> None:
                 "device": torch.cuda.get_device_name() if cfg.MODEL.DEVICE == "cuda" else platform.processor() or "cpu",
                 "cores": usable_cores(),
                 "precision": plan.precision,
+                "precision_reason": plan.precision_reason,
             },
             "task": plan.project.task,
             "classes": list(train.class_names),

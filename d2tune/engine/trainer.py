@@ -37,6 +37,13 @@ from d2tune.text import reason_of
 logger = logging.getLogger(__name__)
 
 
+_SMOOTHED = 20
+"""Iterations that the medians of losses in logs go over, at most."""
+
+_CLOCKS = ("time", "data_time", "eval_time", "eta_seconds")
+"""Scalars of the clock, which no run repeats."""
+
+
 class StoppedError(Exception):
     """Training was stopped on request; ``args[0]`` iterations are completed. A hook raises it after a step."""
 
@@ -114,6 +121,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         self.stops_at_once = False
         self.ends_early = False
         self.unfinished: dict[str, Any] | None = None
+        self._history: dict[str, list[list[float]]] = {}
         self.guard = DivergenceGuard()
 
     def train(self, start_iter: int, max_iter: int) -> None:
@@ -129,6 +137,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         self.max_iter = max_iter
         failure: BaseException | None = None
         with EventStorage(start_iter) as self.storage:
+            self._restore_history()
             try:
                 self.before_train()
                 self._run_iterations()
@@ -160,6 +169,14 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
             if hasattr(hook, "after_last_step"):
                 hook.after_last_step()
 
+    def _restore_history(self) -> None:
+        """Give the storage the last scalars of an earlier start, so that medians in logs go on."""
+        for name, values in self._history.items():
+            history = self.storage.histories()[name]
+            for value, iteration in values:
+                history.update(value, iteration)
+        self._history = {}
+
     def _finish_iteration(self) -> None:
         """Repeat what comes after the checkpoint of an iteration that was saved before its evaluation."""
         if self.unfinished is None:
@@ -183,17 +200,17 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         data_time_s = time.perf_counter() - start
         self.resumable = False
         own: nn.Module = getattr(self.model, "module", self.model)
-        with unchanged_statistics(own) if self._skips else nullcontext() as keep:
-            try:
+        try:
+            with unchanged_statistics(own) if self._skips else nullcontext() as keep:
                 self._compute(data, data_time_s)
-            except DivergenceError as error:
-                add_images(error, own if comm.get_world_size() == 1 else None, data)
-                if not (self._skips and error.of_step):
-                    raise error from error.__cause__
-                self._skip(error)
-                return
-            if keep is not None:
-                keep()
+                if keep is not None:
+                    keep()
+        except DivergenceError as error:
+            add_images(error, own if comm.get_world_size() == 1 else None, data)
+            if not (self._skips and error.of_step):
+                raise error from error.__cause__
+            self._skip(error)
+            return
         self.guard.skipped = 0
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -369,6 +386,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         self.guard.first_loss = state.get("first_loss")
         self.guard.skipped = state.get("skipped", 0)
         self.unfinished = state.get("unfinished")
+        self._history = state.get("history", {})
         if self._scaler.is_enabled() and "scaler" in state:
             self._scaler.load_state_dict(state["scaler"])
         hooks = dict(self._named_hooks())
@@ -399,12 +417,24 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         model: nn.Module = getattr(self.model, "module", self.model)
         check_weights(model, iteration=completed)
         trainer = checkpoint.detached(self.state_dict()) | {"iteration": completed}
+        trainer["history"] = self._latest_history(before=completed if is_finished else completed - 1)
         if not is_finished:
             hints = self.storage.smoothing_hints()
             latest = self.storage.latest().items()
             current = {name: value for name, (value, iteration) in latest if iteration == self.iter}
             trainer["unfinished"] = {name: (float(value), bool(hints[name])) for name, value in current.items()}
         return {"model": checkpoint.plain_state(model), "trainer": trainer}
+
+    def _latest_history(self, *, before: int) -> dict[str, list[list[float]]]:
+        """The last values of each scalar with their iterations, which are below ``before``."""
+        storage = getattr(self, "storage", None)
+        histories = {} if storage is None else storage.histories()
+        values = {
+            name: [[float(value), iteration] for value, iteration in buffer.values() if iteration < before]
+            for name, buffer in histories.items()
+            if name not in _CLOCKS
+        }
+        return {name: some[-_SMOOTHED:] for name, some in sorted(values.items()) if some}
 
     def close(self) -> None:
         """End the processes that load images."""
