@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = add_command(commands, "train", run, "fine-tune a project, evaluate it and draw its predictions")
+    parser = add_command(
+        commands, "train", run, "fine-tune a project, evaluate it and draw its predictions", runs_network=True
+    )
     parser.add_argument(
         "words", nargs="*", default=None, metavar="PROJECT.yaml key=value", help="project file, then overrides"
     )

@@ -27,6 +27,7 @@ from d2tune.logs import log_to, set_up_terminal
 from d2tune.modeling import checkpoint, weights
 from d2tune.modeling.build import build_model
 from d2tune.modeling.device import speed_up
+from d2tune.modeling.folding import fold_frozen_norms
 from d2tune.modeling.weights import LoadReport, StateDict
 from d2tune.run_folder import RunFolder
 from d2tune.run_lock import note
@@ -109,6 +110,7 @@ def train_model(
     main = comm.is_main_process()
     with log_to(folder.log) if main else nullcontext(), noted_end(folder) if main else nullcontext():
         speed_up(model, device=plan.cfg.MODEL.DEVICE, precision=plan.precision)
+        fold_frozen_norms(model)
         stopwatch = Stopwatch(folder) if comm.is_main_process() else None
         state = _resume(plan, folder, model) if resume else None
         trainer = _ready_trainer(plan, folder, model, report, state=state, stopwatch=stopwatch, extensions=extensions)
