@@ -13,7 +13,7 @@ class WholePixelAnchors(DefaultAnchorGenerator):  # type: ignore[misc]  # Detect
     """Detectron2's anchors with corners that are rounded to whole pixels, and torchvision's strides.
 
     torchvision computes the strides from the sizes of the maps: where the last level has a pixel more than half of the
-    one before, as of an input whose sides are no multiples of 64 px, its stride is a little smaller.
+    one before, as for an input of 160 px, its stride is a little smaller.
     """
 
     def generate_cell_anchors(self, *arguments: list[float]) -> Tensor:

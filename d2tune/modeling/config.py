@@ -409,8 +409,8 @@ def _set_input(cfg: CfgNode, project: Project) -> None:
     cfg.INPUT.BLUR, cfg.INPUT.GRAY = float(train.blur), float(train.gray)
     cfg.INPUT.WHOLE_CROP, cfg.INPUT.COPY_PASTE = float(train.crop), float(train.copy_paste)
     cfg.INPUT.LARGE_SCALE_JITTER = train.large_scale_jitter
-    hides_parts = train.patch_size is not None or train.large_scale_jitter or train.copy_paste > 0
-    if hides_parts and not project.is_by_pixel:
+    hides_pixels = train.patch_size is not None or train.large_scale_jitter or train.copy_paste > 0
+    if hides_pixels and not project.is_by_pixel:
         cfg.INPUT.MASK_FORMAT = "bitmask"
     cfg.INPUT.RASTER.STACK = list(label_images.stack)
     cfg.INPUT.RASTER.CHANNELS = list(label_images.channels)
