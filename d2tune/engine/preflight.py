@@ -1,8 +1,8 @@
 """Before the first step: whether a training step and an evaluation fit into memory, and what they cost.
 
 Both are run on the images that take most: a step on the largest images of the training split and the one with most
-instances, an evaluation on the largest image of the validation split with as many detections as the model gives at most,
-``TEST.DETECTIONS_PER_IMAGE`` (100 unless it is set), that each fill it.
+instances, an evaluation on the largest image of the validation split with as many detections that fill it as the model
+gives at most, ``TEST.DETECTIONS_PER_IMAGE`` (100 unless it is set).
 """
 
 from __future__ import annotations
@@ -176,12 +176,11 @@ def held_bytes(plan: TrainingPlan, model: nn.Module) -> tuple[int, int]:
 
 def training_stage(plan: TrainingPlan, keys: Sequence[SampleKey]) -> str:
     """What a step on samples is called in messages."""
-    images = plan.splits.train.images
-    largest = max((images[key.index] for key in keys), key=pixels_of)
     side_px = plan.cfg.INPUT.PATCH_PX
     if side_px:
         return f"a training step on {counted(len(keys), 'square')} of {side_px} px"
-    height_px, width_px = _training_size(plan, largest)
+    sizes = [_training_size(plan, plan.splits.train.images[key.index]) for key in keys]
+    height_px, width_px = max(sizes, key=lambda size_hw: size_hw[0] * size_hw[1])
     return f"a training step on {counted(len(keys), 'image')} of up to {width_px} x {height_px} px"
 
 
