@@ -57,7 +57,8 @@ def randomized(model: nn.Module) -> nn.Module:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     torch.manual_seed(0)
-    sizes = {"min_size": SIZE_HW[0], "max_size": 999, "box_score_thresh": 0.0, "rpn_post_nms_top_n_test": 100}
+    sizes = {"min_size": SIZE_HW[0], "max_size": 999, "rpn_post_nms_top_n_test": 60}
+    sizes |= {"box_score_thresh": 0.0, "box_detections_per_img": 10}
     original = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=len(CLASSES) + 1, **sizes)
     randomized(original).eval()
     nn.init.normal_(original.roi_heads.box_predictor.cls_score.weight, std=0.05)
@@ -68,7 +69,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     cfg = config("mask_rcnn_r50_fpn_v2").clone()
     cfg.defrost()
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
-    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 100
+    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 60
+    cfg.TEST.DETECTIONS_PER_IMAGE = 10
     file = WeightsFile("v2.pth", path, "")
     model, report = build_model(cfg, ChosenWeights(file, ""), read_state_dict(path))
     assert report is not None and (report.loaded, report.unused) == (report.total, 0)
@@ -100,7 +102,7 @@ def test_the_proposals_are_the_same(both: Both) -> None:
         proposals = both.original.rpn(*(both.images[0], both.features[0]))[0][0]
         given = both.converted.proposal_generator(both.images[1], both.features[1], None)[0][0]
     assert torch.equal(anchors, ours)
-    assert len(proposals) == len(given) == 100
+    assert len(proposals) == len(given) == 60
     assert (proposals - given.proposal_boxes.tensor).abs().max() < 1e-3, "in pixels"
 
 
@@ -126,7 +128,7 @@ def test_an_image_has_the_same_detections(both: Both) -> None:
         expected = both.original([both.pixels / 255])[0]
         height, width = SIZE_HW
         given = both.converted([{"image": both.pixels, "height": height, "width": width}])[0]["instances"]
-    assert len(expected["scores"]) == len(given) > 5
+    assert len(expected["scores"]) == len(given) == 10
     assert (expected["scores"] - given.scores).abs().max() < 1e-4
     assert torch.equal(expected["labels"] - 1, given.pred_classes)
     assert (expected["boxes"] - given.pred_boxes.tensor).abs().max() < 1e-2
