@@ -1,15 +1,16 @@
 """Training steps of d2tune, of an earlier commit of it and of Detectron2's ``DefaultTrainer``, in turn.
 
 Each training is a process of its own on the balloon photos: the same network, image sizes, batch and optimizer, in
-float32. Processor seconds are those between the first optimizer steps and the last one: loading images, forward,
-backward, update, hooks. The losses of d2tune are compared with those of a commit that draws the same random numbers.
-``DefaultTrainer`` is given the network of the earlier commit, with its weights after the steps, no workers, no average
-of the weights and no clipping of gradients.
+float32. Processor seconds are those between the first optimizer steps and the last one, with which the process ends:
+loading images, forward, backward, update, hooks. The losses of d2tune are compared with those of a commit that draws
+the same random numbers. ``DefaultTrainer`` is given the network of the earlier commit, with its weights after the
+steps, no workers, no average of the weights and no clipping of gradients.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -35,7 +36,7 @@ class Steps:
 
     Attributes:
         step_s: Processor seconds of a step.
-        process_s: Processor seconds of the whole process, with its start and its evaluation.
+        process_s: Processor seconds of the whole process, with its start.
         peak_mb: The most memory of the process.
         losses: The losses of each step by name.
     """
@@ -105,7 +106,7 @@ def _plain(options: argparse.Namespace, source: Path, work: Path, number: int) -
     truth = work / "train.json"
     if not truth.is_file():
         photos = options.shared / "data" / "balloon" / "train"
-        words = ["convert", str(photos), str(truth), "--to", "coco", "--class-name", "balloon"]
+        words = ["convert", str(photos), "--out", str(truth), "--to", "coco", "--class-name", "balloon"]
         subprocess.run([sys.executable, "-m", "d2tune.cli", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     earlier, run = work / "earlier-0", work / f"detectron2-{number}"
     words = [str(earlier), str(truth), str(options.shared / "data" / "balloon" / "train"), str(run)]
@@ -121,7 +122,7 @@ def _process(options: argparse.Namespace, child: str, source: Path, run: Path, w
         "OMP_NUM_THREADS": str(options.threads),
         "OMP_WAIT_POLICY": "passive",
     }
-    with out.with_suffix(".txt").open("w") as log:
+    with out.with_suffix(".txt").open("w", encoding="utf-8") as log:
         process = subprocess.Popen([*command, "--", *words], cwd=source, env=environment, stdout=log, stderr=log)
         _, status, used = os.wait4(process.pid, 0)
     if status:
@@ -164,7 +165,12 @@ def _difference(own: list[dict[str, float]], others: list[dict[str, float]]) -> 
 
 
 def _child(options: argparse.Namespace) -> None:
-    """Train in this process, and write the processor time and the losses at each optimizer step."""
+    """Train in this process, and write the processor time and the losses at each optimizer step.
+
+    The process ends after the last one, and d2tune leaves its weights beside them.
+    """
+    import torch
+    from detectron2.modeling import GeneralizedRCNN
     from detectron2.utils.events import get_event_storage
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -174,19 +180,24 @@ def _child(options: argparse.Namespace) -> None:
         latest = get_event_storage().latest()
         losses = {name: float(value) for name, (value, _) in latest.items() if "loss" in name}
         rows.append({"process_s": time.process_time(), "losses": losses})
+        if len(rows) < options.iterations:
+            return
+        options.out.write_text(json.dumps(rows))
+        if options.child == "d2tune":
+            model = next(one for one in gc.get_objects() if isinstance(one, GeneralizedRCNN))
+            torch.save({"model": model.state_dict()}, options.out.with_suffix(".pth"))
+        os._exit(0)
 
     register_optimizer_step_post_hook(record)
     if options.child == "d2tune":
         from d2tune import cli
 
-        status = getattr(cli, "command", cli.main)(["train", *options.words])
-    else:
-        status = _default_trainer(*map(Path, options.words), iterations=options.iterations)
-    options.out.write_text(json.dumps(rows))
-    raise SystemExit(status)
+        raise SystemExit(getattr(cli, "command", cli.main)(["train", *options.words]))
+    _default_trainer(*map(Path, options.words), iterations=options.iterations)
+    raise SystemExit(f"there were {len(rows)} steps")
 
 
-def _default_trainer(earlier: Path, truth: Path, photos: Path, run: Path, *, iterations: int) -> int:
+def _default_trainer(earlier: Path, truth: Path, photos: Path, run: Path, *, iterations: int) -> None:
     """Train as a script with Detectron2's ``DefaultTrainer`` does."""
     import torch
     from detectron2.data.datasets import register_coco_instances
@@ -206,7 +217,7 @@ def _default_trainer(earlier: Path, truth: Path, photos: Path, run: Path, *, ite
     cfg = read_config(earlier / "detectron2.yaml").clone()
     cfg.defrost()
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("photos",), ()
-    cfg.MODEL.WEIGHTS = str(earlier / "checkpoints" / "model_final.pth")
+    cfg.MODEL.WEIGHTS = str(earlier.with_suffix(".pth"))
     cfg.MODEL.ROI_MASK_HEAD.NAME = "PointRendMaskHead"
     cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "range"
     cfg.DATALOADER.NUM_WORKERS = 0
@@ -217,7 +228,6 @@ def _default_trainer(earlier: Path, truth: Path, photos: Path, run: Path, *, ite
     trainer = Plain(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from d2tune.engine.preflight import held_bytes, largest_keys, training_stage
 from d2tune.engine.process import seeded_model
 from d2tune.errors import MachineError
 from d2tune.modeling.device import speed_up
+from d2tune.modeling.folding import fold_frozen_norms
 from d2tune.modeling.weights import StateDict
 from d2tune.text import counted, in_bytes
 
@@ -50,6 +51,7 @@ def fitting_batch(plan: TrainingPlan, state: StateDict | None) -> FoundBatch:
     device = plan.cfg.MODEL.DEVICE
     model, _ = seeded_model(plan, state, device=device)
     speed_up(model, device=device, precision=plan.precision)
+    fold_frozen_norms(model)
     free = free_bytes(device)
     trial = _Trial(plan, model, allowed=int(SHARE * free) - held_bytes(plan, model)[1])
     parts = plan.project.train.accumulate

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from d2tune.hardware import memory_left_bytes
+from d2tune.hardware import memory_left_bytes, return_freed_memory
 
 _SIGNS = re.compile(
     r"allocate memory|not enough memory|out of memory|insufficient memory|bad_alloc"
@@ -54,6 +54,7 @@ class Peak:
         if self._is_cuda:
             torch.cuda.reset_peak_memory_stats()
             return
+        return_freed_memory()
         try:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             self._is_since = True
@@ -73,6 +74,7 @@ def free_bytes(device: str) -> int:
     if device == "cuda":
         unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return torch.cuda.mem_get_info()[0] + unused
+    return_freed_memory()
     return memory_left_bytes()
 
 
