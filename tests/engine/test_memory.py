@@ -32,6 +32,7 @@ from d2tune.errors import MachineError, ProjectError, RunError
 from d2tune.hardware import memory_bytes, memory_left_bytes
 from d2tune.inference.results import Detections, PanopticMap
 from d2tune.project import load_project
+from d2tune.runs.overview import summarize
 from d2tune.tasks import task_of
 from tests.engine.test_tasks import raster_project, street_project
 
@@ -272,26 +273,41 @@ def test_several_processes_need_a_number(tiny_project: Path) -> None:
 
 
 @pytest.mark.extended
-def test_an_evaluation_that_cannot_fit_ends_a_training_before_it_begins(tiny_project: Path, tmp_path: Path) -> None:
-    """A process of its own with less memory than a large validation image takes."""
-    data = Path(load_project(tiny_project).project.data.root)
-    root = tmp_path / "data"
-    for path in sorted(data.rglob("*")):
-        if path.is_file():
-            target = root / path.relative_to(data)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
-    name = sorted(path.name for path in (root / "val").iterdir() if path.suffix in (".jpg", ".png"))[0]
-    with PilImage.open(root / "val" / name) as image:
-        factor = 12
-        image.resize((image.width * factor, image.height * factor)).save(root / "val" / name)
-    document = next(path for path in (root / "val").glob("*.json"))
-    assert document
-    code = (
-        "import resource, sys, psutil, torch, detectron2; from d2tune.cli import main; "
-        "used = psutil.Process().memory_info().vms; "
-        f"resource.setrlimit(resource.RLIMIT_AS, (used + {600 * MIB}, -1)); sys.exit(main(sys.argv[1:]))"
+def test_an_evaluation_that_does_not_fit_ends_a_training_before_it_begins(tmp_path: Path) -> None:
+    """A process of its own that may take 900 MiB more, and a validation image of 12000 x 8000 px."""
+    for folder, name, width_px, height_px in (
+        *(("train", f"t{number}", 240 + number, 160) for number in range(4)),
+        ("val", "small", 240, 160),
+        ("val", "large", 12000, 8000),
+    ):
+        write_box(tmp_path / folder, name, width_px, height_px)
+    project = tmp_path / "large.yaml"
+    project.write_text(
+        f"task: instance\ndata: {{root: {tmp_path}}}\nclasses: [box]\nmodel: {{preset: pointrend_mobilenet_v2_fpn}}\n"
+        "weights: scratch\ntrain: {iterations: 2, batch_size: 2, image_size: 96, precision: float32}\n"
     )
-    words = [sys.executable, "-c", code, "train", str(tiny_project), f"data.root={root}", "--output-dir", str(tmp_path)]
+    code = (
+        "import resource, sys, psutil, torch, detectron2.engine; from d2tune.cli import command; "
+        "used = psutil.Process().memory_info().vms; "
+        f"resource.setrlimit(resource.RLIMIT_AS, (used + {900 * MIB}, -1)); sys.exit(command(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", code, "train", str(project), "--output-dir", str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 1, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: the memory does not suffice for ") and "large.jpg, 12000 x 8000 px; found " in line
+    assert summarize(tmp_path / "run").state == "failed"
+
+
+def write_box(folder: Path, name: str, width_px: int, height_px: int) -> None:
+    """An image with a red rectangle, and its outline as a file of Labelme."""
+    folder.mkdir(exist_ok=True)
+    pixels = np.full((height_px, width_px, 3), 90, np.uint8)
+    top, left = height_px // 4, width_px // 4
+    pixels[top : 2 * top, left : 2 * left] = (200, 40, 40)
+    PilImage.fromarray(pixels).save(folder / f"{name}.jpg", quality=80)
+    corners = [[left, top], [2 * left, top], [2 * left, 2 * top], [left, 2 * top]]
+    shape = {"label": "box", "points": corners, "group_id": None, "shape_type": "polygon", "flags": {}}
+    document = {"version": "6.3.0", "flags": {}, "shapes": [shape], "imagePath": f"{name}.jpg", "imageData": None}
+    size = {"imageHeight": height_px, "imageWidth": width_px}
+    (folder / f"{name}.json").write_text(json.dumps(document | size))

@@ -65,7 +65,7 @@ def acting(act: Callable[[int, str], None]) -> Iterator[list[str]]:
 
     for name in CALLS:
         setattr(os, name, wrapped(name))
-    os.fdopen = lambda handle, mode: io.BufferedWriter(Raw(handle, mode), 1 << 18)  # type: ignore[assignment,misc]
+    os.fdopen = lambda handle, mode: io.BufferedWriter(Raw(handle, mode), 1 << 18)  # type: ignore[assignment]
     try:
         yield calls
     finally:
