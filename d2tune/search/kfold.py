@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ from d2tune.project import LoadedProject
 from d2tune.report.tables import format_table
 from d2tune.run_folder import ensure_writable
 from d2tune.run_lock import locked
+from d2tune.search.settings import first_difference, settings_of
 from d2tune.search.statistics import FoldMean, fold_mean
-from d2tune.search.training import Trained, first_difference, settings_of, train_in
+from d2tune.search.training import Trained, train_in
 
 NAME = "kfold.json"
 """The file with the results, in the folder of the folds."""
@@ -86,7 +88,7 @@ def kfold(
         D2TuneError: The project, its data or the folder cannot be used, or a fold has no annotations of a class.
         SystemExit: A training was stopped by a signal.
     """
-    refuse_fold(loaded)
+    check_startable(loaded, folds=folds)
     if folds < 2:
         raise ProjectError("the number of folds must be 2 or more", place="--folds", found=str(folds))
     about = {
@@ -113,13 +115,23 @@ def kfold(
     return KfoldResult(folder, tuple(done), means_of(done))
 
 
-def refuse_fold(loaded: LoadedProject) -> None:
-    """Check that a project is not that of one fold already.
+def check_startable(loaded: LoadedProject, *, folds: int | None) -> None:
+    """Check that a project is not that of one fold already, and that no launcher has started several processes.
+
+    Args:
+        loaded: The project.
+        folds: Number of folds that its data are divided into; None takes its own splits.
 
     Raises:
-        ProjectError: It is.
+        ProjectError: It is, or one has.
     """
-    if loaded.project.data.fold is not None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ProjectError(
+            "several trainings one after the other are started by one process",
+            found=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
+            hint="Start the command without torchrun, with --num-gpus.",
+        )
+    if folds is not None and loaded.project.data.fold is not None:
         raise ProjectError("the project trains on one fold", file=loaded.file, place="data.fold", hint="Remove it.")
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from d2tune.errors import MachineError, RunError
 from d2tune.run_lock import holder_of, locked
+from d2tune.search.settings import first_difference
 from d2tune.search.space import Space
-from d2tune.search.training import first_difference
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -18,11 +18,12 @@ from d2tune.project.names import safe_name
 from d2tune.report.plots.trial_plots import KeyRange, TrialPoint, write_history, write_parameters
 from d2tune.report.tables import format_table
 from d2tune.run_folder import ensure_writable
-from d2tune.search.kfold import data_hash, refuse_fold
+from d2tune.search.kfold import check_startable, data_hash
+from d2tune.search.settings import settings_of
 from d2tune.search.space import Load, Parameter, Space
 from d2tune.search.statistics import fold_mean
 from d2tune.search.study import NAME, SearchStudy, SearchTrial, TrialResult
-from d2tune.search.training import settings_of, train_in
+from d2tune.search.training import train_in
 from d2tune.text import counted, describe, reason_of
 
 logger = logging.getLogger(__name__)
@@ -144,8 +145,7 @@ def sweep(
         if value < least:
             raise ProjectError(f"must be {least} or more", place=place, found=str(value))
     loaded = load([])
-    if folds is not None:
-        refuse_fold(loaded)
+    check_startable(loaded, folds=folds)
     name = loaded.project.name
     folder = output_dir or Path("runs") / name / f"sweep_{safe_name(space.file.stem)}"
     searched = {one.key for one in space.parameters}
