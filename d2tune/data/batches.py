@@ -46,8 +46,9 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         most_short_side_px: Short side that images are cut to; each of them then has a size of its own. None for one
             size a batch.
         start: First iteration.
-        rank: Number of this process among ``world`` processes, each of which takes every ``world``-th batch.
+        rank: Number of this process among ``world`` processes, each of which takes its images of a batch.
         world: Number of processes.
+        parts: Parts that a batch is divided into by time; each process then takes its images of each part.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         start: int = 0,
         rank: int = 0,
         world: int = 1,
+        parts: int = 1,
     ) -> None:
         self._is_portrait = np.asarray(is_portrait, dtype=bool)
         self._batch_size = batch_size
@@ -72,16 +74,23 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         self._start = start
         self._rank = rank
         self._world = world
+        self._parts = parts if batch_size % parts == 0 else 1
         self._epoch = lru_cache(maxsize=2)(self._shuffled_epoch)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         iteration = self._start
         while True:
-            yield self.batch(iteration * self._world + self._rank)
+            yield self._own(self.batch(iteration))
             iteration += 1
 
+    def _own(self, batch: list[SampleKey]) -> list[SampleKey]:
+        """The images of this process, in the order in which one process would have them."""
+        size = self._batch_size // self._parts
+        first = range(self._rank * size, len(batch), self._world * size)
+        return [key for at in first for key in batch[at : at + size]]
+
     def batch(self, number: int) -> list[SampleKey]:
-        """The batch with this number, counted from 0 over all processes."""
+        """The batch of an iteration, of all processes."""
         per_epoch = len(self._epoch(0))
         indices = self._epoch(number // per_epoch)[number % per_epoch]
         low, high = self._range_px
@@ -107,9 +116,9 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         low, high = self._range_px
         if self._most_short_side_px is not None:
             sides = np.arange(low, high + 1).clip(max=self._most_short_side_px)
-            return [replace(key, short_side_px=round(math.sqrt(np.mean(sides**2)))) for key in self.batch(0)]
+            return [replace(key, short_side_px=round(math.sqrt(np.mean(sides**2)))) for key in self._own(self.batch(0))]
         side_px = round(math.sqrt((low * low + low * high + high * high) / 3))
-        return [replace(key, short_side_px=side_px) for key in self.batch(0)]
+        return [replace(key, short_side_px=side_px) for key in self._own(self.batch(0))]
 
     def largest(
         self, sizes_hw: Sequence[tuple[int, int]], instances: Sequence[int], *, count: int | None = None
@@ -140,7 +149,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         order = rng.permutation(
             len(self._is_portrait) if self._repeats is None else systematic_sample(self._repeats, rng)
         )
-        size = self._batch_size
+        size = self._batch_size * self._world
         batches: list[list[int]] = []
         rest: list[int] = []
         for portrait in (False, True):

@@ -120,6 +120,7 @@ def make_plan(
     sample: bool,
     resumed: RunFolder | None = None,
     choose_batch: BatchChoice | None = None,
+    processes: int | None = None,
 ) -> tuple[TrainingPlan, StateDict | None]:
     """Read the data, find the weights, and derive the config; writes nothing but a sample that is asked for.
 
@@ -131,6 +132,7 @@ def make_plan(
         sample: Render the project's sample where its data are missing.
         resumed: The run that is continued.
         choose_batch: Chooses a batch size that is ``auto``; None plans with about 4.
+        processes: Processes that train, on all machines; None is one for each GPU.
 
     Returns:
         The plan, and the tensors of the pretrained weights, which were read for it; None without such weights.
@@ -141,8 +143,8 @@ def make_plan(
     if resumed is not None and loaded.project.train.batch_size == "auto":
         loaded = loaded.with_batch_size(load_project(resumed.project).project.train.images_per_step)
     project = loaded.project
-    device = _device(project, num_gpus)
-    gpus = max(1, num_gpus or 1)
+    device = device_of(project, num_gpus)
+    gpus = max(1, num_gpus or 1) if processes is None else processes
     _check_batch_size(project, gpus)
     splits = load_splits(project, sample=sample)
     start = _chosen_start(project) if resumed is None else _earlier_start(resumed)
@@ -181,12 +183,12 @@ def _check_batch_size(project: Project, gpus: int) -> None:
                 "the batch size is chosen for one process",
                 place="train.batch_size",
                 found="auto",
-                expected=f"with {gpus} GPUs a multiple of {gpus * train.accumulate}",
+                expected=f"with {gpus} processes a multiple of {gpus * train.accumulate}",
             )
     elif train.batch_size % (gpus * train.accumulate):
         times = f" times train.accumulate, {train.accumulate}" if train.accumulate > 1 else ""
         raise ProjectError(
-            f"the batch size is not a multiple of the number of GPUs{times}",
+            f"the batch size is not a multiple of the number of processes{times}",
             place="train.batch_size",
             found=str(train.batch_size),
             expected=f"a multiple of {gpus * train.accumulate}",
@@ -277,7 +279,12 @@ def _channels(splits: Splits, raster: RasterOptions, *, pretrained: bool, takes_
     return measured | {"pixel_mean": statistics.mean, "pixel_std": statistics.std}
 
 
-def _device(project: Project, num_gpus: int | None) -> str:
+def device_of(project: Project, num_gpus: int | None) -> str:
+    """Where a project trains, ``cpu`` or ``cuda``.
+
+    Raises:
+        ProjectError: It asks for a device that is missing.
+    """
     wanted = "cpu" if num_gpus == 0 else str(project.detectron2.get("MODEL.DEVICE", choose_device()))
     if wanted not in ("cpu", "cuda") or (wanted == "cuda" and not torch.cuda.is_available()):
         expected = "cpu or cuda" if torch.cuda.is_available() else "cpu, because torch finds no GPU"

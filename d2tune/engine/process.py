@@ -18,6 +18,7 @@ from d2tune.engine.optimizer import check_factors, freeze
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.plan_text import plan_text
 from d2tune.engine.preflight import preflight
+from d2tune.engine.ranks import is_lost
 from d2tune.engine.record import noted_end, write_resumed
 from d2tune.engine.result import Stopwatch, TrainResult, read_result
 from d2tune.engine.trainer import StoppedAtOnceError, StoppedError, Trainer
@@ -212,6 +213,10 @@ def _train(trainer: Trainer, plan: TrainingPlan, folder: RunFolder, stopwatch: S
         raise SystemExit(STOPPED) from None
     except D2TuneError as error:
         raise _with_next_step(error, trainer, folder) from error.__cause__
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        raise _with_next_step(RunError("another process of this training has ended"), trainer, folder) from error
     except OSError as error:
         reason = RunError(f"cannot be written: {error.strerror or error}", file=error.filename or folder.path)
         raise _with_next_step(reason, trainer, folder) from error

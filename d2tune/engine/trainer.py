@@ -32,6 +32,7 @@ from d2tune.errors import DataError, RunError
 from d2tune.modeling import checkpoint
 from d2tune.modeling.precision import Precision, autocast_dtype
 from d2tune.modeling.reading import first_not_finite
+from d2tune.modeling.together import divided_batch
 from d2tune.text import reason_of
 
 logger = logging.getLogger(__name__)
@@ -266,7 +267,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
 
     def _losses(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         try:
-            with torch.autocast(self._device, dtype=self._dtype, enabled=self._autocast):
+            with divided_batch(), torch.autocast(self._device, dtype=self._dtype, enabled=self._autocast):
                 losses: dict[str, torch.Tensor] = self.model(data)
         except Exception as error:
             if not is_divergence(error) and first_not_finite(self.model.state_dict()) is None:

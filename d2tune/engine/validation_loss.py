@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -50,18 +51,21 @@ class ValidationLoss:
             DataError: An image cannot be read.
         """
         cfg = self._plan.cfg
-        sums: dict[str, float] = {}
+        measured: dict[int, dict[str, float]] = {}
         keys = validation_keys(cfg, images=len(self._plan.splits.val.images))
         device = "cuda" if cfg.MODEL.DEVICE == "cuda" else "cpu"
         mixed = device == "cuda" and self._plan.precision != "float32"
         with _own_random_numbers(device), _training_mode(self._model), torch.no_grad(), EventStorage():
-            for key in keys:
+            for number, key in own_share(keys):
                 sample = self._read()[key]
                 torch.manual_seed(key.seed)
                 with torch.autocast(device, dtype=autocast_dtype(self._plan.precision), enabled=mixed):
                     losses = self._model([sample])
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
+                measured[number] = {name: float(value) for name, value in losses.items()}
+        sums: dict[str, float] = {}
+        for _, losses in sorted(merged(measured).items()):
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value
         means = {name: value / len(keys) for name, value in sums.items()}
         return means | {"total_loss": sum(means.values())}
 
@@ -74,6 +78,18 @@ class ValidationLoss:
                 val, task.label_files(val), cfg, self._plan.project, cache_bytes=_CACHE_BYTES
             )
         return self._samples
+
+
+def own_share(keys: Sequence[SampleKey]) -> list[tuple[int, SampleKey]]:
+    """The samples of this process with their numbers; alone, it has all of them."""
+    return list(enumerate(keys))[comm.get_rank() :: comm.get_world_size()]
+
+
+def merged(measured: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:
+    """The losses of the samples of all processes."""
+    if comm.get_world_size() == 1:
+        return measured
+    return {number: losses for share in comm.all_gather(measured) for number, losses in share.items()}
 
 
 def validation_keys(cfg: CfgNode, *, images: int) -> list[SampleKey]:
