@@ -22,10 +22,15 @@ _SIGNS = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice, that of the machine or that of a GPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, Exception) and bool(_SIGNS.search(str(error)))
+    """Whether an error, or one that it was raised for, says that memory did not suffice, of the machine or of a GPU."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, MemoryError | torch.OutOfMemoryError):
+            return True
+        if isinstance(at, Exception) and _SIGNS.search(str(at)):
+            return True
+        at = at.__cause__ or at.__context__
+    return False
 
 
 def peak_process_bytes() -> int:

@@ -21,6 +21,7 @@ import torch
 from PIL import Image as PilImage
 
 import d2tune
+from d2tune.annotations.io.photos.reading import reading_photo
 from d2tune.data.batches import TrainingBatches
 from d2tune.engine import batch_size, preflight
 from d2tune.engine.assembly import training_batches, training_split
@@ -28,7 +29,7 @@ from d2tune.engine.batch_size import fitting_batch
 from d2tune.engine.memory import Peak, is_out_of_memory, refusing_more
 from d2tune.engine.plan import TrainingPlan, make_plan
 from d2tune.engine.process import seeded_model
-from d2tune.errors import MachineError, ProjectError, RunError
+from d2tune.errors import DataError, MachineError, ProjectError, RunError
 from d2tune.hardware import memory_bytes, memory_left_bytes
 from d2tune.inference.results import Detections, PanopticMap
 from d2tune.project import load_project
@@ -94,6 +95,9 @@ def test_memory_that_the_machine_does_not_have_is_refused_as_an_error() -> None:
     assert is_out_of_memory(caught.value) and resource.getrlimit(resource.RLIMIT_DATA) == before
     assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
     assert is_out_of_memory(cv2.error("Failed to allocate 9 bytes in function 'OutOfMemoryError'; Insufficient memory"))
+    with pytest.raises(DataError) as unread, reading_photo(Path("a.jpg")):
+        raise MemoryError  # readers of images turn it into an error of the image
+    assert is_out_of_memory(unread.value)
     assert not is_out_of_memory(RuntimeError("size mismatch")) and not is_out_of_memory(KeyboardInterrupt())
 
 
