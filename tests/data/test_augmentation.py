@@ -112,7 +112,7 @@ def test_cropped_images_keep_the_whole_instance(tmp_path: Path, annotation: dict
 def test_pasted_pixels_masks_and_boxes() -> None:
     """A square of 4 px is pasted over the left half of one of 8 x 4 px; a third object is hidden by it."""
     rng = np.random.default_rng(3)
-    picture = np.zeros((12, 12, 3), np.uint8)
+    black = np.zeros((12, 12, 3), np.uint8)
     below, hidden = rectangle(2, 4, 10, 8), rectangle(3, 5, 5, 7, category=2)
     pixels = np.full((4, 4, 3), 250, np.uint8)
     given = CutOut(pixels, np.ones((4, 4), dtype=bool), 1)
@@ -121,18 +121,18 @@ def test_pasted_pixels_masks_and_boxes() -> None:
         """Draws the center (6, 4), so that the square covers rows 4 to 7 and columns 2 to 5."""
 
         def __init__(self) -> None:
-            self.drawn = iter((6, 4))
+            self.places = iter((6, 4))
 
         def integers(self, _: int) -> int:
-            return next(self.drawn)
+            return next(self.places)
 
-    result = paste(picture, [below, hidden], [given], rng=At())  # type: ignore[arg-type]
+    result = paste(black, [below, hidden], [given], rng=At())  # type: ignore[arg-type]
     assert [one["category_id"] for one in result.annotations] == [0, 1]
     assert [one["bbox"] for one in result.annotations] == [[6, 4, 10, 8], [2, 4, 6, 8]]
     expected = np.zeros((12, 12), dtype=bool)
     expected[4:8, 2:6] = True
     assert np.array_equal(result.masks[0], expected) and np.array_equal(result.annotations[1]["segmentation"], expected)
-    assert result.annotations[0]["segmentation"].sum() == 16 and not picture.any(), "the image is not changed"
+    assert result.annotations[0]["segmentation"].sum() == 16 and not black.any(), "the image is not changed"
     assert (result.image[4:8, 2:6] == 250).all() and not result.image[~expected].any()
     assert cut_outs(result.image, [], rng=rng) == []
 
