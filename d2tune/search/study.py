@@ -81,6 +81,7 @@ class SearchStudy:
 
     def _opened(self, about: dict[str, Any]) -> Study:
         import optuna
+        from sqlalchemy import URL
         from sqlalchemy.exc import SQLAlchemyError
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -88,9 +89,8 @@ class SearchStudy:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             pruner = optuna.pruners.WilcoxonPruner(p_threshold=_P_THRESHOLD)
         try:
-            storage = optuna.storages.RDBStorage(
-                f"sqlite:///{self._file.resolve()}", engine_kwargs={"connect_args": {"timeout": 60}}
-            )
+            address = URL.create("sqlite", database=str(self._file.resolve())).render_as_string()
+            storage = optuna.storages.RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
             study = optuna.create_study(
                 storage=storage, study_name="d2tune", direction="maximize", load_if_exists=True, pruner=pruner
             )

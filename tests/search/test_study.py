@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from d2tune.errors import RunError
+from d2tune.errors import MachineError, RunError
 from d2tune.search.space import Parameter, Space
 from d2tune.search.study import SearchStudy, TrialResult
 from tests.search.study_process import ABOUT, OFFSETS, SPACE, main, metric
@@ -159,3 +159,17 @@ def test_lists_and_null_are_choices(tmp_path: Path) -> None:
     assert {(result.state, result.reason) for result in study.results()} == {("failed", "a reason")}
     with study.next_trial(12) as trial:
         assert trial is None
+
+
+def test_without_optuna_a_line_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MachineError, match=r"Optuna is not installed. Install it with `pip install 'd2tune\[sweep\]'`"):
+        results(tmp_path)
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a ?b#c%20d&e=f"
+    folder.mkdir()
+    main(folder, 1, 0, 0)
+    assert [trial.state for trial in results(folder)] == ["finished"]
+    assert (folder / "study.db").is_file() and [path.name for path in tmp_path.iterdir()] == [folder.name]

@@ -31,7 +31,7 @@ def test_a_killed_search_goes_on_and_two_processes_share_it(
 ) -> None:
     space, out = tmp_path / "space.yaml", tmp_path / "sweep"
     space.write_text(SPACE)
-    words = ["sweep", str(tiny_project), *QUICK, "train.iterations=60", "--space", str(space), "--folds", "2"]
+    words = ["sweep", str(tiny_project), *QUICK, "train.iterations=4", "--space", str(space), "--folds", "2"]
     words += ["--trials", "2", "--num-gpus", "0", "--output-dir", str(out)]
     process = start(words, tmp_path / "first.txt")
     first = RunFolder(out / "trial0000_fold0")
@@ -47,7 +47,7 @@ def test_a_killed_search_goes_on_and_two_processes_share_it(
     for one, name in zip(both, ("second", "third"), strict=True):
         assert one.wait(1500) == 0, (tmp_path / f"{name}.txt").read_text()[-2000:]
     record = first.read_record()
-    assert record["finished"]["iterations"] == 60 and len(record["resumed"]) == 1
+    assert record["finished"]["iterations"] == 4 and len(record["resumed"]) == 1
     content = json.loads((out / "sweep.json").read_text())
     assert [trial["state"] for trial in content["trials"]] == ["finished", "finished"]
     for trial in content["trials"]:
@@ -61,7 +61,7 @@ def test_a_killed_search_goes_on_and_two_processes_share_it(
     assert cli.main(words) == 0  # nothing is left to do
     printed = capsys.readouterr().out
     assert f"Best: trial {content['best']}" in printed and content["command"] in printed
-    assert api.load_project(tiny_project, overrides=content["command"].split()[4:6]).project.train.iterations == 60
+    assert api.load_project(tiny_project, overrides=content["command"].split()[4:6]).project.train.iterations == 4
     assert cli.main([*words, "name=other"]) == 1
     assert "the study is of another project; found 'other'; expected 'tiny'" in capsys.readouterr().err
 
