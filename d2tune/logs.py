@@ -150,7 +150,7 @@ def _occupy(number: int) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file. Where a line cannot be written, as on a full disk, nothing is said of it and nothing stops."""
+    """A log file. Where a line cannot be written, as on a full disk, it is dropped, and nothing stops."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name of the library
         if not isinstance(sys.exc_info()[1], OSError):

@@ -12,7 +12,7 @@ from torch import nn
 from d2tune.engine.assembly import training_batches, training_split
 from d2tune.engine.cost import try_steps
 from d2tune.engine.memory import free_bytes, is_out_of_memory, refusing_more, used_bytes
-from d2tune.engine.plan import FoundBatch, TrainingPlan
+from d2tune.engine.plan import ChosenBatch, TrainingPlan
 from d2tune.engine.preflight import held_bytes, largest_keys, training_stage
 from d2tune.engine.process import seeded_model
 from d2tune.errors import MachineError
@@ -33,10 +33,10 @@ SHARE = 0.8
 SMALLER = "Set a smaller train.image_size, or a smaller model.preset."
 
 
-def fitting_batch(plan: TrainingPlan, state: StateDict | None) -> FoundBatch:
+def fitting_batch(plan: TrainingPlan, state: StateDict | None) -> ChosenBatch:
     """The largest of 1, 2, 4, 8, 16 images whose step takes no more than `SHARE` of the free memory.
 
-    It is no more than `MOST_ON_GPU` or `MOST_ON_CPU` and no more than the images to train on; with ``train.accumulate``
+    It is at most `MOST_ON_GPU` or `MOST_ON_CPU`, and at most the number of images to train on; with ``train.accumulate``
     it is for each part. Steps of 1, 2, ... images, the largest of the training split, are run until one takes too much,
     or would do so by what the two before took.
 
@@ -54,18 +54,18 @@ def fitting_batch(plan: TrainingPlan, state: StateDict | None) -> FoundBatch:
     fold_frozen_norms(model)
     free = free_bytes(device)
     trial = _Trial(plan, model, allowed=int(SHARE * free) - held_bytes(plan, model)[1])
-    parts = plan.project.train.accumulate
+    times = plan.project.train.accumulate
     most = MOST_ON_GPU if device == "cuda" else MOST_ON_CPU
     taken: dict[int, int] = {}
-    reason = f"more than {counted(most * parts, 'image')} would gain nothing"
+    reason = f"more than {counted(most * times, 'image')} would gain nothing"
     for size in _sizes(most=max(1, most)):
-        if size > 1 and size * parts > len(plan.splits.train.images):
+        if size > 1 and size * times > len(plan.splits.train.images):
             reason = f"there are {counted(len(plan.splits.train.images), 'image')} to train on"
             break
         step = trial.bytes_of(size, taken)
         if step is None:
             reason = (
-                f"a step of {counted(size * parts, 'image')} would take more than {in_bytes(trial.allowed)} of memory"
+                f"a step of {counted(size * times, 'image')} would take more than {in_bytes(trial.allowed)} of memory"
             )
             break
         taken[size] = step
@@ -75,8 +75,8 @@ def fitting_batch(plan: TrainingPlan, state: StateDict | None) -> FoundBatch:
             found=f"{in_bytes(free)} free",
             hint=SMALLER,
         )
-    sizes = {size * parts: step for size, step in taken.items()}
-    return FoundBatch(size=max(sizes), reason=reason, step_bytes=sizes, free_bytes=free)
+    sizes = {size * times: step for size, step in taken.items()}
+    return ChosenBatch(size=max(sizes), reason=reason, step_bytes=sizes, free_bytes=free)
 
 
 def _sizes(*, most: int) -> Iterator[int]:

@@ -44,7 +44,7 @@ class ClassPixels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundBatch:
+class ChosenBatch:
     """The batch size that was chosen for this machine, where ``train.batch_size`` is ``auto``.
 
     Attributes:
@@ -90,7 +90,7 @@ class TrainingPlan:
     precision: Precision
     num_gpus: int
     precision_reason: str = field(default="", kw_only=True)
-    batch: FoundBatch | None = field(default=None, kw_only=True)
+    batch: ChosenBatch | None = field(default=None, kw_only=True)
 
     @property
     def project(self) -> Project:
@@ -109,7 +109,7 @@ class _Start:
     precision: str
 
 
-BatchChoice = Callable[[TrainingPlan, StateDict | None], FoundBatch]
+BatchChoice = Callable[[TrainingPlan, StateDict | None], ChosenBatch]
 """Chooses the batch size, from the plan with a batch size of its own and the pretrained weights."""
 
 

@@ -150,8 +150,8 @@ def _stage(plan: TrainingPlan, what: str, doing: Callable[[str], object], *, but
         if not is_out_of_memory(error):
             raise
         whose = "the GPU's memory" if device == "cuda" else "the memory"
-        found = f"{in_bytes(max(0, free - but_for))} free"
-        raise MachineError(f"{whose} does not suffice for {what}", found=found, hint=hint) from None
+        left = f"{in_bytes(max(0, free - but_for))} free"
+        raise MachineError(f"{whose} does not suffice for {what}", found=left, hint=hint) from None
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def test_a_loss_that_explodes_is_named_with_its_largest_term_and_its_images() ->
 
 @pytest.mark.parametrize("how", ["nan", "raises"])
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_a_skipped_step_changes_nothing_and_is_said(
+def test_a_skipped_step_changes_nothing_and_is_reported(
     how: str, precision: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = Sums()

@@ -198,7 +198,7 @@ def test_the_stages_of_a_step_and_an_evaluation_are_tried_and_one_that_does_not_
         assert hint in line
 
 
-def found(plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch, *, free: int, per_image: int) -> Any:
+def chosen(plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch, *, free: int, per_image: int) -> Any:
     """The batch that is chosen where a step takes so many bytes for each image."""
     used = psutil.Process().memory_info().rss
     monkeypatch.setattr(batch_size, "used_bytes", lambda device: used)
@@ -227,21 +227,21 @@ def test_the_largest_batch_that_fits_is_chosen(
     free_mib: int, expected: int, tried: list[int], reason: str, tiny_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = planned(tiny_project, train__batch_size="auto")
-    batch, sizes = found(plan, monkeypatch, free=free_mib * MIB, per_image=100 * MIB)
+    batch, sizes = chosen(plan, monkeypatch, free=free_mib * MIB, per_image=100 * MIB)
     assert batch.size == expected and sizes == tried and batch.reason.startswith(reason)
     assert batch.step_bytes == {size: 100 * MIB * size for size in (1, 2, 4) if size <= expected}
 
 
-def test_parts_of_a_batch_are_counted_together(tiny_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_in_parts_is_counted_as_one(tiny_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(tiny_project, train__batch_size="auto", train__accumulate=6)
-    batch, sizes = found(plan, monkeypatch, free=10_000 * MIB, per_image=100 * MIB)
+    batch, sizes = chosen(plan, monkeypatch, free=10_000 * MIB, per_image=100 * MIB)
     assert (batch.size, sizes) == (12, [1, 2]) and batch.reason == "there are 16 images to train on"
 
 
 def test_not_even_one_image_fits(tiny_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(tiny_project, train__batch_size="auto")
     with pytest.raises(MachineError) as caught:
-        found(plan, monkeypatch, free=200 * MIB, per_image=100 * MIB)
+        chosen(plan, monkeypatch, free=200 * MIB, per_image=100 * MIB)
     assert caught.value.one_line() == (
         "the memory does not suffice for a training step on 1 image of up to 173 x 115 px; found 210 MB free. "
         "Set a smaller train.image_size, or a smaller model.preset."

@@ -108,8 +108,8 @@ def killed(folder: Path) -> dict[str, Any]:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         with os.fdopen(reader, "rb") as stream:
-            said = stream.read()
-        reported = int.from_bytes(said[-4:], "little") if said else first - 1
+            heard = stream.read()
+        reported = int.from_bytes(heard[-4:], "little") if heard else first - 1
         # what was reported as saved is there, and at most the next one; the one before it too
         assert number_of(last) in (reported, reported + 1), (number_of(last), reported)
         assert number_of(before) in (number_of(last) - 1, number_of(last))
