@@ -295,11 +295,14 @@ def _short(text: str) -> str:
 
 def _meet(member: Member, device: str) -> None:
     try:
+        meeting = distributed.rendezvous(member.url, rank=member.rank, world_size=member.world, timeout=_MEETING)
+        store, rank, world = next(meeting)
         distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo",
-            init_method=member.url,
-            rank=member.rank,
-            world_size=member.world,
+            # torchrun keeps a store over restarts, with the addresses of processes that have died
+            store=distributed.PrefixStore(f"d2tune/{member.restarts}", store),
+            rank=rank,
+            world_size=world,
             timeout=_MEETING,
         )
         distributed.distributed_c10d._set_pg_timeout(_LONGEST_WAIT, distributed.group.WORLD)
@@ -320,7 +323,7 @@ def _leave() -> None:
 def _announce(rank: int) -> None:
     """Let the others know that this process says why training ends."""
     with suppress(Exception):
-        distributed.distributed_c10d._get_default_store().set(f"d2tune/said/{rank}", "1")
+        distributed.distributed_c10d._get_default_store().set(f"d2tune/reported/{rank}", "1")
 
 
 def _death(member: Member, places: list[str], error: BaseException, *, hint: str | None = None) -> BaseException:
@@ -332,7 +335,7 @@ def _death(member: Member, places: list[str], error: BaseException, *, hint: str
         end_s = time.monotonic() + _ANSWER_S
         while time.monotonic() < end_s and len(alive) < member.world:
             for rank in range(member.world):
-                if store.check([f"d2tune/said/{rank}"]):
+                if store.check([f"d2tune/reported/{rank}"]):
                     return SystemExit(1)
                 if rank not in alive and store.check([f"d2tune/alive/{rank}"]):
                     alive.add(rank)
