@@ -36,8 +36,8 @@ SMALLER = "Set a smaller train.image_size, or a smaller model.preset."
 def fitting_batch(plan: TrainingPlan, state: StateDict | None) -> ChosenBatch:
     """The largest of 1, 2, 4, 8, 16 images whose step takes no more than `SHARE` of the free memory.
 
-    It is at most `MOST_ON_GPU` or `MOST_ON_CPU`, and at most the number of images to train on; with ``train.accumulate``
-    it is for each part. Steps of 1, 2, ... images, the largest of the training split, are run until one takes too much,
+    It is at most `MOST_ON_GPU` or `MOST_ON_CPU` times ``train.accumulate``, and at most the number of images to train on.
+    Steps of 1, 2, ... images, the largest of the training split, are run until one takes too much,
     or would do so by what the two before took.
 
     Args:

@@ -248,7 +248,7 @@ def test_not_even_one_image_fits(tiny_project: Path, monkeypatch: pytest.MonkeyP
     )
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_the_batch_that_was_chosen_is_in_the_record_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are really run; a resumed run does not ask how much memory there is now."""
     project, run = raster_project(tmp_path, iterations=2), tmp_path / "run"

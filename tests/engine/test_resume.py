@@ -125,6 +125,7 @@ def test_an_error_of_the_end_loses_nothing(
         train(project, run, resume=True)
 
 
+@pytest.mark.extended
 def test_a_disk_that_is_full_at_a_save_leaves_the_checkpoint_before(
     project: Path, straight: Path, tmp_path: Path
 ) -> None:

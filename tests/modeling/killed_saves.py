@@ -1,6 +1,6 @@
 """Processes that do nothing but save, and end in the middle of it; what they leave is read back.
 
-Run as a program with a folder and what to do, it prints a JSON object. It is a process of its own, with one thread, so
+Run as a program with a folder, it prints a JSON object. It is a process of its own, with one thread, so
 that it can be forked.
 """
 
@@ -28,8 +28,8 @@ CALLS = ("open", "fsync", "chmod", "link", "unlink", "replace")
 
 
 def content(number: int) -> dict[str, Any]:
-    """A checkpoint of two megabytes in which all numbers are the same."""
-    tensors = {name: torch.full((250_000,), float(number)) for name in ("a", "b")}
+    """A checkpoint of half a megabyte in which all numbers are the same."""
+    tensors = {name: torch.full((60_000,), float(number)) for name in ("a", "b")}
     return {"model": tensors, "trainer": {"iteration": number, "optimizer": {}}}
 
 
@@ -153,4 +153,4 @@ def ended(folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps({"killed": killed, "ended": ended}[sys.argv[2]](Path(sys.argv[1]))))
+    print(json.dumps({"killed": killed(Path(sys.argv[1])), "ended": ended(Path(sys.argv[1]))}))

@@ -15,23 +15,27 @@ from d2tune.modeling import checkpoint
 from tests.modeling.killed_saves import KILLS, acting, content, fresh, number_of
 
 
-def done(folder: Path, what: str) -> dict[str, object]:
-    words = [sys.executable, "-m", "tests.modeling.killed_saves", str(folder), what]
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    """What the processes have left, by what ended them."""
+    words = [sys.executable, "-m", "tests.modeling.killed_saves", str(tmp_path_factory.mktemp("saves"))]
     process = subprocess.run(words, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
-    result: dict[str, object] = json.loads(process.stdout)
-    return result
+    content: dict[str, dict[str, object]] = json.loads(process.stdout)
+    return content
 
 
-@pytest.mark.slow
-def test_a_process_that_is_killed_fifty_times_loses_no_save(tmp_path: Path) -> None:
-    result = done(tmp_path, "killed")
+@pytest.mark.extended
+def test_a_process_that_is_killed_fifty_times_loses_no_save(results: dict[str, dict[str, object]]) -> None:
+    result = results["killed"]
     assert result["kills"] == KILLS and int(str(result["in a save"])) > 5
 
 
-@pytest.mark.slow
-def test_a_process_that_ends_at_any_system_call_leaves_the_old_or_the_new_checkpoint(tmp_path: Path) -> None:
-    result = done(tmp_path, "ended")
+@pytest.mark.extended
+def test_a_process_that_ends_at_any_system_call_leaves_the_old_or_the_new_checkpoint(
+    results: dict[str, dict[str, object]],
+) -> None:
+    result = results["ended"]
     calls, left = result["calls"], result["left"]
     assert isinstance(calls, list) and isinstance(left, list)
     assert {"open", "write", "fsync", "chmod", "link", "unlink", "replace"} <= set(calls)
