@@ -36,7 +36,7 @@ SMALLER = "Set a smaller train.image_size, or a smaller model.preset."
 def fitting_batch(plan: TrainingPlan, state: StateDict | None) -> ChosenBatch:
     """The largest of 1, 2, 4, 8, 16 images whose step takes no more than `SHARE` of the free memory.
 
-    It is at most `MOST_ON_GPU` or `MOST_ON_CPU` times ``train.accumulate``, and at most the number of images to train on.
+    It is at most `MOST_ON_GPU` or `MOST_ON_CPU` times ``train.accumulate``, and at most the number of training images.
     Steps of 1, 2, ... images, the largest of the training split, are run until one takes too much,
     or would do so by what the two before took.
 
