@@ -192,7 +192,8 @@ def _child(options: argparse.Namespace) -> None:
     if options.child == "d2tune":
         from d2tune import cli
 
-        raise SystemExit(getattr(cli, "command", cli.main)(["train", *options.words]))
+        sys.argv = ["d2tune", "train", *options.words]
+        raise SystemExit(getattr(cli, "command", cli.main)())
     _default_trainer(*map(Path, options.words), iterations=options.iterations)
     raise SystemExit(f"there were {len(rows)} steps")
 
