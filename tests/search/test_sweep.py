@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,30 @@ QUICK = ["train.image_size=64", "train.validation_loss=false"]
 SPACE = "train.learning_rate: {log_uniform: [1e-5, 1e-3]}\ntrain.scale_jitter: {choice: [[0.6, 1.2], [0.8, 1.1]]}\n"
 
 
-def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as stream:
-        command = [sys.executable, "-m", "d2tune", *words]
-        return subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=log.parent)
+Start = Callable[[list[str], Path], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a command that writes into a log; it is ended where a test fails."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def starting(words: list[str], log: Path) -> subprocess.Popen[bytes]:
+        with log.open("wb") as stream:
+            command = [sys.executable, "-m", "d2tune", *words]
+            processes.append(subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=log.parent))
+        return processes[-1]
+
+    yield starting
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.slow
 @pytest.mark.extended
 def test_a_killed_search_goes_on_and_two_processes_share_it(
-    tiny_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], start: Start
 ) -> None:
     space, out = tmp_path / "space.yaml", tmp_path / "sweep"
     space.write_text(SPACE)
