@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 import torch
 from detectron2.utils import comm
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from d2tune.errors import D2TuneError, ProjectError, RunError
 from d2tune.text import reason_of
@@ -295,12 +297,12 @@ def _short(text: str) -> str:
 
 def _meet(member: Member, device: str) -> None:
     try:
-        meeting = distributed.rendezvous(member.url, rank=member.rank, world_size=member.world, timeout=_MEETING)
+        meeting = rendezvous(member.url, rank=member.rank, world_size=member.world, timeout=_MEETING)
         store, rank, world = next(meeting)
         distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo",
             # torchrun keeps a store over restarts, with the addresses of processes that have died
-            store=distributed.PrefixStore(f"d2tune/{member.restarts}", store),
+            store=PrefixStore(f"d2tune/{member.restarts}", store),
             rank=rank,
             world_size=world,
             timeout=_MEETING,
