@@ -272,7 +272,7 @@ def test_the_batch_that_was_chosen_is_in_the_record_and_stays(tmp_path: Path, mo
 
 def test_several_processes_need_a_number(tiny_project: Path) -> None:
     loaded = load_project(tiny_project, overrides={"train.batch_size": "auto"})
-    with pytest.raises(ProjectError, match="chosen for one process; found auto; expected with 2 processes a multiple of 2"):
+    with pytest.raises(ProjectError, match="for one process; found auto; expected with 2 processes a multiple of 2"):
         make_plan(loaded, num_gpus=2, sample=False)
 
 
