@@ -184,7 +184,7 @@ def _child(options: argparse.Namespace) -> None:
             return
         options.out.write_text(json.dumps(rows))
         if options.child == "d2tune":
-            model = next(one for one in gc.get_objects() if isinstance(one, GeneralizedRCNN))
+            model = next(one for one in gc.get_objects() if type(one) is GeneralizedRCNN)
             torch.save({"model": model.state_dict()}, options.out.with_suffix(".pth"))
         os._exit(0)
 
