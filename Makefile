@@ -150,6 +150,7 @@ lint: $(READY)  ## style, format, types and import rules
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	@! command -v shellcheck >/dev/null || shellcheck deploy/install.sh deploy/slurm/train.sbatch
 
 clean:  ## remove caches and build output; keeps .venv, datasets and runs
 	rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

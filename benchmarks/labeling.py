@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from training import ROOT, parser_for
+from real_trainings import ROOT, parser_for
 
 from d2tune.annotations.convert import read_dataset
 from d2tune.annotations.model.dataset import Dataset

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from training import parser_for, report, train, work_folder
+from real_trainings import parser_for, report, train, work_folder
 
 IGNORE_LABEL = 255
 VALUES = {1: "cultivated land", 2: "forest", 3: "grassland", 4: "shrubland", 8: "artificial surface"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from training import parser_for, report, train, work_folder
+from real_trainings import parser_for, report, train, work_folder
 
 HELD_OUT = 6
 MEMBRANE = 0

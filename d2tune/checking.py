@@ -18,6 +18,7 @@ from d2tune.annotations.model.findings import Finding
 from d2tune.annotations.model.options import ReadOptions
 from d2tune.annotations.splitting.lists import read_list, refuse_shared
 from d2tune.annotations.splitting.sharing import sharing_findings
+from d2tune.data.folds import divide_into_folds, join
 from d2tune.data.label_maps import with_background
 from d2tune.data.location import locate_data
 from d2tune.data.sharing import separate_labels
@@ -69,8 +70,8 @@ def check(
         if path.suffix.lower() in (".yaml", ".yml"):
             project, _ = locate_data(projects.load_project(path).project)
             results = _check_project(project, stack, strict=strict, overrides=overrides or {})
-            results = _divided_by_fraction(project, results)
             title, results = project.name, _with_sharing(project, results, strict=strict)
+            results = _divided(project, results)
             trains_objects, setting = project.traits.has_objects, Setting.of(project)
         else:
             result = stack.enter_context(checked(path, format=format, options=options, strict=strict))
@@ -154,13 +155,17 @@ def _divided_by_lists(source: Path, result: ConvertResult, splits: str | Path | 
     return Checked(source, dataset, (*result.findings, *judged(notes, strict)), splits=divided)
 
 
-def _divided_by_fraction(project: Project, results: list[Checked]) -> list[Checked]:
-    """The results, with the splits where the project sets a fraction of the training images aside.
+def _divided(project: Project, results: list[Checked]) -> list[Checked]:
+    """The results, with the splits where the project divides its images by a fraction or into folds.
 
     Where the images cannot be divided, the results have an error that says why.
     """
     data, train = project.data, results[0]
-    if not isinstance(data.val, float) or not train.dataset.instances:
+    if not train.dataset.instances:
+        return results
+    if data.fold is not None:
+        return _divided_by_fold(project, results)
+    if not isinstance(data.val, float):
         return results
     try:
         train_split, val_split = divide_by_fraction(project, with_background(train.dataset, data.background))
@@ -175,6 +180,26 @@ def _divided_by_fraction(project: Project, results: list[Checked]) -> list[Check
         for name, of_split in (("train", train_split), ("val", val_split))
     }
     return [replace(train, splits=divided)]
+
+
+def _divided_by_fold(project: Project, results: list[Checked]) -> list[Checked]:
+    """The results, whose images are divided together; see `_divided`."""
+    data = project.data
+    joined = join([with_background(result.dataset, data.background) for result in results])
+    assert data.fold is not None
+    try:
+        val = set(divide_into_folds(project, joined.dataset)[data.fold.number])
+    except DataError as error:
+        message = f"{error.message}: {error.found}" if error.found else error.message
+        finding = Finding("error", "not_divisible", data.train, message, hint=error.hint)
+        return [replace(results[0], findings=(*results[0].findings, finding)), *results[1:]]
+    ids: list[dict[str, list[int]]] = [{"train": [], "val": []} for _ in results]
+    for image, origin in zip(joined.dataset.images, joined.origins, strict=True):
+        ids[origin.dataset]["val" if image.id in val else "train"].append(origin.image_id)
+    return [
+        replace(result, split="", splits={name: result.dataset.subset(own) for name, own in of_result.items()})
+        for result, of_result in zip(results, ids, strict=True)
+    ]
 
 
 def _split_of(results: list[Checked]) -> dict[str, str] | None:

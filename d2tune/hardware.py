@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import time
@@ -10,7 +11,12 @@ from pathlib import Path
 WORTHWHILE_SPEEDUP = 1.25
 """bfloat16 is used on a processor from this speedup on; the margin is that of a measurement on a busy machine."""
 
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CGROUPS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of both versions of control groups: the files of the limit and of what is used, and the entry of ``memory.stat`` that
+counts files in memory which the system drops when it needs room."""
 
 
 def usable_cores() -> int:
@@ -30,8 +36,44 @@ def yield_idle_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def memory_bytes() -> tuple[int, int]:
+_MALLOC = {"MALLOC_MMAP_MAX_": (-4, 0), "MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1), "MALLOC_TOP_PAD_": (-2, 64 << 20)}
+"""Variables of the GNU C library, with the number of each for ``mallopt`` and its value."""
+
+
+def keep_freed_memory() -> bool:
+    """Let this process and those that it starts use memory again that they freed, instead of returning it.
+
+    A network asks for the same large blocks of memory in each forward and backward pass. The GNU C library returns
+    each of them to the system, which gives them back filled with zeros, page by page. Elsewhere nothing is changed,
+    nor where a person has set one of the variables.
+
+    Returns:
+        Whether it is so now.
+    """
+    if any(name in os.environ for name in _MALLOC) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # another C library, or Windows
+        return False
+    is_set = [bool(mallopt(number, value)) for number, value in _MALLOC.values()]
+    os.environ.update({name: str(value) for name, (_, value) in _MALLOC.items()})
+    return all(is_set)
+
+
+def return_freed_memory() -> None:
+    """Return memory to the system that was freed, where `keep_freed_memory` holds it."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, TypeError, AttributeError):
+        return
+
+
+def memory_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
     """Total and available memory, in bytes; a container's limit counts as the total.
+
+    Args:
+        cgroup: Where the limits of a container are.
 
     Raises:
         ImportError: psutil is not installed.
@@ -40,11 +82,43 @@ def memory_bytes() -> tuple[int, int]:
 
     memory = psutil.virtual_memory()
     total, available = int(memory.total), int(memory.available)
+    for limit_file, used_file, droppable in _CGROUPS:
+        try:
+            limit = int((cgroup / limit_file).read_text(encoding="ascii"))
+            used = int((cgroup / used_file).read_text(encoding="ascii"))
+            stated = (cgroup / limit_file).with_name("memory.stat").read_text(encoding="ascii").split()
+        except (OSError, ValueError):
+            continue
+        counts = dict(zip(stated[::2], stated[1::2], strict=False))
+        left = limit - used + int(counts.get(droppable, 0))
+        return min(total, limit), max(0, min(available, left))
+    return total, available
+
+
+def memory_left_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Memory that this process can still take, in bytes: that of the machine or container, and within its own limits.
+
+    Its own limits are those of ``ulimit -v`` and ``ulimit -d``.
+
+    Args:
+        cgroup: Where the limits of a container are.
+
+    Raises:
+        ImportError: psutil is not installed.
+    """
+    import psutil
+
+    left = memory_bytes(cgroup)[1]
     try:
-        limit = int(_CGROUP_LIMIT.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return total, available
-    return min(total, limit), min(available, limit)
+        import resource
+    except ImportError:  # Windows
+        return left
+    used = psutil.Process().memory_info()
+    for number, taken in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, getattr(used, "data", None))):
+        limit = resource.getrlimit(number)[0]
+        if limit != resource.RLIM_INFINITY and taken is not None:
+            left = min(left, max(0, limit - taken))
+    return left
 
 
 @functools.cache

@@ -149,10 +149,18 @@ def _occupy(number: int) -> None:
             os.close(nowhere)
 
 
+class _LogFile(logging.FileHandler):
+    """A log file. Where a line cannot be written, as on a full disk, it is dropped, and nothing stops."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name of the library
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 @contextmanager
 def log_to(file: Path) -> Iterator[None]:
     """Append all log lines of d2tune, Detectron2 and fvcore to ``file`` until the context ends."""
-    handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
+    handler = _LogFile(file, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     loggers = [logging.getLogger(name) for name in ("d2tune", "detectron2", "fvcore")]
     earlier = [logger.level for logger in loggers]
@@ -165,7 +173,8 @@ def log_to(file: Path) -> Iterator[None]:
         for logger, level in zip(loggers, earlier, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 class _StandardError(logging.StreamHandler[TextIO]):

@@ -19,6 +19,6 @@ install pip setuptools wheel
 if [ -n "${TORCH_INDEX:-}" ]; then
     install --index-url "$TORCH_INDEX" torch torchvision
 fi
-install --no-build-isolation "$source[serve,onnx]"
+install --no-build-isolation "${source}[serve,onnx]"
 "$folder/bin/d2tune" setup
 "$folder/bin/d2tune" serve --help > /dev/null

@@ -31,6 +31,7 @@ from d2tune.files import holds_rows_with, refuse_foreign, write_json
 from d2tune.text import counted
 
 _LEVELS = ("error", "warning", "info")
+_WITH_IMAGES = ("yolo-seg", "rfdetr")
 _SKIPPED = ("not_labelme", "not_via", "not_voc", "not_this_format")
 
 
@@ -198,7 +199,7 @@ def convert(
         ledger_path: File for the ledger, also when there are errors; see `ledger.write_ledger`.
         tolerance_px: How far the outlines of predictions may move in Labelme files.
         min_area_px2: Smaller regions of masks are excluded from Labelme files, see `labelme.write`.
-        images: Whether the images of YOLO's labels are copied, hard-linked, or left where they are.
+        images: Whether the images of YOLO and RF-DETR are copied, hard-linked, or left where they are.
 
     Raises:
         FindingsError: There are errors; only the findings and the ledger were written.
@@ -247,7 +248,7 @@ class Stage:
             tolerance_px: As for `convert`.
             min_area_px2: As for `convert`.
             force: As for `convert`.
-            subfolder: Folder in ``out`` for images that are written; of YOLO and Cityscapes that of the split.
+            subfolder: Folder in ``out`` for images that are written; of YOLO, RF-DETR and Cityscapes the split.
             images: As for `convert`.
         """
         out = Path(out)
@@ -272,6 +273,10 @@ class Stage:
                 from d2tune.annotations.formats.yolo import writer
 
                 paths = writer.write(dataset, out, split=subfolder, images=images, force=force)
+            elif to == "rfdetr":
+                from d2tune.annotations.formats import rfdetr
+
+                paths = rfdetr.write(dataset, out, split=subfolder, images=images, force=force)
             elif to == "cityscapes":
                 from d2tune.annotations.formats.cityscapes import writer as cityscapes
 
@@ -290,7 +295,7 @@ class Stage:
 
     def _gathered(self, folder: Path, to: str, subfolder: str) -> tuple[Dataset, dict[Path, Path]]:
         """The dataset with the final paths of its images, and the files to be copied by their targets."""
-        if to == "yolo-seg":  # which writes the images itself
+        if to in _WITH_IMAGES:  # which write the images themselves
             return self.dataset, {}
         if self.options.restore_dir is not None:
             return gather(self.dataset, self.scratch, self.options.restore_dir, with_all=False)

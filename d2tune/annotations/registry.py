@@ -64,7 +64,7 @@ FORMATS: Mapping[str, Format] = {
 READERS: Mapping[str, Callable[[Path, ReadOptions], Dataset]] = {name: one.read for name, one in FORMATS.items()}
 """The readers by the names of the formats."""
 
-TARGETS = ("coco", "labelme", "semantic", "panoptic", "rle", "yolo-seg", "cityscapes")
+TARGETS = ("coco", "labelme", "semantic", "panoptic", "rle", "yolo-seg", "rfdetr", "cityscapes")
 """The formats that can be written."""
 
 _NAMELESS = ("via", "via-csv", "rle", "masks")

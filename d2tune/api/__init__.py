@@ -14,6 +14,7 @@ from d2tune.api.results import (
     predict,
     predict_video,
 )
+from d2tune.api.search import kfold, sweep, wandb_sweep
 from d2tune.api.training import convert, load_project, preview, split, train
 from d2tune.api.video import track
 
@@ -29,6 +30,7 @@ __all__ = [
     "export",
     "handover",
     "info",
+    "kfold",
     "load_predictor",
     "load_project",
     "merge",
@@ -42,7 +44,9 @@ __all__ = [
     "runs",
     "serve",
     "split",
+    "sweep",
     "track",
     "train",
+    "wandb_sweep",
     "write_report",
 ]

@@ -61,6 +61,9 @@ def train(
     wandb: bool = False,
     hooks: HookSource = (),
     loggers: Sequence[Logger] = (),
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "",
 ) -> TrainResult:
     """Fine-tune a project, evaluate the best weights and draw their predictions.
 
@@ -80,11 +83,15 @@ def train(
             ``state_dict`` and their values in Detectron2's ``EventStorage`` are saved and logged in the same
             iteration. With several GPUs each process has its own hooks, which must be picklable.
         loggers: Further ``d2tune.loggers.Logger`` objects, which get the values of ``metrics.jsonl``.
+        num_machines: Machines that train together, on each of which this is called; ``torchrun`` needs no such numbers.
+        machine_rank: Number of this machine, from 0.
+        dist_url: Where the machines meet: ``tcp://HOST:PORT`` of machine 0.
 
     Raises:
         D2TuneError: The project, its data, the weights, the machine or the output folder cannot be used.
     """
     from d2tune.engine import launch
+    from d2tune.engine.ranks import Machines
 
     loaded = project
     if not isinstance(loaded, LoadedProject):
@@ -97,6 +104,7 @@ def train(
         sample=sample,
         hooks=hooks,
         loggers=loggers,
+        machines=Machines(count=num_machines, rank=machine_rank, url=dist_url),
     )
 
 

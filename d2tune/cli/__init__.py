@@ -22,6 +22,7 @@ from d2tune.cli import (
     export,
     handover,
     info,
+    kfold,
     label_loop,
     merge,
     new,
@@ -35,6 +36,7 @@ from d2tune.cli import (
     serve,
     setup,
     split,
+    sweep,
     track,
     train,
 )
@@ -57,6 +59,8 @@ _COMMANDS = (
     preview,
     baseline,
     train,
+    kfold,
+    sweep,
     runs,
     evaluate,
     compare,
@@ -74,11 +78,12 @@ _COMMANDS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, in_own_process: bool = False) -> int:
     """Run a command.
 
     Args:
         arguments: Words after ``d2tune``; None takes the process's own.
+        in_own_process: Whether the process ends with the command, which may then change how it uses memory.
 
     Returns:
         The exit status: 0, or 1 after an error that was printed as one line.
@@ -88,21 +93,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = _parse(arguments)
         except D2TuneError as error:
             return _failed(error.one_line())
-        return _run(options)
+        return _run(options, in_own_process=in_own_process)
 
 
-def command() -> int:
+def command(arguments: Sequence[str] | None = None) -> int:
     """`main`, for a process that ends with it: memory is not searched for garbage once more when Python exits."""
     try:
-        return main()
+        return main(arguments, in_own_process=True)
     finally:
         gc.freeze()
 
 
-def _run(options: argparse.Namespace) -> int:
-    from d2tune.hardware import yield_idle_cores
+def _run(options: argparse.Namespace, *, in_own_process: bool) -> int:
+    from d2tune.hardware import keep_freed_memory, yield_idle_cores
 
     yield_idle_cores()
+    if in_own_process and options.runs_network:
+        keep_freed_memory()
     set_up_terminal(debug=options.debug)
     try:
         status = int(options.run(options))

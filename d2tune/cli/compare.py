@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("b", type=path, metavar="RUN_B", help="the same for run B, evaluated on the same data")
     parser.add_argument(
-        "--ground-truth", type=path, metavar="FILE", help="COCO instances file, if A and B are files of results"
+        "--ground-truth", type=path, metavar="FILE", help="COCO instances file, if A and B are both files of results"
     )
     parser.add_argument("--out", type=path, metavar="FOLDER", help="folder for comparison.json")
 

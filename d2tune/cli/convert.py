@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
     add_reading_arguments(parser)
     parser.add_argument(
         "--to",
-        choices=["coco", "labelme", "semantic", "panoptic", "rle", "yolo-seg", "cityscapes"],
+        choices=["coco", "labelme", "semantic", "panoptic", "rle", "yolo-seg", "rfdetr", "cityscapes"],
         help="format to write (default: coco)",
     )
     parser.add_argument(
@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--images",
         choices=["copy", "link", "none"],
-        help="the images of YOLO's labels are copied, hard-linked, or left where they are (default: copy)",
+        help="the images of YOLO and RF-DETR are copied, hard-linked, or left where they are (default: copy)",
     )
     parser.add_argument("--out", type=path, metavar="PATH", help="folder; for COCO and run-length CSV also a file")
     parser.add_argument(
@@ -89,7 +89,7 @@ def _print(result: ConvertResult) -> None:
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     refuse_unless(options, {"tolerance_px": "--tolerance-px", "min_area_px2": "--min-area"}, to=("labelme",))
-    refuse_unless(options, {"images": "--images"}, to=("yolo-seg",))
+    refuse_unless(options, {"images": "--images"}, to=("yolo-seg", "rfdetr"))
     chosen = given(options, "to", "strict", "force", "tolerance_px", "min_area_px2", "out", "images")
     names = {"findings": "findings_path", "ledger": "ledger_path"}
     chosen |= {names[name]: path for name, path in given(options, *names).items()}

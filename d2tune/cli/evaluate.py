@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
-        commands, "eval", run, "evaluate a run, or any model's predictions from a file", aliases=("evaluate",)
+        commands,
+        "eval",
+        run,
+        "evaluate a run, or any model's predictions from a file",
+        aliases=("evaluate",),
+        runs_network=True,
     )
     parser.add_argument(
         "run_folder",

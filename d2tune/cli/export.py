@@ -15,7 +15,9 @@ _OPTIONS = ("weights", "thresholds", "precision", "size", "calibrate", "images",
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = add_command(commands, "export", run, "export a model to ONNX, TorchScript or OpenVINO, and check it")
+    parser = add_command(
+        commands, "export", run, "export a model to ONNX, TorchScript or OpenVINO, and check it", runs_network=True
+    )
     parser.add_argument(
         "model", type=path, metavar="MODEL", help="run folder, package, or a project file for its latest run"
     )

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
-        commands, "label-loop", run, "predict on unlabeled images, correct them in Labelme, train on, and compare"
+        commands,
+        "label-loop",
+        run,
+        "predict on unlabeled images, correct them in Labelme, train on, and compare",
+        runs_network=True,
     )
     parser.add_argument("project", type=path, help="project file, whose training split is a folder of Labelme files")
     parser.add_argument("folder", type=path, help="folder of the images to label")

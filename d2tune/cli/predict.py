@@ -21,7 +21,9 @@ _OTHERS = ("source", "out", "weights", "min_score", "to", "force", "mm_per_px", 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = add_command(commands, "predict", run, "predict on images or a video, and write and draw the predictions")
+    parser = add_command(
+        commands, "predict", run, "predict on images or a video, and write and draw the predictions", runs_network=True
+    )
     parser.add_argument(
         "run_folder",
         type=path,

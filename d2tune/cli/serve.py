@@ -19,7 +19,7 @@ _SETTINGS = ("queue", "deadline_s", "keys", "drain_delay_s")
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = add_command(commands, "serve", run, "serve models over HTTP (docs/serving.md)")
+    parser = add_command(commands, "serve", run, "serve models over HTTP (docs/serving.md)", runs_network=True)
     parser.add_argument(
         "models",
         type=name,

@@ -38,7 +38,13 @@ _READING = (
 
 
 def add_command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str, *, aliases: tuple[str, ...] = ()
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+    *,
+    aliases: tuple[str, ...] = (),
+    runs_network: bool = False,
 ) -> argparse.ArgumentParser:
     """Add a command whose namespace holds the arguments that were given and no defaults, see `given`.
 
@@ -48,6 +54,7 @@ def add_command(
         run: Runs the command and returns its exit status.
         text: Its help.
         aliases: Other words for it.
+        runs_network: Whether it runs a network, for which its process keeps freed memory.
     """
     parser = commands.add_parser(
         name,
@@ -57,7 +64,7 @@ def add_command(
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
-    parser.set_defaults(run=run, command_name=name)
+    parser.set_defaults(run=run, command_name=name, runs_network=runs_network)
     return parser
 
 

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
-        commands, "track", run, "carry the polygons of one or more labeled frames through a video, as Labelme files"
+        commands,
+        "track",
+        run,
+        "carry the polygons of one or more labeled frames through a video, as Labelme files",
+        runs_network=True,
     )
     parser.add_argument("source", type=path, metavar="VIDEO|FRAMES", help="a video file, or a folder of frames")
     parser.add_argument(

@@ -13,10 +13,14 @@ from d2tune.errors import ProjectError
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
 
+_MACHINES = ("num_machines", "machine_rank", "dist_url")
+
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = add_command(commands, "train", run, "fine-tune a project, evaluate it and draw its predictions")
+    parser = add_command(
+        commands, "train", run, "fine-tune a project, evaluate it and draw its predictions", runs_network=True
+    )
     parser.add_argument(
         "words", nargs="*", default=None, metavar="PROJECT.yaml key=value", help="project file, then overrides"
     )
@@ -34,6 +38,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--num-gpus", type=int, metavar="N", help="GPUs to train on (default: 1 if there is one; 0 is the CPU)"
     )
+    parser.add_argument("--num-machines", type=int, metavar="N", help="machines that train together (default: 1)")
+    parser.add_argument("--machine-rank", type=int, metavar="N", help="number of this machine, from 0")
+    parser.add_argument("--dist-url", metavar="URL", help="where they meet: tcp://HOST:PORT of machine 0")
     parser.add_argument("--no-sample", action="store_true", help="stop if the data are missing; render no sample")
     parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases")
 
@@ -50,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         return _evaluate(config, words, options)
     if "out" in options:
         raise ProjectError("--out goes with --eval-only", hint="The folder of a run is named with --output-dir.")
-    chosen = given(options, "profile", "output_dir", "resume", "num_gpus", "wandb")
+    chosen = given(options, "profile", "output_dir", "resume", "num_gpus", "wandb", *_MACHINES)
     if "no_sample" in options:
         chosen["sample"] = False
     api.train(config, overrides=words, **chosen)
@@ -63,7 +70,7 @@ def _evaluate(config: Path, words: list[str], options: argparse.Namespace) -> in
 
     keys, raw = parse_overrides(words)
     weights = str(keys.pop("weights", raw.pop("MODEL.WEIGHTS", "best")))
-    without_effect = given(options, "profile", "resume", "num_gpus", "no_sample", "wandb")
+    without_effect = given(options, "profile", "resume", "num_gpus", "no_sample", "wandb", *_MACHINES)
     unused = [*keys, *raw, *(f"--{name.replace('_', '-')}" for name in without_effect)]
     if unused:
         raise ProjectError(

@@ -13,10 +13,11 @@ from d2tune.annotations.splitting.lists import keep_images
 from d2tune.data.label_maps import with_background
 from d2tune.data.location import locate_data
 from d2tune.data.sources import refuse_shared_names, split_source
-from d2tune.data.splits import divide_by_fraction, refuse_sharing
+from d2tune.data.splits import divide, refuse_sharing
+from d2tune.errors import DataError
 from d2tune.project import Project, load_project
 
-_SPLITS_INSIDE = ("yolo-seg", "cityscapes")
+_SPLITS_INSIDE = ("yolo-seg", "rfdetr", "cityscapes")
 """Formats whose folder has those of the splits in it."""
 
 _LABEL_MAPS = ("semantic", "panoptic", "cityscapes")
@@ -85,6 +86,13 @@ def convert_project(
             )
         if isinstance(data.val, float):
             stages = _divided(project, stages["train"])
+        elif data.fold is not None:
+            raise DataError(
+                "the images of data.train and data.val are divided into folds together, which cannot be converted",
+                file=path,
+                place="data.fold",
+                hint="Remove data.fold to convert both splits as they are.",
+            )
         else:
             refuse_sharing(project, {split: stage.dataset for split, stage in stages.items()})
         if to in _LABEL_MAPS:
@@ -103,11 +111,11 @@ def convert_project(
 
 
 def _divided(project: Project, stage: Stage) -> dict[str, Stage]:
-    """The two splits of a project whose ``data.val`` is a fraction of one source."""
+    """The two splits of a project that divides one source, by a fraction or into folds."""
     dataset = stage.dataset
     train, val = (
         keep_images(dataset, {image.file_name for image in images.images})
-        for images in divide_by_fraction(project, with_background(dataset, project.data.background))
+        for images in divide(project, with_background(dataset, project.data.background), None)
     )
     own = {image.annotation_file for image in val.images} | {image.file_name for image in val.images}
     val = replace(

@@ -1,4 +1,4 @@
-"""Squares of training images with the objects in them."""
+"""Rectangles of training images with the objects in them."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def patch_place(
     annotations: Sequence[dict[str, Any]],
     size_hw: tuple[int, int],
     *,
-    patch_px: int,
+    patch_hw: tuple[int, int],
     balance: float,
     rng: np.random.Generator,
 ) -> PatchPlace:
-    """Where a square is cut out of an image.
+    """Where a rectangle is cut out of an image.
 
     With the probability ``balance`` it contains the center of a random object, of a class that is drawn first, each
     class of the image equally often; otherwise every place is equally likely.
@@ -70,11 +70,11 @@ def patch_place(
     Args:
         annotations: Detectron2 annotations of the image, with ``bbox`` as ``XYXY_ABS``.
         size_hw: Height and width of the image, in pixels.
-        patch_px: Side of the square, which is smaller only where the image is.
+        patch_hw: Height and width of the rectangle, which are smaller only where those of the image are.
         balance: From 0 to 1.
         rng: Draws the place.
     """
-    sides = min(patch_px, size_hw[0]), min(patch_px, size_hw[1])
+    sides = min(patch_hw[0], size_hw[0]), min(patch_hw[1], size_hw[1])
     room = size_hw[0] - sides[0], size_hw[1] - sides[1]
     if annotations and rng.random() < balance:
         classes = sorted({annotation["category_id"] for annotation in annotations})

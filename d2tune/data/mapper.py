@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,12 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 from d2tune.annotations.io.photos.reading import read_photo
+from d2tune.data.augmentation.crops import whole_crop
+from d2tune.data.augmentation.options import NO_AUGMENTATIONS, Augmentations
+from d2tune.data.augmentation.pasting import CutOut, Mask, cut_outs, paste
+from d2tune.data.augmentation.photometric import Photometric
 from d2tune.data.batches import SampleKey
-from d2tune.data.instance_patches import patch_place
+from d2tune.data.instance_patches import PatchPlace, patch_place
 from d2tune.errors import DataError
 
 CACHE_BYTES = 1 << 30
@@ -87,10 +91,11 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         mask_format: ``polygon`` or ``bitmask``.
         short_side_range_px: Smallest and largest short side of the keys.
         max_side_px: Largest long side of a training image.
-        color_jitter: Share of images whose colors are varied.
+        augmentations: What is varied beside size and mirroring.
         patch_px: Side of the squares that are cut out of the resized images; 0 takes whole images. Masks are then
             bitmaps, and boxes those of the visible part.
-        patch_balance: Share of the squares that lie around an object, each class equally often; the rest lie anywhere.
+        patch_balance: Share of the squares, and of the rectangles of images that are larger than in evaluations, that
+            lie around an object, each class equally often; the rest lie anywhere.
         cache_bytes: Memory that decoded images may take in one process.
     """
 
@@ -103,7 +108,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         mask_format: str,
         short_side_range_px: tuple[int, int],
         max_side_px: int,
-        color_jitter: float,
+        augmentations: Augmentations = NO_AUGMENTATIONS,
         patch_px: int = 0,
         patch_balance: float = 0.5,
         cache_bytes: int = CACHE_BYTES,
@@ -111,13 +116,15 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         self._dicts = dicts
         self._channel_order = channel_order
         self._white = white
-        self._mask_format = "bitmask" if patch_px else mask_format
+        self._mask_format = "bitmask" if patch_px or augmentations.cuts_instances else mask_format
+        self._augmentations = augmentations
+        self._photometric = Photometric(augmentations, channel_order)
+        self._with_instances = [number for number, one in enumerate(dicts) if any(map(_is_one, one["annotations"]))]
         self._patch_px = patch_px
         self._patch_balance = patch_balance
-        self._largest_short_side_px = short_side_range_px[1]
+        self._short_side_range_px = short_side_range_px
         self._max_side_px = max_side_px
-        self._color = T.RandomApply(ColorJitter(), prob=color_jitter)
-        self._cache: dict[int, _Reduced] = {}
+        self._cache: dict[int, _Scene] = {}
         self._cached_bytes = 0
         self._cache_bytes = cache_bytes
 
@@ -127,20 +134,13 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
     def __getitem__(self, key: SampleKey) -> dict[str, Any]:
         reduced = self._reduced(key.index)
         np.random.seed(key.seed)
-        size = Resize(key.short_side_px, self._max_side_px, "choice")
-        if self._patch_px:
-            return self._patch(key, reduced, size)
-        inputs = T.AugInput(reduced.image)
-        transforms = T.AugmentationList([size, T.RandomFlip(), self._color])(inputs)
-        shape = inputs.image.shape[:2]
-        mapped = _mapped(reduced.annotations, transforms, shape)
-        labels = None if reduced.labels is None else transforms.apply_segmentation(reduced.labels)
-        return self._sample(key, inputs.image, _instances(mapped, shape, self._mask_format), labels)
-
-    def _sample(
-        self, key: SampleKey, image: NDArray[np.uint8], instances: Any, labels: NDArray[np.uint8] | None
-    ) -> dict[str, Any]:
-        source = self._dicts[key.index]
+        scene = self._cut(key, self._resized(reduced, T.RandomFlip(), key.short_side_px))
+        source, scene = self._with_pasted(key, self._dicts[key.index], scene)
+        image = self._photometric(scene.image, key.seed)
+        instances = _instances(scene.annotations, image.shape[:2], self._mask_format)
+        if self._patch_px or self._augmentations.cuts_instances:
+            instances = instances[instances.gt_masks.tensor.flatten(1).any(dim=1)]
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         sample = {
             "image": to_tensor(image),
             "instances": instances,
@@ -148,26 +148,59 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
             "width": source["width"],
             "image_id": source["image_id"],
         }
-        return sample if labels is None else sample | self.label_targets(source, labels)
+        return sample if scene.labels is None else sample | self.label_targets(source, scene.labels)
 
-    def _patch(self, key: SampleKey, reduced: _Reduced, size: T.Augmentation) -> dict[str, Any]:
-        """A square of the resized image, smaller only where the image is."""
+    def _resized(self, reduced: _Scene, flip: T.Augmentation, short_side_px: int) -> _Scene:
         inputs = T.AugInput(reduced.image)
-        transforms = T.AugmentationList([size, T.RandomFlip()])(inputs)
-        shape = inputs.image.shape[:2]
-        mapped = _mapped(reduced.annotations, transforms, shape)
+        size = Resize(short_side_px, self._max_side_px, "choice")
+        transforms = T.AugmentationList([size, flip])(inputs)
+        annotations = _mapped(reduced.annotations, transforms, inputs.image.shape[:2])
+        labels = None if reduced.labels is None else transforms.apply_segmentation(reduced.labels)
+        return _Scene(inputs.image, annotations, labels)
+
+    def _cut(self, key: SampleKey, scene: _Scene) -> _Scene:
+        """A rectangle that cuts no instance in a share of the images, and then a square, or what evaluations hold."""
+        rng = np.random.default_rng((key.seed, 5))
+        if rng.random() < self._augmentations.crop:
+            scene = scene.cut(whole_crop(scene.annotations, scene.size_hw, rng=rng))
+        limit_hw = self._limit_hw(key.index)
+        if limit_hw is None or (self._patch_px == 0 and scene.fits(limit_hw)):
+            return scene
         rng = np.random.default_rng((key.seed, 3))
-        place = patch_place(mapped, shape, patch_px=self._patch_px, balance=self._patch_balance, rng=rng)
-        color = T.AugInput(np.ascontiguousarray(place.cut(inputs.image)))
-        self._color(color)
-        visible = [shifted for annotation in mapped if (shifted := place.shifted(annotation)) is not None]
-        instances = _instances(visible, color.image.shape[:2], self._mask_format)
-        instances = instances[instances.gt_masks.tensor.flatten(1).any(dim=1)]
-        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-        labels = None
-        if reduced.labels is not None:
-            labels = np.ascontiguousarray(place.cut(transforms.apply_segmentation(reduced.labels)))
-        return self._sample(key, color.image, instances, labels)
+        balance = self._patch_balance
+        place = patch_place(scene.annotations, scene.size_hw, patch_hw=limit_hw, balance=balance, rng=rng)
+        return scene.cut(place)
+
+    def _limit_hw(self, index: int) -> tuple[int, int] | None:
+        """The largest height and width of an image; None where images are not cut."""
+        if self._patch_px:
+            return self._patch_px, self._patch_px
+        if self._augmentations.largest is None:
+            return None
+        source = self._dicts[index]
+        short_side_px, max_side_px = self._augmentations.largest
+        return resized_shape((source["height"], source["width"]), short_side_px=short_side_px, max_side_px=max_side_px)
+
+    def _with_pasted(self, key: SampleKey, source: dict[str, Any], scene: _Scene) -> tuple[dict[str, Any], _Scene]:
+        """The image with instances of a random other one in a share of the images, and the dict that goes with it."""
+        rng = np.random.default_rng((key.seed, 6))
+        if rng.random() >= self._augmentations.copy_paste or not self._with_instances:
+            return source, scene
+        given = self._cut_outs(int(rng.choice(self._with_instances)), rng)
+        pasted = paste(scene.image, scene.annotations, given, rng=rng)
+        added = list(zip(pasted.annotations[len(pasted.annotations) - len(pasted.masks) :], pasted.masks, strict=True))
+        labels = scene.labels
+        if labels is not None:
+            things = [(annotation["category_id"], mask) for annotation, mask in added]
+            source, labels = self.paste_labels(source, labels, things)
+        return source, replace(scene, image=pasted.image, annotations=pasted.annotations, labels=labels)
+
+    def _cut_outs(self, index: int, rng: np.random.Generator) -> list[CutOut]:
+        """Instances of an image at a random size of training images, mirrored or not."""
+        low, high = self._short_side_range_px
+        flip = T.RandomFlip(prob=float(rng.random() < 0.5))
+        scene = self._resized(self._reduced(index), flip, int(rng.integers(low, high + 1)))
+        return cut_outs(scene.image, scene.annotations, rng=rng)
 
     def read_label_map(self, source: dict[str, Any]) -> NDArray[np.uint8] | None:
         """The label map of a dataset dict, ``(H, W)`` or ``(H, W, 3)``; None for instance tasks."""
@@ -177,15 +210,21 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
         """Further fields of a sample, made from its label map at the size of the sample's image."""
         return {}
 
-    def _reduced(self, index: int) -> _Reduced:
+    def paste_labels(
+        self, source: dict[str, Any], labels: NDArray[np.uint8], things: Sequence[tuple[int, Mask]]
+    ) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+        """A dataset dict and its label map with pasted things, each with its class and its visible pixels."""
+        return source, labels
+
+    def _reduced(self, index: int) -> _Scene:
         if index in self._cache:
             return self._cache[index]
         source = self._dicts[index]
         image = read_image(source["file_name"], self._channel_order, white=self._white)
         check_size(image.shape[:2], (source["height"], source["width"]), source["file_name"])
-        annotations = [annotation for annotation in source["annotations"] if not annotation["iscrowd"]]
+        annotations = [annotation for annotation in source["annotations"] if _is_one(annotation)]
         labels = self.read_label_map(source)
-        factor = self._largest_short_side_px / min(image.shape[:2])
+        factor = self._short_side_range_px[1] / min(image.shape[:2])
         if 0 < factor < 0.9:
             height_px, width_px = (max(1, round(side * factor)) for side in image.shape[:2])
             scale = (width_px / image.shape[1], height_px / image.shape[0])
@@ -193,7 +232,7 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
             annotations = [_scaled(annotation, scale, (height_px, width_px)) for annotation in annotations]
             if labels is not None:
                 labels = cv2.resize(labels, (width_px, height_px), interpolation=cv2.INTER_NEAREST_EXACT)
-        reduced = _Reduced(image, annotations, labels)
+        reduced = _Scene(image, annotations, labels)
         if self._cached_bytes + reduced.nbytes <= self._cache_bytes:
             self._cached_bytes += reduced.nbytes
             self._cache[index] = reduced
@@ -201,8 +240,8 @@ class TrainingSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Reduced:
-    """An image with its annotations and label map, no larger than training needs."""
+class _Scene:
+    """An image with its annotations and label map, no larger than training needs or as the network gets it."""
 
     image: NDArray[np.uint8]
     annotations: list[dict[str, Any]]
@@ -211,6 +250,21 @@ class _Reduced:
     @property
     def nbytes(self) -> int:
         return self.image.nbytes + (0 if self.labels is None else self.labels.nbytes)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width, in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def fits(self, limit_hw: tuple[int, int]) -> bool:
+        """Whether neither side exceeds those given."""
+        return self.size_hw[0] <= limit_hw[0] and self.size_hw[1] <= limit_hw[1]
+
+    def cut(self, place: PatchPlace) -> _Scene:
+        """A rectangle of the image with what is annotated in it."""
+        inside = [shifted for annotation in self.annotations if (shifted := place.shifted(annotation)) is not None]
+        labels = None if self.labels is None else np.ascontiguousarray(place.cut(self.labels))
+        return _Scene(np.ascontiguousarray(place.cut(self.image)), inside, labels)
 
 
 def resized_shape(size_hw: tuple[int, int], *, short_side_px: int, max_side_px: int) -> tuple[int, int]:
@@ -235,15 +289,9 @@ class Resize(T.ResizeShortestEdge):  # type: ignore[misc]  # Detectron2 has no t
         return T.ResizeTransform(transform.h, transform.w, *sides, transform.interp)
 
 
-class ColorJitter(T.Augmentation):  # type: ignore[misc]  # Detectron2 has no types
-    """Changes brightness, contrast and saturation, each by a random factor between 0.7 and 1.3."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._jitters = [T.RandomBrightness(0.7, 1.3), T.RandomContrast(0.7, 1.3), T.RandomSaturation(0.7, 1.3)]
-
-    def __call__(self, aug_input: T.AugInput) -> T.Transform:
-        return T.AugmentationList(self._jitters)(aug_input)
+def _is_one(annotation: dict[str, Any]) -> bool:
+    """Whether an annotation is one instance and not a crowd."""
+    return not annotation["iscrowd"]
 
 
 def _copied(annotation: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import torch
 from detectron2.config import CfgNode
 from numpy.typing import NDArray
 
-from d2tune.annotations.formats.panoptic import from_colors
+from d2tune.annotations.formats.panoptic import from_colors, to_colors
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
+from d2tune.data.augmentation.pasting import Mask
 from d2tune.data.label_maps import read_label_map
 from d2tune.data.mapper import TrainingSamples
 from d2tune.detectron2_projects import project_module
@@ -20,6 +21,10 @@ from d2tune.errors import DataError
 
 if TYPE_CHECKING:
     from detectron2.projects.panoptic_deeplab.target_generator import PanopticDeepLabTargetGenerator
+
+
+_THINGS = 0
+"""The class of all things in the label maps of Panoptic FPN."""
 
 
 class PanopticSamples(TrainingSamples):
@@ -71,6 +76,22 @@ class PanopticSamples(TrainingSamples):
         segments = [{"iscrowd": 0} | info for info in source["segments_info"]]
         targets = self._center_targets(from_colors(labels), segments)
         return {name: value for name, value in targets.items() if isinstance(value, torch.Tensor)}
+
+    def paste_labels(
+        self, source: dict[str, Any], labels: NDArray[np.uint8], things: Sequence[tuple[int, Mask]]
+    ) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+        """The dict and the label map with pasted things: as class 0, or with ``center_targets`` as new segments."""
+        labels = labels.copy()
+        if self._center_targets is None:
+            for _, mask in things:
+                labels[mask] = _THINGS
+            return source, labels
+        segments = list(source["segments_info"])
+        first = 1 + max((int(info["id"]) for info in segments), default=0)
+        for number, (category_id, mask) in enumerate(things, start=first):
+            labels[mask] = to_colors(np.array([[number]], dtype=np.int32))[0, 0]
+            segments.append({"id": number, "category_id": category_id, "iscrowd": 0})
+        return source | {"segments_info": segments}, labels
 
 
 def center_targets(cfg: CfgNode) -> PanopticDeepLabTargetGenerator | None:

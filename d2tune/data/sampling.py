@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.model.dataset import Dataset
-from d2tune.project.schema import Sampling
+from d2tune.project.sections import Sampling
 
 MOST_REPEATS = 10.0
 """The largest frequency of an image, where that of the most frequent ones is 1: more would be learned by heart."""

@@ -9,15 +9,18 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from detectron2.data import transforms as T
 from numpy.typing import NDArray
 
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.data import patches
+from d2tune.data.augmentation.options import NO_AUGMENTATIONS, Augmentations
+from d2tune.data.augmentation.pasting import paste_class
+from d2tune.data.augmentation.photometric import Photometric
 from d2tune.data.batches import SampleKey
 from d2tune.data.image_reader import ImageReader, Pixels
+from d2tune.data.instance_patches import patch_place
 from d2tune.data.label_maps import read_label_map
-from d2tune.data.mapper import ColorJitter, check_size, resized_shape, to_tensor
+from d2tune.data.mapper import check_size, resized_shape, to_tensor
 
 Labels = NDArray[np.uint8]
 """``(H, W)``: class indices, 255 for ignored pixels."""
@@ -34,8 +37,10 @@ class SemanticInput:
         patch_px: Side of the patches; 0 takes whole images.
         patch_balance: Share of the patches that are chosen by class; see `PatchSampler`.
         augment: ``photo`` (mirrored left to right) or ``overhead`` (all symmetries of the square).
-        color_jitter: Share of photos whose colors are varied.
+        augmentations: What is varied beside size and orientation: colors of photos alone.
         classes: Number of classes.
+        short_side_range_px: Smallest and largest short side of the keys.
+        background: The class that is not pasted into other images; None where there is none.
     """
 
     reader: ImageReader
@@ -44,8 +49,10 @@ class SemanticInput:
     patch_px: int
     patch_balance: float
     augment: str
-    color_jitter: float
     classes: int
+    augmentations: Augmentations = NO_AUGMENTATIONS
+    short_side_range_px: tuple[int, int] = (0, 0)
+    background: int | None = None
 
 
 class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
@@ -64,7 +71,7 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
     def __init__(self, dicts: Sequence[dict[str, Any]], options: SemanticInput, *, cache_bytes: int) -> None:
         self._dicts = dicts
         self._options = options
-        self._color = T.RandomApply(ColorJitter(), prob=options.color_jitter)
+        self._photometric = Photometric(options.augmentations, options.reader.order)
         self._sampler: patches.PatchSampler | None = None
         self._labels: dict[int, Labels] = {}
         self._cache: dict[int, Pixels] = {}
@@ -77,6 +84,7 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
         source = self._dicts[key.index]
         rng = np.random.default_rng(key.seed)
         image, labels = self._patch(key, rng) if self._options.patch_px else self._whole(key)
+        image, labels = self._with_pasted(key, image, labels)
         image, labels = self._augmented(image, labels, key.seed, rng)
         labels = ignore_without_data(image, labels)
         return {
@@ -94,18 +102,39 @@ class SemanticSamples(torch.utils.data.Dataset[dict[str, Any]]):
             image, labels = patches.flip_left_right(image, labels)
         if image.dtype == np.uint8 and image.shape[2] == 3:
             np.random.seed(seed)
-            inputs = T.AugInput(np.ascontiguousarray(image))
-            self._color(inputs)
-            image = inputs.image
+            image = self._photometric(image, seed)
         return image, labels
+
+    def _with_pasted(self, key: SampleKey, image: Pixels, labels: Labels) -> tuple[Pixels, Labels]:
+        """The image with the pixels of a random class of a random other one, in a share of the images."""
+        rng = np.random.default_rng((key.seed, 6))
+        if rng.random() >= self._options.augmentations.copy_paste:
+            return image, labels
+        low, high = self._options.short_side_range_px
+        index, side_px, seed = (int(rng.integers(*ends)) for ends in ((len(self),), (low, high + 1), (2**31,)))
+        other = SampleKey(index, side_px, seed)
+        given = self._patch(other, np.random.default_rng(seed)) if self._options.patch_px else self._whole(other)
+        return paste_class(image, labels, *given, background=self._options.background, rng=rng)
 
     def _whole(self, key: SampleKey) -> tuple[Pixels, Labels]:
         image, labels = self._image(key.index), self._labels_of(key.index)
         if not self._options.largest_short_side_px:
             return image, labels
         sides = {"short_side_px": key.short_side_px, "max_side_px": self._options.max_side_px}
-        size_hw = resized_shape((labels.shape[0], labels.shape[1]), **sides)
-        return resized(image, size_hw), resized_labels(labels, size_hw)
+        own_hw = labels.shape[0], labels.shape[1]
+        size_hw = resized_shape(own_hw, **sides)
+        return self._cut(key, resized(image, size_hw), resized_labels(labels, size_hw))
+
+    def _cut(self, key: SampleKey, image: Pixels, labels: Labels) -> tuple[Pixels, Labels]:
+        """A random rectangle of an image that is larger than in evaluations, where such images are cut."""
+        largest = self._options.augmentations.largest
+        if largest is None:
+            return image, labels
+        source, rng = self._dicts[key.index], np.random.default_rng((key.seed, 3))
+        own_hw = source["height"], source["width"]
+        limit_hw = resized_shape(own_hw, short_side_px=largest[0], max_side_px=largest[1])
+        place = patch_place([], (labels.shape[0], labels.shape[1]), patch_hw=limit_hw, balance=0.0, rng=rng)
+        return place.cut(image), place.cut(labels)
 
     def _patch(self, key: SampleKey, rng: np.random.Generator) -> tuple[Pixels, Labels]:
         """A patch that has the side ``patch_px`` after resizing, or less where the image is smaller."""

@@ -12,6 +12,7 @@ from d2tune.annotations.io.photos.findings import with_shared_white
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.annotations.splitting.sharing import refuse_shared_images
 from d2tune.annotations.splitting.splits import split
+from d2tune.data.folds import divide_by_fold, join
 from d2tune.data.label_maps import with_background
 from d2tune.data.location import locate_data
 from d2tune.data.sharing import separate_labels
@@ -60,11 +61,14 @@ def load_splits(project: Project, *, sample: bool = True, restore_dir: Path | No
     background = data.background
     train = with_background(read_split(project, data.train, labels=labels, restore_dir=restore / "train"), background)
     labels = train.class_names
-    if isinstance(data.val, float):
-        train, val = divide_by_fraction(project, train)
+    own_val = None
+    if isinstance(data.val, str):
+        own_val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore / "val"), background)
+        refuse_sharing(project, {"train": train, "val": own_val})
+    if own_val is None or data.fold is not None:
+        train, val = divide(project, train, own_val)
     else:
-        val = with_background(read_split(project, data.val, labels=labels, restore_dir=restore / "val"), background)
-        refuse_sharing(project, {"train": train, "val": val})
+        val = own_val
     _check(project, train, val)
     (train, _), (val, _) = shared = with_shared_white(train, val)
     notes = [note for _, notes in shared for note in notes]
@@ -87,7 +91,7 @@ def load_validation(project: Project) -> Dataset:
     except DataError as error:
         located, _ = locate_data(project, sample=False, render=False)
         data, labels = located.data, located.class_names
-        if isinstance(data.val, float) or not labels or _is_readable(located, data.train):
+        if isinstance(data.val, float) or data.fold is not None or not labels or _is_readable(located, data.train):
             raise
         val = read_split(located, data.val, labels=labels, restore_dir=data.root / ".restored" / "val")
         logger.warning("%s: the validation split is read without the training split", error.one_line())
@@ -116,6 +120,22 @@ def refuse_sharing(project: Project, splits: Mapping[str, Dataset]) -> None:
     """
     images = {name: dataset.images for name, dataset in splits.items()}
     refuse_shared_images(images, is_separate=separate_labels(project, splits))
+
+
+def divide(project: Project, train: Dataset, val: Dataset | None) -> tuple[Dataset, Dataset]:
+    """The training and validation split of a project with ``data.fold``, or whose ``data.val`` is a fraction.
+
+    Args:
+        project: The project.
+        train: The images of ``data.train``, with the project's background under their shapes.
+        val: Those of ``data.val``; None where it is a fraction.
+
+    Raises:
+        DataError: The images cannot be divided.
+    """
+    if project.data.fold is None:
+        return divide_by_fraction(project, train)
+    return divide_by_fold(project, join([train] if val is None else [train, val]).dataset)
 
 
 def divide_by_fraction(project: Project, dataset: Dataset) -> tuple[Dataset, Dataset]:
@@ -196,7 +216,8 @@ def _check_crowds(project: Project, split: str, dataset: Dataset) -> None:
     if not crowds or project.is_by_pixel:
         return
     if not any(count for name, count in dataset.counts().items() if name != data.background):
-        name = data.train if split == "training" or isinstance(data.val, float) else data.val
+        is_own = isinstance(data.val, str) and data.fold is None and split == "validation"
+        name = str(data.val) if is_own else data.train
         raise DataError(
             f"all annotations of the {split} split are marked as crowds (iscrowd), which training excludes",
             file=data.root / name,

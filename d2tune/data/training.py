@@ -7,6 +7,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from d2tune.annotations.model.dataset import Dataset
+from d2tune.data.augmentation.options import augmentations_of
 from d2tune.data.catalog import Layout, detectron2_dicts
 from d2tune.data.image_reader import image_reader
 from d2tune.data.label_maps import LabelFiles
@@ -58,6 +59,7 @@ def semantic_samples(
         project: The project, with the options for reading its images.
         cache_bytes: Memory that images may take in one process.
     """
+    background = project.data.background
     options = SemanticInput(
         reader=image_reader(project, cfg),
         max_side_px=cfg.INPUT.MAX_SIZE_TRAIN,
@@ -65,8 +67,10 @@ def semantic_samples(
         patch_px=cfg.INPUT.PATCH_PX,
         patch_balance=cfg.INPUT.PATCH_BALANCE,
         augment=cfg.INPUT.AUGMENT,
-        color_jitter=cfg.INPUT.COLOR_JITTER,
+        augmentations=augmentations_of(cfg),
         classes=len(dataset.categories),
+        short_side_range_px=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
+        background=dataset.class_names.index(background) if background in dataset.class_names else None,
     )
     dicts = detectron2_dicts(dataset, labels=labels, layout=layout_of(cfg))
     return SemanticSamples(dicts, options, cache_bytes=cache_bytes)
@@ -102,7 +106,7 @@ def _instance_options(cfg: CfgNode, cache_bytes: int) -> dict[str, Any]:
         "mask_format": cfg.INPUT.MASK_FORMAT,
         "short_side_range_px": tuple(cfg.INPUT.MIN_SIZE_TRAIN),
         "max_side_px": cfg.INPUT.MAX_SIZE_TRAIN,
-        "color_jitter": cfg.INPUT.COLOR_JITTER,
+        "augmentations": augmentations_of(cfg),
         "patch_px": cfg.INPUT.PATCH_PX,
         "patch_balance": cfg.INPUT.PATCH_BALANCE,
         "cache_bytes": cache_bytes,

@@ -31,11 +31,13 @@ from d2tune.engine.loading import ImageLoader, ReportedErrors, outlive_stop_sign
 from d2tune.engine.logbook import Logbook
 from d2tune.engine.optimizer import build_optimizer, clip_norm, norms_within
 from d2tune.engine.plan import TrainingPlan
+from d2tune.engine.shared_evaluation import Assist, SharedEvaluation
 from d2tune.engine.trainer import Trainer
 from d2tune.engine.validation import Validation
 from d2tune.hardware import usable_cores
 from d2tune.loggers import Logger, RunInfo, chosen
 from d2tune.modeling.device import used_memory
+from d2tune.modeling.together import train_together
 from d2tune.project import evaluation_period
 from d2tune.run_folder import RunFolder
 from d2tune.run_lock import holder_of
@@ -78,9 +80,11 @@ def training_batches(plan: TrainingPlan, *, start: int) -> TrainingBatches:
         short_side_range_px=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
         seed=cfg.SEED,
         repeats=repeats_of(plan.splits.train, plan.project.train.sampling),
+        most_short_side_px=cfg.INPUT.MIN_SIZE_TEST if cfg.INPUT.LARGE_SCALE_JITTER else None,
         start=start,
         rank=comm.get_rank(),
         world=world,
+        parts=plan.project.train.accumulate,
     )
 
 
@@ -102,7 +106,8 @@ def build_trainer(
     weights, the checkpoint before an evaluation, evaluation, the caller's own hooks, the checkpoint to resume from,
     progress, loggers, and the stop by a signal. The caller's own hooks therefore see the new weights and the scalars
     of an evaluation, their state is in the checkpoint of the same iteration, and what they put into the
-    ``EventStorage`` is logged with it. Evaluation, checkpoints, progress and loggers are in the first process only.
+    ``EventStorage`` is logged with it. All processes predict in evaluations; scores, checkpoints, progress and loggers
+    are in the first process only.
 
     Args:
         plan: What was decided.
@@ -120,16 +125,20 @@ def build_trainer(
     start = int(state["iteration"]) if state else 0
     is_whole = not state or state.get("unfinished") is None
     optimizer = build_optimizer(cfg, model, factors=train.learning_rate_factors)
-    device_ids = [comm.get_local_rank()] if cfg.MODEL.DEVICE == "cuda" else None
+    on_cuda = cfg.MODEL.DEVICE == "cuda"
+    device_ids = [torch.cuda.current_device()] if on_cuda else None
+    if comm.get_world_size() > 1:
+        train_together(model)
     trainer = Trainer(
         create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids),
         _loader(plan, samples, batches),
         optimizer,
         precision=plan.precision,
         device=cfg.MODEL.DEVICE,
-        seed=cfg.SEED + comm.get_rank(),
+        seed=cfg.SEED + comm.get_rank() if on_cuda else cfg.SEED,
         clip_norm=clip_norm(cfg),
         accumulate=train.accumulate,
+        skips=train.on_divergence == "skip",
     )
     trainer.completed = trainer.saved = start
     trainer.saved_whole = is_whole
@@ -140,10 +149,15 @@ def build_trainer(
     if train.freeze:
         trainer.register_hooks([KeepNormsFrozen(norms_within(model, train.freeze))])
     evaluations = validation = None
-    if main:
+    shared = SharedEvaluation(plan, model, average=average)
+    if not main:
+        earlier = state["hooks"].get("EvaluateAndKeepBest", {}) if state else {}
+        is_rechecked = earlier.get("best_iteration") is not None
+        trainer.register_hooks([Assist(shared, period=_period(plan), is_rechecked=is_rechecked)])
+    else:
         loggers = [*chosen.loggers_of(plan.project), *extensions.loggers]
         logbook = Logbook(takes_galleries=any(one.takes_galleries for one in loggers))
-        validation = Validation(plan, folder, model, average=average, logbook=logbook)
+        validation = Validation(plan, folder, model, shared=shared, logbook=logbook)
         evaluations = _evaluations(plan, validation, evaluation_s)
         trainer.register_hooks([SaveBeforeEvaluation(folder.last, is_due=evaluations.is_due), evaluations, validation])
         if early.patience:
@@ -166,9 +180,13 @@ def build_trainer(
     return trainer
 
 
+def _period(plan: TrainingPlan) -> int:
+    return evaluation_period(plan.project.train.eval_every, plan.cfg.SOLVER.MAX_ITER)
+
+
 def _evaluations(plan: TrainingPlan, validation: Validation, expected_s: float | None) -> EvaluateAndKeepBest:
     return EvaluateAndKeepBest(
-        period=evaluation_period(plan.project.train.eval_every, plan.cfg.SOLVER.MAX_ITER),
+        period=_period(plan),
         evaluate=validation.run,
         keep=validation.keep,
         recheck=validation.recheck,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 from torch import nn
 
 from d2tune.annotations.model.dataset import Image
+from d2tune.engine.memory import Peak
 from d2tune.errors import DataError
 from d2tune.inference.predictors.base import Predictor
 from d2tune.modeling.checkpoint import detached
@@ -27,58 +26,100 @@ class Cost:
 
     Attributes:
         step_s: Seconds for forward and backward.
-        memory_bytes: Peak memory: of the GPU on CUDA, else of the process.
+        memory_bytes: Peak memory of the largest step: of the GPU on CUDA, else of the process.
         evaluation_s: Seconds for predicting on the validation split; None where it was not measured.
+        evaluation_bytes: Peak memory for an image full of objects, the same way; None where it was not measured.
     """
 
     step_s: float
     memory_bytes: int
     evaluation_s: float | None = None
+    evaluation_bytes: int | None = None
 
 
-def measure_cost(model: nn.Module, batch: list[dict[str, Any]], cfg: CfgNode, precision: Precision) -> Cost:
-    """Time a training step on a real batch; the model is left as it was."""
+def measure_cost(
+    model: nn.Module,
+    batch: list[dict[str, Any]],
+    cfg: CfgNode,
+    precision: Precision,
+    *,
+    largest: list[dict[str, Any]] | None = None,
+) -> Cost:
+    """Run a training step on a large batch for its memory, and one on a typical batch for its time.
+
+    The model is left as it was.
+
+    Args:
+        model: The model.
+        batch: A typical batch.
+        cfg: The run's config.
+        precision: Of the forward pass.
+        largest: The batch that takes most memory; None takes the typical one.
+    """
+    seconds, memory_bytes = try_steps(model, [batch if largest is None else largest, batch], cfg, precision)
+    return Cost(seconds[-1], memory_bytes)
+
+
+def try_steps(
+    model: nn.Module, batches: Sequence[list[dict[str, Any]]], cfg: CfgNode, precision: Precision
+) -> tuple[list[float], int]:
+    """Run the forward and backward pass of training steps; the model is left as it was.
+
+    Args:
+        model: The model.
+        batches: The samples of each step.
+        cfg: The run's config.
+        precision: Of the forward pass.
+
+    Returns:
+        The seconds of each step, and the peak memory in bytes; see `Cost`.
+    """
     before = detached(model.state_dict())
     cuda = cfg.MODEL.DEVICE == "cuda"
     model.train()
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
+    peak = Peak(cfg.MODEL.DEVICE)
     seconds = []
-    with torch.random.fork_rng(), EventStorage():
-        for _ in range(2):
-            start = time.perf_counter()
-            with torch.autocast("cuda", dtype=autocast_dtype(precision), enabled=cuda and precision != "float32"):
-                losses = model(batch)
-            sum(losses.values()).backward()
-            if cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-    model.zero_grad(set_to_none=True)
-    model.load_state_dict(before)
-    return Cost(seconds[-1], torch.cuda.max_memory_allocated() if cuda else peak_process_bytes())
+    try:
+        with torch.random.fork_rng(), EventStorage():
+            for samples in batches:
+                start = time.perf_counter()
+                with torch.autocast("cuda", dtype=autocast_dtype(precision), enabled=cuda and precision != "float32"):
+                    losses = model(samples)
+                sum(losses.values()).backward()
+                if cuda:
+                    torch.cuda.synchronize()
+                seconds.append(time.perf_counter() - start)
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.load_state_dict(before)
+    return seconds, peak.bytes
 
 
-def measure_evaluation(predictor: Predictor[Any, Any], images: Sequence[Image], *, in_windows: bool) -> float | None:
+def measure_evaluation(
+    predictor: Predictor[Any, Any], images: Sequence[Image], *, in_windows: bool, is_warm: bool = False
+) -> float | None:
     """Time the prediction on one image of a split, and return the seconds that the whole split takes.
 
     Args:
         predictor: Of the model in training, which is left as it was.
         images: The images of the split.
         in_windows: Whether images keep their size, so that the time of an image grows with its pixels.
+        is_warm: Whether the predictor has just been used.
 
     Returns:
         None where the image cannot be read, which the evaluation itself reports.
     """
-    by_size = sorted(images, key=_pixels)
+    by_size = sorted(images, key=pixels_of)
     chosen = by_size[0 if in_windows else len(by_size) // 2]
     if chosen.path is None:
         return None
     share: float = len(images)
     if in_windows:
-        share = sum(_pixels(image) for image in images) / max(1, _pixels(chosen))
+        share = sum(map(pixels_of, images)) / max(1, pixels_of(chosen))
     with torch.random.fork_rng():
         try:
-            predictor.batch([chosen.path])
+            if not is_warm:
+                predictor.batch([chosen.path])
             start = time.perf_counter()
             predictor.batch([chosen.path])
         except DataError:
@@ -86,16 +127,6 @@ def measure_evaluation(predictor: Predictor[Any, Any], images: Sequence[Image], 
     return (time.perf_counter() - start) * share
 
 
-def _pixels(image: Image) -> int:
+def pixels_of(image: Image) -> int:
+    """The number of pixels of an image."""
     return image.width_px * image.height_px
-
-
-def peak_process_bytes() -> int:
-    """The most memory that this process has had so far, in bytes."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        memory = psutil.Process().memory_info()
-        return int(getattr(memory, "peak_wset", memory.rss))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -16,9 +16,12 @@ from d2tune.data.batches import SampleKey
 from d2tune.errors import DataError
 from d2tune.text import reason_of
 
+FILE = "file_name"
+"""Entry of a sample with the path of its image, for messages."""
+
 
 class ReportedErrors(torch.utils.data.Dataset[Any]):
-    """Training samples; in place of one that cannot be read there is the `DataError` that says why.
+    """Training samples with the path of their image; in place of one that cannot be read there is the `DataError`.
 
     An error that a loading process raises itself would reach the trainer as the text of its traceback.
 
@@ -33,7 +36,7 @@ class ReportedErrors(torch.utils.data.Dataset[Any]):
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | DataError:
         try:
-            return self._samples[key]
+            return {**self._samples[key], FILE: str(self._files[key.index])}
         except DataError as error:
             return error
         except (OSError, ValueError, MemoryError, cv2.error) as error:

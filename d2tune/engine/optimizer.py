@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW, as ``SOLVER.OPTIMIZER`` says, with gradients clipped as configured.
 
-    Norms and biases have no weight decay under AdamW.
+    Norms and biases have no weight decay under AdamW, which updates all parameters by one operator on a processor.
 
     Args:
         cfg: The run's config.
@@ -44,16 +45,48 @@ def build_optimizer(
     if factors:
         parameters = _with_factors(parameters, model, factors)
 
-    def wrap(optimizer: Any) -> Any:
-        return optimizer if clip_norm(cfg) is not None else maybe_add_gradient_clipping(cfg, optimizer)
+    kind_of: Any = torch.optim.AdamW if adaptive else torch.optim.SGD
+    if clip_norm(cfg) is None:
+        kind_of = maybe_add_gradient_clipping(cfg, kind_of)
+    if not adaptive:
+        sgd: torch.optim.Optimizer = kind_of(
+            parameters, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV
+        )
+        return sgd
+    is_fused = True if all(value.is_cpu for group in parameters for value in group["params"]) else None
+    adamw: torch.optim.Optimizer = kind_of(parameters, lr=cfg.SOLVER.BASE_LR, fused=is_fused)
+    adamw.register_load_state_dict_pre_hook(partial(_with_fused, is_fused=is_fused))
+    if is_fused:
+        adamw.register_load_state_dict_post_hook(_align_state)
+        adamw.register_step_pre_hook(_align_gradients)
+    return adamw
 
-    if adaptive:
-        adamw: torch.optim.Optimizer = wrap(torch.optim.AdamW)(parameters, lr=cfg.SOLVER.BASE_LR)
-        return adamw
-    sgd: torch.optim.Optimizer = wrap(torch.optim.SGD)(
-        parameters, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV
+
+def _with_fused(_: torch.optim.Optimizer, state: dict[str, Any], *, is_fused: bool | None) -> dict[str, Any]:
+    """The state of an optimizer that may have been built for another device or by an earlier version."""
+    return state | {"param_groups": [group | {"fused": is_fused} for group in state["param_groups"]]}
+
+
+def _align_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Give gradients the strides of their parameters, which the fused operator takes for granted."""
+    for group in optimizer.param_groups:
+        for value in group["params"]:
+            if value.grad is not None:
+                value.grad = _aligned(value.grad, value)
+
+
+def _align_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give the averages of gradients the strides of their parameters, see `_align_gradients`."""
+    for value, state in optimizer.state.items():
+        state |= {name: _aligned(one, value) for name, one in state.items() if one.shape == value.shape}
+
+
+def _aligned(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The tensor with the strides of another one, in a copy where it has others."""
+    same = tensor.stride() == like.stride() or all(
+        a == b for a, b, size in zip(tensor.stride(), like.stride(), like.shape, strict=True) if size > 1
     )
-    return sgd
+    return tensor if same else torch.empty_like(like).copy_(tensor)
 
 
 def clip_norm(cfg: CfgNode) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,9 +26,9 @@ from d2tune.modeling import weights
 from d2tune.modeling.build import ChosenWeights, choose_weights
 from d2tune.modeling.config import DataFacts, is_bridge, preset_config, project_config
 from d2tune.modeling.device import choose_device
-from d2tune.modeling.precision import Precision, choose_precision
+from d2tune.modeling.precision import Precision, decide
 from d2tune.modeling.weights import StateDict
-from d2tune.project import LoadedProject, Project
+from d2tune.project import LoadedProject, Project, load_project
 from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
 
@@ -40,6 +41,23 @@ class ClassPixels:
 
     train: tuple[int, ...]
     val: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenBatch:
+    """The batch size that was chosen for this machine, where ``train.batch_size`` is ``auto``.
+
+    Attributes:
+        size: Images per step.
+        reason: Why not more, for the plan.
+        step_bytes: Memory of a step by its number of images, as far as it was measured, beside what the process had.
+        free_bytes: Memory that a step could take.
+    """
+
+    size: int
+    reason: str
+    step_bytes: dict[int, int]
+    free_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,8 @@ class TrainingPlan:
         cfg: Detectron2's config.
         precision: Of the forward pass.
         num_gpus: Processes that train; 1 on the CPU.
+        precision_reason: Why it is in this precision.
+        batch: How the batch size was chosen, where it was.
     """
 
     loaded: LoadedProject
@@ -69,6 +89,8 @@ class TrainingPlan:
     cfg: CfgNode
     precision: Precision
     num_gpus: int
+    precision_reason: str = field(default="", kw_only=True)
+    batch: ChosenBatch | None = field(default=None, kw_only=True)
 
     @property
     def project(self) -> Project:
@@ -87,8 +109,18 @@ class _Start:
     precision: str
 
 
+BatchChoice = Callable[[TrainingPlan, StateDict | None], ChosenBatch]
+"""Chooses the batch size, from the plan with a batch size of its own and the pretrained weights."""
+
+
 def make_plan(
-    loaded: LoadedProject, *, num_gpus: int | None, sample: bool, resumed: RunFolder | None = None
+    loaded: LoadedProject,
+    *,
+    num_gpus: int | None,
+    sample: bool,
+    resumed: RunFolder | None = None,
+    choose_batch: BatchChoice | None = None,
+    processes: int | None = None,
 ) -> tuple[TrainingPlan, StateDict | None]:
     """Read the data, find the weights, and derive the config; writes nothing but a sample that is asked for.
 
@@ -99,6 +131,8 @@ def make_plan(
         num_gpus: GPUs to train on; None takes one where there is one.
         sample: Render the project's sample where its data are missing.
         resumed: The run that is continued.
+        choose_batch: Chooses a batch size that is ``auto``; None plans with about 4.
+        processes: Processes that train, on all machines; None is one for each GPU.
 
     Returns:
         The plan, and the tensors of the pretrained weights, which were read for it; None without such weights.
@@ -106,21 +140,21 @@ def make_plan(
     Raises:
         D2TuneError: Something that the user must fix first.
     """
+    if resumed is not None and loaded.project.train.batch_size == "auto":
+        loaded = loaded.with_batch_size(load_project(resumed.project).project.train.images_per_step)
     project = loaded.project
-    device = _device(project, num_gpus)
-    gpus = max(1, num_gpus or 1)
-    if project.train.batch_size % (gpus * project.train.accumulate):
-        times = f" times train.accumulate, {project.train.accumulate}" if project.train.accumulate > 1 else ""
-        raise ProjectError(
-            f"the batch size is not a multiple of the number of GPUs{times}",
-            place="train.batch_size",
-            found=str(project.train.batch_size),
-            expected=f"a multiple of {gpus * project.train.accumulate}",
-        )
+    device = device_of(project, num_gpus)
+    gpus = max(1, num_gpus or 1) if processes is None else processes
+    _check_batch_size(project, gpus)
     splits = load_splits(project, sample=sample)
     start = _chosen_start(project) if resumed is None else _earlier_start(resumed)
     facts, class_pixels = _facts(project, splits, pretrained=not start.from_scratch)
-    cfg = project_config(project, facts, scratch=start.from_scratch, device=device, rgb_resnet=start.rgb_resnet)
+
+    def config(project: Project) -> CfgNode:
+        return project_config(project, facts, scratch=start.from_scratch, device=device, rgb_resnet=start.rgb_resnet)
+
+    cfg = config(project)
+    decision = decide(start.precision, device, cfg)
     plan = TrainingPlan(
         loaded=loaded.with_root(splits.root),
         splits=splits,
@@ -130,10 +164,35 @@ def make_plan(
         chosen=start.chosen,
         rgb_resnet=start.rgb_resnet,
         cfg=cfg,
-        precision=choose_precision(start.precision, device, cfg),
+        precision=decision.precision,
+        precision_reason=decision.reason if resumed is None else "as the run began",
         num_gpus=gpus,
     )
+    if project.train.batch_size == "auto" and choose_batch is not None:
+        batch = choose_batch(plan, start.state)
+        sized = plan.loaded.with_batch_size(batch.size)
+        plan = replace(plan, loaded=sized, cfg=config(sized.project), batch=batch)
     return plan, start.state
+
+
+def _check_batch_size(project: Project, gpus: int) -> None:
+    train = project.train
+    if train.batch_size == "auto":
+        if gpus > 1:
+            raise ProjectError(
+                "the batch size is chosen for one process",
+                place="train.batch_size",
+                found="auto",
+                expected=f"with {gpus} processes a multiple of {gpus * train.accumulate}",
+            )
+    elif train.batch_size % (gpus * train.accumulate):
+        times = f" times train.accumulate, {train.accumulate}" if train.accumulate > 1 else ""
+        raise ProjectError(
+            f"the batch size is not a multiple of the number of processes{times}",
+            place="train.batch_size",
+            found=str(train.batch_size),
+            expected=f"a multiple of {gpus * train.accumulate}",
+        )
 
 
 def _chosen_start(project: Project) -> _Start:
@@ -220,7 +279,12 @@ def _channels(splits: Splits, raster: RasterOptions, *, pretrained: bool, takes_
     return measured | {"pixel_mean": statistics.mean, "pixel_std": statistics.std}
 
 
-def _device(project: Project, num_gpus: int | None) -> str:
+def device_of(project: Project, num_gpus: int | None) -> str:
+    """Where a project trains, ``cpu`` or ``cuda``.
+
+    Raises:
+        ProjectError: It asks for a device that is missing.
+    """
     wanted = "cpu" if num_gpus == 0 else str(project.detectron2.get("MODEL.DEVICE", choose_device()))
     if wanted not in ("cpu", "cuda") or (wanted == "cuda" and not torch.cuda.is_available()):
         expected = "cpu or cuda" if torch.cuda.is_available() else "cpu, because torch finds no GPU"

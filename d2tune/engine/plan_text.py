@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 
+from d2tune.data.augmentation.options import augmentations_of
 from d2tune.engine.cost import Cost
 from d2tune.engine.plan import TrainingPlan
 from d2tune.hardware import usable_cores
@@ -39,10 +41,18 @@ def plan_text(plan: TrainingPlan, *, folder: Path, report: LoadReport | None, co
         ("schedule", _schedule_line(plan)),
         ("images", _images_line(cfg)),
     ]
+    varied = _varied_words(cfg)
+    if varied:
+        rows.append(("varied", varied))
+    if plan.batch is not None:
+        chosen = f"{counted(plan.batch.size, 'image')}, chosen by the memory of this machine: {plan.batch.reason}"
+        rows.append(("batch", chosen))
     if start:
         rows.append(("resuming", f"after {start} iterations"))
     if cost is not None:
         rows.append(("estimate", _estimate_line(plan, cost, start)))
+        if cost.evaluation_bytes is not None:
+            rows.append(("memory", _memory_line(plan, cost)))
     rows.append(("output", str(folder)))
     text = "\n".join(f"{name:<12} {value}" for name, value in rows)
     blocks = [text, _counts_table(plan)]
@@ -107,9 +117,19 @@ def _estimate_line(plan: TrainingPlan, cost: Cost, start: int) -> str:
     )
 
 
+def _memory_line(plan: TrainingPlan, cost: Cost) -> str:
+    """What the largest step and the largest evaluation take."""
+    step, evaluation = (f"{size / 2**30:.1f} GiB" for size in (cost.memory_bytes, cost.evaluation_bytes or 0))
+    objects = counted(plan.cfg.TEST.DETECTIONS_PER_IMAGE, "object")
+    full = f" with {objects}" if plan.project.traits.has_objects else ""
+    return f"{step} for a step on the largest images, {evaluation} for the largest image{full} in an evaluation"
+
+
 def _data_line(plan: TrainingPlan) -> str:
     described = task_of(plan.project).describe_data(plan.splits.train, plan.splits.val)
-    return described + ("; a rendered sample" if plan.splits.rendered else "")
+    fold = plan.project.data.fold
+    which = f"; validated on fold {fold.number} of 0 to {fold.of - 1}" if fold is not None else ""
+    return described + which + ("; a rendered sample" if plan.splits.rendered else "")
 
 
 def _images_line(cfg: CfgNode) -> str:
@@ -123,6 +143,13 @@ def _images_line(cfg: CfgNode) -> str:
     return f"short side {low} to {high} px in training{taken}, {cfg.INPUT.MIN_SIZE_TEST} px in evaluation"
 
 
+def _varied_words(cfg: CfgNode) -> str:
+    """What is varied in training images; colors where they can be photos alone."""
+    chosen = augmentations_of(cfg)
+    can_be_photos = len(cfg.MODEL.PIXEL_MEAN) == 3
+    return (chosen if can_be_photos else replace(chosen, color=0.0, gray=0.0, blur=0.0)).in_words
+
+
 def _model_line(project: Project, cfg: CfgNode) -> str:
     network = cfg.MODEL.BRIDGE.ENCODER if is_bridge(cfg) else cfg.MODEL.FEATURES.NAME
     backbone = f" on {network}" if network else ""
@@ -131,8 +158,8 @@ def _model_line(project: Project, cfg: CfgNode) -> str:
 
 def _device_line(plan: TrainingPlan) -> str:
     if plan.cfg.MODEL.DEVICE == "cuda":
-        return f"{plan.num_gpus} x {torch.cuda.get_device_name()}, {plan.precision}"
-    return f"CPU with {usable_cores()} cores, {plan.precision}"
+        return f"{plan.num_gpus} x {torch.cuda.get_device_name()}, {plan.precision} ({plan.precision_reason})"
+    return f"CPU with {usable_cores()} cores, {plan.precision} ({plan.precision_reason})"
 
 
 def _counts_table(plan: TrainingPlan) -> str:

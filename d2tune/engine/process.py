@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from detectron2.utils import comm
 from torch import distributed, nn
 
 from d2tune.engine.assembly import Extensions, build_trainer, training_batches, training_split
-from d2tune.engine.cost import Cost, measure_cost, measure_evaluation
 from d2tune.engine.divergence import DivergenceError
 from d2tune.engine.optimizer import check_factors, freeze
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.plan_text import plan_text
+from d2tune.engine.preflight import preflight
+from d2tune.engine.ranks import is_lost
 from d2tune.engine.record import noted_end, write_resumed
 from d2tune.engine.result import Stopwatch, TrainResult, read_result
 from d2tune.engine.trainer import StoppedAtOnceError, StoppedError, Trainer
@@ -27,9 +28,10 @@ from d2tune.logs import log_to, set_up_terminal
 from d2tune.modeling import checkpoint, weights
 from d2tune.modeling.build import build_model
 from d2tune.modeling.device import speed_up
+from d2tune.modeling.folding import fold_frozen_norms
 from d2tune.modeling.weights import LoadReport, StateDict
 from d2tune.run_folder import RunFolder
-from d2tune.tasks import task_of
+from d2tune.run_lock import note
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ def train_model(
     main = comm.is_main_process()
     with log_to(folder.log) if main else nullcontext(), noted_end(folder) if main else nullcontext():
         speed_up(model, device=plan.cfg.MODEL.DEVICE, precision=plan.precision)
+        fold_frozen_norms(model)
         stopwatch = Stopwatch(folder) if comm.is_main_process() else None
         state = _resume(plan, folder, model) if resume else None
         trainer = _ready_trainer(plan, folder, model, report, state=state, stopwatch=stopwatch, extensions=extensions)
@@ -136,10 +139,7 @@ def _ready_trainer(
     cost = None
     if comm.is_main_process():
         if comm.get_world_size() == 1 and start < plan.cfg.SOLVER.MAX_ITER:
-            times = plan.project.train.accumulate
-            keys = batches.typical()
-            cost = _cost(plan, model, [samples[key] for key in keys[: len(keys) // times]])
-            cost = replace(cost, step_s=times * cost.step_s)
+            cost = preflight(plan, model, samples, batches, doing=partial(note, folder.path))
         print(plan_text(plan, folder=folder.path, report=report, cost=cost, start=start), flush=True)
     trainer = build_trainer(
         plan,
@@ -155,14 +155,6 @@ def _ready_trainer(
     if state:
         trainer.load_state_dict(state)
     return trainer
-
-
-def _cost(plan: TrainingPlan, model: nn.Module, batch: list[dict[str, Any]]) -> Cost:
-    """What a step and an evaluation cost."""
-    cost, val = measure_cost(model, batch, plan.cfg, plan.precision), plan.splits.val
-    predictor = task_of(plan.project).predictor(model, plan.cfg, plan.project, val.categories)
-    in_windows = bool(plan.cfg.INPUT.ORIGINAL_SIZE)
-    return replace(cost, evaluation_s=measure_evaluation(predictor, val.images, in_windows=in_windows))
 
 
 def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str, Any]:
@@ -221,6 +213,10 @@ def _train(trainer: Trainer, plan: TrainingPlan, folder: RunFolder, stopwatch: S
         raise SystemExit(STOPPED) from None
     except D2TuneError as error:
         raise _with_next_step(error, trainer, folder) from error.__cause__
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        raise _with_next_step(RunError("another process of this training has ended"), trainer, folder) from error
     except OSError as error:
         reason = RunError(f"cannot be written: {error.strerror or error}", file=error.filename or folder.path)
         raise _with_next_step(reason, trainer, folder) from error

@@ -40,6 +40,7 @@ CHANGEABLE = (
     "train.early_stopping.patience",
     "train.early_stopping.min_gain",
     "train.validation_loss",
+    "train.on_divergence",
     "train.workers",
     "tracking",
     "tracking_group",
@@ -172,12 +173,14 @@ def write_start(folder: RunFolder, plan: TrainingPlan) -> None:
                 "device": torch.cuda.get_device_name() if cfg.MODEL.DEVICE == "cuda" else platform.processor() or "cpu",
                 "cores": usable_cores(),
                 "precision": plan.precision,
+                "precision_reason": plan.precision_reason,
             },
             "task": plan.project.task,
             "classes": list(train.class_names),
             "thing_ids": [category.id for category in train.categories if category.isthing],
             "data": _data(plan),
             "weights": _weights(plan.chosen, rgb_resnet=plan.rgb_resnet),
+            "batch": _batch(plan),
             "input": _input(cfg, train),
             "finished": None,
         }
@@ -215,6 +218,15 @@ def _weights(chosen: ChosenWeights, *, rgb_resnet: bool) -> dict[str, Any]:
         "from_scratch": chosen.file is None,
         "rgb_resnet": rgb_resnet,
     }
+
+
+def _batch(plan: TrainingPlan) -> dict[str, Any]:
+    """The batch size and, where it was chosen on this machine, how."""
+    size: dict[str, Any] = {"images": plan.cfg.SOLVER.IMS_PER_BATCH, "chosen": plan.batch is not None}
+    if plan.batch is None:
+        return size
+    steps = {str(images): taken for images, taken in plan.batch.step_bytes.items()}
+    return size | {"reason": plan.batch.reason, "step_bytes": steps, "free_bytes": plan.batch.free_bytes}
 
 
 def _input(cfg: CfgNode, train: Dataset) -> dict[str, Any]:

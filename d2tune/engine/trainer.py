@@ -22,16 +22,27 @@ from d2tune.engine.divergence import (
     HINT,
     DivergenceError,
     DivergenceGuard,
+    add_images,
     check_weights,
     is_divergence,
+    step_error,
+    unchanged_statistics,
 )
 from d2tune.errors import DataError, RunError
 from d2tune.modeling import checkpoint
 from d2tune.modeling.precision import Precision, autocast_dtype
 from d2tune.modeling.reading import first_not_finite
+from d2tune.modeling.together import divided_batch
 from d2tune.text import reason_of
 
 logger = logging.getLogger(__name__)
+
+
+_SMOOTHED = 20
+"""Iterations that the medians of losses in logs go over, at most."""
+
+_CLOCKS = ("time", "data_time", "eval_time", "eta_seconds")
+"""Scalars of the clock, which no run repeats."""
 
 
 class StoppedError(Exception):
@@ -59,6 +70,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         seed: Seed of the run.
         clip_norm: Largest norm of the gradient of the whole model; None does not clip it.
         accumulate: Parts that a batch is divided into, whose gradients are computed one after the other and averaged.
+        skips: Whether a step whose losses or gradients are not finite is skipped instead of ending training.
 
     Attributes:
         completed: Iterations completed, those before a resume included.
@@ -90,8 +102,11 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         seed: int,
         clip_norm: float | None,
         accumulate: int = 1,
+        skips: bool = False,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
+        self._skips = skips
+        self._unscaled = False
         self._dtype = autocast_dtype(precision)
         self._autocast = precision != "float32" and device == "cuda"
         self._scaler = torch.GradScaler(device, enabled=precision == "float16")
@@ -107,6 +122,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         self.stops_at_once = False
         self.ends_early = False
         self.unfinished: dict[str, Any] | None = None
+        self._history: dict[str, list[list[float]]] = {}
         self.guard = DivergenceGuard()
 
     def train(self, start_iter: int, max_iter: int) -> None:
@@ -122,6 +138,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         self.max_iter = max_iter
         failure: BaseException | None = None
         with EventStorage(start_iter) as self.storage:
+            self._restore_history()
             try:
                 self.before_train()
                 self._run_iterations()
@@ -153,6 +170,14 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
             if hasattr(hook, "after_last_step"):
                 hook.after_last_step()
 
+    def _restore_history(self) -> None:
+        """Give the storage the last scalars of an earlier start, so that medians in logs go on."""
+        for name, values in self._history.items():
+            history = self.storage.histories()[name]
+            for value, iteration in values:
+                history.update(value, iteration)
+        self._history = {}
+
     def _finish_iteration(self) -> None:
         """Repeat what comes after the checkpoint of an iteration that was saved before its evaluation."""
         if self.unfinished is None:
@@ -175,15 +200,51 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         data = next_batch(self._data_loader_iter)
         data_time_s = time.perf_counter() - start
         self.resumable = False
+        own: nn.Module = getattr(self.model, "module", self.model)
+        try:
+            with unchanged_statistics(own) if self._skips else nullcontext() as keep:
+                self._compute(data, data_time_s)
+                if keep is not None:
+                    keep()
+        except DivergenceError as error:
+            add_images(error, own if comm.get_world_size() == 1 else None, data)
+            if not (self._skips and error.of_step):
+                raise error from error.__cause__
+            self._skip(error)
+            return
+        self.guard.skipped = 0
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+
+    def _compute(self, data: list[dict[str, Any]], data_time_s: float) -> None:
+        """Compute and check the losses and the gradients of a step.
+
+        Raises:
+            DivergenceError: They are not finite, or the loss has exploded.
+        """
         torch.manual_seed(self._seed * 1_000_003 + self.iter)
+        self._unscaled = False
         losses = self._backward(data)
         if self._scaler.is_enabled():
             self._scaler.unscale_(self.optimizer)
+            self._unscaled = True
         self.after_backward()
         self._write_losses(losses, data_time_s)
         self._clip_gradients()
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+
+    def _skip(self, error: DivergenceError) -> None:
+        """Leave the weights and the optimizer as they are, and say why.
+
+        Raises:
+            DivergenceError: Too many steps in a row were skipped, or the weights are not finite.
+        """
+        check_weights(self.model, iteration=self.iter)
+        self.guard.skip(error)
+        self.optimizer.zero_grad()
+        if self._unscaled:
+            self._scaler.update()
+        if comm.is_main_process():
+            logger.warning("the step is skipped: %s", error.message)
 
     def _backward(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Compute the gradients of a batch, in parts where they are accumulated; returns the mean of the losses."""
@@ -206,24 +267,40 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
 
     def _losses(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         try:
-            with torch.autocast(self._device, dtype=self._dtype, enabled=self._autocast):
+            with divided_batch(), torch.autocast(self._device, dtype=self._dtype, enabled=self._autocast):
                 losses: dict[str, torch.Tensor] = self.model(data)
         except Exception as error:
             if not is_divergence(error) and first_not_finite(self.model.state_dict()) is None:
                 raise
             reason = reason_of(error)
-            raise DivergenceError(f"training has diverged at iteration {self.iter}: {reason}", hint=HINT) from error
+            message = f"training has diverged at iteration {self.iter}: {reason}"
+            if comm.get_world_size() > 1:  # the other processes wait for the gradients of this one
+                raise DivergenceError(message, hint=HINT) from error
+            raise step_error(message) from error
         return losses
 
     def _write_losses(self, losses: dict[str, torch.Tensor], data_time_s: float) -> None:
         """Put the losses into the storage, and check them."""
-        self.guard.check(self.iter, {name: float(value.detach()) for name, value in losses.items()})
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        self._agree_to_skip(values)
+        self.guard.check(self.iter, values)
         try:
             self._write_metrics(losses, data_time_s)
         except FloatingPointError:  # in another process
-            raise DivergenceError(
-                f"training has diverged: the loss is not finite at iteration {self.iter}", hint=HINT
-            ) from None
+            raise step_error(f"training has diverged: the loss is not finite at iteration {self.iter}") from None
+
+    def _agree_to_skip(self, losses: dict[str, float]) -> None:
+        """Where steps are skipped, skip one in all processes in which the loss of any is not finite.
+
+        Raises:
+            DivergenceError: That of another process is not finite.
+        """
+        if not self._skips or comm.get_world_size() == 1:
+            return
+        finite = math.isfinite(sum(losses.values()))
+        all_finite = all(comm.all_gather(finite))
+        if finite and not all_finite:
+            raise step_error(f"the loss of another process is not finite at iteration {self.iter}")
 
     def _clip_gradients(self) -> None:
         """Clip the gradients, and check that they are finite; those that were scaled too much are left to the scaler.
@@ -235,9 +312,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
             return
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
         if not self._scaler.is_enabled() and not bool(torch.isfinite(norm)):
-            raise DivergenceError(
-                f"training has diverged: the gradients are not finite at iteration {self.iter}", hint=HINT
-            )
+            raise step_error(f"training has diverged: the gradients are not finite at iteration {self.iter}")
 
     def after_backward(self) -> None:
         """Hooks between the backward pass and the update; Detectron2 0.6 has no such event."""
@@ -289,6 +364,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
             "optimizer": self.optimizer.state_dict(),
             "hooks": {name: state for name, state in states.items() if state},
             "first_loss": self.guard.first_loss,
+            "skipped": self.guard.skipped,
         }
         return state | ({"scaler": self._scaler.state_dict()} if self._scaler.is_enabled() else {})
 
@@ -309,7 +385,9 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         self.iter = state["iteration"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.guard.first_loss = state.get("first_loss")
+        self.guard.skipped = state.get("skipped", 0)
         self.unfinished = state.get("unfinished")
+        self._history = state.get("history", {})
         if self._scaler.is_enabled() and "scaler" in state:
             self._scaler.load_state_dict(state["scaler"])
         hooks = dict(self._named_hooks())
@@ -340,12 +418,24 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
         model: nn.Module = getattr(self.model, "module", self.model)
         check_weights(model, iteration=completed)
         trainer = checkpoint.detached(self.state_dict()) | {"iteration": completed}
+        trainer["history"] = self._latest_history(before=completed if is_finished else completed - 1)
         if not is_finished:
             hints = self.storage.smoothing_hints()
             latest = self.storage.latest().items()
             current = {name: value for name, (value, iteration) in latest if iteration == self.iter}
             trainer["unfinished"] = {name: (float(value), bool(hints[name])) for name, value in current.items()}
         return {"model": checkpoint.plain_state(model), "trainer": trainer}
+
+    def _latest_history(self, *, before: int) -> dict[str, list[list[float]]]:
+        """The last values of each scalar with their iterations, which are below ``before``."""
+        storage = getattr(self, "storage", None)
+        histories = {} if storage is None else storage.histories()
+        values = {
+            name: [[float(value), iteration] for value, iteration in buffer.values() if iteration < before]
+            for name, buffer in histories.items()
+            if name not in _CLOCKS
+        }
+        return {name: some[-_SMOOTHED:] for name, some in sorted(values.items()) if some}
 
     def close(self) -> None:
         """End the processes that load images."""

@@ -7,7 +7,6 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,10 @@ from torch import nn
 from d2tune import files
 from d2tune.engine.divergence import check_weights
 from d2tune.engine.hooks.base import Hook
-from d2tune.engine.hooks.weight_average import WeightAverage
 from d2tune.engine.logbook import Logbook
 from d2tune.engine.logged_results import LoggedResults
 from d2tune.engine.plan import TrainingPlan
-from d2tune.engine.validation_loss import ValidationLoss
+from d2tune.engine.shared_evaluation import SharedEvaluation
 from d2tune.evaluation.evaluator import Scoring
 from d2tune.metrics.metric import Metric
 from d2tune.modeling import checkpoint
@@ -43,7 +41,7 @@ class Validation(Hook):
         plan: The run's decisions.
         folder: Where it writes.
         model: The model in training, not wrapped.
-        average: Whose averaged weights are evaluated, or None for the model's own.
+        shared: Predicts and computes the validation loss.
         logbook: Gets charts, galleries and files for the loggers.
     """
 
@@ -53,19 +51,16 @@ class Validation(Hook):
         folder: RunFolder,
         model: nn.Module,
         *,
-        average: WeightAverage | None,
+        shared: SharedEvaluation,
         logbook: Logbook,
     ) -> None:
         self._plan = plan
         self._folder = folder
         self._model = model
-        self._average = average
+        self._shared = shared
         self._task = task_of(plan.project)
-        val = plan.splits.val
-        self._evaluator = self._task.evaluator(val, plan.cfg, plan.project)
-        self._predictor = self._task.predictor(model, plan.cfg, plan.project, val.categories)
+        self._evaluator = shared.evaluator
         self._logged = LoggedResults(plan, folder, self._evaluator, logbook)
-        self._loss = ValidationLoss(plan, model) if plan.project.train.validation_loss else None
         self._predictions: Any = None
         self._scored: tuple[Callable[[], Metric], int] | None = None
         self._stopping_value: float | None = None
@@ -91,25 +86,20 @@ class Validation(Hook):
         """What early stopping looks at in the last evaluation, higher is better; None where it has no value."""
         return self._stopping_value
 
-    def _weights(self) -> Any:
-        return nullcontext() if self._average is None else self._average.averaged()
-
     def run(self, iteration: int) -> float | None:
         """Score the validation split and return the main metric, None where it has no value.
 
         Raises:
             DivergenceError: The weights are not finite.
         """
-        with doing(self._folder.path, f"evaluating after {iteration} iterations"):
+        with self._shared.leading(), doing(self._folder.path, f"evaluating after {iteration} iterations"):
             return self._run(iteration)
 
     def _run(self, iteration: int) -> float | None:
         check_weights(self._model, iteration=iteration)
         began = time.perf_counter()
         self._times = StageTimes()
-        with self._weights():
-            self._predictions = self._evaluator.predict(self._predictor, times=self._times)
-            losses = {} if self._loss is None else self._loss.measure()
+        self._predictions, losses = self._shared.evaluate(self._times)
         quick = self._evaluator.quick(self._predictions)
         storage = get_event_storage()
         for name, value in (quick.scalars | losses).items():
@@ -124,7 +114,7 @@ class Validation(Hook):
     def keep(self, iteration: int, value: float | None) -> None:
         """Keep the weights that were just evaluated, and their predictions."""
         self._times_of_best = self._times
-        with self._weights():
+        with self._shared.weights():
             state = checkpoint.plain_state(self._model)
         checkpoint.save(self._folder.best, {"model": state, "iteration": iteration})
         self._note_best({"iteration": iteration, "sha256": files.sha256_file(self._folder.best)}, value)
@@ -151,6 +141,10 @@ class Validation(Hook):
         Args:
             value: Their score in the checkpoint.
         """
+        with self._shared.leading():
+            return self._recheck(value)
+
+    def _recheck(self, value: float | None) -> float | None:
         best = self._folder.read_record().get("best")
         if best is None or not self._folder.best.is_file():
             return None
@@ -177,7 +171,7 @@ class Validation(Hook):
         checkpoint.load_weights(self._model, self._folder.best)
         try:
             times = StageTimes()
-            self._predictions = self._evaluator.predict(self._predictor, times=times)
+            self._predictions = self._shared.rescore(times)
         finally:
             checkpoint.put_weights(self._model, own, file=self._folder.last)
         value = self._evaluator.quick(self._predictions).value
@@ -187,16 +181,20 @@ class Validation(Hook):
 
     def after_last_step(self) -> None:
         """Write the last weights, evaluate and draw the best ones, and note that the run is finished."""
-        with self.trainer.stoppable_at_once(), doing(self._folder.path, "evaluating the best weights"):
+        with (
+            self.trainer.stoppable_at_once(),
+            self._shared.leading(),
+            doing(self._folder.path, "evaluating the best weights"),
+        ):
             self._finish()
 
     def _finish(self) -> None:
         done = self.trainer.completed
-        with self._weights():
+        with self._shared.weights():
             state = checkpoint.plain_state(self._model)
         checkpoint.save(self._folder.final, {"model": state, "iteration": done})
         if not self._folder.best.is_file():
-            self.keep(done, self.run(done))
+            self.keep(done, self._run(done))
         self._evaluate_best()
         plan = self._plan
         write_run_card(self._folder, plan.project, plan.cfg, divisible_by_px=divisibility(self._model))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from d2tune.data.augmentation.options import without_augmentation
 from d2tune.data.batches import SampleKey
 from d2tune.engine.plan import TrainingPlan
 from d2tune.modeling.precision import autocast_dtype
@@ -27,7 +29,7 @@ class ValidationLoss:
     """The mean of the training losses over images of the validation split.
 
     The model is in training mode without gradients; norms use their running statistics and nothing is dropped out.
-    Images have one size, colors are not varied, and all that is drawn at random (anchors, regions and points that a
+    Images have one size and are not augmented, and all that is drawn at random (anchors, regions and points that a
     loss is sampled at, mirrored images, patches) is the same in each evaluation, so that two values of a run, or of two
     runs on the same split, differ by their weights alone. The random numbers of the training go on as if nothing had
     happened.
@@ -49,18 +51,21 @@ class ValidationLoss:
             DataError: An image cannot be read.
         """
         cfg = self._plan.cfg
-        sums: dict[str, float] = {}
+        measured: dict[int, dict[str, float]] = {}
         keys = validation_keys(cfg, images=len(self._plan.splits.val.images))
         device = "cuda" if cfg.MODEL.DEVICE == "cuda" else "cpu"
         mixed = device == "cuda" and self._plan.precision != "float32"
         with _own_random_numbers(device), _training_mode(self._model), torch.no_grad(), EventStorage():
-            for key in keys:
+            for number, key in own_share(keys):
                 sample = self._read()[key]
                 torch.manual_seed(key.seed)
                 with torch.autocast(device, dtype=autocast_dtype(self._plan.precision), enabled=mixed):
                     losses = self._model([sample])
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
+                measured[number] = {name: float(value) for name, value in losses.items()}
+        sums: dict[str, float] = {}
+        for _, losses in sorted(merged(measured).items()):
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value
         means = {name: value / len(keys) for name, value in sums.items()}
         return means | {"total_loss": sum(means.values())}
 
@@ -68,13 +73,23 @@ class ValidationLoss:
         """The samples of the split, which are made when they are needed for the first time."""
         if self._samples is None:
             task, val = task_of(self._plan.project), self._plan.splits.val
-            cfg = self._plan.cfg.clone()
-            cfg.defrost()
-            cfg.INPUT.COLOR_JITTER = 0.0
+            cfg = without_augmentation(self._plan.cfg)
             self._samples = task.training_samples(
                 val, task.label_files(val), cfg, self._plan.project, cache_bytes=_CACHE_BYTES
             )
         return self._samples
+
+
+def own_share(keys: Sequence[SampleKey]) -> list[tuple[int, SampleKey]]:
+    """The samples of this process with their numbers; alone, it has all of them."""
+    return list(enumerate(keys))[comm.get_rank() :: comm.get_world_size()]
+
+
+def merged(measured: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:
+    """The losses of the samples of all processes."""
+    if comm.get_world_size() == 1:
+        return measured
+    return {number: losses for share in comm.all_gather(measured) for number, losses in share.items()}
 
 
 def validation_keys(cfg: CfgNode, *, images: int) -> list[SampleKey]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -92,6 +92,7 @@ class Evaluator(ABC, Generic[Prediction]):
         times: StageTimes | None = None,
         batch_size: int | None = None,
         show_progress: bool | None = None,
+        only: Collection[int] | None = None,
     ) -> list[Prediction]:
         """Predict on the images of the split, in their order.
 
@@ -100,10 +101,12 @@ class Evaluator(ABC, Generic[Prediction]):
             times: Receives the time of each stage.
             batch_size: Images, or windows, per forward pass.
             show_progress: Whether to show a progress bar; None shows it on a terminal.
+            only: Indices of the images that are predicted on, a `shard`; None takes all.
 
         Raises:
             DataError: An image cannot be read.
         """
+        done = () if only is None else set(range(len(self._dataset.images))).difference(only)
         predictions: list[Prediction] = []
         for prediction in predictor.stream(
             self._dataset.images,
@@ -112,11 +115,25 @@ class Evaluator(ABC, Generic[Prediction]):
             batch_size=batch_size,
             show_progress=show_progress,
             times=times,
+            done=done,
         ):
             if isinstance(prediction, DataError):
                 raise prediction
             predictions.append(prediction)
         return predictions
+
+    def shard(self, predictor: Predictor[Any, Any], number: int, shards: int) -> list[int]:
+        """The indices, ascending, of the images that one of several processes predicts on.
+
+        Images that share a forward pass stay together, so that predictions have the bits of those of one process.
+
+        Args:
+            predictor: The predictor of the task.
+            number: Of the process, from 0.
+            shards: Number of processes.
+        """
+        batches = list(predictor.batches(self._dataset.images))
+        return sorted(index for batch in batches[number::shards] for index in batch)
 
     def keep(self, results: Iterable[Any]) -> list[Prediction]:
         """What `predict` returns, of results that were made without a predictor.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,10 @@ class TrackingEvaluator(Evaluator[list[Followed]]):
         self._instances = {instance.id: instance for instance in dataset.instances}
         self._image_of = {image.id: image for image in dataset.images}
 
+    def shard(self, predictor: Predictor[Any, Any], number: int, shards: int) -> list[int]:
+        """All images for the first process: objects are followed from image to image."""
+        return list(range(len(self._dataset.images))) if number == 0 else []
+
     def predict(
         self,
         predictor: Predictor[Any, Any],
@@ -73,8 +77,11 @@ class TrackingEvaluator(Evaluator[list[Followed]]):
         times: StageTimes | None = None,
         batch_size: int | None = None,
         show_progress: bool | None = None,
+        only: Collection[int] | None = None,
     ) -> list[list[Followed]]:
         """Follow the objects; see `Evaluator.predict`. The size of batches has no effect."""
+        if only is not None and not only:
+            return []
         assert isinstance(predictor, TrackingPredictor)
         kept: list[list[Followed]] = [[] for _ in self._dataset.images]
         videos: dict[str, list[Track]] = defaultdict(list)

@@ -71,6 +71,13 @@ def read_loop_data(loaded: LoadedProject) -> LoopData:
         raise DataError(
             "the data folder is missing", file=data.root, hint="Put your images there, or correct data.root."
         )
+    if data.fold is not None:
+        raise DataError(
+            "a labeling loop needs a validation split that stays as it is, and folds are divided anew by each image",
+            file=loaded.file,
+            place="data.fold",
+            hint="Remove data.fold.",
+        )
     folders = labelme_folders(loaded.file, project, split="train")
     seen = recognize(folders.annotations).format
     format = seen if data.format == "auto" else data.format

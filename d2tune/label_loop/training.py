@@ -150,7 +150,7 @@ def continued_iterations(project: Project, *, images: int) -> int:
         images: Images to train on.
     """
     whole = planned_length(project, images=images, on_gpu=torch.cuda.is_available()).iterations
-    least = math.ceil(LEAST_PASSES * images / project.train.batch_size)
+    least = math.ceil(LEAST_PASSES * images / project.train.images_per_step)
     return max(1, min(whole, max(math.ceil(CONTINUED * whole), least)))
 
 

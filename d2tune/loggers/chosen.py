@@ -57,8 +57,10 @@ def loggers_of(project: Project) -> list[Logger]:
 
 
 def group_of(project: Project) -> str | None:
-    """The group of a run: the project's, or that of all folds where it is trained on a fold of ``d2tune split``."""
+    """The group of a run: the project's, or that of all folds where it is trained on a fold."""
     if project.tracking_group is not None:
         return project.tracking_group
-    is_fold = re.fullmatch(r"fold\d+", PurePosixPath(project.data.train.replace("\\", "/")).parent.name)
+    is_fold = project.data.fold is not None or re.fullmatch(
+        r"fold\d+", PurePosixPath(project.data.train.replace("\\", "/")).parent.name
+    )
     return f"{project.name}-folds" if is_fold else None

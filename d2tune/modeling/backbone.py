@@ -14,6 +14,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
 
 from d2tune.errors import ProjectError, nearest
+from d2tune.modeling.frozen_stages import run_stages
 
 STRIDES = (4, 8, 16, 32)
 """Strides of the features, in pixels of the input."""
@@ -101,13 +102,19 @@ class FeatureBackbone(Backbone):  # type: ignore[misc]  # Detectron2 has no type
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The features ``(N, C, H / stride, W / stride)`` of images ``(N, 3, H, W)``, by name."""
-        outputs = self._taps(self.body, x)
+        outputs = self._outputs(x)
         features = {}
         for stride in STRIDES:
             index = self._index_of[stride]
             output = outputs[index]
             features[f"stride{stride}"] = output.permute(0, 3, 1, 2) if index in self._channels_last else output
         return features
+
+    def _outputs(self, x: Tensor) -> dict[int, Tensor]:
+        """The outputs of the stages by their index, at least those of the features."""
+        if self._taps is not _run_in_sequence:
+            return dict(enumerate(self._taps(self.body, x)))
+        return run_stages(list(self.body.children()), x, wanted=self._index_of.values())
 
     @property
     def size_divisibility(self) -> int:

@@ -10,11 +10,13 @@ from detectron2.config import CfgNode
 from d2tune.detectron2_projects import project_module
 
 _OWN = {
+    "anchors": ("WholePixelAnchors",),
     "backbone": ("build_feature_fpn_backbone",),
     "bridge.meta_arch": ("SemanticBridge",),
     "deeplab": ("build_padded_deeplab_backbone",),
     "panoptic_deeplab": ("ContiguousPanopticDeepLab",),
     "point_rend": ("NegativeSafePointRendMaskHead", "VoidSafePointRendSemSegHead"),
+    "regnet": ("build_regnetx_4gf_fpn_backbone",),
     "yolact.fpn": ("build_yolact_fpn_backbone",),
     "yolact.meta_arch": ("Yolact",),
     "siammask.meta_arch": ("SiamMask",),
@@ -55,6 +57,7 @@ def register_components(cfg: CfgNode) -> None:
 def _names(cfg: CfgNode) -> Iterator[str]:
     model = cfg.MODEL
     yield model.META_ARCHITECTURE
+    yield model.ANCHOR_GENERATOR.NAME
     yield model.POINT_HEAD.COARSE_SEM_SEG_HEAD_NAME
     for section in (model.BACKBONE, model.ROI_HEADS, model.ROI_MASK_HEAD, model.SEM_SEG_HEAD):
         yield section.NAME

@@ -79,6 +79,13 @@ def add_d2tune_config(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA_DECAY = 0.0
     # share of training images whose brightness, contrast and saturation are varied
     cfg.INPUT.COLOR_JITTER = 0.5
+    # shares of training images that are blurred, made gray, cut to whole instances, and get instances of others pasted
+    cfg.INPUT.BLUR = 0.0
+    cfg.INPUT.GRAY = 0.0
+    cfg.INPUT.WHOLE_CROP = 0.0
+    cfg.INPUT.COPY_PASTE = 0.0
+    # whether each image of a batch has a size of its own, and is cut to the size that it has in evaluations
+    cfg.INPUT.LARGE_SCALE_JITTER = False
     # photo or overhead
     cfg.INPUT.AUGMENT = "photo"
     # images keep their size in training and evaluation
@@ -192,6 +199,11 @@ DERIVED = {
     "INPUT.ORIGINAL_SIZE": "Set train.image_size.",
     "INPUT.RANDOM_FLIP": "Set train.augment.",
     "INPUT.AUGMENT": "Set train.augment.",
+    "INPUT.BLUR": "Set train.blur.",
+    "INPUT.GRAY": "Set train.gray.",
+    "INPUT.WHOLE_CROP": "Set train.crop.",
+    "INPUT.COPY_PASTE": "Set train.copy_paste.",
+    "INPUT.LARGE_SCALE_JITTER": "Set train.large_scale_jitter.",
     "INPUT.PATCH_PX": "Set train.patch_size.",
     "INPUT.PATCH_BALANCE": "Set train.patch_balance.",
     "INPUT.RASTER.STACK": "Set data.label_images.stack.",
@@ -266,6 +278,8 @@ def project_config(
     if rgb_resnet:
         cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
         _set_imagenet_rgb(cfg)
+    if rgb_resnet or scratch or project.model.backbone is not None:
+        _set_new_norms(cfg)
     _set_channels(cfg, facts, project.model.preset)
     _set_schedule(cfg, project, facts, scratch=scratch)
     _set_raw(cfg, project.detectron2)
@@ -302,7 +316,12 @@ def check_model(project: Project) -> None:
         )
 
 
-_FPN_BACKBONES = ("build_resnet_fpn_backbone", "build_feature_fpn_backbone", "build_yolact_fpn_backbone")
+_FPN_BACKBONES = (
+    "build_resnet_fpn_backbone",
+    "build_regnetx_4gf_fpn_backbone",
+    "build_feature_fpn_backbone",
+    "build_yolact_fpn_backbone",
+)
 
 _PRESETS_THAT_TAKE: dict[str, Callable[[CfgNode], bool]] = {
     "backbone": lambda cfg: cfg.MODEL.BACKBONE.NAME in _FPN_BACKBONES and not cfg.MODEL.YOLACT.DEFORM_EVERY,
@@ -389,7 +408,12 @@ def _set_input(cfg: CfgNode, project: Project) -> None:
     cfg.INPUT.AUGMENT = train.augment
     cfg.INPUT.PATCH_PX = train.patch_size or 0
     cfg.INPUT.PATCH_BALANCE = train.patch_balance
-    if train.patch_size is not None and not project.is_by_pixel:
+    cfg.INPUT.COLOR_JITTER = float(train.color)
+    cfg.INPUT.BLUR, cfg.INPUT.GRAY = float(train.blur), float(train.gray)
+    cfg.INPUT.WHOLE_CROP, cfg.INPUT.COPY_PASTE = float(train.crop), float(train.copy_paste)
+    cfg.INPUT.LARGE_SCALE_JITTER = train.large_scale_jitter
+    hides_pixels = train.patch_size is not None or train.large_scale_jitter or train.copy_paste > 0
+    if hides_pixels and not project.is_by_pixel:
         cfg.INPUT.MASK_FORMAT = "bitmask"
     cfg.INPUT.RASTER.STACK = list(label_images.stack)
     cfg.INPUT.RASTER.CHANNELS = list(label_images.channels)
@@ -434,6 +458,13 @@ def _set_backbone(cfg: CfgNode, project: Project, *, scratch: bool) -> None:
         cfg.MODEL.FPN.NORM = "GN"
 
 
+def _set_new_norms(cfg: CfgNode) -> None:
+    """Let the norms of a pyramid and heads that start anew be GroupNorm, where those of the preset are frozen."""
+    for section in (cfg.MODEL.FPN, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD):
+        if section.NORM == "FrozenBN":
+            section.NORM = "GN"
+
+
 def _set_imagenet_rgb(cfg: CfgNode) -> None:
     """Set the channel order and scaling of torchvision's ImageNet weights."""
     cfg.INPUT.FORMAT = "RGB"
@@ -458,10 +489,10 @@ def _set_schedule(cfg: CfgNode, project: Project, facts: DataFacts, *, scratch: 
     train = project.train
     on_gpu = cfg.MODEL.DEVICE == "cuda"
     iterations = planned_length(project, images=facts.train_images, on_gpu=on_gpu).iterations
-    share = train.batch_size / REFERENCE_BATCH
+    share = train.images_per_step / REFERENCE_BATCH
     adaptive = cfg.SOLVER.OPTIMIZER == "ADAMW"
     scale = math.sqrt(share) if adaptive else share
-    cfg.SOLVER.IMS_PER_BATCH = train.batch_size
+    cfg.SOLVER.IMS_PER_BATCH = train.images_per_step
     cfg.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR * scale if train.learning_rate == "auto" else train.learning_rate
     cfg.SOLVER.MAX_ITER = iterations
     cfg.SOLVER.STEPS = ()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from d2tune import files
 from d2tune.errors import WeightsError
+from d2tune.modeling import torchvision_rcnn
 from d2tune.modeling.reading import first_not_finite, read_file
 from d2tune.text import counted, reason_of
 
@@ -337,6 +338,9 @@ def fit(model: nn.Module, state: StateDict, *, file: Path) -> LoadReport:
         WeightsError: Less than half of the backbone fits, so the weights are those of another architecture.
     """
     target = model.state_dict()
+    if torchvision_rcnn.is_published(state):
+        torchvision_rcnn.check_network(model, file=file)
+        state = torchvision_rcnn.renamed(state)
     renamed = _current_names(state) if family(state) == "detectron2" else _backbone_names(state, target)
     wanted = [key for key in target if key.startswith("backbone.bottom_up.")]
     return load_fitting(model, renamed, trunk=wanted, trunk_name="backbone", sample=next(iter(state)), file=file)

@@ -127,7 +127,9 @@ def without_empty(raw: Mapping[Any, Any], section: type[BaseModel], *, is_profil
     for key, value in raw.items():
         field = section.model_fields.get(key)
         inner = None if field is None else is_section(field.annotation)
-        if inner is not None and (value is None or isinstance(value, Mapping)):
+        if field is not None and value is None and inner is not None and takes_none(field):
+            cleaned[key] = None
+        elif inner is not None and (value is None or isinstance(value, Mapping)):
             cleaned[key] = without_empty(value or {}, inner, is_profile=is_profile)
         elif field is not None and value is None and get_origin(field.annotation) in (tuple, dict):
             if not is_profile:

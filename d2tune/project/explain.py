@@ -58,7 +58,7 @@ def explained(error: ValidationError, raw: Mapping[str, Any], file: Path) -> Pro
     keys, field = _place(first["loc"])
     place = ".".join(map(str, keys)) or None
     if first["type"] == "missing":
-        hint = "Name the folder of the images: data: {root: FOLDER}." if keys[:1] == ["data"] else None
+        hint = "Name the folder of the images: data: {root: FOLDER}." if keys in (["data"], ["data", "root"]) else None
         return ProjectError(f"{place} is missing", file=file, hint=hint)
     if first["type"] == "value_error":
         return ProjectError(str(first["msg"]).removeprefix("Value error, "), file=file, place=place)

@@ -16,6 +16,7 @@ from d2tune.project.names import safe_name
 from d2tune.project.overrides import flatten, merge, numbers, set_dotted
 from d2tune.project.profiles import choose_profile, take_profiles
 from d2tune.project.schema import Project
+from d2tune.project.sections import Fold
 from d2tune.project.yaml_files import read_yaml
 from d2tune.text import nearest
 
@@ -38,6 +39,26 @@ class LoadedProject:
         """The same project with its data in another folder."""
         data = self.project.data.model_copy(update={"root": root})
         return replace(self, project=self.project.model_copy(update={"data": data}))
+
+    def with_fold(self, number: int, *, of: int) -> LoadedProject:
+        """The same project on one of so many folds of its data.
+
+        Args:
+            number: The fold that is validated on, from 0.
+            of: Number of folds.
+        """
+        data = self.project.data.model_copy(update={"fold": Fold(of=of, number=number)})
+        return replace(self, project=self.project.model_copy(update={"data": data}))
+
+    def with_tracking_group(self, group: str) -> LoadedProject:
+        """The same project with a group of runs in its logger, unless it names one."""
+        named = self.project.tracking_group or group[:100]
+        return replace(self, project=self.project.model_copy(update={"tracking_group": named}))
+
+    def with_batch_size(self, batch_size: int) -> LoadedProject:
+        """The same project with so many images a step."""
+        train = self.project.train.model_copy(update={"batch_size": batch_size})
+        return replace(self, project=self.project.model_copy(update={"train": train}))
 
     def with_detectron2(self, raw: Mapping[str, Any]) -> LoadedProject:
         """The same project with raw Detectron2 keys merged into its ``detectron2`` section."""

@@ -85,10 +85,10 @@ def planned_length(project: Project, *, images: int, on_gpu: bool) -> Length:
     """
     train = project.train
     if train.iterations is None and train.epochs is None:
-        return fitting_length(project.task, images=images, batch_size=train.batch_size, on_gpu=on_gpu)
-    iterations = train.iterations or max(1, round((train.epochs or 0) * images / train.batch_size))
+        return fitting_length(project.task, images=images, batch_size=train.images_per_step, on_gpu=on_gpu)
+    iterations = train.iterations or max(1, round((train.epochs or 0) * images / train.images_per_step))
     limits = _GPU if on_gpu else _CPU[project.task]
-    least = max(limits.least, _iterations(LEAST_PASSES, images, train.batch_size))
+    least = max(limits.least, _iterations(LEAST_PASSES, images, train.images_per_step))
     return Length(iterations=iterations, recommended=least if iterations < least else None)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from d2tune.project.names import is_name, safe_name
 from d2tune.project.overrides import flatten
 from d2tune.project.presets import preset_names
+from d2tune.project.sections import EarlyStopping, Fold, Sampling, Section
 from d2tune.project.traits import TRAITS, TaskName, TaskTraits
 from d2tune.project.values import (
     AnyNumber,
@@ -57,12 +58,6 @@ Format = Literal[
     "label_images",
 ]
 """Annotation formats; ``auto`` recognizes the format by the content."""
-
-
-class Section(BaseModel):
-    """A part of a project file; an unknown key in it is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class LabelImages(Section):
@@ -137,7 +132,9 @@ class Data(Section):
             tracking tasks.
         sample: Sample that is rendered where ``root`` is missing, a name that ``d2tune sample`` takes.
         sample_images: How many images that sample has.
-        split_seed: Seed of the split where ``val`` is a fraction.
+        split_seed: Seed of the split where ``val`` is a fraction, and of the folds.
+        fold: The images of ``train`` and ``val`` together, near-duplicates kept together, are divided into folds, one
+            of which is validated on; null trains on ``train``. `d2tune kfold` sets it.
     """
 
     root: Path
@@ -167,6 +164,7 @@ class Data(Section):
     sample: Sample | None = None
     sample_images: Whole = Field(default=80, ge=2)
     split_seed: Whole = 0
+    fold: Fold | None = Field(default=None, description="null, or {of: NUMBER, number: NUMBER}")
 
     def images_of(self, name: str) -> str | None:
         """The folder of the images of a split; None where they lie with the annotations.
@@ -294,31 +292,12 @@ class Model(Section):
         return value
 
 
-class Sampling(Section):
-    """How often the images of the training split are used.
-
-    Attributes:
-        kind: ``uniform``: equally often; ``repeat_factor``: those with rare classes more often, by the root of how rare
-            they are; ``class_balanced``: each class about as often as the most frequent one.
-        threshold: The share of the images below which a class is rare for ``repeat_factor``.
-    """
-
-    kind: Literal["uniform", "repeat_factor", "class_balanced"] = "uniform"
-    threshold: Annotated[Number, Field(gt=0, le=1)] = 0.3
+_BATCH_SIZE = 4
+"""Images per step where nothing is set."""
 
 
-class EarlyStopping(Section):
-    """When a training ends before its last iteration.
-
-    Attributes:
-        patience: Evaluations in a row without a gain after which training ends; 0 trains to the last iteration.
-        min_gain: What the metric must rise by, or the loss must fall by, to count as a gain; metrics are in points.
-        metric: ``main``, the metric by which the best weights are chosen, or ``loss``, the one on the validation split.
-    """
-
-    patience: Whole = Field(default=0, ge=0)
-    min_gain: Number = Field(default=0.0, ge=0)
-    metric: Literal["main", "loss"] = "main"
+LARGE_SCALES = (0.1, 2.0)
+"""The factors of large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177)."""
 
 
 class Train(Section):
@@ -327,7 +306,8 @@ class Train(Section):
     Attributes:
         epochs: Passes over the training images; exclusive with ``iterations``.
         iterations: Optimizer steps; exclusive with ``epochs``.
-        batch_size: Images per step over all GPUs.
+        batch_size: Images per step over all GPUs; ``auto`` takes the largest of 1, 2, 4 (and 8, 16 on a GPU) that fits
+            into memory, which is noted in the record.
         accumulate: Parts that a batch is computed in, one after the other, where its images together take too much
             memory; the batch size and the schedule stay.
         learning_rate: Peak learning rate; ``auto`` takes the preset's, scaled to the batch size.
@@ -342,9 +322,19 @@ class Train(Section):
             often as any other; the rest lie anywhere.
         augment: ``photo`` flips training images left to right and varies their colors; ``overhead`` flips and turns
             them every way, for images without an up and down.
-        scale_jitter: Training draws the short side between these multiples of ``image_size``.
+        scale_jitter: Training draws the short side between these multiples of ``image_size``, for each batch.
+        large_scale_jitter: Whether each image has a size of its own, from 0.1 to 2 times that of evaluations where
+            ``scale_jitter`` is not set, and larger ones are cut. For long trainings.
+        crop: Share of training images of which a random rectangle is taken that cuts no instance.
+        copy_paste: Share of training images into which instances of another image are pasted; in semantic tasks the
+            pixels of a class. For long trainings.
+        color: Share of training photos whose brightness, contrast and saturation are varied.
+        gray: Share of training photos without color.
+        blur: Share of training photos that are blurred.
         precision: ``auto`` takes bfloat16 where it is native and faster on this machine, float16 on GPUs that are fast
             in nothing else, else float32.
+        on_divergence: Where a loss or the gradients are not finite, ``stop`` ends training; ``skip`` skips the step, up
+            to 10 of them in a row.
         eval_every: Iterations between evaluations; ``auto`` makes about five of them, 0 only the last one.
         early_stopping: When training ends before its last iteration.
         sampling: How often the images of the training split are used.
@@ -355,7 +345,7 @@ class Train(Section):
 
     epochs: Annotated[Number, Field(gt=0)] | None = None
     iterations: Annotated[Whole, Field(gt=0)] | None = None
-    batch_size: Whole = Field(default=4, ge=1)
+    batch_size: Literal["auto"] | Annotated[Whole, Field(ge=1)] = _BATCH_SIZE
     accumulate: Whole = Field(default=1, ge=1)
     learning_rate: Literal["auto"] | Annotated[Number, Field(gt=0)] = "auto"
     learning_rate_factors: dict[str, Annotated[Number, Field(gt=0)]] = Field(default_factory=dict)
@@ -365,13 +355,35 @@ class Train(Section):
     patch_balance: Number = Field(default=0.5, ge=0, le=1)
     augment: Literal["photo", "overhead"] = "photo"
     scale_jitter: tuple[Number, Number] = (0.6, 1.2)
+    large_scale_jitter: bool = False
+    crop: Number = Field(default=0.0, ge=0, le=1)
+    copy_paste: Number = Field(default=0.0, ge=0, le=1)
+    color: Number = Field(default=0.5, ge=0, le=1)
+    gray: Number = Field(default=0.0, ge=0, le=1)
+    blur: Number = Field(default=0.0, ge=0, le=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    on_divergence: Literal["stop", "skip"] = "stop"
     eval_every: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
     early_stopping: EarlyStopping = EarlyStopping()
     sampling: Sampling = Sampling()
     validation_loss: bool = True
     workers: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
     seed: Whole = Field(default=0, ge=0, lt=2**31)
+
+    @property
+    def images_per_step(self) -> int:
+        """``batch_size``; where it is ``auto`` and not chosen yet, about 4."""
+        if self.batch_size == "auto":
+            return self.accumulate * max(1, _BATCH_SIZE // self.accumulate)
+        return self.batch_size
+
+    @model_validator(mode="before")
+    @classmethod
+    def _large_scales(cls, value: object) -> object:
+        """With large-scale jitter, its usual range where none is set."""
+        if isinstance(value, dict) and value.get("large_scale_jitter") is True and "scale_jitter" not in value:
+            return value | {"scale_jitter": LARGE_SCALES}
+        return value
 
     @field_validator("scale_jitter", "freeze", mode="before")
     @classmethod
@@ -384,13 +396,15 @@ class Train(Section):
             raise ValueError("epochs and iterations are both set; keep one of them")
         if self.early_stopping.metric == "loss" and not self.validation_loss:
             raise ValueError("early_stopping.metric is loss, which needs validation_loss: true")
-        if self.batch_size % self.accumulate:
+        if self.batch_size != "auto" and self.batch_size % self.accumulate:
             raise ValueError(f"accumulate must divide batch_size, {self.batch_size}; found {self.accumulate}")
         low, high = self.scale_jitter
         if not 0.1 <= low <= high <= 4:
             raise ValueError(
                 f"scale_jitter must be two factors between 0.1 and 4, the smaller first; found {low}, {high}"
             )
+        if self.large_scale_jitter and self.image_size == "original":
+            raise ValueError("large_scale_jitter is for an image_size in pixels; found original")
         return self
 
 
@@ -491,6 +505,8 @@ class Project(Section):
         data = self.data
         if data.frames and not self.traits.follows_objects:
             raise ValueError("data.frames is for tracking tasks")
+        if self.traits.follows_objects:
+            self._refuse_augmentations()
         if data.csv_preset is not None and data.format not in ("auto", "rle"):
             raise ValueError(f"data.csv_preset is for data.format: rle, and the format is {data.format}")
         if data.label_images != LabelImages() and data.format != "label_images":
@@ -500,9 +516,18 @@ class Project(Section):
             )
         return self
 
+    def _refuse_augmentations(self) -> None:
+        """Refuse the augmentations of whole images, which the pairs of crops of tracking tasks do not have."""
+        defaults = Train()
+        for key in ("large_scale_jitter", "crop", "copy_paste", "gray", "blur"):
+            if getattr(self.train, key) != getattr(defaults, key):
+                raise ValueError(f"train.{key} is for instance, semantic and panoptic tasks")
+
     @model_validator(mode="after")
     def _semantic_keys_fit_task(self) -> Project:
         if self.is_by_pixel:
+            if self.train.crop:
+                raise ValueError("train.crop is for instance and panoptic tasks; set train.patch_size")
             return self
         if self.data.format == "label_images":
             raise ValueError("data.format: label_images is for semantic tasks: label images do not distinguish objects")

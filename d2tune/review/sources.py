@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from d2tune.annotations.formats.coco import to_coco
 from d2tune.annotations.model.dataset import Dataset
 from d2tune.errors import D2TuneError, DataError, RunError
 from d2tune.evaluation.comparison import ComparedSide, InstanceSide
-from d2tune.evaluation.from_files.results import kinds_of, read_results
+from d2tune.evaluation.from_files.results import kinds_of
 from d2tune.evaluation.images.base import ImageResult, Images
 from d2tune.evaluation.images.instance import InstanceImages
 from d2tune.evaluation.outcome import evaluate_results
@@ -26,6 +25,7 @@ from d2tune.review.history import History, read_history
 from d2tune.run_folder import RunFolder
 from d2tune.run_schema import read_evaluation, read_object
 from d2tune.runs.evaluated import Evaluated, newest_evaluation, read_evaluated
+from d2tune.runs.other_model import read_other
 from d2tune.runs.overview import RunSummary, summarize
 from d2tune.tasks import TASKS
 from d2tune.text import reason_of
@@ -243,21 +243,9 @@ def _with_file(path: Path, read: Callable[[], T]) -> T:
 
 
 def _evaluate_predictions(side: Side, evaluated: Evaluated) -> None:
-    dataset = evaluated.dataset
-    both = read_results(side.path, Path("the ground truth of the run"), content=_with_source_ids(dataset))
-    for line in both.warnings:
-        side.problems.append(line)
-    image_of = {row["id"]: image.id for row, image in zip(both.truth["images"], dataset.images, strict=True)}
-    class_of = {
-        row["id"]: one["id"] for row, one in zip(both.truth["categories"], to_coco(dataset)["categories"], strict=True)
-    }
-    rows = [
-        row | {"image_id": image_of[row["image_id"]], "category_id": class_of[row["category_id"]]}
-        for row in both.results
-    ]
-    if not rows:
-        raise DataError("no prediction is of an image of the run", file=side.path, place=side.name)
-    truth = to_coco(dataset)
+    other = read_other(side.path, evaluated.dataset, name=side.name)
+    side.problems += other.warnings
+    truth, rows = other.truth, other.rows
     kinds = kinds_of(truth, rows, side.path)
     outcome = evaluate_results(truth, rows, kinds=kinds, split="the images of the run")
     side.metrics = outcome.metrics
@@ -267,21 +255,6 @@ def _evaluate_predictions(side: Side, evaluated: Evaluated) -> None:
     side.results = side.images.results()
     side.compared = InstanceSide(side.name, evaluated.content["data_sha256"], truth, rows, kinds)
     side.evaluated = evaluated
-
-
-def _with_source_ids(dataset: Dataset) -> dict[str, Any]:
-    """The ground truth as COCO, with the ids of images and classes of the file that it was read from."""
-    truth = to_coco(dataset)
-    image_ids, category_ids = dataset.source_image_ids(), dataset.source_category_ids()
-    return {
-        **truth,
-        "images": [row | {"id": image_ids[row["id"]]} for row in truth["images"]],
-        "categories": [row | {"id": category_ids[row["id"]]} for row in truth["categories"]],
-        "annotations": [
-            row | {"image_id": image_ids[row["image_id"]], "category_id": category_ids[row["category_id"]]}
-            for row in truth["annotations"]
-        ],
-    }
 
 
 def distinct_names(paths: list[Path]) -> list[str]:

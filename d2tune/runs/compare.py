@@ -12,7 +12,8 @@ from d2tune.annotations.io.outputs import protected, refuse_existing, write_outp
 from d2tune.errors import RunError
 from d2tune.evaluation.comparison import ComparedSide, InstanceSide, RunComparison
 from d2tune.evaluation.from_files.results import kinds_of, read_results
-from d2tune.runs.evaluated import read_evaluated
+from d2tune.runs.evaluated import Evaluated, read_evaluated
+from d2tune.runs.other_model import other_side
 from d2tune.text import printable
 
 logger = logging.getLogger(__name__)
@@ -24,10 +25,9 @@ def compare(
     """Compare two models that were evaluated on the same images, by a paired bootstrap over the images.
 
     Args:
-        a: Path of A: a run folder, a package, the folder of an evaluation, or with ``ground_truth`` a file of COCO
-            results.
+        a: Path of A: a run folder, a package, the folder of an evaluation, or a file of COCO results of any model.
         b: Path of B: the same.
-        ground_truth: A COCO instances file, if ``a`` and ``b`` are files of results.
+        ground_truth: A COCO instances file, if ``a`` and ``b`` are both files of results.
         out: Folder for ``comparison.json``; None writes no file.
 
     Raises:
@@ -35,9 +35,12 @@ def compare(
             evaluations are of different data or tasks.
         DataError: A file cannot be read.
     """
-    side_a, side_b = (
-        _file_side(Path(side), Path(ground_truth)) if ground_truth else _run_side(Path(side)) for side in (a, b)
-    )
+    side_a: ComparedSide
+    side_b: ComparedSide
+    if ground_truth is not None:
+        side_a, side_b = (_file_side(Path(side), Path(ground_truth)) for side in (a, b))
+    else:
+        side_a, side_b = _sides(Path(a), Path(b))
     if side_a.truth_sha256 != side_b.truth_sha256:
         raise RunError(
             "evaluations on different data cannot be compared",
@@ -73,8 +76,30 @@ def _file_side(predictions: Path, ground_truth: Path) -> InstanceSide:
     return InstanceSide(str(predictions), files.sha256_file(ground_truth), both.truth, both.results, kinds)
 
 
-def _run_side(folder: Path) -> ComparedSide:
-    """The predictions of a model or an evaluation; its weights, config, data and predictions must be unchanged."""
+def _sides(a: Path, b: Path) -> list[ComparedSide]:
+    """The sides of two evaluations, or of an evaluation and a file of results on the same images.
+
+    Raises:
+        RunError: The weights, config, data or predictions of an evaluation have changed, or both are files.
+        DataError: The file cannot be read.
+    """
+    given = [None if side.is_file() else _evaluated(side) for side in (a, b)]
+    beside = next((one for one in given if one is not None), None)
+    if beside is None:
+        hint = "Give the COCO instances file of their images: --ground-truth FILE."
+        raise RunError("two files of results need their ground truth", file=a, hint=hint)
+    return [_other(path, beside) if one is None else one.side() for path, one in zip((a, b), given, strict=True)]
+
+
+def _evaluated(folder: Path) -> Evaluated:
+    """A model or an evaluation; its weights, config, data and predictions must be unchanged."""
     evaluated = read_evaluated(folder)
     evaluated.check_model()
-    return evaluated.side()
+    return evaluated
+
+
+def _other(path: Path, beside: Evaluated) -> ComparedSide:
+    side, warnings = other_side(path, beside)
+    for line in warnings:
+        logger.warning(printable(line))
+    return side

@@ -201,7 +201,7 @@ def _with_images(project: Project, image_root: str | Path, *, keep_train: bool =
     if not root.is_dir():
         raise DataError("the folder of images does not exist", file=root, hint="Correct the path after --image-root.")
     images: str | dict[str, str] = str(root)
-    if keep_train and isinstance(data.val, str):
+    if keep_train and isinstance(data.val, str) and data.fold is None:
         of_train = data.images_of(data.train)
         images = {"val": str(root)} | ({} if of_train is None else {"train": of_train})
     return project.model_copy(update={"data": data.model_copy(update={"images": images})})

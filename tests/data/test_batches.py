@@ -56,10 +56,17 @@ def test_seeds_of_augmentation_are_all_different() -> None:
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_processes_share_the_batches_out(world: int) -> None:
-    alone = first(12, batches())
-    shared = [first(12 // world, batches(rank=rank, world=world)) for rank in range(world)]
-    assert [shared[number % world][number // world] for number in range(12)] == alone
+def test_processes_share_each_batch(world: int) -> None:
+    alone = first(12, batches(batch_size=6))
+    shared = [first(12, batches(batch_size=6 // world, rank=rank, world=world)) for rank in range(world)]
+    assert [[key for own in step for key in own] for step in zip(*shared, strict=True)] == alone
+
+
+def test_processes_have_their_images_of_each_part_of_a_batch() -> None:
+    alone = first(3, batches(batch_size=8))
+    shared = [first(3, batches(batch_size=4, rank=rank, world=2, parts=2)) for rank in (0, 1)]
+    for whole, one, two in zip(alone, *shared, strict=True):
+        assert one + two == [whole[at] for at in (0, 1, 4, 5, 2, 3, 6, 7)]
 
 
 def test_fewer_images_than_a_batch() -> None:

@@ -22,7 +22,6 @@ def samples(dicts: list[dict[str, Any]], *, balance: float, patch_px: int = 48) 
         mask_format="polygon",
         short_side_range_px=(50, 100),
         max_side_px=10_000,
-        color_jitter=0.0,
         patch_px=patch_px,
         patch_balance=balance,
     )
@@ -65,11 +64,13 @@ def test_rare_classes_are_as_often_in_the_middle_of_patches_as_others() -> None:
     many = [(0, 10.0 * at, 5.0, 10.0 * at + 4, 9.0) for at in range(9)]
     rare = (1, 900.0, 900.0, 910.0, 910.0)
     rng = np.random.default_rng(0)
-    places = [patch_place(boxes(*many, rare), (1000, 1000), patch_px=100, balance=1.0, rng=rng) for _ in range(600)]
+    places = [
+        patch_place(boxes(*many, rare), (1000, 1000), patch_hw=(100, 100), balance=1.0, rng=rng) for _ in range(600)
+    ]
     with_rare = [p for p in places if p.left_px <= 905 <= p.left_px + 100 and p.top_px <= 905 <= p.top_px + 100]
     assert 250 < len(with_rare) < 350
     assert len({(place.top_px, place.left_px) for place in with_rare}) > 150, "not always in the same place"
-    anywhere = [patch_place(boxes(rare), (1000, 1000), patch_px=100, balance=0.0, rng=rng) for _ in range(600)]
+    anywhere = [patch_place(boxes(rare), (1000, 1000), patch_hw=(100, 100), balance=0.0, rng=rng) for _ in range(600)]
     assert 800 < max(place.left_px for place in anywhere) <= 900 and min(place.left_px for place in anywhere) < 50
     assert 410 < np.mean([place.top_px for place in anywhere]) < 490
 
@@ -87,7 +88,6 @@ def test_label_maps_are_cut_with_their_images(tmp_path: Path) -> None:
         mask_format="bitmask",
         short_side_range_px=(100, 100),
         max_side_px=10_000,
-        color_jitter=0.0,
         patch_px=40,
     )
     for seed in range(10):

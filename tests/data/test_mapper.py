@@ -46,7 +46,6 @@ def samples(dicts: list[dict], *, largest: int = 100, mask_format: str = "bitmas
         mask_format=mask_format,
         short_side_range_px=(20, largest),
         max_side_px=10_000,
-        color_jitter=0.0,
     )
 
 

@@ -73,7 +73,6 @@ def samples(source: dict, *, preset: str, largest: int = 90) -> PanopticSamples:
         mask_format="bitmask",
         short_side_range_px=(30, largest),
         max_side_px=1000,
-        color_jitter=0.0,
     )
 
 

@@ -57,7 +57,7 @@ def annotated(folder: Path, name: str) -> Path:
 
 
 def instance_sample(dicts: list[dict[str, Any]], white: float | None) -> dict[str, Any]:
-    options = {"mask_format": "polygon", "short_side_range_px": (20, 40), "max_side_px": 200, "color_jitter": 0.0}
+    options = {"mask_format": "polygon", "short_side_range_px": (20, 40), "max_side_px": 200}
     return TrainingSamples(dicts, channel_order="BGR", white=white, **options)[SampleKey(0, 30, 5)]
 
 
@@ -69,7 +69,6 @@ def semantic_sample(source: dict[str, Any], reader: ImageReader) -> dict[str, An
         patch_px=0,
         patch_balance=0,
         augment="photo",
-        color_jitter=0,
         classes=2,
     )
     return SemanticSamples([source], options, cache_bytes=0)[SampleKey(0, 30, 5)]

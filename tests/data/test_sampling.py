@@ -11,7 +11,7 @@ import pytest
 from d2tune.annotations.model.dataset import Category, Dataset, Image, Instance
 from d2tune.data.batches import TrainingBatches
 from d2tune.data.sampling import MOST_REPEATS, classes_of_images, repeats_of, systematic_sample
-from d2tune.project.schema import Sampling
+from d2tune.project.sections import Sampling
 
 
 def dataset(*classes: str, crowd: bool = False) -> Dataset:

@@ -12,6 +12,7 @@ from PIL import Image as PilImage
 
 from d2tune.annotations.model.dataset import Image
 from d2tune.annotations.model.options import RasterOptions
+from d2tune.data.augmentation.options import Augmentations
 from d2tune.data.batches import SampleKey
 from d2tune.data.image_reader import ImageReader
 from d2tune.data.semantic_mapper import (
@@ -78,7 +79,7 @@ def samples(
         patch_px=patch_px,
         patch_balance=balance,
         augment=augment,
-        color_jitter=jitter,
+        augmentations=Augmentations(color=jitter),
         classes=4,
     )
     return SemanticSamples(sources, options, cache_bytes=cache_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,61 @@ def test_a_batch_that_cannot_be_divided_is_refused(tiny_project: Path) -> None:
     with pytest.raises(ProjectError) as caught:
         load_project(tiny_project, overrides={"train.accumulate": 3})
     assert "accumulate must divide batch_size, 2; found 3" in caught.value.one_line()
+
+
+def adamw(model: nn.Module, *, fused: bool) -> torch.optim.Optimizer:
+    """AdamW as d2tune builds it, or with one parameter after the other."""
+    cfg = default_config()
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY = "ADAMW", 0.1, 0.01
+    built = build_optimizer(cfg, model)
+    return built if fused else torch.optim.AdamW([group | {"fused": None} for group in built.param_groups])
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, *, seed: int, layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for value in model.parameters():
+        gradient = torch.randn(value.shape, generator=generator)
+        value.grad = gradient.to(memory_format=layout) if gradient.ndim == 4 else gradient
+    optimizer.step()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_one_operator_updates_as_torch_does_whatever_the_layout(layout: torch.memory_format) -> None:
+    """On a processor, torch's fused AdamW does not look at the strides of gradients and averages."""
+    models = [nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    models[0].to(memory_format=torch.channels_last)
+    optimizers = [adamw(model, fused=index == 0) for index, model in enumerate(models)]
+    for seed in range(2):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            step(model, optimizer, seed=seed, layout=layout)
+    assert [group["fused"] for group in optimizers[0].param_groups] == [True] * len(optimizers[0].param_groups)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*(one.parameters() for one in models), strict=True))
+
+
+def test_a_state_of_another_layout_goes_on_in_one_operator() -> None:
+    """That of a run of an earlier version, whose optimizer updated one parameter after the other."""
+    earlier = nn.Conv2d(4, 8, 3)
+    before = adamw(earlier, fused=False)
+    step(earlier, before, seed=0, layout=torch.contiguous_format)
+    now = nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
+    now.load_state_dict(earlier.state_dict())
+    optimizer = adamw(now, fused=True)
+    optimizer.load_state_dict(copy.deepcopy(before.state_dict()))
+    assert all(group["fused"] for group in optimizer.param_groups)
+    for model, one in ((earlier, before), (now, optimizer)):
+        step(model, one, seed=1, layout=torch.contiguous_format)
+    assert torch.allclose(earlier.weight, now.weight, atol=1e-6)
+
+
+def test_a_resumed_optimizer_has_the_same_bits() -> None:
+    straight, stopped = nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3)
+    stopped.load_state_dict(straight.state_dict())
+    first, second = adamw(straight, fused=True), adamw(stopped, fused=True)
+    for model, one in ((straight, first), (stopped, second)):
+        step(model, one, seed=0, layout=torch.contiguous_format)
+    resumed = adamw(stopped, fused=True)
+    resumed.load_state_dict(second.state_dict())
+    for model, one in ((straight, first), (stopped, resumed)):
+        step(model, one, seed=1, layout=torch.contiguous_format)
+    assert torch.equal(straight.weight, stopped.weight)

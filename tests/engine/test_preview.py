@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image as PilImage
 
 from d2tune import api
 from d2tune.cli import main
+from d2tune.engine.assembly import training_split
 from d2tune.engine.plan import make_plan
 from d2tune.engine.preview import _before_and_after, _keys
 from d2tune.errors import DataError, ProjectError
@@ -84,3 +89,24 @@ def test_pairs_of_crops_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="pairs of crops, which a preview does not show"):
         api.preview(project, out=tmp_path / "a.png", samples=1)
     assert not (tmp_path / "a.png").exists()
+
+
+def test_augmentations_show(tiny_project: Path, tmp_path: Path) -> None:
+    def samples(*overrides: str) -> list[dict[str, Any]]:
+        keys = dict(word.split("=") for word in overrides)
+        loaded = load_project(tiny_project, overrides={key: yaml.safe_load(value) for key, value in keys.items()})
+        plan, _ = make_plan(loaded, num_gpus=0, sample=False)
+        read = training_split(plan)
+        return [read[key] for key in islice(_keys(plan), 6)]
+
+    plain = samples()
+    pasted = samples("train.copy_paste=1")
+    assert all(len(one["instances"]) > 0 for one in pasted)
+    assert sum(len(one["instances"]) for one in pasted) > sum(len(one["instances"]) for one in plain)
+    large = samples("train.large_scale_jitter=true", "train.scale_jitter=[0.2, 1.2]")
+    shorts = [min(one["image"].shape[1:]) for one in large]
+    assert len(set(shorts)) >= 4 and max(shorts) <= 96, "each has its own size, no larger than in evaluations"
+    result = api.preview(tiny_project, out=tmp_path / "a.png", samples=4, overrides=["train.copy_paste=1"])
+    assert result.samples == 4
+    again = samples("train.copy_paste=1")
+    assert all(torch.equal(one["image"], other["image"]) for one, other in zip(pasted, again, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,33 @@ def test_an_error_of_the_end_loses_nothing(
     assert_same(straight, run)
     with pytest.raises(RunError, match="the run is complete with 6 iterations"):
         train(project, run, resume=True)
+
+
+@pytest.mark.extended
+def test_a_disk_that_is_full_at_a_save_leaves_the_checkpoint_before(
+    project: Path, straight: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for it: the small files of the run can still be written."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Fill(HookBase):
+        def before_step(self) -> None:
+            if self.trainer.iter == 4:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+
+    try:
+        with pytest.raises(RunError) as caught:
+            train(project, tmp_path / "run", hooks=[Fill()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    last = tmp_path / "run" / "checkpoints" / "last.pth"
+    assert caught.value.one_line() == (
+        f"{last}: the checkpoint cannot be written: File too large. Make room, or allow larger files. "
+        f"{last} is the checkpoint of 4 iterations; the same command with --resume goes on from there."
+    )
+    assert json.loads((tmp_path / "run" / "record.json").read_text("utf-8"))["ended"]["state"] == "failed"
+    train(project, tmp_path / "run", resume=True)
+    assert_same(straight, tmp_path / "run")
 
 
 def d2tune_counting(trained: list[int]) -> HookBase:

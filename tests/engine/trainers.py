@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from detectron2.engine import HookBase
 from torch import nn
 
 from d2tune.engine.trainer import Trainer
+from d2tune.modeling.precision import Precision
 
 SEED = 7
 
@@ -60,17 +61,21 @@ def trainer_of(
     start: int = 0,
     clip_norm: float | None = None,
     accumulate: int = 1,
+    skips: bool = False,
+    precision: Precision = "float32",
+    batches: Iterable[list[dict[str, Any]]] | None = None,
 ) -> Trainer:
     """A trainer on the CPU with these hooks and, by default, plain SGD with a learning rate of 1."""
     trainer = Trainer(
         model,
-        Batches(start),
+        Batches(start) if batches is None else batches,
         optimizer or torch.optim.SGD(model.parameters(), lr=1.0),
-        precision="float32",
+        precision=precision,
         device="cpu",
         seed=SEED,
         clip_norm=clip_norm,
         accumulate=accumulate,
+        skips=skips,
     )
     trainer.completed = start
     trainer.register_hooks(list(hooks))

@@ -176,8 +176,8 @@ def test_norms_are_fused_once_for_all_windows_of_an_image(monkeypatch: pytest.Mo
             return np.full((height_px, width_px, 3), 7, np.uint8)
 
     folded: list[nn.Module] = []
-    real = fused._folded
-    monkeypatch.setattr(fused, "_folded", lambda convolution, norm: folded.append(norm) or real(convolution, norm))
+    real = fused.folded
+    monkeypatch.setattr(fused, "folded", lambda convolution, norm: folded.append(norm) or real(convolution, norm))
     model = Net()
     with inference_mode(model):
         rows = list(predict_rows(model, Pixels(), classes=4, window_px=16, show_progress=False))

@@ -60,7 +60,8 @@ def test_photos_that_a_conversion_copied_are_predicted_on_and_its_labels_are_not
     preset = {"options": ReadOptions(preset="airbus")} if to == "rle" else {}
     (result,) = d2tune.convert(source, out=out, to=to, **preset)
     assert len(result.dataset.images) == 2
-    names = ["a.png", "b.png"] if to in ("coco", "rle") else ["images/a.png", "images/b.png"]
+    folder = {"coco": "", "rle": "", "rfdetr": "train/"}.get(to, "images/")
+    names = [f"{folder}a.png", f"{folder}b.png"]
     assert images_below(out) == (["b.png"] if to == "labelme" else names)
 
 

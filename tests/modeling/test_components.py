@@ -9,6 +9,7 @@ from collections import defaultdict
 
 import pytest
 from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
     ROI_HEADS_REGISTRY,
@@ -22,7 +23,14 @@ from d2tune.modeling import components
 from d2tune.modeling.config import preset_config
 from d2tune.project import preset_names
 
-REGISTRIES = (BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, ROI_MASK_HEAD_REGISTRY, SEM_SEG_HEADS_REGISTRY)
+REGISTRIES = (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+)
 UNUSED = ("panopticapi", "detectron2.projects.panoptic_deeplab.dataset_mapper")
 """Modules that no model needs; the second imports the first, which is not on PyPI."""
 

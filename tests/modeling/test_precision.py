@@ -14,12 +14,14 @@ from d2tune.files import cache_folder
 from d2tune.modeling import precision
 from d2tune.modeling.config import DataFacts, project_config
 from d2tune.modeling.precision import (
+    Decision,
     autocast_dtype,
     bfloat16_speedup,
     choose_precision,
     cpu_features,
     cpu_name,
     cuda_precision,
+    decide,
 )
 from d2tune.project import Data, Model, Project
 
@@ -119,3 +121,40 @@ def test_what_a_project_names_is_taken() -> None:
     assert choose_precision("float16", "cuda") == "float16"
     with pytest.raises(ProjectError, match=r"train\.precision: float16 is for GPUs"):
         choose_precision("float16", "cpu")
+
+
+def test_the_decision_says_why_and_does_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_features", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(precision, "_measured_speedup", lambda cfg: 1.3)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        first = decide("auto", "cpu", config())
+        monkeypatch.setattr(precision, "_measured_speedup", lambda cfg: 0.7)
+        torch.set_num_threads(2)
+        assert decide("auto", "cpu", config()) == first
+    finally:
+        torch.set_num_threads(threads)
+    assert first == Decision("bfloat16", "bfloat16 was measured 1.30 times as fast as float32 on this machine")
+    assert decide("float32", "cpu") == Decision("float32", "as it is set")
+    monkeypatch.setattr(precision, "cpu_features", lambda: frozenset({"avx2"}))
+    assert decide("auto", "cpu", config()).reason == "the processor has no instructions for bfloat16"
+
+
+def test_of_two_processes_that_measure_at_once_the_first_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In doubt float32: the gain must be there in each round, and 1.2 is too little."""
+    monkeypatch.setattr(precision, "cpu_features", lambda: frozenset({"amx_bf16"}))
+    key, real = precision._machine_key(config()), precision._measured_speedup
+
+    def measured(cfg: Any) -> float:
+        (cache_folder() / "precision.json").write_text(json.dumps({key: 1.2}), "utf-8")  # meanwhile, the first
+        return 1.9
+
+    monkeypatch.setattr(precision, "_measured_speedup", measured)
+    decision = decide("auto", "cpu", config())
+    assert decision.precision == "float32"
+    assert decision.reason.endswith("1.20 times as fast as float32 on this machine, and 1.25 times is taken as a gain")
+    assert json.loads((cache_folder() / "precision.json").read_text("utf-8")) == {key: 1.2}
+    rounds = iter([1.0, 1.0, 2.0, 1.0, 2.0, 1.9, 2.0, 1.0, 2.0, 1.0])
+    monkeypatch.setattr(precision, "_step_s", lambda *_: next(rounds))
+    assert real(config()) == pytest.approx(2.0 / 1.9)

@@ -13,9 +13,12 @@ from pycocotools import mask as mask_utils
 
 from d2tune.errors import DataError
 from d2tune.evaluation.from_files.evaluate import evaluate_files
+from tests.annotations.builders import labelme_file, moved, shape
+from tests.runs.random_runs import random_run
 from tests.system.commands import d2tune, refused_here, succeeded
 
 SIZE = 120
+BIG = [[4, 3], [34, 3], [34, 20], [4, 20]]
 
 
 def rle_of(x: int, y: int, side: int) -> dict[str, Any]:
@@ -213,6 +216,7 @@ BOTH = ["--predictions", "a.json", "--ground-truth", "truth.json"]
             "with --predictions no model is run",
         ),
         (["compare", ".", "b.json"], "evaluation.json: the evaluation does not exist"),
+        (["compare", "a.json", "b.json"], "two files of results need their ground truth"),
     ],
 )
 def test_files_that_do_not_fit_together_are_refused(
@@ -227,3 +231,38 @@ def test_files_that_do_not_fit_together_are_refused(
     row = json.loads((tmp_path / "a.json").read_text())[0]
     (tmp_path / "other.json").write_text(json.dumps([row | {"image_id": 99}]))
     assert message in refused_here(*words, folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+
+
+@pytest.mark.extended
+def test_the_model_of_another_tool_is_put_beside_a_run(tmp_path: Path) -> None:
+    """The other tool was trained on the layout that is written for it, and its predictions have the ids of that."""
+    from d2tune import api
+
+    run = tmp_path / "run"
+    for split, count in (("train", 2), ("val", 6)):
+        for number in range(count):
+            name = f"{split}{number}.json"
+            labelme_file(run / split / name, shape(moved(BIG, 3 * number), "bus"), shape(moved(BIG, 0, 22), "road"))
+    random_run(run, "instance")
+    api.evaluate(run)
+    api.convert(run / "project.yaml", to="rfdetr", out=tmp_path / "theirs")
+    truth = tmp_path / "theirs" / "valid" / "_annotations.coco.json"
+    annotations = json.loads(truth.read_text("utf-8"))["annotations"]
+    rows = [
+        {key: row[key] for key in ("image_id", "category_id", "bbox", "segmentation")} | {"score": 0.9}
+        for row in annotations
+    ]
+    (tmp_path / "theirs.json").write_text(json.dumps(rows), "utf-8")
+    by_itself = api.evaluate_files(tmp_path / "theirs.json", truth, out=tmp_path / "scored")
+    assert by_itself.metrics.segm["AP"].value == pytest.approx(100) and "best-F1 threshold" in by_itself.table
+    beside = api.compare(run, tmp_path / "theirs.json")
+    mask_ap = beside.metrics["segm AP"]
+    assert mask_ap.value_b == pytest.approx(100) and mask_ap.value_a is not None and mask_ap.value_a < 50
+    assert mask_ap.better == "B" and beside.images == 6
+    exchanged = api.compare(tmp_path / "theirs.json", run).metrics["segm AP"]
+    assert (exchanged.value_a, exchanged.value_b, exchanged.better) == (mask_ap.value_b, mask_ap.value_a, "A")
+    report = api.write_report(run, predictions={"theirs": tmp_path / "theirs.json"}, out=tmp_path / "report.html")
+    assert "theirs" in report.path.read_text("utf-8")
+    with pytest.raises(DataError):
+        (tmp_path / "none.json").write_text("[]", "utf-8")
+        api.compare(run, tmp_path / "none.json")

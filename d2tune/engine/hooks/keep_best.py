@@ -9,6 +9,17 @@ from typing import Any
 from d2tune.engine.hooks.base import Hook
 
 
+def evaluation_due(done: int, *, period: int, last: int) -> bool:
+    """Whether an evaluation follows an iteration.
+
+    Args:
+        done: Iterations completed.
+        period: Iterations between evaluations; 0 evaluates only after the last.
+        last: The last iteration.
+    """
+    return done == last or (period > 0 and done % period == 0 and last - done >= period / 2)
+
+
 class EvaluateAndKeepBest(Hook):
     """Evaluates every ``period`` iterations and after the last, and calls ``keep`` when the score is the best so far.
 
@@ -39,8 +50,7 @@ class EvaluateAndKeepBest(Hook):
 
     def is_due(self, done: int) -> bool:
         """Whether an evaluation follows the iteration after which ``done`` are completed."""
-        last = self.trainer.max_iter
-        return done == last or (self._period > 0 and done % self._period == 0 and last - done >= self._period / 2)
+        return evaluation_due(done, period=self._period, last=self.trainer.max_iter)
 
     def seconds_left(self, done: int) -> float:
         """Seconds that the evaluations after ``done`` iterations take, as long as the last one or as expected."""

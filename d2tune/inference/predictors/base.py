@@ -168,6 +168,12 @@ class Predictor(ABC, Generic[Raw, Result]):
         samples = PredictionSamples(images, reader=self.reader, size=self._size, is_semantic=self._is_semantic)
         return batches_of(samples, None, on_cuda=is_on_cuda(self.model), divisibility=divisibility_of(self.model))
 
+    def input_px(self, image: ImageLike) -> int:
+        """The number of pixels that an image has for the network, which gets it at once; 0 if it cannot be read."""
+        samples = PredictionSamples([image], reader=self.reader, size=self._size, is_semantic=self._is_semantic)
+        height_px, width_px = samples.input_size(0)
+        return height_px * width_px
+
     @property
     def takes_whole_images(self) -> bool:
         """Whether the network gets an image at once, so that `prepare`, `run` and `finish` are separate work."""
@@ -191,6 +197,21 @@ class Predictor(ABC, Generic[Raw, Result]):
         with inference_mode(self.model), forward_pass(self.model):
             return self._forward(self.model, samples)
 
+    def run_full(self, samples: Sequence[Sample], instances: int) -> Sequence[Any]:
+        """As `run`, with instances that each fill their image in place of those that are predicted.
+
+        It takes the time and memory of an image that is full of large objects. A model that predicts no instances, and
+        one that predicts in windows, does the same as in `run`.
+
+        Args:
+            samples: What `prepare` returned for images of the same size.
+            instances: Instances of an image.
+        """
+        if not self.takes_whole_images:
+            return self.run(samples)
+        with inference_mode(self.model), forward_pass(self.model):
+            return self._forward_full(self.model, samples, instances)
+
     def finish(self, raw: Any, sample: Sample) -> Result:
         """The last step: the result of an image from what `run` and `prepare` returned for it."""
         result: Result = self._result(raw, sample) if self.takes_whole_images else raw
@@ -212,6 +233,10 @@ class Predictor(ABC, Generic[Raw, Result]):
     @abstractmethod
     def _forward(self, model: Any, batch: Sequence[Sample]) -> Sequence[Raw]:
         """Run the model on a batch and move its output off the device."""
+
+    def _forward_full(self, model: Any, batch: Sequence[Sample], instances: int) -> Sequence[Raw]:
+        """What `run_full` does, for a model that takes whole images."""
+        return self._forward(model, batch)
 
     @abstractmethod
     def _result(self, raw: Raw, sample: Sample) -> Result:

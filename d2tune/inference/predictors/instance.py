@@ -18,8 +18,11 @@ from d2tune.annotations.model.types import Rle
 from d2tune.inference.loop import Sample
 from d2tune.inference.paste import paste_rle
 from d2tune.inference.predictors.base import Predictor
-from d2tune.inference.predictors.rcnn import detect, has_two_steps
+from d2tune.inference.predictors.rcnn import detect, full_instances, has_two_steps
 from d2tune.inference.results import Detections, rounded_score
+
+_MASK_SIDE = 28
+"""Side of the masks over boxes where a model has not given any yet; that of most models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,14 @@ class InstancePredictor(Predictor[RawDetections, Detections]):
 
     def _forward(self, model: Any, batch: Sequence[Sample]) -> list[RawDetections]:
         return forward_detections(model, batch, self.min_scores)
+
+    def _forward_full(self, model: Any, batch: Sequence[Sample], instances: int) -> list[RawDetections]:
+        if isinstance(model, GeneralizedRCNN) and has_two_steps(model):
+            images = model.preprocess_image(batch)
+            full = full_instances(model, model.backbone(images.tensor), images, batch, instances)
+            return [_box_sized(one, sample) for one, sample in zip(full, batch, strict=True)]
+        pairs = zip(self._forward(model, batch), batch, strict=True)
+        return [_full(raw, sample, instances) for raw, sample in pairs]
 
     def _result(self, raw: RawDetections, sample: Sample) -> Detections:
         return detections_of(raw, sample, self.class_names)
@@ -140,6 +151,22 @@ def _box_sized(instances: Any, sample: Sample) -> RawDetections:
     if instances.has("pred_masks"):
         instances.pred_masks = instances.pred_masks[:, 0]
     return _off_device(instances, is_pasted=False)
+
+
+def _full(raw: RawDetections, sample: Sample, count: int) -> RawDetections:
+    """Detections that each fill the image, with masks of the kind that the model gives."""
+    height_px, width_px = int(sample["height"]), int(sample["width"])
+    side = _MASK_SIDE if raw.masks is None or not len(raw.masks) else raw.masks.shape[-1]
+    masks: NDArray[Any] = (
+        np.ones((count, height_px, width_px), bool) if raw.is_pasted else np.ones((count, side, side), np.float32)
+    )
+    return RawDetections(
+        np.tile(np.array([0, 0, width_px, height_px], np.float32), (count, 1)),
+        np.ones(count, np.float32),
+        np.zeros(count, np.int64),
+        masks,
+        raw.is_pasted,
+    )
 
 
 def _off_device(instances: Any, *, is_pasted: bool) -> RawDetections:

@@ -18,7 +18,7 @@ from d2tune.data.image_reader import ImageReader
 from d2tune.inference.loop import Sample
 from d2tune.inference.predictors.base import Predictor
 from d2tune.inference.predictors.instance import is_above
-from d2tune.inference.predictors.rcnn import detect, has_two_steps
+from d2tune.inference.predictors.rcnn import detect, full_instances, has_two_steps
 from d2tune.inference.results import PanopticMap, Segment
 from d2tune.modeling.panoptic import segments
 
@@ -72,14 +72,18 @@ class PanopticPredictor(Predictor[RawSegments, PanopticMap]):
             return chosen if self.min_scores is None else chosen & is_above(instances, self.min_scores)
 
         detected, _ = detect(model, features, images, batch, choose)
-        outputs = []
-        for sample, instances, one, size in zip(batch, detected, logits, images.image_sizes, strict=True):
-            height_px, width_px = sample["height"], sample["width"]
-            labels = sem_seg_postprocess(one, size, height_px, width_px).argmax(dim=0)
-            pasted = detector_postprocess(instances, height_px, width_px)
-            thresholds = model.combine_overlap_thresh, model.combine_stuff_area_thresh, least
-            outputs.append({"panoptic_seg": combine_semantic_and_instance_outputs(pasted, labels, *thresholds)})
-        return outputs
+        return _merged(model, batch, detected, logits, images.image_sizes)
+
+    def _forward_full(self, model: Any, batch: Sequence[Sample], instances: int) -> list[RawSegments]:
+        if not _is_panoptic_fpn(model):
+            return self._forward(model, batch)
+        images = model.preprocess_image(batch)
+        features = model.backbone(images.tensor)
+        logits, _ = model.sem_seg_head(features, None)
+        full = full_instances(model, features, images, batch, instances)
+        stuff = len(self.class_names) - self.things
+        outputs = _merged(model, batch, full, logits, images.image_sizes)
+        return [segments(output, things=self.things, stuff=stuff) for output in outputs]
 
     def _result(self, raw: RawSegments, sample: Sample) -> PanopticMap:
         ids, infos = raw
@@ -96,6 +100,33 @@ class PanopticPredictor(Predictor[RawSegments, PanopticMap]):
             for info in infos
         )
         return PanopticMap(ids, listed, self.class_names)
+
+
+def _merged(
+    model: PanopticFPN,
+    batch: Sequence[Sample],
+    detected: Sequence[Instances],
+    logits: Tensor,
+    sizes: Sequence[tuple[int, int]],
+) -> list[dict[str, Any]]:
+    """The segments of pasted instances and of the classes of pixels, as in ``PanopticFPN.inference``.
+
+    Args:
+        model: The model.
+        batch: The samples.
+        detected: The instances of each image.
+        logits: Of the classes of pixels, ``(N, C, h, w)``.
+        sizes: Height and width of each image without its padding.
+    """
+    least = model.combine_instances_score_thresh
+    outputs = []
+    for sample, instances, one, size in zip(batch, detected, logits, sizes, strict=True):
+        height_px, width_px = sample["height"], sample["width"]
+        labels = sem_seg_postprocess(one, size, height_px, width_px).argmax(dim=0)
+        pasted = detector_postprocess(instances, height_px, width_px)
+        thresholds = model.combine_overlap_thresh, model.combine_stuff_area_thresh, least
+        outputs.append({"panoptic_seg": combine_semantic_and_instance_outputs(pasted, labels, *thresholds)})
+    return outputs
 
 
 def _is_panoptic_fpn(model: Any) -> bool:

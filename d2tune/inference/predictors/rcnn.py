@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from detectron2.modeling import GeneralizedRCNN, PanopticFPN
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from d2tune.inference.loop import Sample
@@ -45,6 +46,33 @@ def detect(
     others = [instances[~mask] for instances, mask in zip(detected, chosen, strict=True)]
     kept = [instances[mask] for instances, mask in zip(detected, chosen, strict=True)]
     return model.roi_heads.forward_with_given_boxes(features, kept), others
+
+
+def full_instances(
+    model: Any, features: dict[str, Tensor], images: Any, batch: Sequence[Sample], count: int
+) -> list[Instances]:
+    """``count`` instances of the first class for each image, which fill it, with the masks that the model gives them.
+
+    The boxes are predicted too, as in `detect`, for what they take of memory.
+
+    Args:
+        model: A model with `has_two_steps`.
+        features: The feature maps of its backbone.
+        images: Detectron2's ``ImageList`` of the batch.
+        batch: The samples.
+        count: Instances of each image.
+    """
+    model.roi_heads._forward_box(features, _proposals(model, features, images, batch))
+    given = []
+    for height_px, width_px in images.image_sizes:
+        instances = Instances((height_px, width_px))
+        box = images.tensor.new_tensor([0, 0, width_px, height_px], dtype=torch.float32)
+        instances.pred_boxes = Boxes(box.repeat(count, 1))
+        instances.scores = box.new_ones(count)
+        instances.pred_classes = torch.zeros(count, dtype=torch.int64, device=box.device)
+        given.append(instances)
+    filled: list[Instances] = model.roi_heads.forward_with_given_boxes(features, given)
+    return filled
 
 
 def _proposals(model: Any, features: dict[str, Tensor], images: Any, batch: Sequence[Sample]) -> list[Instances]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.errors import ProjectError, nearest
+from d2tune.modeling.together import differentiable_sum, divided_over, sum_of_all
 
 FOCUS = 2.0
 """The exponent (gamma) of the focal loss with the best results of Lin et al."""
@@ -51,7 +52,8 @@ def focal(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, *
         weight = weight * class_weights[labels.clamp(max=len(class_weights) - 1)]
     if focus > 0:
         losses = (1 - torch.exp(-losses)).clamp(min=0).pow(focus) * losses
-    return (weight * losses).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+    mean_weight = sum_of_all(weight.sum()) / divided_over()
+    return (weight * losses).sum() / mean_weight.clamp(min=torch.finfo(weight.dtype).tiny)
 
 
 def dice(logits: Tensor, labels: Tensor) -> Tensor:
@@ -71,10 +73,11 @@ def dice(logits: Tensor, labels: Tensor) -> Tensor:
     scores = logits.softmax(1) * labeled
     truth = F.one_hot(labels.masked_fill(labels == IGNORE_LABEL, 0), logits.shape[1]).movedim(-1, 1) * labeled
     over_pixels = (0, 2, 3)
-    true_sum = truth.sum(over_pixels)
+    true_sum = sum_of_all(truth.sum(over_pixels))
     present = true_sum > 0
-    both = scores.sum(over_pixels) + true_sum
-    coefficient = 2 * (scores * truth).sum(over_pixels) / both.clamp(min=torch.finfo(scores.dtype).tiny)
+    both = differentiable_sum(scores.sum(over_pixels)) + true_sum
+    common = differentiable_sum((scores * truth).sum(over_pixels))
+    coefficient = 2 * common / both.clamp(min=torch.finfo(scores.dtype).tiny)
     return ((1 - coefficient) * present).sum() / present.sum().clamp(min=1)
 
 

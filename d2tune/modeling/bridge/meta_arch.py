@@ -18,6 +18,7 @@ from d2tune.errors import DataError
 from d2tune.modeling.bridge.losses import WeightedLosses
 from d2tune.modeling.bridge.networks import architecture_named, build_network
 from d2tune.modeling.bridge.padding import mirror_pad
+from d2tune.modeling.together import largest_of_all
 from d2tune.text import counted
 
 
@@ -130,8 +131,8 @@ class SemanticBridge(nn.Module):
         return self.size_divisibility * max(2, math.ceil(side_px / self.size_divisibility))
 
     def _losses(self, images: list[Tensor], labels: list[Tensor]) -> dict[str, Tensor]:
-        height_px = self._padded_px(max(image.shape[-2] for image in images))
-        width_px = self._padded_px(max(image.shape[-1] for image in images))
+        tallest, widest = (max(image.shape[axis] for image in images) for axis in (-2, -1))
+        height_px, width_px = map(self._padded_px, largest_of_all([tallest, widest]))
         batch = torch.stack([mirror_pad(image, height_px=height_px, width_px=width_px) for image in images])
         targets = labels[0].new_full((len(labels), height_px, width_px), IGNORE_LABEL)
         for target, label in zip(targets, labels, strict=True):

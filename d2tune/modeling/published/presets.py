@@ -1,4 +1,4 @@
-"""Instance presets with the weights for COCO that Detectron2's model zoo publishes for them."""
+"""Instance presets with the weights for COCO that Detectron2's model zoo or torchvision publishes for them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from d2tune.project import Data, Model, Project
 
 _METRICS = {
     "mask_rcnn_r50_fpn": 37.2,
+    "mask_rcnn_r50_fpn_v2": 41.8,
+    "mask_rcnn_r50_fpn_lsj": 42.5,
+    "mask_rcnn_r101_fpn_lsj": 43.7,
+    "mask_rcnn_regnetx_4gf_fpn_lsj": 43.5,
     "pointrend_r50_fpn": 38.3,
     "pointrend_r101_fpn": 40.1,
     "pointrend_x101_fpn": 41.1,
 }
-"""Mask AP on COCO val2017 in Detectron2's model zoo, by preset."""
+"""Mask AP on COCO val2017 as Detectron2's model zoo, and torchvision for its own model, publish it, by preset."""
 
 
 def coco_presets() -> tuple[str, ...]:

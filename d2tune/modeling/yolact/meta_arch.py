@@ -10,8 +10,10 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils import comm
 from torch import Tensor, nn
 
+from d2tune.modeling.together import all_counts, divided_over
 from d2tune.modeling.yolact.detection import Detected, Limits, box_masks, cropped, detections, whole_masks
 from d2tune.modeling.yolact.fpn import LEVELS, level_sizes
 from d2tune.modeling.yolact.head import Predicted, PredictionHead, Protonet
@@ -170,13 +172,11 @@ class Yolact(nn.Module):
         all_priors = self.priors_of(images.tensor, levels)
         semantic_logits = self.semantic(levels[0])
         sums = [levels[0].new_zeros((), dtype=torch.float32) for _ in range(5)]
-        positives = 0
-        for index, own in enumerate(instances):
-            truth = _truth(own.to(self.device), image_hw)
-            matched, targets = matched_priors(
-                all_priors, truth, positive_iou=self._positive_iou, negative_iou=self._negative_iou
-            )
-            positives += len(matched.priors)
+        truths = [_truth(own.to(self.device), image_hw) for own in instances]
+        ious = {"positive_iou": self._positive_iou, "negative_iou": self._negative_iou}
+        all_matched = [matched_priors(all_priors, truth, **ious) for truth in truths]
+        positives = self._positives([len(matched.priors) for matched, _ in all_matched])
+        for index, (truth, (matched, targets)) in enumerate(zip(truths, all_matched, strict=True)):
             coefficients = predicted.coefficients[index]
             sums[0] = sums[0] + box_loss(predicted, index, all_priors, truth, matched)
             sums[1] = sums[1] + class_loss(predicted.logits[index], targets, negatives=self._negatives)
@@ -188,13 +188,27 @@ class Yolact(nn.Module):
                 masks = whole_masks(prototypes[index], coefficients[matched.priors].tanh())
                 stride_px = self.strides_px(images.tensor, prototypes)
                 sums[4] = sums[4] + rescoring_loss(self.rescoring, masks, truth, matched, stride_px=stride_px)
-        count = max(1, positives)
+        count = max(1, positives) / divided_over()
         divisors = (count, count, count, len(instances), count)
         names = ["loss_box", "loss_class", "loss_mask", "loss_semantic"]
         if self.rescoring is not None:
             names.append("loss_rescoring")
         weighted = zip(names, sums, divisors, self._loss_weights, strict=False)
         return {name: total * (weight / divisor) for name, total, divisor, weight in weighted}
+
+    def _positives(self, counts: Sequence[int]) -> int:
+        """The priors that stand for objects in the whole batch.
+
+        Where it is divided over processes, the random numbers for the images of those before this one are drawn.
+
+        Args:
+            counts: Priors of objects of each image of this process.
+        """
+        of_all = all_counts(counts)
+        for count in (count for of_process in of_all[: comm.get_rank()] for count in of_process):
+            if count > self._masks_per_image:
+                torch.randperm(count, device=self.device)
+        return sum(map(sum, of_all))
 
     def detect(
         self, batched_inputs: Sequence[dict[str, Any]], choose: Callable[[Instances], Tensor] | None = None

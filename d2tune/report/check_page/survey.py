@@ -254,7 +254,8 @@ def survey(
     for one in checked:
         groups = one.dataset.by_image()
         names = {category.id: category.name for category in one.dataset.categories}
-        folders = folder_splits(one.dataset.images) if split_of is None else dict(split_of)
+        folders = {image.file_name: name for name, of_split in one.splits.items() for image in of_split.images}
+        folders = folders or (folder_splits(one.dataset.images) if split_of is None else dict(split_of))
         for image in one.dataset.images:
             instances = tuple(instance for instance in groups[image.id] if not instance.iscrowd)
             crowds = tuple((one, names[one.category_id]) for one in groups[image.id] if one.iscrowd)

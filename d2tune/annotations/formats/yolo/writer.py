@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import filecmp
 import logging
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from pathlib import Path
 
 import numpy as np
 import yaml
 
+from d2tune.annotations.formats.shared.copying import Images, copies_of, place_image, places_of
 from d2tune.annotations.formats.yolo.layout import IMAGES, LABELS
 from d2tune.annotations.formats.yolo.rings import joined, rings_of
-from d2tune.annotations.io.output_record import PHOTO, write_own
 from d2tune.annotations.io.outputs import refuse_existing, write_output
 from d2tune.annotations.model.dataset import Dataset, Image, Instance
-from d2tune.errors import DataError
 from d2tune.files import holds
 from d2tune.text import counted
 
 logger = logging.getLogger(__name__)
-
-Images = Literal["copy", "link", "none"]
-"""Whether images are copied, hard-linked, or left where they are."""
 
 
 def write(dataset: Dataset, out: Path, *, split: str = "", images: Images = "copy", force: bool = False) -> list[Path]:
@@ -49,12 +41,12 @@ def write(dataset: Dataset, out: Path, *, split: str = "", images: Images = "cop
     Raises:
         DataError: A file is already there, an image cannot be linked, or a mask is too ragged for a polygon.
     """
-    places = _places(dataset.images)
+    places = places_of(dataset.images, unwanted=(IMAGES, LABELS))
     targets = {image.id: out / IMAGES / split / places[image.id] for image in dataset.images}
     labels = {image.id: (out / LABELS / split / places[image.id]).with_suffix(".txt") for image in dataset.images}
     description, content = out / "data.yaml", description_of(dataset.class_names, split=split)
     has_description = holds(description, [content])
-    copies = [] if images == "none" else list(_copies(dataset.images, targets))
+    copies = [] if images == "none" else list(copies_of(dataset.images, targets))
     refuse_existing([*labels.values(), *([] if has_description else [description])], force=force)
     refuse_existing([target for _, target in copies], force=False)
     groups = dataset.by_image()
@@ -62,27 +54,11 @@ def write(dataset: Dataset, out: Path, *, split: str = "", images: Images = "cop
     for image in dataset.images:
         write_output(labels[image.id], "".join(lines_of(groups[image.id], image, unlike)).encode("ascii"))
     for source, target in copies:
-        _place(source, target, images)
+        place_image(source, target, images)
     if not has_description:
         write_output(description, content)
     log_unlike(unlike, out)
     return [description, *labels.values(), *(target for _, target in copies)]
-
-
-def _places(images: Sequence[Image]) -> dict[int, PurePosixPath]:
-    """A path for each image; the folder ``images`` is not repeated, and no two of them have the same label file."""
-    taken: set[str] = set()
-    places = {}
-    for image in images:
-        path = PurePosixPath(image.file_name)
-        folders = [step for step in path.parts[:-1] if step not in ("..", "/") and step.lower() not in (IMAGES, LABELS)]
-        stem, number = path.stem, 1
-        while str(PurePosixPath(*folders, stem)).casefold() in taken:
-            number += 1
-            stem = f"{path.stem}-{number}"
-        taken.add(str(PurePosixPath(*folders, stem)).casefold())
-        places[image.id] = PurePosixPath(*folders, stem + path.suffix)
-    return places
 
 
 def description_of(class_names: Sequence[str], *, split: str = "") -> bytes:
@@ -97,30 +73,6 @@ def description_of(class_names: Sequence[str], *, split: str = "") -> bytes:
     lines = ["names:\n", *(f"  {line}\n" for line in names.splitlines())]
     note = "" if split else "  # the same images; name others to validate on"
     return f"train: {train}\nval: {val}{note}\nnc: {len(class_names)}\n{''.join(lines)}".encode()
-
-
-def _copies(images: Sequence[Image], targets: dict[int, Path]) -> Iterator[tuple[Path, Path]]:
-    """The image files with their places, without those that are there already."""
-    for image in images:
-        target = targets[image.id]
-        if image.path is None:
-            raise DataError("the file of an image is not known", file=image.file_name)
-        is_there = target.is_file() and filecmp.cmp(image.path, target, shallow=False)
-        if not is_there:
-            yield image.path, target
-
-
-def _place(source: Path, target: Path, images: Images) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if images == "link":
-        try:
-            os.link(source, target)
-        except OSError as error:
-            hint = "Copy the images instead: --images copy."
-            raise DataError(f"the image cannot be linked ({error.strerror})", file=target, hint=hint) from error
-        return
-    with source.open("rb") as content, write_own(target, PHOTO) as stream:
-        shutil.copyfileobj(content, stream)
 
 
 def lines_of(

@@ -1,0 +1,1 @@
+"""Many trainings for one question: folds of cross-validation, and searches for better settings."""
