@@ -65,7 +65,9 @@ def test_setup_says_what_python_it_needs(programs, tmp_path, python, expected):
 def test_help_is_the_default_and_names_every_target():
     done = make()
     assert done.returncode == 0
-    names = "setup doctor new annotate data convert train evaluate predict demo app docs test test-all gpu lint clean help"
+    names = (
+        "setup doctor new annotate data convert train evaluate predict demo app docs test test-all gpu lint clean help"
+    )
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
     assert listed == set(names.split())
 
