@@ -16,8 +16,9 @@ from detectron2.utils.events import get_event_storage
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 import d2tune
-from d2tune.engine import cost, launch
-from d2tune.engine.cost import measure_cost, peak_process_bytes
+from d2tune.engine import launch, memory
+from d2tune.engine.cost import measure_cost
+from d2tune.engine.memory import peak_process_bytes
 from d2tune.engine.plan import make_plan
 from d2tune.engine.process import seeded_model
 from d2tune.errors import RunError
@@ -200,5 +201,5 @@ def test_peak_memory_with_and_without_posix(monkeypatch: pytest.MonkeyPatch) -> 
     now = peak_process_bytes()
     assert 50e6 < now <= here * 1.2
     windows = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1, peak_wset=2))
-    monkeypatch.setattr(cost.psutil, "Process", lambda: windows)
+    monkeypatch.setattr(memory.psutil, "Process", lambda: windows)
     assert peak_process_bytes() == 2
