@@ -17,6 +17,7 @@ READ: dict[str, dict[str, Any]] = {
     "My Balloons.yaml": {"name": "My_Balloons", "classes": ("balloon",)},
     "_x.yaml": {"name": "x"},
     "气球.yaml": {"name": "气球"},
+    "batch_str.yaml": {"train.batch_size": "auto"},
     "case_class.yaml": {"classes": ("Balloon",)},
     "classes_background.yaml": {"classes": ("background", "balloon")},
     "classes_ignore.yaml": {"classes": ("_background_", "balloon")},
@@ -45,7 +46,6 @@ READ: dict[str, dict[str, Any]] = {
 REFUSED = {
     "anchor.yaml": ["unknown key 'x'"],
     "backslash.yaml": ["line 1", "unknown escape character", "single quotes"],
-    "batch_str.yaml": ["train.batch_size: must be a whole number of 1 or more; found 'auto'"],
     "class_string.yaml": ["classes: must be a list of names; found 'balloon'", "classes: [balloon]"],
     "classes_bool.yaml": ["classes.0: must be text; found True", "quotes"],
     "classes_dict.yaml": ["classes: must be a list of names", "classes: [balloon]"],
@@ -115,6 +115,12 @@ def test_what_is_refused(name: str) -> None:
     assert name in line
     for words in REFUSED[name]:
         assert words in line
+
+
+@pytest.mark.parametrize("found", ["large", "0", "2.5"])
+def test_a_batch_size_that_is_neither_a_number_nor_auto(tmp_path: Path, found: str) -> None:
+    line = refusal(written(tmp_path, f"data: {{root: a}}\ntrain: {{batch_size: {found}}}\n"))
+    assert "train.batch_size: must be" in line and found in line and "auto" in line
 
 
 @pytest.mark.parametrize(
