@@ -106,11 +106,13 @@ def refusing_more(device: str, *, but_for: int = 0) -> Iterator[None]:
         device: ``cuda`` or ``cpu``.
         but_for: Bytes that stay free inside.
     """
-    if device == "cuda" or sys.platform != "linux":
+    try:
+        import resource
+    except ImportError:  # Windows
+        resource = None  # type: ignore[assignment]
+    if device == "cuda" or sys.platform != "linux" or resource is None:
         yield
         return
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     bound = psutil.Process().memory_info().data + max(0, memory_left_bytes() - but_for)
     limits = [bound, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
