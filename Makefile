@@ -134,7 +134,7 @@ encoder:
 
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-test: browser encoder lint $(LABELME)  ## lint, then the tests, in under 15 minutes on two cores
+test: browser encoder lint $(LABELME)  ## lint, then the tests, in under 20 minutes on two cores
 	$(PYTEST) -m "not gpu and not extended" $(ARGS)
 
 test-all: browser encoder lint $(LABELME)  ## those, and long fuzzing, simulations and real sizes

@@ -117,10 +117,10 @@ def test_what_is_refused(name: str) -> None:
         assert words in line
 
 
-@pytest.mark.parametrize("found", ["large", "0", "2.5"])
-def test_a_batch_size_that_is_neither_a_number_nor_auto(tmp_path: Path, found: str) -> None:
-    line = refusal(written(tmp_path, f"data: {{root: a}}\ntrain: {{batch_size: {found}}}\n"))
-    assert "train.batch_size: must be" in line and found in line and "auto" in line
+@pytest.mark.parametrize("value", ["large", "0", "2.5"])
+def test_a_batch_size_that_is_neither_a_number_nor_auto(tmp_path: Path, value: str) -> None:
+    line = refusal(written(tmp_path, f"data: {{root: a}}\ntrain: {{batch_size: {value}}}\n"))
+    assert "train.batch_size: must be" in line and value in line and "auto" in line
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from d2tune.errors import ProjectError
 
 _OF_VIDEOS = {"video": "--video", "realtime": "--realtime", "lost_s": "--lost-seconds"}
 _OF_BOTH = ("out", "weights", "min_score", "mm_per_px")
-_OF_COMMAND = ("run_folder", "source", "debug", "run", "command", "command_name", "repeated")
+_OF_COMMAND = ("run_folder", "source", "debug", "run", "command", "command_name", "runs_network", "repeated")
 _FLAGS = {"min_area_px2": "--min-area"}
 """Options whose name does not follow from that of their argument."""
 

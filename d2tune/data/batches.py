@@ -48,7 +48,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         start: First iteration.
         rank: Number of this process among ``world`` processes, each of which takes its images of a batch.
         world: Number of processes.
-        parts: Parts that a batch is divided into by time; each process then takes its images of each part.
+        accumulate: How many times gradients are computed for a batch; each process then takes its images of each time.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         start: int = 0,
         rank: int = 0,
         world: int = 1,
-        parts: int = 1,
+        accumulate: int = 1,
     ) -> None:
         self._is_portrait = np.asarray(is_portrait, dtype=bool)
         self._batch_size = batch_size
@@ -74,7 +74,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         self._start = start
         self._rank = rank
         self._world = world
-        self._parts = parts if batch_size % parts == 0 else 1
+        self._accumulate = accumulate if batch_size % accumulate == 0 else 1
         self._epoch = lru_cache(maxsize=2)(self._shuffled_epoch)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
@@ -85,7 +85,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
 
     def _own(self, batch: list[SampleKey]) -> list[SampleKey]:
         """The images of this process, in the order in which one process would have them."""
-        size = self._batch_size // self._parts
+        size = self._batch_size // self._accumulate
         first = range(self._rank * size, len(batch), self._world * size)
         return [key for at in first for key in batch[at : at + size]]
 

@@ -84,7 +84,7 @@ def training_batches(plan: TrainingPlan, *, start: int) -> TrainingBatches:
         start=start,
         rank=comm.get_rank(),
         world=world,
-        parts=plan.project.train.accumulate,
+        accumulate=plan.project.train.accumulate,
     )
 
 

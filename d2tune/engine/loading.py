@@ -36,7 +36,8 @@ class ReportedErrors(torch.utils.data.Dataset[Any]):
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | DataError:
         try:
-            return {**self._samples[key], FILE: str(self._files[key.index])}
+            sample, file = self._samples[key], self._files[key.index]
+            return sample if file is None else {**sample, FILE: str(file)}
         except DataError as error:
             return error
         except (OSError, ValueError, MemoryError, cv2.error) as error:

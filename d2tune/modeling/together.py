@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import ROIHeads
-from detectron2.projects.point_rend import PointRendMaskHead
 from detectron2.structures import ImageList
 from detectron2.utils import comm
 from torch import Tensor, distributed, nn
@@ -198,8 +197,8 @@ def _share_counts(heads: Any) -> None:
     heads.label_and_sample_proposals = label_and_sample_proposals
     heads.forward = forward_together
     mask_head = getattr(heads, "mask_head", None)
-    if isinstance(mask_head, PointRendMaskHead):
-        choose = mask_head._sample_train_points
+    choose = getattr(mask_head, "_sample_train_points", None)
+    if choose is not None:  # PointRend's, which is imported for models that have it alone
 
         def choose_points(*args: Any) -> Any:
             if not _draws_alike():
@@ -207,7 +206,7 @@ def _share_counts(heads: Any) -> None:
             with _RowsOfAll([objects for _, objects in counts]):
                 return choose(*args)
 
-        mask_head._sample_train_points = choose_points
+        heads.mask_head._sample_train_points = choose_points
 
 
 def _share_pixels(head: Any) -> None:

@@ -87,10 +87,8 @@ def test_a_full_disk_behind_the_output_is_an_error(photos: Path, tmp_path: Path)
     assert done.stderr.decode() == "error: the system: No space left on device\n"
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [pytest.param(ASCII, marks=pytest.mark.extended), ASCII | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("environment", [ASCII, ASCII | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 def test_terminals_without_unicode(environment: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "气球"
     labelme(folder, "bé", label="气球", points=[[1, 1], [60, 1], [60, 20]])
@@ -141,6 +139,7 @@ def test_names_reach_the_terminal_without_control_characters(tmp_path: Path) -> 
     assert "\\x1b[2Jd\\u202egnp.\\u200bé气" in run("check", folder, cwd=tmp_path).stdout.decode()
 
 
+@pytest.mark.extended
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     labelme(tmp_path / "data", "a")

@@ -64,7 +64,7 @@ def test_processes_share_each_batch(world: int) -> None:
 
 def test_processes_have_their_images_of_each_part_of_a_batch() -> None:
     alone = first(3, batches(batch_size=8))
-    shared = [first(3, batches(batch_size=4, rank=rank, world=2, parts=2)) for rank in (0, 1)]
+    shared = [first(3, batches(batch_size=4, rank=rank, world=2, accumulate=2)) for rank in (0, 1)]
     for whole, one, two in zip(alone, *shared, strict=True):
         assert one + two == [whole[at] for at in (0, 1, 4, 5, 2, 3, 6, 7)]
 

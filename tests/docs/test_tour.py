@@ -25,7 +25,7 @@ def test_the_notebook_is_kept_without_output() -> None:
     assert not [cell.source for cell in code if cell.outputs or cell.execution_count]
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # of the kernel's own libraries
 def test_the_tour_leads_from_polygons_to_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)

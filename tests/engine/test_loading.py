@@ -49,7 +49,7 @@ def test_an_image_that_cannot_be_loaded_is_a_line(error: Exception, message: str
     samples = ReportedErrors(Samples(error), [Path("a.jpg"), Path("b.jpg")])
     loader = DataLoader(samples, batch_sampler=keys(0, 1, 0), num_workers=workers, collate_fn=list)
     batches = iter(loader)
-    assert next_batch(batches) == [{"index": 0}]
+    assert next_batch(batches) == [{"index": 0, "file_name": "a.jpg"}]
     with pytest.raises(DataError) as caught:
         next_batch(batches)
     assert caught.value.one_line().startswith(message) and "Traceback" not in caught.value.one_line()

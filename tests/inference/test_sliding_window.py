@@ -288,7 +288,7 @@ def test_a_tiff_of_four_channels_is_read_by_windows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate([block.class_ids for block in blocks]), pixels.argmax(axis=2))
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_the_benchmark_runs(tmp_path: Path) -> None:
     out = tmp_path / "values.json"
     command = [sys.executable, str(BENCHMARK), "--side", "1500", "--out", str(out)]

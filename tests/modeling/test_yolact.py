@@ -252,7 +252,7 @@ def test_no_loss_is_infinite_in_a_training_on_single_pixels_empty_images_and_cro
     assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_an_image_is_learned_by_heart() -> None:
     model = yolact(classes=2).train()
     image = torch.full((3, 96, 128), 100.0)

@@ -101,6 +101,7 @@ def test_an_unreadable_image_gives_an_error_in_its_place(instance: Predictor[Any
         instance.batch([torn])
 
 
+@pytest.mark.extended
 def test_memory_does_not_grow_with_the_number_of_images(instance: Predictor[Any, Detections], tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     path = tmp_path / "a.jpg"

@@ -29,7 +29,7 @@ def old_run(name: str, folder: Path) -> Path:
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_detections_on_real_photos_are_those_of_the_old_version(tmp_path: Path) -> None:
     run = old_run("instance", tmp_path)
     expected = json.loads((run / "predictions.json").read_text(encoding="utf-8"))

@@ -108,6 +108,7 @@ def test_a_run_that_is_alive_is_not_resumed_and_a_killed_one_is_at_once(folder: 
     assert_same(straight, run)
 
 
+@pytest.mark.extended
 def test_a_kill_in_the_end_is_made_good(folder: Path, straight: Path) -> None:
     run = folder / "killed"
     process = started(folder, "--output-dir", run.name)

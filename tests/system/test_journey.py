@@ -235,6 +235,7 @@ def test_resuming_with_other_settings_is_refused(folder: Path, trained: Path) ->
     assert "SOLVER.BASE_LR changed since this run began; found 0.1; expected 0.0002" in line
 
 
+@pytest.mark.extended
 def test_two_runs_in_one_process_are_the_same(folder: Path) -> None:
     import d2tune as package
 

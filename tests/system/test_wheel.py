@@ -91,6 +91,7 @@ def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
     assert {"d2tune/py.typed", "d2tune/install/constraints.txt"} < packed
 
 
+@pytest.mark.extended
 def test_from_the_wheel_to_a_trained_model(environment: Path, tmp_path: Path) -> None:
     command = environment / "bin" / "d2tune"
     variables = {"D2TUNE_CACHE": str(tmp_path / "cache")}

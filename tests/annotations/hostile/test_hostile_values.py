@@ -173,7 +173,7 @@ def test_an_outline_of_thousands_of_points_is_read(tmp_path: Path, kind: str, co
     assert tried(tmp_path / "set").instances == 1
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_hundred_thousand_shapes_in_a_file(tmp_path: Path) -> None:
     shapes = [shape([[x, y], [x + 3, y], [x, y + 3]]) for x in range(0, 1250, 5) for y in range(0, 2000, 5)]
     assert len(shapes) == 100_000
@@ -190,7 +190,7 @@ def test_a_hundred_thousand_shapes_in_a_group(tmp_path: Path) -> None:
     assert (outcome.instances, outcome.codes) == (1, [])
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.parametrize("nested", ["union", "hole"])
 def test_a_hundred_thousand_shapes_of_a_group_on_top_of_one_another(tmp_path: Path, nested: str) -> None:
     labelme_file(tmp_path / "set" / "a.json", *[shape(SQUARE, group_id=1)] * 100_000)

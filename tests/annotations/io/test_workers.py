@@ -187,7 +187,7 @@ def sleep_long(items: Sequence[int]) -> list[int]:
     return list(items)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_bar_is_shown_on_a_terminal_alone() -> None:
     import fcntl
     import pty
