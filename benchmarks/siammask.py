@@ -1,9 +1,10 @@
 """Train SiamMask on balloon polygons and rendered clips, and follow objects through clips that it has not seen.
 
-``python benchmarks/siammask.py`` trains ``benchmarks/projects/siammask_cpu.yaml`` (about five minutes on two quiet cores)
-and follows the objects of held-out rendered clips, and of the real clips of ``shared/data`` from their first frame.
-``--run RUN`` takes a run that is trained already. J is the mean IoU of masks over the frames after the first one, box
-that of boxes. Beside it stand the first mask kept still, optical flow, and NanoTrack v2 of OpenCV, which has no masks.
+``python benchmarks/siammask.py`` trains ``benchmarks/projects/siammask_cpu.yaml`` (about five minutes on two quiet
+cores) and follows the objects of held-out rendered clips, and of the real clips of ``shared/data`` from their first
+frame. ``--run RUN`` takes a run that is trained already. J is the mean IoU of masks over the frames after the first
+one, box that of boxes. Beside it stand the first mask kept still, optical flow, and NanoTrack v2 of OpenCV, which has
+no masks.
 """
 
 from __future__ import annotations
