@@ -75,7 +75,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_the_slurm_script_trains_on_two_processes_what_one_process_trains(balloon_sample: Path, tmp_path: Path) -> None:
     project = write_project(tmp_path, balloon_sample, more=STILL, weights=MOBILENET)
     script = ROOT / "deploy" / "slurm" / "train.sbatch"

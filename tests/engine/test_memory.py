@@ -281,7 +281,7 @@ def test_an_evaluation_that_does_not_fit_ends_a_training_before_it_begins(tmp_pa
     """A process of its own that may take 900 MiB more, and a validation image of 12000 x 8000 px."""
     for folder, name, width_px, height_px in (
         *(("train", f"t{number}", 240 + number, 160) for number in range(4)),
-        ("val", "small", 240, 160),
+        ("val", "small", 230, 160),
         ("val", "large", 12000, 8000),
     ):
         write_box(tmp_path / folder, name, width_px, height_px)
