@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import torch
 from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import DefaultTrainer
 from detectron2.solver.build import get_default_optimizer_params
-from detectron2.utils.events import get_event_storage
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import d2tune.modeling.build  # noqa: F401  # registers the backbones
 from d2tune.modeling.config import read_config
@@ -72,16 +69,3 @@ def train_plainly(
     trainer = AdamWTrainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
-
-
-def record_steps(clock: Callable[[], float]) -> list[dict[str, Any]]:
-    """A list that gets the time and the losses of each optimizer step from now on, in this process."""
-    rows: list[dict[str, Any]] = []
-
-    def record(*_: object) -> None:
-        latest = get_event_storage().latest()
-        losses = {name: float(value) for name, (value, _) in latest.items() if "loss" in name}
-        rows.append({"time_s": clock(), "losses": losses})
-
-    register_optimizer_step_post_hook(record)
-    return rows

@@ -137,10 +137,12 @@ def _training(options: argparse.Namespace, work: Path, name: str, number: int) -
 
 def _child(options: argparse.Namespace) -> None:
     """Train, and write what a step took."""
-    from default_trainer import record_steps, train_plainly
+    from default_trainer import train_plainly
+    from torch.optim.optimizer import register_optimizer_step_post_hook
 
     work, run = options.folder, _run_folder(options.folder, options.child, options.number)
-    rows = record_steps(_synchronized)
+    times: list[float] = []
+    register_optimizer_step_post_hook(lambda *_: times.append(_synchronized()))
     if options.child.startswith("d2tune"):
         _train(options, work, run, precision=options.child.split()[1])
     else:
@@ -155,7 +157,6 @@ def _child(options: argparse.Namespace) -> None:
             workers=options.workers,
             amp=options.child == "AMPTrainer" and options.device == "cuda",
         )
-    times = [row["time_s"] for row in rows]
     times = times[min(WARM_UP, len(times) // 2) :]
     steps = [later - earlier for earlier, later in itertools.pairwise(times)]
     result = {"step_ms": round(1000 * statistics.median(steps), 2), "counted_steps": len(steps)}

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from d2tune.annotations.model.dataset import Dataset, Image
-from d2tune.annotations.splitting.groups import counted
 from d2tune.annotations.splitting.splits import SplitOptions, make_split
 from d2tune.errors import DataError
 from d2tune.project import Project
+from d2tune.text import counted
 
 logger = logging.getLogger(__name__)
 

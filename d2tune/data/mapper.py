@@ -21,7 +21,7 @@ from d2tune.data.augmentation.options import NO_AUGMENTATIONS, Augmentations
 from d2tune.data.augmentation.pasting import CutOut, Mask, cut_outs, paste
 from d2tune.data.augmentation.photometric import Photometric
 from d2tune.data.batches import SampleKey
-from d2tune.data.instance_patches import PatchPlace, patch_place
+from d2tune.data.rectangles import PatchPlace, patch_place
 from d2tune.errors import DataError
 
 CACHE_BYTES = 1 << 30

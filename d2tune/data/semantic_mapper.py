@@ -18,9 +18,9 @@ from d2tune.data.augmentation.pasting import paste_class
 from d2tune.data.augmentation.photometric import Photometric
 from d2tune.data.batches import SampleKey
 from d2tune.data.image_reader import ImageReader, Pixels
-from d2tune.data.instance_patches import patch_place
 from d2tune.data.label_maps import read_label_map
 from d2tune.data.mapper import check_size, resized_shape, to_tensor
+from d2tune.data.rectangles import patch_place
 
 Labels = NDArray[np.uint8]
 """``(H, W)``: class indices, 255 for ignored pixels."""

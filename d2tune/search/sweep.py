@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +189,7 @@ def _refuse_filled(folder: Path) -> None:
 def _write(study: SearchStudy, result: SweepResult) -> SweepResult:
     """Write the table and the plots, and return the result with all trials."""
     with study.writing() as trials:
-        result = SweepResult(
-            result.folder, result.project_file, result.metric_name, tuple(trials), result.words, result.space
-        )
+        result = replace(result, trials=tuple(trials))
         files.write_json(result.folder / RESULTS, result.to_json())
         points = [
             TrialPoint(trial.number, trial.value, trial.state == "finished", trial.settings)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from d2tune.data.instance_patches import PatchPlace
+from d2tune.data.rectangles import PatchPlace
 
 LEAST_CROP_SHARE = 0.4
 """Smallest share of the height and of the width of an image that a crop takes."""

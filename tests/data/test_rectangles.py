@@ -10,8 +10,8 @@ import pytest
 from PIL import Image as PilImage
 
 from d2tune.data.batches import SampleKey
-from d2tune.data.instance_patches import patch_place
 from d2tune.data.mapper import TrainingSamples
+from d2tune.data.rectangles import patch_place
 from tests.data.test_mapper import image, polygon_annotation, rle_annotation
 
 
