@@ -2,10 +2,10 @@
 
 ``python benchmarks/gpu.py`` trains PointRend on ResNet-50 on the balloon photos with d2tune in float32 and in the
 precision that it chooses, and with Detectron2's ``DefaultTrainer`` and ``AMPTrainer``, each in a process of its own and
-in turn, with the same network, sizes, batch, optimizer and number of loading processes. A step is timed from the end of
-one to the end of the next, with the GPU synchronized. The evaluation and the predictions are those of the run in
-float32. The results go to ``benchmarks/results/gpu_CARD.json``. ``--device cpu --size 96 --steps 8`` tries the program
-where there is no GPU, and writes nothing unless ``--out`` says where.
+in turn, with the same network, weights, sizes, batch, optimizer and number of loading processes. A step is timed from
+the end of one to the end of the next, with the GPU synchronized. The evaluation and the predictions are those of the
+run in float32. The results go to ``benchmarks/results/gpu_CARD.json``. ``--device cpu --size 96 --steps 8`` tries the
+program where there is no GPU, and writes nothing unless ``--out`` says where.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENDERS = ("d2tune float32", "DefaultTrainer", "d2tune auto", "AMPTrainer")
+START = "start"
+"""A training before the others, whose weights they all begin with: the number of regions of a step depends on them."""
 PAIRS = {"DefaultTrainer / d2tune float32": 1.6, "AMPTrainer / d2tune auto": 1.3}
 """Times of a step that are compared, and by how many times d2tune is to be faster."""
 WARM_UP = 10
@@ -62,7 +64,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="trainings of each contender (default: 2)")
     parser.add_argument("--workers", type=int, default=4, help="processes that load images (default: 4)")
     parser.add_argument("--out", type=Path, help="write the results to this file")
-    parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=[START, *CONTENDERS], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--number", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -102,6 +104,7 @@ def _measured(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     photos = options.shared / "data" / "balloon" / "train"
     words = ["convert", str(photos), "--out", str(work / "train.json"), "--to", "coco", "--class-name", "balloon"]
     subprocess.run([sys.executable, "-m", "d2tune", *words], check=True, stdout=subprocess.DEVNULL)
+    _training(options, work, START, 0)
     done: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     for number in range(options.rounds):
         for name in CONTENDERS:
@@ -143,13 +146,16 @@ def _child(options: argparse.Namespace) -> None:
     work, run = options.folder, _run_folder(options.folder, options.child, options.number)
     times: list[float] = []
     register_optimizer_step_post_hook(lambda *_: times.append(_synchronized()))
-    if options.child.startswith("d2tune"):
-        _train(options, work, run, precision=options.child.split()[1])
+    start = _run_folder(work, START, 0) / "checkpoints" / "model_final.pth"
+    if options.child == START:
+        _train(options, work / "resnet50.pth", run, precision="float32")
+    elif options.child.startswith("d2tune"):
+        _train(options, start, run, precision=options.child.split()[1])
     else:
         first = _run_folder(work, CONTENDERS[0], 0)
         train_plainly(
             first / "detectron2.yaml",
-            first / "checkpoints" / "model_final.pth",
+            start,
             work / "train.json",
             options.shared / "data" / "balloon" / "train",
             run,
@@ -171,13 +177,13 @@ def _synchronized() -> float:
     return time.perf_counter()
 
 
-def _train(options: argparse.Namespace, work: Path, run: Path, *, precision: str) -> None:
+def _train(options: argparse.Namespace, weights: Path, run: Path, *, precision: str) -> None:
     import d2tune
 
     overrides = [
         f"data.root={options.shared / 'data' / 'balloon'}",
         "data.class_name=balloon",
-        f"weights={work / 'resnet50.pth'}",
+        f"weights={weights}",
         f"model.preset={options.preset}",
         f"train.image_size={options.size}",
         f"train.batch_size={options.batch}",

@@ -64,6 +64,8 @@ def main() -> None:
                 if contender != "same" or not number:
                     runs.setdefault(contender, []).append(_train(options, source, work / f"{contender}-{number}"))
             runs.setdefault("detectron2", []).append(_plain(options, sources["earlier"], work, number))
+        if options.same:
+            runs["control"] = [_train(options, sources["same"], work / "control-0", threads=options.threads + 1)]
         report(_results(options, runs), options.out)
 
 
@@ -91,14 +93,14 @@ def _checkout(commit: str, work: Path) -> Path:
     return folder
 
 
-def _train(options: argparse.Namespace, source: Path, run: Path) -> Steps:
+def _train(options: argparse.Namespace, source: Path, run: Path, *, threads: int | None = None) -> Steps:
     """``d2tune train`` of the package in a folder."""
     last = options.iterations
     words = [str(ROOT / "benchmarks" / "projects" / "balloon_cpu.yaml"), "--output-dir", str(run), "--num-gpus", "0"]
     words += [f"data.root={options.shared / 'data' / 'balloon'}"]
     words += [f"weights={options.shared / 'weights' / 'mobilenet_v2_imagenet.pth'}"]
     words += [f"train.iterations={last}", f"train.eval_every={last}", "train.precision=float32", "train.workers=0"]
-    return _process(options, "d2tune", source, run, [*words, *options.words])
+    return _process(options, "d2tune", source, run, [*words, *options.words], threads=threads)
 
 
 def _plain(options: argparse.Namespace, source: Path, work: Path, number: int) -> Steps:
@@ -113,13 +115,15 @@ def _plain(options: argparse.Namespace, source: Path, work: Path, number: int) -
     return _process(options, "detectron2", source, run, words)
 
 
-def _process(options: argparse.Namespace, child: str, source: Path, run: Path, words: list[str]) -> Steps:
+def _process(
+    options: argparse.Namespace, child: str, source: Path, run: Path, words: list[str], *, threads: int | None = None
+) -> Steps:
     """Run this file as one of the contenders, in a process that imports d2tune from ``source``."""
     out = run.with_suffix(".json")
     command = [sys.executable, __file__, "--child", child, "--out", str(out), "--iterations", str(options.iterations)]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(source), str(ROOT / "benchmarks")]),
-        "OMP_NUM_THREADS": str(options.threads),
+        "OMP_NUM_THREADS": str(threads or options.threads),
         "OMP_WAIT_POLICY": "passive",
     }
     with out.with_suffix(".txt").open("w", encoding="utf-8") as log:
@@ -154,7 +158,9 @@ def _results(options: argparse.Namespace, runs: dict[str, list[Steps]]) -> dict[
         "runs": {name: [asdict(one) | {"losses": None} for one in done] for name, done in runs.items()},
     }
     if "same" in runs:
-        results["largest difference of losses"] = _difference(runs["d2tune"][0].losses, runs["same"][0].losses)
+        same = runs["same"][0].losses
+        results["largest difference of losses"] = _difference(runs["d2tune"][0].losses, same)
+        results["the same of the control"] = _difference(runs["control"][0].losses, same)
     return results
 
 
@@ -167,7 +173,7 @@ def _difference(own: list[dict[str, float]], others: list[dict[str, float]]) -> 
 def _child(options: argparse.Namespace) -> None:
     """Train in this process, and write the processor time and the losses at each optimizer step.
 
-    The process ends after the last one, and d2tune leaves its weights beside them.
+    The process ends after the last one. d2tune leaves its weights after the first one beside them.
     """
     import torch
     from detectron2.modeling import GeneralizedRCNN
@@ -180,13 +186,12 @@ def _child(options: argparse.Namespace) -> None:
         latest = get_event_storage().latest()
         losses = {name: float(value) for name, (value, _) in latest.items() if "loss" in name}
         rows.append({"process_s": time.process_time(), "losses": losses})
-        if len(rows) < options.iterations:
-            return
-        options.out.write_text(json.dumps(rows))
-        if options.child == "d2tune":
+        if len(rows) == 1 and options.child == "d2tune":
             model = next(one for one in gc.get_objects() if type(one) is GeneralizedRCNN)
             torch.save({"model": model.state_dict()}, options.out.with_suffix(".pth"))
-        os._exit(0)
+        if len(rows) == options.iterations:
+            options.out.write_text(json.dumps(rows))
+            os._exit(0)
 
     register_optimizer_step_post_hook(record)
     if options.child == "d2tune":

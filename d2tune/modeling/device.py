@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from d2tune.hardware import memory_bytes
+from d2tune.modeling.group_norm import use_own_gradient
 from d2tune.modeling.precision import Precision, autocast_dtype
 
 
@@ -41,6 +42,7 @@ def speed_up(model: nn.Module, *, device: str, precision: Precision) -> nn.Modul
     """
     body: Any = model.backbone if hasattr(model, "backbone") else model.network
     body.to(memory_format=torch.channels_last)
+    use_own_gradient(model)
     plain = _autocast(body.forward, device=device, precision=precision)
     body.forward = lambda x: plain(x.contiguous(memory_format=torch.channels_last))
     for head in _semantic_heads(model):
