@@ -17,8 +17,9 @@ from tqdm import tqdm
 from d2tune.annotations.io.images import read_header
 from d2tune.annotations.io.output_record import PHOTO, OwnFiles
 from d2tune.annotations.io.outputs import write_output
-from d2tune.annotations.io.photos.reading import read_photo, read_photo_content, reading_photo
+from d2tune.annotations.io.photos.reading import read_photo, read_photo_content, read_values, reading_photo
 from d2tune.annotations.io.rasters import natural_order
+from d2tune.annotations.model.pixel_format import FULL_RANGE, PixelFormat
 from d2tune.errors import DataError, MachineError
 from d2tune.inference.listing import find_images
 from d2tune.inference.sources import is_video
@@ -28,6 +29,8 @@ from d2tune.video.reader import Frame, VideoReader, source_of
 logger = logging.getLogger(__name__)
 
 _COMPARED_PX = 64
+_MOST_FOR_WHITE = 16
+"""Frames of which the largest value is looked for."""
 _JPEG_QUALITY = 95
 _DIGITS = 6
 _LARGEST_DIFFERENCE = 4.0
@@ -45,6 +48,7 @@ class Clip:
         width_px: Width of all frames, upright.
         height_px: Height of all frames.
         is_video: Whether the frames are those of a video; they can be read once `write_frames` has written them.
+        white: The stored value of 16-bit frames that becomes 255; None for frames of 8 bits, and of a stated range.
         compared: `reduced` of each frame of a video; None for a folder.
     """
 
@@ -54,6 +58,7 @@ class Clip:
     width_px: int
     height_px: int
     is_video: bool
+    white: float | None = None
     compared: tuple[NDArray[np.uint8], ...] | None = None
 
     def __len__(self) -> int:
@@ -66,7 +71,7 @@ class Clip:
         Raises:
             DataError: It cannot be read, or has another size than its header has.
         """
-        image = read_photo(self.paths[index])
+        image = read_photo(self.paths[index], white=self.white)
         if image.shape[:2] != (self.height_px, self.width_px):
             raise DataError(
                 "the size of the frame has changed",
@@ -120,22 +125,39 @@ def open_clip(source: str | Path, out: Path) -> Clip:
         raise DataError("is neither a video nor a folder of frames", file=folder, hint="Name the folder of the frames.")
     root, images = find_images(folder)
     paths = sorted(images, key=lambda path: natural_order(path.relative_to(root).as_posix()))
-    width_px, height_px = _common_size(paths)
-    return Clip(root, tuple(paths), None, width_px, height_px, is_video=False)
+    width_px, height_px, form = _common_size(paths)
+    white = _white_of(paths) if form is not None and form.is_deep and not form.is_stated else None
+    return Clip(root, tuple(paths), None, width_px, height_px, is_video=False, white=white)
 
 
-def _common_size(paths: Sequence[Path]) -> tuple[int, int]:
-    """Width and height of all images.
+def _white_of(paths: Sequence[Path]) -> float:
+    """The largest value of as many bits as deep frames use: 4095 where a camera wrote 12 bits into files of 16.
+
+    Divided by the range of the files, such frames would be nearly black.
+
+    Raises:
+        DataError: A frame cannot be read.
+    """
+    places = np.unique(np.linspace(0, len(paths) - 1, _MOST_FOR_WHITE).round().astype(int))
+    read = (read_values(paths[place]) for place in places)
+    largest = max((int(values[0].max()) for values in read if values is not None), default=FULL_RANGE)
+    return float(max(255, min(FULL_RANGE, (1 << largest.bit_length()) - 1)))
+
+
+def _common_size(paths: Sequence[Path]) -> tuple[int, int, PixelFormat | None]:
+    """Width and height of all images, and how the first one stores its pixels.
 
     Raises:
         DataError: One cannot be read, or has another size than the first one.
     """
     first: tuple[int, int] | None = None
+    form: PixelFormat | None = None
     for path in paths:
         with reading_photo(path):
             header = read_header(path)
         size = header.width_px, header.height_px
-        first = first or size
+        if first is None:
+            first, form = size, header.pixel_format
         if size != first:
             raise DataError(
                 "the frames of a clip must have the same size",
@@ -145,7 +167,7 @@ def _common_size(paths: Sequence[Path]) -> tuple[int, int]:
                 hint="Move images that are not frames into another folder.",
             )
     assert first is not None
-    return first
+    return *first, form
 
 
 def _of_video(source: str | Path, out: Path) -> Clip:

@@ -99,7 +99,7 @@ def _by_image(path: Path, content: dict[str, Any], clip: Clip, small: list[NDArr
         clip: The clip.
         small: Small versions of the frames, which are made when they are first needed.
     """
-    image = _image_of(path, content)
+    image = _image_of(path, content, clip.white)
     if image is None or image.shape[:2] != (clip.height_px, clip.width_px):
         return None
     if not small:
@@ -110,13 +110,13 @@ def _by_image(path: Path, content: dict[str, Any], clip: Clip, small: list[NDArr
     return best if differences[best] <= _LARGEST_DIFFERENCE else None
 
 
-def _image_of(path: Path, content: dict[str, Any]) -> NDArray[np.uint8] | None:
+def _image_of(path: Path, content: dict[str, Any], white: float | None) -> NDArray[np.uint8] | None:
     """The image of a Labelme file, beside it or inside it; None where there is none that can be read."""
     named = _named(path, content)
     try:
         if named is not None and named.is_file():
-            return read_photo(named)
+            return read_photo(named, white=white)
         data = decode_base64(content.get("imageData"))
-        return None if data is None else read_photo_content(data)
+        return None if data is None else read_photo_content(data, white=white)
     except DataError:
         return None

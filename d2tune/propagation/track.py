@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from d2tune.annotations.io.output_record import PREDICTIONS, OwnFiles
 from d2tune.annotations.model.types import Mask
 from d2tune.errors import DataError, ProjectError
+from d2tune.inference.sources import is_video
 from d2tune.propagation.clip import Clip, folder_of_frames, open_clip, write_frames
 from d2tune.propagation.files import (
     Journal,
@@ -20,6 +21,7 @@ from d2tune.propagation.files import (
     labelme_places,
     masks_of,
     persons_files,
+    without_small_holes,
     write_frame,
     write_table,
 )
@@ -134,8 +136,8 @@ def track(
         RunError: The output folder cannot be written, or another process tracks into it.
     """
     folder = folder_of_frames(source) if out is None else Path(out)
-    files = [Path(path) for path in init]
-    _check_places(files, folder)
+    files = list({Path(path).resolve(): Path(path) for path in init}.values())
+    _check_places(files, folder if out is not None or is_video(source) else None)
     check_table(folder)
     clip = open_clip(source, folder)
     places = labelme_places(clip, folder)
@@ -180,8 +182,12 @@ def _tracked(
     )
 
 
-def _check_places(files: Sequence[Path], folder: Path) -> None:
+def _check_places(files: Sequence[Path], folder: Path | None) -> None:
     """Refuse Labelme files that are not files, and an output folder that is a file or below one.
+
+    Args:
+        files: The files of ``--init``.
+        folder: The output folder; None where it is that of the frames, which is checked when they are read.
 
     Raises:
         DataError: There is such a path.
@@ -193,6 +199,8 @@ def _check_places(files: Sequence[Path], folder: Path) -> None:
         )
     if wrong is not None:
         raise DataError("the Labelme file does not exist", file=wrong, place="--init")
+    if folder is None:
+        return
     there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if there.exists() and not there.is_dir():
         raise DataError("is a file, not a folder", file=there, place="--out", hint="Name another folder with --out.")
@@ -283,6 +291,7 @@ class _Job:
         if place.exists() and not OwnFiles().is_unchanged(place, PREDICTIONS):
             self.saved.add(result.index)
             return
+        result = replace(result, masks=without_small_holes(result.masks))
         write_frame(place, self.clip, result, self.references.objects, tolerance_px=self.tolerance_px)
         self.journal.add(result)
         self.done.add(result.index)

@@ -13,10 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from d2tune import api, cli
 from d2tune.annotations.model.types import Mask
 from d2tune.errors import DataError
+from d2tune.propagation.clip import open_clip
+from d2tune.propagation.files import without_small_holes
 from d2tune.propagation.methods.base import Frames, Propagated, Reference
 from d2tune.propagation.methods.flow import Flow
 from d2tune.propagation.track import least_confident, track
@@ -308,6 +311,7 @@ def test_a_clip_or_an_init_that_cannot_be_used_is_refused_with_one_line(
         ([tmp_path / "none", "--init", good], "does not exist"),
         ([clip.folder, "--init", good, "--tolerance", "-1"], "--tolerance: must be between 0 and 1000; found -1"),
         ([clip.folder, "--init", good, "--weights", "a.pth"], "--weights: --method flow has no weights"),
+        ([good, "--init", good], "good.json: is neither a video nor a folder of frames"),
     ]
     for words, expected in cases:
         assert expected in refused(capsys, *words, "--out", out, "--method", "flow")
@@ -442,6 +446,8 @@ def test_an_output_that_is_a_file_and_an_init_that_is_a_folder_are_named(
     for out in (taken, taken / "below"):
         line = refused(capsys, clip.folder, "--init", init, "--out", out, "--method", "flow")
         assert line == f"error: {taken}: --out: is a file, not a folder. Name another folder with --out."
+    line = refused(capsys, init, "--init", init, "--method", "flow")
+    assert line == f"error: {init}: is neither a video nor a folder of frames. Name the folder of the frames."
     line = refused(capsys, clip.folder, "--init", tmp_path, "--out", tmp_path / "out", "--method", "flow")
     assert line.startswith(f"error: {tmp_path}: --init: is a folder, not a Labelme file")
     assert taken.read_text(encoding="utf-8") == "mine"
@@ -459,3 +465,70 @@ def test_a_folder_into_which_another_process_tracks_is_refused(
     process.communicate("\n")
     assert api.track(clip.folder, init=[init], out=out, method="flow").written == 5
     assert not (out / LOCK).exists()
+
+
+@pytest.mark.parametrize(("largest", "white"), [(4000, 4095), (200, 255), (1023, 1023), (40_000, 65_535)])
+def test_frames_of_16_bits_are_as_bright_as_the_bits_that_they_use(tmp_path: Path, largest: int, white: int) -> None:
+    values = np.linspace(0, largest, 40 * 30).reshape(30, 40).astype(np.uint16)
+    for index, share in enumerate((0.2, 1.0, 0.5)):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), (values * share).astype(np.uint16))
+    clip = open_clip(tmp_path, tmp_path / "out")
+    for index, share in enumerate((0.2, 1.0, 0.5)):
+        expected = (values * share).astype(np.uint16) * 255.0 / white
+        assert np.abs(clip[index].astype(float) - expected[..., None]).max() <= 0.5
+
+
+def test_frames_of_8_bits_keep_their_values(tmp_path: Path) -> None:
+    values = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    cv2.imwrite(str(tmp_path / "0.png"), values)
+    assert (open_clip(tmp_path, tmp_path / "out")[0] == values[..., None]).all()
+
+
+def test_a_file_that_is_named_twice_counts_once(clip: Clip, tmp_path: Path) -> None:
+    init = label(clip, 0, tmp_path / "a.json", CAR)
+    again = tmp_path / "frames" / ".." / "a.json"
+    assert api.track(clip.folder, init=[init, again], out=tmp_path / "out", method="flow").references == ("000.png",)
+
+
+def test_weights_of_another_network_are_refused_before_anything_is_written(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init, out, weights = label(clip, 0, tmp_path / "a.json", CAR), tmp_path / "out", tmp_path / "other.pth"
+    torch.save({"conv1.weight": torch.zeros(3)}, weights)
+    line = refused(capsys, clip.folder, "--init", init, "--out", out, "--weights", weights)
+    assert line.startswith(f"error: {weights}: ") and "expected ImageNet weights of torchvision's mobilenet_v2" in line
+    assert not out.exists()
+
+
+def test_small_holes_are_filled_so_that_the_shape_is_a_polygon(tmp_path: Path) -> None:
+    clip = render(tmp_path / "frames", [replace(SLOW, radius_px=20, starts_px=(50, 40))], count=2)
+
+    class Holed(Flow):
+        def propagate(self, *arguments: Any, **more: Any) -> Iterator[Propagated]:
+            for result in super().propagate(*arguments, **more):
+                (mask,) = result.masks.values()
+                mask[38:40, 50:53] = False
+                yield result
+
+    init = label(clip, 0, tmp_path / "a.json", CAR)
+    track(clip.folder, [init], out=tmp_path / "out", method=Holed())
+    (shape,) = read_json(tmp_path / "out" / "001.json")["shapes"]
+    assert shape["shape_type"] == "polygon"
+
+
+def test_large_holes_and_holes_with_another_object_stay() -> None:
+    large, inner = np.zeros((2, 100, 120), bool)
+    large[10:90, 10:110] = True  # 8000 px, so that holes below 80 px are filled
+    expected = large.copy()
+    for rows_, columns, stays in ((20, 8, False), (40, 12, True)):  # of 64 px, and of 144 px
+        large[rows_ : rows_ + columns, 20 : 20 + columns] = False
+        expected[rows_ : rows_ + columns, 20 : 20 + columns] = not stays
+    large[60:64, 60:64] = expected[60:64, 60:64] = False
+    inner[61:63, 61:63] = True
+    filled = without_small_holes({3: large, 5: inner})
+    assert (filled[3] == expected).all() and (filled[5] == inner).all()
+    assert without_small_holes({}) == {}
+    corner = np.zeros((6, 6), bool)
+    corner[2:, :4] = True
+    corner[:, 3] = True  # the ground at the upper left corner touches the border of the image on the left alone
+    assert (without_small_holes({1: corner})[1] == corner).all()
