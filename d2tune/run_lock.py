@@ -1,4 +1,4 @@
-"""One training in a run folder at a time: a lock that ends with the process that holds it."""
+"""One command in a folder at a time, such as a training: a lock that ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ _LENGTH = 512
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder.
+def locked(folder: Path, *, what: str = "run folder") -> Iterator[None]:
+    """Hold the lock of a run folder, or of another output folder.
 
     The system frees it when the process ends, however it ends. Where the file system knows no locks, the process that
     the file names is looked for.
 
     Args:
-        folder: The run folder, which exists.
+        folder: The folder, which exists.
+        what: What it is, for errors.
 
     Raises:
         RunError: Another process holds the lock.
     """
     path = folder.resolve() / LOCK
     if path in _HELD:
-        raise _in_use(folder, Holder.here())
-    handle = _acquire(path, folder)
+        raise _in_use(folder, Holder.here(), what)
+    handle = _acquire(path, folder, what)
     _HELD[path] = handle
     try:
         _write(handle, replace(Holder.here(), doing="starting"))
@@ -203,12 +204,12 @@ def _is_locked(handle: int) -> bool | None:
     return bool(answer[0 if is_linux else 3] != fcntl.F_UNLCK)
 
 
-def _acquire(path: Path, folder: Path) -> int:
+def _acquire(path: Path, folder: Path, what: str) -> int:
     """The open lock file."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(handle, folder)
+            _lock(handle, folder, what)
             if _is_same(handle, path):
                 return handle
         except BaseException:
@@ -217,7 +218,7 @@ def _acquire(path: Path, folder: Path) -> int:
         os.close(handle)  # its holder has just removed the file
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _lock(handle: int, folder: Path, what: str) -> None:
     holder = Holder.of(_content(handle))
     if fcntl is not None:
         try:
@@ -225,11 +226,11 @@ def _lock(handle: int, folder: Path) -> None:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except (BlockingIOError, PermissionError):
-            raise _in_use(folder, holder) from None
+            raise _in_use(folder, holder, what) from None
         except OSError:
             pass  # the file system knows no locks
     if holder is not None and holder.may_live():
-        raise _in_use(folder, holder)
+        raise _in_use(folder, holder, what)
 
 
 def _is_same(handle: int, path: Path) -> bool:
@@ -239,10 +240,10 @@ def _is_same(handle: int, path: Path) -> bool:
         return False
 
 
-def _in_use(folder: Path, holder: Holder | None) -> RunError:
+def _in_use(folder: Path, holder: Holder | None, what: str) -> RunError:
     who = "" if holder is None else f" by process {holder.pid} on {holder.host} since {holder.since}"
     return RunError(
-        f"the run folder is in use{who}",
+        f"the {what} is in use{who}",
         file=folder,
         hint=f"Wait until it ends, or stop it; if there is no such process, remove {LOCK} in the folder.",
     )

@@ -168,10 +168,16 @@ class TrackingEvaluator(Evaluator[list[Followed]]):
 
     def images(self, predictions: Sequence[list[Followed]]) -> InstanceImages:
         """What is right and wrong on each image; objects count as predicted in the frame that they are given in."""
+        return InstanceImages(to_coco(self._dataset), self._with_given(predictions))
+
+    def _with_given(self, predictions: Sequence[list[Followed]]) -> list[Any]:
+        """The followed objects, and those that are given in a frame, as COCO results."""
         followed = {row["instance_id"] for rows in predictions for row in rows}
         given = [one for one in self._dataset.instances if one.id not in followed and not one.iscrowd]
-        rows = [_given_row(one, instance_mask(one, self._image_of[one.image_id])) for one in given]
-        return InstanceImages(to_coco(self._dataset), [*_shown(predictions), *rows])
+        return [
+            *_shown(predictions),
+            *(_given_row(one, instance_mask(one, self._image_of[one.image_id])) for one in given),
+        ]
 
     def save(self, predictions: Sequence[list[Followed]], folder: Path) -> str:
         """Write ``predictions.json``."""
@@ -203,8 +209,8 @@ class TrackingEvaluator(Evaluator[list[Followed]]):
         return kept
 
     def draw(self, path: Path, predictions: Sequence[list[Followed]], *, title: str, subtitle: str) -> None:
-        """Draw annotated beside predicted masks of up to 16 images."""
-        write_images(path, self._dataset, _shown(predictions), title=title, subtitle=subtitle)
+        """Draw annotated beside predicted masks of up to 16 images; given objects are drawn as in `images`."""
+        write_images(path, self._dataset, self._with_given(predictions), title=title, subtitle=subtitle)
 
     def scorer(self, predictions: Sequence[list[Followed]]) -> MaskTrackScorer:
         """A scorer with all followed objects added."""

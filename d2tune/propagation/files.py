@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from d2tune.annotations.formats.labelme import VERSION, image_path_at
@@ -31,6 +32,8 @@ JOURNAL = ".d2tune-track.jsonl"
 """Lines of JSON: first the digest of what is tracked and how, then a line for each finished frame."""
 
 _MIN_AREA_PX2 = 9.0
+_HOLE_SHARE = 0.01
+"""Holes below this share of an object are filled: with a hole, Labelme can only show a mask, not a polygon."""
 _COLUMNS = ("frame", "image", "time_s", "kind", "label", "group_id", "area_px2", "confidence")
 
 
@@ -103,6 +106,26 @@ def write_frame(
     }
     place.parent.mkdir(parents=True, exist_ok=True)
     write_output_json(place, content, kind=PREDICTIONS)
+
+
+def without_small_holes(masks: Mapping[int, Mask]) -> dict[int, Mask]:
+    """Masks ``(H, W)`` whose small holes are filled, but for those in which there is another object."""
+    others = np.sum(list(masks.values()), axis=0) if masks else 0
+    return {number: _filled(mask, others > mask) for number, mask in masks.items()}
+
+
+def _filled(mask: Mask, taken: Mask) -> Mask:
+    """A mask with its small holes filled where no pixel of them is taken."""
+    ground = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
+    _, numbers, rows, _ = cv2.connectedComponentsWithStats(ground, connectivity=4)
+    areas = rows[:, cv2.CC_STAT_AREA]
+    is_small = areas < max(_MIN_AREA_PX2, _HOLE_SHARE * float(mask.sum()))
+    is_small[0] = False  # the object itself
+    is_small[numbers[0, 0]] = False  # what surrounds it
+    inside = numbers[1:-1, 1:-1]
+    is_small[np.unique(inside[taken])] = False
+    filled: Mask = mask | is_small[inside]
+    return filled
 
 
 def free_group(objects: Sequence[TrackedObject], number: int) -> int:

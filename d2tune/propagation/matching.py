@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from d2tune.annotations.formats.labelme_shapes import decode_base64
 from d2tune.annotations.io.photos.reading import read_photo, read_photo_content
 from d2tune.errors import DataError
-from d2tune.propagation.clip import Clip
+from d2tune.propagation.clip import Clip, reduced
 from d2tune.propagation.references import check_size, read_labelme
 from d2tune.text import describe
 
-_COMPARED_PX = 64
 _LARGEST_DIFFERENCE = 4.0
 """Mean difference of gray values of two copies of a frame, as JPEG and PNG for instance."""
 
@@ -101,31 +99,24 @@ def _by_image(path: Path, content: dict[str, Any], clip: Clip, small: list[NDArr
         clip: The clip.
         small: Small versions of the frames, which are made when they are first needed.
     """
-    image = _image_of(path, content)
+    image = _image_of(path, content, clip.white)
     if image is None or image.shape[:2] != (clip.height_px, clip.width_px):
         return None
     if not small:
-        small += [_reduced(clip[index]) for index in range(len(clip))]
-    reduced = _reduced(image)
-    differences = [float(np.abs(reduced - frame).mean()) for frame in small]
+        small += [clip.reduced(index).astype(np.float32) for index in range(len(clip))]
+    wanted = reduced(image).astype(np.float32)
+    differences = [float(np.abs(wanted - frame).mean()) for frame in small]
     best = int(np.argmin(differences))
     return best if differences[best] <= _LARGEST_DIFFERENCE else None
 
 
-def _image_of(path: Path, content: dict[str, Any]) -> NDArray[np.uint8] | None:
+def _image_of(path: Path, content: dict[str, Any], white: float | None) -> NDArray[np.uint8] | None:
     """The image of a Labelme file, beside it or inside it; None where there is none that can be read."""
     named = _named(path, content)
     try:
         if named is not None and named.is_file():
-            return read_photo(named)
+            return read_photo(named, white=white)
         data = decode_base64(content.get("imageData"))
-        return None if data is None else read_photo_content(data)
+        return None if data is None else read_photo_content(data, white=white)
     except DataError:
         return None
-
-
-def _reduced(image_rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A small gray version of an image."""
-    gray = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(gray, (_COMPARED_PX, _COMPARED_PX), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32)

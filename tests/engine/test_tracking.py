@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image as PilImage
 
 import d2tune
-from d2tune.annotations.geometry.masks import decode_mask
+from d2tune.annotations.geometry.masks import decode_mask, encode_mask, rle_bbox_xywh, to_rle
 from d2tune.data.splits import load_splits
+from d2tune.data.tracking_sequences import instance_mask
 from d2tune.errors import D2TuneError
+from d2tune.evaluation.contact_sheet import write_images
+from d2tune.evaluation.tracking import TrackingEvaluator
 from d2tune.inference.predictors.tracking import USE_TRACK
 from d2tune.modeling.config import read_config
 from d2tune.project import load_project
@@ -66,6 +70,31 @@ def test_a_tracking_project_from_clips_to_its_card(tmp_path: Path) -> None:
             call()
         assert error.value.hint == USE_TRACK
     assert not (tmp_path / "out").exists() and not (tmp_path / "package").exists()
+
+
+def test_the_object_of_the_frame_in_which_it_is_given_is_drawn_on_the_contact_sheet(tmp_path: Path) -> None:
+    val = load_splits(load_project(tracking_project(tmp_path)).project, sample=False).val
+    followed: list[list[dict[str, Any]]] = [[] for _ in val.images]
+    everything: list[Any] = []
+    for number, image in enumerate(val.images):
+        for instance in (one for one in val.instances if one.image_id == image.id):
+            raw = encode_mask(instance_mask(instance, image))
+            row = {
+                "image_id": image.id,
+                "category_id": instance.category_id,
+                "segmentation": to_rle(raw).to_coco(),
+                "bbox": list(rle_bbox_xywh(raw)),
+                "score": 1.0,
+            }
+            everything.append(row)
+            if number:  # the clip begins with the frame that is given
+                followed[number].append({"instance_id": instance.id} | row)
+    words = {"title": "a", "subtitle": "b"}
+    TrackingEvaluator(val, are_frames=True).draw(tmp_path / "drawn.png", followed, **words)
+    write_images(tmp_path / "expected.png", val, everything, **words)
+    assert len(everything) > sum(map(len, followed)) > 0
+    drawn, expected = (np.asarray(PilImage.open(tmp_path / name)) for name in ("drawn.png", "expected.png"))
+    assert np.array_equal(drawn, expected)
 
 
 @pytest.mark.extended

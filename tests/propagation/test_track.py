@@ -13,13 +13,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from d2tune import api, cli
 from d2tune.annotations.model.types import Mask
 from d2tune.errors import DataError
+from d2tune.propagation.clip import open_clip
+from d2tune.propagation.files import without_small_holes
 from d2tune.propagation.methods.base import Frames, Propagated, Reference
 from d2tune.propagation.methods.flow import Flow
 from d2tune.propagation.track import least_confident, track
+from d2tune.run_lock import LOCK
 from tests.propagation.clips import (
     GREEN,
     RED,
@@ -33,6 +37,7 @@ from tests.propagation.clips import (
     render,
     write_labelme,
 )
+from tests.test_run_lock import holding
 from tests.video.encoded import FRAMES, TIMES_MS, write_encoded
 
 SLOW = replace(RED, step_px=(2, 1))
@@ -47,6 +52,15 @@ def clip(tmp_path: Path) -> Clip:
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "track.csv").open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def video_of(clip: Clip, path: Path) -> Path:
+    """The frames of a clip as a video."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (128, 80))
+    for frame in clip.paths:
+        writer.write(cv2.imread(str(frame)))
+    writer.release()
+    return path
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -159,7 +173,15 @@ def test_an_interrupted_call_goes_on_with_the_same_files(clip: Clip, tmp_path: P
     for path in (tmp_path / "whole").glob("00*.json"):
         assert iou(mask_in(path, "car", (80, 128)), mask_in(out / path.name, "car", (80, 128))) > 0.9
     assert len(rows(out)) == len(rows(whole.out)) == 6
-    assert track(clip.folder, [init], out=out, method=Flow()).written == 0
+    assert rest.lines[0] == f"1 object from 1 reference: 2 Labelme files written into {out}, 3 stood already"
+    again = track(clip.folder, [init], out=out, method=Flow())
+    assert (again.written, again.stood) == (0, 5)
+    assert again.lines[0] == (
+        f"1 object from 1 reference: nothing to do, 5 Labelme files of an earlier call stand in {out}; remove those of "
+        "frames that are to be tracked again"
+    )
+    (out / "004.json").unlink()
+    assert track(clip.folder, [init], out=out, method=Flow()).written == 1
     assert track(clip.folder, [init], out=out, method=Flow(), tolerance_px=2).written == 5
 
 
@@ -174,7 +196,12 @@ def test_a_file_that_a_person_saves_while_frames_come_is_not_overwritten(clip: C
                 yield result
 
     result = track(clip.folder, [label(clip, 0, tmp_path / "a.json", CAR)], out=out, method=Saving())
-    assert (result.written, result.kept) == (4, ("004.png",))
+    assert (result.written, result.kept, result.saved) == (4, (), ("004.png",))
+    assert result.lines[1] == (
+        "saved by a person during the tracking, and kept as they are; the same command uses those without the flag "
+        "prediction: 004.png"
+    )
+    assert not any("still have the flag" in line for line in result.lines)
     assert read_json(out / "004.json")["shapes"] == []
 
 
@@ -284,6 +311,7 @@ def test_a_clip_or_an_init_that_cannot_be_used_is_refused_with_one_line(
         ([tmp_path / "none", "--init", good], "does not exist"),
         ([clip.folder, "--init", good, "--tolerance", "-1"], "--tolerance: must be between 0 and 1000; found -1"),
         ([clip.folder, "--init", good, "--weights", "a.pth"], "--weights: --method flow has no weights"),
+        ([good, "--init", good], "good.json: is neither a video nor a folder of frames"),
     ]
     for words, expected in cases:
         assert expected in refused(capsys, *words, "--out", out, "--method", "flow")
@@ -354,14 +382,153 @@ def test_a_folder_with_the_frames_of_another_video_is_refused(tmp_path: Path) ->
     out, files = tmp_path / "out", []
     for name, movers in (("a", [SLOW]), ("b", [replace(GREEN, radius_px=25)])):
         clip = render(tmp_path / name / "frames", movers, count=3)
-        video = tmp_path / name / "clip.avi"
-        writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10, (128, 80))
-        for path in clip.paths:
-            writer.write(cv2.imread(str(path)))
-        writer.release()
+        video = video_of(clip, tmp_path / name / "clip.avi")
         files.append((video, label(clip, 0, tmp_path / f"{name}.json", CAR)))
     api.track(files[0][0], init=[files[0][1]], out=out, method="flow")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(DataError, match=r"000000\.jpg: the folder has the frames of another video than .*clip\.avi"):
         api.track(files[1][0], init=[files[1][1]], out=out, method="flow")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_person_s_file_of_a_frame_that_init_labels_too_is_named(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init = label(clip, 0, tmp_path / "a.json", CAR)
+    mine = write_labelme(tmp_path / "out" / "000.json", [], image="../frames/000.png")
+    words = ["track", str(clip.folder), "--init", str(init), "--out", str(tmp_path / "out"), "--method", "flow"]
+    assert cli.main(words) == 0
+    assert f"{mine}: not used, because a file of --init labels the same frame" in capsys.readouterr().err
+    assert cli.main(["track", str(clip.folder), "--out", str(tmp_path / "out"), "--method", "flow"]) == 1
+    assert f"{mine}: no object is drawn in the labeled frames" in capsys.readouterr().err
+
+
+def test_nothing_is_written_of_a_video_before_all_inputs_are_known_to_be_good(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = video_of(clip, tmp_path / "clip.avi")
+    square = [[8, 10], [20, 10], [20, 26], [8, 26]]
+    box: dict[str, Any] = {"label": "box", "points": square, "group_id": 1, "shape_type": "polygon", "flags": {}}
+    cases = [
+        (write_labelme(tmp_path / "large.json", [box], image="000000.jpg", size=(64, 48)), "expected 128 x 80 px"),
+        (write_labelme(tmp_path / "other.json", [box], image="x.jpg"), "belongs to no frame"),
+        (
+            write_labelme(tmp_path / "two.json", [box, box | {"label": "bus"}], image="000000.jpg"),
+            "two objects have the group_id 1",
+        ),
+        (write_labelme(tmp_path / "none.json", [], image="000000.jpg"), "no object is drawn"),
+    ]
+    out = tmp_path / "out"
+    for init, expected in cases:
+        assert expected in refused(capsys, video, "--init", init, "--out", out, "--method", "flow")
+        assert not out.exists()
+    assert "--init: no frame is labeled" in refused(capsys, video, "--out", out, "--method", "flow")
+    assert not out.exists()
+
+
+def test_a_frame_of_a_video_that_a_person_changed_is_not_overwritten(clip: Clip, tmp_path: Path) -> None:
+    video, out = video_of(clip, tmp_path / "clip.avi"), tmp_path / "out"
+    init = label(clip, 0, tmp_path / "a.json", CAR)
+    api.track(video, init=[init], out=out, method="flow")
+    cv2.imwrite(str(out / "000003.jpg"), np.full((80, 128, 3), 255, np.uint8))
+    changed = (out / "000003.jpg").read_bytes()
+    with pytest.raises(DataError, match=r"000003\.jpg: the folder has the frames of another video than"):
+        api.track(video, init=[init], out=out, method="flow")
+    assert (out / "000003.jpg").read_bytes() == changed
+
+
+def test_an_output_that_is_a_file_and_an_init_that_is_a_folder_are_named(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init = label(clip, 0, tmp_path / "a.json", CAR)
+    taken = tmp_path / "taken"
+    taken.write_text("mine", encoding="utf-8")
+    for out in (taken, taken / "below"):
+        line = refused(capsys, clip.folder, "--init", init, "--out", out, "--method", "flow")
+        assert line == f"error: {taken}: --out: is a file, not a folder. Name another folder with --out."
+    line = refused(capsys, init, "--init", init, "--method", "flow")
+    assert line == f"error: {init}: is neither a video nor a folder of frames. Name the folder of the frames."
+    line = refused(capsys, clip.folder, "--init", tmp_path, "--out", tmp_path / "out", "--method", "flow")
+    assert line.startswith(f"error: {tmp_path}: --init: is a folder, not a Labelme file")
+    assert taken.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_folder_into_which_another_process_tracks_is_refused(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init, out = label(clip, 0, tmp_path / "a.json", CAR), tmp_path / "out"
+    out.mkdir()
+    process = holding(out)
+    line = refused(capsys, clip.folder, "--init", init, "--out", out, "--method", "flow")
+    assert f"{out}: the output folder is in use by process {process.pid} on " in line
+    assert [path.name for path in out.iterdir()] == [LOCK]
+    process.communicate("\n")
+    assert api.track(clip.folder, init=[init], out=out, method="flow").written == 5
+    assert not (out / LOCK).exists()
+
+
+@pytest.mark.parametrize(("largest", "white"), [(4000, 4095), (200, 255), (1023, 1023), (40_000, 65_535)])
+def test_frames_of_16_bits_are_as_bright_as_the_bits_that_they_use(tmp_path: Path, largest: int, white: int) -> None:
+    values = np.linspace(0, largest, 40 * 30).reshape(30, 40).astype(np.uint16)
+    for index, share in enumerate((0.2, 1.0, 0.5)):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), (values * share).astype(np.uint16))
+    clip = open_clip(tmp_path, tmp_path / "out")
+    for index, share in enumerate((0.2, 1.0, 0.5)):
+        expected = (values * share).astype(np.uint16) * 255.0 / white
+        assert np.abs(clip[index].astype(float) - expected[..., None]).max() <= 0.5
+
+
+def test_frames_of_8_bits_keep_their_values(tmp_path: Path) -> None:
+    values = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    cv2.imwrite(str(tmp_path / "0.png"), values)
+    assert (open_clip(tmp_path, tmp_path / "out")[0] == values[..., None]).all()
+
+
+def test_a_file_that_is_named_twice_counts_once(clip: Clip, tmp_path: Path) -> None:
+    init = label(clip, 0, tmp_path / "a.json", CAR)
+    again = tmp_path / "frames" / ".." / "a.json"
+    assert api.track(clip.folder, init=[init, again], out=tmp_path / "out", method="flow").references == ("000.png",)
+
+
+def test_weights_of_another_network_are_refused_before_anything_is_written(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init, out, weights = label(clip, 0, tmp_path / "a.json", CAR), tmp_path / "out", tmp_path / "other.pth"
+    torch.save({"conv1.weight": torch.zeros(3)}, weights)
+    line = refused(capsys, clip.folder, "--init", init, "--out", out, "--weights", weights)
+    assert line.startswith(f"error: {weights}: ") and "expected ImageNet weights of torchvision's mobilenet_v2" in line
+    assert not out.exists()
+
+
+def test_small_holes_are_filled_so_that_the_shape_is_a_polygon(tmp_path: Path) -> None:
+    clip = render(tmp_path / "frames", [replace(SLOW, radius_px=20, starts_px=(50, 40))], count=2)
+
+    class Holed(Flow):
+        def propagate(self, *arguments: Any, **more: Any) -> Iterator[Propagated]:
+            for result in super().propagate(*arguments, **more):
+                (mask,) = result.masks.values()
+                mask[38:40, 50:53] = False
+                yield result
+
+    init = label(clip, 0, tmp_path / "a.json", CAR)
+    track(clip.folder, [init], out=tmp_path / "out", method=Holed())
+    (shape,) = read_json(tmp_path / "out" / "001.json")["shapes"]
+    assert shape["shape_type"] == "polygon"
+
+
+def test_large_holes_and_holes_with_another_object_stay() -> None:
+    large, inner = np.zeros((2, 100, 120), bool)
+    large[10:90, 10:110] = True  # 8000 px, so that holes below 80 px are filled
+    expected = large.copy()
+    for rows_, columns, stays in ((20, 8, False), (40, 12, True)):  # of 64 px, and of 144 px
+        large[rows_ : rows_ + columns, 20 : 20 + columns] = False
+        expected[rows_ : rows_ + columns, 20 : 20 + columns] = not stays
+    large[60:64, 60:64] = expected[60:64, 60:64] = False
+    inner[61:63, 61:63] = True
+    filled = without_small_holes({3: large, 5: inner})
+    assert (filled[3] == expected).all() and (filled[5] == inner).all()
+    assert without_small_holes({}) == {}
+    corner = np.zeros((6, 6), bool)
+    corner[2:, :4] = True
+    corner[:, 3] = True  # the ground at the upper left corner touches the border of the image on the left alone
+    assert (without_small_holes({1: corner})[1] == corner).all()

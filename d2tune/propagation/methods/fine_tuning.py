@@ -86,6 +86,9 @@ class FineTuning:
 
     def __init__(self, weights: str | None = None, *, steps: int | None = None) -> None:
         self._state = load_weights(weights)
+        if self._state is not None:  # before anything is written
+            with torch.random.fork_rng(devices=[]):
+                PropagationNetwork(1).load_encoder(self._state.tensors, file=self._state.file)
         self.identity = "" if self._state is None else identity_of(self._state.tensors)
         self._steps = STEPS if steps is None else steps
         self._flow = FlowEstimator()
