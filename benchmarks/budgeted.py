@@ -261,7 +261,7 @@ class Bench:
         return steps_s, used.ru_utime + used.ru_stime, folder / "run"
 
     def _project(self, split: Split) -> dict[str, Any]:
-        files = {part: str(split.folder / f"{one}.json") for part in ("train", "val")}
+        files = {one: str(split.folder / f"{one}.json") for one in ("train", "val")}
         return {
             "name": "benchmark",
             "data": {"root": str(split.image_root), "images": ".", "format": "coco"} | files,
@@ -337,7 +337,7 @@ def parser_of(text: str) -> argparse.ArgumentParser:
 
 def commit_of_today(options: argparse.Namespace) -> str:
     """The commit of today's recipes: the given one, or that which the work folder began with, which is HEAD then."""
-    note = options.work / "today.txt"
+    note: Path = options.work / "today.txt"
     if options.today is None and note.is_file():
         return note.read_text(encoding="utf-8").strip()
     commit = commit_of(options.today or "HEAD")
