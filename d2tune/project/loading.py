@@ -55,9 +55,9 @@ class LoadedProject:
         named = self.project.tracking_group or group[:100]
         return replace(self, project=self.project.model_copy(update={"tracking_group": named}))
 
-    def with_batch_size(self, batch_size: int) -> LoadedProject:
-        """The same project with so many images a step."""
-        train = self.project.train.model_copy(update={"batch_size": batch_size})
+    def with_train(self, values: Mapping[str, Any]) -> LoadedProject:
+        """The same project with other values of keys of ``train``."""
+        train = self.project.train.model_copy(update=values)
         return replace(self, project=self.project.model_copy(update={"train": train}))
 
     def with_detectron2(self, raw: Mapping[str, Any]) -> LoadedProject:
