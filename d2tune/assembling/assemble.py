@@ -129,7 +129,7 @@ class _Stages:
 
     def run(self) -> Scored:
         """Score all candidates; returns the best."""
-        runs = [Network(one.given, one, one.cfg, one.state) for one in self._members]
+        runs = [Network(one.name, one, one.cfg, one.state) for one in self._members]
         self.best_member = max([self._score(single(network)) for network in runs], key=lambda scored: scored.rank)
         best = runs[[scored.candidate.name for scored in self.scored].index(self.best_member.candidate.name)]
         networks = {network.name: network for network in [*runs, *self._averages(best)]}
@@ -148,9 +148,9 @@ class _Stages:
         member = best.member
         iterations = default_iterations(member) if self._swa_iterations is None else self._swa_iterations
         if iterations:
-            print(f"  training {member.given} on for {iterations} iterations, to average its weights", flush=True)
+            print(f"  training {member.name} on for {iterations} iterations, to average its weights", flush=True)
             state = averaged_weights(member, self._folder / "swa", iterations=iterations)
-            made.append(Network(f"{member.given}, weights averaged", member, member.cfg, state))
+            made.append(Network(f"{member.name}, weights averaged", member, member.cfg, state))
         if len(self._members) > 1 and can_be_averaged(self._members):
             first = self._members[0]
             plan, _ = make_plan(first.loaded, num_gpus=None, sample=False, resumed=first.folder)

@@ -39,6 +39,7 @@ class Member:
     """A finished run.
 
     Attributes:
+        name: The end of its path that the other runs do not have.
         given: Its path as given.
         folder: Its folder.
         loaded: Its project.
@@ -48,6 +49,7 @@ class Member:
         weights_sha256: Hash of their file.
     """
 
+    name: str
     given: str
     folder: RunFolder
     loaded: LoadedProject
@@ -69,7 +71,7 @@ def read_members(runs: Sequence[Path]) -> list[Member]:
         RunError: A run is not finished, is given twice, was assembled itself, or does not fit the first one.
         DataError: Its model follows objects.
     """
-    members = [_read(path) for path in runs]
+    members = [_read(path, name) for path, name in zip(runs, short_names(runs), strict=True)]
     first = members[0]
     for member in members[1:]:
         for what, own, expected in (
@@ -91,7 +93,17 @@ def read_members(runs: Sequence[Path]) -> list[Member]:
     return members
 
 
-def _read(path: Path) -> Member:
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The ends of paths, each of as many folders as it takes to distinguish all that are distinct."""
+    whole = [path.resolve() for path in paths]
+    for count in range(1, max(len(path.parts) for path in whole)):
+        names = ["/".join(path.parts[-count:]) for path in whole]
+        if len(set(names)) == len(set(whole)):
+            return names
+    return [str(path) for path in whole]
+
+
+def _read(path: Path, name: str) -> Member:
     folder = RunFolder(path)
     if is_package(path):
         raise RunError("is a package, which does not have its data", file=path, expected="a run folder")
@@ -102,6 +114,7 @@ def _read(path: Path) -> Member:
         raise RunError("the run is not finished", file=path, hint="Go on with its training with --resume.")
     file = folder.weights("best")
     return Member(
+        name,
         str(path),
         folder,
         load_project(folder.project),

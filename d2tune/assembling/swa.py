@@ -123,6 +123,7 @@ def _continued(member: Member, iterations: int) -> LoadedProject:
     changes = {
         "iterations": iterations,
         "epochs": None,
+        "budget": None,
         "learning_rate": float(member.cfg.SOLVER.BASE_LR) * RATE_FACTOR,
         "eval_every": 0,
         "early_stopping": EarlyStopping(),
