@@ -39,7 +39,7 @@ def as_begun(loaded: LoadedProject, resumed: RunFolder) -> LoadedProject:
         )
     if budget is not None:
         has_length = train.iterations is not None or train.epochs is not None
-        kept = [key for key in budget["values"] if key not in (train.model_fields_set - {"budget"})]
-        values |= {key: getattr(began, key) for key in kept if not (has_length and key in LENGTHS)}
-        values["budget"] = None
+        is_set = {key for key in train.model_fields_set if getattr(train, key) not in (None, "auto")}
+        kept = [key for key in budget["values"] if not (has_length if key in LENGTHS else key in is_set)]
+        values |= {key: getattr(began, key) for key in kept} | {"budget": None}
     return loaded.with_train(values)

@@ -61,8 +61,8 @@ DETECTIONS_SHARE = 0.4
 STEPS_SHARE = 0.85
 """Share of the time that is taken to be for steps while sizes are chosen."""
 
-MOST_TIMED, LEAST_TIMED, TIMED_SHARE = 12, 2, 0.03
-"""Steps that are timed: at least so many, and more while they take less than a share of the budget."""
+MOST_TIMED, LEAST_TIMED, TIMED_SHARE = 12, 3, 0.04
+"""Steps that are timed in the end: as many as take a share of the budget, but between so many."""
 
 _SECOND_SIZE = 1.3
 
@@ -72,10 +72,12 @@ class Budget:
     """Chooses what a project with ``train.budget`` does not set.
 
     Attributes:
-        began_s: When the training was started, by ``time.perf_counter``.
+        began_s: When the training was started, by the clock.
+        clock: Returns seconds.
     """
 
     began_s: float
+    clock: Callable[[], float] = time.perf_counter
 
     def sizes(self, plan: TrainingPlan, state: StateDict | None, replan: Replan) -> TrainingPlan:
         """The plan with the image size, the jitter and the frozen parts that fit, as far as the project sets none.
@@ -128,12 +130,13 @@ class Budget:
         """
         train, chosen = plan.project.train, plan.budget
         assert chosen is not None
-        began_s = time.perf_counter()
+        before_s = self._passed_s()
         model = _ready_model(plan, state)
-        building_s = time.perf_counter() - began_s
+        building_s = self._passed_s() - before_s  # it will be built once more
         samples, batches = training_split(plan), training_batches(plan, start=0)
         cost = preflight(plan, model, samples, batches, doing=lambda _: None)
-        step_s = _step_s(plan, model, samples, batches, seconds=TIMED_SHARE * chosen.seconds)
+        count = min(MOST_TIMED, max(LEAST_TIMED, round(TIMED_SHARE * chosen.seconds / cost.step_s)))
+        step_s = _step_s(plan, model, samples, batches, count=count)
         evaluation_s = _evaluation_s(plan, cost.evaluation_s or 0.0, step_s)
         closing_s = CLOSING_S + CLOSING_EVALUATIONS * evaluation_s
         del model
@@ -172,7 +175,7 @@ class Budget:
         )
 
     def _passed_s(self) -> float:
-        return time.perf_counter() - self.began_s
+        return self.clock() - self.began_s
 
 
 def material_of(plan: TrainingPlan) -> Material:
@@ -231,7 +234,7 @@ def _timed_at(
         low, high = jitter or (lower_bound(material, size_px), HIGHEST_JITTER[0])
         sized = replan(plan, {"image_size": size_px, "scale_jitter": (low, high)})
         batches = training_batches(sized, start=0)
-        step_s = _step_s(sized, model, training_split(sized), batches, seconds=0.0)
+        step_s = _step_s(sized, model, training_split(sized), batches, count=2)
         points.append(((size_px * mean_factor(low, high)) ** 2, step_s))
     if len(points) == 1:
         return lambda side_px: points[0][1] * side_px**2 / points[0][0]
@@ -240,9 +243,7 @@ def _timed_at(
     return lambda side_px: max(0.5 * fast_s, fast_s + slope * (side_px**2 - small))
 
 
-def _step_s(
-    plan: TrainingPlan, model: nn.Module, samples: Samples, batches: TrainingBatches, *, seconds: float
-) -> float:
+def _step_s(plan: TrainingPlan, model: nn.Module, samples: Samples, batches: TrainingBatches, *, count: int) -> float:
     """The mean seconds of a step with its data and the update of the weights; the model is left as it was.
 
     Args:
@@ -250,8 +251,7 @@ def _step_s(
         model: The model.
         samples: The training split.
         batches: Keys of its samples.
-        seconds: How long is timed, at least `LEAST_TIMED` and at most `MOST_TIMED` steps, of which the first one, with
-            what is done once, does not count.
+        count: Steps that are run; the first one, with what is done once, does not count.
     """
     optimizer = build_optimizer(plan.cfg, model, factors=plan.project.train.learning_rate_factors)
     norm = clip_norm(plan.cfg)
@@ -263,20 +263,19 @@ def _step_s(
         optimizer.step()
         optimizer.zero_grad()
 
-    taken: list[float] = []
-    loading: list[float] = []
-    while len(taken) < LEAST_TIMED or (sum(taken) < seconds and len(taken) < MOST_TIMED):
-        keys = batches.typical(len(taken))
+    read: list[list[dict[str, Any]]] = []
+    loading_s: list[float] = []
+    for number in range(count):
+        keys = batches.typical(number)
         keys = keys[: len(keys) // times]
         for key in keys:  # images are decoded once, and then come from a cache
             samples[key]
         began_s = time.perf_counter()
-        batch = [samples[key] for key in keys]
-        loading.append(times * (time.perf_counter() - began_s))
-        step_s, _ = try_steps(model, [batch], plan.cfg, plan.precision, update=update)
-        taken.append(times * step_s[0])
+        read.append([samples[key] for key in keys])
+        loading_s.append(time.perf_counter() - began_s)
+    taken_s, _ = try_steps(model, read, plan.cfg, plan.precision, update=update)
     processes = loading_processes(plan)
-    data_s, compute_s = fmean(loading[1:]), fmean(taken[1:])
+    data_s, compute_s = times * fmean(loading_s), times * fmean(taken_s[1:])
     return compute_s + data_s if not processes else max(compute_s, data_s / processes)
 
 

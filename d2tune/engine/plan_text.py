@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from d2tune.hardware import usable_cores
 from d2tune.modeling.config import is_bridge
 from d2tune.modeling.weights import LoadReport
 from d2tune.project import Length, Project, evaluation_period, evaluations, planned_length
+from d2tune.project.budget import RESERVE
 from d2tune.project.values import time_text
 from d2tune.report.tables import format_table
 from d2tune.tasks import task_of
@@ -98,9 +100,13 @@ def _short_line(plan: TrainingPlan) -> str | None:
         return None
     images = counted(len(plan.splits.train.images), "image")
     verb = "is" if iterations == 1 else "are"
+    wanted = f"train.iterations={least}"
+    if plan.budget is not None:
+        longer_s = plan.budget.expected_s + (least - iterations) * plan.budget.step_s
+        wanted = f'train.budget="{math.ceil(longer_s / (1 - RESERVE) / 60)} min"'
     return (
         f"warning: {counted(iterations, 'iteration')} ({_epochs(plan):.1f} epochs) {verb} too few for {images}; "
-        f"{least:,} or more are recommended: train.iterations={least}"
+        f"{least:,} or more are recommended: {wanted}"
     )
 
 

@@ -226,8 +226,8 @@ def fitting_steps(
     if iterations > most:
         reason = f"more than {most} for {counted(material.images, 'image')} would gain nothing"
         return Steps(iterations=most, evaluations=count, reason=reason)
-    parts = f"at {step_s:.2f} s each, with {counted(count, 'evaluation')} at {evaluation_s:.1f} s"
-    return Steps(iterations=iterations, evaluations=count, reason=f"as many as fit, {parts}")
+    shares = f"at {step_s:.2f} s each, with {counted(count, 'evaluation')} at {evaluation_s:.1f} s"
+    return Steps(iterations=iterations, evaluations=count, reason=f"as many as fit, {shares}")
 
 
 def seconds_for(iterations: int, *, step_s: float, evaluation_s: float, closing_s: float, before_s: float) -> float:
