@@ -5,6 +5,7 @@ from d2tune.api.classical import baseline, outline
 from d2tune.api.delivery import export, handover, info, new_serving_key, package, serve
 from d2tune.api.overview import dashboard, remove_runs, runs, write_report
 from d2tune.api.results import (
+    assemble,
     compare,
     compare_models,
     evaluate,
@@ -20,6 +21,7 @@ from d2tune.api.video import track
 
 __all__ = [
     "MOST_TOLERANCE_PX",
+    "assemble",
     "baseline",
     "compare",
     "compare_models",

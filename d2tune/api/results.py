@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from d2tune.assembling.result import AssemblyResult
     from d2tune.evaluation.comparison import RunComparison
     from d2tune.evaluation.summaries import EvaluationResult
     from d2tune.inference.predictors.base import Predictor
@@ -104,6 +105,24 @@ def compare(
 
     check_paths(a=a, b=b, ground_truth=ground_truth, out=out)
     return comparison.compare(a, b, ground_truth=ground_truth, out=out)
+
+
+def assemble(*runs: str | Path, out: str | Path | None = None, swa_iterations: int | None = None) -> AssemblyResult:
+    """Make the final model of one or several finished runs of the same data; see ``assembling.assemble``.
+
+    Args:
+        runs: Run folders, or project files for their latest runs.
+        out: The output folder; None is ``runs/<project>/assembled_<time>``.
+        swa_iterations: Iterations that the best run is trained on for the average of its weights; 0 does not, None is a
+            quarter of those that it had.
+
+    Raises:
+        D2TuneError: The runs do not fit together, there are too few validation images, or the folder cannot be used.
+    """
+    from d2tune.assembling import assemble as assembling
+
+    check_paths(out=out)
+    return assembling.assemble([run_folder_of(run) for run in runs], out=out, swa_iterations=swa_iterations)
 
 
 def predict(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from d2tune.cli import (
     annotate,
+    assemble,
     baseline,
     check,
     compare,
@@ -64,6 +65,7 @@ _COMMANDS = (
     runs,
     evaluate,
     compare,
+    assemble,
     report,
     package,
     info,

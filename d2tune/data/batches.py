@@ -111,14 +111,19 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         low, high = self._range_px
         return int(np.random.default_rng((self._seed, 3, number, place)).integers(low, high + 1))
 
-    def typical(self) -> list[SampleKey]:
-        """The first batch at the root mean square of the short sides, which has the average cost of a batch."""
+    def typical(self, number: int = 0) -> list[SampleKey]:
+        """The batch of an iteration at the root mean square of the short sides, which has the average cost of a batch.
+
+        Args:
+            number: The iteration.
+        """
+        keys = self._own(self.batch(number))
         low, high = self._range_px
         if self._most_short_side_px is not None:
             sides = np.arange(low, high + 1).clip(max=self._most_short_side_px)
-            return [replace(key, short_side_px=round(math.sqrt(np.mean(sides**2)))) for key in self._own(self.batch(0))]
+            return [replace(key, short_side_px=round(math.sqrt(np.mean(sides**2)))) for key in keys]
         side_px = round(math.sqrt((low * low + low * high + high * high) / 3))
-        return [replace(key, short_side_px=side_px) for key in self._own(self.batch(0))]
+        return [replace(key, short_side_px=side_px) for key in keys]
 
     def largest(
         self, sizes_hw: Sequence[tuple[int, int]], instances: Sequence[int], *, count: int | None = None

@@ -65,7 +65,7 @@ class Extensions:
 
 def training_split(plan: TrainingPlan) -> Samples:
     """The samples of the training split."""
-    cache_bytes = CACHE_BYTES // max(1, _workers(plan))
+    cache_bytes = CACHE_BYTES // max(1, loading_processes(plan))
     task, train = task_of(plan.project), plan.splits.train
     return task.training_samples(train, task.label_files(train), plan.cfg, plan.project, cache_bytes=cache_bytes)
 
@@ -232,7 +232,8 @@ def _live_view(
     )
 
 
-def _workers(plan: TrainingPlan) -> int:
+def loading_processes(plan: TrainingPlan) -> int:
+    """Processes that load images; 0 loads them in this one."""
     wanted = plan.project.train.workers
     automatic = min(8, usable_cores() // 2) if plan.cfg.MODEL.DEVICE == "cuda" else 0
     return automatic if wanted == "auto" else wanted
@@ -242,7 +243,7 @@ def _loader(plan: TrainingPlan, samples: Samples, batches: TrainingBatches) -> I
     return ImageLoader(
         ReportedErrors(samples, [image.path for image in plan.splits.train.images]),
         batch_sampler=batches,
-        num_workers=_workers(plan),
+        num_workers=loading_processes(plan),
         collate_fn=list,
         worker_init_fn=outlive_stop_signals,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from d2tune.errors import DataError
 from d2tune.inference.predictors.base import Predictor
 from d2tune.modeling.checkpoint import detached
 from d2tune.modeling.precision import Precision, autocast_dtype
+from d2tune.modeling.weights import StateDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,12 @@ def measure_cost(
 
 
 def try_steps(
-    model: nn.Module, batches: Sequence[list[dict[str, Any]]], cfg: CfgNode, precision: Precision
+    model: nn.Module,
+    batches: Sequence[list[dict[str, Any]]],
+    cfg: CfgNode,
+    precision: Precision,
+    *,
+    update: Callable[[], object] | None = None,
 ) -> tuple[list[float], int]:
     """Run the forward and backward pass of training steps; the model is left as it was.
 
@@ -70,6 +77,7 @@ def try_steps(
         batches: The samples of each step.
         cfg: The run's config.
         precision: Of the forward pass.
+        update: Called after each backward pass, and timed with it; None changes no weights.
 
     Returns:
         The seconds of each step, and the peak memory in bytes; see `Cost`.
@@ -86,13 +94,22 @@ def try_steps(
                 with torch.autocast("cuda", dtype=autocast_dtype(precision), enabled=cuda and precision != "float32"):
                     losses = model(samples)
                 sum(losses.values()).backward()
+                if update is not None:
+                    update()
                 if cuda:
                     torch.cuda.synchronize()
                 seconds.append(time.perf_counter() - start)
     finally:
         model.zero_grad(set_to_none=True)
-        model.load_state_dict(before)
+        _put_back(model, before)
     return seconds, peak.bytes
+
+
+def _put_back(model: nn.Module, before: StateDict) -> None:
+    """Put the tensors of a model back, as those of its present version."""
+    versioned = OrderedDict(before)
+    versioned._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(versioned)
 
 
 def measure_evaluation(

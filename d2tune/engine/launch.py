@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing.reduction import ForkingPickler
@@ -16,6 +17,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from d2tune.engine.assembly import Extensions, HookSource
 from d2tune.engine.batch_size import fitting_batch
+from d2tune.engine.budget import Budget
 from d2tune.engine.members import Asked, train_as_member
 from d2tune.engine.plan import TrainingPlan, check_gpus, device_of, make_plan
 from d2tune.engine.process import STOPPED, run_in_process, seeded_model, train_model
@@ -62,6 +64,7 @@ def train(
     """
     extensions = Extensions(hooks, tuple(loggers))
     asked = Asked(output_dir=output_dir, resume=resume, sample=sample, num_gpus=num_gpus, extensions=extensions)
+    began_s = time.perf_counter()
     member = _member(num_gpus, machines)
     check_gpus(num_gpus)
     chosen.check(loaded.project)
@@ -77,7 +80,14 @@ def train(
             ensure_writable(resumed.path)
             held.enter_context(locked(resumed.path))
             resumed.remove_leftovers()
-        plan, state = make_plan(loaded, num_gpus=num_gpus, sample=sample, resumed=resumed, choose_batch=fitting_batch)
+        plan, state = make_plan(
+            loaded,
+            num_gpus=num_gpus,
+            sample=sample,
+            resumed=resumed,
+            choose_batch=fitting_batch,
+            budget=Budget(began_s),
+        )
         if resumed is not None:
             plan = check_resumable(resumed, plan)
         several = plan.num_gpus > 1

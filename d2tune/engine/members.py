@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from d2tune.engine.assembly import Extensions
+from d2tune.engine.budget import Budget
 from d2tune.engine.plan import TrainingPlan, device_of, make_plan
 from d2tune.engine.process import seeded_model, train_model
 from d2tune.engine.ranks import Member, agree, check_alike, from_first, local_first
@@ -47,6 +49,7 @@ def train_as_member(loaded: LoadedProject, member: Member, asked: Asked) -> Trai
         D2TuneError: What this process has found and the user must fix first.
         SystemExit: Another process says why training ends, or a signal stopped it.
     """
+    budget = Budget(time.perf_counter())
     with ExitStack() as held:
         path = from_first(lambda: _folder_to_resume(loaded, member, asked))
         resumed = None if path is None else RunFolder(Path(path))
@@ -56,7 +59,9 @@ def train_as_member(loaded: LoadedProject, member: Member, asked: Asked) -> Trai
 
         def plan_here() -> tuple[TrainingPlan, StateDict | None]:
             gpus = 0 if device_of(loaded.project, asked.num_gpus) == "cpu" else 1
-            plan, state = make_plan(loaded, num_gpus=gpus, sample=asked.sample, resumed=resumed, processes=member.world)
+            plan, state = make_plan(
+                loaded, num_gpus=gpus, sample=asked.sample, resumed=resumed, budget=budget, processes=member.world
+            )
             return (plan if resumed is None else check_resumable(resumed, plan)), state
 
         plan, state = local_first(member, plan_here)

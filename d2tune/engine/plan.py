@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from detectron2.config import CfgNode
@@ -21,6 +21,8 @@ from d2tune.data.sources import raster_options
 from d2tune.data.splits import Splits, load_splits
 from d2tune.data.statistics import channel_statistics, class_pixels
 from d2tune.data.training import layout_of
+from d2tune.engine.as_begun import as_begun
+from d2tune.engine.cost import Cost
 from d2tune.errors import DataError, ProjectError
 from d2tune.modeling import weights
 from d2tune.modeling.build import ChosenWeights, choose_weights
@@ -28,7 +30,7 @@ from d2tune.modeling.config import DataFacts, is_bridge, preset_config, project_
 from d2tune.modeling.device import choose_device
 from d2tune.modeling.precision import Precision, decide
 from d2tune.modeling.weights import StateDict
-from d2tune.project import LoadedProject, Project, load_project
+from d2tune.project import LoadedProject, Project
 from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
 
@@ -60,6 +62,27 @@ class ChosenBatch:
     free_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenBudget:
+    """What was chosen so that a training fits into ``train.budget`` on this machine.
+
+    Attributes:
+        seconds: The budget.
+        values: What was chosen, by the keys of ``train``.
+        reasons: Why, by the same keys.
+        step_s: Seconds of a step; 0 before it was measured.
+        evaluation_s: Seconds of an evaluation; 0 before it was measured.
+        expected_s: Seconds of the whole training; 0 before it is known.
+    """
+
+    seconds: float
+    values: Mapping[str, Any]
+    reasons: Mapping[str, str]
+    step_s: float = 0.0
+    evaluation_s: float = 0.0
+    expected_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
     """Everything decided before the first step; without tensors, so that it is sent to every process at once.
@@ -77,6 +100,8 @@ class TrainingPlan:
         num_gpus: Processes that train; 1 on the CPU.
         precision_reason: Why it is in this precision.
         batch: How the batch size was chosen, where it was.
+        budget: How sizes and length were chosen, where they were.
+        cost: What the pre-flight measured, where it has been run for the plan.
     """
 
     loaded: LoadedProject
@@ -91,6 +116,8 @@ class TrainingPlan:
     num_gpus: int
     precision_reason: str = field(default="", kw_only=True)
     batch: ChosenBatch | None = field(default=None, kw_only=True)
+    budget: ChosenBudget | None = field(default=None, kw_only=True)
+    cost: Cost | None = field(default=None, kw_only=True)
 
     @property
     def project(self) -> Project:
@@ -112,6 +139,21 @@ class _Start:
 BatchChoice = Callable[[TrainingPlan, StateDict | None], ChosenBatch]
 """Chooses the batch size, from the plan with a batch size of its own and the pretrained weights."""
 
+Replan = Callable[[TrainingPlan, Mapping[str, Any]], TrainingPlan]
+"""Makes the plan of the same project with other keys of ``train``."""
+
+
+class BudgetChoice(Protocol):
+    """Chooses what a project with ``train.budget`` does not set; see `budget.Budget`."""
+
+    def sizes(self, plan: TrainingPlan, state: StateDict | None, replan: Replan) -> TrainingPlan:
+        """The plan with sizes and frozen parts, before the batch size is chosen."""
+        ...
+
+    def length(self, plan: TrainingPlan, state: StateDict | None, replan: Replan) -> TrainingPlan:
+        """The plan with iterations and evaluations, after it."""
+        ...
+
 
 def make_plan(
     loaded: LoadedProject,
@@ -120,6 +162,7 @@ def make_plan(
     sample: bool,
     resumed: RunFolder | None = None,
     choose_batch: BatchChoice | None = None,
+    budget: BudgetChoice | None = None,
     processes: int | None = None,
 ) -> tuple[TrainingPlan, StateDict | None]:
     """Read the data, find the weights, and derive the config; writes nothing but a sample that is asked for.
@@ -132,6 +175,7 @@ def make_plan(
         sample: Render the project's sample where its data are missing.
         resumed: The run that is continued.
         choose_batch: Chooses a batch size that is ``auto``; None plans with about 4.
+        budget: Chooses what fits into ``train.budget``; None plans without regard to time.
         processes: Processes that train, on all machines; None is one for each GPU.
 
     Returns:
@@ -140,12 +184,12 @@ def make_plan(
     Raises:
         D2TuneError: Something that the user must fix first.
     """
-    if resumed is not None and loaded.project.train.batch_size == "auto":
-        loaded = loaded.with_batch_size(load_project(resumed.project).project.train.images_per_step)
+    if resumed is not None:
+        loaded = as_begun(loaded, resumed)
     project = loaded.project
     device = device_of(project, num_gpus)
     gpus = max(1, num_gpus or 1) if processes is None else processes
-    _check_batch_size(project, gpus)
+    check_processes(project, gpus)
     splits = load_splits(project, sample=sample)
     start = _chosen_start(project) if resumed is None else _earlier_start(resumed)
     facts, class_pixels = _facts(project, splits, pretrained=not start.from_scratch)
@@ -168,15 +212,37 @@ def make_plan(
         precision_reason=decision.reason if resumed is None else "as the run began",
         num_gpus=gpus,
     )
+
+    def replanned(plan: TrainingPlan, values: Mapping[str, Any]) -> TrainingPlan:
+        other = plan.loaded.with_train(values)
+        return replace(plan, loaded=other, cfg=config(other.project))
+
+    if project.train.budget is None:
+        budget = None
+    if budget is not None:
+        plan = budget.sizes(plan, start.state, replanned)
     if project.train.batch_size == "auto" and choose_batch is not None:
         batch = choose_batch(plan, start.state)
-        sized = plan.loaded.with_batch_size(batch.size)
-        plan = replace(plan, loaded=sized, cfg=config(sized.project), batch=batch)
+        plan = replace(replanned(plan, {"batch_size": batch.size}), batch=batch)
+    if budget is not None:
+        plan = budget.length(plan, start.state, replanned)
     return plan, start.state
 
 
-def _check_batch_size(project: Project, gpus: int) -> None:
+def check_processes(project: Project, gpus: int) -> None:
+    """Refuse a project that cannot be trained by so many processes.
+
+    Raises:
+        ProjectError: Its batch cannot be divided by them, or what it leaves to d2tune is chosen for one process.
+    """
     train = project.train
+    if train.budget is not None and gpus > 1:
+        raise ProjectError(
+            "the length that fits into a time is chosen for one process",
+            place="train.budget",
+            found=f"{gpus} processes",
+            hint="Set train.iterations; `d2tune train` with one process and train.budget shows what fits.",
+        )
     if train.batch_size == "auto":
         if gpus > 1:
             raise ProjectError(

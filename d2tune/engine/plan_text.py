@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from d2tune.hardware import usable_cores
 from d2tune.modeling.config import is_bridge
 from d2tune.modeling.weights import LoadReport
 from d2tune.project import Length, Project, evaluation_period, evaluations, planned_length
+from d2tune.project.budget import RESERVE
+from d2tune.project.values import time_text
 from d2tune.report.tables import format_table
 from d2tune.tasks import task_of
 from d2tune.text import counted, duration
@@ -47,6 +50,7 @@ def plan_text(plan: TrainingPlan, *, folder: Path, report: LoadReport | None, co
     if plan.batch is not None:
         chosen = f"{counted(plan.batch.size, 'image')}, chosen by the memory of this machine: {plan.batch.reason}"
         rows.append(("batch", chosen))
+    rows += _budget_rows(plan)
     if start:
         rows.append(("resuming", f"after {start} iterations"))
     if cost is not None:
@@ -64,6 +68,18 @@ def plan_text(plan: TrainingPlan, *, folder: Path, report: LoadReport | None, co
     if report is not None:
         blocks.append(_loaded_table(report))
     return "\n\n".join(blocks) + "\n"
+
+
+def _budget_rows(plan: TrainingPlan) -> list[tuple[str, str]]:
+    """What was chosen to fit into a time, and why."""
+    budget = plan.budget
+    if budget is None:
+        return []
+    rows = [("budget", f"{time_text(budget.seconds)}, of which {duration(budget.expected_s)} are expected to be used")]
+    for key, value in budget.values.items():
+        shown = list(value) if isinstance(value, tuple) else value
+        rows.append(("", f"{key} {shown}: {budget.reasons[key]}"))
+    return rows
 
 
 def _schedule_line(plan: TrainingPlan) -> str:
@@ -84,9 +100,13 @@ def _short_line(plan: TrainingPlan) -> str | None:
         return None
     images = counted(len(plan.splits.train.images), "image")
     verb = "is" if iterations == 1 else "are"
+    wanted = f"train.iterations={least}"
+    if plan.budget is not None:
+        longer_s = plan.budget.expected_s + (least - iterations) * plan.budget.step_s
+        wanted = f'train.budget="{math.ceil(longer_s / (1 - RESERVE) / 60)} min"'
     return (
         f"warning: {counted(iterations, 'iteration')} ({_epochs(plan):.1f} epochs) {verb} too few for {images}; "
-        f"{least:,} or more are recommended: train.iterations={least}"
+        f"{least:,} or more are recommended: {wanted}"
     )
 
 

@@ -139,7 +139,7 @@ def _ready_trainer(
     cost = None
     if comm.is_main_process():
         if comm.get_world_size() == 1 and start < plan.cfg.SOLVER.MAX_ITER:
-            cost = preflight(plan, model, samples, batches, doing=partial(note, folder.path))
+            cost = plan.cost or preflight(plan, model, samples, batches, doing=partial(note, folder.path))
         print(plan_text(plan, folder=folder.path, report=report, cost=cost, start=start), flush=True)
     trainer = build_trainer(
         plan,

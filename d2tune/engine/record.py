@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
 
@@ -181,6 +181,7 @@ def write_start(folder: RunFolder, plan: TrainingPlan) -> None:
             "data": _data(plan),
             "weights": _weights(plan.chosen, rgb_resnet=plan.rgb_resnet),
             "batch": _batch(plan),
+            "budget": _budget(plan),
             "input": _input(cfg, train),
             "finished": None,
         }
@@ -227,6 +228,11 @@ def _batch(plan: TrainingPlan) -> dict[str, Any]:
         return size
     steps = {str(images): taken for images, taken in plan.batch.step_bytes.items()}
     return size | {"reason": plan.batch.reason, "step_bytes": steps, "free_bytes": plan.batch.free_bytes}
+
+
+def _budget(plan: TrainingPlan) -> dict[str, Any] | None:
+    """What was chosen so that the training fits into a time, and why; None where no time was given."""
+    return None if plan.budget is None else asdict(plan.budget)
 
 
 def _input(cfg: CfgNode, train: Dataset) -> dict[str, Any]:

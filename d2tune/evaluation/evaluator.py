@@ -143,6 +143,14 @@ class Evaluator(ABC, Generic[Prediction]):
         """
         return [self._kept(index, result, None) for index, result in enumerate(results)]
 
+    def of_others(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        """The predictions of the same images in another dataset, where they may have other ids.
+
+        Args:
+            predictions: In the order of the images of this dataset.
+        """
+        return list(predictions)
+
     @abstractmethod
     def _kept(self, index: int, result: Any, pixels: Pixels | None) -> Prediction:
         """The part of the result of an image that is kept in memory."""

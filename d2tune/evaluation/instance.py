@@ -64,6 +64,11 @@ class InstanceEvaluator(Evaluator[list[CocoResult]]):
     def _kept(self, index: int, result: Detections, pixels: Pixels | None) -> list[CocoResult]:
         return result.to_coco(self._dataset.images[index].id, category_ids=self._category_ids)
 
+    def of_others(self, predictions: Sequence[list[CocoResult]]) -> list[list[CocoResult]]:
+        """Rows with the ids of the images of this dataset."""
+        pairs = zip(self._dataset.images, predictions, strict=True)
+        return [[row | {"image_id": image.id} for row in rows] for image, rows in pairs]
+
     def quick(self, predictions: Sequence[list[CocoResult]]) -> Quick:
         """Box and mask AP."""
         result = score_coco(to_coco(self._dataset), _rows(predictions), kinds=("bbox", "segm"))

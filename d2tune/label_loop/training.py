@@ -107,7 +107,7 @@ def round_project(loaded: LoadedProject, state: LoopState, one: Round) -> Loaded
         data = data.model_copy(update=changes)
     train = project.train
     if one.iterations is not None:
-        train = train.model_copy(update={"iterations": one.iterations, "epochs": None})
+        train = train.model_copy(update={"iterations": one.iterations, "epochs": None, "budget": None})
     changed: dict[str, object] = {"data": data, "train": train}
     if one.weights is not None:
         changed |= {"weights": one.weights, "weights_sha256": None}

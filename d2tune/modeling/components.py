@@ -11,6 +11,7 @@ from d2tune.detectron2_projects import project_module
 
 _OWN = {
     "anchors": ("WholePixelAnchors",),
+    "assembled.meta_arch": ("AssembledInstances", "AssembledSemantic"),
     "backbone": ("build_feature_fpn_backbone",),
     "bridge.meta_arch": ("SemanticBridge",),
     "deeplab": ("build_padded_deeplab_backbone",),

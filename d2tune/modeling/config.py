@@ -14,6 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from d2tune.detectron2_projects import project_module
 from d2tune.errors import ProjectError, RunError, nearest
+from d2tune.modeling.assembled.config import add_assembled_config
 from d2tune.modeling.bridge.config import add_bridge_config
 from d2tune.modeling.bridge.losses import balanced_weights
 from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
@@ -113,6 +114,7 @@ def default_config() -> CfgNode:
     project_module("point_rend.config").add_pointrend_config(cfg)
     project_module("deeplab.config")  # add_panoptic_deeplab_config takes it from the package of that project
     project_module("panoptic_deeplab.config").add_panoptic_deeplab_config(cfg)
+    add_assembled_config(cfg)
     add_bridge_config(cfg)
     add_yolact_config(cfg)
     add_siammask_config(cfg)
@@ -179,6 +181,8 @@ def read_config(path: Path) -> CfgNode:
 
 DERIVED = {
     "MODEL.META_ARCHITECTURE": "Set model.preset.",
+    "MODEL.ASSEMBLED.MEMBERS": "Use `d2tune assemble`.",
+    "MODEL.ASSEMBLED.VIEWS": "Use `d2tune assemble`.",
     "MODEL.ROI_HEADS.NUM_CLASSES": "It is derived from classes.",
     "MODEL.POINT_HEAD.NUM_CLASSES": "It is derived from classes.",
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES": "It is derived from classes.",

@@ -37,9 +37,14 @@ def speed_up(model: nn.Module, *, device: str, precision: Precision) -> nn.Modul
     """Let the convolutional parts run in ``channels_last`` and, unless in float32, under autocast.
 
     These are the backbone and the layers of semantic heads, or the network of a bridge model. Their results come out
-    as float32, because other operators (RoIAlign, point sampling) have no bfloat16 on the CPU. The model is changed
-    in place and returned; its state dict keeps its names.
+    as float32, because other operators (RoIAlign, point sampling) have no bfloat16 on the CPU. The model, or each
+    member of an assembled one, is changed in place and returned; its state dict keeps its names.
     """
+    members: Any = getattr(model, "members", None)
+    if members is not None:
+        for member in members:
+            speed_up(member, device=device, precision=precision)
+        return model
     body: Any = model.backbone if hasattr(model, "backbone") else model.network
     body.to(memory_format=torch.channels_last)
     use_own_gradient(model)

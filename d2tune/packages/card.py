@@ -165,6 +165,8 @@ def training_lines(manifest: Described) -> Iterator[str]:
     pretrained = training.get("pretrained")
     digest = str(training.get("pretrained_sha256"))[:12]
     yield f"It started from {pretrained} (SHA-256 {digest})." if pretrained else "It was trained from scratch."
+    if training.get("assembled"):
+        yield f"The model was assembled of finished runs (d2tune assemble). {training['assembled']}"
     listed = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     if listed:
         yield f"Versions: {listed}."

@@ -240,5 +240,6 @@ def _training(record: Mapping[str, Any], cfg: CfgNode) -> dict[str, Any]:
         "pretrained": portable(weights.get("source")),
         "pretrained_sha256": weights.get("sha256"),
         **({"pretrained_chain": portable(chain)} if chain else {}),
+        **({"assembled": record["assembled"]["sentence"]} if "assembled" in record else {}),
         "precision": record["machine"]["precision"],
     }

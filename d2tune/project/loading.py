@@ -13,7 +13,7 @@ from d2tune.errors import ProjectError
 from d2tune.project.expected import without_empty
 from d2tune.project.explain import explained, refuse_unknown
 from d2tune.project.names import safe_name
-from d2tune.project.overrides import flatten, merge, numbers, set_dotted
+from d2tune.project.overrides import LENGTHS, flatten, merge, numbers, set_dotted
 from d2tune.project.profiles import choose_profile, take_profiles
 from d2tune.project.schema import Project
 from d2tune.project.sections import Fold
@@ -55,9 +55,9 @@ class LoadedProject:
         named = self.project.tracking_group or group[:100]
         return replace(self, project=self.project.model_copy(update={"tracking_group": named}))
 
-    def with_batch_size(self, batch_size: int) -> LoadedProject:
-        """The same project with so many images a step."""
-        train = self.project.train.model_copy(update={"batch_size": batch_size})
+    def with_train(self, values: Mapping[str, Any]) -> LoadedProject:
+        """The same project with other values of keys of ``train``."""
+        train = self.project.train.model_copy(update=values)
         return replace(self, project=self.project.model_copy(update={"train": train}))
 
     def with_detectron2(self, raw: Mapping[str, Any]) -> LoadedProject:
@@ -97,6 +97,7 @@ def load_project(
     chosen = choose_profile(profiles, profile, hardware, file)
     merged = _dotted_detectron2(without_empty(raw, Project), file)
     merged = merge(merged, profiles[chosen]) if chosen else merged
+    _refuse_two_lengths(overrides or {}, file)
     for key, value in _without_sample(overrides or {}).items():
         first, _, raw_key = key.partition(".")
         if first == "detectron2" and raw_key and isinstance(merged.setdefault(first, {}), dict):
@@ -111,6 +112,17 @@ def load_project(
     except ValidationError as error:
         raise explained(error, merged, file) from None
     return LoadedProject(_absolute(project, file.resolve().parent), file, chosen)
+
+
+def _refuse_two_lengths(overrides: Mapping[str, Any], file: Path) -> None:
+    """Refuse overrides that say twice how long a training is; one of them replaces what the file says.
+
+    Raises:
+        ProjectError: They do.
+    """
+    lengths = [key for key in LENGTHS if overrides.get(f"train.{key}") is not None]
+    if len(lengths) > 1:
+        raise ProjectError(f"{lengths[0]} and {lengths[1]} are both set; keep one of them", file=file, place="train")
 
 
 def _without_sample(overrides: Mapping[str, Any]) -> dict[str, Any]:

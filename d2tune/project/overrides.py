@@ -11,6 +11,9 @@ import yaml
 from d2tune.errors import ProjectError
 from d2tune.project.yaml_files import parse_yaml
 
+LENGTHS = ("epochs", "iterations", "budget")
+"""Keys of ``train`` that say how long a training is, of which a project has at most one."""
+
 
 def parse_overrides(tokens: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split trailing command-line words into project keys and raw Detectron2 keys.
@@ -84,7 +87,7 @@ def number(text: str) -> str | float:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` merged in, section by section; ``epochs`` and ``iterations`` replace each other."""
+    """``base`` with ``changes`` merged in, section by section; `LENGTHS` replace each other."""
     merged = copy.deepcopy(dict(base))
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
@@ -96,7 +99,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def set_dotted(target: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key of nested sections; ``epochs`` and ``iterations`` replace each other."""
+    """Set a dotted key of nested sections; `LENGTHS` replace each other."""
     *sections, last = key.split(".")
     for section in sections:
         if not isinstance(target.get(section), dict):
@@ -107,6 +110,5 @@ def set_dotted(target: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _drop_rival(section: dict[str, Any], key: str) -> None:
-    rival = {"epochs": "iterations", "iterations": "epochs"}.get(key)
-    if rival:
+    for rival in LENGTHS if key in LENGTHS else ():
         section.pop(rival, None)

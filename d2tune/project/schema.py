@@ -23,6 +23,7 @@ from d2tune.project.values import (
     PathText,
     SplitFolders,
     SplitText,
+    TimeSpan,
     Whole,
     class_name,
     class_names,
@@ -304,8 +305,11 @@ class Train(Section):
     """The schedule.
 
     Attributes:
-        epochs: Passes over the training images; exclusive with ``iterations``.
-        iterations: Optimizer steps; exclusive with ``epochs``.
+        epochs: Passes over the training images; exclusive with ``iterations`` and ``budget``.
+        iterations: Optimizer steps; exclusive with ``epochs`` and ``budget``.
+        budget: The time of the whole training, evaluations included: ``90 s``, ``20 min``, ``1.5 h``. The iterations
+            and, of ``image_size``, ``scale_jitter``, ``freeze`` and ``eval_every``, what is not set are chosen so that
+            it suffices; the record has them.
         batch_size: Images per step over all GPUs; ``auto`` takes the largest of 1, 2, 4 (and 8, 16 on a GPU) that fits
             into memory, which is noted in the record.
         accumulate: Parts that a batch is computed in, one after the other, where its images together take too much
@@ -345,6 +349,7 @@ class Train(Section):
 
     epochs: Annotated[Number, Field(gt=0)] | None = None
     iterations: Annotated[Whole, Field(gt=0)] | None = None
+    budget: TimeSpan | None = None
     batch_size: Literal["auto"] | Annotated[Whole, Field(ge=1)] = _BATCH_SIZE
     accumulate: Whole = Field(default=1, ge=1)
     learning_rate: Literal["auto"] | Annotated[Number, Field(gt=0)] = "auto"
@@ -392,8 +397,9 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Train:
-        if self.epochs is not None and self.iterations is not None:
-            raise ValueError("epochs and iterations are both set; keep one of them")
+        lengths = [key for key in ("epochs", "iterations", "budget") if getattr(self, key) is not None]
+        if len(lengths) > 1:
+            raise ValueError(f"{lengths[0]} and {lengths[1]} are both set; keep one of them")
         if self.early_stopping.metric == "loss" and not self.validation_loss:
             raise ValueError("early_stopping.metric is loss, which needs validation_loss: true")
         if self.batch_size != "auto" and self.batch_size % self.accumulate:
@@ -506,7 +512,7 @@ class Project(Section):
         if data.frames and not self.traits.follows_objects:
             raise ValueError("data.frames is for tracking tasks")
         if self.traits.follows_objects:
-            self._refuse_augmentations()
+            self._refuse_keys_of_images()
         if data.csv_preset is not None and data.format not in ("auto", "rle"):
             raise ValueError(f"data.csv_preset is for data.format: rle, and the format is {data.format}")
         if data.label_images != LabelImages() and data.format != "label_images":
@@ -516,10 +522,10 @@ class Project(Section):
             )
         return self
 
-    def _refuse_augmentations(self) -> None:
-        """Refuse the augmentations of whole images, which the pairs of crops of tracking tasks do not have."""
+    def _refuse_keys_of_images(self) -> None:
+        """Refuse keys about whole images, which the pairs of crops of tracking tasks do not have."""
         defaults = Train()
-        for key in ("large_scale_jitter", "crop", "copy_paste", "gray", "blur"):
+        for key in ("budget", "large_scale_jitter", "crop", "copy_paste", "gray", "blur"):
             if getattr(self.train, key) != getattr(defaults, key):
                 raise ValueError(f"train.{key} is for instance, semantic and panoptic tasks")
 

@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from d2tune.project.overrides import number
+
+_UNITS_S = {"s": 1, "min": 60, "h": 3600}
+_TIME = re.compile(r"(\d{1,7}(?:\.\d{1,6})?)\s*(s|min|h)")
 
 _FRACTION = re.compile(r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+(\.\d+)?\s*%")
 
@@ -50,6 +53,37 @@ def _no_fraction(value: object) -> object:
         )
     return value
 
+
+def _seconds(value: object) -> object:
+    """A time with its unit in seconds, to the millisecond."""
+    matched = _TIME.fullmatch(value.strip()) if isinstance(value, str) else None
+    if matched is None:
+        if isinstance(value, int | float | str) and not isinstance(value, bool) and _is_number(value):
+            raise ValueError(f"must have a unit; found {value}. Write {value} s, {value} min or {value} h")
+        return value if value is None else str(value)  # refused as text
+    seconds = round(float(matched[1]) * _UNITS_S[matched[2]], 3)
+    if not seconds:
+        raise ValueError(f"must be a time above 0; found {value}")
+    return seconds
+
+
+def _is_number(value: float | str) -> bool:
+    return isinstance(_number(value), int | float)
+
+
+def time_text(seconds: float) -> str:
+    """A time as project files have it, in the largest unit that divides it: 5400 seconds are ``90 min``."""
+    unit = next(unit for unit in ("h", "min", "s") if seconds % _UNITS_S[unit] == 0 or unit == "s")
+    return f"{round(seconds / _UNITS_S[unit], 3):.12g} {unit}"
+
+
+TimeSpan = Annotated[
+    float,
+    Field(description="a time such as 90 s, 20 min or 1.5 h"),
+    BeforeValidator(_seconds),
+    PlainSerializer(time_text, when_used="json"),
+]
+"""A time in seconds, which is written with its unit."""
 
 Number = Annotated[float, BeforeValidator(_number)]
 """A number; texts that read as one are numbers."""

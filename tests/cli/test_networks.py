@@ -18,6 +18,7 @@ from d2tune.cli import build_parser
         ["export", "run", "--format", "onnx", "--out", "folder"],
         ["label-loop", "project.yaml", "photos"],
         ["kfold", "project.yaml"],
+        ["assemble", "run"],
         ["sweep", "project.yaml", "--space", "space.yaml", "--trials", "3"],
     ],
 )

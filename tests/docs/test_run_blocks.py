@@ -33,6 +33,7 @@ NOT_RUN = {
     r"make app ": "a page of Streamlit, of a checkout; tests/apps/test_compare_streamlit.py starts it in a browser",
     r"make (setup|doctor|demo)": "run by tests/system/test_readme.py, and by whoever runs the tests",
     r"d2tune (annotate|label-loop) ": "wait for a person; run by tests/system/test_readme.py and tests/label_loop",
+    r"d2tune assemble ": "needs twelve validation images; run by tests/assembling",
     r"d2tune predict MODEL (0|rtsp:\S+) ": "need a camera or a stream; tests/video has both",
     r"d2tune predict projects/ships.yaml ": "needs a semantic model; run by tests/system/test_journey.py",
     r"curl -H 'Authorization: Bearer KEY' \.\.\.": "shows a header alone",

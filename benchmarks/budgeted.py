@@ -1,0 +1,385 @@
+"""Trainings under a budget of processor seconds, shared by the benchmarks of accuracy and of defaults.
+
+A recipe is a commit of d2tune and project keys. Its steps are timed once for each data set, in a short training of the
+first split; from then on all its trainings there have the iterations that fill the budget. Evaluations are not counted.
+Each training is a process with one thread that gets the same COCO files, whatever the commit, and one evaluation at the
+end, so that no weights are chosen by what they are scored on. All predictions are scored by this checkout.
+
+The journal has a line of JSON for each finished timing or training. What was killed in between is run again; what is in
+the journal is not. Several processes may share a work folder: a lock says who runs what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from real_trainings import ROOT
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+"""Metrics of masks that are kept."""
+
+_DATA: dict[str, dict[str, Any]] = {
+    "balloon": {"train": "train", "val": "val", "class_name": "balloon"},
+    "microcontrollers": {"train": "train", "val": "test"},
+}
+
+DATA = tuple(_DATA)
+"""Names of the data sets."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is compared.
+
+    Attributes:
+        name: In tables.
+        commit: The code that trains.
+        keys: Project keys beyond data, preset and weights.
+    """
+
+    name: str
+    commit: str
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images to train on and to validate on.
+
+    Attributes:
+        data: The name of the data set.
+        name: Of this way to divide it, such as ``fold0``.
+        folder: Holds ``train.json`` and ``val.json``.
+        image_root: What their file names are relative to.
+        classes: Class names.
+    """
+
+    data: str
+    name: str
+    folder: Path
+    image_root: Path
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training."""
+
+    recipe: Recipe
+    split: Split
+    seed: int
+    budget_s: float
+
+    @property
+    def key(self) -> str:
+        """What the journal knows it by."""
+        return _key(
+            self.recipe, data=self.split.data, split=self.split.name, seed=self.seed, budget_s=float(self.budget_s)
+        )
+
+
+class Journal:
+    """The finished timings and trainings of a work folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """By their keys. A last line that was cut off by a kill is not a row."""
+        text = self._path.read_text(encoding="utf-8") if self._path.is_file() else ""
+        whole = text[: text.rfind("\n") + 1]
+        return {row["key"]: row for row in map(json.loads, filter(None, whole.splitlines()))}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row, on a line of its own also after one that was cut off."""
+        line = json.dumps(row) + "\n"
+        with self._path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                if file.read(1) != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class Bench:
+    """A work folder with its data, its sources and its journal.
+
+    Args:
+        work: The folder, made where it is missing.
+        shared: The folder with ``data`` and ``weights``.
+        measured_steps: Steps of the training that times a recipe.
+    """
+
+    def __init__(self, work: Path, shared: Path, *, measured_steps: int) -> None:
+        work.mkdir(parents=True, exist_ok=True)
+        self.work, self._shared, self._measured_steps = work.resolve(), shared.resolve(), measured_steps
+        self.journal = Journal(self.work / "journal.jsonl")
+
+    def folds(self, data: str, numbers: Sequence[int], *, of: int) -> list[Split]:
+        """The folds that ``data.fold`` makes, as COCO files."""
+        return [self._split(data, f"fold{one}of{of}", {"fold": {"of": of, "number": one}}) for one in numbers]
+
+    def _split(self, data: str, name: str, keys: Mapping[str, Any]) -> Split:
+        from d2tune.annotations.formats.coco import writer
+        from d2tune.data.splits import load_splits
+        from d2tune.project import Project
+
+        about = {"root": str(self._shared / "data" / data)} | _DATA[data] | dict(keys)
+        project = Project.model_validate({"name": data, "data": about, "model": {"preset": _PRESET}})
+        splits = load_splits(project, sample=False)
+        if splits.train.image_root is None or splits.train.image_root != splits.val.image_root:
+            raise SystemExit(f"{data}, {name}: the images of both splits need one folder above them")
+        folder = self.work / "splits" / data / name
+        for one, dataset in (("train", splits.train), ("val", splits.val)):
+            writer.write(dataset, folder / f"{one}.json")
+        return Split(data, name, folder, splits.train.image_root, splits.train.class_names)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+        """Do what the journal does not have, and yield each row that is added for a training."""
+        for number, job in enumerate(jobs, 1):
+            with self._claimed(job.key) as is_mine:
+                if not is_mine or job.key in self.journal.rows():
+                    continue
+                speed = self._speed(job.recipe, job.split)
+                row = self._train(job, speed)
+                self.journal.add(row)
+            print(
+                f"{number} of {len(jobs)}: {job.recipe.name}, {job.split.data} {job.split.name}, seed {job.seed}: "
+                f"mask AP {row['segm']['AP']:.1f} after {row['iterations']} iterations, "
+                f"{row['training_s']:.0f} s of training and {row['rest_s']:.0f} s beside it",
+                flush=True,
+            )
+            yield row
+
+    def missing(self, jobs: Sequence[Job]) -> list[Job]:
+        """The trainings that the journal does not have."""
+        done = self.journal.rows()
+        return [job for job in jobs if job.key not in done]
+
+    def finished(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        """The rows of the trainings that the journal has, without their keys."""
+        done = self.journal.rows()
+        rows = [done[job.key] for job in jobs if job.key in done]
+        return [{name: value for name, value in row.items() if name not in ("key", "kind")} for row in rows]
+
+    def _speed(self, recipe: Recipe, split: Split) -> dict[str, Any]:
+        """The processor seconds of a step, and what the first steps take more, measured or from the journal."""
+        key = _key(recipe, data=split.data, steps=self._measured_steps)
+        with self._claimed(key, wait=True):
+            known = self.journal.rows().get(key)
+            if known is not None:
+                return known
+            count = self._measured_steps
+            words = [f"train.iterations={count}", "train.seed=0"]
+            steps_s, _, _ = self._process(recipe, split, "speed", words, stop_after=count)
+            half = count // 2
+            step_s = (steps_s[-1] - steps_s[half - 1]) / (count - half)
+            first_s = max(0.0, steps_s[half - 1] - steps_s[0] - (half - 1) * step_s)
+            row = {"key": key, "kind": "speed", "recipe": recipe.name, "step_s": step_s, "first_s": first_s}
+            self.journal.add(row)
+            print(f"{recipe.name}, {split.data}: {step_s:.3f} s a step", flush=True)
+            return row
+
+    def _train(self, job: Job, speed: Mapping[str, Any]) -> dict[str, Any]:
+        iterations = max(1, round((job.budget_s - speed["first_s"]) / speed["step_s"]))
+        words = [f"train.iterations={iterations}", f"train.seed={job.seed}"]
+        run = f"{job.recipe.name}-{job.split.data}-{job.split.name}-{job.seed}".replace(" ", "_")
+        steps_s, process_s, folder = self._process(job.recipe, job.split, run, words)
+        training_s = (steps_s[-1] - steps_s[0]) * iterations / max(1, iterations - 1)
+        metrics = score(job.split, folder / "predictions.json")
+        kept = self.work / "predictions" / f"{run}-{job.recipe.commit}-{job.budget_s:g}s.json"
+        kept.parent.mkdir(exist_ok=True)
+        shutil.move(folder / "predictions.json", kept)
+        shutil.rmtree(folder)
+        return {
+            "key": job.key,
+            "kind": "training",
+            "recipe": job.recipe.name,
+            "commit": job.recipe.commit,
+            "keys": dict(job.recipe.keys),
+            "data": job.split.data,
+            "split": job.split.name,
+            "seed": job.seed,
+            "budget_s": job.budget_s,
+            "iterations": iterations,
+            "training_s": round(training_s, 1),
+            "rest_s": round(process_s - training_s, 1),
+            "predictions": kept.name,
+            **metrics,
+        }
+
+    def _process(
+        self, recipe: Recipe, split: Split, name: str, words: Sequence[str], *, stop_after: int | None = None
+    ) -> tuple[list[float], float, Path]:
+        """Train: the processor time after each step, that of the whole process, and the run folder."""
+        folder = self.work / "running" / f"{name}-{os.getpid()}"
+        for old in folder.parent.glob(f"{name}-*"):
+            shutil.rmtree(old)
+        folder.mkdir(parents=True)
+        project, out, log = folder / "project.yaml", folder / "steps.json", folder / "log.txt"
+        project.write_text(json.dumps(self._project(split)), encoding="utf-8")
+        command = [sys.executable, str(ROOT / "benchmarks" / "timed_training.py"), str(out)]
+        command += [] if stop_after is None else ["--stop-after", str(stop_after)]
+        command += ["--", str(project), "--output-dir", str(folder / "run"), "--num-gpus", "0"]
+        command += [*_ALWAYS, *(f"{key}={json.dumps(value)}" for key, value in recipe.keys.items()), *words]
+        environment = os.environ | {
+            "PYTHONPATH": str(self._source(recipe.commit)),
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "passive",
+        }
+        with log.open("w", encoding="utf-8") as file:
+            process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
+            try:
+                _, status, used = os.wait4(process.pid, 0)
+            except BaseException:
+                process.kill()
+                raise
+        if status:
+            raise SystemExit(
+                f"{recipe.name}, {split.data} {split.name}: the training ended with status "
+                f"{os.waitstatus_to_exitcode(status)}:\n{log.read_text(encoding='utf-8')[-3000:]}"
+            )
+        steps_s = [float(value) for value in json.loads(out.read_text(encoding="utf-8"))]
+        return steps_s, used.ru_utime + used.ru_stime, folder / "run"
+
+    def _project(self, split: Split) -> dict[str, Any]:
+        files = {one: str(split.folder / f"{one}.json") for one in ("train", "val")}
+        return {
+            "name": "benchmark",
+            "data": {"root": str(split.image_root), "images": ".", "format": "coco"} | files,
+            "classes": list(split.classes),
+            "model": {"preset": _PRESET},
+            "weights": str(self._shared / "weights" / "mobilenet_v2_imagenet.pth"),
+            # these weights were trained on x / 127.5 - 1
+            "detectron2": {"MODEL.PIXEL_MEAN": [127.5] * 3, "MODEL.PIXEL_STD": [127.5] * 3},
+        }
+
+    def _source(self, commit: str) -> Path:
+        """The files of a commit, in the work folder."""
+        folder = self.work / "sources" / commit
+        with self._claimed(f"source {commit}", wait=True):
+            if not folder.is_dir():
+                unfinished = folder.with_suffix(".unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir(parents=True)
+                archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True).stdout
+                subprocess.run(["tar", "x"], cwd=unfinished, check=True, input=archive)
+                unfinished.rename(folder)
+        return folder
+
+    @contextmanager
+    def _claimed(self, key: str, *, wait: bool = False) -> Iterator[bool]:
+        """Whether no other process does this, as long as the context lasts; with ``wait``, once none does."""
+        path = self.work / "locks" / hashlib.sha256(key.encode()).hexdigest()[:24]
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+
+_PRESET = "pointrend_mobilenet_v2_fpn"
+
+_ALWAYS = ("train.precision=float32", "train.workers=0", "train.eval_every=0")
+"""In all trainings: no choice that depends on the machine, and no weights chosen by evaluations."""
+
+
+def score(split: Split, predictions: Path) -> dict[str, dict[str, float | None]]:
+    """The metrics of masks and the box AP of a file of predictions, in percent; None where one is undefined."""
+    from d2tune.metrics.coco.scorer import score_coco
+    from d2tune.metrics.coco.summary import metrics_of
+
+    truth, rows = (json.loads(path.read_text(encoding="utf-8")) for path in (split.folder / "val.json", predictions))
+    metrics = metrics_of(score_coco(truth, rows, kinds=("bbox", "segm")))
+    return {"segm": {name: metrics.segm[name].value for name in METRICS}, "bbox": {"AP": metrics.bbox["AP"].value}}
+
+
+def commit_of(name: str) -> str:
+    """The full name of a commit."""
+    words = ["git", "rev-parse", "--verify", f"{name}^{{commit}}"]
+    return str(subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout).strip()
+
+
+def parser_of(text: str) -> argparse.ArgumentParser:
+    """The options that both benchmarks have."""
+    shared = Path(os.environ.get("D2TUNE_SHARED", ROOT.parent / "shared"))
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder of the journal, new or to go on with")
+    parser.add_argument("--shared", type=Path, default=shared, help="folder with data/ and weights/")
+    parser.add_argument("--out", type=Path, help="write the results as JSON, after each training")
+    parser.add_argument("--table", action="store_true", help="train nothing: show what is finished")
+    parser.add_argument("--budget-s", type=float, default=1200, metavar="S", help="processor seconds of a training")
+    parser.add_argument("--measured-steps", type=int, default=40, metavar="N", help="steps that time a recipe")
+    parser.add_argument("--today", metavar="COMMIT", help="(default: that of the work folder, HEAD in a new one)")
+    return parser
+
+
+def commit_of_today(options: argparse.Namespace) -> str:
+    """The commit of today's recipes: the given one, or that which the work folder began with, which is HEAD then."""
+    note: Path = options.work / "today.txt"
+    if options.today is None and note.is_file():
+        return note.read_text(encoding="utf-8").strip()
+    commit = commit_of(options.today or "HEAD")
+    options.work.mkdir(parents=True, exist_ok=True)
+    note.write_text(commit + "\n", encoding="utf-8")
+    return commit
+
+
+def about_run(options: argparse.Namespace) -> dict[str, Any]:
+    """The machine and the options that both benchmarks have."""
+    from d2tune.modeling.precision import cpu_name
+
+    return {
+        "processor": cpu_name(),
+        "threads": 1,
+        "today": options.today,
+        "budget_s": options.budget_s,
+        "data": options.data,
+    }
+
+
+def write_results(results: Mapping[str, Any], out: Path) -> None:
+    """Write the results as JSON."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def shown(value: float | None, digits: int = 1) -> str:
+    """A number of a table."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def span(ends: Sequence[float | None]) -> str:
+    """An interval of a table."""
+    return "-" if None in ends else " to ".join(f"{end:+.1f}" for end in ends if end is not None)
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are defined."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return sum(known) / len(known) if known else None
+
+
+def _key(recipe: Recipe, **about: Any) -> str:
+    return json.dumps({"recipe": recipe.name, "commit": recipe.commit, "keys": dict(recipe.keys)} | about)

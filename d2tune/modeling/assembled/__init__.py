@@ -1,0 +1,1 @@
+"""Several networks, or several views of one, as one model of Detectron2."""

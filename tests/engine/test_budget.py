@@ -1,0 +1,190 @@
+"""Trainings that fit into a time: what is chosen is in the record, in the run's project, and in a resumed run."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import d2tune
+from d2tune.engine import budget
+from d2tune.engine.as_begun import as_begun
+from d2tune.engine.budget import Budget, material_of, object_shares
+from d2tune.engine.cost import Cost
+from d2tune.engine.plan import TrainingPlan, make_plan
+from d2tune.engine.plan_text import plan_text
+from d2tune.engine.run_start import new_run_of
+from d2tune.errors import ProjectError, RunError
+from d2tune.project import load_project
+from d2tune.project.schema import Train
+from tests.engine.test_tasks import raster_project
+
+
+@pytest.fixture
+def on_a_known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which a step takes 1 s at a mean short side of 100 px, and predicting on the split takes 20 s."""
+
+    def step_s(plan: TrainingPlan, *_: object, **__: object) -> float:
+        low, high = map(float, plan.cfg.INPUT.MIN_SIZE_TRAIN)
+        return (low * low + low * high + high * high) / 3 / 100**2
+
+    monkeypatch.setattr(budget, "_step_s", step_s)
+    monkeypatch.setattr(budget, "preflight", lambda *_, **__: Cost(9.0, 2**30, 20.0, 2**30))
+
+
+def planned(project: Path, *, passed_s: float = 0.0, **train: object) -> TrainingPlan:
+    """The plan where so many seconds have passed since the training was started, and no more pass."""
+    overrides = {"train.iterations": None, "train.eval_every": "auto"} | {f"train.{key}": train[key] for key in train}
+    stopped = Budget(0.0, clock=lambda: passed_s)
+    return make_plan(load_project(project, overrides=overrides), num_gpus=0, sample=False, budget=stopped)[0]
+
+
+@pytest.mark.usefixtures("on_a_known_machine")
+def test_what_is_chosen_and_why_is_in_the_plan(tiny_project: Path) -> None:
+    """The project sets an image size of 96 px, and has 4 validation images; 16 images want 260 steps.
+
+    From 48 to 115 px the mean square is 7016 px: a step on 2 images takes 0.7016 s, and 260 fit into 85 % of 300 s. The
+    network takes 0.1754 s an image. Predicting on 4 images takes 0.7016 s and 0.4 times the rest of 20 s, 8.421 s, an
+    evaluation with the loss 9.123 s, and the end 6.737 s. Of 96 % of 300 s, 281.26 s remain, of which five evaluations
+    are less than a fifth: (281.26 - 45.61) / 0.7016 = 335.9 steps.
+    """
+    plan = planned(tiny_project, budget="300 s")
+    chosen = plan.budget
+    assert chosen is not None and set(chosen.values) == {"iterations", "scale_jitter"}
+    assert chosen.values["scale_jitter"] == (0.5, 1.2) and tuple(plan.cfg.INPUT.MIN_SIZE_TRAIN) == (48, 115)
+    assert chosen.step_s == pytest.approx(0.7016, abs=1e-4) and chosen.evaluation_s == pytest.approx(9.123, abs=1e-3)
+    steps = chosen.values["iterations"]
+    assert steps == 335
+    assert plan.project.train.iterations == plan.cfg.SOLVER.MAX_ITER == steps and plan.project.train.budget is None
+    assert chosen.expected_s == pytest.approx(335 * 0.7016 + 5 * 9.123 + 6.737, abs=0.1)
+    text = plan_text(plan, folder=Path("run"), report=None, cost=plan.cost, start=0)
+    assert "budget       5 min, of which 4 min 4" in text
+    assert f"{' ' * 13}iterations {steps}: as many as fit, at 0.70 s each, with 5 evaluations at 9.1 s" in text
+    assert f"{' ' * 13}scale_jitter [0.5, 1.2]: steps on smaller images take less time, there is time for" in text
+    assert "warning" not in text
+    short = with_iterations(plan, 200)
+    # 60 steps more are 42.1 s, and 330.1 s are 96 % of 343.9 s
+    wanted = '260 or more are recommended: train.budget="6 min"'
+    assert wanted in plan_text(short, folder=Path("run"), report=None, cost=None, start=0)
+
+
+def with_iterations(plan: TrainingPlan, iterations: int) -> TrainingPlan:
+    cfg = plan.cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.MAX_ITER = iterations
+    return replace(plan, cfg=cfg, loaded=plan.loaded.with_train({"iterations": iterations}))
+
+
+@pytest.mark.usefixtures("on_a_known_machine")
+def test_the_time_that_has_passed_counts(tiny_project: Path) -> None:
+    """Of 300 s, 100 s have passed. In 85 % of the rest 260 steps of 0.7016 s do not fit, so that images are smaller.
+
+    A step at 48 to 96 px takes 0.5376 s, an evaluation 8.860 s and the end 6.658 s. Of 185.34 s, five evaluations would
+    be more than a fifth: (185.34 - 35.44) / 0.5376 = 278.8 steps with four of them.
+    """
+    late = planned(tiny_project, budget="300 s", passed_s=100).budget
+    assert late is not None and late.values["scale_jitter"] == (0.5, 1.0)
+    assert (late.values["iterations"], late.values["eval_every"]) == (278, 70)
+    with pytest.raises(ProjectError) as caught:
+        planned(tiny_project, budget="300 s", passed_s=290)
+    # 10 steps, an evaluation and the end take 20.894 s, which are 96 % of 21.76 s; and a tenth more of the whole
+    assert caught.value.one_line() == (
+        "train.budget: the time is too short for a training; found 5 min, of which 4 min 50 s have passed; 0 steps of "
+        "0.54 s would fit besides an evaluation; expected 5 min 43 s or more, for 10 steps"
+    )
+
+
+def test_objects_are_measured_relative_to_their_image(tiny_project: Path) -> None:
+    plan, _ = make_plan(load_project(tiny_project), num_gpus=0, sample=False)
+    dataset = plan.splits.train
+    image = next(image for image in dataset.images if image.id == dataset.instances[0].image_id)
+    side_px = 0.25 * min(image.width_px, image.height_px)
+    square = replace(dataset.instances[0], area_px2=side_px**2)
+    crowd = replace(square, iscrowd=True)
+    assert object_shares(replace(dataset, instances=(square, crowd))) == pytest.approx([0.25])
+    material = material_of(plan)
+    assert (material.images, material.objects) == (16, sum(dataset.counts().values()))
+
+
+def test_several_processes_need_a_length(tiny_project: Path) -> None:
+    loaded = load_project(tiny_project, overrides={"train.budget": "20 min"})
+    with pytest.raises(ProjectError, match="for one process; found 2 processes"):
+        make_plan(loaded, num_gpus=2, sample=False)
+
+
+@pytest.mark.usefixtures("on_a_known_machine")
+def test_a_resumed_run_keeps_what_was_chosen(tiny_project: Path, tmp_path: Path) -> None:
+    plan = planned(tiny_project, budget="300 s", passed_s=100)
+    chosen = plan.budget
+    assert chosen is not None
+    with new_run_of(plan, tmp_path / "run") as folder:
+        pass
+    record = folder.read_record()["budget"]
+    assert record["seconds"] == 300 and record["step_s"] == chosen.step_s
+    assert (
+        record["values"] == dict(chosen.values) | {"scale_jitter": [0.5, 1.0]} and record["reasons"] == chosen.reasons
+    )
+    began = load_project(folder.project).project.train
+    assert (began.budget, began.iterations) == (None, chosen.values["iterations"])
+    assert (began.scale_jitter, began.eval_every) == ((0.5, 1.0), chosen.values["eval_every"])
+
+    def again(**train: object) -> Train:
+        overrides = {"train.iterations": None, "train.eval_every": "auto"} | {
+            f"train.{key}": train[key] for key in train
+        }
+        return as_begun(load_project(tiny_project, overrides=overrides), folder).project.train
+
+    same = again(budget="5 min")
+    assert (same.budget, same.iterations, same.scale_jitter) == (None, began.iterations, (0.5, 1.0))
+    assert again().iterations == began.iterations  # the project has no length any more
+    longer = again(iterations=1000)
+    assert (longer.iterations, longer.scale_jitter) == (1000, (0.5, 1.0))
+    with pytest.raises(RunError) as caught:
+        again(budget="10 min")
+    assert "train.budget changed since this run began; found 10 min; expected 5 min" in caught.value.one_line()
+    assert f"train.iterations={2 * (began.iterations or 0)}" in caught.value.one_line()
+
+
+def test_a_run_that_began_without_a_time_gets_none(tiny_project: Path, tmp_path: Path) -> None:
+    plan, _ = make_plan(load_project(tiny_project), num_gpus=0, sample=False)
+    with new_run_of(plan, tmp_path / "run") as folder:
+        pass
+    assert as_begun(plan.loaded, folder) == plan.loaded
+    with pytest.raises(RunError, match=r"train\.budget changed since this run began.*; found 5 min; expected none"):
+        as_begun(load_project(tiny_project, overrides={"train.budget": "5 min"}), folder)
+
+
+@pytest.mark.extended
+def test_a_training_by_time_is_that_of_its_numbers_and_ends_in_time(tmp_path: Path, balloon_sample: Path) -> None:
+    """All is measured; the weights are those of a training whose project has the numbers that were chosen."""
+    project = tmp_path / "timed.yaml"
+    project.write_text(
+        f"data: {{root: {balloon_sample}, sample: null}}\nclasses: [balloon]\nweights: scratch\n"
+        "model: {preset: pointrend_mobilenet_v2_fpn}\ntrain: {batch_size: 2, precision: float32, budget: 60 s}\n"
+        "detectron2: {TEST.DETECTIONS_PER_IMAGE: 5}\n"
+    )
+    began_s = time.perf_counter()
+    first = d2tune.train(project, output_dir=tmp_path / "first", num_gpus=0, sample=False).run
+    taken_s = time.perf_counter() - began_s
+    chosen = json.loads((first / "record.json").read_text("utf-8"))["budget"]["values"]
+    assert chosen["image_size"] <= 384 and chosen["iterations"] >= 10
+    second = d2tune.train(first / "project.yaml", output_dir=tmp_path / "second", num_gpus=0, sample=False).run
+    one, other = (
+        torch.load(run / "checkpoints/model_final.pth", weights_only=True)["model"] for run in (first, second)
+    )
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    with pytest.raises(RunError, match=f"the run is complete with {chosen['iterations']} iterations"):
+        d2tune.train(project, output_dir=first, resume=True, num_gpus=0, sample=False)
+    assert taken_s < 90, taken_s
+
+
+def test_images_that_keep_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the length is chosen for rasters, whose training is on squares."""
+    monkeypatch.setattr(budget, "_step_s", lambda *_, **__: 1.0)
+    monkeypatch.setattr(budget, "preflight", lambda *_, **__: Cost(1.0, 2**30, 1.0, 2**30))
+    plan = planned(raster_project(tmp_path), budget="300 s")
+    assert plan.budget is not None and list(plan.budget.values) == ["iterations"]
