@@ -90,11 +90,11 @@ def test_the_object_of_the_frame_in_which_it_is_given_is_drawn_on_the_contact_sh
             if number:  # the clip begins with the frame that is given
                 followed[number].append({"instance_id": instance.id} | row)
     words = {"title": "a", "subtitle": "b"}
-    TrackingEvaluator(val, are_frames=True).draw(tmp_path / "drawn.png", followed, **words)
+    TrackingEvaluator(val, are_frames=True).draw(tmp_path / "shown.png", followed, **words)
     write_images(tmp_path / "expected.png", val, everything, **words)
     assert len(everything) > sum(map(len, followed)) > 0
-    drawn, expected = (np.asarray(PilImage.open(tmp_path / name)) for name in ("drawn.png", "expected.png"))
-    assert np.array_equal(drawn, expected)
+    shown, expected = (np.asarray(PilImage.open(tmp_path / name)) for name in ("shown.png", "expected.png"))
+    assert np.array_equal(shown, expected)
 
 
 @pytest.mark.extended

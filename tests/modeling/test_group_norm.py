@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from d2tune.modeling.group_norm import use_own_gradient
 
-DRAWN = (3, 12, 5, 7)
+SHAPE = (3, 12, 5, 7)
 
 
 def norm_of(channels: int, groups: int) -> nn.GroupNorm:
@@ -46,9 +46,9 @@ def by_definition(norm: nn.GroupNorm, x: Tensor, to: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("given", [torch.channels_last, torch.contiguous_format])
 def test_gradients_are_those_of_the_definition(groups: int, given: torch.memory_format) -> None:
     torch.manual_seed(groups)
-    norm = norm_of(DRAWN[1], groups)
-    x = (torch.randn(DRAWN) * 3 + 2).contiguous(memory_format=torch.channels_last)
-    to = torch.randn(DRAWN).contiguous(memory_format=given)
+    norm = norm_of(SHAPE[1], groups)
+    x = (torch.randn(SHAPE) * 3 + 2).contiguous(memory_format=torch.channels_last)
+    to = torch.randn(SHAPE).contiguous(memory_format=given)
     changed = own(norm)
     assert torch.equal(changed(x), norm(x))
     for value, expected in zip(gradients(changed, x, to), by_definition(norm, x, to), strict=True):
