@@ -1,8 +1,10 @@
 """Mask AP of recipes under the same budget of processor seconds, on folds of few photos, paired over folds and seeds.
 
-``earlier`` is a commit with its own defaults, ``today`` this one with its own; the others add one ingredient to
-``today``. See ``budgeted.py`` for what is the same in all trainings. ``--work`` keeps the journal: the same command
-again goes on where it was ended, and more folds, seeds or recipes can be added to what is there.
+``earlier`` is a commit with its own defaults, ``today`` this one with its own. Ingredients are added to them:
+``"today + no EMA"``, ``"earlier + image size 384"``, ``"today + train.color=0.2 + wide jitter"``; without a beginning,
+to ``today``. ``budget`` leaves sizes and length to ``train.budget``. See ``budgeted.py`` for what is the same in all
+trainings. ``--work`` keeps the journal: the same command again goes on where it was ended, and more folds, seeds or
+recipes can be added to what is there.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
 from budgeted import (
     DATA,
     METRICS,
@@ -20,6 +23,7 @@ from budgeted import (
     about_run,
     commit_of,
     commit_of_today,
+    end_trainings_with_this_process,
     mean,
     parser_of,
     shown,
@@ -56,8 +60,12 @@ _INGREDIENTS: dict[str, dict[str, Any]] = {
 }
 
 
+_BUDGET = "budget"
+
+
 def main() -> None:
     """Train what is missing, and print the tables."""
+    end_trainings_with_this_process()
     options = _options()
     options.today = commit_of_today(options)
     bench = Bench(options.work, options.shared, measured_steps=options.measured_steps)
@@ -88,10 +96,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--recipes",
         nargs="+",
-        choices=["earlier", "today", *_INGREDIENTS],
         default=["earlier", "today"],
-        metavar="NAME",
-        help=f"earlier, today, {', '.join(_INGREDIENTS)} (default: earlier today)",
+        metavar="RECIPE",
+        help=f"earlier or today, with budget, key=value or: {', '.join(_INGREDIENTS)} (default: earlier today)",
     )
     parser.add_argument("--earlier", default="0ff596b", metavar="COMMIT", help="(default: %(default)s)")
     options = parser.parse_args()
@@ -112,10 +119,21 @@ def _jobs(options: argparse.Namespace, bench: Bench) -> list[Job]:
     ]
 
 
-def _recipe(name: str, options: argparse.Namespace) -> Recipe:
-    if name == "earlier":
-        return Recipe(name, commit_of(options.earlier))
-    return Recipe(name, options.today, _INGREDIENTS.get(name, {}))
+def _recipe(text: str, options: argparse.Namespace) -> Recipe:
+    """A recipe of its text, such as ``today + no EMA + train.image_size=448``."""
+    first, *others = text.split(" + ")
+    words = others if first in ("earlier", "today") else [first, *others]
+    keys: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if word in _INGREDIENTS:
+            keys |= _INGREDIENTS[word]
+        elif equals:
+            keys[key] = yaml.safe_load(value)
+        elif word != _BUDGET:
+            raise SystemExit(f"no ingredient {word!r}; expected {_BUDGET}, key=value, or of {', '.join(_INGREDIENTS)}")
+    commit = commit_of(options.earlier) if first == "earlier" else options.today
+    return Recipe(text, commit, keys, sets_budget=_BUDGET in words)
 
 
 def _results(options: argparse.Namespace, bench: Bench, jobs: Sequence[Job]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 A recipe is a commit of d2tune and project keys. Its steps are timed once for each data set, in a short training of the
 first split; from then on all its trainings there have the iterations that fill the budget. Evaluations are not counted.
-Each training is a process with one thread that gets the same COCO files, whatever the commit, and one evaluation at the
-end, so that no weights are chosen by what they are scored on. All predictions are scored by this checkout.
+With ``train.budget``, d2tune takes evaluations and its own measurements from the budget. Each training is a process
+with one thread that gets the same COCO files, whatever the commit, and one evaluation at the end, so that no weights
+are chosen by what they are scored on. All predictions are scored by this checkout.
 
 The journal has a line of JSON for each finished timing or training. What was killed in between is run again; what is in
 the journal is not. Several processes may share a work folder: a lock says who runs what.
@@ -17,16 +18,24 @@ import hashlib
 import json
 import math
 import os
+import random
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import yaml
 from real_trainings import ROOT
+
+if TYPE_CHECKING:
+    from d2tune.annotations.model.dataset import Dataset
+    from d2tune.data.splits import Splits
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """Metrics of masks that are kept."""
@@ -35,6 +44,9 @@ _DATA: dict[str, dict[str, Any]] = {
     "balloon": {"train": "train", "val": "val", "class_name": "balloon"},
     "microcontrollers": {"train": "train", "val": "test"},
 }
+
+_VALIDATION: dict[str, dict[str, Any]] = {"balloon": {}, "microcontrollers": {"val": 0.2}}
+"""The validation split where photos are not divided into folds: the 7 test photos of the boards would be too few."""
 
 DATA = tuple(_DATA)
 """Names of the data sets."""
@@ -48,11 +60,13 @@ class Recipe:
         name: In tables.
         commit: The code that trains.
         keys: Project keys beyond data, preset and weights.
+        sets_budget: Whether d2tune gets ``train.budget`` and chooses the iterations itself.
     """
 
     name: str
     commit: str
     keys: Mapping[str, Any] = field(default_factory=dict)
+    sets_budget: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,22 +149,49 @@ class Bench:
 
     def folds(self, data: str, numbers: Sequence[int], *, of: int) -> list[Split]:
         """The folds that ``data.fold`` makes, as COCO files."""
-        return [self._split(data, f"fold{one}of{of}", {"fold": {"of": of, "number": one}}) for one in numbers]
+        splits = [self._load(data, {"fold": {"of": of, "number": one}}) for one in numbers]
+        return [
+            self._written(data, f"fold{number}of{of}", one.train, one.val)
+            for number, one in zip(numbers, splits, strict=True)
+        ]
 
-    def _split(self, data: str, name: str, keys: Mapping[str, Any]) -> Split:
-        from d2tune.annotations.formats.coco import writer
+    def subsets(self, data: str, sizes: Sequence[int | None], *, seed: int) -> list[Split]:
+        """Some of the training photos with the whole validation split, each subset within the next larger one.
+
+        Args:
+            data: The name of the data set.
+            sizes: How many photos; None takes all.
+            seed: Of the draw.
+        """
+        whole = self._load(data, _VALIDATION[data])
+        order = _in_random_order(whole.train, seed)
+        names = ["all" if size is None else f"{size} photos of seed {seed}" for size in sizes]
+        return [
+            self._written(data, name, whole.train.subset(order[:size]), whole.val)
+            for name, size in zip(names, sizes, strict=True)
+        ]
+
+    def _load(self, data: str, keys: Mapping[str, Any]) -> Splits:
         from d2tune.data.splits import load_splits
         from d2tune.project import Project
 
         about = {"root": str(self._shared / "data" / data)} | _DATA[data] | dict(keys)
         project = Project.model_validate({"name": data, "data": about, "model": {"preset": _PRESET}})
-        splits = load_splits(project, sample=False)
-        if splits.train.image_root is None or splits.train.image_root != splits.val.image_root:
-            raise SystemExit(f"{data}, {name}: the images of both splits need one folder above them")
+        return load_splits(project, sample=False)
+
+    def _written(self, data: str, name: str, train: Dataset, val: Dataset) -> Split:
+        from d2tune.annotations.formats.coco import writer
+
+        root, val_root = train.image_root, val.image_root
+        if root is None or val_root is None:
+            raise SystemExit(f"{data}, {name}: the images have no folder")
+        if root != val_root:
+            train, val = (_below(root.parent, one) for one in (train, val))
+            root = root.parent
         folder = self.work / "splits" / data / name
-        for one, dataset in (("train", splits.train), ("val", splits.val)):
+        for one, dataset in (("train", train), ("val", val)):
             writer.write(dataset, folder / f"{one}.json")
-        return Split(data, name, folder, splits.train.image_root, splits.train.class_names)
+        return Split(data, name, folder, root, train.class_names)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
         """Do what the journal does not have, and yield each row that is added for a training."""
@@ -158,8 +199,7 @@ class Bench:
             with self._claimed(job.key) as is_mine:
                 if not is_mine or job.key in self.journal.rows():
                     continue
-                speed = self._speed(job.recipe, job.split)
-                row = self._train(job, speed)
+                row = self._train(job)
                 self.journal.add(row)
             print(
                 f"{number} of {len(jobs)}: {job.recipe.name}, {job.split.data} {job.split.name}, seed {job.seed}: "
@@ -180,6 +220,13 @@ class Bench:
         rows = [done[job.key] for job in jobs if job.key in done]
         return [{name: value for name, value in row.items() if name not in ("key", "kind")} for row in rows]
 
+    def _length(self, job: Job) -> str:
+        """The project key that makes a training fill its budget."""
+        if job.recipe.sets_budget:
+            return f"train.budget={job.budget_s:g} s"
+        speed = self._speed(job.recipe, job.split)
+        return f"train.iterations={max(1, round((job.budget_s - speed['first_s']) / speed['step_s']))}"
+
     def _speed(self, recipe: Recipe, split: Split) -> dict[str, Any]:
         """The processor seconds of a step, and what the first steps take more, measured or from the journal."""
         key = _key(recipe, data=split.data, steps=self._measured_steps)
@@ -189,7 +236,9 @@ class Bench:
                 return known
             count = self._measured_steps
             words = [f"train.iterations={count}", "train.seed=0"]
-            steps_s, _, _ = self._process(recipe, split, "speed", words, stop_after=count)
+            name = _file_name(key, recipe.name, split.data)
+            steps_s, _, folder = self._process(recipe, split, name, words, stop_after=count)
+            shutil.rmtree(folder.parent)
             half = count // 2
             step_s = (steps_s[-1] - steps_s[half - 1]) / (count - half)
             first_s = max(0.0, steps_s[half - 1] - steps_s[0] - (half - 1) * step_s)
@@ -198,17 +247,18 @@ class Bench:
             print(f"{recipe.name}, {split.data}: {step_s:.3f} s a step", flush=True)
             return row
 
-    def _train(self, job: Job, speed: Mapping[str, Any]) -> dict[str, Any]:
-        iterations = max(1, round((job.budget_s - speed["first_s"]) / speed["step_s"]))
-        words = [f"train.iterations={iterations}", f"train.seed={job.seed}"]
-        run = f"{job.recipe.name}-{job.split.data}-{job.split.name}-{job.seed}".replace(" ", "_")
+    def _train(self, job: Job) -> dict[str, Any]:
+        words = [self._length(job), f"train.seed={job.seed}"]
+        run = _file_name(job.key, job.recipe.name, job.split.data, job.split.name, f"seed {job.seed}")
         steps_s, process_s, folder = self._process(job.recipe, job.split, run, words)
+        iterations = len(steps_s)
         training_s = (steps_s[-1] - steps_s[0]) * iterations / max(1, iterations - 1)
+        train = yaml.safe_load((folder / "project.yaml").read_text(encoding="utf-8"))["train"]
         metrics = score(job.split, folder / "predictions.json")
-        kept = self.work / "predictions" / f"{run}-{job.recipe.commit}-{job.budget_s:g}s.json"
+        kept = self.work / "predictions" / f"{run}.json"
         kept.parent.mkdir(exist_ok=True)
         shutil.move(folder / "predictions.json", kept)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.parent)
         return {
             "key": job.key,
             "kind": "training",
@@ -220,6 +270,8 @@ class Bench:
             "seed": job.seed,
             "budget_s": job.budget_s,
             "iterations": iterations,
+            "image_size": train["image_size"],
+            "scale_jitter": train["scale_jitter"],
             "training_s": round(training_s, 1),
             "rest_s": round(process_s - training_s, 1),
             "predictions": kept.name,
@@ -230,9 +282,8 @@ class Bench:
         self, recipe: Recipe, split: Split, name: str, words: Sequence[str], *, stop_after: int | None = None
     ) -> tuple[list[float], float, Path]:
         """Train: the processor time after each step, that of the whole process, and the run folder."""
-        folder = self.work / "running" / f"{name}-{os.getpid()}"
-        for old in folder.parent.glob(f"{name}-*"):
-            shutil.rmtree(old)
+        folder = self.work / "running" / name
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         project, out, log = folder / "project.yaml", folder / "steps.json", folder / "log.txt"
         project.write_text(json.dumps(self._project(split)), encoding="utf-8")
@@ -288,7 +339,7 @@ class Bench:
     @contextmanager
     def _claimed(self, key: str, *, wait: bool = False) -> Iterator[bool]:
         """Whether no other process does this, as long as the context lasts; with ``wait``, once none does."""
-        path = self.work / "locks" / hashlib.sha256(key.encode()).hexdigest()[:24]
+        path = self.work / "locks" / _file_name(key)
         path.parent.mkdir(exist_ok=True)
         with path.open("w") as file:
             try:
@@ -315,6 +366,23 @@ def score(split: Split, predictions: Path) -> dict[str, dict[str, float | None]]
     return {"segm": {name: metrics.segm[name].value for name in METRICS}, "bbox": {"AP": metrics.bbox["AP"].value}}
 
 
+def _in_random_order(dataset: Dataset, seed: int) -> list[int]:
+    """The ids of the images in a random order that begins with an image of each class."""
+    ids = [image.id for image in dataset.images]
+    random.Random(seed).shuffle(ids)
+    classes = {one: {instance.category_id for instance in dataset.by_image()[one]} for one in ids}
+    first = [next(one for one in ids if category.id in classes[one]) for category in dataset.categories]
+    return list(dict.fromkeys([*first, *ids]))
+
+
+def _below(folder: Path, dataset: Dataset) -> Dataset:
+    """The dataset with file names relative to a folder above its images."""
+    assert dataset.image_root is not None
+    prefix = dataset.image_root.relative_to(folder)
+    images = [replace(image, file_name=str(prefix / image.file_name)) for image in dataset.images]
+    return replace(dataset, images=tuple(images), image_root=folder)
+
+
 def commit_of(name: str) -> str:
     """The full name of a commit."""
     words = ["git", "rev-parse", "--verify", f"{name}^{{commit}}"]
@@ -333,6 +401,11 @@ def parser_of(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--measured-steps", type=int, default=40, metavar="N", help="steps that time a recipe")
     parser.add_argument("--today", metavar="COMMIT", help="(default: that of the work folder, HEAD in a new one)")
     return parser
+
+
+def end_trainings_with_this_process() -> None:
+    """Have SIGTERM end this process like Ctrl-C, which ends the training that it started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def commit_of_today(options: argparse.Namespace) -> str:
@@ -381,5 +454,12 @@ def mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def _file_name(key: str, *words: str) -> str:
+    """Words that a person knows a file by, and the hash of a key."""
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    return "-".join([*(re.sub("[^A-Za-z0-9.]+", "_", word) for word in words), digest])
+
+
 def _key(recipe: Recipe, **about: Any) -> str:
-    return json.dumps({"recipe": recipe.name, "commit": recipe.commit, "keys": dict(recipe.keys)} | about)
+    budget = {"sets_budget": True} if recipe.sets_budget else {}
+    return json.dumps({"recipe": recipe.name, "commit": recipe.commit, "keys": dict(recipe.keys)} | budget | about)

@@ -2,7 +2,8 @@
 
 ``python timed_training.py OUT [--stop-after N] -- PROJECT.yaml [key=value ...]`` runs ``d2tune train`` of whichever
 checkout ``PYTHONPATH`` names, and writes the times to ``OUT`` when it ends. ``--stop-after`` ends the process after N
-steps.
+steps. In this process ``time.perf_counter`` is the processor time, so that ``train.budget`` is in processor seconds,
+whatever else runs on the machine.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--stop-after", type=int)
     parser.add_argument("words", nargs="+")
     options = parser.parse_args()
+    time.perf_counter = time.process_time
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     steps_s: list[float] = []

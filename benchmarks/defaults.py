@@ -1,0 +1,121 @@
+"""How far the sizes that ``train.budget`` chooses are from the best of a grid, on few photos and many.
+
+On subsets of the training photos and on all of them, ``budget`` leaves everything to d2tune, and the other recipes set
+an image size, with iterations that fill the same processor seconds. See ``budgeted.py`` for what is the same in all
+trainings. ``--work`` keeps the journal: the same command again goes on where it was ended, and more subsets, sizes or
+seeds can be added to what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from budgeted import (
+    DATA,
+    Bench,
+    Job,
+    Recipe,
+    about_run,
+    commit_of_today,
+    end_trainings_with_this_process,
+    mean,
+    parser_of,
+    shown,
+    write_results,
+)
+
+TARGET = 3.0
+"""Points of mask AP that the choice may be below the best of the grid."""
+
+_BUDGET = "budget"
+
+
+def main() -> None:
+    """Train what is missing, and print the table."""
+    end_trainings_with_this_process()
+    options = _options()
+    options.today = commit_of_today(options)
+    bench = Bench(options.work, options.shared, measured_steps=options.measured_steps)
+    jobs = _jobs(options, bench)
+    missing = len(bench.missing(jobs))
+    print(f"{missing} of {len(jobs)} trainings to do: {missing * options.budget_s / 3600:.1f} hours of a processor")
+    if not options.table:
+        for _ in bench.run(jobs):
+            if options.out:
+                write_results(_results(options, bench, jobs), options.out)
+    results = _results(options, bench, jobs)
+    print(_text(results["table"], [f"{size} px" for size in options.sizes]))
+    if options.out:
+        write_results(results, options.out)
+
+
+def _options() -> argparse.Namespace:
+    parser = parser_of(__doc__ or "")
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
+    parser.add_argument("--subsets", nargs="+", type=int, default=[10, 20, 40, 0], metavar="N", help="photos; 0 is all")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 320, 384, 480, 640], metavar="PX")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="of trainings and subsets")
+    return parser.parse_args()
+
+
+def _jobs(options: argparse.Namespace, bench: Bench) -> list[Job]:
+    """The trainings, those of one subset after each other, so that rows are whole early."""
+    recipes = [Recipe(_BUDGET, options.today, sets_budget=True)]
+    recipes += [Recipe(f"{size} px", options.today, {"train.image_size": size}) for size in options.sizes]
+    subsets = [size or None for size in options.subsets]
+    return [
+        Job(recipe, split, seed, options.budget_s)
+        for seed in options.seeds
+        for data in options.data
+        for split in bench.subsets(data, subsets, seed=seed)
+        for recipe in recipes
+    ]
+
+
+def _results(options: argparse.Namespace, bench: Bench, jobs: Sequence[Job]) -> dict[str, Any]:
+    """The table of what is finished, and its rows."""
+    rows = bench.finished(jobs)
+    places = list(dict.fromkeys((row["data"], row["split"]) for row in rows))
+    return {
+        **about_run(options),
+        "seeds": options.seeds,
+        "target": TARGET,
+        "table": [_row([row for row in rows if (row["data"], row["split"]) == place]) for place in places],
+        "trainings": rows,
+    }
+
+
+def _row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean mask AP of each recipe on one subset, and how far the choice is below the best."""
+    names = list(dict.fromkeys(row["recipe"] for row in rows))
+    scores = {name: mean([row["segm"]["AP"] for row in rows if row["recipe"] == name]) for name in names}
+    grid = [score for name, score in scores.items() if name != _BUDGET and score is not None]
+    own = scores.get(_BUDGET)
+    chosen = [(row["image_size"], row["iterations"]) for row in rows if row["recipe"] == _BUDGET]
+    return {
+        "data": rows[0]["data"],
+        "split": rows[0]["split"],
+        "chosen": chosen,
+        "mask_ap": scores,
+        "below_the_best": None if own is None or not grid else round(max(grid) - own, 2),
+    }
+
+
+def _text(table: Sequence[dict[str, Any]], sizes: Sequence[str]) -> str:
+    lines = [
+        f"| photos | chosen | budget | {' | '.join(sizes)} | below the best |",
+        "|---|---|" + "---:|" * (len(sizes) + 2),
+    ]
+    for row in table:
+        chosen = ", ".join(f"{size} px, {count} iterations" for size, count in row["chosen"]) or "-"
+        values = [shown(row["mask_ap"].get(name)) for name in (_BUDGET, *sizes)]
+        lines.append(
+            f"| {row['data']}, {row['split']} | {chosen} | {' | '.join(values)} | {shown(row['below_the_best'])} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
