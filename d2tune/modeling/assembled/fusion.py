@@ -20,8 +20,6 @@ from torch import Tensor
 
 MATCH_IOU = 0.55
 """Least IoU of the box of a detection and that of the group that it joins."""
-_AT_ONCE = 32
-"""Masks that are resampled at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +73,8 @@ def fuse(views: Sequence[Detected], *, most: int) -> Detected:
     side = max(one.masks.shape[-1] for one in views)
     masks = boxes.new_zeros((len(groups), side, side))
     own = [masks_of.float() for one in views for masks_of in one.masks]
-    pairs = [(number, index) for number, group in enumerate(groups) for index in group.members]
-    for start in range(0, len(pairs), _AT_ONCE):
-        for number, index in pairs[start : start + _AT_ONCE]:
+    for number, group in enumerate(groups):
+        for index in group.members:
             resampled = resample(own[index], boxes[index], fused[number], side=side)
             masks[number] += resampled * (scores[index] / weights[number])
     kinds = classes.new_tensor([group.class_id for group in groups])
