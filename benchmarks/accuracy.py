@@ -140,11 +140,12 @@ def _results(options: argparse.Namespace, bench: Bench, jobs: Sequence[Job]) -> 
     """The tables of what is finished, and its rows."""
     rows = bench.finished(jobs)
     names = list(dict.fromkeys(job.recipe.name for job in jobs))
+    references = [name for name in ("earlier", "today") if name in names] or names[:1]
     tables = {
         f"{data}, {base} as reference": table
         for data in options.data
-        for base in ("earlier", "today")
-        if base in names and (table := _table([row for row in rows if row["data"] == data], names, base))
+        for base in references
+        if (table := _table([row for row in rows if row["data"] == data], names, base))
     }
     return {
         **about_run(options),
