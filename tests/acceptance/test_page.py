@@ -34,8 +34,9 @@ def test_from_the_first_image_to_the_report(tab: Page, site: Served, world: Path
     visitor.until("!document.getElementById('person-dialog').open")
     assert visitor.saved("a.png") is None
     visitor.click("#right")
-    visitor.until("document.getElementById('person-dialog').open && document.activeElement.tagName === 'INPUT'")
+    visitor.until("document.activeElement.matches('#person-dialog[open] input')")
     tab.call("Input.insertText", text="Ann")
+    visitor.until("document.activeElement.value === 'Ann'")
     visitor.key("Enter", code=13)
     visitor.until("document.getElementById('name').innerText === 'b.png'")
     assert visitor.until_saved("a.png")["judged_by"] == "Ann"

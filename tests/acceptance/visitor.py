@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from tests.acceptance.world import HEIGHT, WIDTH, Served
-from tests.browser import Page
+from tests.browser import NavigatedError, Page
 
 
 class Visitor:
@@ -55,9 +55,7 @@ class Visitor:
         """Whether an expression is true; not while the page loads itself again, when it has no answer."""
         try:
             return bool(self.run(f"Boolean({expression})"))
-        except AssertionError as error:
-            if "navigated" not in str(error):
-                raise
+        except NavigatedError:
             return False
 
     def text(self, selector: str) -> str:

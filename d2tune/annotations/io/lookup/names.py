@@ -52,10 +52,14 @@ def base_names(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+_MOST_STEPS = 100
+"""Steps of the longest end of a path that is looked for: one of thousands would take seconds."""
+
+
 def path_ends(text: str) -> Iterator[tuple[str, ...]]:
-    """The ends of the paths that a text can mean, of two steps or more, the longest first."""
+    """The ends of the paths that a text can mean, of two to `_MOST_STEPS` steps, the longest first."""
     for steps in dict.fromkeys(map(steps_of, spellings(text))):
-        for start in range(len(steps) - 1):
+        for start in range(max(0, len(steps) - _MOST_STEPS), len(steps) - 1):
             yield steps[start:]
 
 

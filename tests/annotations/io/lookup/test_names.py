@@ -38,6 +38,7 @@ def test_ends_of_paths_are_the_longest_first() -> None:
     assert list(path_ends("D:\\x\\train\\a.jpg")) == [("x", "train", "a.jpg"), ("train", "a.jpg")]
     assert list(path_ends("a.jpg")) == []
     assert steps_of("file:///a/./b/../c.jpg") == ("a", "b", "c.jpg")
+    assert [len(end) for end in path_ends("a/" * 3000 + "a.jpg")] == list(range(100, 1, -1))
 
 
 def test_stems_and_folded_names() -> None:
