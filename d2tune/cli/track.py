@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from d2tune.cli.shared import add_command, given, path
+from d2tune.cli.shared import add_command, given, name, path
 
 if TYPE_CHECKING:
     from d2tune.cli.shared import Commands
@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
         "carry the polygons of one or more labeled frames through a video, as Labelme files",
         runs_network=True,
     )
-    parser.add_argument("source", type=path, metavar="VIDEO|FRAMES", help="a video file, or a folder of frames")
+    parser.add_argument("source", type=name, metavar="VIDEO|FRAMES", help="a video file, or a folder of frames")
     parser.add_argument(
         "--init",
         nargs="+",

@@ -311,6 +311,7 @@ def test_a_clip_or_an_init_that_cannot_be_used_is_refused_with_one_line(
         ([tmp_path / "none", "--init", good], "does not exist"),
         ([clip.folder, "--init", good, "--tolerance", "-1"], "--tolerance: must be between 0 and 1000; found -1"),
         ([clip.folder, "--init", good, "--weights", "a.pth"], "--weights: --method flow has no weights"),
+        (["rtsp://host/stream", "--init", good], "rtsp://host/stream: only video files and folders of frames"),
         ([good, "--init", good], "good.json: is neither a video nor a folder of frames"),
     ]
     for words, expected in cases:

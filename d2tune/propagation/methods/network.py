@@ -149,6 +149,7 @@ def load_weights(source: str | None) -> EncoderWeights | None:
     try:
         file = find(str(automatic_source(ENCODER, ENCODER)))
     except UnreachableWeightsError as error:
-        logger.warning("%s; the network begins without pretrained weights and finds less (--weights FILE)", error)
+        reason = str(error).removesuffix(".")
+        logger.warning("%s; the network begins without pretrained weights and finds less (--weights FILE)", reason)
         return None
     return EncoderWeights(read_state_dict(file.path), file.path)
