@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from budgeted import (
+    BUDGET,
     DATA,
     METRICS,
     Bench,
@@ -22,13 +23,11 @@ from budgeted import (
     Recipe,
     about_run,
     commit_of,
-    commit_of_today,
-    end_trainings_with_this_process,
     mean,
     parser_of,
+    run_all,
     shown,
     span,
-    write_results,
 )
 
 _INGREDIENTS: dict[str, dict[str, Any]] = {
@@ -60,31 +59,11 @@ _INGREDIENTS: dict[str, dict[str, Any]] = {
 }
 
 
-_BUDGET = "budget"
-
-
 def main() -> None:
     """Train what is missing, and print the tables."""
-    end_trainings_with_this_process()
-    options = _options()
-    options.today = commit_of_today(options)
-    bench = Bench(options.work, options.shared, measured_steps=options.measured_steps)
-    jobs = _jobs(options, bench)
-    missing = len(bench.missing(jobs))
-    print(
-        f"{missing} of {len(jobs)} trainings to do: {missing * options.budget_s / 3600:.1f} hours of a processor, and "
-        "evaluations",
-        flush=True,
-    )
-    if not options.table:
-        for _ in bench.run(jobs):
-            if options.out:
-                write_results(_results(options, bench, jobs), options.out)
-    results = _results(options, bench, jobs)
+    results = run_all(_options(), _jobs, _results)
     for name, table in results["tables"].items():
         print(f"\n{name}\n\n{_text(table)}")
-    if options.out:
-        write_results(results, options.out)
 
 
 def _options() -> argparse.Namespace:
@@ -130,10 +109,10 @@ def _recipe(text: str, options: argparse.Namespace) -> Recipe:
             keys |= _INGREDIENTS[word]
         elif equals:
             keys[key] = yaml.safe_load(value)
-        elif word != _BUDGET:
-            raise SystemExit(f"no ingredient {word!r}; expected {_BUDGET}, key=value, or of {', '.join(_INGREDIENTS)}")
+        elif word != BUDGET:
+            raise SystemExit(f"no ingredient {word!r}; expected {BUDGET}, key=value, or of {', '.join(_INGREDIENTS)}")
     commit = commit_of(options.earlier) if first == "earlier" else options.today
-    return Recipe(text, commit, keys, sets_budget=_BUDGET in words)
+    return Recipe(text, commit, keys, sets_budget=BUDGET in words)
 
 
 def _results(options: argparse.Namespace, bench: Bench, jobs: Sequence[Job]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,9 @@ from real_trainings import ROOT
 if TYPE_CHECKING:
     from d2tune.annotations.model.dataset import Dataset
     from d2tune.data.splits import Splits
+
+BUDGET = "budget"
+"""The word of recipes that leave sizes and length to ``train.budget``."""
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """Metrics of masks that are kept."""
@@ -403,12 +406,34 @@ def parser_of(text: str) -> argparse.ArgumentParser:
     return parser
 
 
-def end_trainings_with_this_process() -> None:
-    """Have SIGTERM end this process like Ctrl-C, which ends the training that it started."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def run_all(
+    options: argparse.Namespace,
+    jobs_of: Callable[[argparse.Namespace, Bench], list[Job]],
+    results_of: Callable[[argparse.Namespace, Bench, Sequence[Job]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Do the trainings of a benchmark that its journal does not have, none with ``--table``, and return the results.
+
+    Args:
+        options: Of `parser_of`, and those of the benchmark.
+        jobs_of: The trainings of the benchmark.
+        results_of: What is finished of them, for ``--out``.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the training that was started, like Ctrl-C
+    options.today = _commit_of_today(options)
+    bench = Bench(options.work, options.shared, measured_steps=options.measured_steps)
+    jobs = jobs_of(options, bench)
+    missing = len(bench.missing(jobs))
+    hours = missing * options.budget_s / 3600
+    print(f"{missing} of {len(jobs)} trainings to do: {hours:.1f} hours of a processor, and evaluations", flush=True)
+    if not options.table:
+        for _ in bench.run(jobs):
+            _write(results_of(options, bench, jobs), options.out)
+    results = results_of(options, bench, jobs)
+    _write(results, options.out)
+    return results
 
 
-def commit_of_today(options: argparse.Namespace) -> str:
+def _commit_of_today(options: argparse.Namespace) -> str:
     """The commit of today's recipes: the given one, or that which the work folder began with, which is HEAD then."""
     note: Path = options.work / "today.txt"
     if options.today is None and note.is_file():
@@ -432,10 +457,11 @@ def about_run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def write_results(results: Mapping[str, Any], out: Path) -> None:
-    """Write the results as JSON."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+def _write(results: Mapping[str, Any], out: Path | None) -> None:
+    """Write the results as JSON, where a file is named."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def shown(value: float | None, digits: int = 1) -> str:

@@ -13,42 +13,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from budgeted import (
+    BUDGET,
     DATA,
     Bench,
     Job,
     Recipe,
     about_run,
-    commit_of_today,
-    end_trainings_with_this_process,
     mean,
     parser_of,
+    run_all,
     shown,
-    write_results,
 )
 
 TARGET = 3.0
 """Points of mask AP that the choice may be below the best of the grid."""
 
-_BUDGET = "budget"
-
 
 def main() -> None:
     """Train what is missing, and print the table."""
-    end_trainings_with_this_process()
     options = _options()
-    options.today = commit_of_today(options)
-    bench = Bench(options.work, options.shared, measured_steps=options.measured_steps)
-    jobs = _jobs(options, bench)
-    missing = len(bench.missing(jobs))
-    print(f"{missing} of {len(jobs)} trainings to do: {missing * options.budget_s / 3600:.1f} hours of a processor")
-    if not options.table:
-        for _ in bench.run(jobs):
-            if options.out:
-                write_results(_results(options, bench, jobs), options.out)
-    results = _results(options, bench, jobs)
+    results = run_all(options, _jobs, _results)
     print(_text(results["table"], [f"{size} px" for size in options.sizes]))
-    if options.out:
-        write_results(results, options.out)
 
 
 def _options() -> argparse.Namespace:
@@ -62,7 +47,7 @@ def _options() -> argparse.Namespace:
 
 def _jobs(options: argparse.Namespace, bench: Bench) -> list[Job]:
     """The trainings, those of one subset after each other, so that rows are whole early."""
-    recipes = [Recipe(_BUDGET, options.today, sets_budget=True)]
+    recipes = [Recipe(BUDGET, options.today, sets_budget=True)]
     recipes += [Recipe(f"{size} px", options.today, {"train.image_size": size}) for size in options.sizes]
     subsets = [size or None for size in options.subsets]
     return [
@@ -91,9 +76,9 @@ def _row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The mean mask AP of each recipe on one subset, and how far the choice is below the best."""
     names = list(dict.fromkeys(row["recipe"] for row in rows))
     scores = {name: mean([row["segm"]["AP"] for row in rows if row["recipe"] == name]) for name in names}
-    grid = [score for name, score in scores.items() if name != _BUDGET and score is not None]
-    own = scores.get(_BUDGET)
-    chosen = [(row["image_size"], row["iterations"]) for row in rows if row["recipe"] == _BUDGET]
+    grid = [score for name, score in scores.items() if name != BUDGET and score is not None]
+    own = scores.get(BUDGET)
+    chosen = [(row["image_size"], row["iterations"]) for row in rows if row["recipe"] == BUDGET]
     return {
         "data": rows[0]["data"],
         "split": rows[0]["split"],
@@ -110,7 +95,7 @@ def _text(table: Sequence[dict[str, Any]], sizes: Sequence[str]) -> str:
     ]
     for row in table:
         chosen = ", ".join(f"{size} px, {count} iterations" for size, count in row["chosen"]) or "-"
-        values = [shown(row["mask_ap"].get(name)) for name in (_BUDGET, *sizes)]
+        values = [shown(row["mask_ap"].get(name)) for name in (BUDGET, *sizes)]
         lines.append(
             f"| {row['data']}, {row['split']} | {chosen} | {' | '.join(values)} | {shown(row['below_the_best'])} |"
         )
