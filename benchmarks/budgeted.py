@@ -93,19 +93,41 @@ class Split:
 
 @dataclass(frozen=True)
 class Job:
-    """One training."""
+    """One training.
+
+    Attributes:
+        recipe: What trains.
+        split: On what.
+        seed: Of the training.
+        budget_s: Processor seconds.
+        like: The training whose steps took as long as those of this one may take; None has the budget for steps.
+    """
 
     recipe: Recipe
     split: Split
     seed: int
     budget_s: float
+    like: Job | None = None
 
     @property
     def key(self) -> str:
         """What the journal knows it by."""
-        return _key(
-            self.recipe, data=self.split.data, split=self.split.name, seed=self.seed, budget_s=float(self.budget_s)
-        )
+        about = {} if self.like is None else {"like": self.like.recipe.name}
+        about |= {"data": self.split.data, "split": self.split.name, "seed": self.seed}
+        return _key(self.recipe, **about, budget_s=float(self.budget_s))
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a row says of it."""
+        return {
+            "recipe": self.recipe.name,
+            "commit": self.recipe.commit,
+            "keys": dict(self.recipe.keys),
+            "data": self.split.data,
+            "split": self.split.name,
+            "seed": self.seed,
+            "budget_s": self.budget_s,
+        }
 
 
 class Journal:
@@ -223,12 +245,37 @@ class Bench:
         rows = [done[job.key] for job in jobs if job.key in done]
         return [{name: value for name, value in row.items() if name not in ("key", "kind")} for row in rows]
 
+    def take_over(self, rows: Sequence[Mapping[str, Any]], jobs: Sequence[Job]) -> int:
+        """Add the trainings of a file of results that the journal does not have, and return how many.
+
+        Args:
+            rows: From `finished`, perhaps on another machine.
+            jobs: What they are looked for.
+        """
+        known = {_identity(row): row for row in rows}
+        added = 0
+        for job in self.missing(jobs):
+            row = known.get(_identity(job.about))
+            if row is not None:
+                self.journal.add({"key": job.key, "kind": "training", **row})
+                added += 1
+        return added
+
     def _length(self, job: Job) -> str:
         """The project key that makes a training fill its budget."""
         if job.recipe.sets_budget:
             return f"train.budget={job.budget_s:g} s"
         speed = self._speed(job.recipe, job.split)
-        return f"train.iterations={max(1, round((job.budget_s - speed['first_s']) / speed['step_s']))}"
+        seconds = job.budget_s if job.like is None else self._training_s(job.like)
+        return f"train.iterations={max(1, round((seconds - speed['first_s']) / speed['step_s']))}"
+
+    def _training_s(self, job: Job) -> float:
+        """The processor seconds of the steps of another training, which is waited for."""
+        with self._claimed(job.key, wait=True):
+            row = self.journal.rows().get(job.key)
+        if row is None:
+            raise SystemExit(f"{job.recipe.name}, {job.split.data} {job.split.name}: was to be trained first")
+        return float(row["training_s"])
 
     def _speed(self, recipe: Recipe, split: Split) -> dict[str, Any]:
         """The processor seconds of a step, and what the first steps take more, measured or from the journal."""
@@ -265,13 +312,7 @@ class Bench:
         return {
             "key": job.key,
             "kind": "training",
-            "recipe": job.recipe.name,
-            "commit": job.recipe.commit,
-            "keys": dict(job.recipe.keys),
-            "data": job.split.data,
-            "split": job.split.name,
-            "seed": job.seed,
-            "budget_s": job.budget_s,
+            **job.about,
             "iterations": iterations,
             "image_size": train["image_size"],
             "scale_jitter": train["scale_jitter"],
@@ -399,10 +440,11 @@ def parser_of(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, required=True, help="folder of the journal, new or to go on with")
     parser.add_argument("--shared", type=Path, default=shared, help="folder with data/ and weights/")
     parser.add_argument("--out", type=Path, help="write the results as JSON, after each training")
+    parser.add_argument("--known", type=Path, metavar="FILE", help="results of another work folder, to go on with them")
     parser.add_argument("--table", action="store_true", help="train nothing: show what is finished")
     parser.add_argument("--budget-s", type=float, default=1200, metavar="S", help="processor seconds of a training")
     parser.add_argument("--measured-steps", type=int, default=40, metavar="N", help="steps that time a recipe")
-    parser.add_argument("--today", metavar="COMMIT", help="(default: that of the work folder, HEAD in a new one)")
+    parser.add_argument("--today", metavar="COMMIT", help="(default: that of the work folder or of --known, else HEAD)")
     return parser
 
 
@@ -422,6 +464,9 @@ def run_all(
     options.today = _commit_of_today(options)
     bench = Bench(options.work, options.shared, measured_steps=options.measured_steps)
     jobs = jobs_of(options, bench)
+    if options.known is not None:
+        rows = json.loads(options.known.read_text(encoding="utf-8"))["trainings"]
+        print(f"{bench.take_over(rows, jobs)} trainings are known from {options.known.name}")
     missing = len(bench.missing(jobs))
     hours = missing * options.budget_s / 3600
     print(f"{missing} of {len(jobs)} trainings to do: {hours:.1f} hours of a processor, and evaluations", flush=True)
@@ -434,8 +479,10 @@ def run_all(
 
 
 def _commit_of_today(options: argparse.Namespace) -> str:
-    """The commit of today's recipes: the given one, or that which the work folder began with, which is HEAD then."""
+    """The commit of today's recipes: the given one, or that which the work folder or the known results began with."""
     note: Path = options.work / "today.txt"
+    if options.today is None and not note.is_file() and options.known is not None:
+        options.today = json.loads(options.known.read_text(encoding="utf-8"))["today"]
     if options.today is None and note.is_file():
         return note.read_text(encoding="utf-8").strip()
     commit = commit_of(options.today or "HEAD")
@@ -484,6 +531,12 @@ def _file_name(key: str, *words: str) -> str:
     """Words that a person knows a file by, and the hash of a key."""
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     return "-".join([*(re.sub("[^A-Za-z0-9.]+", "_", word) for word in words), digest])
+
+
+def _identity(row: Mapping[str, Any]) -> str:
+    """What a row of results is about, as one word."""
+    names = ("recipe", "commit", "keys", "data", "split", "seed", "budget_s")
+    return json.dumps([row[name] for name in names])
 
 
 def _key(recipe: Recipe, **about: Any) -> str:

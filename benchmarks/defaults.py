@@ -1,9 +1,10 @@
 """How far the sizes that ``train.budget`` chooses are from the best of a grid, on few photos and many.
 
 On subsets of the training photos and on all of them, ``budget`` leaves everything to d2tune, and the other recipes set
-an image size, with iterations that fill the same processor seconds. See ``budgeted.py`` for what is the same in all
-trainings. ``--work`` keeps the journal: the same command again goes on where it was ended, and more subsets, sizes or
-seeds can be added to what is there.
+an image size, with iterations that take the processor seconds that the steps of ``budget`` took: what it needs beside
+them for its measurements and an evaluation is not compared, it is in ``rest_s``. See ``budgeted.py`` for what is the
+same in all trainings. ``--work`` keeps the journal: the same command again goes on where it was ended, and more
+subsets, sizes or seeds can be added to what is there.
 """
 
 from __future__ import annotations
@@ -47,16 +48,16 @@ def _options() -> argparse.Namespace:
 
 def _jobs(options: argparse.Namespace, bench: Bench) -> list[Job]:
     """The trainings, those of one subset after each other, so that rows are whole early."""
-    recipes = [Recipe(BUDGET, options.today, sets_budget=True)]
-    recipes += [Recipe(f"{size} px", options.today, {"train.image_size": size}) for size in options.sizes]
+    own = Recipe(BUDGET, options.today, sets_budget=True)
+    grid = [Recipe(f"{size} px", options.today, {"train.image_size": size}) for size in options.sizes]
     subsets = [size or None for size in options.subsets]
-    return [
-        Job(recipe, split, seed, options.budget_s)
-        for seed in options.seeds
-        for data in options.data
-        for split in bench.subsets(data, subsets, seed=seed)
-        for recipe in recipes
-    ]
+    jobs: list[Job] = []
+    for seed in options.seeds:
+        for data in options.data:
+            for split in bench.subsets(data, subsets, seed=seed):
+                chosen = Job(own, split, seed, options.budget_s)
+                jobs += [chosen, *(Job(recipe, split, seed, options.budget_s, like=chosen) for recipe in grid)]
+    return jobs
 
 
 def _results(options: argparse.Namespace, bench: Bench, jobs: Sequence[Job]) -> dict[str, Any]:
