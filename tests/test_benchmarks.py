@@ -65,3 +65,19 @@ def test_networks_for_video_are_timed(tmp_path: Path) -> None:
     torch_deeplab, onnx_deeplab = (row for row in rows if row["network"] == "DeepLabV3 MobileNetV2")
     assert abs(torch_deeplab["J"] - onnx_deeplab["J"]) < 1, "both runtimes give the same masks"
     assert shown.count("42.5 fps on a Titan Xp") == 2
+
+
+@pytest.mark.extended
+def test_trainings_under_a_budget_are_not_repeated(tmp_path: Path) -> None:
+    grid = ["--data", "balloon", "--subsets", 4, "--sizes", 64, "--budget-s", 40, "--measured-steps", 4]
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    shown = benchmark(*grid, "--work", tmp_path / "first", "--out", first, script="defaults.py")
+    assert "2 of 2 trainings to do" in shown
+    own, other = json.loads(first.read_text("utf-8"))["trainings"]
+    assert (own["recipe"], other["recipe"], other["image_size"]) == ("budget", "64 px", 64)
+    assert own["training_s"] + own["rest_s"] < 1.3 * 40
+    assert 0.6 < other["training_s"] / own["training_s"] < 1.5, "as long as the steps of the budget"
+    known = ["--known", first, "--out", second]
+    shown = benchmark(*grid, "--work", tmp_path / "second", *known, script="defaults.py")
+    assert "2 trainings are known from first.json" in shown and "0 of 2 trainings to do" in shown
+    assert second.read_text("utf-8") == first.read_text("utf-8")
