@@ -89,8 +89,16 @@ def _schedule_line(plan: TrainingPlan) -> str:
     return (
         f"{steps} ({_epochs(plan):.1f} epochs{note}), "
         f"{solver.OPTIMIZER} with learning rate {solver.BASE_LR:.3g}, "
-        f"warm-up {solver.WARMUP_ITERS}, then cosine"
+        f"warm-up {solver.WARMUP_ITERS}, then {_rate_after_warmup(solver)}"
     )
+
+
+def _rate_after_warmup(solver: CfgNode) -> str:
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
+        return "cosine"
+    if not solver.STEPS:
+        return "constant"
+    return f"times {solver.GAMMA:g} after iterations {', '.join(map(str, solver.STEPS))}"
 
 
 def _short_line(plan: TrainingPlan) -> str | None:

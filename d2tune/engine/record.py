@@ -31,7 +31,16 @@ from d2tune.run_schema import RECORD_VERSION
 from d2tune.text import reason_of
 from d2tune.versions import versions
 
-_MAY_CHANGE = ("SOLVER.MAX_ITER", "SOLVER.WARMUP_ITERS", "DATASETS.", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR")
+_MAY_CHANGE = (
+    "SOLVER.MAX_ITER",
+    "SOLVER.WARMUP_ITERS",
+    "SOLVER.STEPS",
+    "DATASETS.",
+    "MODEL.DEVICE",
+    "MODEL.WEIGHTS",
+    "OUTPUT_DIR",
+)
+"""Beginnings of keys of the config that follow from others, or may change when a run is resumed."""
 
 CHANGEABLE = (
     "train.iterations",
@@ -102,7 +111,7 @@ def _differences(
     yield "training data", record["data"]["train_sha256"], plan.train_sha256
     yield "weights", began.weights, project.weights
     yield "weights_sha256", began.weights_sha256, project.weights_sha256
-    for name in ("accumulate", "freeze", "learning_rate_factors", "sampling"):
+    for name in ("accumulate", "freeze", "learning_rate_factors", "sampling", "steps", "warmup"):
         then, now = (one.train.model_dump()[name] for one in (began, project))
         yield f"train.{name}", then, now
     yield "train.early_stopping.metric", began.train.early_stopping.metric, project.train.early_stopping.metric

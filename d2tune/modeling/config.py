@@ -21,7 +21,7 @@ from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
 from d2tune.modeling.component_names import check_components
 from d2tune.modeling.siammask.config import add_siammask_config
 from d2tune.modeling.yolact.config import add_yolact_config
-from d2tune.project import Model, Project, flatten, planned_length, preset_files, preset_names
+from d2tune.project import Model, Project, Train, flatten, planned_length, preset_files, preset_names
 from d2tune.text import reason_of
 
 LEAST_WINDOW_PX = 512
@@ -218,7 +218,7 @@ DERIVED = {
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "Images without instances are kept as negatives.",
     "SOLVER.AMP.ENABLED": "Set train.precision.",
     "SOLVER.CHECKPOINT_PERIOD": "Ten checkpoints to resume from are written in a run.",
-    "SOLVER.STEPS": "The learning rate follows a cosine.",
+    "SOLVER.STEPS": "Set train.schedule: step and train.steps.",
     "OUTPUT_DIR": "Use --output-dir.",
 }
 """Raw keys that are derived and cannot be set, and what to set instead."""
@@ -493,21 +493,57 @@ def _set_schedule(cfg: CfgNode, project: Project, facts: DataFacts, *, scratch: 
     train = project.train
     on_gpu = cfg.MODEL.DEVICE == "cuda"
     iterations = planned_length(project, images=facts.train_images, on_gpu=on_gpu).iterations
-    share = train.images_per_step / REFERENCE_BATCH
-    adaptive = cfg.SOLVER.OPTIMIZER == "ADAMW"
-    scale = math.sqrt(share) if adaptive else share
-    cfg.SOLVER.IMS_PER_BATCH = train.images_per_step
-    cfg.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR * scale if train.learning_rate == "auto" else train.learning_rate
-    cfg.SOLVER.MAX_ITER = iterations
-    cfg.SOLVER.STEPS = ()
-    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
-    cfg.SOLVER.WARMUP_ITERS = min(1000, max(1, iterations // (8 if scratch else 20)))
-    cfg.SOLVER.WARMUP_FACTOR = 0.01
+    _set_optimizer(cfg, train)
+    _set_rates(cfg, train, iterations, scratch=scratch)
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 5.0
     cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
     cfg.SEED = train.seed
+
+
+def _set_optimizer(cfg: CfgNode, train: Train) -> None:
+    """Set the optimizer with its learning rate for the batch and its decays."""
+    solver, kind = cfg.SOLVER, train.optimizer.upper()
+    if kind not in ("AUTO", solver.OPTIMIZER):
+        solver.OPTIMIZER = kind
+        solver.BASE_LR, solver.WEIGHT_DECAY = _USUAL_RATES[kind]
+    share = train.images_per_step / REFERENCE_BATCH
+    scale = math.sqrt(share) if solver.OPTIMIZER == "ADAMW" else share
+    solver.IMS_PER_BATCH = train.images_per_step
+    solver.BASE_LR = solver.BASE_LR * scale if train.learning_rate == "auto" else train.learning_rate
+    if train.weight_decay != "auto":
+        solver.WEIGHT_DECAY = float(train.weight_decay)
+    if train.ema_decay != "auto":
+        solver.EMA_DECAY = float(train.ema_decay)
+
+
+_USUAL_RATES = {"SGD": (0.02, 0.0001), "ADAMW": (0.0001, 0.05)}
+"""Learning rate and weight decay at the reference batch, for presets whose own optimizer is the other: those of
+Detectron2's schedules on COCO, and of Mask2Former (Cheng et al. 2022, arXiv 2112.01527)."""
+
+
+_USUAL_STEPS = (2 / 3, 8 / 9)
+"""Shares of Detectron2's schedules on COCO: 60,000 and 80,000 of 90,000 iterations."""
+
+
+def _set_rates(cfg: CfgNode, train: Train, iterations: int, *, scratch: bool) -> None:
+    """Set how the learning rate rises and falls."""
+    solver = cfg.SOLVER
+    solver.MAX_ITER = iterations
+    solver.LR_SCHEDULER_NAME = "WarmupCosineLR" if train.schedule == "cosine" else "WarmupMultiStepLR"
+    shares = (train.steps or _USUAL_STEPS) if train.schedule == "step" else ()
+    solver.STEPS = tuple(sorted({min(max(1, round(share * iterations)), iterations) for share in shares}))
+    warmup = min(1000, max(1, iterations // (8 if scratch else 20))) if train.warmup == "auto" else train.warmup
+    if warmup >= iterations > 1 and train.budget is None:
+        raise ProjectError(
+            "the learning rate would rise to the end",
+            place="train.warmup",
+            found=f"{warmup} iterations",
+            expected=f"less than the iterations of the training, {iterations}",
+        )
+    solver.WARMUP_ITERS = warmup
+    solver.WARMUP_FACTOR = 0.01
 
 
 def _set_raw(cfg: CfgNode, raw: Mapping[str, Any]) -> None:

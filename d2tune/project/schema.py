@@ -314,7 +314,17 @@ class Train(Section):
             into memory, which is noted in the record.
         accumulate: Parts that a batch is computed in, one after the other, where its images together take too much
             memory; the batch size and the schedule stay.
-        learning_rate: Peak learning rate; ``auto`` takes the preset's, scaled to the batch size.
+        optimizer: ``adamw``, ``sgd`` with momentum, or ``auto``, the preset's.
+        learning_rate: Peak learning rate; ``auto`` takes that of the optimizer, the preset's where it is its own,
+            scaled to the batch size.
+        schedule: How the learning rate goes on after the warm-up: ``cosine`` to zero, ``step`` to a tenth at each of
+            ``steps``, ``constant``.
+        steps: Shares of the training at which ``step`` falls; none set are 2/3 and 8/9 of it.
+        warmup: Iterations in which the learning rate rises; ``auto`` takes a twentieth of them, an eighth where the
+            network has no pretrained weights, and 1000 at most.
+        weight_decay: ``auto`` takes that of the optimizer, the preset's where it is its own.
+        ema_decay: Decay of the moving average of the weights, which is evaluated and saved; 0 for none, ``auto`` takes
+            the preset's.
         learning_rate_factors: Multiples of the learning rate by the beginning of the names of parameters, such as
             ``backbone: 0.1``; of several the longest counts.
         freeze: Beginnings of the names of parameters that stay as they are, such as ``backbone``.
@@ -352,7 +362,13 @@ class Train(Section):
     budget: TimeSpan | None = None
     batch_size: Literal["auto"] | Annotated[Whole, Field(ge=1)] = _BATCH_SIZE
     accumulate: Whole = Field(default=1, ge=1)
+    optimizer: Literal["auto", "adamw", "sgd"] = "auto"
     learning_rate: Literal["auto"] | Annotated[Number, Field(gt=0)] = "auto"
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    steps: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = ()
+    warmup: Literal["auto"] | Annotated[Whole, Field(ge=0)] = "auto"
+    weight_decay: Literal["auto"] | Annotated[Number, Field(ge=0)] = "auto"
+    ema_decay: Literal["auto"] | Annotated[Number, Field(ge=0, lt=1)] = "auto"
     learning_rate_factors: dict[str, Annotated[Number, Field(gt=0)]] = Field(default_factory=dict)
     freeze: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     image_size: Literal["original"] | Annotated[Whole, Field(ge=32, le=4096)] = 640
@@ -390,7 +406,7 @@ class Train(Section):
             return value | {"scale_jitter": LARGE_SCALES}
         return value
 
-    @field_validator("scale_jitter", "freeze", mode="before")
+    @field_validator("scale_jitter", "freeze", "steps", mode="before")
     @classmethod
     def _pair(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
@@ -400,6 +416,12 @@ class Train(Section):
         lengths = [key for key in ("epochs", "iterations", "budget") if getattr(self, key) is not None]
         if len(lengths) > 1:
             raise ValueError(f"{lengths[0]} and {lengths[1]} are both set; keep one of them")
+        if self.steps and self.schedule != "step":
+            raise ValueError(f"steps are for schedule: step; found schedule: {self.schedule}")
+        if list(self.steps) != sorted(set(self.steps)):
+            raise ValueError(f"steps must be rising shares of the training; found {list(self.steps)}")
+        if self.warmup != "auto" and self.iterations is not None and self.warmup >= self.iterations:
+            raise ValueError(f"warmup must be less than iterations, {self.iterations}; found {self.warmup}")
         if self.early_stopping.metric == "loss" and not self.validation_loss:
             raise ValueError("early_stopping.metric is loss, which needs validation_loss: true")
         if self.batch_size != "auto" and self.batch_size % self.accumulate:

@@ -1,16 +1,20 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 import yaml
+from detectron2.solver import build_lr_scheduler
 
 from d2tune.errors import ProjectError, RunError
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import (
     CfgNode,
     DataFacts,
+    default_config,
     is_bridge,
     preset_config,
     preset_task,
@@ -69,6 +73,55 @@ def test_learning_rate_is_linear_in_the_batch_for_sgd_and_a_square_root_for_adam
     assert rate("pointrend_r50_fpn", 4) == pytest.approx(0.005)
     compact = "pointrend_mobilenet_v2_fpn"
     assert rate(compact, 4) == pytest.approx(rate(compact, 16) / 2)
+
+
+def solver(*, preset: str = "pointrend_mobilenet_v2_fpn", raw: dict | None = None, **train: Any) -> Any:
+    wanted = project(model=Model(preset=preset), train=Train(**train), detectron2=raw or {})
+    return project_config(wanted, facts(), scratch=False, device="cpu").SOLVER
+
+
+def test_the_learning_rate_falls_as_the_schedule_says() -> None:
+    def rates(**train: Any) -> list[float]:
+        cfg = default_config()
+        cfg.SOLVER = solver(iterations=90, learning_rate=1.0, warmup=0, optimizer="sgd", **train)
+        value = torch.nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD([value], lr=cfg.SOLVER.BASE_LR)
+        scheduler, values = build_lr_scheduler(cfg, optimizer), []
+        for _ in range(90):
+            values.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return values
+
+    assert rates() == pytest.approx([0.5 + 0.5 * math.cos(math.pi * n / 90) for n in range(90)])
+    assert rates(schedule="constant") == [1.0] * 90
+    assert rates(schedule="step") == pytest.approx([1.0] * 60 + [0.1] * 20 + [0.01] * 10)
+    assert rates(schedule="step", steps=(0.5,)) == pytest.approx([1.0] * 45 + [0.1] * 45)
+
+
+def test_another_optimizer_has_rates_of_its_own() -> None:
+    own = solver(iterations=90)
+    assert (own.OPTIMIZER, own.WEIGHT_DECAY, own.EMA_DECAY) == ("ADAMW", 0.05, 0.98)
+    assert solver(iterations=90, optimizer="adamw") == own
+    sgd = solver(iterations=90, optimizer="sgd")
+    assert (sgd.OPTIMIZER, sgd.WEIGHT_DECAY) == ("SGD", 0.0001) and pytest.approx(0.02 * 4 / 16) == sgd.BASE_LR
+    adamw = solver(preset="pointrend_r50_fpn", iterations=90, optimizer="adamw")
+    assert (adamw.OPTIMIZER, adamw.WEIGHT_DECAY) == ("ADAMW", 0.05) and pytest.approx(0.0001 / 2) == adamw.BASE_LR
+    given = {"learning_rate": 0.3, "weight_decay": 0, "ema_decay": 0, "warmup": 7}
+    changed = solver(iterations=90, optimizer="sgd", **given)
+    assert (changed.BASE_LR, changed.WEIGHT_DECAY, changed.EMA_DECAY, changed.WARMUP_ITERS) == (0.3, 0.0, 0.0, 7)
+    assert solver(iterations=90, optimizer="sgd", raw={"SOLVER.OPTIMIZER": "ADAMW"}).OPTIMIZER == "ADAMW"
+
+
+def test_steps_of_a_short_training_stay_within_it() -> None:
+    assert solver(iterations=2, schedule="step").STEPS == (1, 2)
+    assert solver(iterations=9, schedule="step").STEPS == (6, 8)
+
+
+def test_a_warmup_longer_than_the_training_is_refused() -> None:
+    with pytest.raises(ProjectError, match=r"train\.warmup: the learning rate would rise to the end; found 300 iter"):
+        solver(epochs=1, warmup=300)
+    assert solver(budget="20 min", warmup=300).WARMUP_ITERS == 300, "its iterations are not known yet"
 
 
 def test_from_scratch_the_norms_learn_nothing_is_frozen_and_warm_up_is_longer() -> None:
