@@ -1,4 +1,4 @@
-"""Semantic prediction on images of any size in overlapping, blended windows; the window bounds the memory."""
+"""The class of each pixel of images of any size in overlapping, blended windows; the window bounds the memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from d2tune.data.mapper import to_tensor
 from d2tune.data.semantic_mapper import resized
 from d2tune.errors import ProjectError, RunError
 from d2tune.inference.loop import forward_pass, inference_mode
-from d2tune.inference.windows import WindowedImage, scaled_size, starts
+from d2tune.inference.windows import WindowedImage, Windows, scaled_size, starts
 
 DEFAULT_OVERLAP = 0.25
 """Share of a window that the next window covers as well."""
@@ -109,6 +109,28 @@ def predict_rows(
     run = partial(_run, model, classes=classes, are_logits=scores == "logits")
     windows = _windows(run, image, rows, columns, batch_size or (_CUDA_BATCH if _is_on_cuda(model) else _CPU_BATCH))
     return _blended(windows, rows, columns, with_confidence=with_confidence, show_progress=show_progress)
+
+
+def blend_rows(
+    planes: Generator[torch.Tensor, None, None], *, height_px: int, width_px: int, windows: Windows
+) -> Generator[FinishedRows, None, None]:
+    """Average the probabilities of windows as `predict_rows` does, and yield rows from top to bottom.
+
+    Args:
+        planes: Probabilities ``(K, h, w)`` of each window of `windows.grid`, in its order, float32, of at most 255
+            classes, in memory that may be changed. The next ones are taken when those before have been added.
+        height_px: Height of the image.
+        width_px: Width of the image.
+        windows: Size and overlap of the windows.
+    """
+    rows, columns = (_axis(side, windows.window_px, windows.overlap_px) for side in (height_px, width_px))
+    return _blended(_all_with_data(planes), rows, columns, with_confidence=False, show_progress=False)
+
+
+def _all_with_data(planes: Generator[torch.Tensor, None, None]) -> Generator[_Scored, None, None]:
+    with closing(planes):
+        for probabilities in planes:
+            yield _Scored(None, probabilities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +296,7 @@ def _blended(
                 bar.update()
             carry.next_row()
             yield FinishedRows(top, class_ids, confidence)
+        next(windows, None)  # goes on behind its last window, so that it ends and is not cut off
 
 
 def _best(sums: torch.Tensor) -> tuple[NDArray[np.uint8], torch.Tensor]:

@@ -247,6 +247,14 @@ def is_bridge(cfg: CfgNode) -> bool:
     return bool(cfg.MODEL.META_ARCHITECTURE == "SemanticBridge")
 
 
+def takes_windows(cfg: CfgNode) -> bool:
+    """Whether what a model predicts in windows of an image can be put together.
+
+    Panoptic-DeepLab groups pixels around the centers of objects, of which a window need not have any.
+    """
+    return bool(cfg.MODEL.META_ARCHITECTURE != "ContiguousPanopticDeepLab")
+
+
 def project_config(
     project: Project,
     facts: DataFacts,
@@ -267,7 +275,7 @@ def project_config(
 
     Raises:
         ProjectError: A raw key does not exist or its value has another type, the preset is for another task, or the
-            preset does not take a key of the model section.
+            preset does not take a key of the model section, or windows.
     """
     check_model(project)
     cfg = preset_config(project.model.preset)
@@ -287,6 +295,7 @@ def project_config(
     _set_channels(cfg, facts, project.model.preset)
     _set_schedule(cfg, project, facts, scratch=scratch)
     _set_raw(cfg, project.detectron2)
+    _check_windows(cfg, project)
     cfg.freeze()
     return cfg
 
@@ -439,6 +448,22 @@ def _set_input(cfg: CfgNode, project: Project) -> None:
     cfg.INPUT.MAX_SIZE_TRAIN = round(longest * high)
     cfg.INPUT.MIN_SIZE_TEST = train.image_size
     cfg.INPUT.MAX_SIZE_TEST = longest
+
+
+def _check_windows(cfg: CfgNode, project: Project) -> None:
+    if not cfg.TEST.WINDOW_PX or takes_windows(cfg):
+        return
+    fitting = [
+        name for name in preset_names() if preset_task(name) == project.task and takes_windows(preset_config(name))
+    ]
+    is_original = project.train.image_size == "original"
+    raise ProjectError(
+        "Panoptic-DeepLab does not predict in windows of an image",
+        place="train.image_size: original" if is_original else "TEST.WINDOW_PX",
+        found=f"model.preset: {project.model.preset}",
+        expected=f"one of {', '.join(fitting)}",
+        hint=f"Set one of these, or {'the short side of the images in pixels' if is_original else 'remove the key'}.",
+    )
 
 
 def _set_backbone(cfg: CfgNode, project: Project, *, scratch: bool) -> None:

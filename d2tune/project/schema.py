@@ -561,8 +561,6 @@ class Project(Section):
             raise ValueError("data.format: label_images is for semantic tasks: label images do not distinguish objects")
         if self.train.augment == "overhead":
             raise ValueError("train.augment: overhead is for semantic tasks")
-        if self.train.image_size == "original" and self.traits.has_things_and_stuff:
-            raise ValueError("train.image_size: original needs windows, in which panoptic models do not predict")
         if self.train.image_size == "original" and self.train.patch_size is None:
             raise ValueError("train.image_size: original needs train.patch_size, the side of the squares to train on")
         return self

@@ -14,6 +14,7 @@ from d2tune.data.image_reader import image_reader
 from d2tune.errors import ProjectError
 from d2tune.inference.images import size_of
 from d2tune.inference.windows import DEFAULT_OVERLAP, Windows
+from d2tune.modeling.config import takes_windows
 from d2tune.modeling.loaded import LoadedModel, ModelDescription
 from d2tune.tasks import task_of
 from d2tune.text import a_or_an
@@ -54,8 +55,7 @@ class WindowChoice:
             return
         task = task_of(model.project)
         if not task.takes_windows:
-            message = f"predictions of {a_or_an(task.name)} model cannot be stitched from windows"
-            raise ProjectError(message, place="--windows", hint="Remove it; the whole image is resized for the model.")
+            raise _not_in_windows(f"predictions of {a_or_an(task.name)} model")
         if self.window_px != "auto":
             self._windows(self.window_px)
 
@@ -68,6 +68,8 @@ class WindowChoice:
         self.check(loaded)
         if self.window_px is None:
             return loaded
+        if not takes_windows(loaded.cfg):
+            raise _not_in_windows("objects of Panoptic-DeepLab, which are grouped around their centers,")
         windows = self._windows(automatic_px(loaded) if self.window_px == "auto" else self.window_px)
         cfg = loaded.cfg.clone()
         cfg.defrost()
@@ -79,6 +81,11 @@ class WindowChoice:
     def _windows(self, window_px: int) -> Windows:
         overlap = DEFAULT_OVERLAP if self.overlap is None else self.overlap
         return Windows.chosen(window_px, overlap=overlap, object_px=self.object_px or 0)
+
+
+def _not_in_windows(what: str) -> ProjectError:
+    hint = "Remove it; the whole image is resized for the model."
+    return ProjectError(f"{what} cannot be stitched from windows", place="--windows", hint=hint)
 
 
 def automatic_px(loaded: LoadedModel) -> int:
@@ -100,7 +107,8 @@ def warn_of_large_images(loaded: LoadedModel, paths: Sequence[Path]) -> None:
         paths: The images, of which a few over the whole list are looked at.
     """
     usual_px = loaded.record["input"].get("image_short_side_px")
-    if usual_px is None or loaded.cfg.TEST.WINDOW_PX or not task_of(loaded.project).takes_windows:
+    can_change = task_of(loaded.project).takes_windows and takes_windows(loaded.cfg)
+    if usual_px is None or loaded.cfg.TEST.WINDOW_PX or not can_change:
         return
     reader = image_reader(loaded.project, loaded.cfg)
     for path in paths[:: max(1, -(-len(paths) // _LOOKED_AT))]:

@@ -61,7 +61,7 @@ class Task(ABC):
     has_scores: ClassVar[bool] = False
     """Whether predictions have scores, and can be filtered by them."""
     takes_windows: ClassVar[bool] = False
-    """Whether predictions in overlapping windows of an image can be put together."""
+    """Whether predictions in overlapping windows can be put together; see also `modeling.config.takes_windows`."""
     measures_pixels: ClassVar[bool] = False
     """Whether training needs the number of pixels of each class."""
     follows_objects: ClassVar[bool] = False

@@ -14,9 +14,11 @@ from d2tune.data.training import panoptic_samples
 from d2tune.evaluation.panoptic import PanopticEvaluator
 from d2tune.evaluation.panoptic_metrics import PanopticMetrics
 from d2tune.inference.predictors.panoptic import PanopticPredictor
+from d2tune.inference.predictors.windowed_panoptic import WindowedPanopticPredictor
 from d2tune.inference.uncertainty import DetectionUncertainty
 from d2tune.inference.writers.base import WriterFactory
 from d2tune.inference.writers.panoptic import CocoPanopticWriter, LabelmeSegmentsWriter
+from d2tune.modeling.config import takes_windows
 from d2tune.project import Project
 from d2tune.tasks.base import Samples, Task, counted_classes
 
@@ -28,6 +30,7 @@ class PanopticTask(Task):
     main_metric = "pq"
     predictions_noun = "objects and regions"
     gives = "A mask for each object, and the class of each other pixel, of the classes"
+    takes_windows = True
     uncertainty = DetectionUncertainty
 
     def label_files(self, dataset: Dataset) -> LabelFiles:
@@ -50,8 +53,10 @@ class PanopticTask(Task):
         is_model_own: bool = False,
         min_scores: Sequence[float] | None = None,
     ) -> PanopticPredictor:
-        """The predictor of `PanopticMap`."""
-        return PanopticPredictor(
+        """The predictor of `PanopticMap`, in windows if the config sets them."""
+        in_windows = cfg.TEST.WINDOW_PX and takes_windows(cfg)
+        predictor = WindowedPanopticPredictor if in_windows else PanopticPredictor
+        return predictor(
             model,
             cfg,
             class_names=[category.name for category in categories],

@@ -63,7 +63,7 @@ def car(mask: np.ndarray) -> dict:
     return {"bbox": box, "bbox_mode": 1, "category_id": 0, "iscrowd": 0, "segmentation": segmentation}
 
 
-def samples(source: dict, *, preset: str, largest: int = 90) -> PanopticSamples:
+def samples(source: dict, *, preset: str, largest: int = 90, patch_px: int = 0) -> PanopticSamples:
     cfg = preset_config(preset)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
     return PanopticSamples(
@@ -71,8 +71,10 @@ def samples(source: dict, *, preset: str, largest: int = 90) -> PanopticSamples:
         center_targets=center_targets(cfg),
         channel_order="RGB",
         mask_format="bitmask",
-        short_side_range_px=(30, largest),
-        max_side_px=1000,
+        short_side_range_px=(min(30, largest), largest),
+        max_side_px=1000 if largest else 0,
+        patch_px=patch_px,
+        patch_balance=0.5,
     )
 
 
@@ -104,6 +106,25 @@ def test_labels_and_masks_lie_on_the_regions_of_the_image(
             assert (mask[clear] == (region[clear] == side)).mean() > 0.99
         sides.add(bool(np.nonzero(region == LEFT_CAR)[1].mean() < np.nonzero(region == RIGHT_CAR)[1].mean()))
     assert sides == {True, False}, "both ways round"
+
+
+def test_squares_of_images_in_their_own_size_are_cut_from_image_labels_and_masks_alike(tmp_path: Path) -> None:
+    """Every pixel of a square is that of the image, in labels and masks, and boxes are of what is inside."""
+    data = samples(street(tmp_path), preset="panoptic_fpn_r50", largest=0, patch_px=48)
+    cars = set()
+    for seed in range(12):
+        item = data[SampleKey(0, 0, seed)]
+        region = seen(item["image"].numpy())
+        assert region.shape == (48, 48) and (region >= 0).all()
+        assert (item["sem_seg"].numpy() == SEPARATED[region]).all()
+        masks = {int(region[mask][0]): mask for mask in item["instances"].gt_masks.tensor.numpy()}
+        assert sorted(masks) == [side for side in (LEFT_CAR, RIGHT_CAR) if (region == side).any()]
+        for box, (side, mask) in zip(item["instances"].gt_boxes.tensor.tolist(), masks.items(), strict=True):
+            assert (mask == (region == side)).all()
+            rows, columns = np.nonzero(mask)
+            assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        cars.add(tuple(sorted(masks)))
+    assert len(cars) > 2, "squares with one car, with both and with none"
 
 
 def test_offsets_lead_from_each_pixel_of_an_object_to_its_center(tmp_path: Path) -> None:

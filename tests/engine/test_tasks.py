@@ -81,8 +81,20 @@ def test_instances_are_trained_on_squares_and_predicted_in_windows(tiny_project:
     result = d2tune.train(tiny_project, output_dir=tmp_path / "run", overrides=words, num_gpus=0, sample=False)
     predictor = d2tune.load_predictor(result.run)
     assert not predictor.takes_whole_images
-    with pytest.raises(ProjectError, match="in which panoptic models do not predict"):
-        load_project(street_project(tmp_path)[0], overrides={"train.image_size": "original"})
+
+
+@pytest.mark.slow
+def test_objects_and_regions_are_trained_on_squares_and_predicted_in_windows(tmp_path: Path) -> None:
+    project, root = street_project(tmp_path)
+    words = ["train.image_size=original", "train.patch_size=96", "train.iterations=2", "TEST.WINDOW_PX=200"]
+    result = d2tune.train(project, output_dir=tmp_path / "run", overrides=words)
+    assert result.metrics.task == "panoptic" and result.metrics.main.value is not None
+    (row, *_) = json.loads((result.run / "predicted_segments/panoptic.json").read_text(encoding="utf-8"))["annotations"]
+    d2tune.package(result.run, tmp_path / "package")
+    predictor = d2tune.load_predictor(tmp_path / "package")
+    given = predictor(next(path for path in (root / "val").iterdir() if path.stem == Path(row["file_name"]).stem))
+    assert not predictor.takes_whole_images and given.segment_ids.shape == (256, 384)
+    assert given.to_segments_info() == row["segments_info"]
 
 
 def evaluation_of(folder: Path) -> dict[str, Any]:

@@ -300,6 +300,21 @@ def test_images_of_their_own_size_are_predicted_in_windows(
     assert window_px == map_config("semantic_fpn_r50", train=train, data=data).TEST.WINDOW_PX
 
 
+def test_panoptic_deeplab_predicts_no_windows() -> None:
+    """Panoptic FPN does, where images keep their size."""
+    train = Train(image_size="original", patch_size=96)
+    assert map_config("panoptic_fpn_mobilenet_v2", train=train).TEST.WINDOW_PX == 512
+    with pytest.raises(ProjectError) as error:
+        map_config("panoptic_deeplab_r50", train=train)
+    assert error.value.one_line() == (
+        "train.image_size: original: Panoptic-DeepLab does not predict in windows of an image; found model.preset: "
+        "panoptic_deeplab_r50; expected one of panoptic_fpn_mobilenet_v2, panoptic_fpn_r101, panoptic_fpn_r50, "
+        "panoptic_pointrend_r50. Set one of these, or the short side of the images in pixels."
+    )
+    with pytest.raises(ProjectError, match=r"TEST.WINDOW_PX: .*or remove the key"):
+        map_config("panoptic_deeplab_r50", detectron2={"TEST.WINDOW_PX": 512})
+
+
 @pytest.mark.parametrize(("patch_size", "window_px"), [(256, 256), (1024, 1024), (None, 512)])
 def test_the_windows_of_lightnet_are_as_large_as_its_patches(patch_size: int | None, window_px: int) -> None:
     data = Data(root=Path(), format="label_images")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import pytest
 from PIL import Image as PilImage
 
 import d2tune
+from d2tune.annotations.formats.panoptic import from_colors
 from d2tune.cli import main
-from d2tune.errors import D2TuneError
+from d2tune.errors import D2TuneError, ProjectError
 from d2tune.inference.predictors.windowed import WindowedPredictor
+from d2tune.inference.predictors.windowed_panoptic import WindowedPanopticPredictor
 from d2tune.inference.windows import Windows
+from d2tune.project import Data, Project
 from d2tune.runs.load import load_model
 from d2tune.runs.windows import WindowChoice, automatic_px, warn_of_large_images
 from tests.runs.random_runs import random_run
@@ -66,6 +70,47 @@ def test_files_have_the_detections_of_the_predictor(run: Path, photos: Path, tmp
     d2tune.predict(run, photos, out=tmp_path / "other", to="rle", min_score=0.1, shard="2/2", window_px=80)
     with pytest.raises(D2TuneError, match="the config of the model"):
         d2tune.merge([tmp_path / "shard1", tmp_path / "other"], out=tmp_path / "mixed")
+
+
+def test_files_have_the_segments_of_the_predictor(photos: Path, tmp_path: Path) -> None:
+    run = random_run(tmp_path / "run", "panoptic")
+    windows: dict[str, Any] = {"window_px": 64, "overlap": 0.25}
+    out = tmp_path / "out"
+    result = d2tune.predict(run, photos / "0.png", out=out, to="coco_panoptic", **windows)
+    (row,) = json.loads((out / "panoptic.json").read_text(encoding="utf-8"))["annotations"]
+    predictor = d2tune.load_predictor(run, **windows)
+    expected = predictor(photos / "0.png")
+    assert isinstance(predictor, WindowedPanopticPredictor)
+    assert row["segments_info"] == expected.to_segments_info() and result.instances == len(expected.segments) > 2
+    with PilImage.open(out / "panoptic" / row["file_name"]) as image:
+        assert np.array_equal(from_colors(np.asarray(image)), expected.segment_ids)
+
+
+def test_models_whose_windows_cannot_be_put_together(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = load_model(with_record(run, tmp_path / "recorded", image_short_side_px=64))
+    tracking = Project(name="a", task="tracking", data=Data(root=tmp_path), classes=("bus", "road"))
+    with pytest.raises(ProjectError) as error:
+        WindowChoice(window_px="auto").check(replace(loaded, project=tracking))
+    assert error.value.one_line() == (
+        "--windows: predictions of a tracking model cannot be stitched from windows. "
+        "Remove it; the whole image is resized for the model."
+    )
+    cfg = loaded.cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.META_ARCHITECTURE = "ContiguousPanopticDeepLab"
+    grouping = replace(loaded, cfg=cfg)
+    with pytest.raises(ProjectError) as error:
+        WindowChoice(window_px=64).applied(grouping)
+    assert error.value.one_line() == (
+        "--windows: objects of Panoptic-DeepLab, which are grouped around their centers, cannot be stitched from "
+        "windows. Remove it; the whole image is resized for the model."
+    )
+    PilImage.new("RGB", (400, 300)).save(tmp_path / "large.png")
+    with caplog.at_level(logging.WARNING):
+        warn_of_large_images(grouping, [tmp_path / "large.png"])
+    assert not caplog.messages
 
 
 def test_the_bars_count_images_and_windows(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,22 +186,19 @@ def test_the_command(run: Path, photos: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("task", "options", "words"),
+    ("options", "words"),
     [
-        ("panoptic", {"window_px": 64}, "predictions of a panoptic model cannot be stitched from windows"),
-        ("panoptic", {"window_px": "auto"}, "predictions of a panoptic model cannot be stitched from windows"),
-        ("instance", {"overlap": 0.3}, "--overlap goes with --windows or --window-px"),
-        ("instance", {"object_px": 9}, "--object-px goes with --windows or --window-px"),
-        ("instance", {"window_px": 64, "object_px": 64}, "must be smaller than it; found 64 px"),
-        ("instance", {"window_px": "auto", "object_px": 64}, "must be smaller than it; found 64 px"),
-        ("instance", {"window_px": 64, "overlap": 1.5}, "--overlap"),
-        ("instance", {"window_px": 64, "overlap": 0.76}, "found 0.76; expected above 0 and at most 0.75"),
+        ({"overlap": 0.3}, "--overlap goes with --windows or --window-px"),
+        ({"object_px": 9}, "--object-px goes with --windows or --window-px"),
+        ({"window_px": 64, "object_px": 64}, "must be smaller than it; found 64 px"),
+        ({"window_px": "auto", "object_px": 64}, "must be smaller than it; found 64 px"),
+        ({"window_px": 64, "overlap": 1.5}, "--overlap"),
+        ({"window_px": 64, "overlap": 0.76}, "found 0.76; expected above 0 and at most 0.75"),
     ],
 )
-def test_what_is_not_possible(run: Path, tmp_path: Path, task: str, options: dict[str, Any], words: str) -> None:
-    chosen = run if task == "instance" else random_run(tmp_path / "run", task)
+def test_what_is_not_possible(run: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(D2TuneError) as error:
-        d2tune.load_predictor(chosen, **options)
+        d2tune.load_predictor(run, **options)
     assert words in error.value.one_line()
 
 

@@ -78,10 +78,12 @@ def test_label_maps(tmp_path: Path) -> None:
         assert all(row["score"] is None and round(area_of(row)) == row["area_px2"] for row in regions)
 
 
-def test_panoptic_maps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("window_px", [None, pytest.param(128, marks=pytest.mark.extended)])
+def test_panoptic_maps(tmp_path: Path, window_px: int | None) -> None:
     run, photo = random_run(tmp_path / "run", "panoptic"), photo_of(tmp_path)
-    expected = load_predictor(run)(photo)
-    with served_by(Service(served_models([run]), ServingSettings())) as url:
+    expected = load_predictor(run, window_px=window_px)(photo)
+    models = served_models([run], windows=WindowChoice(window_px=window_px))
+    with served_by(Service(models, ServingSettings())) as url:
         png = Image.open(io.BytesIO(answered(url, photo, "png").content))
         rows = answered(url, photo, "rle").json()["objects"]
     assert np.array_equal(np.asarray(png), expected.segment_ids)

@@ -87,7 +87,7 @@ class InstancePredictor(Predictor[RawDetections, Detections]):
         if isinstance(model, GeneralizedRCNN) and has_two_steps(model):
             images = model.preprocess_image(batch)
             full = full_instances(model, model.backbone(images.tensor), images, batch, instances)
-            return [_box_sized(one, sample) for one, sample in zip(full, batch, strict=True)]
+            return [box_sized(one, sample) for one, sample in zip(full, batch, strict=True)]
         pairs = zip(self._forward(model, batch), batch, strict=True)
         return [_full(raw, sample, instances) for raw, sample in pairs]
 
@@ -111,11 +111,11 @@ def forward_detections(
         kept, lower = model.detect(batch, lambda instances: is_above(instances, min_scores))
         return _of_two_steps(kept, lower, batch)
     if not isinstance(model, GeneralizedRCNN):
-        return [_above(_off_device(output["instances"], is_pasted=True), min_scores) for output in model(batch)]
+        return [_above(off_device(output["instances"], is_pasted=True), min_scores) for output in model(batch)]
     if not has_two_steps(model):
         outputs = model.inference(batch, do_postprocess=False)
         pairs = zip(outputs, batch, strict=True)
-        return [_above(_box_sized(instances, sample), min_scores) for instances, sample in pairs]
+        return [_above(box_sized(instances, sample), min_scores) for instances, sample in pairs]
     images = model.preprocess_image(batch)
     features = model.backbone(images.tensor)
     kept, lower = detect(model, features, images, batch, lambda instances: is_above(instances, min_scores))
@@ -125,7 +125,7 @@ def forward_detections(
 def _of_two_steps(kept: Sequence[Any], lower: Sequence[Any], batch: Sequence[Sample]) -> list[RawDetections]:
     """Detections with masks, and the scores of those without."""
     return [
-        replace(_box_sized(above, sample), lower_scores=_rounded(_box_sized(below, sample).scores))
+        replace(box_sized(above, sample), lower_scores=_rounded(box_sized(below, sample).scores))
         for above, below, sample in zip(kept, lower, batch, strict=True)
     ]
 
@@ -134,23 +134,23 @@ def forward_boxes(model: Any, batch: Sequence[Sample]) -> list[RawDetections]:
     """All detections of the network on a batch, without masks where the model allows it."""
     if isinstance(model, DetectsInTwoSteps):
         _, boxes = model.detect(batch, lambda instances: instances.scores > math.inf)
-        return [_box_sized(instances, sample) for instances, sample in zip(boxes, batch, strict=True)]
+        return [box_sized(instances, sample) for instances, sample in zip(boxes, batch, strict=True)]
     if not has_two_steps(model):
         return forward_detections(model, batch)
     images = model.preprocess_image(batch)
     features = model.backbone(images.tensor)
     _, boxes = detect(model, features, images, batch, lambda instances: instances.scores > math.inf)
-    return [_box_sized(instances, sample) for instances, sample in zip(boxes, batch, strict=True)]
+    return [box_sized(instances, sample) for instances, sample in zip(boxes, batch, strict=True)]
 
 
-def _box_sized(instances: Any, sample: Sample) -> RawDetections:
+def box_sized(instances: Any, sample: Sample) -> RawDetections:
     """Detections of the network with boxes in pixels of the image and masks over the boxes."""
     size = sample["height"], sample["width"]
     instances.pred_boxes.scale(size[1] / instances.image_size[1], size[0] / instances.image_size[0])
     instances.pred_boxes.clip(size)
     if instances.has("pred_masks"):
         instances.pred_masks = instances.pred_masks[:, 0]
-    return _off_device(instances, is_pasted=False)
+    return off_device(instances, is_pasted=False)
 
 
 def _full(raw: RawDetections, sample: Sample, count: int) -> RawDetections:
@@ -169,7 +169,13 @@ def _full(raw: RawDetections, sample: Sample, count: int) -> RawDetections:
     )
 
 
-def _off_device(instances: Any, *, is_pasted: bool) -> RawDetections:
+def off_device(instances: Any, *, is_pasted: bool) -> RawDetections:
+    """The instances of an image whose boxes have an area, with boxes in its pixels, off the device.
+
+    Args:
+        instances: Detectron2's ``Instances``.
+        is_pasted: Whether their masks are over the image.
+    """
     kept = instances[instances.pred_boxes.nonempty()].to("cpu")
     masks = kept.pred_masks if kept.has("pred_masks") else None
     return RawDetections(

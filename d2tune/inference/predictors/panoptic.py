@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from d2tune.data.image_reader import ImageReader
+from d2tune.inference.combining import Thresholds
 from d2tune.inference.loop import Sample
 from d2tune.inference.predictors.base import Predictor
 from d2tune.inference.predictors.instance import is_above
@@ -57,25 +58,39 @@ class PanopticPredictor(Predictor[RawSegments, PanopticMap]):
 
     def _forward(self, model: Any, batch: Sequence[Sample]) -> list[RawSegments]:
         stuff = len(self.class_names) - self.things
-        outputs = self._combined(model, batch) if _is_panoptic_fpn(model) else model(batch)
+        outputs = _merged(model, batch, *self._detected(model, batch)) if is_panoptic_fpn(model) else model(batch)
         return [segments(output, things=self.things, stuff=stuff) for output in outputs]
 
-    def _combined(self, model: PanopticFPN, batch: Sequence[Sample]) -> list[dict[str, Any]]:
-        """The output of ``PanopticFPN.inference``, with masks only for instances that can get a segment."""
+    def _detected(
+        self, model: PanopticFPN, batch: Sequence[Sample]
+    ) -> tuple[list[Instances], Tensor, list[tuple[int, int]]]:
+        """What ``PanopticFPN.inference`` combines, with masks only for instances that can get a segment.
+
+        Returns:
+            The instances of each image in pixels of the network's input, the logits ``(N, K, h, w)`` of the classes of
+            pixels, and height and width of each image without its padding.
+        """
         images = model.preprocess_image(batch)
         features = model.backbone(images.tensor)
         logits, _ = model.sem_seg_head(features, None)
-        least = model.combine_instances_score_thresh
+        detected, _ = detect(model, features, images, batch, lambda instances: self._can_be_segments(model, instances))
+        return detected, logits, images.image_sizes
 
-        def choose(instances: Instances) -> Tensor:
-            chosen: Tensor = instances.scores >= least
-            return chosen if self.min_scores is None else chosen & is_above(instances, self.min_scores)
+    def _can_be_segments(self, model: Any, instances: Instances) -> Tensor:
+        """Whether each instance has the least score of segments and that of its class, as bool ``(N,)``."""
+        chosen: Tensor = instances.scores >= self._thresholds(model).min_score
+        return chosen if self.min_scores is None else chosen & is_above(instances, self.min_scores)
 
-        detected, _ = detect(model, features, images, batch, choose)
-        return _merged(model, batch, detected, logits, images.image_sizes)
+    def _thresholds(self, model: Any) -> Thresholds:
+        """How the model combines instances and regions; of models that are not Detectron2's by the config."""
+        if isinstance(model, PanopticFPN):
+            limits = model.combine_overlap_thresh, model.combine_stuff_area_thresh, model.combine_instances_score_thresh
+            return Thresholds(*limits)
+        combine = self._cfg.MODEL.PANOPTIC_FPN.COMBINE
+        return Thresholds(combine.OVERLAP_THRESH, combine.STUFF_AREA_LIMIT, combine.INSTANCES_CONFIDENCE_THRESH)
 
     def _forward_full(self, model: Any, batch: Sequence[Sample], instances: int) -> list[RawSegments]:
-        if not _is_panoptic_fpn(model):
+        if not is_panoptic_fpn(model):
             return self._forward(model, batch)
         images = model.preprocess_image(batch)
         features = model.backbone(images.tensor)
@@ -129,5 +144,6 @@ def _merged(
     return outputs
 
 
-def _is_panoptic_fpn(model: Any) -> bool:
+def is_panoptic_fpn(model: Any) -> bool:
+    """Whether a model is Detectron2's, which predicts boxes first and masks then."""
     return isinstance(model, PanopticFPN) and has_two_steps(model)

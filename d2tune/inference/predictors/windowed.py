@@ -1,7 +1,8 @@
-"""The predictor of instances on images that are much larger than those of training: in overlapping windows."""
+"""Predictors on images that are much larger than those of training: in overlapping windows."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from d2tune.data.image_reader import Pixels
 from d2tune.errors import DataError
 from d2tune.inference.images import ImageLike, open_image
 from d2tune.inference.loop import Sample, check_batch_size, inference_mode, stream
+from d2tune.inference.predictors.base import Predictor, Raw, Result
 from d2tune.inference.predictors.instance import InstancePredictor, RawDetections
 from d2tune.inference.results import Detections
 from d2tune.inference.stitching import Stitcher
@@ -18,8 +20,8 @@ from d2tune.inference.windows import WindowedImage, Windows, WindowSamples, grid
 from d2tune.timing import StageTimes
 
 
-class WindowedPredictor(InstancePredictor):
-    """Predicts `Detections` in overlapping windows, and stitches those of one object; see `stitching`.
+class PredictsInWindows(Predictor[Raw, Result]):
+    """Predicts on overlapping windows of an image, and puts together what they give.
 
     A square window is resized to the short side at which the model is evaluated, and windows of narrower images by the
     same factor. Of large TIFFs only windows are read.
@@ -46,7 +48,7 @@ class WindowedPredictor(InstancePredictor):
         self,
         images: Sequence[ImageLike],
         *,
-        convert: Callable[[int, Detections, Pixels | None], Any] | None = None,
+        convert: Callable[[int, Result, Pixels | None], Any] | None = None,
         keep_pixels: bool = False,
         description: str = "predicting",
         batch_size: int | None = None,
@@ -56,7 +58,7 @@ class WindowedPredictor(InstancePredictor):
     ) -> Iterator[Any]:
         """See `Predictor.stream`; a single image is predicted at a time, ``batch_size`` windows in a forward pass.
 
-        ``lower_scores`` of a result are those of all windows, where an object can have several.
+        ``lower_scores`` of detections are those of all windows, where an object can have several.
         """
         check_batch_size(batch_size)
         shown = {"batch_size": batch_size, "show_progress": show_progress, "times": times or StageTimes()}
@@ -65,7 +67,7 @@ class WindowedPredictor(InstancePredictor):
     def _stream(
         self,
         images: Sequence[ImageLike],
-        convert: Callable[[int, Detections, Pixels | None], Any] | None,
+        convert: Callable[[int, Result, Pixels | None], Any] | None,
         keep_pixels: bool,
         description: str,
         done: Collection[int],
@@ -95,8 +97,40 @@ class WindowedPredictor(InstancePredictor):
                     yield result if convert is None else convert(index, result, pixels)
                 bar.update()
 
+    @abstractmethod
+    def _stitched(self, image: WindowedImage, options: dict[str, Any]) -> Result:
+        """The result of an open image.
+
+        Args:
+            image: The image.
+            options: ``batch_size``, ``show_progress`` and ``times`` of `stream`.
+
+        Raises:
+            DataError: A window cannot be read.
+        """
+
+    def _of_windows(
+        self,
+        samples: WindowSamples,
+        forward: Callable[[Any, Sequence[Sample]], Sequence[Any]],
+        finish: Callable[[int, Sample, Any], Any],
+        options: dict[str, Any],
+    ) -> Iterator[Any]:
+        """Yield the finished result of each window, row by row.
+
+        Raises:
+            DataError: A window cannot be read.
+        """
+        for result in stream(self.model, samples, forward, finish, description="windows", unit=" windows", **options):
+            if isinstance(result, DataError):
+                raise result
+            yield result
+
+
+class WindowedPredictor(PredictsInWindows[RawDetections, Detections], InstancePredictor):
+    """Predicts `Detections` in overlapping windows, and stitches those of one object; see `stitching`."""
+
     def _stitched(self, image: WindowedImage, options: dict[str, Any]) -> Detections:
-        """The detections on an open image."""
         chosen = Windows.of_config(self._cfg)
         windows = grid(image.height_px, image.width_px, chosen)
         stitcher = Stitcher(image.height_px, image.width_px, windows, self.class_names)
@@ -105,10 +139,6 @@ class WindowedPredictor(InstancePredictor):
         def finish(index: int, sample: Sample, raw: RawDetections) -> Detections:
             return self._result(raw, sample)
 
-        for index, detections in enumerate(
-            stream(self.model, samples, self._forward, finish, description="windows", unit=" windows", **options)
-        ):
-            if isinstance(detections, DataError):
-                raise detections
+        for index, detections in enumerate(self._of_windows(samples, self._forward, finish, options)):
             stitcher.add(index, detections)
         return stitcher.finish()
