@@ -188,7 +188,7 @@ def _divided_by_fold(project: Project, results: list[Checked]) -> list[Checked]:
     joined = join([with_background(result.dataset, data.background) for result in results])
     assert data.fold is not None
     try:
-        val = set(divide_into_folds(project, joined.dataset)[data.fold.number])
+        val = set(divide_into_folds(project, joined.dataset).folds[data.fold.number])
     except DataError as error:
         message = f"{error.message}: {error.found}" if error.found else error.message
         finding = Finding("error", "not_divisible", data.train, message, hint=error.hint)

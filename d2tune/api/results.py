@@ -107,22 +107,31 @@ def compare(
     return comparison.compare(a, b, ground_truth=ground_truth, out=out)
 
 
-def assemble(*runs: str | Path, out: str | Path | None = None, swa_iterations: int | None = None) -> AssemblyResult:
+def assemble(
+    *runs: str | Path,
+    folds: str | Path | None = None,
+    out: str | Path | None = None,
+    swa_iterations: int | None = None,
+) -> AssemblyResult:
     """Make the final model of one or several finished runs of the same data; see ``assembling.assemble``.
 
     Args:
         runs: Run folders, or project files for their latest runs.
+        folds: The folder of a finished ``d2tune kfold`` of the project of one run: its runs choose and prove on all
+            images what is done with the run. None chooses on one half of the validation images and proves on the other.
         out: The output folder; None is ``runs/<project>/assembled_<time>``.
         swa_iterations: Iterations that the best run is trained on for the average of its weights; 0 does not, None is a
             quarter of those that it had.
 
     Raises:
-        D2TuneError: The runs do not fit together, there are too few validation images, or the folder cannot be used.
+        D2TuneError: The runs or folds do not fit together, there are too few images, or the folder cannot be used.
     """
     from d2tune.assembling import assemble as assembling
 
-    check_paths(out=out)
-    return assembling.assemble([run_folder_of(run) for run in runs], out=out, swa_iterations=swa_iterations)
+    check_paths(folds=folds, out=out)
+    return assembling.assemble(
+        [run_folder_of(run) for run in runs], folds=folds, out=out, swa_iterations=swa_iterations
+    )
 
 
 def predict(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from d2tune import files
+from d2tune.assembling.by_folds import assemble_by_folds
 from d2tune.assembling.candidates import (
     SIZE_FACTORS,
     Candidate,
     Network,
+    averaged_name,
     can_be_averaged,
     can_be_fused,
     fused,
@@ -24,21 +23,24 @@ from d2tune.assembling.candidates import (
 )
 from d2tune.assembling.members import Member, read_members, validation_split
 from d2tune.assembling.norms import with_measured_norms
-from d2tune.assembling.result import NAME, AssemblyResult, Row
+from d2tune.assembling.output import about_members, opened
+from d2tune.assembling.result import NAME, AssemblyResult, HalvesResult, Row
 from d2tune.assembling.scores import Scored, Scoring, halves_of
 from d2tune.assembling.swa import LEAST_ITERATIONS, averaged_weights, default_iterations
 from d2tune.assembling.write import write_model
 from d2tune.engine.plan import make_plan
-from d2tune.errors import RunError, check_range
+from d2tune.errors import ProjectError, check_range
 from d2tune.metrics.bootstrap import Comparison
-from d2tune.run_folder import RunFolder, ensure_writable
-from d2tune.run_lock import locked
-
-_VERSION = 1
+from d2tune.run_folder import RunFolder
+from d2tune.text import counted
 
 
 def assemble(
-    runs: Sequence[str | Path], *, out: str | Path | None = None, swa_iterations: int | None = None
+    runs: Sequence[str | Path],
+    *,
+    folds: str | Path | None = None,
+    out: str | Path | None = None,
+    swa_iterations: int | None = None,
 ) -> AssemblyResult:
     """Make the final model of one or several finished runs of the same data.
 
@@ -49,53 +51,38 @@ def assemble(
 
     Args:
         runs: Run folders.
+        folds: The folder of a finished ``d2tune kfold`` of the same project, whose runs choose and prove what is
+            done with one run, see `assemble_by_folds`; None takes the halves.
         out: The output folder, a run folder if there is a model; None is ``runs/<project>/assembled_<time>``. The
             same call goes on with one that was ended.
         swa_iterations: Iterations that the best run is trained on for its stochastic weight average; 0 does not, None
             is a quarter of those that it had.
 
     Raises:
-        D2TuneError: The runs do not fit together, there are too few validation images, or the folder cannot be used.
+        D2TuneError: The runs or folds do not fit together, there are too few validation images, or the folder cannot be
+            used.
         SystemExit: The training of the average was stopped by a signal.
     """
     if swa_iterations is not None and swa_iterations != 0:
         check_range(swa_iterations, place="--swa", least=LEAST_ITERATIONS)
+    if folds is not None and len(runs) > 1:
+        raise ProjectError(
+            "folds show what is worth doing with one run",
+            place="--folds",
+            found=counted(len(runs), "run"),
+            expected="1 run",
+            hint="Leave --folds out to assemble several runs.",
+        )
     members = read_members([Path(run) for run in runs])
+    if folds is not None:
+        return assemble_by_folds(members[0], Path(folds), out=out, swa_iterations=swa_iterations)
     project = members[0].loaded.project
     scoring = Scoring(halves_of(validation_split(members), project), project)
-    folder = Path(out) if out else Path("runs") / project.name / f"assembled_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
-    about = {
-        "schema": _VERSION,
-        "members": [{"run": str(one.folder.path.resolve()), "sha256": one.weights_sha256} for one in members],
-        "swa_iterations": swa_iterations,
-    }
-    _check_free(folder, about)
-    ensure_writable(folder)
-    with locked(folder):
-        files.write_json(folder / NAME, about | {"command": sys.argv, "written": None})
-        stages = _Stages(members, scoring, folder, swa_iterations)
+    about = about_members(members, swa_iterations)
+    with opened(out, about, project=project.name) as folder:
+        stages = _Stages(members, scoring, folder.path, swa_iterations)
         chosen = stages.run()
-        return _proven(RunFolder(folder), stages, chosen, about)
-
-
-def _check_free(folder: Path, about: Mapping[str, Any]) -> None:
-    """Refuse a folder with anything but an assembly of the same runs that was ended.
-
-    Raises:
-        RunError: It has.
-    """
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    begun: Any = None
-    with contextlib.suppress(OSError, ValueError):
-        begun = json.loads((folder / NAME).read_bytes())
-    hint = "Set another folder with --out."
-    if not isinstance(begun, dict) or "members" not in begun:
-        raise RunError("the output folder is not empty", file=folder, hint=hint)
-    if begun.get("written") is not None:
-        raise RunError("the folder has a finished assembly", file=folder, hint=hint)
-    if any(begun.get(key) != value for key, value in about.items()):
-        raise RunError("the folder has an assembly of other runs or options", file=folder, hint=hint)
+        return _proven(folder, stages, chosen, about)
 
 
 class _Stages:
@@ -150,7 +137,7 @@ class _Stages:
         if iterations:
             print(f"  training {member.name} on for {iterations} iterations, to average its weights", flush=True)
             state = averaged_weights(member, self._folder / "swa", iterations=iterations)
-            made.append(Network(f"{member.name}, weights averaged", member, member.cfg, state))
+            made.append(Network(averaged_name(member), member, member.cfg, state))
         if len(self._members) > 1 and can_be_averaged(self._members):
             first = self._members[0]
             plan, _ = make_plan(first.loaded, num_gpus=None, sample=False, resumed=first.folder)
@@ -185,7 +172,7 @@ def _proven(folder: RunFolder, stages: _Stages, chosen: Scored, about: Mapping[s
         compared = scoring.compare(best, chosen, scoring.halves.proving)
         proof = compared.metrics[compared.main]
     is_better = proof is not None and proof.better == "B"
-    result = AssemblyResult(
+    result = HalvesResult(
         folder=folder.path,
         metric=stages.metric_name,
         rows=tuple(
@@ -205,6 +192,13 @@ def _proven(folder: RunFolder, stages: _Stages, chosen: Scored, about: Mapping[s
     )
     content = {**about, "command": sys.argv, **result.to_json()}
     if is_better:
-        write_model(folder, chosen, scoring, assembled=content)
+        write_model(
+            folder,
+            chosen.candidate,
+            chosen.predictions,
+            evaluator=scoring.evaluator(chosen.candidate),
+            dataset=scoring.halves.dataset,
+            assembled=content,
+        )
     files.write_json(folder.path / NAME, content)
     return result

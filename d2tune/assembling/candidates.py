@@ -56,6 +56,11 @@ class Candidate:
     weights: tuple[str, ...]
 
 
+def averaged_name(member: Member) -> str:
+    """What the stochastic weight average of a run is called."""
+    return f"{member.name}, weights averaged"
+
+
 def single(network: Network, *, factor: float = 1.0) -> Candidate:
     """A network on whole images.
 
@@ -118,11 +123,12 @@ def fused(networks: Sequence[Network], *, factor: float = 1.0, flips: bool = Fal
 
 def can_be_averaged(members: Sequence[Member]) -> bool:
     """Whether the tensors of runs have the same names, shapes and types, and their networks the same config."""
-    first = members[0]
-    return all(
-        _tensors(member.state) == _tensors(first.state) and _network(member.cfg) == _network(first.cfg)
-        for member in members[1:]
-    )
+    return all(is_same_network(member, members[0]) for member in members[1:])
+
+
+def is_same_network(member: Member, first: Member) -> bool:
+    """Whether the tensors of a run have the names, shapes and types of another, and its network has the same config."""
+    return _tensors(member.state) == _tensors(first.state) and _network(member.cfg) == _network(first.cfg)
 
 
 def _tensors(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -71,26 +71,33 @@ def read_members(runs: Sequence[Path]) -> list[Member]:
         RunError: A run is not finished, is given twice, was assembled itself, or does not fit the first one.
         DataError: Its model follows objects.
     """
-    members = [_read(path, name) for path, name in zip(runs, short_names(runs), strict=True)]
+    members = [read_member(path, name) for path, name in zip(runs, short_names(runs), strict=True)]
     first = members[0]
     for member in members[1:]:
-        for what, own, expected in (
-            ("is of another task", member.loaded.project.task, first.loaded.project.task),
-            ("has other classes", ", ".join(member.record["classes"]), ", ".join(first.record["classes"])),
-            *(
-                (f"reads images in another way: {key}", str(_value(member.cfg, key)), str(_value(first.cfg, key)))
-                for key in _SAME_INPUT
-            ),
-        ):
-            if own != expected:
-                raise RunError(
-                    f"the run {what}", file=member.given, found=own, expected=f"{expected}, as {first.given}"
-                )
+        check_fits(member, first)
         twins = [one.given for one in members if one.weights_sha256 == member.weights_sha256]
         if len(twins) > 1:
             raise RunError("the weights are given twice", file=twins[1], found=f"those of {twins[0]}")
     task_of(first.loaded.project).check_predicts_images()
     return members
+
+
+def check_fits(member: Member, first: Member) -> None:
+    """Check that a run is of the same task and classes as another one, and reads images in the same way.
+
+    Raises:
+        RunError: It is not, or does not.
+    """
+    for what, own, expected in (
+        ("is of another task", member.loaded.project.task, first.loaded.project.task),
+        ("has other classes", ", ".join(member.record["classes"]), ", ".join(first.record["classes"])),
+        *(
+            (f"reads images in another way: {key}", str(_value(member.cfg, key)), str(_value(first.cfg, key)))
+            for key in _SAME_INPUT
+        ),
+    ):
+        if own != expected:
+            raise RunError(f"the run {what}", file=member.given, found=own, expected=f"{expected}, as {first.given}")
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -103,7 +110,16 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in whole]
 
 
-def _read(path: Path, name: str) -> Member:
+def read_member(path: Path, name: str) -> Member:
+    """Read a finished run.
+
+    Args:
+        path: Its folder.
+        name: See `Member`.
+
+    Raises:
+        RunError: It is not finished, is damaged, or was assembled itself.
+    """
     folder = RunFolder(path)
     if is_package(path):
         raise RunError("is a package, which does not have its data", file=path, expected="a run folder")

@@ -92,6 +92,32 @@ class Scored:
         return -math.inf if self.choosing is None else self.choosing
 
 
+def predictions_of(candidate: Candidate, evaluator: Evaluator[Any], dataset: Dataset, project: Project) -> list[Any]:
+    """Predict with a candidate.
+
+    Args:
+        candidate: The candidate.
+        evaluator: That of the images.
+        dataset: The images.
+        project: The project of the runs.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
+    cfg = candidate.cfg.clone()
+    file = candidate.member.folder.best
+    model = ready_model(
+        cfg,
+        recorded=candidate.member.precision,
+        load=lambda model: checkpoint.put_weights(model, candidate.state, file=file),
+    )
+    predictor = task_of(project).predictor(model, cfg, project, dataset.categories, is_model_own=True)
+    predictions = evaluator.predict(predictor)
+    del model, predictor
+    gc.collect()
+    return predictions
+
+
 class Scoring:
     """Predicts with candidates, and scores them.
 
@@ -119,18 +145,8 @@ class Scoring:
         Raises:
             DataError: An image cannot be read.
         """
-        cfg = candidate.cfg.clone()
-        file = candidate.member.folder.best
-        model = ready_model(
-            cfg,
-            recorded=candidate.member.precision,
-            load=lambda model: checkpoint.put_weights(model, candidate.state, file=file),
-        )
         dataset = self.halves.dataset
-        predictor = self._task.predictor(model, cfg, self._project, dataset.categories, is_model_own=True)
-        predictions = self.evaluator(candidate).predict(predictor)
-        del model, predictor
-        gc.collect()
+        predictions = predictions_of(candidate, self.evaluator(candidate), dataset, self._project)
         values = [self._value(candidate, predictions, half) for half in (self.halves.choosing, self.halves.proving)]
         return Scored(candidate, predictions, *values)
 

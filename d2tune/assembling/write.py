@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from d2tune import files
+from d2tune.annotations.model.dataset import Dataset
 from d2tune.assembling.candidates import Candidate
-from d2tune.assembling.scores import Scored, Scoring
-from d2tune.evaluation.evaluator import Scoring as Options
+from d2tune.evaluation.evaluator import Evaluator, Scoring
 from d2tune.modeling import checkpoint
 from d2tune.modeling.build import build_model
 from d2tune.modeling.ready import random_init_off
@@ -20,31 +20,40 @@ from d2tune.tasks import task_of
 from d2tune.versions import versions
 
 
-def write_model(folder: RunFolder, scored: Scored, scoring: Scoring, *, assembled: dict[str, Any]) -> float | None:
+def write_model(
+    folder: RunFolder,
+    candidate: Candidate,
+    predictions: list[Any],
+    *,
+    evaluator: Evaluator[Any],
+    dataset: Dataset,
+    assembled: dict[str, Any],
+) -> float | None:
     """Write a model with its config, weights, predictions, evaluation, card and record.
 
     The record is written last: without it the folder is not a run.
 
     Args:
         folder: Where it is written.
-        scored: The candidate with its predictions.
-        scoring: What it was scored by.
+        candidate: The model.
+        predictions: Its predictions on all validation images, as the evaluator keeps them.
+        evaluator: That of the validation images.
+        dataset: The validation images.
         assembled: What the record says of how it was made.
 
     Returns:
         The main metric on all validation images.
     """
-    candidate, member = scored.candidate, scored.candidate.member
-    project, dataset = member.loaded.project, scoring.halves.dataset
+    member = candidate.member
+    project = member.loaded.project
     folder.best.parent.mkdir(parents=True, exist_ok=True)
     iterations = int((member.record.get("best") or {}).get("iteration", 0))
     checkpoint.save(folder.best, {"model": dict(candidate.state), "iteration": iterations})
     files.write_text(folder.project, project.to_yaml())
     files.write_text(folder.config, candidate.cfg.dump())
-    evaluator = scoring.evaluator(candidate)
-    digest = evaluator.save(scored.predictions, folder.path)
-    outcome = evaluator.evaluate(scored.predictions, Options(split="val"))
-    value = evaluator.quick(scored.predictions).value
+    digest = evaluator.save(predictions, folder.path)
+    outcome = evaluator.evaluate(predictions, Scoring(split="val"))
+    value = evaluator.quick(predictions).value
     sha256 = files.sha256_file(folder.best)
     bound = {
         "run": str(folder.path.resolve()),
@@ -58,7 +67,7 @@ def write_model(folder: RunFolder, scored: Scored, scoring: Scoring, *, assemble
     outcome.write(folder.path, bound=bound, times=None)
     evaluator.draw(
         folder.contact_sheet,
-        scored.predictions,
+        predictions,
         title=project.name,
         subtitle=f"validation images, {candidate.name}, {outcome.headline}",
     )

@@ -22,6 +22,12 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("runs", type=path, nargs="+", metavar="RUN", help="run folder, or project file (latest run)")
     parser.add_argument(
+        "--folds",
+        type=path,
+        metavar="FOLDER",
+        help="output folder of `d2tune kfold` of the same project: choose and prove by its runs, on all images",
+    )
+    parser.add_argument(
         "--swa",
         dest="swa_iterations",
         type=int,
@@ -37,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     """Assemble, and print the table and the result."""
     from d2tune import api
 
-    result = api.assemble(*options.runs, **given(options, "out", "swa_iterations"))
+    result = api.assemble(*options.runs, **given(options, "folds", "out", "swa_iterations"))
     print(f"\n{result.table()}\n\n{result.sentence}")
     if result.is_written:
         print(f"The model is the run {result.folder}.")

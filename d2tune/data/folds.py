@@ -104,10 +104,22 @@ def _with_distinct_ids(images: tuple[Image, ...]) -> tuple[Image, ...]:
     return tuple(replace(image, source_id=None) for image in images)
 
 
-def divide_into_folds(project: Project, dataset: Dataset) -> list[tuple[int, ...]]:
-    """The image ids of each fold of a project; each image is in exactly one, near-duplicates are in the same.
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """The images of a project, divided.
 
-    The frames of a video are kept together too.
+    Attributes:
+        folds: The image ids of each fold; each image is in exactly one.
+        groups: Image ids that are in the same fold because their images are alike: near-duplicates, or frames of a
+            video. Each image is in exactly one group.
+    """
+
+    folds: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[int, ...], ...]
+
+
+def divide_into_folds(project: Project, dataset: Dataset) -> Folds:
+    """Divide the images of a project into its folds.
 
     Args:
         project: The project, with its ``data.fold``.
@@ -126,10 +138,10 @@ def divide_into_folds(project: Project, dataset: Dataset) -> list[tuple[int, ...
         error.hint = "Use fewer folds, or annotate more images."
         raise
     logger.info("%s", "; ".join(made.notes))
-    folds = list(made.splits.values())
+    folds = tuple(made.splits.values())
     if not project.traits.follows_objects:
         _refuse_missing_classes(project, dataset, folds, made.groups)
-    return folds
+    return Folds(folds, made.groups)
 
 
 def divide_by_fold(project: Project, dataset: Dataset) -> tuple[Dataset, Dataset]:
@@ -142,7 +154,7 @@ def divide_by_fold(project: Project, dataset: Dataset) -> tuple[Dataset, Dataset
     Raises:
         DataError: See `divide_into_folds`.
     """
-    folds = divide_into_folds(project, dataset)
+    folds = divide_into_folds(project, dataset).folds
     assert project.data.fold is not None
     number = project.data.fold.number
     rest = [image_id for at, fold in enumerate(folds) if at != number for image_id in fold]

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from d2tune.errors import DataError, RunError
-from d2tune.metrics.bootstrap import Comparison, Weights, paired_comparisons
+from d2tune.metrics.bootstrap import Comparison, Statistic, Weights, paired_comparisons
 from d2tune.metrics.coco.resampling import resample
 from d2tune.metrics.coco.results import KIND_NAMES, KINDS, InstanceResult, Kind
 from d2tune.metrics.coco.scorer import score_coco
@@ -117,6 +117,10 @@ class ComparedSide(ABC):
         """Name of the task."""
 
     @abstractmethod
+    def main_statistic(self) -> Statistic:
+        """The main metric as a function of the weights of the images, in their order."""
+
+    @abstractmethod
     def _compared(self, b: Any) -> RunComparison:
         """The comparison with a side of the same class."""
 
@@ -139,6 +143,12 @@ class InstanceSide(ComparedSide):
     def task(self) -> str:
         """``instance``."""
         return "instance"
+
+    def main_statistic(self) -> Statistic:
+        """Mask AP; box AP where there are no masks."""
+        kind: Kind = "segm" if "segm" in self.kinds else "bbox"
+        records = score_coco(dict(self.truth), self.results, kinds=(kind,)).kinds[kind].records
+        return lambda weights: resample(records, weights).overall["AP"]
 
     def _compared(self, b: InstanceSide) -> RunComparison:
         kinds: tuple[Kind, ...] = KINDS if self.kinds == b.kinds == KINDS else ("bbox",)
@@ -182,6 +192,10 @@ class MapSide(ComparedSide):
     def task(self) -> str:
         """The name of the task."""
         return self.task_name
+
+    def main_statistic(self) -> Statistic:
+        """The metric named ``main_name``."""
+        return lambda weights: self.scorer.resample(weights)[self.main_name]
 
     def _compared(self, b: MapSide) -> RunComparison:
         compared = paired_comparisons(

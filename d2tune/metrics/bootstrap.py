@@ -23,7 +23,7 @@ The interval covers the choice of images only: not another training run, and not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -147,6 +147,7 @@ def paired_comparison(
     replicates: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
+    groups: NDArray[np.int64] | None = None,
 ) -> Comparison:
     """Whether B is better than A, from draws of images that both share.
 
@@ -162,6 +163,7 @@ def paired_comparison(
         replicates: Number of draws.
         seed: Of the draws.
         confidence: Share of the draws inside the interval, from 0 to 1.
+        groups: See `paired_comparisons`.
     """
     comparisons = paired_comparisons(
         lambda weights: {"metric": statistic_a(weights)},
@@ -170,8 +172,34 @@ def paired_comparison(
         replicates=replicates,
         seed=seed,
         confidence=confidence,
+        groups=groups,
     )
     return comparisons["metric"]
+
+
+def over_folds(statistics: Sequence[Statistic], images: Sequence[int]) -> Statistic:
+    """The mean of a metric over folds of cross-validation, each of which counts as often as its images were taken.
+
+    In a draw, folds without images and folds on which the metric is undefined count nothing.
+
+    Args:
+        statistics: The metric of each fold as a function of the weights of its images.
+        images: Number of images of each fold.
+
+    Returns:
+        A function of weights of all images, those of the first fold first.
+    """
+    ends = np.cumsum(images)[:-1]
+
+    def statistic(weights: Weights) -> NDArray[np.float64]:
+        of_folds = np.split(weights, ends, axis=1)
+        values = np.stack([one(of_fold) for one, of_fold in zip(statistics, of_folds, strict=True)])
+        taken = np.stack([of_fold.sum(axis=1) for of_fold in of_folds]) * ~np.isnan(values)
+        total = taken.sum(axis=0)
+        sums = (np.nan_to_num(values) * taken).sum(axis=0)
+        return np.where(total > 0, sums / np.maximum(total, 1), np.nan)
+
+    return statistic
 
 
 def paired_comparisons(
@@ -182,6 +210,7 @@ def paired_comparisons(
     replicates: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
+    groups: NDArray[np.int64] | None = None,
 ) -> dict[str, Comparison]:
     """`paired_comparison` of every metric that A and B share, from the same draws.
 
@@ -192,15 +221,20 @@ def paired_comparisons(
         replicates: Number of draws.
         seed: Of the draws.
         confidence: Share of the draws inside the intervals, from 0 to 1.
+        groups: ``(n_images,)``, the number from 0 of the group of each image, each of which is drawn as a whole;
+            None draws single images.
     """
+    units = n_images if groups is None else len(np.unique(groups))
 
     def both(weights: Weights) -> dict[str, NDArray[np.float64]]:
+        if groups is not None:
+            weights = weights[:, groups]
         of_a, of_b = statistics_a(weights), statistics_b(weights)
         shared = [name for name in of_a if name in of_b]
         return {f"A {name}": of_a[name] for name in shared} | {f"B {name}": of_b[name] for name in shared}
 
-    whole = both(np.ones((1, n_images), np.int64))
-    replicated = _replicated(both, n_images, replicates, seed)
+    whole = both(np.ones((1, units), np.int64))
+    replicated = _replicated(both, units, replicates, seed)
     names = [name[2:] for name in whole if name.startswith("A ")]
     return {
         name: _compare(
@@ -209,6 +243,7 @@ def paired_comparisons(
             replicated[f"B {name}"] - replicated[f"A {name}"],
             n_images,
             confidence,
+            units=units,
         )
         for name in names
     }
@@ -259,17 +294,18 @@ def student_quantile(share: float, degrees: int) -> float:
 
 
 def _compare(
-    value_a: float, value_b: float, differences: NDArray[np.float64], n_images: int, confidence: float
+    value_a: float, value_b: float, differences: NDArray[np.float64], n_images: int, confidence: float, *, units: int
 ) -> Comparison:
-    span = _interval_of(differences, n_images, confidence)
+    span = _interval_of(differences, units, confidence)
     of_a, of_b = (None if math.isnan(value) else value for value in (value_a, value_b))
     if of_a is None or of_b is None:
         missing = " and ".join(name for name, value in (("A", of_a), ("B", of_b)) if value is None)
         verdict = f"no comparison: the metric of {missing} cannot be computed"
         return Comparison(of_a, of_b, None, span, None, n_images, None, verdict)
     least = least_images(confidence)
-    if n_images < least:
-        too_few = f"{n_images} image{' is' if n_images == 1 else 's are'} too few, at least {least} are needed"
+    if units < least:
+        what = "image" if units == n_images else "group"
+        too_few = f"{units} {what}{' is' if units == 1 else 's are'} too few, at least {least} are needed"
         unknown = Interval(None, None, span.replicates, span.undefined, too_few)
         return Comparison(of_a, of_b, of_b - of_a, unknown, None, n_images, None, f"no comparison: {too_few}")
     defined = differences[~np.isnan(differences)]

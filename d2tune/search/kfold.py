@@ -63,6 +63,59 @@ class KfoldResult:
         return "\n".join([table, "", *lines])
 
 
+@dataclass(frozen=True, slots=True)
+class KfoldFile:
+    """What ``kfold.json`` says.
+
+    Attributes:
+        project: Name of the project.
+        folds: Number of folds.
+        data_sha256: See `data_hash`.
+        settings: See `settings_of`.
+        trained: The names of the run folders of the folds that are trained, in their order.
+    """
+
+    project: str
+    folds: int
+    data_sha256: str
+    settings: dict[str, Any]
+    trained: tuple[str, ...]
+
+
+def read_kfold(folder: Path, *, hint: str | None = None) -> KfoldFile:
+    """Read the ``kfold.json`` of a folder.
+
+    Args:
+        folder: The folder of the folds.
+        hint: The next step where it cannot be used.
+
+    Raises:
+        RunError: There is none, it is damaged, or it is of another version.
+    """
+    path = folder / NAME
+    try:
+        content = json.loads(path.read_bytes())
+        schema = content["schema"]
+        read = KfoldFile(
+            project=content["project"],
+            folds=content["folds"],
+            data_sha256=content["data_sha256"],
+            settings=content["settings"],
+            trained=tuple(str(row["run"]) for row in content["results"]),
+        )
+    except OSError:
+        raise RunError(
+            "is not a folder of folds", file=folder, expected=f"a folder with {NAME}, which `d2tune kfold` writes"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError("is damaged", file=path, hint=hint) from error
+    if schema != _VERSION:
+        raise RunError("is of another version of d2tune", file=path, found=str(schema), hint=hint)
+    if not (isinstance(read.folds, int) and isinstance(read.settings, dict)):
+        raise RunError("is damaged", file=path, hint=hint)
+    return read
+
+
 def kfold(
     loaded: LoadedProject,
     *,
@@ -183,29 +236,21 @@ def _check_same(folder: Path, about: Mapping[str, Any]) -> None:
         RunError: Says what is different.
     """
     path = folder / NAME
-    try:
-        then = json.loads(path.read_bytes())
-        schema, project, count, data, settings = (
-            then[key] for key in ("schema", "project", "folds", "data_sha256", "settings")
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError("is damaged", file=path, hint="Begin without --resume in another folder.") from error
     again = "Begin without --resume in another folder."
-    if schema != _VERSION:
-        raise RunError("is of another version of d2tune", file=path, found=str(schema), hint=again)
-    if project != about["project"]:
+    then = read_kfold(folder, hint=again)
+    if then.project != about["project"]:
         raise RunError(
-            "the folds are of another project", file=path, found=repr(about["project"]), expected=repr(project)
+            "the folds are of another project", file=path, found=repr(about["project"]), expected=repr(then.project)
         )
-    if count != about["folds"]:
+    if then.folds != about["folds"]:
         raise RunError(
-            "the number of folds is another", file=path, found=str(about["folds"]), expected=f"--folds {count}"
+            "the number of folds is another", file=path, found=str(about["folds"]), expected=f"--folds {then.folds}"
         )
-    changed = first_difference(settings, about["settings"])
+    changed = first_difference(then.settings, about["settings"])
     if changed is not None:
         key, was, now = changed
         raise RunError(f"{key} changed since the folds began", file=path, found=now, expected=was, hint=again)
-    if data != about["data_sha256"]:
+    if then.data_sha256 != about["data_sha256"]:
         raise RunError("the data changed since the folds began", file=path, hint=again)
 
 

@@ -23,46 +23,7 @@ from d2tune.errors import DataError, RunError
 from d2tune.modeling import checkpoint
 from d2tune.packages.read import read_package
 from d2tune.run_folder import RunFolder
-from d2tune.samples import render_sample
-from tests.shared_files import SHARED
-
-SIZE_PX, SMALL_PX = 96, 40
-
-PROJECT = """\
-name: small
-task: semantic
-data: {{root: {root}, sample: null, background: scene}}
-classes: [scene, balloon]
-model: {{preset: semantic_fpn_mobilenet_v2{model}}}
-weights: {weights}
-train: {{iterations: {iterations}, batch_size: 4, image_size: {size}, eval_every: 0, precision: float32}}
-"""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rendered images, 14 of them to validate on."""
-    folder = render_sample("balloon", tmp_path_factory.mktemp("sample") / "balloon", images=70, seed=0).folder
-    assert len(list((folder / "val").glob("*.jpg"))) == 14
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained run whose config evaluates images at less than half of the size that it was trained at."""
-    folder = tmp_path_factory.mktemp("runs")
-    weights = SHARED / "weights" / "mobilenet_v2_imagenet.pth"
-    project = folder / "small.yaml"
-    text = PROJECT.format(root=data, weights=weights, iterations=60, size=SIZE_PX, model="")
-    project.write_text(text, encoding="utf-8")
-    d2tune.train(project, output_dir=folder / "run", num_gpus=0)
-    config = folder / "run" / "detectron2.yaml"
-    text = config.read_text(encoding="utf-8")
-    for key, px in (("MIN_SIZE_TEST", SIZE_PX), ("MAX_SIZE_TEST", round(SIZE_PX * 5 / 3))):
-        assert f"{key}: {px}\n" in text
-        text = text.replace(f"{key}: {px}\n", f"{key}: {round(px * SMALL_PX / SIZE_PX)}\n")
-    config.write_text(text, encoding="utf-8")
-    return folder / "run"
+from tests.assembling.conftest import PROJECT, SMALL_PX
 
 
 @pytest.mark.extended

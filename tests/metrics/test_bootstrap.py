@@ -12,6 +12,7 @@ from d2tune.metrics.bootstrap import (
     interval,
     intervals,
     least_images,
+    over_folds,
     paired_comparison,
     paired_comparisons,
     student_quantile,
@@ -241,6 +242,38 @@ def test_metrics_of_both_are_compared_on_the_same_draws() -> None:
         "x": paired_comparison(mean_of(a), mean_of(b), 13),
         "y": paired_comparison(mean_of(b), mean_of(a), 13),
     }
+
+
+def test_the_mean_over_folds_is_that_of_the_images_that_were_taken() -> None:
+    # the metric of each fold is a ratio: 2 of 4 and 1 of 1, then 3 of 5, 0 of 0 and 0 of 1
+    first = ratio_of(np.array([2.0, 1.0]), np.array([4.0, 1.0]))
+    second = ratio_of(np.array([3.0, 0.0, 0.0]), np.array([5.0, 0.0, 1.0]))
+    statistic = over_folds([first, second], [2, 3])
+    weights = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 0, 2], [0, 0, 2, 0, 3], [3, 0, 0, 2, 0], [0, 0, 0, 5, 0]])
+    expected = [
+        (2 * 60 + 3 * 50) / 5,  # 3 of 5, and 3 of 6
+        (2 * 50 + 3 * 300 / 7) / 5,  # 4 of 8, and 3 of 7
+        600 / 13,  # no image of the first fold
+        50,  # undefined on the second fold
+        math.nan,
+    ]
+    assert statistic(weights) == pytest.approx(expected, nan_ok=True)
+
+
+def test_groups_are_drawn_as_a_whole() -> None:
+    draw = np.random.default_rng(11)
+    a, b = draw.normal(50, 10, (2, 8))
+    groups = np.repeat(np.arange(8), 3)
+    actual = paired_comparison(mean_of(a[groups]), mean_of(b[groups]), 24, groups=groups)
+    expected = paired_comparison(mean_of(a), mean_of(b), 8)
+    assert actual.images == 24 and actual.value_a == pytest.approx(expected.value_a)
+    assert actual.interval.low == pytest.approx(expected.interval.low)
+    assert actual.interval.high == pytest.approx(expected.interval.high)
+    assert actual.probability_b_better == expected.probability_b_better
+    alone = paired_comparison(mean_of(a[groups]), mean_of(b[groups]), 24)
+    assert alone.interval.high - alone.interval.low < 0.7 * (actual.interval.high - actual.interval.low)
+    few = paired_comparison(mean_of(a[groups]), mean_of(b[groups]), 24, groups=groups % 5)
+    assert few.better is None and few.interval.reason == "5 groups are too few, at least 6 are needed"
 
 
 @pytest.mark.extended
