@@ -83,16 +83,17 @@ def test_instances_are_trained_on_squares_and_predicted_in_windows(tiny_project:
     assert not predictor.takes_whole_images
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_objects_and_regions_are_trained_on_squares_and_predicted_in_windows(tmp_path: Path) -> None:
     project, root = street_project(tmp_path)
-    words = ["train.image_size=original", "train.patch_size=96", "train.iterations=2", "TEST.WINDOW_PX=200"]
+    words = ["train.image_size=original", "train.patch_size=96", "train.iterations=2", "TEST.WINDOW_PX=300"]
     result = d2tune.train(project, output_dir=tmp_path / "run", overrides=words)
     assert result.metrics.task == "panoptic" and result.metrics.main.value is not None
     (row, *_) = json.loads((result.run / "predicted_segments/panoptic.json").read_text(encoding="utf-8"))["annotations"]
     d2tune.package(result.run, tmp_path / "package")
     predictor = d2tune.load_predictor(tmp_path / "package")
-    given = predictor(next(path for path in (root / "val").iterdir() if path.stem == Path(row["file_name"]).stem))
+    (photo,) = (path for path in (root / "val").glob(f"{Path(row['file_name']).stem}.*") if path.suffix != ".json")
+    given = predictor(photo)
     assert not predictor.takes_whole_images and given.segment_ids.shape == (256, 384)
     assert given.to_segments_info() == row["segments_info"]
 

@@ -122,9 +122,9 @@ def test_an_object_across_windows_is_one_segment_and_so_is_each_class_of_stuff()
     result = in_windows(PanopticColors(), 100, 20)(image)
     disc, bar, left, right = ((image[:, :, 1] == number).sum() for number in (1, 2, 3, 4))
     water = (image[:, :, 0] == _STUFF + WATER).sum()
-    found = sorted((NAMES[one.class_id], one.area_px2) for one in result.segments)
+    given = sorted((NAMES[one.class_id], one.area_px2) for one in result.segments)
     ground = 120 * 200 - disc - bar - left - right - water
-    assert found == sorted([("a", disc), ("a", left), ("a", right), ("b", bar), ("water", water), ("ground", ground)])
+    assert given == sorted([("a", disc), ("a", left), ("a", right), ("b", bar), ("water", water), ("ground", ground)])
     for number in (1, 2, 3, 4):
         assert len(np.unique(result.segment_ids[image[:, :, 1] == number])) == 1
 
