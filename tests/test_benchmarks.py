@@ -75,7 +75,6 @@ def test_trainings_under_a_budget_are_not_repeated(tmp_path: Path) -> None:
     assert "2 of 2 trainings to do" in shown
     own, other = json.loads(first.read_text("utf-8"))["trainings"]
     assert (own["recipe"], other["recipe"], other["image_size"]) == ("budget", "64 px", 64)
-    assert own["training_s"] + own["rest_s"] < 1.3 * 40
     assert 0.6 < other["training_s"] / own["training_s"] < 1.5, "as long as the steps of the budget"
     known = ["--known", first, "--out", second]
     shown = benchmark(*grid, "--work", tmp_path / "second", *known, script="defaults.py")
