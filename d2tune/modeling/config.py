@@ -559,16 +559,18 @@ def _set_rates(cfg: CfgNode, train: Train, iterations: int, *, scratch: bool) ->
     solver.LR_SCHEDULER_NAME = "WarmupCosineLR" if train.schedule == "cosine" else "WarmupMultiStepLR"
     shares = (train.steps or _USUAL_STEPS) if train.schedule == "step" else ()
     solver.STEPS = tuple(sorted({min(max(1, round(share * iterations)), iterations) for share in shares}))
-    warmup = min(1000, max(1, iterations // (8 if scratch else 20))) if train.warmup == "auto" else train.warmup
-    if warmup >= iterations > 1 and train.budget is None:
+    solver.WARMUP_FACTOR = 0.01
+    if train.warmup == "auto":
+        solver.WARMUP_ITERS = min(1000, max(1, iterations // (8 if scratch else 20)))
+        return
+    if train.warmup >= iterations and train.budget is None:  # whose iterations are chosen later
         raise ProjectError(
             "the learning rate would rise to the end",
             place="train.warmup",
-            found=f"{warmup} iterations",
+            found=f"{train.warmup} iterations",
             expected=f"less than the iterations of the training, {iterations}",
         )
-    solver.WARMUP_ITERS = warmup
-    solver.WARMUP_FACTOR = 0.01
+    solver.WARMUP_ITERS = train.warmup
 
 
 def _set_raw(cfg: CfgNode, raw: Mapping[str, Any]) -> None:

@@ -133,14 +133,13 @@ def _merged(
         logits: Of the classes of pixels, ``(N, C, h, w)``.
         sizes: Height and width of each image without its padding.
     """
-    least = model.combine_instances_score_thresh
+    limits = model.combine_overlap_thresh, model.combine_stuff_area_thresh, model.combine_instances_score_thresh
     outputs = []
     for sample, instances, one, size in zip(batch, detected, logits, sizes, strict=True):
         height_px, width_px = sample["height"], sample["width"]
         labels = sem_seg_postprocess(one, size, height_px, width_px).argmax(dim=0)
         pasted = detector_postprocess(instances, height_px, width_px)
-        thresholds = model.combine_overlap_thresh, model.combine_stuff_area_thresh, least
-        outputs.append({"panoptic_seg": combine_semantic_and_instance_outputs(pasted, labels, *thresholds)})
+        outputs.append({"panoptic_seg": combine_semantic_and_instance_outputs(pasted, labels, *limits)})
     return outputs
 
 
