@@ -9,24 +9,14 @@ from typing import Any
 
 from d2tune import files
 from d2tune.assembling.by_folds import assemble_by_folds
-from d2tune.assembling.candidates import (
-    SIZE_FACTORS,
-    Candidate,
-    Network,
-    averaged_name,
-    can_be_averaged,
-    can_be_fused,
-    fused,
-    has_sizes,
-    mean_of,
-    single,
-)
+from d2tune.assembling.candidates import Network, can_be_averaged, mean_of
 from d2tune.assembling.members import Member, read_members, validation_split
 from d2tune.assembling.norms import with_measured_norms
 from d2tune.assembling.output import about_members, opened
 from d2tune.assembling.result import NAME, AssemblyResult, HalvesResult, Row
 from d2tune.assembling.scores import Scored, Scoring, halves_of
-from d2tune.assembling.swa import LEAST_ITERATIONS, averaged_weights, default_iterations
+from d2tune.assembling.swa import LEAST_ITERATIONS, averaged_network
+from d2tune.assembling.variants import Possible, Variant, choose
 from d2tune.assembling.write import write_model
 from d2tune.engine.plan import make_plan
 from d2tune.errors import ProjectError, check_range
@@ -44,10 +34,8 @@ def assemble(
 ) -> AssemblyResult:
     """Make the final model of one or several finished runs of the same data.
 
-    The candidates come in stages, each of which begins with the best of the stage before: the runs themselves,
-    the stochastic weight average of the best one and the mean of all; larger images; mirrored images, a second size,
-    and all runs together. All are scored on one half of the validation images; the best is compared with the best
-    run on the other half, and becomes the model if it is better there at 95 %.
+    The candidates come in stages, see `variants.choose`. All are scored on one half of the validation images; the best
+    is compared with the best run on the other half, and becomes the model if it is better there at 95 %.
 
     Args:
         runs: Run folders.
@@ -80,13 +68,13 @@ def assemble(
     scoring = Scoring(halves_of(validation_split(members), project), project)
     about = about_members(members, swa_iterations)
     with opened(out, about, project=project.name) as folder:
-        stages = _Stages(members, scoring, folder.path, swa_iterations)
-        chosen = stages.run()
-        return _proven(folder, stages, chosen, about)
+        candidates = _Candidates(members, scoring, folder.path, swa_iterations)
+        chosen, _ = choose(candidates.score, candidates.possible)
+        return _proven(folder, candidates, candidates.scored[chosen], about)
 
 
-class _Stages:
-    """The candidates, one stage after the other.
+class _Candidates:
+    """The candidates, each made and scored when it is asked for.
 
     Args:
         members: The runs.
@@ -99,74 +87,62 @@ class _Stages:
         self._members = members
         self._folder = folder
         self._swa_iterations = swa_iterations
-        self.metric_name = members[0].loaded.project.traits.main_metrics[0].title
+        self._runs = [Network(one.name, one, one.cfg, one.state) for one in members]
+        self._averages: dict[tuple[int, ...], Network] = {}
         self.scoring = scoring
-        self.scored: list[Scored] = []
-        self.best_member: Scored
+        self.scored: dict[Variant, Scored] = {}
 
-    def _score(self, candidate: Candidate) -> Scored:
-        scored = self.scoring.score(candidate)
-        self.scored.append(scored)
+    @property
+    def possible(self) -> Possible:
+        """What can be done with the runs."""
+        return Possible.of(
+            self._runs,
+            averages=self._swa_iterations != 0,
+            mean=len(self._members) > 1 and can_be_averaged(self._members),
+        )
+
+    @property
+    def best_member(self) -> Scored:
+        """The best of the runs, which were scored."""
+        return max((self.scored[Variant((number,))] for number in range(len(self._runs))), key=lambda one: one.rank)
+
+    def score(self, variant: Variant) -> float | None:
+        """The main metric on the half that candidates are chosen on; None where it is not defined.
+
+        Raises:
+            DataError: An image cannot be read.
+            SystemExit: The training of the average was stopped by a signal.
+        """
+        averaged = variant.is_averaged
+        networks = [self._average(variant.runs)] if averaged else [self._runs[number] for number in variant.runs]
+        scored = self.scored[variant] = self.scoring.score(variant.candidate(networks))
         value = "not defined" if scored.choosing is None else f"{scored.choosing:.1f}"
-        print(f"  {candidate.name}: {value}", flush=True)
-        return scored
+        print(f"  {scored.candidate.name}: {value}", flush=True)
+        return scored.choosing
 
-    def _best(self) -> Scored:
-        return max(self.scored, key=lambda scored: scored.rank)
-
-    def run(self) -> Scored:
-        """Score all candidates; returns the best."""
-        runs = [Network(one.name, one, one.cfg, one.state) for one in self._members]
-        self.best_member = max([self._score(single(network)) for network in runs], key=lambda scored: scored.rank)
-        best = runs[[scored.candidate.name for scored in self.scored].index(self.best_member.candidate.name)]
-        networks = {network.name: network for network in [*runs, *self._averages(best)]}
-        for name in list(networks)[len(runs) :]:
-            self._score(single(networks[name]))
-        network = networks[self._best().candidate.weights[0]]
-        factor = 1.0
-        if has_sizes(network.cfg):
-            factor = self._larger(network)
-        self._views(network, runs, factor)
-        return self._best()
-
-    def _averages(self, best: Network) -> list[Network]:
-        """The averages of weights: along a run, and of all runs."""
-        made = []
-        member = best.member
-        iterations = default_iterations(member) if self._swa_iterations is None else self._swa_iterations
-        if iterations:
-            print(f"  training {member.name} on for {iterations} iterations, to average its weights", flush=True)
-            state = averaged_weights(member, self._folder / "swa", iterations=iterations)
-            made.append(Network(averaged_name(member), member, member.cfg, state))
-        if len(self._members) > 1 and can_be_averaged(self._members):
-            first = self._members[0]
-            plan, _ = make_plan(first.loaded, num_gpus=None, sample=False, resumed=first.folder)
-            state = with_measured_norms(plan, mean_of([one.state for one in self._members]), first.folder)
-            made.append(Network(f"mean of the weights of {len(self._members)} runs", first, first.cfg, state))
-        return made
-
-    def _larger(self, network: Network) -> float:
-        """The best size of images, in multiples of that of the network."""
-        same = next(one for one in self.scored if one.candidate.weights == (network.name,))
-        sizes = {1.0: same} | {factor: self._score(single(network, factor=factor)) for factor in SIZE_FACTORS}
-        return max(sizes, key=lambda factor: sizes[factor].rank)
-
-    def _views(self, network: Network, runs: Sequence[Network], factor: float) -> None:
-        """Predictions of several views and runs, fused."""
-        if not all(can_be_fused(one.cfg) for one in runs):
-            return
-        self._score(fused([network], factor=factor, flips=True))
-        if has_sizes(network.cfg):
-            self._score(fused([network], factor=factor, scales=True))
-            self._score(fused([network], factor=factor, flips=True, scales=True))
-        if len(runs) > 1:
-            self._score(fused(runs, factor=factor))
-            self._score(fused(runs, factor=factor, flips=True))
+    def _average(self, runs: tuple[int, ...]) -> Network:
+        """The average of the weights along a run, or that of several runs."""
+        if runs not in self._averages:
+            members = [self._members[number] for number in runs]
+            if len(members) == 1:
+                made = averaged_network(members[0], self._folder / "swa", iterations=self._swa_iterations)
+            else:
+                made = _mean_network(members)
+            self._averages[runs] = made
+        return self._averages[runs]
 
 
-def _proven(folder: RunFolder, stages: _Stages, chosen: Scored, about: Mapping[str, Any]) -> AssemblyResult:
+def _mean_network(members: Sequence[Member]) -> Network:
+    """The mean of the weights of runs with the same network."""
+    first = members[0]
+    plan, _ = make_plan(first.loaded, num_gpus=None, sample=False, resumed=first.folder)
+    state = with_measured_norms(plan, mean_of([one.state for one in members]), first.folder)
+    return Network(f"mean of the weights of {len(members)} runs", first, first.cfg, state)
+
+
+def _proven(folder: RunFolder, candidates: _Candidates, chosen: Scored, about: Mapping[str, Any]) -> AssemblyResult:
     """Compare the chosen candidate with the best run on the other images, and write it where it is better."""
-    scoring, best = stages.scoring, stages.best_member
+    scoring, best = candidates.scoring, candidates.best_member
     proof: Comparison | None = None
     if chosen is not best and chosen.rank > best.rank:
         compared = scoring.compare(best, chosen, scoring.halves.proving)
@@ -174,7 +150,7 @@ def _proven(folder: RunFolder, stages: _Stages, chosen: Scored, about: Mapping[s
     is_better = proof is not None and proof.better == "B"
     result = HalvesResult(
         folder=folder.path,
-        metric=stages.metric_name,
+        metric=best.candidate.member.loaded.project.traits.main_metrics[0].title,
         rows=tuple(
             Row(
                 name=one.candidate.name,
@@ -182,7 +158,7 @@ def _proven(folder: RunFolder, stages: _Stages, chosen: Scored, about: Mapping[s
                 choosing=one.choosing,
                 proving=one.proving,
             )
-            for one in stages.scored
+            for one in candidates.scored.values()
         ),
         images=(len(scoring.halves.choosing), len(scoring.halves.proving)),
         best_member=best.candidate.name,

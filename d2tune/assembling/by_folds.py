@@ -14,7 +14,7 @@ from d2tune.assembling.members import Member, validation_split
 from d2tune.assembling.output import about_members, opened
 from d2tune.assembling.result import NAME, FoldRow, FoldsResult
 from d2tune.assembling.scores import predictions_of
-from d2tune.assembling.swa import averaged_weights, default_iterations
+from d2tune.assembling.swa import averaged_network, default_iterations
 from d2tune.assembling.variants import PLAIN, Possible, Variant, choose, leave_one_out
 from d2tune.assembling.write import write_model
 from d2tune.run_folder import RunFolder
@@ -53,7 +53,7 @@ def assemble_by_folds(run: Member, folds: Path, *, out: str | Path | None, swa_i
         chosen, result = _decided(run, read, folder, iterations)
         content = {**about, "command": sys.argv, **result.to_json()}
         if result.is_written:
-            candidate = chosen.candidate(_network(run, folder, chosen, iterations))
+            candidate = chosen.candidate([_network(run, folder, chosen, iterations)])
             evaluator = task_of(project).evaluator(dataset, candidate.cfg, project)
             predictions = predictions_of(candidate, evaluator, dataset, project)
             write_model(folder, candidate, predictions, evaluator=evaluator, dataset=dataset, assembled=content)
@@ -67,10 +67,10 @@ def _decided(run: Member, folds: Folds, folder: RunFolder, iterations: int) -> t
     def shown(variant: Variant) -> Candidate:
         """The candidate without weights: its name and passes."""
         name = averaged_name(run) if variant.is_averaged else run.name
-        return variant.candidate(Network(name, run, run.cfg, {}))
+        return variant.candidate([Network(name, run, run.cfg, {})])
 
     scores = FoldScores(folds, folder.path / "folds", iterations=iterations, shown=lambda one: shown(one).name)
-    possible = Possible.of(Network(run.name, run, run.cfg, {}), averages=iterations > 0)
+    possible = Possible.of([Network(run.name, run, run.cfg, {})], averages=iterations > 0)
     count = len(folds.runs)
     everything = range(count)
     chosen, tried = choose(lambda variant: scores.mean(variant, everything), possible)
@@ -105,6 +105,4 @@ def _network(run: Member, folder: RunFolder, variant: Variant, iterations: int) 
     """The run with the weights that a variant takes."""
     if not variant.is_averaged:
         return Network(run.name, run, run.cfg, run.state)
-    print(f"  training {run.name} on for {iterations} iterations, to average its weights", flush=True)
-    state = averaged_weights(run, folder.path / "swa", iterations=iterations)
-    return Network(averaged_name(run), run, run.cfg, state)
+    return averaged_network(run, folder.path / "swa", iterations=iterations)

@@ -14,7 +14,7 @@ from d2tune.assembling.candidates import Network, averaged_name
 from d2tune.assembling.folds import FoldRun, Folds
 from d2tune.assembling.members import Member
 from d2tune.assembling.scores import predictions_of
-from d2tune.assembling.swa import averaged_weights
+from d2tune.assembling.swa import averaged_network
 from d2tune.assembling.variants import Variant
 from d2tune.errors import RunError
 from d2tune.evaluation.evaluator import Evaluator
@@ -125,7 +125,7 @@ class FoldScores:
     def _measured(self, variant: Variant, number: int, folder: Path) -> float | None:
         """Predict, keep the predictions, and score them; the score is written last."""
         member, run = self._member(number), self.folds.runs[number]
-        candidate = variant.candidate(self._network(member, number, is_averaged=variant.is_averaged))
+        candidate = variant.candidate([self._network(member, number, is_averaged=variant.is_averaged)])
         evaluator = self._evaluator(number)
         predictions = predictions_of(candidate, evaluator, run.dataset, member.loaded.project)
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,9 +139,9 @@ class FoldScores:
             return Network(member.name, member, member.cfg, member.state)
         path = self._folder / f"fold{number}" / _AVERAGED
         if not path.is_file():
-            print(f"  training fold {number} on for {self._iterations} iterations, to average its weights", flush=True)
-            state = averaged_weights(member, path.with_name("swa"), iterations=self._iterations)
-            checkpoint.save(path, {"model": dict(state)})
+            swa, shown = path.with_name("swa"), f"fold {number}"
+            made = averaged_network(member, swa, iterations=self._iterations, shown=shown)
+            checkpoint.save(path, {"model": dict(made.state)})
         return Network(averaged_name(member), member, member.cfg, checkpoint.load(path)["model"])
 
     def _member(self, number: int) -> Member:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from d2tune.assembling.candidates import Network, averaged_name
 from d2tune.assembling.members import Member
 from d2tune.assembling.norms import with_measured_norms
 from d2tune.engine import launch
@@ -82,6 +83,25 @@ class MeanOfWeights(Hook):
 def default_iterations(member: Member) -> int:
     """The iterations that a run is trained on."""
     return max(LEAST_ITERATIONS, round(int(member.cfg.SOLVER.MAX_ITER) * ITERATIONS_SHARE))
+
+
+def averaged_network(member: Member, path: Path, *, iterations: int | None, shown: str | None = None) -> Network:
+    """The stochastic weight average of a run, with a line that says so.
+
+    Args:
+        member: The run.
+        path: See `averaged_weights`.
+        iterations: How long it is trained on; None is a quarter of the iterations that it had.
+        shown: What it is called in the line; None is its name.
+
+    Raises:
+        D2TuneError: See `averaged_weights`.
+        SystemExit: Training was stopped by a signal.
+    """
+    if iterations is None:
+        iterations = default_iterations(member)
+    print(f"  training {shown or member.name} on for {iterations} iterations, to average its weights", flush=True)
+    return Network(averaged_name(member), member, member.cfg, averaged_weights(member, path, iterations=iterations))
 
 
 def averaged_weights(member: Member, path: Path, *, iterations: int) -> Mapping[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What is done with a run to make a candidate of it, and the choice among all that can be done, stage by stage."""
+"""What is done with runs to make a candidate of them, and the choice among all that can be done, stage by stage."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from d2tune.assembling.candidates import SIZE_FACTORS, Candidate, Network, can_b
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is done with a run.
+    """What is done with the runs.
 
     Attributes:
-        is_averaged: Whether its weights are the stochastic weight average.
-        factor: The size of images, in multiples of that of the run.
+        runs: Their numbers. Several are an ensemble, or with `is_averaged` the mean of their weights.
+        is_averaged: Whether the weights of one run are its stochastic weight average.
+        factor: The size of images, in multiples of that of the runs.
         flips: Whether each image is seen mirrored as well.
         scales: Whether each image is seen in a second size as well.
     """
 
+    runs: tuple[int, ...] = (0,)
     is_averaged: bool = False
     factor: float = 1.0
     flips: bool = False
@@ -28,7 +30,7 @@ class Variant:
 
     @property
     def key(self) -> str:
-        """A name for a folder: ``plain``, or ``averaged-1.25-mirrored-scaled``."""
+        """A name for a folder, among the variants of one run: ``plain``, or ``averaged-1.25-mirrored-scaled``."""
         words = [
             *(["averaged"] if self.is_averaged else []),
             *([f"{self.factor:g}"] if self.factor != 1 else []),
@@ -37,43 +39,49 @@ class Variant:
         ]
         return "-".join(words) or "plain"
 
-    def candidate(self, network: Network) -> Candidate:
+    def candidate(self, networks: Sequence[Network]) -> Candidate:
         """The candidate.
 
         Args:
-            network: The run, with its averaged weights if they are wanted.
+            networks: One for each run, or the one with averaged weights.
         """
-        if self.flips or self.scales:
-            return fused([network], factor=self.factor, flips=self.flips, scales=self.scales)
-        return single(network, factor=self.factor)
+        if len(networks) > 1 or self.flips or self.scales:
+            return fused(networks, factor=self.factor, flips=self.flips, scales=self.scales)
+        return single(networks[0], factor=self.factor)
 
 
 PLAIN = Variant()
-"""The run as it is."""
+"""The first run as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Possible:
-    """What can be done with a run.
+    """What can be done with the runs.
 
     Attributes:
-        averages: Whether its weights are averaged.
-        sizes: Whether its images are resized.
-        views: Whether predictions of several views can be fused.
+        averages: Whether the weights of one are averaged.
+        sizes: For each run, whether its images are resized.
+        views: Whether predictions of several views or runs can be fused.
+        mean: Whether all runs have a mean of their weights.
     """
 
     averages: bool
-    sizes: bool
+    sizes: tuple[bool, ...]
     views: bool
+    mean: bool = False
 
     @classmethod
-    def of(cls, network: Network, *, averages: bool) -> Possible:
-        """What can be done with a network."""
-        return cls(averages, has_sizes(network.cfg), can_be_fused(network.cfg))
+    def of(cls, networks: Sequence[Network], *, averages: bool, mean: bool = False) -> Possible:
+        """What can be done with networks."""
+        configs = [network.cfg for network in networks]
+        return cls(averages, tuple(has_sizes(cfg) for cfg in configs), all(can_be_fused(cfg) for cfg in configs), mean)
 
 
 def choose(score: Callable[[Variant], float | None], possible: Possible) -> tuple[Variant, tuple[Variant, ...]]:
-    """Score variants in the stages of `assembling.assemble`, each of which begins with the best one before.
+    """Score variants in stages, each of which begins with the best one before.
+
+    The runs themselves; the stochastic weight average of the best one, and the mean of all; larger images; mirrored
+    images, a second size, and all runs together.
 
     Args:
         score: The metric of a variant, higher is better; None where it is not defined, which is the worst.
@@ -91,13 +99,20 @@ def choose(score: Callable[[Variant], float | None], possible: Possible) -> tupl
                 ranks[variant] = -math.inf if value is None else value
         return max(variants, key=ranks.__getitem__)
 
-    start = best_of([PLAIN, *([Variant(is_averaged=True)] if possible.averages else [])])
-    factors = SIZE_FACTORS if possible.sizes else ()
-    sized = best_of([start, *(replace(start, factor=factor) for factor in factors)])
+    everything = tuple(range(len(possible.sizes)))
+    runs = [Variant((number,)) for number in everything]
+    averages = [replace(best_of(runs), is_averaged=True)] if possible.averages else []
+    averages += [Variant(everything, is_averaged=True)] if possible.mean else []
+    start = best_of([*runs, *averages])
+    is_resized = possible.sizes[start.runs[0]]
+    sized = best_of([start, *(replace(start, factor=factor) for factor in (SIZE_FACTORS if is_resized else ()))])
     if possible.views:
         best_of([replace(sized, flips=True)])
-        if possible.sizes:
+        if is_resized:
             best_of([replace(sized, scales=True), replace(sized, flips=True, scales=True)])
+        if len(runs) > 1:
+            together = Variant(everything, factor=sized.factor)
+            best_of([together, replace(together, flips=True)])
     return best_of(list(ranks)), tuple(ranks)
 
 

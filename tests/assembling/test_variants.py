@@ -13,7 +13,7 @@ from d2tune.assembling.variants import PLAIN, Possible, Variant, choose, leave_o
 from d2tune.metrics.bootstrap import Comparison, paired_comparison
 from tests.metrics.test_bootstrap import mean_of
 
-ALL = Possible(averages=True, sizes=True, views=True)
+ALL = Possible(averages=True, sizes=(True,), views=True)
 AVERAGED = Variant(is_averaged=True)
 LARGER = Variant(factor=1.25)
 LARGER_AVERAGED = Variant(is_averaged=True, factor=1.25)
@@ -67,15 +67,48 @@ def test_for_each_fold_the_others_choose() -> None:
 @pytest.mark.parametrize(
     ("possible", "expected"),
     [
-        (Possible(averages=False, sizes=False, views=False), (PLAIN,)),
-        (Possible(averages=True, sizes=False, views=False), (PLAIN, AVERAGED)),
-        (Possible(averages=False, sizes=False, views=True), (PLAIN, Variant(flips=True))),
-        (Possible(averages=False, sizes=True, views=False), (PLAIN, LARGER, Variant(factor=1.5))),
+        (Possible(averages=False, sizes=(False,), views=False), (PLAIN,)),
+        (Possible(averages=True, sizes=(False,), views=False), (PLAIN, AVERAGED)),
+        (Possible(averages=False, sizes=(False,), views=True), (PLAIN, Variant(flips=True))),
+        (Possible(averages=False, sizes=(True,), views=False), (PLAIN, LARGER, Variant(factor=1.5))),
     ],
 )
 def test_what_is_not_possible_is_not_tried(possible: Possible, expected: tuple[Variant, ...]) -> None:
     best, tried = choose(lambda variant: 50.0, possible)
     assert tried == expected and best == PLAIN, "of equals the first"
+
+
+def test_several_runs_are_averaged_resized_and_taken_together() -> None:
+    asked: list[Variant] = []
+
+    def score(variant: Variant) -> float:
+        asked.append(variant)
+        better = {Variant((1,)): 3.0, Variant((1,), factor=1.5): 4.0, Variant((0, 1, 2), factor=1.5, flips=True): 5.0}
+        return better.get(variant, 2.0)
+
+    every = (0, 1, 2)
+    best, tried = choose(score, Possible(averages=True, sizes=(False, True, False), views=True, mean=True))
+    assert best == Variant(every, factor=1.5, flips=True)
+    assert (
+        tuple(asked)
+        == tried
+        == (
+            *(Variant((number,)) for number in every),
+            Variant((1,), is_averaged=True),
+            Variant(every, is_averaged=True),
+            Variant((1,), factor=1.25),
+            Variant((1,), factor=1.5),
+            Variant((1,), factor=1.5, flips=True),
+            Variant((1,), factor=1.5, scales=True),
+            Variant((1,), factor=1.5, flips=True, scales=True),
+            Variant(every, factor=1.5),
+            Variant(every, factor=1.5, flips=True),
+        )
+    )
+    asked.clear()
+    possible = Possible(averages=False, sizes=(True, False), views=False, mean=True)
+    best, _ = choose(lambda variant: score(variant) + (variant.runs == (1,)), possible)
+    assert best == Variant((1,)) and asked == [Variant((0,)), Variant((1,)), Variant((0, 1), is_averaged=True)]
 
 
 def test_a_metric_that_is_not_defined_is_the_worst() -> None:
