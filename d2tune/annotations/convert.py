@@ -257,6 +257,9 @@ class Stage:
         is_file = out.suffix.lower() in (".json", ".csv")
         if is_file and to not in ("coco", "rle"):
             raise DataError("this format is written to a folder", file=out, hint="Give a folder.")
+        if to in _WITH_IMAGES and not self.dataset.categories:
+            hint = "Name its classes, or give annotations with objects."
+            raise DataError("there are no classes, without which no model can be trained", file=self.source, hint=hint)
         dataset, copies = self._gathered(out.parent if is_file else out, to, subfolder)
         with protected(self._inputs):
             if to == "labelme":

@@ -154,7 +154,8 @@ def _continued(member: Member, iterations: int) -> LoadedProject:
     }
     # without steps at which it falls, this schedule is constant
     raw = {"SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR", "SOLVER.EMA_DECAY": 0.0}
-    given = {key: value for key, value in project.detectron2.items() if key != "SOLVER.BASE_LR"}
+    own = ("SOLVER.BASE_LR", "SOLVER.MAX_ITER", "SOLVER.WARMUP_ITERS")
+    given = {key: value for key, value in project.detectron2.items() if key not in own}
     project = project.model_copy(
         update={"train": project.train.model_copy(update=changes), "detectron2": {**given, **raw}, "tracking": "none"}
     )

@@ -19,6 +19,7 @@ from d2tune.project import Length, Project, evaluation_period, evaluations, plan
 from d2tune.project.budget import RESERVE
 from d2tune.project.values import time_text
 from d2tune.report.tables import format_table
+from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
 from d2tune.text import counted, duration
 
@@ -62,7 +63,8 @@ def plan_text(plan: TrainingPlan, *, folder: Path, report: LoadReport | None, co
     blocks = [text, _counts_table(plan)]
     if plan.chosen.fallback:
         blocks.insert(0, _loud(plan.chosen.line))
-    short = _short_line(plan)
+    continues = RunFolder(folder).record_entries().get("continues") is not None  # its length is in addition
+    short = None if continues else _short_line(plan)
     if short:
         blocks.append(short)
     if report is not None:

@@ -114,6 +114,8 @@ def _differences(
     for name in ("accumulate", "freeze", "learning_rate_factors", "sampling", "steps", "warmup"):
         then, now = (one.train.model_dump()[name] for one in (began, project))
         yield f"train.{name}", then, now
+    key = "SOLVER.WARMUP_ITERS"  # which otherwise follows from the iterations
+    yield key, began.detectron2.get(key, "the usual ones"), project.detectron2.get(key, "the usual ones")
     yield "train.early_stopping.metric", began.train.early_stopping.metric, project.train.early_stopping.metric
     then, now = flatten(read_config(folder.config)), flatten(plan.cfg)
     for key, value in now.items():

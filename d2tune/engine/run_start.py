@@ -37,6 +37,12 @@ def run_to_resume(project: Project, output_dir: str | Path | None) -> RunFolder:
             raise RunError("nothing to resume", file=Path("runs") / project.name, hint="Train without --resume first.")
         return folder
     folder = RunFolder(Path(output_dir))
+    if folder.record_entries().get("assembled") is not None:
+        raise RunError(
+            "the run is an assembled model, which cannot be trained on",
+            file=folder.path,
+            hint="Train a new run of the project, and assemble again.",
+        )
     if not folder.last.is_file():
         raise RunError("nothing to resume", file=folder.path, expected="checkpoints/last.pth")
     return folder

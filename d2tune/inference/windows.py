@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -80,11 +81,17 @@ class Windows:
             raise ProjectError("the window is too small", place="--window-px", found=given, expected=valid)
         if not 0 < overlap <= _LARGEST_OVERLAP:
             given, valid = f"{overlap:g}", f"above 0 and at most {_LARGEST_OVERLAP}: a share of the window"
-            message = "windows that do not overlap cannot be stitched, and close ones cover each pixel too often"
+            message = "what two windows see cannot be joined without a strip that both see"
+            if overlap > _LARGEST_OVERLAP:
+                message = "windows that are so close cover each pixel too often"
+            if not math.isfinite(overlap) or overlap < 0:
+                message = "the overlap is not a share of a window"
             raise ProjectError(message, place="--overlap", found=given, expected=valid)
         if not 0 <= object_px < window_px:
             given, valid = f"{object_px} px", f"from 0 to below the window of {window_px} px"
             message = "objects that are to be whole in a window must be smaller than it"
+            if object_px < 0:
+                message = "the size of objects is below 0"
             raise ProjectError(message, place="--object-px", found=given, expected=valid)
         widest_px = window_px - 1
         return cls(window_px=window_px, overlap_px=min(max(1, round(overlap * window_px), object_px), widest_px))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,9 +18,10 @@ from d2tune.modeling.bridge.config import add_bridge_config
 from d2tune.modeling.bridge.losses import balanced_weights
 from d2tune.modeling.bridge.networks import ARCHITECTURES, Architecture
 from d2tune.modeling.component_names import check_components
+from d2tune.modeling.schedule import check_schedule, set_schedule
 from d2tune.modeling.siammask.config import add_siammask_config
 from d2tune.modeling.yolact.config import add_yolact_config
-from d2tune.project import Model, Project, Train, flatten, planned_length, preset_files, preset_names
+from d2tune.project import Model, Project, flatten, preset_files, preset_names
 from d2tune.text import reason_of
 
 LEAST_WINDOW_PX = 512
@@ -29,9 +29,6 @@ LEAST_WINDOW_PX = 512
 
 Networks with `Architecture.windows_are_patches` have no smallest one.
 """
-
-REFERENCE_BATCH = 16
-"""The batch size for which a preset's ``SOLVER.BASE_LR`` is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,8 +290,9 @@ def project_config(
     if rgb_resnet or scratch or project.model.backbone is not None:
         _set_new_norms(cfg)
     _set_channels(cfg, facts, project.model.preset)
-    _set_schedule(cfg, project, facts, scratch=scratch)
+    set_schedule(cfg, project, images=facts.train_images, scratch=scratch)
     _set_raw(cfg, project.detectron2)
+    check_schedule(cfg, project)
     _check_windows(cfg, project)
     cfg.freeze()
     return cfg
@@ -512,65 +510,6 @@ def _set_timm_scaling(cfg: CfgNode, backbone: str) -> None:
     if pretrained is not None:
         cfg.MODEL.PIXEL_MEAN = [255 * float(value) for value in pretrained.mean]
         cfg.MODEL.PIXEL_STD = [255 * float(value) for value in pretrained.std]
-
-
-def _set_schedule(cfg: CfgNode, project: Project, facts: DataFacts, *, scratch: bool) -> None:
-    train = project.train
-    on_gpu = cfg.MODEL.DEVICE == "cuda"
-    iterations = planned_length(project, images=facts.train_images, on_gpu=on_gpu).iterations
-    _set_optimizer(cfg, train)
-    _set_rates(cfg, train, iterations, scratch=scratch)
-    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 5.0
-    cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
-    cfg.SEED = train.seed
-
-
-def _set_optimizer(cfg: CfgNode, train: Train) -> None:
-    """Set the optimizer with its learning rate for the batch and its decays."""
-    solver, kind = cfg.SOLVER, train.optimizer.upper()
-    if kind not in ("AUTO", solver.OPTIMIZER):
-        solver.OPTIMIZER = kind
-        solver.BASE_LR, solver.WEIGHT_DECAY = _USUAL_RATES[kind]
-    share = train.images_per_step / REFERENCE_BATCH
-    scale = math.sqrt(share) if solver.OPTIMIZER == "ADAMW" else share
-    solver.IMS_PER_BATCH = train.images_per_step
-    solver.BASE_LR = solver.BASE_LR * scale if train.learning_rate == "auto" else train.learning_rate
-    if train.weight_decay != "auto":
-        solver.WEIGHT_DECAY = float(train.weight_decay)
-    if train.ema_decay != "auto":
-        solver.EMA_DECAY = float(train.ema_decay)
-
-
-_USUAL_RATES = {"SGD": (0.02, 0.0001), "ADAMW": (0.0001, 0.05)}
-"""Learning rate and weight decay at the reference batch, for presets whose own optimizer is the other: those of
-Detectron2's schedules on COCO, and of Mask2Former (Cheng et al. 2022, arXiv 2112.01527)."""
-
-
-_USUAL_STEPS = (2 / 3, 8 / 9)
-"""Shares of Detectron2's schedules on COCO: 60,000 and 80,000 of 90,000 iterations."""
-
-
-def _set_rates(cfg: CfgNode, train: Train, iterations: int, *, scratch: bool) -> None:
-    """Set how the learning rate rises and falls."""
-    solver = cfg.SOLVER
-    solver.MAX_ITER = iterations
-    solver.LR_SCHEDULER_NAME = "WarmupCosineLR" if train.schedule == "cosine" else "WarmupMultiStepLR"
-    shares = (train.steps or _USUAL_STEPS) if train.schedule == "step" else ()
-    solver.STEPS = tuple(sorted({min(max(1, round(share * iterations)), iterations) for share in shares}))
-    solver.WARMUP_FACTOR = 0.01
-    if train.warmup == "auto":
-        solver.WARMUP_ITERS = min(1000, max(1, iterations // (8 if scratch else 20)))
-        return
-    if train.warmup >= iterations and train.budget is None:  # whose iterations are chosen later
-        raise ProjectError(
-            "the learning rate would rise to the end",
-            place="train.warmup",
-            found=f"{train.warmup} iterations",
-            expected=f"less than the iterations of the training, {iterations}",
-        )
-    solver.WARMUP_ITERS = train.warmup
 
 
 def _set_raw(cfg: CfgNode, raw: Mapping[str, Any]) -> None:

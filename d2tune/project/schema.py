@@ -424,6 +424,8 @@ class Train(Section):
             raise ValueError(f"warmup must be less than iterations, {self.iterations}; found {self.warmup}")
         if self.early_stopping.metric == "loss" and not self.validation_loss:
             raise ValueError("early_stopping.metric is loss, which needs validation_loss: true")
+        if self.early_stopping.patience and self.eval_every == 0:
+            raise ValueError("early_stopping.patience counts evaluations; found eval_every: 0, which has none")
         if self.batch_size != "auto" and self.batch_size % self.accumulate:
             raise ValueError(f"accumulate must divide batch_size, {self.batch_size}; found {self.accumulate}")
         low, high = self.scale_jitter

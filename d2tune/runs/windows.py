@@ -32,7 +32,7 @@ class WindowChoice:
 
     Attributes:
         window_px: Height and width of a window in pixels of the image, or ``auto``; None predicts on whole images, or
-            as the config of the model says.
+            in windows of the size that the config of the model sets.
         overlap: Share of a window that the next window covers as well; None is 0.2.
         object_px: Size of the largest objects that are to be whole in a window; None is not known.
     """
@@ -48,16 +48,15 @@ class WindowChoice:
             ProjectError: A number is outside of its range or needs windows, or predictions of the model cannot be
                 stitched.
         """
-        if self.window_px is None:
-            for place, value in (("--overlap", self.overlap), ("--object-px", self.object_px)):
-                if value is not None:
-                    raise ProjectError(f"{place} goes with --windows or --window-px", hint="Remove it, or add one.")
+        if self.window_px is None and model.project.train.image_size != "original":
+            self._refuse_without_windows()
+        if self.window_px is None and not self._is_given:
             return
         task = task_of(model.project)
         if not task.takes_windows:
             raise _not_in_windows(f"predictions of {a_or_an(task.name)} model")
-        if self.window_px != "auto":
-            self._windows(self.window_px)
+        if self.window_px not in (None, "auto"):
+            self._windows(int(self.window_px))
 
     def applied(self, loaded: LoadedModel) -> LoadedModel:
         """The model with a config that sets the windows; the same model without windows.
@@ -66,17 +65,32 @@ class WindowChoice:
             ProjectError: See `check`.
         """
         self.check(loaded)
-        if self.window_px is None:
-            return loaded
+        window_px = self.window_px
+        if window_px is None:
+            if not self._is_given:
+                return loaded
+            window_px = loaded.cfg.TEST.WINDOW_PX
+            if not window_px:
+                self._refuse_without_windows()
         if not takes_windows(loaded.cfg):
             raise _not_in_windows("objects of Panoptic-DeepLab, which are grouped around their centers,")
-        windows = self._windows(automatic_px(loaded) if self.window_px == "auto" else self.window_px)
+        windows = self._windows(automatic_px(loaded) if window_px == "auto" else window_px)
         cfg = loaded.cfg.clone()
         cfg.defrost()
         cfg.TEST.WINDOW_PX, cfg.TEST.WINDOW_OVERLAP_PX = windows.window_px, windows.overlap_px
         cfg.freeze()
         words = f"{loaded.config_sha256} {windows.window_px} {windows.overlap_px}"
         return dataclasses.replace(loaded, cfg=cfg, config_sha256=hashlib.sha256(words.encode()).hexdigest())
+
+    @property
+    def _is_given(self) -> bool:
+        """Whether a person asks for anything."""
+        return any(value is not None for value in (self.window_px, self.overlap, self.object_px))
+
+    def _refuse_without_windows(self) -> None:
+        for place, value in (("--overlap", self.overlap), ("--object-px", self.object_px)):
+            if value is not None:
+                raise ProjectError(f"{place} goes with --windows or --window-px", hint="Remove it, or add one.")
 
     def _windows(self, window_px: int) -> Windows:
         overlap = DEFAULT_OVERLAP if self.overlap is None else self.overlap

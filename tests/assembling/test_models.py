@@ -14,6 +14,9 @@ from torch import nn
 
 from d2tune.assembling.candidates import Candidate, Network, can_be_averaged, fused, mean_of, single
 from d2tune.assembling.members import Member, short_names
+from d2tune.engine.run_start import run_to_resume
+from d2tune.errors import PackageError, RunError
+from d2tune.export.graphs.build import kind_of
 from d2tune.modeling import checkpoint
 from d2tune.modeling.assembled.config import View, assembled_config, member_configs
 from d2tune.modeling.config import read_config
@@ -156,6 +159,18 @@ def test_an_ensemble_of_runs_of_other_sizes_and_two_scales(tmp_path: Path) -> No
     with torch.no_grad():
         output = built(candidate)(samples())[1]["sem_seg"]
     assert output.shape == (2, 128, 160) and torch.allclose(output.sum(0), torch.ones(128, 160), atol=1e-5)
+
+
+def test_an_assembled_model_is_neither_exported_nor_trained_on(tmp_path: Path) -> None:
+    member = member_of(tmp_path / "run", "semantic")
+    candidate = fused([Network("run", member, member.cfg, member.state)], flips=True)
+    with pytest.raises(
+        PackageError, match=r"assembled model of several views or runs cannot be exported\. Export one of"
+    ):
+        kind_of(built(candidate))
+    member.folder.update_record({"assembled": {}})
+    with pytest.raises(RunError, match="the run is an assembled model, which cannot be trained on"):
+        run_to_resume(member.loaded.project, member.folder.path)
 
 
 def test_the_mean_of_tensors() -> None:

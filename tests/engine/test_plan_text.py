@@ -44,6 +44,12 @@ def test_a_run_that_is_too_short_for_its_data(tiny_project: Path, words: dict[st
     assert "train.iterations=260" in text
 
 
+def test_a_run_that_goes_on_with_another_is_not_too_short(tiny_project: Path, tmp_path: Path) -> None:
+    plan = planned(tiny_project, {"train.iterations": 12})
+    (tmp_path / "record.json").write_text('{"continues": "runs/mine/one"}', encoding="utf-8")
+    assert "too few" not in plan_text(plan, folder=tmp_path, report=None, cost=None, start=0)
+
+
 def test_a_run_of_one_iteration_and_one_image_a_step(tiny_project: Path) -> None:
     text = text_of(planned(tiny_project, {"train.iterations": 1, "train.batch_size": 1}))
     assert "1 iterations of 1 image (" not in text and "1 iteration of 1 image (" in text

@@ -183,6 +183,7 @@ def test_a_finished_run_is_trained_longer_and_its_second_end_can_be_interrupted_
         ("train.precision=bfloat16", "train.precision changed since this run began; found bfloat16; expected float32"),
         ("train.schedule=step", "SOLVER.LR_SCHEDULER_NAME changed since this run began; found WarmupMultiStepLR"),
         ("train.warmup=2", "train.warmup changed since this run began; found 2; expected auto"),
+        ("SOLVER.WARMUP_ITERS=2", "SOLVER.WARMUP_ITERS changed since this run began; found 2; expected the usual ones"),
         ("train.learning_rate=0.5", "SOLVER.BASE_LR changed since this run began; found 0.5"),
         ("train.accumulate=2", "train.accumulate changed"),
         ("train.sampling.kind=class_balanced", "train.sampling changed"),

@@ -124,6 +124,54 @@ def test_a_warmup_longer_than_the_training_is_refused() -> None:
     assert solver(budget="20 min", warmup=300).WARMUP_ITERS == 300, "its iterations are not known yet"
 
 
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"SOLVER.BASE_LR": -1}, "SOLVER.BASE_LR: the value is out of its range; found -1; expected a number above 0"),
+        ({"SOLVER.BASE_LR": math.nan}, "SOLVER.BASE_LR: the value is out of its range; found nan"),
+        ({"SOLVER.WEIGHT_DECAY": -1}, "SOLVER.WEIGHT_DECAY: the value is out of its range"),
+        ({"SOLVER.EMA_DECAY": 2}, "found 2; expected a number from 0 and below 1"),
+        ({"SOLVER.GAMMA": -3.0}, "SOLVER.GAMMA: the value is out of its range"),
+        (
+            {"SOLVER.WARMUP_ITERS": -5},
+            "SOLVER.WARMUP_ITERS: the value is out of its range; found -5; expected 0 or more",
+        ),
+        (
+            {"SOLVER.WARMUP_ITERS": 90},
+            "SOLVER.WARMUP_ITERS: the learning rate would rise to the end; found 90 iterations",
+        ),
+        ({"SOLVER.MAX_ITER": 0}, "SOLVER.MAX_ITER: the value is out of its range; found 0; expected 1 or more"),
+    ],
+)
+def test_raw_rates_that_no_training_can_have_are_refused(raw: dict[str, Any], words: str) -> None:
+    with pytest.raises(ProjectError) as error:
+        solver(iterations=90, raw=raw)
+    assert words in error.value.one_line()
+
+
+def test_a_raw_optimizer_has_its_usual_rates_and_raw_iterations_their_steps() -> None:
+    assert solver(iterations=90, raw={"SOLVER.OPTIMIZER": "sgd"}) == solver(iterations=90, optimizer="sgd")
+    assert solver(schedule="step", raw={"SOLVER.MAX_ITER": 9}) == solver(schedule="step", iterations=9)
+    with pytest.raises(ProjectError, match=r"SOLVER\.MAX_ITER: train\.budget and the iterations are both set"):
+        solver(budget="20 min", raw={"SOLVER.MAX_ITER": 9})
+
+
+def test_a_learning_rate_falls_after_it_has_risen() -> None:
+    assert solver(iterations=90, schedule="step", steps=(0.1,), warmup=9).STEPS == (9,)
+    with pytest.raises(
+        ProjectError, match=r"train\.warmup: the learning rate would fall before it has risen; found 10"
+    ):
+        solver(iterations=90, schedule="step", steps=(0.1,), warmup=10)
+    usual = solver(iterations=400, schedule="step", steps=(0.01,))
+    assert (usual.WARMUP_ITERS, usual.STEPS) == (4, (4,)), "20, if it did not fall before"
+
+
+def test_early_stopping_needs_evaluations() -> None:
+    with pytest.raises(ValueError, match=r"early_stopping\.patience counts evaluations; found eval_every: 0"):
+        Train(eval_every=0, early_stopping={"patience": 3})
+    assert Train(eval_every=0, early_stopping={"min_gain": 1}).eval_every == 0
+
+
 def test_from_scratch_the_norms_learn_nothing_is_frozen_and_warm_up_is_longer() -> None:
     wanted = project(train=Train(iterations=800))
     fine_tuned, scratch = (project_config(wanted, facts(), scratch=flag, device="cpu") for flag in (False, True))

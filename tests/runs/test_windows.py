@@ -192,7 +192,10 @@ def test_the_command(run: Path, photos: Path, tmp_path: Path, capsys: pytest.Cap
         ({"object_px": 9}, "--object-px goes with --windows or --window-px"),
         ({"window_px": 64, "object_px": 64}, "must be smaller than it; found 64 px"),
         ({"window_px": "auto", "object_px": 64}, "must be smaller than it; found 64 px"),
-        ({"window_px": 64, "overlap": 1.5}, "--overlap"),
+        ({"window_px": 64, "object_px": -3}, "--object-px: the size of objects is below 0; found -3 px"),
+        ({"window_px": 64, "overlap": 0.0}, "--overlap: what two windows see cannot be joined without a strip"),
+        ({"window_px": 64, "overlap": -0.1}, "--overlap: the overlap is not a share of a window; found -0.1"),
+        ({"window_px": 64, "overlap": 1.5}, "--overlap: windows that are so close cover each pixel too often"),
         ({"window_px": 64, "overlap": 0.76}, "found 0.76; expected above 0 and at most 0.75"),
     ],
 )
@@ -200,6 +203,26 @@ def test_what_is_not_possible(run: Path, options: dict[str, Any], words: str) ->
     with pytest.raises(D2TuneError) as error:
         d2tune.load_predictor(run, **options)
     assert words in error.value.one_line()
+
+
+def test_a_model_that_is_made_for_windows_takes_their_overlap_alone(run: Path, tmp_path: Path) -> None:
+    loaded = load_model(run)
+    original = loaded.project.model_copy(
+        update={"train": loaded.project.train.model_copy(update={"image_size": "original", "patch_size": 64})}
+    )
+    cfg = loaded.cfg.clone()
+    cfg.defrost()
+    cfg.TEST.WINDOW_PX = 64
+    made = replace(loaded, project=original, cfg=cfg)
+    assert WindowChoice().applied(made) is made
+    changed = WindowChoice(overlap=0.5).applied(made)
+    assert (changed.cfg.TEST.WINDOW_PX, changed.cfg.TEST.WINDOW_OVERLAP_PX) == (64, 32)
+    assert changed.config_sha256 != made.config_sha256
+    assert WindowChoice(object_px=40).applied(made).cfg.TEST.WINDOW_OVERLAP_PX == 40
+    with pytest.raises(ProjectError, match="must be smaller than it; found 64 px"):
+        WindowChoice(object_px=64).applied(made)
+    with pytest.raises(ProjectError, match="--overlap goes with --windows or --window-px"):
+        WindowChoice(overlap=0.5).applied(replace(loaded, project=original))
 
 
 def test_windows_and_uncertainty_do_not_go_together(run: Path, photos: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from d2tune.export.graphs.base import Graph
 from d2tune.export.graphs.rcnn import RcnnGraph, supports_heads
 from d2tune.export.graphs.semantic import BridgeGraph, SegmentorGraph
 from d2tune.export.graphs.yolact import YolactGraph
+from d2tune.modeling.assembled.meta_arch import AssembledInstances, AssembledSemantic
 from d2tune.modeling.bridge.meta_arch import SemanticBridge
 from d2tune.modeling.semantic_heads import GapSafeSemanticSegmentor
 from d2tune.modeling.yolact.meta_arch import Yolact
@@ -42,6 +43,11 @@ def kind_of(model: nn.Module) -> Kind:
         return "instances"
     if type(model) in (SemanticSegmentor, GapSafeSemanticSegmentor) or isinstance(model, SemanticBridge):
         return "labels"
+    if isinstance(model, AssembledInstances | AssembledSemantic):
+        raise PackageError(
+            "an assembled model of several views or runs cannot be exported",
+            hint="Export one of the runs that it was made of, or make a package of it with `d2tune package`.",
+        )
     kinds = [type(model).__name__]
     heads = getattr(model, "roi_heads", None)
     if heads is not None:

@@ -92,6 +92,17 @@ def test_both_splits_of_a_project_are_read_back(tmp_path: Path) -> None:
     assert valid[0] == "v.png" and [name for name, _, _ in valid[1]] == ["cat"]
 
 
+@pytest.mark.parametrize("to", ["rfdetr", "yolo-seg"])
+def test_annotations_without_classes_are_refused(to: str, tmp_path: Path) -> None:
+    source = tmp_path / "none.json"
+    PilImage.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    image = {"id": 1, "file_name": "a.png", "width": 8, "height": 8}
+    source.write_text(json.dumps({"images": [image], "annotations": [], "categories": []}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"none\.json: there are no classes, without which no model can be trained"):
+        d2tune.convert(source, to=to, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_torchvision_and_this_package_read_it(tmp_path: Path) -> None:
     d2tune.convert(project(tmp_path), to="rfdetr", out=tmp_path / "out")
     folder = tmp_path / "out" / "train"
