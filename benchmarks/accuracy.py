@@ -119,7 +119,7 @@ def _results(options: argparse.Namespace, bench: Bench, jobs: Sequence[Job]) -> 
     """The tables of what is finished, and its rows."""
     rows = bench.finished(jobs)
     names = list(dict.fromkeys(job.recipe.name for job in jobs))
-    references = [name for name in ("earlier", "today") if name in names] or names[:1]
+    references = [name for name in ("earlier", "today", f"today + {BUDGET}") if name in names] or names[:1]
     tables = {
         f"{data}, {base} as reference": table
         for data in options.data
