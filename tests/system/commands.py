@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -52,17 +53,19 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-def d2tune_here(*words: object, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def d2tune_here(
+    *words: object, folder: Path, terminal: TextIO | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """What `d2tune` gives, by a call in this process, which spares the start; loggers are as before afterwards.
 
-    An exception that the command does not turn into a line leaves it.
+    An exception that the command does not turn into a line leaves it. With ``terminal``, both outputs go there.
     """
     out, err = io.StringIO(), io.StringIO()
     loggers = [logging.getLogger(name) for name in ("d2tune", "detectron2", "fvcore")]
     earlier = [(one, list(one.handlers), one.level, one.propagate) for one in loggers]
     arguments = [str(word) for word in words]
     try:
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(terminal or out), redirect_stderr(terminal or err):
             patch.chdir(folder)
             for name, value in environment.items():
                 patch.setenv(name, value)
