@@ -453,8 +453,8 @@ def test_names_that_yaml_would_misread(folder: Path) -> None:
     ("task", "source", "words"),
     [
         ("instance", BOARDS / "test", []),
-        ("semantic", MEMBRANE, ["--classes", "membrane,cell"]),
-        ("panoptic", PANOPTIC, []),
+        pytest.param("semantic", MEMBRANE, ["--classes", "membrane,cell"], marks=pytest.mark.extended),
+        pytest.param("panoptic", PANOPTIC, [], marks=pytest.mark.extended),
     ],
     ids=["instance", "semantic", "panoptic"],
 )
