@@ -61,24 +61,6 @@ def test_it_names_detectron2_where_only_that_is_missing(tmp_path):
     assert report["rows"]["Detectron2"] == ["not installed", "fail", "Run: d2tune setup"]
 
 
-@pytest.mark.slow
-def test_the_environment_of_the_tests_is_healthy_and_fits_one_screen():
-    report = doctor.examine(folder=REPOSITORY)
-    text = doctor.format_report(report)
-    assert report.ok, text
-    assert text.endswith("Training can run here.")
-    assert len(text.splitlines()) <= 24
-    assert {row.name for row in report.rows} >= {
-        "Detectron2",
-        "torch",
-        "device",
-        "bfloat16",
-        "weights",
-        "disk",
-        "memory",
-    }
-
-
 @pytest.mark.parametrize(
     ("torch_version", "torchvision"),
     [

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.multiprocessing.spawn import spawn
 
 from tests.engine.rank_losses import measured, work
+from tests.forked import together
 
 TEXT = """\
 task: {task}
@@ -57,7 +57,7 @@ def test_a_batch_has_the_same_losses_and_gradients_on_one_and_two_processes(
     balloon_sample: Path, tmp_path: Path, families: tuple[str, ...]
 ) -> None:
     projects = write_projects(families, balloon_sample, tmp_path)
-    spawn(work, nprocs=2, args=(projects, f"file://{tmp_path}/meeting", tmp_path / "two.pth"))  # type: ignore[no-untyped-call]
+    together(work, projects, f"file://{tmp_path}/meeting", tmp_path / "two.pth", processes=2)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -235,7 +235,7 @@ def stopped(project: Path, tmp_path: Path) -> tuple[Path, Path]:
     return own, tmp_path / "run"
 
 
-@pytest.mark.parametrize("damage", ["a bit", "cut off"])
+@pytest.mark.parametrize("damage", ["a bit", pytest.param("cut off", marks=EXTENDED)])
 def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(
     damage: str, stopped: tuple[Path, Path], straight: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,19 +16,19 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import distributed, nn
-from torch.multiprocessing import spawn
 
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.process import seeded_model
 from d2tune.loggers import Logger, RunInfo
 from d2tune.modeling.weights import read_unchanged
+from tests.forked import together
 
 
 def launch_on_cpu(work: Callable[..., None], processes: int, *, dist_url: str, args: tuple[Any, ...]) -> None:
     """What Detectron2's ``launch`` does for GPUs with NCCL, for CPUs with gloo."""
     assert dist_url == "auto"
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_process, nprocs=processes, args=(work, processes, f"file://{folder}/meeting", args))
+        together(_process, work, processes, f"file://{folder}/meeting", args, processes=processes)
 
 
 def _process(rank: int, work: Callable[..., None], processes: int, address: str, args: tuple[Any, ...]) -> None:

@@ -182,7 +182,7 @@ def test_a_fresh_process_imports_trains_predicts_and_evaluates(wheel, tmp_path):
     assert Path(done.stdout.splitlines()[0]).is_relative_to(site)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_the_environment_of_the_tests_imports_it_without_d2tune(tmp_path):
     code = f"{IMPORTS}, sys; sys.exit('d2tune' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

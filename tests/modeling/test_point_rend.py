@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import DataFacts, project_config
@@ -25,13 +26,25 @@ def image(instances: int) -> dict:
     return {"image": pixels, "instances": truth, "height": height, "width": width}
 
 
-@pytest.mark.parametrize("preset", ["pointrend_mobilenet_v2_fpn", "pointrend_r50_fpn", "mask_rcnn_r50_fpn"])
-@pytest.mark.parametrize("counts", [(0, 0), (0, 2), (2, 0)])
-def test_images_without_instances_train(preset: str, counts: tuple[int, ...]) -> None:
+PRESETS = (
+    "pointrend_mobilenet_v2_fpn",
+    pytest.param("pointrend_r50_fpn", marks=pytest.mark.extended),
+    "mask_rcnn_r50_fpn",
+)
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def model(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
-    project = Project(name="p", data=Data(root=Path()), model=Model(preset=preset))
+    project = Project(name="p", data=Data(root=Path()), model=Model(preset=request.param))
     cfg = project_config(project, FACTS, scratch=True, device="cpu").clone()
-    model, _ = build_model(cfg)
+    return build_model(cfg)[0]
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (0, 2), (2, 0)])
+def test_images_without_instances_train(model: nn.Module, counts: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model.zero_grad()
     with EventStorage():
         losses = model([image(count) for count in counts])
     total = sum(losses.values())

@@ -15,7 +15,7 @@ from d2tune.errors import DataError
 from d2tune.evaluation.from_files.evaluate import evaluate_files
 from tests.annotations.builders import labelme_file, moved, shape
 from tests.runs.random_runs import random_run
-from tests.system.commands import d2tune, refused_here, succeeded
+from tests.system.commands import d2tune, d2tune_here, refused, succeeded
 
 SIZE = 120
 BIG = [[4, 3], [34, 3], [34, 20], [4, 20]]
@@ -62,7 +62,7 @@ def write_set(folder: Path, *, images: int = 12, shift_px: int = 3) -> None:
 def test_any_models_predictions_are_scored_from_a_file(tmp_path: Path) -> None:
     write_set(tmp_path)
     words = ["eval", "--predictions", "b.json", "--ground-truth", "truth.json", "--out", "scored"]
-    out = succeeded(d2tune(*words, folder=tmp_path))
+    out = succeeded(d2tune_here(*words, folder=tmp_path))
     assert "95 % interval over 12 images" in out and out.rstrip().splitlines()[-1].startswith("On 12 images the model")
     evaluation = json.loads((tmp_path / "scored" / "evaluation.json").read_text())
     assert evaluation["schema"] == 2
@@ -108,7 +108,7 @@ def test_the_command_writes_the_same_file(own_result: Path) -> None:
 def test_the_better_model_is_reported_with_an_interval(tmp_path: Path) -> None:
     write_set(tmp_path)
     words = ["compare", "a.json", "b.json", "--ground-truth", "truth.json", "--out", "."]
-    out = succeeded(d2tune(*words, folder=tmp_path))
+    out = succeeded(d2tune_here(*words, folder=tmp_path))
     comparison = json.loads((tmp_path / "comparison.json").read_text())
     mask_ap = comparison["figures"]["segm AP"]
     # 3 px off, IoU is 27 / 33 = 0.818: correct up to 0.80, which is seven of ten thresholds
@@ -116,7 +116,7 @@ def test_the_better_model_is_reported_with_an_interval(tmp_path: Path) -> None:
     assert mask_ap["difference"] == pytest.approx(30) and mask_ap["better"] == "B"
     assert mask_ap["interval"]["low"] == pytest.approx(30) == mask_ap["interval"]["high"]
     assert out.rstrip().endswith("mask AP: B is better by 30.0 points (95 % interval 30.0 to 30.0).")
-    same = succeeded(d2tune("compare", "a.json", "a.json", "--ground-truth", "truth.json", folder=tmp_path))
+    same = succeeded(d2tune_here("compare", "a.json", "a.json", "--ground-truth", "truth.json", folder=tmp_path))
     assert same.rstrip().endswith("mask AP: no significant difference on 12 images.")
 
 
@@ -124,7 +124,7 @@ def test_the_better_model_is_reported_with_an_interval(tmp_path: Path) -> None:
 def test_boundaries_come_with_their_masks(tmp_path: Path) -> None:
     write_set(tmp_path)
     words = ["eval", "--predictions", "a.json", "--ground-truth", "truth.json", "--metrics", "boundary"]
-    succeeded(d2tune(*words, folder=tmp_path))
+    succeeded(d2tune_here(*words, folder=tmp_path))
     evaluation = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
     assert set(evaluation["metrics"]) == {"segm", "boundary"} and evaluation["analysis"]["kind"] == "segm"
     assert evaluation["analysis"]["errors"]["AP50"]["value"] == evaluation["metrics"]["segm"]["AP50"]["value"]
@@ -185,7 +185,7 @@ def test_boxes_alone_are_scored_as_boxes(tmp_path: Path) -> None:
         for row in json.loads((tmp_path / "a.json").read_text())
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(rows))
-    out = succeeded(d2tune("eval", "--predictions", "boxes.json", "--ground-truth", "truth.json", folder=tmp_path))
+    out = succeeded(d2tune_here("eval", "--predictions", "boxes.json", "--ground-truth", "truth.json", folder=tmp_path))
     assert "box AP" in out and "mask AP" not in out
     assert set(json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())["metrics"]) == {"bbox"}
 
@@ -223,14 +223,12 @@ def test_files_that_do_not_fit_together_are_refused(
     tmp_path: Path,
     words: list[str],
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_set(tmp_path)
     (tmp_path / "broken.json").write_text('[{"image_id": 1')
     row = json.loads((tmp_path / "a.json").read_text())[0]
     (tmp_path / "other.json").write_text(json.dumps([row | {"image_id": 99}]))
-    assert message in refused_here(*words, folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    assert message in refused(d2tune_here(*words, folder=tmp_path))
 
 
 @pytest.mark.extended

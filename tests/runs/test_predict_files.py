@@ -6,11 +6,12 @@ import contextlib
 import json
 import logging
 import os
-import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,16 @@ import torch
 from PIL import Image as PilImage
 
 import d2tune
+from d2tune.cli import main
 from d2tune.errors import D2TuneError, DataError, ProjectError
 from d2tune.inference.writers import journal
 from d2tune.inference.writers.base import Writer
+from tests.forked import exit_code
 from tests.runs.random_runs import random_run
 from tests.runs.test_load import photos, quick_run
 from tests.runs.test_old_runs import old_run
 from tests.shared_files import SHARED
-from tests.system.commands import d2tune as d2tune_command
-from tests.system.commands import succeeded
+from tests.system.commands import d2tune_here, succeeded
 
 pytestmark = pytest.mark.slow
 
@@ -344,19 +346,18 @@ def with_the_same_threads() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
-KILLED = """\
-import os, signal, sys
-from d2tune.cli import main
-replace = os.replace
+def killed(name: str, threads: int, words: list[str]) -> None:
+    """A command in whose process SIGKILL comes before a file gets its name ``name``."""
+    torch.set_num_threads(threads)
+    replace = os.replace
 
-def replace_or_die(source, target):
-    if str(target).endswith(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
+    def replace_or_die(source: Any, target: Any) -> None:
+        if str(target).endswith(name):
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
 
-os.replace = replace_or_die
-sys.exit(main(sys.argv[2:]))
-"""
+    os.replace = replace_or_die
+    sys.exit(main(words))
 
 
 def test_a_prediction_that_is_killed_goes_on_in_all_formats(tmp_path: Path) -> None:
@@ -370,10 +371,7 @@ def test_a_prediction_that_is_killed_goes_on_in_all_formats(tmp_path: Path) -> N
     to, out = "coco,labelme,rle,yolo-seg,measurements,masks,cutouts,overlays", tmp_path / "out"
     words = ["predict", run, source, "--out", out, "--to", to, "--min-score", "0.1"]
     for name, finished in (("masks/9.png", range(2, 9)), ("counts.csv", [10])):
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, name, *map(str, words)], env=with_the_same_threads(), capture_output=True
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert exit_code(killed, name, torch.get_num_threads(), [*map(str, words)]) == -signal.SIGKILL
         assert len((out / ".d2tune-predict.jsonl").read_text().splitlines()) - 1 in finished
         assert list(out.rglob(f".{Path(name).name}.*.tmp"))
     (out / "cutouts" / "9" / ".0003_bus_0.41.png.abcdefgh.tmp").write_bytes(b"torn")
@@ -457,17 +455,24 @@ def test_names_and_sizes_that_are_unusual(run: Path, tmp_path: Path) -> None:
 
 def on_a_terminal(*words: object) -> str:
     """What a command shows on a terminal of 100 columns."""
-    size = "import fcntl, struct, termios; fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack('HHHH', 30, 100, 0, 0)); "
-    code = size + "import sys; from d2tune.cli import main; sys.exit(main())"
-    process, terminal = pty.fork()
-    if process == 0:
-        os.execv(sys.executable, [sys.executable, "-c", code, *map(str, words)])
+    reading, writing = os.openpty()
+    termios.tcsetwinsize(writing, (30, 100))
+    with ThreadPoolExecutor(1) as pool, os.fdopen(writing, "w", encoding="utf-8") as terminal:
+        shown = pool.submit(everything, reading)
+        done = d2tune_here(*words, folder=Path.cwd(), terminal=terminal)
+        terminal.close()
+        text = shown.result()
+    assert done.returncode == 0, text
+    return text
+
+
+def everything(reading: int) -> str:
+    """What is written to a terminal until it is closed."""
     shown = b""
     with contextlib.suppress(OSError):  # which ends the output on Linux
-        while block := os.read(terminal, 4096):
+        while block := os.read(reading, 4096):
             shown += block
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, shown
+    os.close(reading)
     return shown.decode("utf-8", "replace")
 
 
@@ -479,5 +484,5 @@ def test_progress_is_shown_on_a_terminal_only(run: Path, tmp_path: Path) -> None
     ):
         shown = on_a_terminal(*words)
         assert what in shown and "%|" in shown and "<" in shown  # elapsed < left
-    done = d2tune_command("predict", run, source, "--out", tmp_path / "again", folder=tmp_path)
+    done = d2tune_here("predict", run, source, "--out", tmp_path / "again", folder=tmp_path)
     assert succeeded(done) and "predicting: " not in done.stdout + done.stderr

@@ -1,14 +1,19 @@
-"""Running the real commands in processes of their own, as a person does."""
+"""Running the real commands: in processes of their own, as a person does, or here, where only the command is tested."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 import pytest
+
+from d2tune.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_NET = ROOT / "tools" / "train_net.py"
@@ -48,22 +53,25 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-def refused_here(
-    *words: object, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> str:
-    """The one line of a ``d2tune`` command that must have refused, run in this process, which takes no start."""
-    from d2tune.cli import main
+def d2tune_here(
+    *words: object, folder: Path, terminal: TextIO | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """What `d2tune` gives, by a call in this process, which spares the start; loggers are as before afterwards.
 
-    monkeypatch.chdir(folder)
+    An exception that the command does not turn into a line leaves it. With ``terminal``, both outputs go there.
+    """
+    out, err = io.StringIO(), io.StringIO()
     loggers = [logging.getLogger(name) for name in ("d2tune", "detectron2", "fvcore")]
     earlier = [(one, list(one.handlers), one.level, one.propagate) for one in loggers]
-    capsys.readouterr()
+    arguments = [str(word) for word in words]
     try:
-        assert main([str(word) for word in words]) == 1
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(terminal or out), redirect_stderr(terminal or err):
+            patch.chdir(folder)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            status = main(arguments)
     finally:
         for logger, handlers, level, propagate in earlier:
             logger.handlers, logger.propagate = handlers, propagate
             logger.setLevel(level)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, lines
-    return lines[0]
+    return subprocess.CompletedProcess(["d2tune", *arguments], status, out.getvalue(), err.getvalue())

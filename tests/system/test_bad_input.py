@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 
-from tests.system.commands import refused, refused_here, train_net
+from tests.system.commands import d2tune_here, refused
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ Attempt = Callable[..., str]
 
 
 @pytest.fixture
-def attempt(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Attempt:
+def attempt(folder: Path) -> Attempt:
     """Tries to train, and gives the one line that refuses."""
 
     def one(*words: str) -> str:
         command = ("train", "--config", "bad.yaml", *words)
-        line = refused_here(*command, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+        line = refused(d2tune_here(*command, folder=folder))
         assert not (folder / "runs").exists(), "nothing may be written"
         return line
 
@@ -45,7 +45,7 @@ def first_json(folder: Path) -> Path:
 
 
 def test_missing_config(folder: Path) -> None:
-    line = refused(train_net("--config", "bat.yaml", folder=folder))
+    line = refused(d2tune_here("train", "--config", "bat.yaml", folder=folder))
     assert "bat.yaml: no such project file. Did you mean bad.yaml?" in line
 
 
@@ -118,9 +118,6 @@ def test_more_gpus_than_there_are(folder: Path, attempt: Attempt) -> None:
     assert "--num-gpus: must be between 0 and" in attempt("--num-gpus", "99")
 
 
-def test_evaluating_what_was_never_trained(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    here = {"folder": folder, "monkeypatch": monkeypatch, "capsys": capsys}
-    assert "has no finished run" in refused_here("eval", "bad.yaml", **here)
-    assert "is not a run folder" in refused_here("eval", "data", **here)
+def test_evaluating_what_was_never_trained(folder: Path) -> None:
+    assert "has no finished run" in refused(d2tune_here("eval", "bad.yaml", folder=folder))
+    assert "is not a run folder" in refused(d2tune_here("eval", "data", folder=folder))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.browser import Page, browser
 from tests.shared_files import SHARED
-from tests.system.commands import d2tune, refused, succeeded
+from tests.system.commands import d2tune_here, refused, succeeded
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,9 @@ def text(page: Page, selector: str) -> str:
 
 
 def test_real_photos(page: Page, tmp_path: Path) -> None:
-    out = succeeded(d2tune("check", SHARED / "data" / "microcontrollers", "--report", "check.html", folder=tmp_path))
+    out = succeeded(
+        d2tune_here("check", SHARED / "data" / "microcontrollers", "--report", "check.html", folder=tmp_path)
+    )
     assert out.splitlines()[-1].endswith("check.html")
     report = tmp_path / "check.html"
     look_through(page, report)
@@ -107,7 +109,7 @@ def test_outlines_lie_on_their_objects(page: Page, tmp_path: Path) -> None:
     shape = {"label": "box", "points": [[200, 60], [320, 120]], "shape_type": "rectangle"}
     content = {"version": "5.5.0", "flags": {}, "shapes": [shape], "imagePath": "a.png", "imageData": None}
     (tmp_path / "a.json").write_text(json.dumps(content | {"imageWidth": 400, "imageHeight": 300}))
-    succeeded(d2tune("check", ".", "--report", "check.html", folder=tmp_path))
+    succeeded(d2tune_here("check", ".", "--report", "check.html", folder=tmp_path))
     page.look(width_px=1280)
     page.open(tmp_path / "check.html")
     frame, outline = page.evaluate(
@@ -125,7 +127,7 @@ def test_both_splits_of_a_project_and_a_leak_between_them(page: Page, tmp_path: 
     for photo in (tmp_path / "data" / "train").glob("*.jpg"):
         Image.open(photo).save(photo, quality=60)
     (tmp_path / "mine.yaml").write_text("name: mine\ndata: {root: data}\nclasses: [balloon]\n", encoding="utf-8")
-    out = succeeded(d2tune("check", "mine.yaml", "--report", "check.html", folder=tmp_path))
+    out = succeeded(d2tune_here("check", "mine.yaml", "--report", "check.html", folder=tmp_path))
     assert "train: 13 images, 50 instances" in out and "val: 13 images, 50 instances" in out
     assert re.search(r"warning +near_duplicate +13 ", out)
     look_through(page, tmp_path / "check.html")
@@ -144,7 +146,7 @@ def test_lists_say_which_split_an_image_is_in(page: Page, tmp_path: Path) -> Non
     (data / "splits").mkdir()
     (data / "splits" / "train.txt").write_text("".join(f"{name}\n" for name in names[:5]), encoding="utf-8")
     (data / "splits" / "val.txt").write_text(f"{names[5]}\n", encoding="utf-8")
-    succeeded(d2tune("check", "data", "--report", "check.html", folder=tmp_path))
+    succeeded(d2tune_here("check", "data", "--report", "check.html", folder=tmp_path))
     page.look(width_px=1280)
     page.open(tmp_path / "check.html")
     rows = page.evaluate(
@@ -155,7 +157,7 @@ def test_lists_say_which_split_an_image_is_in(page: Page, tmp_path: Path) -> Non
 
 def test_errors_and_hostile_labels(page: Page, tmp_path: Path) -> None:
     broken_data(tmp_path / "data")
-    done = d2tune("check", "data", "--report", "check.html", folder=tmp_path)
+    done = d2tune_here("check", "data", "--report", "check.html", folder=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     look_through(page, tmp_path / "check.html")
     assert "4 errors stop training" in text(page, ".verdict")
@@ -174,7 +176,7 @@ def test_errors_and_hostile_labels(page: Page, tmp_path: Path) -> None:
 def test_nothing_to_see(page: Page, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.json").write_text('{"shapes": [], "imagePath": "a.png"}', encoding="utf-8")
-    assert d2tune("check", "data", "--report", "check.html", folder=tmp_path).returncode == 1
+    assert d2tune_here("check", "data", "--report", "check.html", folder=tmp_path).returncode == 1
     look_through(page, tmp_path / "check.html")
     assert "0 images, 0 instances of 0 classes; 1 error stops training" in text(page, ".verdict")
 
@@ -182,12 +184,12 @@ def test_nothing_to_see(page: Page, tmp_path: Path) -> None:
 def test_a_page_is_replaced_and_a_file_of_ones_own_is_not(tmp_path: Path) -> None:
     source = SHARED / "conversion_cases" / "01_polygon"
     for _ in range(2):
-        succeeded(d2tune("check", source, "--report", "check.html", folder=tmp_path))
+        succeeded(d2tune_here("check", source, "--report", "check.html", folder=tmp_path))
     (tmp_path / "notes.html").write_text("<p>mine", encoding="utf-8")
-    line = refused(d2tune("check", source, "--report", "notes.html", folder=tmp_path))
+    line = refused(d2tune_here("check", source, "--report", "notes.html", folder=tmp_path))
     assert "notes.html: the file exists and is not a page of d2tune check, so it is not overwritten" in line
     assert (tmp_path / "notes.html").read_text(encoding="utf-8") == "<p>mine"
-    assert "must be a file, not a folder" in refused(d2tune("check", source, "--report", ".", folder=tmp_path))
+    assert "must be a file, not a folder" in refused(d2tune_here("check", source, "--report", ".", folder=tmp_path))
     assert "has no list" in refused(
-        d2tune("check", source, "--report", "check.html", "--splits", "nowhere", folder=tmp_path)
+        d2tune_here("check", source, "--report", "check.html", "--splits", "nowhere", folder=tmp_path)
     )

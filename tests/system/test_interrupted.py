@@ -16,7 +16,7 @@ import torch
 
 from d2tune.runs.overview import summarize
 from tests.engine.test_tasks import raster_project
-from tests.system.commands import TRAIN_NET, refused, succeeded, train_net
+from tests.system.commands import TRAIN_NET, d2tune_here, refused, succeeded, train_net
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def straight(folder: Path) -> Path:
     """A run that nothing interrupted."""
-    succeeded(train_net(*WORDS, "--output-dir", "straight", folder=folder))
+    succeeded(d2tune_here("train", *WORDS, "--output-dir", "straight", folder=folder))
     return folder / "straight"
 
 
@@ -89,7 +89,7 @@ def test_a_signal_to_all_processes_of_a_training_stops_it_like_ctrl_c(
     assert not (run / ".lock").exists()
     stopped = summarize(run)
     assert (stopped.state, stopped.note, stopped.iterations) == ("stopped", "stopped by a signal", completed)
-    succeeded(train_net(*WORDS, "--output-dir", run.name, "--resume", folder=folder))
+    succeeded(d2tune_here("train", *WORDS, "--output-dir", run.name, "--resume", folder=folder))
     assert_same(straight, run)
     assert summarize(run).state == "finished" and (run / "MODEL_CARD.md").is_file()
 

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from d2tune.errors import RunError
 from tests.labelme_app import open_in_labelme
-from tests.system.commands import TRAIN_NET, d2tune, refused, succeeded, train_net
+from tests.system.commands import TRAIN_NET, d2tune, d2tune_here, refused, succeeded, train_net
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ detectron2: {MODEL.BRIDGE.WIDTH: 4}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("journey")
     (folder / "journey.yaml").write_text(PROJECT, encoding="utf-8")
-    succeeded(d2tune("sample", "balloon", "--out", "data", "--images", 12, "--seed", 1, folder=folder))
+    succeeded(d2tune_here("sample", "balloon", "--out", "data", "--images", 12, "--seed", 1, folder=folder))
     return folder
 
 
@@ -102,7 +102,7 @@ def test_the_run_folder_says_everything(folder: Path, trained: Path) -> None:
 
 
 def test_converted_data_are_coco(folder: Path) -> None:
-    succeeded(d2tune("convert", "journey.yaml", folder=folder))
+    succeeded(d2tune_here("convert", "journey.yaml", folder=folder))
     for split in ("train", "val"):
         coco = COCO(folder / "data" / "coco" / f"{split}.json")
         assert min(coco.getAnnIds()) == 1 and coco.loadCats(1)[0]["name"] == "balloon"
@@ -111,7 +111,9 @@ def test_converted_data_are_coco(folder: Path) -> None:
 
 
 def test_evaluating_again_gives_the_same_scores(folder: Path, trained: Path) -> None:
-    out = succeeded(train_net("--config", "journey.yaml", "--eval-only", "--output-dir", "run", folder=folder))
+    out = succeeded(
+        d2tune_here("train", "--config", "journey.yaml", "--eval-only", "--output-dir", "run", folder=folder)
+    )
     assert "balloon" in out and "On " in out.splitlines()[-1]
     first = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
     again = json.loads((trained / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
@@ -167,9 +169,9 @@ def stopped_and_resumed(words: list[str], *, at: str, iterations: int, folder: P
     assert "--resume goes on from there" in rest
     completed = torch.load(folder / "stopped" / "checkpoints" / "last.pth", weights_only=True)["trainer"]["iteration"]
     assert int(at.split("/")[0]) <= completed < iterations
-    out = succeeded(train_net(*words, "--resume", folder=folder))
+    out = succeeded(d2tune_here("train", *words, "--resume", folder=folder))
     assert f"after {completed} iterations" in out
-    again = train_net(*words, "--resume", folder=folder)
+    again = d2tune_here("train", *words, "--resume", folder=folder)
     assert again.returncode == 1 and f"the run is complete with {iterations} iterations" in again.stderr
     return folder / "stopped"
 
@@ -190,7 +192,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(folder: Path, traine
 @pytest.mark.extended
 def test_a_semantic_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     (tmp_path / "maps.yaml").write_text(SEMANTIC, encoding="utf-8")
-    succeeded(d2tune("sample", "membrane", "--out", "membrane", "--images", 4, folder=tmp_path))
+    succeeded(d2tune_here("sample", "membrane", "--out", "membrane", "--images", 4, folder=tmp_path))
     words = ["--config", "maps.yaml"]
     out = succeeded(train_net(*words, "--output-dir", "run", folder=tmp_path))
     assert out.count("iterations: mIoU") == 3 and "mask" not in out
@@ -218,20 +220,29 @@ def result_images(run: Path, key: str) -> int:
 
 
 def test_eval_only_takes_a_checkpoint_named_as_detectron2_users_do(folder: Path, trained: Path) -> None:
-    words = ["--config", "journey.yaml", "--eval-only", "--output-dir", "run"]
-    succeeded(train_net(*words, "MODEL.WEIGHTS", "run/checkpoints/model_final.pth", folder=folder))
+    words = ["train", "--config", "journey.yaml", "--eval-only", "--output-dir", "run"]
+    succeeded(d2tune_here(*words, "MODEL.WEIGHTS", "run/checkpoints/model_final.pth", folder=folder))
     place = trained / "evaluation_model_final" / "evaluation.json"
     evaluation = json.loads(place.read_text(encoding="utf-8"))
     final = trained / "checkpoints" / "model_final.pth"
     assert evaluation["weights_sha256"] == hashlib.sha256(final.read_bytes()).hexdigest()
-    refused(train_net(*words, "train.batch_size=2", folder=folder))
-    refused(train_net(*words, "weights=none.pth", folder=folder))
-    assert "--resume has no effect with --eval-only" in refused(train_net(*words, "--resume", folder=folder))
+    refused(d2tune_here(*words, "train.batch_size=2", folder=folder))
+    refused(d2tune_here(*words, "weights=none.pth", folder=folder))
+    assert "--resume has no effect with --eval-only" in refused(d2tune_here(*words, "--resume", folder=folder))
 
 
 def test_resuming_with_other_settings_is_refused(folder: Path, trained: Path) -> None:
-    words = ["--config", "journey.yaml", "--output-dir", "run", "--resume", "train.seed=5", "train.iterations=24"]
-    line = refused(train_net(*words, "SOLVER.BASE_LR=0.1", folder=folder))
+    words = [
+        "train",
+        "--config",
+        "journey.yaml",
+        "--output-dir",
+        "run",
+        "--resume",
+        "train.seed=5",
+        "train.iterations=24",
+    ]
+    line = refused(d2tune_here(*words, "SOLVER.BASE_LR=0.1", folder=folder))
     assert "SOLVER.BASE_LR changed since this run began; found 0.1; expected 0.0002" in line
 
 
@@ -248,7 +259,7 @@ def test_two_runs_in_one_process_are_the_same(folder: Path) -> None:
 
 
 def test_predicting_without_a_source_takes_the_validation_images(folder: Path, trained: Path) -> None:
-    succeeded(d2tune("predict", "run", "--out", "found_val", folder=folder))
+    succeeded(d2tune_here("predict", "run", "--out", "found_val", folder=folder))
     images = json.loads((folder / "found_val" / "predictions.json").read_text(encoding="utf-8"))["images"]
     assert {image["file_name"] for image in images} == {path.name for path in (folder / "data" / "val").glob("*.jpg")}
 
@@ -262,7 +273,7 @@ def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path:
     first, second = sorted(photos.glob("*.jpg"))
     first.with_suffix(".json").write_text("drawn by hand", "utf-8")
     words = ["predict", "run", "unlabeled", "--to", "labelme", "--out", "unlabeled", "--min-score", 0.01]
-    done = d2tune(*words, folder=folder)
+    done = d2tune_here(*words, folder=folder)
     assert " instances on 1 image: unlabeled" in succeeded(done)
     assert f"{first.name}: {first.stem}.json already exists" in done.stderr
     assert first.with_suffix(".json").read_text("utf-8") == "drawn by hand"
@@ -271,13 +282,13 @@ def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path:
     value = json.loads(file.read_text("utf-8"))
     assert value["imagePath"] == second.name and value["shapes"]
     assert all(shape["flags"] == {"prediction": True} and 0 < shape["score"] <= 1 for shape in value["shapes"])
-    line = refused(d2tune(*words, folder=folder))
+    line = refused(d2tune_here(*words, folder=folder))
     assert "all 2 images already have a Labelme file" in line and "--force" in line
     first.with_suffix(".json").unlink()
     (seen,) = open_in_labelme([file], tmp_path)
     assert seen["errors"] == [] and len(seen["shapes"]) == len(value["shapes"])
-    succeeded(d2tune("convert", "unlabeled", "--out", "pre.json", folder=folder))
-    succeeded(d2tune("convert", "unlabeled", "--out", "none.json", "--no-predictions", folder=folder))
+    succeeded(d2tune_here("convert", "unlabeled", "--out", "pre.json", folder=folder))
+    succeeded(d2tune_here("convert", "unlabeled", "--out", "none.json", "--no-predictions", folder=folder))
     assert COCO(folder / "pre.json").dataset["annotations"]
     assert not json.loads((folder / "none.json").read_text("utf-8"))["annotations"]
 
@@ -287,7 +298,7 @@ def test_runs_are_compared_on_what_they_found_and_stale_results_are_refused(fold
 
     overrides = ["train.seed=6", "train.iterations=8", "train.eval_every=0"]
     other = package.train(folder / "journey.yaml", output_dir=folder / "other", overrides=overrides).run
-    out = succeeded(d2tune("compare", "run", "other", "--out", "compared", folder=folder))
+    out = succeeded(d2tune_here("compare", "run", "other", "--out", "compared", folder=folder))
     images = result_images(trained, "val_images")
     assert f"A is run, B is other; {images} images" in out and "mask AP: " in out.splitlines()[-1]
     metrics = json.loads((folder / "compared" / "comparison.json").read_text(encoding="utf-8"))["figures"]

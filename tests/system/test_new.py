@@ -16,7 +16,7 @@ from PIL import Image
 from d2tune.cli import main
 from d2tune.project import Project, load_project
 from tests.shared_files import SHARED
-from tests.system.commands import d2tune, refused_here, succeeded
+from tests.system.commands import d2tune, d2tune_here, refused, succeeded
 
 DATA, CASES = SHARED / "data", SHARED / "conversion_cases"
 BALLOON, BOARDS, MEMBRANE = DATA / "balloon", DATA / "microcontrollers", DATA / "membrane"
@@ -73,10 +73,8 @@ def test_via_photos_in_folders_for_training_and_validation(folder: Path, capsys:
     assert all("# " in line for line in keys if line.strip() not in ("cpu:", "label_images:")), keys
 
 
-def test_regions_without_a_class_ask_for_its_name(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    line = refused_here("new", "mine", "--data", BALLOON, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+def test_regions_without_a_class_ask_for_its_name(folder: Path) -> None:
+    line = refused(d2tune_here("new", "mine", "--data", BALLOON, folder=folder))
     assert "the region has no class" in line and "--classes NAME" in line
     assert not list(folder.iterdir())
 
@@ -165,11 +163,9 @@ def test_label_images_with_names_for_their_values(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [None, "membrane,cell,nucleus"])
-def test_label_images_without_enough_names(
-    names: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_label_images_without_enough_names(names: str | None, folder: Path) -> None:
     words = ["new", "mine", "--data", MEMBRANE, *(["--classes", names] if names else [])]
-    line = refused_here(*words, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+    line = refused(d2tune_here(*words, folder=folder))
     assert "the values 0, 255" in line and "expected 2 class names" in line and "--classes" in line
 
 
@@ -284,11 +280,9 @@ def test_run_lengths_beside_a_folder_of_images_and_a_submission(folder: Path) ->
     assert all(name == "background" or name.isdecimal() for name in project.classes), "named by the CSV itself"
 
 
-def test_run_lengths_without_a_class_name(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_lengths_without_a_class_name(folder: Path) -> None:
     words = ["new", "mine", "--data", case("81_rle_airbus", folder)]
-    assert "--classes car" in refused_here(*words, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+    assert "--classes car" in refused(d2tune_here(*words, folder=folder))
 
 
 @pytest.mark.parametrize(
@@ -336,11 +330,9 @@ def test_polygons_for_a_semantic_task_have_a_background(folder: Path) -> None:
     assert project.data.background == "background" == project.classes[0] and len(project.classes) == 5
 
 
-def test_polygons_for_a_panoptic_task_need_to_know_the_stuff(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_polygons_for_a_panoptic_task_need_to_know_the_stuff(folder: Path) -> None:
     words = ["new", "mine", "--data", BOARDS, "--task", "panoptic"]
-    line = refused_here(*words, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+    line = refused(d2tune_here(*words, folder=folder))
     assert "needs things and stuff" in line and "--stuff" in line
     project = new("--data", BOARDS, "--task", "panoptic", "--stuff", "ESP8266")
     assert project.stuff == ("ESP8266",) and len(project.things) == 3
@@ -350,7 +342,7 @@ def test_photos_without_annotations(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(BOARDS / "test", folder / "photos", ignore=shutil.ignore_patterns("*.json"))
-    line = refused_here("new", "mine", "--data", "photos", folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+    line = refused(d2tune_here("new", "mine", "--data", "photos", folder=folder))
     assert "no annotations, and no classes are named" in line and "--classes A,B" in line
     project = new("--data", "photos", "--classes", "board,chip")
     assert (project.classes, project.data.train, project.data.val) == (("board", "chip"), ".", 0.3)
@@ -384,23 +376,19 @@ def _arguments(
         ("cut.json", "cut.json"),
     ],
 )
-def test_folders_that_cannot_be_used(
-    data: str, words: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folders_that_cannot_be_used(data: str, words: str, folder: Path) -> None:
     for name in ("empty", "texts", "broken"):
         (folder / name).mkdir()
     (folder / "table.csv").write_text("name,age\nx,3\n", "utf-8")
     (folder / "cut.json").write_text('{"images": [', "utf-8")
     (folder / "texts" / "notes.txt").write_text("nothing", "utf-8")
     (folder / "broken" / "a.json").write_text('{"shapes": [', "utf-8")
-    line = refused_here("new", "mine", "--data", data, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+    line = refused(d2tune_here("new", "mine", "--data", data, folder=folder))
     assert words in line and str(folder) in line
     assert not (folder / "mine.yaml").exists()
 
 
-def test_a_folder_that_may_not_be_read(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "closed").mkdir()
     listed = Path.iterdir
 
@@ -410,11 +398,11 @@ def test_a_folder_that_may_not_be_read(
         return listed(path)
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    line = refused_here("new", "mine", "--data", "closed", folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+    line = refused(d2tune_here("new", "mine", "--data", "closed", folder=folder))
     assert "closed: the folder cannot be read: Permission denied" in line
 
 
-def test_where_the_file_goes(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_the_file_goes(folder: Path) -> None:
     (folder / "projects").mkdir()
     shutil.copytree(BOARDS / "test", folder / "datasets" / "boards")
     project = new("--data", "datasets/boards", file="projects/mine.yaml")
@@ -422,21 +410,19 @@ def test_where_the_file_goes(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert raw["data"]["root"] == "../datasets/boards" and project.data.root == folder / "datasets" / "boards"
     assert "sample" not in raw["data"]
     again = ["new", "mine", "--data", "datasets/boards"]
-    line = refused_here(*again, folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+    line = refused(d2tune_here(*again, folder=folder))
     assert "projects/mine.yaml: the file exists already" in line and "--force" in line
     (folder / "projects" / "mine.yaml").write_text("# own\n", "utf-8")
     assert main([*again, "--out", "other.yaml"]) == 0 and (folder / "other.yaml").is_file()
     # what a person changed stays, what the command wrote is replaced
-    line = refused_here(*again, "--force", folder=folder, monkeypatch=monkeypatch, capsys=capsys)
+    line = refused(d2tune_here(*again, "--force", folder=folder))
     assert "It was changed after d2tune wrote it" in line
     assert (folder / "projects" / "mine.yaml").read_text("utf-8") == "# own\n"
     (folder / "projects" / "mine.yaml").unlink()
     for words in ([], ["--force"]):
         assert main([*again, *words]) == 0
         assert yaml.safe_load((folder / "projects" / "mine.yaml").read_text("utf-8")) == raw
-    line = refused_here(
-        "new", "a b", "--data", "datasets/boards", folder=folder, monkeypatch=monkeypatch, capsys=capsys
-    )
+    line = refused(d2tune_here("new", "a b", "--data", "datasets/boards", folder=folder))
     assert "the name of the project is invalid" in line
 
 
@@ -467,8 +453,8 @@ def test_names_that_yaml_would_misread(folder: Path) -> None:
     ("task", "source", "words"),
     [
         ("instance", BOARDS / "test", []),
-        ("semantic", MEMBRANE, ["--classes", "membrane,cell"]),
-        ("panoptic", PANOPTIC, []),
+        pytest.param("semantic", MEMBRANE, ["--classes", "membrane,cell"], marks=pytest.mark.extended),
+        pytest.param("panoptic", PANOPTIC, [], marks=pytest.mark.extended),
     ],
     ids=["instance", "semantic", "panoptic"],
 )

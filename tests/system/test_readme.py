@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +18,7 @@ import pytest
 from d2tune.samples import render_sample
 from tests.docs.blocks import blocks, commands
 from tests.shared_files import SHARED
-from tests.system.commands import ROOT
+from tests.system.commands import ROOT, d2tune_here, succeeded
 
 pytestmark = pytest.mark.slow
 
@@ -73,8 +72,9 @@ def execute(command: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-def opens_labelme(command: str, folder: Path) -> None:
-    """Start Labelme without a screen, see that it stays up for some seconds, and close it."""
+@contextmanager
+def labelme_open(command: str, folder: Path) -> Iterator[None]:
+    """Start Labelme without a screen, see that it stays up until the context ends, and close it."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     with subprocess.Popen(
         ["bash", "-c", command],
@@ -87,13 +87,15 @@ def opens_labelme(command: str, folder: Path) -> None:
     ) as process:
         assert process.stdout is not None
         lines: list[str] = []
-        while not (lines and "--validate-label exact" in lines[-1]) and (line := process.stdout.readline()):
-            lines.append(line)
-        time.sleep(5)
-        still_open = process.poll() is None
-        if still_open:
-            os.killpg(process.pid, signal.SIGKILL)
-        lines.append(process.communicate()[0])
+        try:
+            while not (lines and "--validate-label exact" in lines[-1]) and (line := process.stdout.readline()):
+                lines.append(line)
+            yield
+        finally:
+            still_open = process.poll() is None
+            if still_open:
+                os.killpg(process.pid, signal.SIGKILL)
+            lines.append(process.communicate()[0])
     assert still_open and "--validate-label exact" in "".join(lines), "".join(lines)
 
 
@@ -121,11 +123,12 @@ def serving(command: str, folder: Path, port: int) -> Iterator[None]:
 
 
 def test_the_whole_readme(copy: Path) -> None:
-    with ExitStack() as servers:
-        run_the_readme(copy, servers)
+    with ExitStack() as opened:
+        run_the_readme(copy, opened)
 
 
-def run_the_readme(copy: Path, servers: ExitStack) -> None:
+def run_the_readme(copy: Path, opened: ExitStack) -> None:
+    """Programs that stay open, and what takes the program itself, are processes; the rest runs in this one."""
     render_sample("balloon", copy / "datasets" / "mine", images=8)
     ran, port = [], free_port()
     mine = copy / "datasets" / "mine"
@@ -136,7 +139,7 @@ def run_the_readme(copy: Path, servers: ExitStack) -> None:
             out = execute(command, copy, ARGS=f"train.iterations=4 {QUICK}")
             assert "contact_sheet.png" in out.splitlines()[-1]
         elif command.startswith("make annotate"):
-            opens_labelme(command, copy)
+            opened.enter_context(labelme_open(command, copy))
         elif command.startswith("d2tune train "):
             out = execute(f"{command} train.iterations=4 {QUICK}", copy)
             assert "contact_sheet.png" in out.splitlines()[-1]
@@ -146,9 +149,11 @@ def run_the_readme(copy: Path, servers: ExitStack) -> None:
                 shutil.copy2(photo, mine / "new")
                 shutil.copy2(photo, copy / "photo.jpg")
         elif command.startswith("d2tune serve "):
-            servers.enter_context(serving(command, copy, port))
+            opened.enter_context(serving(command, copy, port))
         elif command.startswith("curl "):
             assert '"objects"' in execute(command.replace(":8000/", f":{port}/"), copy)
+        elif command.startswith("d2tune "):
+            succeeded(d2tune_here(*shlex.split(command)[1:], folder=copy))
         else:
             execute(command, copy)
         ran.append(command.split()[0])
@@ -159,9 +164,16 @@ def run_the_readme(copy: Path, servers: ExitStack) -> None:
     assert {path.stem for path in (mine / "new").glob("*.json")} == {path.stem for path in (mine / "new").glob("*.jpg")}
 
 
+def healthy_and_on_one_screen(report: str) -> None:
+    lines = report.splitlines()
+    assert lines[-1] == "Training can run here." and len(lines) <= 24, report
+    names = {line[6:].partition("  ")[0] for line in lines if line.startswith(("ok ", "warn "))}
+    assert names >= {"Detectron2", "torch", "device", "bfloat16", "weights", "disk", "memory"}, report
+
+
 def test_what_is_named_in_passing(copy: Path, tmp_path: Path, serve: Callable[[Path], str]) -> None:
     assert "make TARGET" in execute("make help", copy)
-    assert "Detectron2" in execute("make doctor", copy)
+    healthy_and_on_one_screen(execute("make --silent doctor", copy))
     with zipfile.ZipFile(tmp_path / "balloon.zip", "w", zipfile.ZIP_STORED) as archive:
         for path in sorted((SHARED / "data" / "balloon").rglob("*.*")):
             archive.write(path, Path("balloon") / path.relative_to(SHARED / "data" / "balloon"))

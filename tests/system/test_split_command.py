@@ -11,7 +11,7 @@ import yaml
 from PIL import Image as PilImage
 
 from tests.shared_files import SHARED
-from tests.system.commands import d2tune, refused, succeeded
+from tests.system.commands import d2tune_here, refused, succeeded
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def project(folder: Path, **data: object) -> Path:
 
 def test_split_then_convert_the_project(boards: Path, tmp_path: Path) -> None:
     total = len(list(boards.glob("*.jpg")))
-    out = succeeded(d2tune("split", "boards", "--val", "0.2", "--test", "0.1", folder=tmp_path))
+    out = succeeded(d2tune_here("split", "boards", "--val", "0.2", "--test", "0.1", folder=tmp_path))
     assert "up to 40 of 255 bits apart: 4 images in 2 groups are kept together" in out
     lists = {name: read(boards / "splits" / f"{name}.txt") for name in ("train", "val", "test")}
     assert sum(map(len, lists.values())) == total == len(set().union(*lists.values()))
@@ -61,34 +61,34 @@ def test_split_then_convert_the_project(boards: Path, tmp_path: Path) -> None:
     assert data == {"root": str(boards), "train": "splits/train.txt", "val": "splits/val.txt"}
 
     path = project(tmp_path, **data)
-    assert "warning" not in d2tune("convert", path, "--out", "coco", folder=tmp_path).stderr
+    assert "warning" not in d2tune_here("convert", path, "--out", "coco", folder=tmp_path).stderr
     for split in ("train", "val"):
         coco = json.loads((tmp_path / "coco" / f"{split}.json").read_bytes())
         assert sorted(image["file_name"] for image in coco["images"]) == lists[split]
         assert len(coco["categories"]) == 4
 
-    again = succeeded(d2tune("split", "boards", "--val", "0.2", "--test", "0.1", folder=tmp_path))
+    again = succeeded(d2tune_here("split", "boards", "--val", "0.2", "--test", "0.1", folder=tmp_path))
     assert again == out
-    line = refused(d2tune("split", "boards", "--seed", "1", folder=tmp_path))
+    line = refused(d2tune_here("split", "boards", "--seed", "1", folder=tmp_path))
     assert "another split is there" in line and "--force" in line
-    succeeded(d2tune("split", "boards", "--seed", "1", "--force", folder=tmp_path))
+    succeeded(d2tune_here("split", "boards", "--seed", "1", "--force", folder=tmp_path))
     assert not (boards / "splits" / "test.txt").exists()
 
 
 def test_lists_with_mistakes_are_refused(boards: Path, tmp_path: Path) -> None:
-    succeeded(d2tune("split", "boards", "--no-duplicates", folder=tmp_path))
+    succeeded(d2tune_here("split", "boards", "--no-duplicates", folder=tmp_path))
     train, val = boards / "splits" / "train.txt", boards / "splits" / "val.txt"
     path = project(tmp_path, train="splits/train.txt", val="splits/val.txt")
     content = train.read_text("utf-8")
     train.write_text(content + "IMG_0001.jpg\n", "utf-8")
-    line = refused(d2tune("convert", path, "--out", "coco", folder=tmp_path))
+    line = refused(d2tune_here("convert", path, "--out", "coco", folder=tmp_path))
     assert (
         f"train.txt: line {len(content.splitlines()) + 1}: IMG_0001.jpg is not among" in line and "Did you mean" in line
     )
     train.write_text(content + read(val)[0] + "\n", "utf-8")
-    assert f"{read(val)[0]} is in" in refused(d2tune("convert", path, "--out", "coco", folder=tmp_path))
+    assert f"{read(val)[0]} is in" in refused(d2tune_here("convert", path, "--out", "coco", folder=tmp_path))
     val.unlink()
-    assert "val.txt: the list cannot be read" in refused(d2tune("convert", path, "--out", "coco", folder=tmp_path))
+    assert "val.txt: the list cannot be read" in refused(d2tune_here("convert", path, "--out", "coco", folder=tmp_path))
 
 
 def test_classes_are_merged_renamed_and_dropped(boards: Path, tmp_path: Path) -> None:
@@ -101,12 +101,12 @@ def test_classes_are_merged_renamed_and_dropped(boards: Path, tmp_path: Path) ->
     }
 
     words = ["--rename", "ESP8266=esp,Heltec_ESP32_Lora=esp,Raspberry_Pi_3=pi", "--drop", "Arduino_Nano"]
-    out = succeeded(d2tune("split", "boards", "--kfold", "3", "--no-duplicates", *words, folder=tmp_path))
+    out = succeeded(d2tune_here("split", "boards", "--kfold", "3", "--no-duplicates", *words, folder=tmp_path))
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line[:1].isalpha()}
     assert {name: int(rows[name][1]) for name in ("esp", "pi")} == expected and "Arduino_Nano " not in out
-    succeeded(d2tune("convert", "boards", "--out", "by_options.json", *words, folder=tmp_path))
+    succeeded(d2tune_here("convert", "boards", "--out", "by_options.json", *words, folder=tmp_path))
     path = project(tmp_path, train="splits/fold0/train.txt", val="splits/fold0/val.txt", rename=rename)
-    succeeded(d2tune("convert", path, "--out", "coco", folder=tmp_path))
+    succeeded(d2tune_here("convert", path, "--out", "coco", folder=tmp_path))
     by_options = json.loads((tmp_path / "by_options.json").read_bytes())
     train, val = (json.loads((tmp_path / "coco" / f"{split}.json").read_bytes()) for split in ("train", "val"))
     assert train["categories"] == val["categories"]
@@ -122,19 +122,19 @@ def test_classes_are_merged_renamed_and_dropped(boards: Path, tmp_path: Path) ->
 
 def test_other_formats_and_embedded_images(tmp_path: Path) -> None:
     source = SHARED / "data/balloon/train/via_region_data.json"
-    out = succeeded(d2tune("split", source, "--class-name", "balloon", "--out", "lists", folder=tmp_path))
+    out = succeeded(d2tune_here("split", source, "--class-name", "balloon", "--out", "lists", folder=tmp_path))
     assert "61 images, 255 instances, 61 groups" in out
     data = yaml.safe_load(out.split("in a project file: ")[1])["data"]
     assert data["annotations"] == source.name and data["val"] == str(tmp_path / "lists" / "val.txt")
-    done = d2tune("split", source, "--out", "lists", folder=tmp_path)
+    done = d2tune_here("split", source, "--out", "lists", folder=tmp_path)
     assert "no_class" in done.stdout and "no_class" in refused(done)
 
     embedded = tmp_path / "embedded"
     embedded.mkdir()
     for path in sorted((SHARED / "data/microcontrollers/train").glob("*.json"))[:6]:
         shutil.copy(path, embedded)
-    out = succeeded(d2tune("split", embedded, "--val", "0.5", folder=tmp_path))
+    out = succeeded(d2tune_here("split", embedded, "--val", "0.5", folder=tmp_path))
     assert "bits apart: none" in out and "cannot be compared" not in out
     assert [path.name for path in embedded.iterdir() if path.suffix == ".jpg"] == []
     path = project(tmp_path, root="embedded", train="splits/train.txt", val="splits/val.txt")
-    succeeded(d2tune("convert", path, "--out", "coco", folder=tmp_path))
+    succeeded(d2tune_here("convert", path, "--out", "coco", folder=tmp_path))

@@ -195,20 +195,20 @@ def test_errors_warnings_strict_and_leaving_out(tmp_path: Path) -> None:
         ("error", "bad_json", "c.json", None),
     ]
     assert (rows[2]["line"], rows[2]["column"]) == (2, 4)
-    checked = process("check", source, "--findings", tmp_path / "again.json", status=1)
+    checked = d2tune("check", source, "--findings", tmp_path / "again.json", status=1)
     assert (tmp_path / "again.json").read_bytes() == findings.read_bytes() and "bad_json" in checked.stdout
 
-    left = process("convert", source, "--out", out, "--skip-bad", "--findings", findings)
+    left = d2tune("convert", source, "--out", out, "--skip-bad", "--findings", findings)
     assert "b.json" in left.stdout and "c.json" in left.stdout
     assert {row["level"] for row in json.loads(findings.read_text("utf-8"))} == {"warning"}
     value = json.loads((out / "annotations.json").read_text("utf-8"))
     assert [row["file_name"] for row in value["images"]] == ["a.png"]
-    process("check", source, "--skip-bad")
+    d2tune("check", source, "--skip-bad")
     for name in ("b.json", "b.png", "c.json"):
         (source / name).unlink()
-    process("check", source)
-    process("check", source, "--strict", status=1)
-    process("convert", source, "--out", tmp_path / "strict", "--strict", status=1)
+    d2tune("check", source)
+    d2tune("check", source, "--strict", status=1)
+    d2tune("convert", source, "--out", tmp_path / "strict", "--strict", status=1)
     assert not (tmp_path / "strict").exists()
 
 

@@ -310,29 +310,45 @@ def test_odd_labels_pass_through_every_writer(tmp_path: Path, label: str) -> Non
     assert category["name"] == label
 
 
-def d2tune(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-c", "from d2tune.cli import main; raise SystemExit(main())", *map(str, words)]
-    return subprocess.run(command, capture_output=True, env=os.environ | environment, timeout=60, check=False)
+COMMANDS = """
+import json, sys
+from d2tune.cli import main
+sys.exit(max(main(words) for words in json.load(sys.stdin)))
+"""
+"""Runs commands one after the other, and ends with the highest of their statuses."""
 
 
-@pytest.mark.parametrize("label", ODD_LABELS.values(), ids=ODD_LABELS)
-def test_odd_labels_do_nothing_to_the_terminal(tmp_path: Path, label: str) -> None:
+def d2tune(*commands: list[str | Path], **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run commands in one process."""
+    words = json.dumps([[str(word) for word in command] for command in commands]).encode()
+    command = [sys.executable, "-c", COMMANDS]
+    return subprocess.run(
+        command, input=words, capture_output=True, env=os.environ | environment, timeout=60, check=False
+    )
+
+
+def test_odd_labels_do_nothing_to_the_terminal(tmp_path: Path) -> None:
     """Neither does a terminal that knows ASCII alone stop the command."""
-    labelme_file(tmp_path / "set" / "a.json", shape(TRIANGLE, f"é {label} "), shape(TRIANGLE, kind=label))
+    for number, label in enumerate(ODD_LABELS.values()):
+        file = tmp_path / f"{number}" / "a.json"
+        labelme_file(file, shape(TRIANGLE, f"é {label} "), shape(TRIANGLE, kind=label))
     plain = {"PYTHONIOENCODING": "ascii", "LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"}
     for environment in (plain, {"PYTHONIOENCODING": "utf-8"}):
-        done = d2tune("check", tmp_path / "set", "--findings", tmp_path / "findings.json", **environment)
+        findings = [tmp_path / f"{number}.json" for number in range(len(ODD_LABELS))]
+        done = d2tune(*(["check", file.with_suffix(""), "--findings", file] for file in findings), **environment)
         assert done.returncode == 0, done.stderr
         assert b"Traceback" not in done.stderr
         text = (done.stdout + done.stderr).decode("utf-8")
         assert all(letter.isprintable() or letter in "\n " for letter in text)
-        assert json.loads((tmp_path / "findings.json").read_text("utf-8"))
+        for file in findings:
+            assert json.loads(file.read_text("utf-8"))
+            file.unlink()
 
 
 def test_the_error_line_is_one_line_without_control_characters(tmp_path: Path) -> None:
     labelme_file(tmp_path / "set" / "a.json", shape(TRIANGLE, "\x1b[31mcat\nfish"))
     (tmp_path / "labels.txt").write_text("dog")
-    done = d2tune("convert", tmp_path / "set", "--out", tmp_path / "out", "--labels", tmp_path / "labels.txt")
+    done = d2tune(["convert", tmp_path / "set", "--out", tmp_path / "out", "--labels", tmp_path / "labels.txt"])
     assert done.returncode == 1
     assert b"\x1b" not in done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1

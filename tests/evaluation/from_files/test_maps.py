@@ -12,7 +12,7 @@ from PIL import Image as PilImage
 from d2tune.errors import DataError
 from d2tune.evaluation.from_files.evaluate import evaluate_files
 from tests.shared_files import SHARED
-from tests.system.commands import d2tune, succeeded
+from tests.system.commands import d2tune_here, succeeded
 
 
 def label_folders(folder: Path) -> None:
@@ -33,7 +33,7 @@ WORDS = ["eval", "--predictions", "predicted", "--ground-truth", "truth", "--lab
 @pytest.mark.slow
 def test_folders_of_label_images(tmp_path: Path) -> None:
     label_folders(tmp_path)
-    out = succeeded(d2tune(*WORDS, folder=tmp_path))
+    out = succeeded(d2tune_here(*WORDS, folder=tmp_path))
     assert out.rstrip().splitlines()[-1].startswith("mIoU on 2 images: 81.7")
     evaluation = json.loads((tmp_path / "scored" / "evaluation.json").read_text())
     metrics = evaluation["metrics"]["semantic"]
