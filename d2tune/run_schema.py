@@ -131,6 +131,18 @@ def read_record(path: Path) -> dict[str, Any]:
     return content
 
 
+def chosen_on_images(record: dict[str, Any]) -> str:
+    """What is too good in the validation metrics of an assembled model, and what is proven; empty for other runs."""
+    assembled = record.get("assembled")
+    if not isinstance(assembled, dict):
+        return ""
+    images = "all" if "folds" in assembled else "half of"
+    proven = f" Proven: {assembled['sentence']}" if isinstance(assembled.get("sentence"), str) else ""
+    return (
+        f"was assembled, and {images} its validation images helped to choose it: its metrics are a little high.{proven}"
+    )
+
+
 def read_evaluation(path: Path) -> dict[str, Any]:
     """The content of the ``evaluation.json`` of a run.
 

@@ -23,7 +23,7 @@ from d2tune.project.traits import TRAITS, MetricPlace
 from d2tune.review.cleaned import cleaned
 from d2tune.review.history import History, read_history
 from d2tune.run_folder import RunFolder
-from d2tune.run_schema import read_evaluation, read_object
+from d2tune.run_schema import chosen_on_images, read_evaluation, read_object
 from d2tune.runs.evaluated import Evaluated, newest_evaluation, read_evaluated
 from d2tune.runs.other_model import read_other
 from d2tune.runs.overview import RunSummary, summarize
@@ -142,9 +142,12 @@ def read_run(path: Path, name: str) -> Side:
     record = side.attempt(run.read_record)
     side.record = record if record is not None else _raw(run.record)
     side.project = side.attempt(lambda: load_project(run.project).project)
-    if side.history.problem:
+    assembled = chosen_on_images(side.record)
+    if side.history.problem and not assembled:
         side.problems.append(f"{run.metrics}: {side.history.problem}")
     _read_metrics(side)
+    if assembled and side.evaluation.get("data") is None:
+        side.problems.append(f"the run {assembled}")
     if record is not None and side.project is not None and side.metrics is not None:
         _read_images(side)
     return side

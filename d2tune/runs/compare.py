@@ -12,6 +12,8 @@ from d2tune.annotations.io.outputs import protected, refuse_existing, write_outp
 from d2tune.errors import RunError
 from d2tune.evaluation.comparison import ComparedSide, InstanceSide, RunComparison
 from d2tune.evaluation.from_files.results import kinds_of, read_results
+from d2tune.run_folder import RunFolder
+from d2tune.run_schema import chosen_on_images
 from d2tune.runs.evaluated import Evaluated, read_evaluated
 from d2tune.runs.other_model import other_side
 from d2tune.text import printable
@@ -95,6 +97,9 @@ def _evaluated(folder: Path) -> Evaluated:
     """A model or an evaluation; its weights, config, data and predictions must be unchanged."""
     evaluated = read_evaluated(folder)
     evaluated.check_model()
+    assembled = chosen_on_images(RunFolder(evaluated.run).record_entries())
+    if assembled and evaluated.content.get("data") is None:
+        logger.warning("%s", printable(f"{folder}: {assembled}"))
     return evaluated
 
 

@@ -43,6 +43,9 @@ def _of_package(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for line in input_lines(manifest.input):
         yield "input", line
     metrics = manifest.metrics
+    assembled = manifest.training.get("assembled")
+    if isinstance(assembled, str):
+        yield "assembled", assembled
     yield "evaluation", "these weights were not evaluated" if metrics is None else metrics.sentence
     weights = manifest.weights
     sizes = "" if weights.sizes is None else f", images of {', '.join(f'{w} x {h} px' for h, w in weights.sizes)}"
@@ -69,6 +72,8 @@ def _of_run(folder: Path, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     state = "not finished" if "finished" in record and finished is None else "finished"
     yield "run", f"{record['project']}, {state}, started {record.get('started', 'at an unknown time')}"
     yield from _model(task_of(project).name, project.model.preset, record["classes"])
+    if isinstance(record.get("assembled"), dict):
+        yield "assembled", str(record["assembled"].get("sentence", "of finished runs"))
     try:
         evaluation = run_schema.read_evaluation(run.evaluation)
     except (FileNotFoundError, RunError):

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import d2tune
+from d2tune.cli import main
 from d2tune.project.traits import TaskName
+from d2tune.run_folder import RunFolder
 from tests.review.test_report import plain
 from tests.review.world import BETTER, make_data, make_run
 
@@ -28,6 +30,29 @@ def test_the_header_names_no_folder_of_the_machine(run_of: Runs, tmp_path: Path)
     assert str(run.parent) not in page
     copied = Path(shutil.copytree(run, tmp_path / "runs" / "crossing" / "one"))
     assert '<p class="origin mono"><bdi>runs/crossing/one</bdi>' in page_of(copied, folder=tmp_path)
+
+
+ASSEMBLED = {"folds": {}, "sentence": "one, mirrored too is better than one on the 30 images of 3 folds: +2.0 points."}
+
+
+def test_an_assembled_run_is_reported_as_one(
+    run_of: Runs, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of("instance")
+    assembled = Path(shutil.copytree(run, tmp_path / "final"))
+    RunFolder(assembled).update_record({"assembled": ASSEMBLED})
+    (assembled / "metrics.jsonl").unlink(missing_ok=True)
+    high = "was assembled, and all its validation images helped to choose it: its metrics are a little high."
+    line = f"{high} Proven: {ASSEMBLED['sentence']}"
+    page = plain(page_of(run, assembled, folder=tmp_path))
+    assert f"the run {line}" in page and "no metrics were logged" not in page
+    caplog.clear()
+    d2tune.compare(run, assembled)
+    assert [record.message for record in caplog.records] == [f"{assembled}: {line}"]
+    assert main(["info", str(assembled)]) == 0
+    assert f"assembled:      {ASSEMBLED['sentence']}" in capsys.readouterr().out
+    RunFolder(assembled).update_record({"assembled": {"sentence": "."}})
+    assert "and half of its validation images" in plain(page_of(assembled, folder=tmp_path))
 
 
 @pytest.mark.parametrize(("task", "is_there"), [("instance", True), ("semantic", False)])

@@ -259,8 +259,11 @@ def test_the_model_of_another_tool_is_put_beside_a_run(tmp_path: Path) -> None:
     assert mask_ap.better == "B" and beside.images == 6
     exchanged = api.compare(tmp_path / "theirs.json", run).metrics["segm AP"]
     assert (exchanged.value_a, exchanged.value_b, exchanged.better) == (mask_ap.value_b, mask_ap.value_a, "A")
+    percent = [row | {"score": 90} for row in rows]
+    (tmp_path / "theirs.json").write_text(json.dumps(percent), "utf-8")
     report = api.write_report(run, predictions={"theirs": tmp_path / "theirs.json"}, out=tmp_path / "report.html")
     assert "theirs" in report.path.read_text("utf-8")
+    assert [line for line in report.problems if "the highest score is 90; scores are from 0 to 1 (divide" in line]
     with pytest.raises(DataError):
         (tmp_path / "none.json").write_text("[]", "utf-8")
         api.compare(run, tmp_path / "none.json")

@@ -18,7 +18,7 @@ from d2tune.evaluation.output_files import EvaluationFiles
 from d2tune.evaluation.summaries import EvaluationResult, closing_sentence
 from d2tune.metrics.coco.box_checks import box_warnings
 from d2tune.metrics.coco.results import Kind
-from d2tune.metrics.coco.rows import CocoSet, read_coco
+from d2tune.metrics.coco.rows import read_coco
 from d2tune.run_folder import ensure_writable
 from d2tune.text import counted, printable
 from d2tune.timing import StageTimes
@@ -103,7 +103,6 @@ def _evaluate_instances(
         about = {key: getattr(error, key) for key in ("place", "found", "expected", "hint")}
         raise DataError(error.message, file=file, **about) from None
     warnings += [f"{predictions}: {line}" for line in box_warnings(data, _sizes(truth))]
-    warnings += _score_warnings(data, predictions)
     crowds = sum(bool(row["iscrowd"]) for row in data.truth)
     if crowds and crowds == len(data.truth):
         hint = "if they are single objects, --crowds objects reads them as objects"
@@ -133,11 +132,3 @@ def _sizes(truth: dict[str, Any]) -> dict[int, tuple[int, int]]:
         for row in truth["images"]
         if all(type(row.get(key)) is int and row[key] > 0 for key in ("height", "width"))
     }
-
-
-def _score_warnings(data: CocoSet, path: Path) -> list[str]:
-    """Scores that look like percent; the thresholds of the summary are shares."""
-    scores = [row["score"] for row in data.results]
-    if not scores or max(scores) <= 1 or min(scores) < 0 or max(scores) > 100:
-        return []
-    return [f"{path}: the highest score is {max(scores):g}; scores are from 0 to 1 (percent are divided by 100)"]

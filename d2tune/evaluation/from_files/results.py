@@ -89,6 +89,10 @@ def read_results(predictions: Path, ground_truth: Path, *, content: Any = None) 
         lines.append(f"{ground_truth}: {without} without a segmentation; there the box counts as the mask")
     if not predicted.rows:
         lines.append(f"{predictions}: there are no detections")
+    scores = [row["score"] for row in results if isinstance(row.get("score"), int | float)]
+    if scores and min(scores) >= 0 and 1 < max(scores) <= 100:
+        line = f"the highest score is {max(scores):g}; scores are from 0 to 1 (divide percent by 100)"
+        lines.append(f"{predictions}: {line}")
     return ResultFiles(truth, results, tuple(lines))
 
 
