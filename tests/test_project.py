@@ -201,3 +201,20 @@ def test_a_raw_key_of_the_command_line_replaces_that_of_the_file(
     path = tmp_path / "mine.yaml"
     path.write_text(f"data: {{root: .}}\ndetectron2: {written}\n", encoding="utf-8")
     assert load_project(path, overrides=overrides).project.detectron2 == {"MODEL.BRIDGE.WIDTH": 4}
+
+
+def test_raw_keys_in_the_file_are_the_keys_of_the_project(tmp_path: Path) -> None:
+    raw = {"SOLVER": {"MAX_ITER": 6, "IMS_PER_BATCH": 3, "BASE_LR": 0.1}, "TEST.EVAL_PERIOD": 2, "SEED": 5}
+    path = written(tmp_path, MINIMAL | {"train": {"iterations": 30}, "detectron2": raw})
+    project = load_project(path).project
+    train = project.train
+    assert (train.iterations, train.batch_size, train.eval_every, train.seed) == (6, 3, 2, 5)
+    assert project.detectron2 == {"SOLVER.BASE_LR": 0.1}
+    assert load_project(path, overrides={"train.iterations": 9}).project.train.iterations == 9
+    assert load_project(path, overrides={"detectron2.SOLVER.MAX_ITER": 7}).project.train.iterations == 7
+    longer = load_project(path, overrides={"train.budget": "90 s"}).project.train
+    assert (longer.iterations, longer.budget) == (None, 90.0)
+    with pytest.raises(ProjectError, match=r"detectron2: SOLVER\.MAX_ITER and train\.budget are both set; keep one"):
+        load_project(written(tmp_path, MINIMAL | {"train": {"budget": "90 s"}, "detectron2": raw}, "timed.yaml"))
+    with pytest.raises(ProjectError, match=r"train: accumulate must divide batch_size, 3; found 2"):
+        load_project(path, overrides={"train.accumulate": 2})

@@ -147,9 +147,9 @@ def test_a_key_of_detectron2_nested_and_dotted(tmp_path: Path) -> None:
 
 
 def test_a_profile_replaces_keys_of_detectron2_however_they_are_written(tmp_path: Path) -> None:
-    text = "data: {root: a}\ndetectron2: {SOLVER.MOMENTUM: 0.8, SEED: 1}\n"
+    text = "data: {root: a}\ndetectron2: {SOLVER.MOMENTUM: 0.8, SOLVER.GAMMA: 0.2}\n"
     text += "profiles: {cpu: {detectron2: {SOLVER: {MOMENTUM: 0.7}}}}\n"
-    assert load_project(written(tmp_path, text)).project.detectron2 == {"SOLVER.MOMENTUM": 0.7, "SEED": 1}
+    assert load_project(written(tmp_path, text)).project.detectron2 == {"SOLVER.MOMENTUM": 0.7, "SOLVER.GAMMA": 0.2}
 
 
 def test_anchors_and_merges(tmp_path: Path) -> None:

@@ -304,7 +304,7 @@ def _too_short(seconds: float, before_s: float, steps: int, step_s: float, least
     return ProjectError(
         "the time is too short for a training",
         place="train.budget",
-        found=f"{time_text(seconds)}, of which {duration(before_s)} have passed; {counted(steps, 'step')} of "
-        f"{step_s:.2f} s would fit besides an evaluation",
+        found=f"{time_text(seconds)}, of which {duration(before_s)} go before the first step; "
+        f"{counted(steps, 'step')} of {step_s:.2f} s would fit besides an evaluation",
         expected=f"{duration(math.ceil(1.1 * least_s))} or more, for {LEAST_STEPS} steps",
     )

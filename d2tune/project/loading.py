@@ -20,6 +20,15 @@ from d2tune.project.sections import Fold
 from d2tune.project.yaml_files import read_yaml
 from d2tune.text import nearest
 
+OWN_KEYS = {
+    "SOLVER.MAX_ITER": "train.iterations",
+    "SOLVER.IMS_PER_BATCH": "train.batch_size",
+    "TEST.EVAL_PERIOD": "train.eval_every",
+    "DATALOADER.NUM_WORKERS": "train.workers",
+    "SEED": "train.seed",
+}
+"""Detectron2's keys that a project has keys of its own for."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedProject:
@@ -98,9 +107,12 @@ def load_project(
     merged = _dotted_detectron2(without_empty(raw, Project), file)
     merged = merge(merged, profiles[chosen]) if chosen else merged
     _refuse_two_lengths(overrides or {}, file)
+    _take_own_keys(merged, file)
     for key, value in _without_sample(overrides or {}).items():
         first, _, raw_key = key.partition(".")
-        if first == "detectron2" and raw_key and isinstance(merged.setdefault(first, {}), dict):
+        if first == "detectron2" and raw_key in OWN_KEYS:
+            set_dotted(merged, OWN_KEYS[raw_key], value)
+        elif first == "detectron2" and raw_key and isinstance(merged.setdefault(first, {}), dict):
             merged[first] |= flatten({raw_key: value})
         else:
             set_dotted(merged, key, value)
@@ -112,6 +124,23 @@ def load_project(
     except ValidationError as error:
         raise explained(error, merged, file) from None
     return LoadedProject(_absolute(project, file.resolve().parent), file, chosen)
+
+
+def _take_own_keys(merged: dict[str, Any], file: Path) -> None:
+    """Give raw keys that a project has keys of its own for to those, from which other values follow.
+
+    Raises:
+        ProjectError: The iterations are there, and another length of the training too.
+    """
+    section, train = merged.get("detectron2"), merged.get("train")
+    if not isinstance(section, dict):
+        return
+    rivals = [key for key in ("epochs", "budget") if isinstance(train, dict) and train.get(key) is not None]
+    for raw_key in [key for key in OWN_KEYS if key in section]:
+        if rivals and OWN_KEYS[raw_key] == "train.iterations":
+            message = f"{raw_key} and train.{rivals[0]} are both set; keep one of them"
+            raise ProjectError(message, file=file, place="detectron2")
+        set_dotted(merged, OWN_KEYS[raw_key], section.pop(raw_key))
 
 
 def _refuse_two_lengths(overrides: Mapping[str, Any], file: Path) -> None:

@@ -6,18 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from d2tune.project.loading import LoadedProject, load_project
+from d2tune.project.loading import OWN_KEYS, LoadedProject, load_project
 from d2tune.project.overrides import parse_overrides
 
-PROJECT_KEYS = {
-    "MODEL.WEIGHTS": "weights",
-    "SOLVER.MAX_ITER": "train.iterations",
-    "SOLVER.IMS_PER_BATCH": "train.batch_size",
-    "TEST.EVAL_PERIOD": "train.eval_every",
-    "DATALOADER.NUM_WORKERS": "train.workers",
-    "SEED": "train.seed",
-}
-"""Detectron2's keys that a project has keys of its own for."""
+_PROJECT_KEYS = {"MODEL.WEIGHTS": "weights", **OWN_KEYS}
+"""Detectron2's keys on a command line that a project has keys of its own for."""
 
 
 def load_overridden(
@@ -37,7 +30,7 @@ def load_overridden(
         ProjectError: The file or a setting is invalid.
     """
     keys, raw = parse_overrides(words)
-    keys |= {PROJECT_KEYS[key]: raw.pop(key) for key in list(raw) if key in PROJECT_KEYS}
+    keys |= {_PROJECT_KEYS[key]: raw.pop(key) for key in list(raw) if key in _PROJECT_KEYS}
     if Path(str(keys.get("weights", ""))).suffix and "://" not in str(keys["weights"]):
         keys["weights"] = str(Path(keys["weights"]).expanduser().resolve())
     if wandb:

@@ -93,8 +93,8 @@ def test_the_time_that_has_passed_counts(tiny_project: Path) -> None:
         planned(tiny_project, budget="300 s", passed_s=290)
     # 10 steps, an evaluation and the end take 20.894 s, which are 96 % of 21.76 s; and a tenth more of the whole
     assert caught.value.one_line() == (
-        "train.budget: the time is too short for a training; found 5 min, of which 4 min 50 s have passed; 0 steps of "
-        "0.54 s would fit besides an evaluation; expected 5 min 43 s or more, for 10 steps"
+        "train.budget: the time is too short for a training; found 5 min, of which 4 min 50 s go before the first "
+        "step; 0 steps of 0.54 s would fit besides an evaluation; expected 5 min 43 s or more, for 10 steps"
     )
 
 
