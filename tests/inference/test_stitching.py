@@ -423,7 +423,7 @@ def test_windows_begin_at_steps_and_end_with_the_image() -> None:
         ({"window_px": 20}, "--window-px: the window is too small; found 20 px; expected at least 32 px"),
         (
             {"window_px": 100, "overlap": 1.0},
-            "--overlap: windows that do not overlap cannot be stitched",
+            "--overlap: windows that are so close cover each pixel too often",
         ),
         ({"window_px": 100, "overlap": 0.0}, "found 0; expected above 0 and at most 0.75: a share of the window"),
         ({"window_px": 100, "overlap": float("nan")}, "found nan"),
