@@ -154,7 +154,7 @@ def _continued(member: Member, iterations: int) -> LoadedProject:
     }
     # without steps at which it falls, this schedule is constant
     raw = {"SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR", "SOLVER.EMA_DECAY": 0.0}
-    own = ("SOLVER.BASE_LR", "SOLVER.MAX_ITER", "SOLVER.WARMUP_ITERS")
+    own = ("SOLVER.BASE_LR", "SOLVER.WARMUP_ITERS")
     given = {key: value for key, value in project.detectron2.items() if key not in own}
     project = project.model_copy(
         update={"train": project.train.model_copy(update=changes), "detectron2": {**given, **raw}, "tracking": "none"}

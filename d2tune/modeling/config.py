@@ -21,7 +21,7 @@ from d2tune.modeling.component_names import check_components
 from d2tune.modeling.schedule import check_schedule, set_schedule
 from d2tune.modeling.siammask.config import add_siammask_config
 from d2tune.modeling.yolact.config import add_yolact_config
-from d2tune.project import Model, Project, flatten, preset_files, preset_names
+from d2tune.project import OWN_KEYS, Model, Project, flatten, preset_files, preset_names
 from d2tune.text import reason_of
 
 LEAST_WINDOW_PX = 512
@@ -192,6 +192,7 @@ DERIVED = {
     "MODEL.BRIDGE.LOSS": "Set model.loss.",
     "MODEL.BRIDGE.CLASS_WEIGHTS": "Set model.class_weights.",
     "MODEL.MASK_ON": "It is derived from task.",
+    **{key: f"Set {own}." for key, own in OWN_KEYS.items()},
     "DATASETS.TRAIN": "Set data.train.",
     "DATASETS.TEST": "Set data.val.",
     "INPUT.MIN_SIZE_TRAIN": "Set train.image_size and train.scale_jitter.",

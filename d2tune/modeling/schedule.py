@@ -27,17 +27,14 @@ def set_schedule(cfg: CfgNode, project: Project, *, images: int, scratch: bool) 
 
     Args:
         cfg: The config.
-        project: The project. Of its raw keys, those of the optimizer and of the iterations count, of which others
-            follow.
+        project: The project. Of its raw keys, that of the optimizer counts, of which others follow.
         images: Number of training images.
         scratch: Whether no pretrained weights are loaded; the warm-up is then longer.
     """
-    train, raw = project.train, project.detectron2
-    kind = raw.get("SOLVER.OPTIMIZER", train.optimizer)
+    train = project.train
+    kind = project.detectron2.get("SOLVER.OPTIMIZER", train.optimizer)
     _set_optimizer(cfg, train, kind.upper() if isinstance(kind, str) else "AUTO")
-    iterations = raw.get("SOLVER.MAX_ITER")
-    if type(iterations) is not int or iterations < 1:
-        iterations = planned_length(project, images=images, on_gpu=cfg.MODEL.DEVICE == "cuda").iterations
+    iterations = planned_length(project, images=images, on_gpu=cfg.MODEL.DEVICE == "cuda").iterations
     _set_rates(cfg, train, iterations, scratch=scratch)
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
@@ -79,7 +76,6 @@ def _set_rates(cfg: CfgNode, train: Train, iterations: int, *, scratch: bool) ->
 
 _RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "SOLVER.BASE_LR": (lambda value: 0 < value < math.inf, "a number above 0"),
-    "SOLVER.MAX_ITER": (lambda value: value >= 1, "1 or more"),
     "SOLVER.WARMUP_ITERS": (lambda value: value >= 0, "0 or more"),
     "SOLVER.WARMUP_FACTOR": (lambda value: 0 <= value <= 1, "a number from 0 to 1"),
     "SOLVER.GAMMA": (lambda value: 0 < value <= 1, "a number above 0, at most 1"),
@@ -111,9 +107,6 @@ def check_schedule(cfg: CfgNode, project: Project) -> None:
         if not is_valid(value):
             raise ProjectError("the value is out of its range", place=key, found=repr(raw[key]), expected=expected)
     if train.budget is not None:
-        if "SOLVER.MAX_ITER" in raw:
-            message = "train.budget and the iterations are both set; keep one of them"
-            raise ProjectError(message, place="SOLVER.MAX_ITER", found=repr(raw["SOLVER.MAX_ITER"]))
         return
     place = "SOLVER.WARMUP_ITERS" if "SOLVER.WARMUP_ITERS" in raw else "train.warmup"
     if place in raw or train.warmup != "auto":
