@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,27 +137,35 @@ def divider(tab: Page) -> float:
     return float(value[0])
 
 
+def divider_near(tab: Page, place: Any) -> bool:
+    """Whether the divider comes there: on a busy machine a touch reaches the page a little after the call."""
+    end = time.monotonic() + 20
+    while divider(tab) != place and time.monotonic() < end:
+        time.sleep(0.02)
+    return divider(tab) == place
+
+
 def test_the_divider_follows_keys_pointer_and_finger(tab: Page, pages: dict[str, Path]) -> None:
     tab.look(width_px=1280)
     tab.open(pages["instance"])
-    assert divider(tab) == pytest.approx(0.5, abs=0.01)
+    assert divider_near(tab, pytest.approx(0.5, abs=0.01))
     tab.evaluate("document.querySelector('.slider input').focus()")
     for _ in range(10):
         press(tab, "ArrowRight", 39)
-    assert divider(tab) == pytest.approx(0.6, abs=0.01)
+    assert divider_near(tab, pytest.approx(0.6, abs=0.01))
     box = at(tab, ".slider")
     place = {"y": box["y"] + box["height"] / 2, "button": "left", "clickCount": 1}
     tab.call("Input.dispatchMouseEvent", type="mousePressed", x=box["x"] + 0.3 * box["width"], buttons=1, **place)
-    assert divider(tab) == pytest.approx(0.3, abs=0.02)
+    assert divider_near(tab, pytest.approx(0.3, abs=0.02))
     tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=box["x"] + 0.8 * box["width"], buttons=1, **place)
-    assert divider(tab) == pytest.approx(0.8, abs=0.02)
+    assert divider_near(tab, pytest.approx(0.8, abs=0.02))
     tab.call("Input.dispatchMouseEvent", type="mouseReleased", x=box["x"] + 0.8 * box["width"], **place)
     tab.call("Emulation.setTouchEmulationEnabled", enabled=True)
     point = {"x": box["x"] + 0.2 * box["width"], "y": place["y"]}
     tab.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[point])
     tab.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
     tab.call("Emulation.setTouchEmulationEnabled", enabled=False)
-    assert divider(tab) == pytest.approx(0.2, abs=0.02)
+    assert divider_near(tab, pytest.approx(0.2, abs=0.02))
     width = at(tab, ".compare")["width"]
     tab.evaluate("document.querySelector('.enlarge').click()")
     assert at(tab, ".compare")["width"] > 1.3 * width
