@@ -55,6 +55,7 @@ def test_a_time_with_its_unit(tmp_path: Path, text: str, seconds: float, again: 
 @pytest.mark.parametrize(
     ("train", "message"),
     [
+        ("{budget: .nan}", "train.budget: must be a time such as 90 s, 20 min or 1.5 h; found nan"),
         ("{budget: 20}", "train.budget: must have a unit; found 20. Write 20 s, 20 min or 20 h"),
         ("{budget: 0 min}", "train.budget: must be a time above 0; found 0 min"),
         ("{budget: -5 min}", "train.budget: must be a time such as 90 s, 20 min or 1.5 h; found '-5 min'"),

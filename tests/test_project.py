@@ -113,9 +113,15 @@ def test_words_of_projects_and_of_detectron2() -> None:
     assert detectron2 == {"SOLVER.BASE_LR": 0.001, "MODEL.MASK_ON": False}
 
 
-@pytest.mark.parametrize("words", [["train.iterations"], ["--nonsense", "3"]])
+@pytest.mark.parametrize("words", [["train.iterations"], ["--nonsense", "3"], ["train.iterations", "train.seed=1"]])
 def test_a_word_without_a_value_is_refused(words: list[str]) -> None:
     with pytest.raises(ProjectError, match="is not an override"):
+        parse_overrides(words)
+
+
+@pytest.mark.parametrize("words", [["train.budget=90", "s"], ["train.budget=90", "s", "train.seed=1"]])
+def test_a_value_with_blanks_needs_quotes(words: list[str]) -> None:
+    with pytest.raises(ProjectError, match=r"'s' is not an override; .* needs quotes: 'train.budget=90 s'"):
         parse_overrides(words)
 
 
@@ -218,3 +224,21 @@ def test_raw_keys_in_the_file_are_the_keys_of_the_project(tmp_path: Path) -> Non
         load_project(written(tmp_path, MINIMAL | {"train": {"budget": "90 s"}, "detectron2": raw}, "timed.yaml"))
     with pytest.raises(ProjectError, match=r"train: accumulate must divide batch_size, 3; found 2"):
         load_project(path, overrides={"train.accumulate": 2})
+
+
+def test_raw_keys_of_the_project_and_of_its_profiles(tmp_path: Path) -> None:
+    raw = {"detectron2": {"SOLVER.MAX_ITER": 6, "SOLVER.IMS_PER_BATCH": 3}}
+    profiles = {"own": {"train": {"iterations": 9}}, "raw": {"detectron2": {"SOLVER.MAX_ITER": 7}}}
+    lengths = {"epochs": {"epochs": 2}, "budget": {"budget": "90 s"}}
+    path = written(
+        tmp_path, MINIMAL | raw | {"profiles": profiles | {key: {"train": one} for key, one in lengths.items()}}
+    )
+    for name, iterations in (("own", 9), ("raw", 7), ("epochs", None), ("budget", None)):
+        train = load_project(path, profile=name).project.train
+        assert (train.iterations, train.batch_size) == (iterations, 3)
+    assert (train.epochs, train.budget) == (None, 90.0)
+    both = MINIMAL | {"profiles": {"cpu": {"train": {"epochs": 2}, "detectron2": {"SOLVER.MAX_ITER": 7}}}}
+    with pytest.raises(
+        ProjectError, match=r"profiles\.cpu\.detectron2: SOLVER\.MAX_ITER and train\.epochs are both set"
+    ):
+        load_project(written(tmp_path, both, "both.yaml"))

@@ -208,6 +208,7 @@ def test_an_empty_section_of_a_profile_leaves_the_project_as_it_is(tmp_path: Pat
         ("train: {schedule: linear}", "must be cosine, step or constant; found 'linear'"),
         ("train: {steps: [0.5]}", "steps are for schedule: step; found schedule: cosine"),
         ("train: {schedule: step, steps: [0.9, 0.6]}", "must be rising shares of the training; found [0.9, 0.6]"),
+        ("train: {schedule: step, steps: 0.5}", "a number between 0 and 1; found 0.5. Write a list: steps: [0.5]."),
         ("train: {schedule: step, steps: [200]}", "train.steps.0: must be a number between 0 and 1; found 200"),
         ("train: {iterations: 9, warmup: 9}", "warmup must be less than iterations, 9; found 9"),
         ("train: {optimizer: adam}", "must be auto, adamw or sgd; found 'adam'"),

@@ -65,8 +65,7 @@ def plan_text(plan: TrainingPlan, *, folder: Path, report: LoadReport | None, co
         blocks.insert(0, _loud(plan.chosen.line))
     continues = RunFolder(folder).record_entries().get("continues") is not None  # its length is in addition
     short = None if continues else _short_line(plan)
-    if short:
-        blocks.append(short)
+    blocks += [line for line in (short, _patience_line(plan)) if line]
     if report is not None:
         blocks.append(_loaded_table(report))
     return "\n\n".join(blocks) + "\n"
@@ -117,6 +116,21 @@ def _short_line(plan: TrainingPlan) -> str | None:
     return (
         f"warning: {counted(iterations, 'iteration')} ({_epochs(plan):.1f} epochs) {verb} too few for {images}; "
         f"{least:,} or more are recommended: {wanted}"
+    )
+
+
+def _patience_line(plan: TrainingPlan) -> str | None:
+    """What to do where a training cannot end early, because the first of its evaluations is a gain."""
+    patience, total = plan.project.train.early_stopping.patience, plan.cfg.SOLVER.MAX_ITER
+    period = evaluation_period(plan.project.train.eval_every, total)
+    count = evaluations(period, total)
+    if not patience or patience + 1 < count:
+        return None
+    most = total // (patience + 2)
+    wanted = f"; train.eval_every={most} makes enough of them" if most else ""
+    return (
+        f"warning: this training cannot end early: {counted(count, 'evaluation')} are too few for a patience of "
+        f"{patience}{wanted}"
     )
 
 

@@ -32,6 +32,7 @@ from d2tune.modeling.folding import fold_frozen_norms
 from d2tune.modeling.weights import LoadReport, StateDict
 from d2tune.run_folder import RunFolder
 from d2tune.run_lock import note
+from d2tune.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +168,14 @@ def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str
     state: dict[str, Any] = last["trainer"]
     start = int(state["iteration"])
     last_iteration = plan.cfg.SOLVER.MAX_ITER
-    if start > last_iteration or (start == last_iteration and "unfinished" not in state and folder.is_finished(start)):
+    if start > last_iteration:
+        raise RunError(
+            f"the run has {start} iterations, more than it would have now",
+            file=folder.path,
+            found=f"a length of {counted(last_iteration, 'iteration')}",
+            hint=f"To train longer, set more iterations: train.iterations={2 * start}.",
+        )
+    if start == last_iteration and "unfinished" not in state and folder.is_finished(start):
         raise RunError(
             f"the run is complete with {start} iterations",
             file=folder.path,

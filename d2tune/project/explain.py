@@ -116,12 +116,14 @@ def _value_at(raw: Mapping[str, Any], keys: list[str | int]) -> Any:
 
 def _hint(key: str, field: FieldInfo, value: object) -> str | None:
     kinds = members(field.annotation)
+    lists = [kind for kind in kinds if get_origin(kind) is tuple]
+    is_item = isinstance(value, (int, float)) and any(Ellipsis in get_args(kind) for kind in lists)
+    if lists and (isinstance(value, str) or (is_item and not isinstance(value, bool))):
+        return f"Write a list: {key}: [{value}]."
     if isinstance(value, str):
-        if any(get_origin(kind) is tuple for kind in kinds):
-            return f"Write a list: {key}: [{value}]."
         choices = [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
         return nearest_hint(value, choices)
-    if isinstance(value, dict) and any(get_origin(kind) is tuple for kind in kinds):
+    if isinstance(value, dict) and lists:
         return f"Write a list: {key}: [{', '.join(map(str, value.values()))}]."
     if isinstance(value, list) and key in ("train", "val"):
         return "`d2tune split` writes a list of images, which may be of several folders."

@@ -100,14 +100,13 @@ def load_project(
     for name, section in profiles.items():
         refuse_unknown(section, Project, file, f"profiles.{name}")
     profiles = {
-        name: _dotted_detectron2(without_empty(section, Project, is_profile=True), file, f"profiles.{name}.")
+        name: _with_own_keys(without_empty(section, Project, is_profile=True), file, f"profiles.{name}.")
         for name, section in profiles.items()
     }
     chosen = choose_profile(profiles, profile, hardware, file)
-    merged = _dotted_detectron2(without_empty(raw, Project), file)
+    merged = _with_own_keys(without_empty(raw, Project), file)
     merged = merge(merged, profiles[chosen]) if chosen else merged
     _refuse_two_lengths(overrides or {}, file)
-    _take_own_keys(merged, file)
     for key, value in _without_sample(overrides or {}).items():
         first, _, raw_key = key.partition(".")
         if first == "detectron2" and raw_key in OWN_KEYS:
@@ -126,21 +125,26 @@ def load_project(
     return LoadedProject(_absolute(project, file.resolve().parent), file, chosen)
 
 
-def _take_own_keys(merged: dict[str, Any], file: Path) -> None:
-    """Give raw keys that a project has keys of its own for to those, from which other values follow.
+def _with_own_keys(raw: dict[str, Any], file: Path, place: str = "") -> dict[str, Any]:
+    """A file or profile with raw Detectron2 keys dotted, and those that a project has keys of its own for as these.
+
+    Other values follow from the own keys, and profiles replace keys one by one. Of both in one section the raw key
+    counts, because the project of a run has all keys, also those that are not set.
 
     Raises:
-        ProjectError: The iterations are there, and another length of the training too.
+        ProjectError: A key is there twice, or the iterations are, and another length of the training too.
     """
-    section, train = merged.get("detectron2"), merged.get("train")
+    raw = _dotted_detectron2(raw, file, place)
+    section, train = raw.get("detectron2"), raw.get("train")
     if not isinstance(section, dict):
-        return
+        return raw
     rivals = [key for key in ("epochs", "budget") if isinstance(train, dict) and train.get(key) is not None]
     for raw_key in [key for key in OWN_KEYS if key in section]:
         if rivals and OWN_KEYS[raw_key] == "train.iterations":
             message = f"{raw_key} and train.{rivals[0]} are both set; keep one of them"
-            raise ProjectError(message, file=file, place="detectron2")
-        set_dotted(merged, OWN_KEYS[raw_key], section.pop(raw_key))
+            raise ProjectError(message, file=file, place=f"{place}detectron2")
+        set_dotted(raw, OWN_KEYS[raw_key], section.pop(raw_key))
+    return raw
 
 
 def _refuse_two_lengths(overrides: Mapping[str, Any], file: Path) -> None:

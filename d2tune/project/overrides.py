@@ -30,16 +30,19 @@ def parse_overrides(tokens: Sequence[str]) -> tuple[dict[str, Any], dict[str, An
     project: dict[str, Any] = {}
     detectron2: dict[str, Any] = {}
     words = list(tokens)
+    last: str | None = None
     while words:
         word = words.pop(0)
         if "=" in word:
             key, text = word.split("=", 1)
-        elif words and not word.startswith("-"):
+        elif words and not word.startswith("-") and "=" not in words[0]:
             key, text = word, words.pop(0)
         else:
-            raise ProjectError(
-                f"{word!r} is not an override", expected="key=value", hint="For example train.iterations=500."
-            )
+            hint = "For example train.iterations=500."
+            if last is not None:
+                hint = f"A value with blanks needs quotes: '{last} {word}'."
+            raise ProjectError(f"{word!r} is not an override", expected="key=value", hint=hint)
+        last = word if "=" in word else None
         (detectron2 if key[:1].isupper() else project)[key] = _value(text, is_raw=key[:1].isupper())
     return project, detectron2
 

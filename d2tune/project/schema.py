@@ -408,7 +408,7 @@ class Train(Section):
 
     @field_validator("scale_jitter", "freeze", "steps", mode="before")
     @classmethod
-    def _pair(cls, value: object) -> object:
+    def _tuple(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")

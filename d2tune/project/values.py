@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -68,7 +69,8 @@ def _seconds(value: object) -> object:
 
 
 def _is_number(value: float | str) -> bool:
-    return isinstance(_number(value), int | float)
+    read = number(value) if isinstance(value, str) else value
+    return isinstance(read, int | float) and 0 < read < math.inf
 
 
 def time_text(seconds: float) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from d2tune import files
 from d2tune.data.splits import load_splits
-from d2tune.errors import ProjectError, RunError
+from d2tune.errors import D2TuneError, ProjectError, RunError
 from d2tune.project import LoadedProject
 from d2tune.report.tables import format_table
 from d2tune.run_folder import ensure_writable
@@ -162,8 +162,13 @@ def kfold(
         _write(folder, about, done)
         for number in range(folds):
             print(f"\nfold {number} of 0 to {folds - 1}: {folder / f'fold{number}'}", flush=True)
-            one = loaded.with_fold(number, of=folds)
-            done.append(train_in(one, folder / f"fold{number}", num_gpus=num_gpus, sample=sample))
+            one, run = loaded.with_fold(number, of=folds), folder / f"fold{number}"
+            try:
+                done.append(train_in(one, run, num_gpus=num_gpus, sample=sample))
+            except D2TuneError:
+                if not (done or resume or run.exists()):  # no training began, and the next one may be another
+                    (folder / NAME).unlink()
+                raise
             _write(folder, about, done)
     return KfoldResult(folder, tuple(done), means_of(done))
 

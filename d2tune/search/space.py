@@ -27,6 +27,9 @@ KINDS: tuple[Kind, ...] = ("uniform", "log_uniform", "integer", "choice")
 _FIXED = ("name", "task", "data", "classes", "things", "stuff", "tracking", "tracking_group", "intended_use")
 """Keys that no trial may have of its own, with those below them: their metrics could not be compared."""
 
+_BETWEEN = 0.381966
+"""Where between its ends a range is checked: at no whole number, unless the range is wider than a million."""
+
 _EXAMPLE = "such as train.learning_rate: {log_uniform: [1.0e-5, 1.0e-3]}"
 
 
@@ -194,21 +197,26 @@ def _repeated(choices: Sequence[Any]) -> bool:
 
 
 def _check(space: Space, one: Parameter, load: Load) -> None:
-    """Check the ends or choices of a parameter with the project.
+    """Check the ends or choices of a parameter with the project, and a number between the ends.
 
     Raises:
         ProjectError: A value is invalid.
     """
     is_raw = one.key[:1].isupper()
-    for value in one.examples():
+    ends = one.examples()
+    inside = float(f"{one.low + _BETWEEN * (one.high - one.low):.6g}")
+    fractions = [inside] if one.kind in ("uniform", "log_uniform") else []
+    for value in (*ends, *fractions):
         try:
             loaded = load([one.word(value)])
             if is_raw:
                 _check_raw(one.key, loaded)
         except ProjectError as error:
-            message = error.message if error.place in (None, one.key) else f"{error.place}: {error.message}"
+            is_around = error.place is None or one.key == error.place or one.key.startswith(f"{error.place}.")
+            message = error.message if is_around else f"{error.place}: {error.message}"
+            hint = error.hint or (None if value in ends else "Whole numbers are of the kind integer.")
             raise ProjectError(
-                message, file=space.file, place=one.key, found=error.found, expected=error.expected, hint=error.hint
+                message, file=space.file, place=one.key, found=error.found, expected=error.expected, hint=hint
             ) from None
 
 
@@ -222,3 +230,6 @@ def _check_raw(key: str, loaded: LoadedProject) -> None:
         raise ProjectError("is derived and cannot be set", place=key, hint=DERIVED[key])
     if key not in known:
         raise ProjectError("Detectron2 has no such key", place=key, hint=nearest_hint(key, known))
+    value = loaded.project.detectron2[key]
+    if type(known[key]) is int and isinstance(value, float) and not value.is_integer():
+        raise ProjectError("must be a whole number", place=key, found=describe(value))

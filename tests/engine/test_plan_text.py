@@ -56,6 +56,14 @@ def test_a_run_of_one_iteration_and_one_image_a_step(tiny_project: Path) -> None
     assert "warning: 1 iteration (0.1 epochs) is too few" in text
 
 
+def test_a_training_that_cannot_end_early(tiny_project: Path) -> None:
+    words = {"train.iterations": 260, "train.batch_size": 4}
+    late = "warning: this training cannot end early: 5 evaluations are too few for a patience of 4; train.eval_every=43"
+    assert late in text_of(planned(tiny_project, words | {"train.early_stopping.patience": 4}))
+    for enough in ({"train.early_stopping.patience": 3}, {"train.early_stopping.patience": 4, "train.eval_every": 43}):
+        assert "warning" not in text_of(planned(tiny_project, words | enough))
+
+
 def test_the_estimate_includes_evaluations(tiny_project: Path) -> None:
     plan = planned(tiny_project, {"train.iterations": 260})
     text = text_of(plan, Cost(0.5, 2**30, 12.0))

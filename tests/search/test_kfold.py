@@ -74,3 +74,7 @@ def test_mistakes_are_one_line(tiny_project: Path, tmp_path: Path) -> None:
     with pytest.raises(D2TuneError, match="cannot be divided into 30 splits"):
         api.kfold(tiny_project, folds=30, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    for _ in range(2):  # the next one may have other settings, and begins in the same folder
+        with pytest.raises(D2TuneError, match=r"train.warmup: the learning rate would rise to the end"):
+            api.kfold(tiny_project, overrides=["train.epochs=1", "train.warmup=99"], output_dir=tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())

@@ -91,6 +91,12 @@ def test_the_ends_and_choices_are_overrides_that_the_project_takes(tmp_path: Pat
             "train.image_size: must be a whole number from 32 to 4096, or original; found 16",
         ),
         ("train.iterations: {uniform: [10, 90.5]}", "train.iterations: must be a whole number above 0"),
+        (
+            "train.iterations: {uniform: [10, 90]}",
+            "train.iterations: must be a whole number above 0; found 40.5573. Whole numbers are of the kind integer.",
+        ),
+        ("SOLVER.WARMUP_ITERS: {uniform: [1, 9]}", "SOLVER.WARMUP_ITERS: must be a whole number; found 4.05573"),
+        ("train.steps: {choice: [[0.5], [0.6]]}", "train.steps: steps are for schedule: step; found schedule: cosine"),
         ("model.preset: {choice: [pointrend_r50_fpn, nothing_like_it]}", "model.preset: no preset 'nothing_like_it'"),
         ("data.val: {uniform: [0.1, 0.3]}", "data.val: cannot be searched: trials with other values"),
         ("SOLVER.WEIGHT_DECAYS: {uniform: [0, 1]}", "Detectron2 has no such key. Did you mean 'SOLVER.WEIGHT_DECAY'?"),
