@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
         "--tolerance-px",
         type=float,
         metavar="PX",
-        help="largest distance of the outlines of predictions in Labelme files from their masks (default: 1.0)",
+        help="how far outlines in Labelme files may move from the edges of masks; 0 keeps the pixels (default: 1.0)",
     )
     parser.add_argument(
         "--min-area",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from d2tune.engine.result import TrainResult
 from d2tune.engine.run_start import new_run_of, run_to_resume
 from d2tune.errors import RunError
 from d2tune.modeling.weights import StateDict
-from d2tune.project import LoadedProject
+from d2tune.project import LoadedProject, flatten
 from d2tune.run_folder import RunFolder, ensure_writable
 from d2tune.run_lock import locked
 from d2tune.versions import versions
@@ -125,7 +124,7 @@ def _check_seen(folder: RunFolder, member: Member) -> None:
 def _facts_of(plan: TrainingPlan) -> dict[str, Any]:
     """What must be alike in all processes, the data first."""
     weights = plan.chosen.file
-    config = hashlib.sha256(plan.cfg.dump().encode()).hexdigest()
+    settings = {f"the setting {key}": value for key, value in flatten(plan.cfg).items()}
     return {
         "the classes": list(plan.splits.train.class_names),
         "the training images": f"{len(plan.splits.train.images)} images",
@@ -134,6 +133,6 @@ def _facts_of(plan: TrainingPlan) -> dict[str, Any]:
         "the content of the validation data": plan.val_sha256,
         "the pretrained weights": None if weights is None else weights.sha256,
         "the precision": plan.precision,
-        "the settings": config,
-        "the versions": versions(),
+        **settings,
+        **{f"the version of {name}": version for name, version in versions().items()},
     }

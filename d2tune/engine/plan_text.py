@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 
 from d2tune.data.augmentation.options import augmentations_of
 from d2tune.engine.cost import Cost
@@ -203,7 +204,8 @@ def _model_line(project: Project, cfg: CfgNode) -> str:
 def _device_line(plan: TrainingPlan) -> str:
     if plan.cfg.MODEL.DEVICE == "cuda":
         return f"{plan.num_gpus} x {torch.cuda.get_device_name()}, {plan.precision} ({plan.precision_reason})"
-    return f"CPU with {usable_cores()} cores, {plan.precision} ({plan.precision_reason})"
+    processes = f", {comm.get_world_size()} processes" if comm.get_world_size() > 1 else ""
+    return f"CPU with {usable_cores()} cores{processes}, {plan.precision} ({plan.precision_reason})"
 
 
 def _counts_table(plan: TrainingPlan) -> str:

@@ -181,9 +181,12 @@ def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str
             file=folder.path,
             hint=f"To train longer, set more iterations: train.iterations={2 * start}.",
         )
-    if plan.project.train.early_stopping.patience and "unfinished" not in state and folder.is_finished(start):
+    patience = plan.project.train.early_stopping.patience
+    without_gain = state.get("hooks", {}).get("EarlyStopping", {}).get("without_gain", 0)
+    if 0 < patience <= without_gain and "unfinished" not in state and folder.is_finished(start):
+        evaluations = counted(without_gain, "evaluation")
         raise RunError(
-            f"the run is complete: it was stopped early after {start} of {last_iteration} iterations",
+            f"the run is complete: after {start} of {last_iteration} iterations, {evaluations} had been without a gain",
             file=folder.path,
             hint="To train to the end, set train.early_stopping.patience=0.",
         )

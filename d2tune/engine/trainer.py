@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.engine.hooks import LRScheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -396,6 +397,10 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]  # Detectron2 has no types
                 hooks[name].load_state_dict(hook_state)
             elif comm.is_main_process():
                 logger.warning("the checkpoint has the state of a hook that this training does not have: %s", name)
+        for hook in hooks.values():
+            if isinstance(hook, LRScheduler):  # a longer training has other rates than those of the optimizer's state
+                for group, rate in zip(self.optimizer.param_groups, hook.scheduler.get_lr(), strict=True):
+                    group["lr"] = rate
 
     def _named_hooks(self) -> Iterator[tuple[str, HookBase]]:
         count: Counter[str] = Counter()

@@ -24,8 +24,11 @@ Kind = Literal["uniform", "log_uniform", "integer", "choice"]
 
 KINDS: tuple[Kind, ...] = ("uniform", "log_uniform", "integer", "choice")
 
-_FIXED = ("name", "task", "data", "classes", "things", "stuff", "tracking", "tracking_group", "intended_use")
-"""Keys that no trial may have of its own, with those below them: their metrics could not be compared."""
+_FIXED = (
+    *("name", "task", "data", "classes", "things", "stuff", "tracking", "tracking_group", "intended_use"),
+    *("train.seed", "SEED"),
+)
+"""Keys that no trial may have of its own, with those below them: their metrics could not be compared, or by luck."""
 
 _BETWEEN = 0.381966
 """Where between its ends a range is checked: at no whole number, unless the range is wider than a million."""

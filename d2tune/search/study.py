@@ -120,7 +120,8 @@ class SearchStudy:
                     hint=other,
                 )
         for section, what in (("space", "the space"), ("settings", "the project")):
-            changed = first_difference(then[section], now[section])
+            was_now = [_as_in_file(one[section]) if section == "space" else one[section] for one in (then, now)]
+            changed = first_difference(*was_now)
             if changed is not None:
                 key, was, is_now = changed
                 raise RunError(
@@ -266,3 +267,14 @@ def _check_installed() -> None:
 
 def _words(value: Any) -> str:
     return "none" if value is None else repr(value)
+
+
+def _as_in_file(space: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a stored space as the file of a space has them."""
+    written: dict[str, Any] = {}
+    for key, one in space.items():
+        is_choice, is_whole = one["kind"] == "choice", one["kind"] == "integer"
+        ends = [int(end) if is_whole else end for end in (one["low"], one["high"])]
+        written[key] = {one["kind"]: list(one["choices"]) if is_choice else ends}
+        written[key] |= {"step": one["step"]} if is_whole and one["step"] != 1 else {}
+    return written

@@ -244,7 +244,7 @@ class _Job:
             loaded = loaded.with_tracking_group(f"{loaded.project.name}-{self.folder.name}")
             self._train(trial, loaded)
         except SystemExit:
-            print(f"The same command goes on with trial {trial.number}; a sweep needs no --resume.", flush=True)
+            print(f"A sweep needs no --resume: the same command goes on with trial {trial.number}.", flush=True)
             raise
         except (D2TuneError, MemoryError, torch.OutOfMemoryError) as error:
             if isinstance(error.__cause__, OSError):

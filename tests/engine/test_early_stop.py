@@ -81,7 +81,10 @@ def test_a_run_that_ends_early(metric: str, tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         d2tune.train(project, overrides=overrides, resume=True, **options)
     line = caught.value.one_line()
-    assert "it was stopped early after 6 of 12 iterations" in line and "train.early_stopping.patience=0" in line
+    assert (
+        "after 6 of 12 iterations, 2 evaluations had been without a gain" in line
+        and "train.early_stopping.patience=0" in line
+    )
     d2tune.train(
         project, overrides=["train.eval_every=2", f"train.early_stopping={{metric: {metric}}}"], resume=True, **options
     )
@@ -89,6 +92,20 @@ def test_a_run_that_ends_early(metric: str, tmp_path: Path) -> None:
     assert finished["iterations"] == 12 and "stopped_early" not in finished
     lines = [json.loads(line) for line in (result.run / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert [row["iteration"] for row in lines] == list(range(12))
+
+
+@pytest.mark.slow
+def test_a_run_that_had_patience_left_is_trained_longer(tmp_path: Path) -> None:
+    project = raster_project(tmp_path, iterations=2)
+    options: dict[str, Any] = {"output_dir": tmp_path / "run", "num_gpus": 0}
+    patient = ["train.eval_every=1", "train.early_stopping={patience: 2, min_gain: 1000}"]
+    d2tune.train(project, overrides=patient, **options)
+    longer = [*patient, "train.iterations=4"]
+    d2tune.train(project, overrides=longer, resume=True, **options)
+    finished = of(tmp_path / "run")["finished"]
+    assert (finished["iterations"], finished["stopped_early"]) == (3, True)
+    with pytest.raises(RunError, match="after 3 of 4 iterations, 2 evaluations had been without a gain"):
+        d2tune.train(project, overrides=longer, resume=True, **options)
 
 
 def test_a_loss_that_is_not_computed_cannot_end_a_run(tiny_project: Path) -> None:

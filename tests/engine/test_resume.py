@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import shutil
 from collections.abc import Callable
@@ -174,6 +175,12 @@ def test_a_finished_run_is_trained_longer_and_its_second_end_can_be_interrupted_
     result = train(project, run, "train.iterations=8", resume=True)
     record = json.loads((run / "record.json").read_text("utf-8"))
     assert record["finished"]["iterations"] == 8 and len(record["resumed"]) == 2
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    rates = {row["iteration"]: row["lr"] for row in lines}
+    rate = yaml.unsafe_load((run / "detectron2.yaml").read_text("utf-8"))["SOLVER"]["BASE_LR"]
+    # a cosine over 8 iterations from the seventh on, not the end of that over 6
+    cosine = [rate * (1 + math.cos(math.pi * done / 8)) / 2 for done in (6, 7)]
+    assert [rates[done] for done in (6, 7)] == pytest.approx(cosine)
     starts_s = record["durations"]["starts_s"]
     assert len(starts_s) == 3 and result.seconds == pytest.approx(sum(starts_s), abs=0.1)
 

@@ -123,7 +123,8 @@ def test_a_study_of_something_else_is_one_line(tmp_path: Path, change: dict[str,
 def test_another_space_is_one_line(tmp_path: Path) -> None:
     results(tmp_path)
     other = replace(SPACE, parameters=(Parameter(key="x", kind="uniform", low=0, high=9),))
-    with pytest.raises(RunError, match="x changed in the space since the study began"):
+    line = r"x changed in the space since the study began; found {'uniform': \[0, 9\]}; expected {'uniform': \["
+    with pytest.raises(RunError, match=line):
         SearchStudy(tmp_path, other, ABOUT, seed=0)
 
 
