@@ -242,7 +242,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, count: int, error: BaseException) -
     monkeypatch.setattr(journal.Journal, "add", add)
 
 
-@pytest.mark.parametrize("stops", [(1,), (2, 1, 2)])
+@pytest.mark.parametrize("stops", [pytest.param((1,), marks=pytest.mark.extended), (2, 1, 2)])
 def test_an_interrupted_prediction_goes_on_with_the_same_bytes(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: tuple[int, ...]
 ) -> None:
