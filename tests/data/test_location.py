@@ -108,6 +108,7 @@ def test_a_run_on_a_sample_records_it_and_is_evaluated_on_it_from_any_folder(
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     small = ["train.iterations=2", "train.image_size=64", "train.batch_size=1", "train.workers=0"]
+    small.append("TEST.DETECTIONS_PER_IMAGE=5")
     assert main(["train", str(path), *small, "--num-gpus", "0"]) == 0
     (run,) = (tmp_path / "empty" / "runs" / "pets").iterdir()
     assert json.loads((run / "record.json").read_text("utf-8"))["data"]["rendered_sample"] is True

@@ -67,7 +67,7 @@ def of(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", ["main", "loss"])
+@pytest.mark.parametrize("metric", [pytest.param("main", marks=pytest.mark.extended), "loss"])
 def test_a_run_that_ends_early(metric: str, tmp_path: Path) -> None:
     project = raster_project(tmp_path, iterations=12)
     early = f"{{patience: 2, min_gain: 1000, metric: {metric}}}"

@@ -85,7 +85,7 @@ EXTENDED = pytest.mark.extended
     "where",
     [
         "best",
-        "drawing",
+        pytest.param("drawing", marks=EXTENDED),
         pytest.param("evaluation", marks=EXTENDED),
         pytest.param("final", marks=EXTENDED),
         pytest.param("scores", marks=EXTENDED),

@@ -13,7 +13,7 @@ import d2tune
 from d2tune.errors import DataError
 from d2tune.evaluation.from_files.evaluate import evaluate_files
 from tests.evaluation.from_files.test_matching import files, ground_truth, listed
-from tests.runs.test_old_runs import old_run
+from tests.runs.test_load import quick_run
 
 TRUTH = ground_truth([1, 2], {1: "cod"})
 
@@ -102,7 +102,7 @@ def test_lower_scores_are_named_where_nothing_has_the_score_that_counts(tmp_path
 @pytest.mark.slow
 def test_the_evaluation_of_a_run(tmp_path: Path) -> None:
     """The folder of the run keeps what training wrote; a person's predictions stay; the default folder is replaced."""
-    run = old_run("instance", tmp_path)
+    run = quick_run(tmp_path)
     before = content(run)
     with pytest.raises(DataError, match=r"(evaluation|predictions)\.json: the file is already there"):
         d2tune.evaluate(run, out=run)

@@ -35,8 +35,8 @@ def add_python(programs, version, *, too_old=0, no_venv=0):
     path.chmod(0o755)
 
 
-def make(*arguments, path=None, folder=REPOSITORY):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+def make(*arguments, path=None, folder=REPOSITORY, variables=None):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")} | (variables or {})
     environment["PATH"] = str(path) if path else environment["PATH"]
     program = shutil.which("make")
     return subprocess.run([program, *arguments], capture_output=True, text=True, cwd=folder, env=environment)
@@ -60,6 +60,15 @@ def test_setup_says_what_python_it_needs(programs, tmp_path, python, expected):
     assert expected in error
     assert "apt install" in error
     assert not (tmp_path / "venv").exists()
+
+
+def test_python_keeps_what_it_compiles_whatever_the_environment_says(programs, tmp_path):
+    log = tmp_path / "log"
+    add_program(
+        programs, "python3", f'#!{programs / "bash"}\necho "${{PYTHONDONTWRITEBYTECODE-unset}}" >> {log}\nexit 1\n'
+    )
+    make("setup", f"VENV={tmp_path / 'venv'}", path=programs, variables={"PYTHONDONTWRITEBYTECODE": "1"})
+    assert set(log.read_text().split()) == {"unset"}
 
 
 def test_help_is_the_default_and_names_every_target():

@@ -10,13 +10,13 @@ from d2tune.loggers.wandb import Wandb
 from d2tune.run_folder import RunFolder
 from tests.loggers.read_back import finished_wandb
 from tests.loggers.test_family import run_info
-from tests.system.commands import succeeded, train_net
+from tests.system.commands import d2tune_here, succeeded
 
 
 @pytest.mark.slow
 def test_without_a_key_scalars_and_the_contact_sheet_are_recorded_offline(tiny_project: Path, tmp_path: Path) -> None:
-    words = ["--config", str(tiny_project), "--wandb", "--output-dir", str(tmp_path / "run")]
-    done = train_net(*words, folder=tmp_path, HOME=str(tmp_path))
+    words = ["train", "--config", tiny_project, "--wandb", "--output-dir", tmp_path / "run"]
+    done = d2tune_here(*words, folder=tmp_path, HOME=str(tmp_path))
     assert "W&B" in succeeded(done) and "recording offline" in done.stderr
     run = tmp_path / "run"
     content = finished_wandb(*wandb_file.files_of(run))

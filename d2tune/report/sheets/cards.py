@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,20 @@ MARGIN_PX = 40
 HEADER_PX = 128
 PAGE, CARD, INK, GRAY = (238, 240, 243), (255, 255, 255), (28, 30, 36), (104, 110, 122)
 
+_PNG_LEVEL = 4
+"""zlib's: sheets take half the time of its usual 6 to be written, and 1 to 5 % more bytes."""
+
 _GAP_PX = 24
 _PAD_PX = 18
 _TITLE_BAND_PX = 44
 _CAPTION_BAND_PX = 40
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """A PNG file with RGB pixels (H, W, 3) uint8; equal ones give equal bytes."""
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG", compress_level=_PNG_LEVEL)
+    return png.getvalue()
 
 
 @dataclass(frozen=True)

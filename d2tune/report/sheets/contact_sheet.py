@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from d2tune.files import write_bytes
-from d2tune.report.sheets.cards import Card, Grid, draw_header, resized
+from d2tune.report.sheets.cards import Card, Grid, draw_header, png_bytes, resized
 from d2tune.report.sheets.drawing import draw_instances, instance_colors
 from d2tune.text import counted
 
@@ -71,9 +69,7 @@ def write_contact_sheet(path: str | Path, panels: Sequence[Panel], *, title: str
         ValueError: As :func:`contact_sheet`.
         OSError: The file cannot be written.
     """
-    png = io.BytesIO()
-    Image.fromarray(contact_sheet(panels, title=title, subtitle=subtitle)).save(png, "PNG")
-    write_bytes(path, png.getvalue())
+    write_bytes(path, png_bytes(contact_sheet(panels, title=title, subtitle=subtitle)))
 
 
 def paired_colors(truth_masks: np.ndarray, predicted_masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

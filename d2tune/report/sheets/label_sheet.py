@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,17 @@ from PIL import Image, ImageDraw
 
 from d2tune.annotations.formats.semantic import IGNORE_LABEL
 from d2tune.files import write_bytes
-from d2tune.report.sheets.cards import HEADER_PX, INK, MARGIN_PX, SHEET_WIDTH_PX, Card, Grid, draw_header, resized
+from d2tune.report.sheets.cards import (
+    HEADER_PX,
+    INK,
+    MARGIN_PX,
+    SHEET_WIDTH_PX,
+    Card,
+    Grid,
+    draw_header,
+    png_bytes,
+    resized,
+)
 from d2tune.report.sheets.drawing import font, rounded, shortened
 from d2tune.report.sheets.label_overlay import color_map, colors, overlay
 
@@ -78,10 +87,8 @@ def write_label_sheet(
         ValueError: As :func:`label_sheet`.
         OSError: The file cannot be written.
     """
-    png = io.BytesIO()
     sheet = label_sheet(panels, class_names=class_names, title=title, subtitle=subtitle)
-    Image.fromarray(sheet).save(png, "PNG")
-    write_bytes(path, png.getvalue())
+    write_bytes(path, png_bytes(sheet))
 
 
 def _card(panel: LabelPanel, size: tuple[int, int], table: np.ndarray) -> Card:

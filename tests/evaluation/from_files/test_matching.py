@@ -80,8 +80,17 @@ def refusal(folder: Path, predictions: Any, truth: Any) -> str:
     return line
 
 
-@pytest.mark.parametrize("ids", [[1, 2, 3, 4], [4, 3, 2, 1], [10, 500, 7, 0], ["a1", "b", "10", "9"], [2.0, 1.0, 3, 4]])
-@pytest.mark.parametrize("classes", [{1: "cod", 2: "eel"}, {7: "cod", 1: "eel"}, {"x": "cod", "y": "eel"}])
+@pytest.mark.parametrize(
+    ("ids", "classes"),
+    [
+        ([1, 2, 3, 4], {1: "cod", 2: "eel"}),
+        ([4, 3, 2, 1], {1: "cod", 2: "eel"}),
+        ([10, 500, 7, 0], {7: "cod", 1: "eel"}),
+        (["a1", "b", "10", "9"], {"x": "cod", "y": "eel"}),
+        ([2.0, 1.0, 3, 4], {7: "cod", 1: "eel"}),
+        ([1, 2, 3, 4], {"x": "cod", "y": "eel"}),
+    ],
+)
 def test_a_predicted_folder_is_matched_by_name(tmp_path: Path, ids: list[Any], classes: dict[Any, str]) -> None:
     truth = ground_truth(ids, classes)
     assert mask_ap(tmp_path, predicted_folder("abcd", {1: "cod", 2: "eel"}), truth) == pytest.approx(100)
