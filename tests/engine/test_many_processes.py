@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,23 +111,38 @@ def test_the_slurm_script_trains_on_two_processes_what_one_process_trains(balloo
 
 @pytest.mark.slow
 def test_machines_that_have_other_data_are_named_in_one_line(balloon_sample: Path, tmp_path: Path) -> None:
+    def other_data(folder: Path) -> list[str]:
+        annotation = next((folder / "data" / "train").glob("*.json"))
+        content = json.loads(annotation.read_text())
+        content["shapes"][0]["points"][0][0] += 2
+        annotation.write_text(json.dumps(content))
+        return []
+
+    line = disagreement(balloon_sample, tmp_path, other_data)
+    assert "the processes do not agree on the content of the training data; found" in line
+    assert f"in process 1 on machine {socket.gethostname()}; expected" in line
+
+
+@pytest.mark.extended
+def test_machines_that_have_another_setting_are_named_with_it(balloon_sample: Path, tmp_path: Path) -> None:
+    line = disagreement(balloon_sample, tmp_path, lambda _: ["train.learning_rate=0.003"])
+    assert "the processes do not agree on the setting SOLVER.BASE_LR; found 0.003 in process 1" in line
+
+
+def disagreement(sample: Path, folder: Path, change: Callable[[Path], list[str]]) -> str:
+    """The line with which two machines end whose second one has a change, in its folder or behind its command."""
     processes, url = [], f"tcp://127.0.0.1:{free_port()}"
     for rank in (0, 1):
-        folder = tmp_path / f"machine{rank}"
-        shutil.copytree(balloon_sample, folder / "data")
-        processes.append(start(write_project(folder, folder / "data"), rank, url, "--output-dir", "run"))
-        if rank:
-            annotation = next((folder / "data" / "train").glob("*.json"))
-            content = json.loads(annotation.read_text())
-            content["shapes"][0]["points"][0][0] += 2
-            annotation.write_text(json.dumps(content))
+        machine = folder / f"machine{rank}"
+        shutil.copytree(sample, machine / "data")
+        words = change(machine) if rank else []
+        processes.append(start(write_project(machine, machine / "data"), rank, url, "--output-dir", "run", *words))
     results = [process.communicate(timeout=900) for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
     (line,) = own_errors(results[0][1])
-    assert "the processes do not agree on the content of the training data; found" in line
-    assert f"in process 1 on machine {socket.gethostname()}; expected" in line
     assert own_errors(results[1][1]) == [] and "Traceback" not in results[0][1] + results[1][1]
-    assert not (tmp_path / "machine0" / "run").exists()
+    assert not (folder / "machine0" / "run").exists()
+    return line
 
 
 def wait_for(file: Path, *, seconds: float = 300) -> None:
