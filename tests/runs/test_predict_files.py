@@ -25,6 +25,7 @@ from d2tune.cli import main
 from d2tune.errors import D2TuneError, DataError, ProjectError
 from d2tune.inference.writers import journal
 from d2tune.inference.writers.base import Writer
+from tests.cases import on_demand
 from tests.forked import exit_code
 from tests.runs.random_runs import random_run
 from tests.runs.test_load import photos, quick_run
@@ -319,6 +320,7 @@ def test_an_image_that_changed_begins_anew(run: Path, tmp_path: Path, monkeypatc
     assert content(out) == content(tmp_path / "whole")
 
 
+@pytest.mark.extended
 def test_an_interrupted_command(run: Path, tmp_path: Path) -> None:
     """SIGINT ends with one line and 130, and leaves what is finished."""
     source = copied(tmp_path / "in", 13)
@@ -424,7 +426,7 @@ def test_invalid_numbers_are_refused(run: Path, tmp_path: Path, options: dict[st
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 1.5, True])
+@pytest.mark.parametrize("batch_size", on_demand([0, -1, 1.5, True], 0, 1.5))
 def test_invalid_batch_sizes_are_refused(run: Path, batch_size: Any) -> None:
     predictor = d2tune.load_predictor(run)
     with pytest.raises(ProjectError, match="batch size"):

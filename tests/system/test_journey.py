@@ -202,6 +202,7 @@ def test_a_semantic_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path: P
     assert scores[0] == scores[1]
 
 
+@pytest.mark.extended
 def test_from_python(folder: Path, trained: Path) -> None:
     import d2tune as package
 
