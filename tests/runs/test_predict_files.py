@@ -33,7 +33,7 @@ from tests.runs.test_old_runs import old_run
 from tests.shared_files import SHARED
 from tests.system.commands import d2tune_here, succeeded
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_plots")]
 
 MIXED = SHARED / "strangers" / "94_predict_mixed_folder"
 
@@ -479,13 +479,15 @@ def everything(reading: int) -> str:
     return shown.decode("utf-8", "replace")
 
 
+@pytest.mark.extended
+def test_progress_of_an_evaluation_is_shown_on_a_terminal(run: Path, tmp_path: Path) -> None:
+    shown = on_a_terminal("eval", run, "--out", tmp_path / "evaluation")
+    assert "evaluating: " in shown and "%|" in shown and "<" in shown  # elapsed < left
+
+
 def test_progress_is_shown_on_a_terminal_only(run: Path, tmp_path: Path) -> None:
     source = copied(tmp_path / "in", 3)
-    for words, what in (
-        (["predict", run, source, "--out", tmp_path / "out"], "predicting: "),
-        (["eval", run, "--out", tmp_path / "evaluation"], "evaluating: "),
-    ):
-        shown = on_a_terminal(*words)
-        assert what in shown and "%|" in shown and "<" in shown  # elapsed < left
+    shown = on_a_terminal("predict", run, source, "--out", tmp_path / "out")
+    assert "predicting: " in shown and "%|" in shown and "<" in shown  # elapsed < left
     done = d2tune_here("predict", run, source, "--out", tmp_path / "again", folder=tmp_path)
     assert succeeded(done) and "predicting: " not in done.stdout + done.stderr

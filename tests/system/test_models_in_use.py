@@ -21,7 +21,7 @@ from tests.engine.test_tasks import raster_project
 from tests.packages.builders import make_run
 from tests.packages.test_evaluate import annotated
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_plots")]
 
 
 @dataclass(frozen=True)
