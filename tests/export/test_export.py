@@ -192,7 +192,7 @@ def test_what_is_out_of_bounds(precision: str, change: dict[str, Any], words: li
     assert CheckResult.from_json(json.loads(json.dumps(result.to_json())), BOUNDS[precision]) == result
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_the_command_exports_checks_and_evaluates(package: Package, tmp_path: Path, capsys: Any) -> None:
     val = annotated(tmp_path / "val")
     out = tmp_path / "exported"

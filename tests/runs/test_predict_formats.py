@@ -54,7 +54,7 @@ def instance_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", on_demand(sorted(FORMATS), "instance", "semantic"))
+@pytest.mark.parametrize("task", on_demand(sorted(FORMATS), "semantic"))
 def test_several_formats_are_those_of_each_and_resume(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
