@@ -57,6 +57,16 @@ def balloon_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return render_sample("balloon", tmp_path_factory.mktemp("sample") / "balloon", images=20, seed=0).folder
 
 
+@pytest.fixture(scope="module")
+def without_plots() -> Iterator[None]:
+    """Evaluations write no plots, which take most of their time, where something else is tested."""
+    places = ("outcome", "semantic_metrics.SemanticMetrics", "panoptic_metrics.PanopticMetrics")
+    with pytest.MonkeyPatch.context() as patch:
+        for place in (*places, "tracking_metrics.TrackingMetrics"):
+            patch.setattr(f"d2tune.evaluation.{place}.write_plots", lambda *_: None)
+        yield
+
+
 TINY_PROJECT = """\
 name: tiny
 data: {{root: {root}, sample: null}}

@@ -169,7 +169,10 @@ DEVICE = "from d2tune.doctor import _device; row = _device(); print(row.value, r
 
 @pytest.mark.parametrize(
     ("hidden", "state", "remedy"),
-    [("", "warn", "CUDA_VISIBLE_DEVICES hides all GPUs: unset it to use one"), (None, "ok", "")],
+    [
+        ("", "warn", "CUDA_VISIBLE_DEVICES hides all GPUs: unset it to use one"),
+        pytest.param(None, "ok", "", marks=pytest.mark.extended),
+    ],
 )
 def test_a_gpu_that_is_not_used(tmp_path, hidden, state, remedy):
     """In a process of its own, with a program of that name on PATH or without any."""

@@ -134,8 +134,12 @@ def allowed_in(file: str) -> tuple[str, ...]:
 @cache
 def all_phrases() -> re.Pattern[str]:
     """One expression for all words of texts; the group that matches is ``w`` and the word's place."""
-    in_text = [(place, word) for place, word in enumerate(words()) if not word.names_only]
-    choices = "|".join(f"(?P<w{place}>{expression(word.pattern)})" for place, word in in_text)
+    by_letter: dict[str, list[str]] = {}  # which spares trying all of them at each word
+    for place, word in enumerate(words()):
+        if not word.names_only:
+            first = re.escape(word.pattern[0].lower())
+            by_letter.setdefault(first, []).append(f"(?P<w{place}>{expression(word.pattern)})")
+    choices = "|".join(f"(?={first})(?:{'|'.join(those)})" for first, those in by_letter.items())
     return re.compile(f"{WORD_START}(?:{choices})", re.IGNORECASE)
 
 
@@ -162,19 +166,23 @@ def line_of(match: re.Match[str], text: Text, lines: list[str]) -> int:
 
 def in_name(name: str, line: int, file: str) -> Iterator[Hit]:
     """The words to avoid in a name: in its words, or in all of it where a pattern has an underscore."""
-    if not any(fnmatchcase(name, pattern) for pattern in allowed_in(file)):
-        yield from (Hit(file, line, "name", name, word.say) for word in words_of(name))
+    avoided = words_of(name)
+    if avoided and not any(fnmatchcase(name, pattern) for pattern in allowed_in(file)):
+        yield from (Hit(file, line, "name", name, word.say) for word in avoided)
 
 
 @cache
-def words_of(name: str) -> tuple[Word, ...]:
+def words_of(name: str) -> frozenset[Word]:
     """The words to avoid that a name has."""
-    subwords = {subword.lower() for subword in SUBWORD.findall(name)}
-    return tuple(
-        word
-        for word in words()
-        if any(fnmatchcase(text, word.pattern) for text in ({name.lower()} if "_" in word.pattern else subwords))
+    return words_like(name.lower(), whole=True).union(
+        *(words_like(subword.lower(), whole=False) for subword in SUBWORD.findall(name))
     )
+
+
+@cache
+def words_like(text: str, *, whole: bool) -> frozenset[Word]:
+    """The words to avoid whose pattern a whole name matches, or one of its words."""
+    return frozenset(word for word in words() if ("_" in word.pattern) == whole and fnmatchcase(text, word.pattern))
 
 
 def in_file(path: Path, root: Path = ROOT) -> list[Hit]:
@@ -185,14 +193,14 @@ def in_file(path: Path, root: Path = ROOT) -> list[Hit]:
     if path.suffix != ".py":
         document = own_text(source) if Path(file) == GLOSSARY else source
         return [*hits, *in_text(Text(document, 1, document.count("\n") + 1), lines, file)]
-    tree = ast.parse(source)
-    for name, line in defined_names(tree):
+    nodes = nodes_of(ast.parse(source))
+    for name, line in defined_names(nodes):
         if name.startswith("test_"):  # a sentence
             hits += in_text(Text(name.replace("_", " "), line, line), lines, file)
         else:
             hits += in_name(name, line, file)
     if not file.startswith("tests/"):
-        for text in (*strings(tree), *comments(source)):
+        for text in (*strings(nodes), *comments(source)):
             hits += in_text(text, lines, file)
     return sorted(set(hits))
 
@@ -203,9 +211,22 @@ def own_text(glossary: str) -> str:
     return "\n".join("|".join(line.split("|")[:-2]) if line.startswith("|") else line for line in head)
 
 
-def defined_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
+def nodes_of(tree: ast.AST) -> list[ast.AST]:
+    """A tree and all below it, as `ast.walk` gives them but in half its time, without what has no place in the file."""
+    nodes = [tree]
+    for node in nodes:
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                nodes += [one for one in value if isinstance(one, ast.AST)]
+            elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
+                nodes.append(value)
+    return nodes
+
+
+def defined_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
     """The names that a file defines, with their lines. Names that it only uses are defined elsewhere."""
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 yield node.name, node.lineno
@@ -219,10 +240,10 @@ def defined_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
 
 
-def strings(tree: ast.AST) -> Iterator[Text]:
+def strings(nodes: list[ast.AST]) -> Iterator[Text]:
     """All strings, docstrings included; an f-string has ``{}`` where its values go."""
-    inner = {id(inside) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for inside in ast.walk(node)}
-    for node in ast.walk(tree):
+    inner = {id(inside) for node in nodes if isinstance(node, ast.JoinedStr) for inside in nodes_of(node)}
+    for node in nodes:
         match node:
             case ast.Constant(value=str(value)) if id(node) not in inner:
                 yield Text(value, node.lineno, node.end_lineno or node.lineno)
@@ -234,6 +255,8 @@ def strings(tree: ast.AST) -> Iterator[Text]:
 def comments(source: str) -> Iterator[Text]:
     """All comments, those on consecutive lines together."""
     block: list[tuple[int, str]] = []
+    if "#" not in source:
+        return
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             if block and token.start[0] > block[-1][0] + 1:
@@ -324,7 +347,7 @@ def test_each_exception_is_needed() -> None:
             source = own_text(source)
         left = {allowed for allowed in covering if not compiled(allowed.pattern).search(source)}
         if left and path.suffix == ".py":
-            names = {name for name, _ in defined_names(ast.parse(source))}
+            names = {name for name, _ in defined_names(nodes_of(ast.parse(source)))}
             left = {allowed for allowed in left if not any(fnmatchcase(name, allowed.pattern) for name in names)}
         unneeded -= covering - left
     assert not unneeded

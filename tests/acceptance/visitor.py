@@ -20,10 +20,13 @@ class Visitor:
         tab.call("Emulation.setTouchEmulationEnabled", enabled=False)
         tab.look(width_px=1280)
         tab.call("Storage.clearDataForOrigin", origin=site.address, storageTypes="all")
-        self.open()
-        if person is not None:
-            self.run(f"localStorage.setItem('d2tune.person', JSON.stringify({json.dumps(person)}))")
+        if person is None:
             self.open()
+            return
+        name = f"localStorage.setItem('d2tune.person', JSON.stringify({json.dumps(person)}))"
+        script = tab.call("Page.addScriptToEvaluateOnNewDocument", source=f"if (origin !== 'null') {name}")
+        self.open()
+        tab.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
 
     def open(self, place: str = "/") -> None:
         self.tab.events.clear()

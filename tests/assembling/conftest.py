@@ -66,3 +66,8 @@ def _evaluate_small(run: Path) -> None:
         assert f"{key}: {px}\n" in text
         text = text.replace(f"{key}: {px}\n", f"{key}: {round(px * SMALL_PX / SIZE_PX)}\n")
     config.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_evaluations(without_plots: None) -> None:
+    """Evaluations without plots in all tests of this folder."""

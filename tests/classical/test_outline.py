@@ -79,7 +79,7 @@ def test_a_scribble_in_a_box_replaces_its_middle(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("size_hw", [(60, 90), (222, 15), (3, 2)])
+@pytest.mark.parametrize("size_hw", [(60, 90), (222, 15), pytest.param((3, 2), marks=pytest.mark.extended)])
 def test_a_box_and_scribbles_that_leave_no_other_side(method: Method, size_hw: tuple[int, int]) -> None:
     rgb = np.full((*size_hw, 3), 90, np.uint8)
     whole, none = np.ones(size_hw, bool), np.zeros(size_hw, bool)

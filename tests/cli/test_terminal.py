@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.cases import on_demand
+
 COMMAND = [sys.executable, "-m", "d2tune"]
 ODD = "ba\x1b[2Jd\u202egnp.\u200bé气"
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
@@ -65,7 +67,10 @@ def test_the_package_is_the_command(module: str, tmp_path: Path) -> None:
     assert helped.returncode == 0 and helped.stdout.startswith("usage: d2tune ")
 
 
-@pytest.mark.parametrize("redirect", ["| head -n 1", "| true", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+REDIRECTS = on_demand(["| head -n 1", "| true", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"], "| true", "<&- >&- 2>&-")
+
+
+@pytest.mark.parametrize("redirect", REDIRECTS)
 def test_a_reader_that_goes_away_stops_nothing(redirect: str, photos: Path, tmp_path: Path) -> None:
     done = run("check", photos, "--findings", "findings.json", cwd=tmp_path, redirect=redirect)
     assert done.returncode == 0, done.stderr

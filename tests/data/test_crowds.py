@@ -24,6 +24,8 @@ from d2tune.tasks import task_of
 from tests.annotations.builders import SQUARE, labelme_file, moved, shape
 from tests.shared_files import SHARED
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 CROWDS = SHARED / "strangers" / "20_coco_all_crowd"
 
 

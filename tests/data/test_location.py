@@ -10,6 +10,8 @@ from d2tune.errors import DataError
 from d2tune.project import Project, load_project
 from d2tune.samples import render_sample
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 TEXT = "data: {root: photos, sample: balloon, sample_images: 3}\nclasses: [balloon]\n"
 
 

@@ -35,6 +35,7 @@ from d2tune.inference.results import Detections, PanopticMap
 from d2tune.project import load_project
 from d2tune.runs.overview import summarize
 from d2tune.tasks import task_of
+from tests.cases import on_demand
 from tests.engine.test_tasks import raster_project, street_project
 
 MIB = 2**20
@@ -112,7 +113,7 @@ def test_a_peak_is_that_since_it_was_asked_for() -> None:
     del block
 
 
-@pytest.mark.parametrize("task", ["instance", "panoptic"])
+@pytest.mark.parametrize("task", on_demand(["instance", "panoptic"], "instance"))
 def test_an_evaluation_is_tried_with_many_objects_that_fill_the_image(
     task: str, tiny_project: Path, tmp_path: Path
 ) -> None:

@@ -261,7 +261,7 @@ def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(
 
 
 @pytest.mark.parametrize(
-    "change", ["renamed", "predictions", *(pytest.param(one, marks=EXTENDED) for one in ("added", "replaced", "best"))]
+    "change", ["renamed", *(pytest.param(one, marks=EXTENDED) for one in ("predictions", "added", "replaced", "best"))]
 )
 def test_predictions_of_other_images_are_never_scored(
     change: str, stopped: tuple[Path, Path], caplog: pytest.LogCaptureFixture

@@ -23,8 +23,11 @@ from d2tune.errors import RunError
 from d2tune.evaluation.contact_sheet import instance_mask
 from d2tune.evaluation.from_files.evaluate import evaluate_files
 from d2tune.evaluation.instance import InstanceEvaluator
+from tests.cases import on_demand
 from tests.evaluation.from_files.test_matching import SIZE_PX, square
 from tests.shared_files import SHARED
+
+pytestmark = pytest.mark.usefixtures("without_plots")
 
 Id = int | str
 
@@ -93,7 +96,7 @@ IDS: list[tuple[tuple[Id | None, ...], tuple[Id | None, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("image_ids", "class_ids"), IDS)
+@pytest.mark.parametrize(("image_ids", "class_ids"), on_demand(IDS, IDS[1], IDS[4]))
 def test_pycocotools_scores_the_file_on_the_persons_own(
     tmp_path: Path, image_ids: tuple[Id | None, ...], class_ids: tuple[Id | None, ...]
 ) -> None:

@@ -32,6 +32,7 @@ from d2tune.metrics.coco.summary import InstanceMetrics
 from d2tune.packages.manifest import Inference
 from d2tune.packages.read import Package
 from d2tune.runs.load import predictor_of
+from tests.cases import on_demand
 from tests.export.models import candidate_of, package_of
 from tests.packages.test_evaluate import annotated
 
@@ -54,7 +55,7 @@ def assert_same_instances(mine: list[Detections], theirs: list[Detections]) -> N
     assert sum(map(len, mine)) > 3 and sum(len(one.lower_scores) for one in mine) > 3
 
 
-@pytest.mark.parametrize("format_name", ["onnx", "torchscript"])
+@pytest.mark.parametrize("format_name", on_demand(["onnx", "torchscript"], "onnx"))
 def test_an_exported_model_predicts_as_its_package(
     format_name: str, package: Package, onnx_package: Package, tmp_path: Path
 ) -> None:
@@ -96,7 +97,7 @@ def exporting_reference(reference: Any, exported: Package) -> Any:
     return predictor_of(padded_reference(replace(reference, cfg=cfg), LANDSCAPE_AND_PORTRAIT))
 
 
-@pytest.mark.parametrize("task", ["semantic", "panoptic"])
+@pytest.mark.parametrize("task", on_demand(["semantic", "panoptic"], "panoptic"))
 def test_label_maps_and_segments_of_exported_models(task: str, tmp_path: Path) -> None:
     source = package_of(tmp_path, task)
     exported, _ = candidate_of(source, tmp_path / "model", "onnx")
@@ -191,7 +192,7 @@ def test_what_is_out_of_bounds(precision: str, change: dict[str, Any], words: li
     assert CheckResult.from_json(json.loads(json.dumps(result.to_json())), BOUNDS[precision]) == result
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_the_command_exports_checks_and_evaluates(package: Package, tmp_path: Path, capsys: Any) -> None:
     val = annotated(tmp_path / "val")
     out = tmp_path / "exported"

@@ -16,6 +16,7 @@ from d2tune.export.graphs.build import example_of, graph_of, kind_of
 from d2tune.export.networks import OnnxModel, TorchScriptModel, TracedGraph
 from d2tune.export.onnx_file import write_onnx
 from d2tune.export.torchscript_file import write_torchscript
+from tests.cases import on_demand
 from tests.export.models import SIZES_HW, SMALL_INSTANCE, build, detected_by_detectron2, image_of
 
 POINT_REND = ("instance", "pointrend_mobilenet_v2_fpn", SMALL_INSTANCE)
@@ -74,7 +75,10 @@ def test_a_traced_rcnn_has_the_bits_of_detectron2(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("model", "sizes"),
-    [(MANY, SIZES_HW), pytest.param(MASK_RCNN, SIZES_HW[:1], marks=pytest.mark.extended)],
+    [
+        pytest.param(MANY, SIZES_HW, marks=pytest.mark.extended),
+        pytest.param(MASK_RCNN, SIZES_HW[:1], marks=pytest.mark.extended),
+    ],
     ids=["point_rend", "mask_rcnn"],
 )
 def test_an_onnx_rcnn_gives_the_instances_of_detectron2(
@@ -104,7 +108,7 @@ def assert_masks_are_close(masks: torch.Tensor, expected: torch.Tensor) -> None:
         assert ((masks - expected).abs() > 1e-3).float().mean() < 1e-3
 
 
-@pytest.mark.parametrize("is_plus", [False, True])
+@pytest.mark.parametrize("is_plus", on_demand([False, True], True))
 def test_an_onnx_yolact_gives_the_instances_of_the_model(is_plus: bool, tmp_path: Path) -> None:
     built = build("instance", "yolact_mobilenet_v2", {"MODEL.YOLACT.RESCORE_MASKS": is_plus})
     network = traced(graph_of(built, for_onnx=True, is_fixed=False), tmp_path / "model.onnx")
@@ -147,7 +151,14 @@ TOLERANCES = {"lightnet": 1e-4}
 
 
 @pytest.mark.parametrize(
-    ("name", "suffix"), [*((name, ".onnx") for name in SEMANTIC), ("semantic_fpn", ".pt"), ("unet_2015 valid", ".pt")]
+    ("name", "suffix"),
+    on_demand(
+        [*((name, ".onnx") for name in SEMANTIC), ("semantic_fpn", ".pt"), ("unet_2015 valid", ".pt")],
+        ("semantic_fpn", ".onnx"),
+        ("unet_2015 valid", ".onnx"),
+        ("deeplab_v3", ".onnx"),
+        ("semantic_fpn", ".pt"),
+    ),
 )
 def test_a_semantic_graph_gives_the_scores_of_the_model_for_all_sizes(name: str, suffix: str, tmp_path: Path) -> None:
     built = build(*SEMANTIC[name], model=OPTIONS.get(name))

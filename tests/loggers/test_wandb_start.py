@@ -80,7 +80,11 @@ def refusing() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("http://127.0.0.1:9", "W&B does not answer at http://127.0.0.1:9 (ConnectionError)"),
+        pytest.param(
+            "http://127.0.0.1:9",
+            "W&B does not answer at http://127.0.0.1:9 (ConnectionError)",
+            marks=pytest.mark.extended,
+        ),
         pytest.param("silent", "(ReadTimeout)", marks=pytest.mark.slow),
         ("refusing", "W&B refused the run"),
     ],

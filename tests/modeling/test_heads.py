@@ -22,6 +22,7 @@ from d2tune.modeling.device import speed_up
 from d2tune.modeling.panoptic import segments
 from d2tune.modeling.weights import WeightsFile, read_state_dict
 from d2tune.project import Data, Model, Project, Train, preset_names
+from tests.cases import on_demand
 
 SEMANTIC = ["semantic_fpn_mobilenet_v2", "pointrend_semantic_r50"]
 PANOPTIC = ["panoptic_fpn_mobilenet_v2", "panoptic_fpn_r50"]
@@ -156,13 +157,13 @@ def check_panoptic(cfg: CfgNode, *, things: int, stuff: int) -> None:
     assert all(0 <= info["category_id"] < things + stuff for info in listed)
 
 
-@pytest.mark.parametrize("classes", [1, 2, 20])
+@pytest.mark.parametrize("classes", on_demand([1, 2, 20], 1))
 @pytest.mark.parametrize("preset", SEMANTIC)
 def test_semantic_models_of_any_number_of_classes(preset: str, classes: int) -> None:
     check_semantic(config(preset, stuff=classes), classes=classes)
 
 
-@pytest.mark.parametrize(("things", "stuff"), [(1, 1), (3, 17)])
+@pytest.mark.parametrize(("things", "stuff"), on_demand([(1, 1), (3, 17)], (3, 17)))
 @pytest.mark.parametrize("preset", PANOPTIC)
 def test_panoptic_models_of_any_number_of_classes(preset: str, things: int, stuff: int) -> None:
     check_panoptic(config(preset, things=things, stuff=stuff), things=things, stuff=stuff)
@@ -178,7 +179,7 @@ def test_every_preset_as_it_is(preset: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("classes", [1, 20])
+@pytest.mark.parametrize("classes", on_demand([1, 20], 20))
 def test_deeplab_of_any_number_of_classes(classes: int) -> None:
     check_semantic(config("deeplab_v3_plus_r50", stuff=classes, plain=True), classes=classes)
 
@@ -199,7 +200,7 @@ def test_an_image_with_hardly_a_labeled_pixel() -> None:
 
 @pytest.mark.parametrize("objects", [0, 2])
 @pytest.mark.parametrize("ignored", [False, True])
-@pytest.mark.parametrize("preset", PANOPTIC)
+@pytest.mark.parametrize("preset", on_demand(PANOPTIC, "panoptic_fpn_mobilenet_v2"))
 def test_images_without_objects_or_without_stuff(preset: str, objects: int, ignored: bool) -> None:
     cfg = config(preset, things=2, stuff=2)
     losses = step(model_of(cfg), [panoptic_sample(cfg, 64, 80, objects=objects, ignored=ignored)])
@@ -211,7 +212,7 @@ def test_images_without_objects_or_without_stuff(preset: str, objects: int, igno
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("objects", "ignored"), [(0, False), (0, True), (2, True)])
+@pytest.mark.parametrize(("objects", "ignored"), on_demand([(0, False), (0, True), (2, True)], (0, True)))
 def test_panoptic_deeplab_without_objects_or_without_stuff(objects: int, ignored: bool) -> None:
     cfg = config("panoptic_deeplab_r50", things=2, stuff=2, plain=True)
     losses = step(model_of(cfg), [panoptic_sample(cfg, 64, 80, objects=objects, ignored=ignored)])
@@ -245,7 +246,7 @@ def test_a_checkpoint_brings_the_same_answers_back(preset: str, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", [*SEMANTIC, "panoptic_fpn_mobilenet_v2"])
+@pytest.mark.parametrize("preset", on_demand([*SEMANTIC, "panoptic_fpn_mobilenet_v2"], "panoptic_fpn_mobilenet_v2"))
 def test_bfloat16_answers_about_the_same_in_float32(preset: str) -> None:
     cfg = config(preset, things=2, stuff=2)
     sample = image(64, 96)

@@ -29,7 +29,7 @@ def image(instances: int) -> dict:
 PRESETS = (
     "pointrend_mobilenet_v2_fpn",
     pytest.param("pointrend_r50_fpn", marks=pytest.mark.extended),
-    "mask_rcnn_r50_fpn",
+    pytest.param("mask_rcnn_r50_fpn", marks=pytest.mark.extended),
 )
 
 

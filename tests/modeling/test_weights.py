@@ -21,6 +21,7 @@ from d2tune.modeling.build import build_model, choose_weights
 from d2tune.modeling.config import DataFacts, project_config
 from d2tune.modeling.weights import UnreachableWeightsError, find, fit, read_state_dict, read_unchanged
 from d2tune.project import Data, Model, Project
+from tests.cases import on_demand
 from tests.shared_files import SHARED
 
 FACTS = DataFacts(class_names=("a", "b"), train_images=9, has_rle=False, train_name="t", val_name="v")
@@ -248,7 +249,7 @@ class TestFitting:
             expected = reference.eval().features[:18](x)
             assert torch.allclose(model.backbone.bottom_up(x)["stride32"], expected, atol=1e-4)
 
-    @pytest.mark.parametrize("library", ["torchvision", "timm"])
+    @pytest.mark.parametrize("library", on_demand(["torchvision", "timm"], "torchvision"))
     def test_detectron2s_resnet_takes_theirs_and_computes_the_same(self, library: str, tmp_path: Path) -> None:
         torch.manual_seed(0)
         reference = torchvision.models.resnet50() if library == "torchvision" else timm.create_model("resnet50")

@@ -17,6 +17,8 @@ from d2tune.packages.write import write_package
 from tests.annotations.builders import labelme_value, shape
 from tests.packages.builders import make_run
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 
 def annotated(folder: Path) -> Path:
     """Two images with a bus and a road on each."""

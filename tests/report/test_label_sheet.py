@@ -11,6 +11,7 @@ from PIL import Image
 from d2tune.report.sheets.cards import SHEET_WIDTH_PX
 from d2tune.report.sheets.label_overlay import color_map, colors, overlay, segment_overlay, to_rgb
 from d2tune.report.sheets.label_sheet import LabelPanel, label_sheet, write_label_sheet
+from tests.cases import on_demand
 from tests.shared_files import SHARED
 
 LONG = tuple(f"class number {i} with a name that takes quite some room in a legend" for i in range(20))
@@ -142,7 +143,7 @@ def test_a_series_shows_when_it_is_bright_and_missing_data_are_dark():
         to_rgb(np.zeros((4, 4)))
 
 
-@pytest.mark.parametrize("count", [1, 3, 5])
+@pytest.mark.parametrize("count", on_demand([1, 3, 5], 5))
 def test_a_sheet_shows_real_photos_and_their_maps(tmp_path, count):
     panels = []
     for number in range(count):

@@ -25,6 +25,7 @@ from d2tune.report.plots import bar_plots, confusion_plot, curve_plots, style
 from d2tune.report.plots.bar_plots import ERROR_WORDS, Bar, write_class_metric, write_error_types, write_size_ap
 from d2tune.report.plots.confusion_plot import write_confusion
 from d2tune.report.plots.curve_plots import Curve, OperatingPoint, ScoreBin, write_calibration, write_precision_recall
+from tests.cases import on_demand
 
 RECALLS = np.linspace(0, 1, 101)
 ODD_NAMES = [
@@ -166,10 +167,15 @@ CASES: dict[str, Write] = {
 }
 
 
-SLOW = {"confusion, 25", "confusion, 80", "iou, 80"}
+MARKS = {
+    "confusion, 25": pytest.mark.slow,
+    "confusion, 80": pytest.mark.extended,
+    "iou, 80": pytest.mark.extended,
+    "curves, 80": pytest.mark.extended,
+}
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES])
+@pytest.mark.parametrize("case", [pytest.param(case, marks=MARKS.get(case, ())) for case in CASES])
 def test_text_lies_inside_the_page_and_on_no_other_text(case, tmp_path, pages):
     CASES[case](tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as png:
@@ -188,7 +194,12 @@ def test_text_lies_inside_the_page_and_on_no_other_text(case, tmp_path, pages):
         assert not place.overlaps(other_place), (one.get_text(), other.get_text())
 
 
-@pytest.mark.parametrize("case", ["curve", "curves, 10", "calibration", "confusion, 5", "errors", "size", "iou"])
+BYTES = on_demand(
+    ["curve", "curves, 10", "calibration", "confusion, 5", "errors", "size", "iou"], "curve", "confusion, 5", "errors"
+)
+
+
+@pytest.mark.parametrize("case", BYTES)
 def test_bytes_repeat_and_say_nothing_else(case, tmp_path):
     CASES[case](tmp_path / "one.png")
     CASES[case](tmp_path / "folder" / "two.png")

@@ -13,6 +13,8 @@ from d2tune.errors import DataError
 from tests.annotations.builders import photo
 from tests.data.test_image_folders import coco_file
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 PROJECT = """\
 classes: [car]
 data: {root: ., train: annotations/instances_train2017.json, val: annotations/instances_val2017.json}

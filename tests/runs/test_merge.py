@@ -64,7 +64,7 @@ def shards_of(run: Path, source: Any, folder: Path, count: int, **options: Any) 
     ("task", "to", "count"),
     [
         pytest.param("instance", INSTANCE, 3, marks=pytest.mark.slow),
-        ("instance", "rle", 6),
+        pytest.param("instance", "rle", 6, marks=pytest.mark.extended),
         ("semantic", "label_maps,labelme,masks,measurements", 3),
         ("semantic", "csv", 2),
         ("panoptic", "coco_panoptic,labelme,masks,measurements", 3),

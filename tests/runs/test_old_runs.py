@@ -16,6 +16,8 @@ import d2tune
 from d2tune.run_folder import RunFolder
 from tests.shared_files import SHARED
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 OLD = Path(__file__).resolve().parents[1] / "old_runs"
 
 

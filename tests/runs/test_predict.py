@@ -33,6 +33,8 @@ from d2tune.run_folder import RunFolder
 from d2tune.tasks import task_of
 from tests.annotations.builders import labelme_value, shape
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 CLASSES = ("background", "1")
 HEIGHT_PX, WIDTH_PX = 40, 56
 TRAIN = """\

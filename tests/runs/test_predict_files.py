@@ -25,6 +25,7 @@ from d2tune.cli import main
 from d2tune.errors import D2TuneError, DataError, ProjectError
 from d2tune.inference.writers import journal
 from d2tune.inference.writers.base import Writer
+from tests.cases import on_demand
 from tests.forked import exit_code
 from tests.runs.random_runs import random_run
 from tests.runs.test_load import photos, quick_run
@@ -32,7 +33,7 @@ from tests.runs.test_old_runs import old_run
 from tests.shared_files import SHARED
 from tests.system.commands import d2tune_here, succeeded
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_plots")]
 
 MIXED = SHARED / "strangers" / "94_predict_mixed_folder"
 
@@ -319,6 +320,7 @@ def test_an_image_that_changed_begins_anew(run: Path, tmp_path: Path, monkeypatc
     assert content(out) == content(tmp_path / "whole")
 
 
+@pytest.mark.extended
 def test_an_interrupted_command(run: Path, tmp_path: Path) -> None:
     """SIGINT ends with one line and 130, and leaves what is finished."""
     source = copied(tmp_path / "in", 13)
@@ -424,7 +426,7 @@ def test_invalid_numbers_are_refused(run: Path, tmp_path: Path, options: dict[st
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 1.5, True])
+@pytest.mark.parametrize("batch_size", on_demand([0, -1, 1.5, True], 0, 1.5))
 def test_invalid_batch_sizes_are_refused(run: Path, batch_size: Any) -> None:
     predictor = d2tune.load_predictor(run)
     with pytest.raises(ProjectError, match="batch size"):
@@ -477,13 +479,15 @@ def everything(reading: int) -> str:
     return shown.decode("utf-8", "replace")
 
 
+@pytest.mark.extended
+def test_progress_of_an_evaluation_is_shown_on_a_terminal(run: Path, tmp_path: Path) -> None:
+    shown = on_a_terminal("eval", run, "--out", tmp_path / "evaluation")
+    assert "evaluating: " in shown and "%|" in shown and "<" in shown  # elapsed < left
+
+
 def test_progress_is_shown_on_a_terminal_only(run: Path, tmp_path: Path) -> None:
     source = copied(tmp_path / "in", 3)
-    for words, what in (
-        (["predict", run, source, "--out", tmp_path / "out"], "predicting: "),
-        (["eval", run, "--out", tmp_path / "evaluation"], "evaluating: "),
-    ):
-        shown = on_a_terminal(*words)
-        assert what in shown and "%|" in shown and "<" in shown  # elapsed < left
+    shown = on_a_terminal("predict", run, source, "--out", tmp_path / "out")
+    assert "predicting: " in shown and "%|" in shown and "<" in shown  # elapsed < left
     done = d2tune_here("predict", run, source, "--out", tmp_path / "again", folder=tmp_path)
     assert succeeded(done) and "predicting: " not in done.stdout + done.stderr

@@ -20,6 +20,7 @@ from d2tune.annotations.model.options import ReadOptions
 from d2tune.cli import main
 from d2tune.errors import D2TuneError, DataError, ProjectError
 from d2tune.evaluation.from_files import evaluate as evaluation
+from tests.cases import on_demand
 from tests.runs.random_runs import random_run
 from tests.runs.test_predict_files import content, stop_at
 
@@ -53,7 +54,7 @@ def instance_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", sorted(FORMATS))
+@pytest.mark.parametrize("task", on_demand(sorted(FORMATS), "semantic"))
 def test_several_formats_are_those_of_each_and_resume(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

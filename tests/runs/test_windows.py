@@ -25,7 +25,7 @@ from d2tune.runs.windows import WindowChoice, automatic_px, warn_of_large_images
 from tests.runs.random_runs import random_run
 from tests.runs.test_predict_files import content
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_plots")]
 
 
 @pytest.fixture(scope="module")

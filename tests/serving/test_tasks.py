@@ -16,6 +16,7 @@ from d2tune.runs.windows import WindowChoice
 from d2tune.serving.models import served_models
 from d2tune.serving.service import Service
 from d2tune.serving.settings import ServingSettings
+from tests.cases import on_demand
 from tests.runs.random_runs import random_run
 from tests.serving.conftest import served_by
 
@@ -39,7 +40,7 @@ def answered(url: str, photo: Path, format_name: str) -> httpx.Response:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("window_px", [None, 128])
+@pytest.mark.parametrize("window_px", on_demand([None, 128], 128))
 def test_instances(tmp_path: Path, window_px: int | None) -> None:
     run, photo = random_run(tmp_path / "run", "instance"), photo_of(tmp_path)
     expected = load_predictor(run, min_score=0, window_px=window_px)(photo)

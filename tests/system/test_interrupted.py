@@ -18,7 +18,7 @@ from d2tune.runs.overview import summarize
 from tests.engine.test_tasks import raster_project
 from tests.system.commands import TRAIN_NET, d2tune_here, refused, succeeded, train_net
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_plots")]
 
 WORDS = ("--config", "rasters.yaml", "train.eval_every=12", "SOLVER.EMA_DECAY=0.9", "train.workers=1")
 

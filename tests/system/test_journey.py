@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from detectron2.engine import HookBase
 from PIL import Image as PilImage
 from pycocotools.coco import COCO
 
@@ -26,7 +27,7 @@ data: {root: data}
 classes: [balloon]
 model: {preset: pointrend_r50_fpn}
 weights: scratch
-train: {batch_size: 2, iterations: 18, image_size: 96, eval_every: 6, precision: float32}
+train: {batch_size: 2, iterations: 9, image_size: 96, eval_every: 3, precision: float32}
 detectron2: {TEST.DETECTIONS_PER_IMAGE: 5}
 profiles:
   cpu: {model: {preset: pointrend_mobilenet_v2_fpn}}
@@ -71,7 +72,7 @@ def test_decisions_are_printed_before_training(folder: Path, trained: Path) -> N
         "pointrend_mobilenet_v2_fpn on torchvision/mobilenet_v2",
         "from scratch, as asked",
         "float32",
-        "18 iterations of 2 images",
+        "9 iterations of 2 images",
         "learning rate 0.0002",
         "estimate",
         "GiB of memory",
@@ -90,7 +91,7 @@ def test_the_run_folder_says_everything(folder: Path, trained: Path) -> None:
     resolved = yaml.safe_load((trained / "project.yaml").read_text(encoding="utf-8"))
     assert resolved["detectron2"]["SOLVER.BASE_LR"] == 0.0002
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert lines[-1]["iteration"] == 17 and any("val/segm/AP" in line for line in lines)
+    assert lines[-1]["iteration"] == 8 and any("val/segm/AP" in line for line in lines)
     assert list((trained / "tensorboard").iterdir())
     sheet = PilImage.open(trained / "contact_sheet.png")
     assert sheet.width >= 2000 and len(sheet.getcolors(1 << 24) or []) > 1000
@@ -183,10 +184,30 @@ def assert_same_weights(run: Path, other: Path) -> None:
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
 
 
+@pytest.mark.extended
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(folder: Path, trained: Path) -> None:
     """Ctrl-C, then --resume, ends in the very weights of the run that was never stopped."""
     words = ["--config", "journey.yaml", "train.seed=5", "SOLVER.BASE_LR=0.0002"]
-    assert_same_weights(trained, stopped_and_resumed(words, at="5/18", iterations=18, folder=folder))
+    assert_same_weights(trained, stopped_and_resumed(words, at="3/9", iterations=9, folder=folder))
+
+
+class FullDisk(HookBase):
+    """Fails in the fifth iteration."""
+
+    def after_step(self) -> None:
+        if self.trainer.iter == 4:
+            raise OSError(28, "No space left on device", "some/file")
+
+
+def test_a_run_that_failed_goes_on_to_the_same_weights(folder: Path, trained: Path) -> None:
+    import d2tune as package
+
+    overrides = ["train.seed=5", "SOLVER.BASE_LR=0.0002"]
+    with pytest.raises(RunError, match="cannot be written: No space left on device"):
+        package.train(folder / "journey.yaml", output_dir=folder / "failed", overrides=overrides, hooks=[FullDisk()])
+    words = ["train", "--config", "journey.yaml", *overrides, "--output-dir", "failed", "--resume"]
+    succeeded(d2tune_here(*words, folder=folder))
+    assert_same_weights(trained, folder / "failed")
 
 
 @pytest.mark.extended
@@ -202,6 +223,7 @@ def test_a_semantic_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path: P
     assert scores[0] == scores[1]
 
 
+@pytest.mark.extended
 def test_from_python(folder: Path, trained: Path) -> None:
     import d2tune as package
 
@@ -240,7 +262,7 @@ def test_resuming_with_other_settings_is_refused(folder: Path, trained: Path) ->
         "run",
         "--resume",
         "train.seed=5",
-        "train.iterations=24",
+        "train.iterations=12",
     ]
     line = refused(d2tune_here(*words, "SOLVER.BASE_LR=0.1", folder=folder))
     assert "SOLVER.BASE_LR changed since this run began; found 0.1; expected 0.0002" in line
@@ -296,7 +318,7 @@ def test_predictions_go_back_into_labelme(folder: Path, trained: Path, tmp_path:
 def test_runs_are_compared_on_what_they_found_and_stale_results_are_refused(folder: Path, trained: Path) -> None:
     import d2tune as package
 
-    overrides = ["train.seed=6", "train.iterations=8", "train.eval_every=0"]
+    overrides = ["train.seed=6", "train.iterations=4", "train.eval_every=0"]
     other = package.train(folder / "journey.yaml", output_dir=folder / "other", overrides=overrides).run
     out = succeeded(d2tune_here("compare", "run", "other", "--out", "compared", folder=folder))
     images = result_images(trained, "val_images")

@@ -21,7 +21,7 @@ from tests.engine.test_tasks import raster_project
 from tests.packages.builders import make_run
 from tests.packages.test_evaluate import annotated
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("without_plots")
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,8 @@ CASES = {
 }
 
 
-USUAL = "instance"
-"""The case that is not only tried with all others."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [name if name == USUAL else pytest.param(name, marks=pytest.mark.extended) for name in CASES],
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("name", CASES)
 def test_a_model_is_packaged_moved_and_used(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
     run, data = case.make(tmp_path / "home")

@@ -452,7 +452,7 @@ def test_names_that_yaml_would_misread(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "source", "words"),
     [
-        ("instance", BOARDS / "test", []),
+        pytest.param("instance", BOARDS / "test", [], marks=pytest.mark.extended),
         pytest.param("semantic", MEMBRANE, ["--classes", "membrane,cell"], marks=pytest.mark.extended),
         pytest.param("panoptic", PANOPTIC, [], marks=pytest.mark.extended),
     ],

@@ -18,10 +18,12 @@ NAMES = {"instance", "semantic", "panoptic"}
 """The tasks that predict on images alone."""
 
 
-def comparisons(tree: ast.AST) -> list[int]:
+def comparisons(source: str) -> list[int]:
     """Lines that compare a task with the name of a task."""
+    if "task" not in source or not any(name in source for name in TASKS):
+        return []
     lines = []
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Compare):
             inside = [inner for side in (node.left, *node.comparators) for inner in ast.walk(side)]
             names = {getattr(inner, "id", getattr(inner, "attr", None)) for inner in inside}
@@ -36,14 +38,14 @@ def test_no_code_outside_compares_tasks() -> None:
         f"{path.relative_to(PACKAGE)}:{line}"
         for path in sorted(PACKAGE.rglob("*.py"))
         if not path.relative_to(PACKAGE).as_posix().startswith(MAY_COMPARE)
-        for line in comparisons(ast.parse(path.read_text(encoding="utf-8")))
+        for line in comparisons(path.read_text(encoding="utf-8"))
     ]
     assert outside == []
 
 
 def test_the_search_detects_comparisons() -> None:
     source = "a = project.task == 'instance'\nb = task in ('semantic', 'y')\nc = to == 'panoptic'"
-    assert comparisons(ast.parse(source)) == [1, 2]
+    assert comparisons(source) == [1, 2]
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

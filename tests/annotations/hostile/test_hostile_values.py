@@ -418,7 +418,7 @@ def test_run_lengths_with_a_million_counts(tmp_path: Path) -> None:
     assert (outcome.instances, outcome.error) == (1, None)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_file_of_200_megabytes(tmp_path: Path) -> None:
     text = json.dumps(labelme_value(shape(TRIANGLE)))[:-1] + ', "own": "' + "x" * 200_000_000 + '"}'
     outcome = guarded(labelme_text(tmp_path / "set", text), seconds=10, megabytes=1500)

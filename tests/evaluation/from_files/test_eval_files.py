@@ -17,6 +17,8 @@ from d2tune.errors import DataError
 from d2tune.evaluation.from_files.evaluate import evaluate_files
 from tests.shared_files import SHARED
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 FOLDER = SHARED / "strangers" / "92_eval_files"
 
 # one of two objects found: precision 1 up to recall 0.5, which are 51 of 101 recall points

@@ -15,6 +15,8 @@ from d2tune.errors import DataError
 from d2tune.evaluation.from_files.evaluate import evaluate_files
 from d2tune.evaluation.from_files.results import read_results
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 SIZE_PX = 40
 Rows = list[dict[str, Any]]
 
@@ -83,12 +85,12 @@ def refusal(folder: Path, predictions: Any, truth: Any) -> str:
 @pytest.mark.parametrize(
     ("ids", "classes"),
     [
-        ([1, 2, 3, 4], {1: "cod", 2: "eel"}),
-        ([4, 3, 2, 1], {1: "cod", 2: "eel"}),
+        pytest.param([1, 2, 3, 4], {1: "cod", 2: "eel"}, marks=pytest.mark.extended),
+        pytest.param([4, 3, 2, 1], {1: "cod", 2: "eel"}, marks=pytest.mark.extended),
         ([10, 500, 7, 0], {7: "cod", 1: "eel"}),
         (["a1", "b", "10", "9"], {"x": "cod", "y": "eel"}),
         ([2.0, 1.0, 3, 4], {7: "cod", 1: "eel"}),
-        ([1, 2, 3, 4], {"x": "cod", "y": "eel"}),
+        pytest.param([1, 2, 3, 4], {"x": "cod", "y": "eel"}, marks=pytest.mark.extended),
     ],
 )
 def test_a_predicted_folder_is_matched_by_name(tmp_path: Path, ids: list[Any], classes: dict[Any, str]) -> None:

@@ -23,6 +23,7 @@ from d2tune.inference.results import Detections, rounded_score
 from d2tune.modeling.build import build_model
 from d2tune.modeling.config import DataFacts, project_config
 from d2tune.project import Data, Model, Project
+from tests.cases import on_demand
 
 NAMES = ("bus", "car")
 SIZES = [(60, 90), (90, 60), (64, 96), (60, 90)]
@@ -66,7 +67,7 @@ CASCADE = {"MODEL.ROI_HEADS.NAME": "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AG
     [
         ("pointrend_mobilenet_v2_fpn", {}),
         ("pointrend_mobilenet_v2_fpn", CASCADE),
-        pytest.param("mask_rcnn_r50_fpn", {}, marks=pytest.mark.slow),
+        pytest.param("mask_rcnn_r50_fpn", {}, marks=pytest.mark.extended),
     ],
 )
 def test_the_results_are_those_of_filtering_afterwards(preset: str, overrides: dict[str, Any]) -> None:
@@ -124,7 +125,7 @@ def test_other_models_are_filtered_afterwards_with_scores_of_six_digits() -> Non
     assert result.lower_scores == (0.6, 0.299999)
 
 
-@pytest.mark.parametrize("is_own", [False, True])
+@pytest.mark.parametrize("is_own", on_demand([False, True], True))
 def test_a_panoptic_model_gives_the_segments_of_detectron2(is_own: bool) -> None:
     model, cfg = built("panoptic_fpn_mobilenet_v2", {}, task="panoptic", things=("bus",), stuff=("car",))
     model.combine_stuff_area_thresh = 50
@@ -170,7 +171,7 @@ def concurrently(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
         return [future.result() for future in [pool.submit(run, task) for task in tasks]]
 
 
-@pytest.mark.parametrize("is_model_own", [True, False])
+@pytest.mark.parametrize("is_model_own", on_demand([True, False], True))
 def test_four_threads_get_the_bits_of_one(is_model_own: bool) -> None:
     model, cfg = built("pointrend_mobilenet_v2_fpn", {})
     reader = ImageReader(3, cfg.INPUT.FORMAT)

@@ -13,6 +13,7 @@ from d2tune.modeling.bridge.meta_arch import SemanticBridge
 from d2tune.modeling.bridge.networks import ARCHITECTURES, build_network
 from d2tune.modeling.checkpoint import load_weights, plain_state, save
 from d2tune.modeling.config import default_config
+from tests.cases import on_demand
 
 SMALL = {
     "unet": "resnet18",
@@ -71,8 +72,15 @@ def total(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(losses.values())).sum()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+EVERY = pytest.mark.parametrize("architecture", ARCHITECTURES)
+SOME = pytest.mark.parametrize(
+    "architecture", on_demand(ARCHITECTURES, "unet", "torchvision_deeplab_v3", "unet_2015", "lightnet_mobilenet_v2")
+)
+"""A network of each library, for what the code around them does."""
+
+
 class TestEveryModel:
+    @EVERY
     def test_one_image_of_odd_size_trains_every_parameter(self, architecture: str) -> None:
         model = bridge(architecture, channels=4).train()
         losses = model(samples((33, 33), channels=4))
@@ -83,6 +91,7 @@ class TestEveryModel:
         reached = [bool(parameter.grad.any()) for parameter in model.parameters()]
         assert sum(reached) > 0.9 * len(reached)
 
+    @SOME
     def test_steps_lower_the_loss(self, architecture: str) -> None:
         model = bridge(architecture, LOSS=[["cross_entropy", 1.0], ["dice", 0.5]]).train()
         batch = samples((64, 47), (40, 64))
@@ -97,7 +106,15 @@ class TestEveryModel:
             history.append(total(losses).item())
         assert min(history[2:]) < 0.8 * history[0], history
 
-    @pytest.mark.parametrize(("channels", "classes"), [(1, 1), (3, 20), (60, 2)])
+    @pytest.mark.parametrize(
+        ("architecture", "channels", "classes"),
+        [
+            *((name, 3, 20) for name in ARCHITECTURES),
+            *on_demand(
+                [(name, *n) for name in ARCHITECTURES for n in ((1, 1), (60, 2))], ("unet", 1, 1), ("unet", 60, 2)
+            ),
+        ],
+    )
     def test_probabilities_at_the_images_own_size(self, architecture: str, channels: int, classes: int) -> None:
         model = bridge(architecture, channels=channels, classes=classes).eval()
         batch = samples((65, 47), (5, 9), channels=channels, classes=1)
@@ -110,6 +127,7 @@ class TestEveryModel:
             assert scores.dtype == torch.float32
             assert torch.allclose(scores.sum(0), torch.ones(scores.shape[1:]), atol=1e-5)
 
+    @SOME
     def test_a_saved_and_loaded_model_predicts_the_same(self, architecture: str, tmp_path: Path) -> None:
         model, loaded = bridge(architecture).train(), bridge(architecture)
         with torch.no_grad():
@@ -122,6 +140,7 @@ class TestEveryModel:
             before, after = (network.eval()(samples((50, 38)))[0]["sem_seg"] for network in (model, loaded))
         assert torch.equal(before, after)
 
+    @SOME
     def test_a_seed_makes_training_reproducible(self, architecture: str) -> None:
         def trained() -> list[Tensor]:
             model = bridge(architecture).train()
@@ -133,6 +152,7 @@ class TestEveryModel:
         first, second = trained(), trained()
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
+    @SOME
     def test_values_without_data_are_replaced_by_the_mean(self, architecture: str) -> None:
         model = bridge(architecture).eval()
         holes, means = samples((32, 32)), samples((32, 32))
@@ -143,6 +163,7 @@ class TestEveryModel:
         with torch.no_grad():
             assert torch.equal(model(holes)[0]["sem_seg"], model(means)[0]["sem_seg"])
 
+    @SOME
     def test_a_batch_without_labels_has_a_loss_of_zero(self, architecture: str) -> None:
         every = [["cross_entropy", 1.0], ["dice", 1.0], ["focal", 1.0], ["lovasz", 1.0]]
         model = bridge(architecture, LOSS=every).train()
@@ -153,6 +174,7 @@ class TestEveryModel:
         assert [loss.item() for loss in losses.values()] == [0, 0, 0, 0]
         assert all(not parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
 
+    @SOME
     def test_frozen_norms_keep_their_statistics(self, architecture: str) -> None:
         model = bridge(architecture, norm="frozen").train()
         encoder = [
@@ -168,7 +190,9 @@ class TestEveryModel:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("architecture", "encoder"), LARGE)
+@pytest.mark.parametrize(
+    ("architecture", "encoder"), on_demand(LARGE, ("unet", "tu-convnext_atto"), ("deeplab_v3_plus", "resnet50"))
+)
 def test_other_encoders(architecture: str, encoder: str) -> None:
     model = bridge(architecture, encoder=encoder, channels=4, classes=2)
     total(model.train()(samples((33, 33), channels=4, classes=2))).backward()
