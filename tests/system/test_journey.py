@@ -184,7 +184,7 @@ def assert_same_weights(run: Path, other: Path) -> None:
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(folder: Path, trained: Path) -> None:
     """Ctrl-C, then --resume, ends in the very weights of the run that was never stopped."""
     words = ["--config", "journey.yaml", "train.seed=5", "SOLVER.BASE_LR=0.0002"]
