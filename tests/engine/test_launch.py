@@ -42,6 +42,11 @@ detectron2: {{MODEL.DEVICE: cpu, SOLVER.WARMUP_ITERS: 1}}
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_evaluations() -> None:
+    """Evaluations with their plots, some of which loggers get."""
+
+
 def pretrained_project(folder: Path, root: Path, weights: str = str(MOBILENET)) -> Path:
     path = folder / "pretrained.yaml"
     path.write_text(PRETRAINED.format(root=root, weights=weights), encoding="utf-8")
