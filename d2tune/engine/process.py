@@ -168,19 +168,12 @@ def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str
     state: dict[str, Any] = last["trainer"]
     start = int(state["iteration"])
     last_iteration = plan.cfg.SOLVER.MAX_ITER
+    longer = f"To train longer, set more iterations: train.iterations={2 * start}."
     if start > last_iteration:
-        raise RunError(
-            f"the run has {start} iterations, more than it would have now",
-            file=folder.path,
-            found=f"a length of {counted(last_iteration, 'iteration')}",
-            hint=f"To train longer, set more iterations: train.iterations={2 * start}.",
-        )
+        message = f"the run has {start} iterations, more than it would have now"
+        raise RunError(message, file=folder.path, found=counted(last_iteration, "iteration"), hint=longer)
     if start == last_iteration and "unfinished" not in state and folder.is_finished(start):
-        raise RunError(
-            f"the run is complete with {start} iterations",
-            file=folder.path,
-            hint=f"To train longer, set more iterations: train.iterations={2 * start}.",
-        )
+        raise RunError(f"the run is complete with {start} iterations", file=folder.path, hint=longer)
     patience = plan.project.train.early_stopping.patience
     without_gain = state.get("hooks", {}).get("EarlyStopping", {}).get("without_gain", 0)
     if 0 < patience <= without_gain and "unfinished" not in state and folder.is_finished(start):

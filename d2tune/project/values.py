@@ -69,7 +69,7 @@ def _seconds(value: object) -> object:
 
 
 def _is_number(value: float | str) -> bool:
-    read = number(value) if isinstance(value, str) else value
+    read = _number(value)
     return isinstance(read, int | float) and 0 < read < math.inf
 
 

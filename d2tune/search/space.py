@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,9 +30,6 @@ _FIXED = (
     *("train.seed", "SEED"),
 )
 """Keys that no trial may have of its own, with those below them: their metrics could not be compared, or by luck."""
-
-_BETWEEN = 0.381966
-"""Where between its ends a range is checked: at no whole number, unless the range is wider than a million."""
 
 _EXAMPLE = "such as train.learning_rate: {log_uniform: [1.0e-5, 1.0e-3]}"
 
@@ -200,15 +198,15 @@ def _repeated(choices: Sequence[Any]) -> bool:
 
 
 def _check(space: Space, one: Parameter, load: Load) -> None:
-    """Check the ends or choices of a parameter with the project, and a number between the ends.
+    """Check the ends or choices of a parameter with the project, and a fraction between the ends.
 
     Raises:
         ProjectError: A value is invalid.
     """
     is_raw = one.key[:1].isupper()
     ends = one.examples()
-    inside = float(f"{one.low + _BETWEEN * (one.high - one.low):.6g}")
-    fractions = [inside] if one.kind in ("uniform", "log_uniform") else []
+    fraction = math.floor((one.low + one.high) / 2) + 0.5
+    fractions = [min(fraction, one.high)] if one.kind in ("uniform", "log_uniform") else []
     for value in (*ends, *fractions):
         try:
             loaded = load([one.word(value)])

@@ -124,7 +124,7 @@ def test_an_error_of_the_end_loses_nothing(
     assert_same(straight, run)
     with pytest.raises(RunError, match="the run is complete with 6 iterations"):
         train(project, run, resume=True)
-    with pytest.raises(RunError, match="has 6 iterations, more than it would have now; found a length of 4 iterations"):
+    with pytest.raises(RunError, match="has 6 iterations, more than it would have now; found 4 iterations"):
         train(project, run, "train.iterations=4", resume=True)
 
 

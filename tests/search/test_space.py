@@ -93,9 +93,9 @@ def test_the_ends_and_choices_are_overrides_that_the_project_takes(tmp_path: Pat
         ("train.iterations: {uniform: [10, 90.5]}", "train.iterations: must be a whole number above 0"),
         (
             "train.iterations: {uniform: [10, 90]}",
-            "train.iterations: must be a whole number above 0; found 40.5573. Whole numbers are of the kind integer.",
+            "train.iterations: must be a whole number above 0; found 50.5. Whole numbers are of the kind integer.",
         ),
-        ("SOLVER.WARMUP_ITERS: {uniform: [1, 9]}", "SOLVER.WARMUP_ITERS: must be a whole number; found 4.05573"),
+        ("SOLVER.WARMUP_ITERS: {uniform: [1, 9]}", "SOLVER.WARMUP_ITERS: must be a whole number; found 5.5"),
         ("train.steps: {choice: [[0.5], [0.6]]}", "train.steps: steps are for schedule: step; found schedule: cosine"),
         ("model.preset: {choice: [pointrend_r50_fpn, nothing_like_it]}", "model.preset: no preset 'nothing_like_it'"),
         ("train.seed: {choice: [0, 1]}", "train.seed: cannot be searched: trials with other values"),
