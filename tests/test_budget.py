@@ -115,6 +115,22 @@ def test_sizes_that_images_and_objects_allow(short_side_px: int, share: float | 
 
 
 @pytest.mark.parametrize(
+    ("share", "multiples"),
+    [
+        (None, [0, 0.5, 0.75, 1, 2, 3]),
+        (0.092, [0, 0.5, 0.75, 1, 6, 9]),  # 40 px are 9.2 % of 435 px: at 480 px, objects are large
+        (0.12, [0, 0.5, 0.75, 3, 6, 9]),  # of 334 px
+        (0.19, [0, 1.5, 2.25, 3, 6, 9]),  # of 211 px
+    ],
+)
+def test_sizes_beyond_that_at_which_objects_are_large_want_three_times_the_steps(
+    share: float | None, multiples: list[float]
+) -> None:
+    of = material(short_side_px=1000, object_share=share)
+    assert [multiple for _, multiple in candidates_px(of)] == multiples
+
+
+@pytest.mark.parametrize(
     ("share", "size_px", "low"), [(None, 256, 0.5), (0.1, 256, 0.5), (0.05, 256, 0.7), (0.01, 800, 0.8)]
 )
 def test_objects_are_not_too_small_in_training(share: float | None, size_px: int, low: float) -> None:
@@ -148,14 +164,14 @@ def test_the_mean_of_sizes_is_that_of_their_pixels() -> None:
         # 480 px: a step takes 7/12 * (480 / 512)**2 = 0.5127 s, and 366 of them 187.6 s
         (187, 384, (0.5, 1.0), False),
         (188, 480, (0.5, 1.0), False),
-        # 640 px: 0.9115 s and twice 366 steps 667.2 s
-        (667, 480, (0.5, 1.0), False),
-        (668, 640, (0.5, 1.0), False),
-        # 768 px, as large as the images: 1.3125 s and three times 366 steps 1441.2 s; with up to 1.2 times the size
-        # the mean square is (1.728 - 0.125) / 3 / 0.7 = 0.7633, a step takes 1.7175 s and all of them 1885.8 s
-        (1442, 768, (0.5, 1.0), False),
-        (1885, 768, (0.5, 1.0), False),
-        (1887, 768, (0.5, 1.2), False),
+        # 640 px: 0.9115 s and six times 366 steps 2001.6 s, because objects of a tenth of 480 px are large
+        (2001, 480, (0.5, 1.0), False),
+        (2002, 640, (0.5, 1.0), False),
+        # 768 px, as large as the images: 1.3125 s and nine times 366 steps 4323.4 s; with up to 1.2 times the size
+        # the mean square is (1.728 - 0.125) / 3 / 0.7 = 0.7633, a step takes 1.7175 s and all of them 5657.4 s
+        (4324, 768, (0.5, 1.0), False),
+        (5657, 768, (0.5, 1.0), False),
+        (5658, 768, (0.5, 1.2), False),
         # 256 px: 7/48 s, and a fifth of 366 steps 10.68 s
         (10.7, 256, (0.5, 1.0), False),
         (10.6, 256, (0.5, 1.0), True),
@@ -166,6 +182,17 @@ def test_the_largest_size_with_enough_steps(
 ) -> None:
     sizes = sized(seconds)
     assert (sizes.image_px, sizes.jitter, sizes.freezes) == (size_px, jitter, freezes)
+
+
+def test_large_objects_take_their_size_from_steps() -> None:
+    """At 256 px they have 51 px. 320 px are 0.2279 s, and 1.5 times 366 steps 125.1 s."""
+    sizes = sized(125, share=0.2)
+    assert sizes.image_px == 256
+    assert sizes.reasons["image_size"] == (
+        "320 px would want 549 steps, for which there is no time; "
+        "three quarters of 255 objects are then larger than 51 px"
+    )
+    assert sized(126, share=0.2).image_px == 320
 
 
 def test_small_objects_come_before_enough_steps() -> None:

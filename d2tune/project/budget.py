@@ -23,6 +23,12 @@ ENOUGH_AT_MOST = 1000
 LEAST_OBJECT_PX = 12
 """Pixels across that three quarters of the objects have at the smallest short side, however short the time is."""
 
+LARGE_OBJECT_PX = 40
+"""Pixels across that three quarters of the objects have where a size is large enough for them."""
+
+LARGE_OBJECT_FACTOR = 3.0
+"""How many times as many steps a size wants where a smaller one is large enough."""
+
 LEAST_TRAINED_OBJECT_PX = 8
 """The same at the smallest size in training."""
 
@@ -119,15 +125,23 @@ def enough_steps(material: Material, *, batch_size: int, on_gpu: bool) -> int:
 def candidates_px(material: Material) -> list[tuple[int, float]]:
     """The short sides that are considered, smallest first, with the multiple of `enough_steps` that each needs.
 
-    None is larger than the images, and the smallest is one at which objects can be seen.
+    None is larger than the images, and the smallest is one at which objects can be seen. Those above the first at which
+    most objects are large want more steps.
     """
     own_px = max(_STEP_PX, material.short_side_px // _STEP_PX * _STEP_PX)
     sizes: dict[int, float] = {}
     for size_px, multiple in SIZES_PX:
         sizes.setdefault(min(size_px, own_px), multiple)
     share = material.object_share
-    least_px = 0 if not share else min(max(sizes), LEAST_OBJECT_PX / share)
-    return [(size_px, multiple) for size_px, multiple in sizes.items() if size_px >= least_px]
+    if not share:
+        return list(sizes.items())
+    least_px = min(max(sizes), LEAST_OBJECT_PX / share)
+    large_px = next((size_px for size_px in sizes if _has_large_objects(material, size_px)), math.inf)
+    return [
+        (size_px, multiple * (LARGE_OBJECT_FACTOR if size_px > large_px else 1.0))
+        for size_px, multiple in sizes.items()
+        if size_px >= least_px
+    ]
 
 
 def fitting_sizes(
@@ -243,6 +257,10 @@ def seconds_for(iterations: int, *, step_s: float, evaluation_s: float, closing_
     return before_s + (iterations * step_s + evaluation_s + closing_s) / (1 - RESERVE)
 
 
+def _has_large_objects(material: Material, size_px: int) -> bool:
+    return (material.object_share or 0.0) * size_px >= LARGE_OBJECT_PX
+
+
 def _size_reason(material: Material, sizes: Sequence[tuple[int, float]], size_px: int, *, enough: int) -> str:
     smallest_px, largest_px = sizes[0][0], sizes[-1][0]
     if size_px == largest_px < SIZES_PX[-1][0]:
@@ -250,7 +268,8 @@ def _size_reason(material: Material, sizes: Sequence[tuple[int, float]], size_px
     elif size_px == largest_px:
         why = "there is time for enough steps on the largest images"
     else:
-        why = f"larger images would leave less time than {counted(material.images, 'image')} need, {enough} steps"
+        next_px, multiple = next(size for size in sizes if size[0] > size_px)
+        why = f"{next_px} px would want {math.ceil(multiple * enough)} steps, for which there is no time"
     if size_px == smallest_px > SIZES_PX[0][0] and size_px != largest_px:
         why = f"{why}; on smaller ones most objects could not be seen"
     share = material.object_share
