@@ -212,6 +212,8 @@ def _check(space: Space, one: Parameter, load: Load) -> None:
             loaded = load([one.word(value)])
             if is_raw:
                 _check_raw(one.key, loaded)
+            if one.key == "model.preset":
+                _check_preset(loaded)
         except ProjectError as error:
             is_around = error.place is None or one.key == error.place or one.key.startswith(f"{error.place}.")
             message = error.message if is_around else f"{error.place}: {error.message}"
@@ -234,3 +236,9 @@ def _check_raw(key: str, loaded: LoadedProject) -> None:
     value = loaded.project.detectron2[key]
     if type(known[key]) is int and isinstance(value, float) and not value.is_integer():
         raise ProjectError("must be a whole number", place=key, found=describe(value))
+
+
+def _check_preset(loaded: LoadedProject) -> None:
+    from d2tune.modeling.config import check_model
+
+    check_model(loaded.project)

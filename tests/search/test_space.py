@@ -98,6 +98,10 @@ def test_the_ends_and_choices_are_overrides_that_the_project_takes(tmp_path: Pat
         ("SOLVER.WARMUP_ITERS: {uniform: [1, 9]}", "SOLVER.WARMUP_ITERS: must be a whole number; found 5.5"),
         ("train.steps: {choice: [[0.5], [0.6]]}", "train.steps: steps are for schedule: step; found schedule: cosine"),
         ("model.preset: {choice: [pointrend_r50_fpn, nothing_like_it]}", "model.preset: no preset 'nothing_like_it'"),
+        (
+            "model.preset: {choice: [pointrend_r50_fpn, panoptic_fpn_r50]}",
+            "model.preset: preset 'panoptic_fpn_r50' is for panoptic tasks; found task: instance",
+        ),
         ("train.seed: {choice: [0, 1]}", "train.seed: cannot be searched: trials with other values"),
         ("data.val: {uniform: [0.1, 0.3]}", "data.val: cannot be searched: trials with other values"),
         ("SOLVER.WEIGHT_DECAYS: {uniform: [0, 1]}", "Detectron2 has no such key. Did you mean 'SOLVER.WEIGHT_DECAY'?"),
