@@ -87,7 +87,8 @@ def inference_mode(model: Any, *, is_own: bool = False) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         yield
         return
-    with _LOCK:
+    lock = _LOCK  # where Python ends inside this context, globals are gone before it is left
+    with lock:
         use = _USES.setdefault(model, _Use())
         if not use.users:
             use.kept.callback(model.train, model.training)
@@ -97,7 +98,7 @@ def inference_mode(model: Any, *, is_own: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        with _LOCK:
+        with lock:
             use.users -= 1
             if not use.users:
                 use.kept.close()

@@ -255,6 +255,17 @@ def test_a_model_keeps_its_mode(model_and_config: Any, photos: Dataset) -> None:
     model.eval()
 
 
+def test_a_context_is_left_where_the_globals_of_its_module_are_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the end of Python, where a model that is kept lives longer than they do."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    context = loop.inference_mode(model)
+    context.__enter__()
+    for name in ("_LOCK", "_USES", "fused_norms"):
+        monkeypatch.setattr(loop, name, None)
+    context.__exit__(None, None, None)
+    assert model.training
+
+
 def test_gradients_are_off_where_the_network_is_called() -> None:
     enabled: list[bool] = []
 
