@@ -22,8 +22,17 @@ from d2tune.project.budget import (
 from d2tune.project.values import time_text
 
 
-def material(*, images: int = 61, short_side_px: int = 768, object_share: float | None = 0.1) -> Material:
-    return Material(task="instance", images=images, objects=255, short_side_px=short_side_px, object_share=object_share)
+def material(
+    *, images: int = 61, short_side_px: int = 768, object_share: float | None = 0.1, width_share: float | None = None
+) -> Material:
+    return Material(
+        task="instance",
+        images=images,
+        objects=255,
+        short_side_px=short_side_px,
+        object_share=object_share,
+        width_share=object_share if width_share is None else width_share,
+    )
 
 
 def project(tmp_path: Path, train: str) -> Path:
@@ -128,6 +137,12 @@ def test_sizes_beyond_that_at_which_objects_are_large_want_three_times_the_steps
 ) -> None:
     of = material(short_side_px=1000, object_share=share)
     assert [multiple for _, multiple in candidates_px(of)] == multiples
+
+
+def test_long_and_thin_objects_are_not_large() -> None:
+    """Of 19 % of the short side by their areas, but 3 % wide: 40 px are twice that of 667 px."""
+    of = material(short_side_px=1000, object_share=0.19, width_share=0.06)
+    assert candidates_px(of) == [(256, 0), (320, 0.5), (384, 0.75), (480, 1), (640, 2), (800, 3)]
 
 
 @pytest.mark.parametrize(

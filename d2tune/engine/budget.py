@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from d2tune.annotations.model.dataset import Dataset
+from d2tune.annotations.model.dataset import Dataset, Instance
 from d2tune.data.batches import TrainingBatches
 from d2tune.data.sources import raster_options
 from d2tune.engine.assembly import loading_processes, training_batches, training_split
@@ -190,18 +190,35 @@ def material_of(plan: TrainingPlan) -> Material:
         images=len(train.images),
         objects=len(shares),
         short_side_px=round(float(np.median([min(image.width_px, image.height_px) for image in train.images]))),
-        object_share=float(np.quantile(shares, 0.25)) if shares else None,
+        object_share=_low_quartile(shares),
+        width_share=_low_quartile(width_shares(train)),
     )
 
 
 def object_shares(dataset: Dataset) -> list[float]:
     """The size across of each object, the root of its area, relative to the short side of its image."""
+    return _shares(dataset, lambda one: math.sqrt(one.area_px2))
+
+
+def width_shares(dataset: Dataset) -> list[float]:
+    """The same, but at most twice the width of an object, which is its area by the longest side of its box.
+
+    They differ for objects that are more than four times as long as wide, such as cracks.
+    """
+    return _shares(dataset, lambda one: min(math.sqrt(one.area_px2), 2 * one.area_px2 / max(one.bbox_xywh[2:])))
+
+
+def _shares(dataset: Dataset, size_px: Callable[[Instance], float]) -> list[float]:
     short_px = {image.id: min(image.width_px, image.height_px) for image in dataset.images}
     return [
-        math.sqrt(instance.area_px2) / short_px[instance.image_id]
+        size_px(instance) / short_px[instance.image_id]
         for instance in dataset.instances
         if not instance.iscrowd and instance.area_px2 > 0
     ]
+
+
+def _low_quartile(shares: Sequence[float]) -> float | None:
+    return float(np.quantile(shares, 0.25)) if shares else None
 
 
 def _ready_model(plan: TrainingPlan, state: StateDict | None) -> nn.Module:

@@ -24,7 +24,7 @@ LEAST_OBJECT_PX = 12
 """Pixels across that three quarters of the objects have at the smallest short side, however short the time is."""
 
 LARGE_OBJECT_PX = 40
-"""Pixels across that three quarters of the objects have where a size is large enough for them."""
+"""Pixels across that three quarters of the objects have where a size is large enough for them; thin ones half of it."""
 
 LARGE_OBJECT_FACTOR = 3.0
 """How many times as many steps a size wants where a smaller one is large enough."""
@@ -68,6 +68,7 @@ class Material:
         short_side_px: Median of the images' short sides.
         object_share: The size across, the root of the area, that three quarters of the objects exceed, relative to the
             short side of their image; None where there are no objects.
+        width_share: The same, but at most twice the width of an object, for thin ones; None where there are no objects.
     """
 
     task: TaskName
@@ -75,6 +76,7 @@ class Material:
     objects: int
     short_side_px: int
     object_share: float | None
+    width_share: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +260,7 @@ def seconds_for(iterations: int, *, step_s: float, evaluation_s: float, closing_
 
 
 def _has_large_objects(material: Material, size_px: int) -> bool:
-    return (material.object_share or 0.0) * size_px >= LARGE_OBJECT_PX
+    return (material.width_share or 0.0) * size_px >= LARGE_OBJECT_PX
 
 
 def _size_reason(material: Material, sizes: Sequence[tuple[int, float]], size_px: int, *, enough: int) -> str:

@@ -13,7 +13,7 @@ import torch
 import d2tune
 from d2tune.engine import budget
 from d2tune.engine.as_begun import as_begun
-from d2tune.engine.budget import Budget, material_of, object_shares
+from d2tune.engine.budget import Budget, material_of, object_shares, width_shares
 from d2tune.engine.cost import Cost
 from d2tune.engine.plan import TrainingPlan, make_plan
 from d2tune.engine.plan_text import plan_text
@@ -106,6 +106,11 @@ def test_objects_are_measured_relative_to_their_image(tiny_project: Path) -> Non
     square = replace(dataset.instances[0], area_px2=side_px**2)
     crowd = replace(square, iscrowd=True)
     assert object_shares(replace(dataset, instances=(square, crowd))) == pytest.approx([0.25])
+    box_xywh = (0.0, 0.0, side_px, side_px)
+    thin = replace(square, area_px2=side_px**2 / 16, bbox_xywh=box_xywh)  # as long as the square, a sixteenth as wide
+    both = replace(dataset, instances=(replace(square, bbox_xywh=box_xywh), thin))
+    assert object_shares(both) == pytest.approx([0.25, 0.25 / 4])
+    assert width_shares(both) == pytest.approx([0.25, 2 * 0.25 / 16])
     material = material_of(plan)
     assert (material.images, material.objects) == (16, sum(dataset.counts().values()))
 
