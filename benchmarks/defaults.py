@@ -4,7 +4,7 @@ On subsets of the training photos and on all of them, ``budget`` leaves everythi
 an image size, with iterations that take the processor seconds that the steps of ``budget`` took: what it needs beside
 them for its measurements and an evaluation is not compared, it is in ``rest_s``. See ``budgeted.py`` for what is the
 same in all trainings. ``--work`` keeps the journal: the same command again goes on where it was ended, and more
-subsets, sizes or seeds can be added to what is there.
+subsets, sizes or seeds can be added to what is there, and another choice be compared with the same grid.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from budgeted import (
     Job,
     Recipe,
     about_run,
+    commit_of,
     mean,
     parser_of,
     run_all,
@@ -42,6 +43,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--subsets", nargs="+", type=int, default=[10, 20, 40, 0], metavar="N", help="photos; 0 is all")
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 320, 384, 480, 640], metavar="PX")
+    parser.add_argument("--grid", metavar="COMMIT", help="that trains the grid (default: the same as --today)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="of trainings and subsets")
     return parser.parse_args()
 
@@ -49,7 +51,8 @@ def _options() -> argparse.Namespace:
 def _jobs(options: argparse.Namespace, bench: Bench) -> list[Job]:
     """The trainings, those of one subset after each other, so that rows are whole early."""
     own = Recipe(BUDGET, options.today, sets_budget=True)
-    grid = [Recipe(f"{size} px", options.today, {"train.image_size": size}) for size in options.sizes]
+    commit = options.today if options.grid is None else commit_of(options.grid)
+    grid = [Recipe(f"{size} px", commit, {"train.image_size": size}) for size in options.sizes]
     subsets = [size or None for size in options.subsets]
     jobs: list[Job] = []
     for seed in options.seeds:

@@ -179,11 +179,15 @@ def test_the_mean_of_sizes_is_that_of_their_pixels() -> None:
         # 480 px: a step takes 7/12 * (480 / 512)**2 = 0.5127 s, and 366 of them 187.6 s
         (187, 384, (0.5, 1.0), False),
         (188, 480, (0.5, 1.0), False),
-        # 640 px: 0.9115 s and six times 366 steps 2001.6 s, because objects of a tenth of 480 px are large
-        (2001, 480, (0.5, 1.0), False),
+        # objects of a tenth of 480 px are large: with up to 1.2 times the size the mean square is
+        # (1.728 - 0.125) / 3 / 0.7 = 0.7633, a step takes 0.6709 s, and 366 of them 245.5 s
+        (245, 480, (0.5, 1.0), False),
+        (246, 480, (0.5, 1.2), False),
+        # 640 px: 0.9115 s and six times 366 steps 2001.6 s
+        (2001, 480, (0.5, 1.2), False),
         (2002, 640, (0.5, 1.0), False),
-        # 768 px, as large as the images: 1.3125 s and nine times 366 steps 4323.4 s; with up to 1.2 times the size
-        # the mean square is (1.728 - 0.125) / 3 / 0.7 = 0.7633, a step takes 1.7175 s and all of them 5657.4 s
+        # 768 px, as large as the images: 1.3125 s and nine times 366 steps 4323.4 s; with up to 1.2 times the size a
+        # step takes 1.7175 s and all of them 5657.4 s
         (4324, 768, (0.5, 1.0), False),
         (5657, 768, (0.5, 1.0), False),
         (5658, 768, (0.5, 1.2), False),
@@ -200,9 +204,15 @@ def test_the_largest_size_with_enough_steps(
 
 
 def test_large_objects_take_their_size_from_steps() -> None:
-    """At 256 px they have 51 px. 320 px are 0.2279 s, and 1.5 times 366 steps 125.1 s."""
+    """At 256 px they have 51 px, and with up to 1.2 times that 366 steps of 0.1908 s take 69.8 s.
+
+    Steps on 320 px take 0.2279 s, and 1.5 times 366 of them 125.1 s.
+    """
+    sizes = sized(69, share=0.2)
+    assert (sizes.image_px, sizes.jitter) == (256, (0.5, 1.0))
     sizes = sized(125, share=0.2)
-    assert sizes.image_px == 256
+    assert (sizes.image_px, sizes.jitter) == (256, (0.5, 1.2))
+    assert sizes.reasons["scale_jitter"] == "steps on smaller images take less time, there is time for larger ones"
     assert sizes.reasons["image_size"] == (
         "320 px would want 549 steps, for which there is no time; "
         "three quarters of 255 objects are then larger than 51 px"

@@ -36,7 +36,7 @@ LOWEST_JITTER = (0.5, 0.8)
 """Between these lies the lower bound of ``train.scale_jitter``."""
 
 HIGHEST_JITTER = (1.0, 1.2)
-"""The upper bound of ``train.scale_jitter``: where time is short, and where the largest images leave time."""
+"""The upper bound of ``train.scale_jitter``: where time is short, and where images that are large enough leave time."""
 
 FREEZE_BELOW = 0.2
 """Share of `enough_steps` below which a pretrained backbone is not trained."""
@@ -177,7 +177,8 @@ def fitting_sizes(
     short, ample = HIGHEST_JITTER
     fitting = [size for size in sizes if steps(size[0], short) >= size[1] * enough]
     size_px, multiple = fitting[-1] if fitting else sizes[0]
-    has_time = size_px == sizes[-1][0] and steps(size_px, ample) >= max(1.0, multiple) * enough
+    is_enough = size_px == sizes[-1][0] or _has_large_objects(material, size_px)
+    has_time = is_enough and steps(size_px, ample) >= max(1.0, multiple) * enough
     high = ample if has_time else short
     count = steps(size_px, high)
     freezes = is_pretrained and count < FREEZE_BELOW * enough
