@@ -15,8 +15,8 @@ from d2tune.project.budget import (
     enough_steps,
     fitting_sizes,
     fitting_steps,
-    lower_bound,
     mean_factor,
+    raised,
     seconds_for,
 )
 from d2tune.project.values import time_text
@@ -146,11 +146,13 @@ def test_long_and_thin_objects_are_not_large() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "size_px", "low"), [(None, 256, 0.5), (0.1, 256, 0.5), (0.05, 256, 0.7), (0.01, 800, 0.8)]
+    ("share", "size_px", "jitter"),
+    [(None, 256, (0.5, 1.0)), (0.1, 256, (0.5, 1.0)), (0.05, 256, (0.7, 1.0)), (0.01, 800, (0.8, 1.0))],
 )
-def test_objects_are_not_too_small_in_training(share: float | None, size_px: int, low: float) -> None:
+def test_objects_are_not_too_small_in_training(share: float | None, size_px: int, jitter: tuple[float, float]) -> None:
     """Objects of 5 % of 256 px have 12.8 px, and 8 px at 0.625 of it, rounded up."""
-    assert lower_bound(material(object_share=share), size_px) == low
+    assert raised(material(object_share=share), size_px, (0.5, 1.0)) == jitter
+    assert raised(material(object_share=share), size_px, (0.9, 1.2)) == (0.9, 1.2)
 
 
 def sized(seconds: float, **of: float | None) -> Sizes:
@@ -179,18 +181,18 @@ def test_the_mean_of_sizes_is_that_of_their_pixels() -> None:
         # 480 px: a step takes 7/12 * (480 / 512)**2 = 0.5127 s, and 366 of them 187.6 s
         (187, 384, (0.5, 1.0), False),
         (188, 480, (0.5, 1.0), False),
-        # objects of a tenth of 480 px are large: with up to 1.2 times the size the mean square is
-        # (1.728 - 0.125) / 3 / 0.7 = 0.7633, a step takes 0.6709 s, and 366 of them 245.5 s
-        (245, 480, (0.5, 1.0), False),
-        (246, 480, (0.5, 1.2), False),
+        # objects of a tenth of 480 px are large: of 0.6 to 1.2 times the size the mean square is
+        # (1.728 - 0.216) / 3 / 0.6 = 0.84, a step takes 0.7383 s, and 366 of them 270.2 s
+        (270, 480, (0.5, 1.0), False),
+        (271, 480, (0.6, 1.2), False),
         # 640 px: 0.9115 s and six times 366 steps 2001.6 s
-        (2001, 480, (0.5, 1.2), False),
+        (2001, 480, (0.6, 1.2), False),
         (2002, 640, (0.5, 1.0), False),
-        # 768 px, as large as the images: 1.3125 s and nine times 366 steps 4323.4 s; with up to 1.2 times the size a
-        # step takes 1.7175 s and all of them 5657.4 s
+        # 768 px, as large as the images: 1.3125 s and nine times 366 steps 4323.4 s; of 0.6 to 1.2 times the size a
+        # step takes 1.89 s and all of them 6225.7 s
         (4324, 768, (0.5, 1.0), False),
-        (5657, 768, (0.5, 1.0), False),
-        (5658, 768, (0.5, 1.2), False),
+        (6225, 768, (0.5, 1.0), False),
+        (6226, 768, (0.6, 1.2), False),
         # 256 px: 7/48 s, and a fifth of 366 steps 10.68 s
         (10.7, 256, (0.5, 1.0), False),
         (10.6, 256, (0.5, 1.0), True),
@@ -204,15 +206,16 @@ def test_the_largest_size_with_enough_steps(
 
 
 def test_large_objects_take_their_size_from_steps() -> None:
-    """At 256 px they have 51 px, and with up to 1.2 times that 366 steps of 0.1908 s take 69.8 s.
+    """At 256 px they have 51 px, and of 0.6 to 1.2 times that half of 366 steps of 0.21 s take 38.4 s.
 
     Steps on 320 px take 0.2279 s, and 1.5 times 366 of them 125.1 s.
     """
-    sizes = sized(69, share=0.2)
+    sizes = sized(38, share=0.2)
     assert (sizes.image_px, sizes.jitter) == (256, (0.5, 1.0))
+    assert sizes.reasons["scale_jitter"] == "steps on smaller images take less time, larger ones take too long"
     sizes = sized(125, share=0.2)
-    assert (sizes.image_px, sizes.jitter) == (256, (0.5, 1.2))
-    assert sizes.reasons["scale_jitter"] == "steps on smaller images take less time, there is time for larger ones"
+    assert (sizes.image_px, sizes.jitter) == (256, (0.6, 1.2))
+    assert sizes.reasons["scale_jitter"] == "the usual sizes, for which there is time"
     assert sizes.reasons["image_size"] == (
         "320 px would want 549 steps, for which there is no time; "
         "three quarters of 255 objects are then larger than 51 px"

@@ -28,15 +28,15 @@ from d2tune.modeling.folding import fold_frozen_norms
 from d2tune.modeling.weights import StateDict
 from d2tune.project.budget import (
     EVALUATION_SHARE,
-    HIGHEST_JITTER,
     LEAST_STEPS,
+    SHORT_JITTER,
     Material,
     candidates_px,
     enough_steps,
     fitting_sizes,
     fitting_steps,
-    lower_bound,
     mean_factor,
+    raised,
     seconds_for,
 )
 from d2tune.project.schedule import EVALUATIONS
@@ -66,6 +66,9 @@ MOST_TIMED, LEAST_TIMED, TIMED_SHARE = 12, 3, 0.04
 
 BESIDES = 1.06
 """The time of a step in training, where averages, logs and checkpoints come with it, relative to one that is timed."""
+
+GROWTH = 1.06
+"""The mean time of a step relative to one of the first: the better a model proposes, the more masks a step has."""
 
 _SECOND_SIZE = 1.3
 
@@ -139,7 +142,7 @@ class Budget:
         samples, batches = training_split(plan), training_batches(plan, start=0)
         cost = preflight(plan, model, samples, batches, doing=lambda _: None)
         count = min(MOST_TIMED, max(LEAST_TIMED, round(TIMED_SHARE * chosen.seconds / cost.step_s)))
-        step_s = _step_s(plan, model, samples, batches, count=count)
+        step_s = GROWTH * _step_s(plan, model, samples, batches, count=count)
         evaluation_s = _evaluation_s(plan, cost.evaluation_s or 0.0, step_s)
         closing_s = CLOSING_S + CLOSING_EVALUATIONS * evaluation_s
         del model
@@ -251,7 +254,7 @@ def _timed_at(
     for size_px in (small_px, second_px):
         if size_px is None:
             continue
-        low, high = jitter or (lower_bound(material, size_px), HIGHEST_JITTER[0])
+        low, high = jitter or raised(material, size_px, SHORT_JITTER)
         sized = replan(plan, {"image_size": size_px, "scale_jitter": (low, high)})
         batches = training_batches(sized, start=0)
         step_s = _step_s(sized, model, training_split(sized), batches, count=2)

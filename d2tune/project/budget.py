@@ -32,11 +32,17 @@ LARGE_OBJECT_FACTOR = 3.0
 LEAST_TRAINED_OBJECT_PX = 8
 """The same at the smallest size in training."""
 
-LOWEST_JITTER = (0.5, 0.8)
-"""Between these lies the lower bound of ``train.scale_jitter``."""
+SHORT_JITTER = (0.5, 1.0)
+"""``train.scale_jitter`` where time is short."""
 
-HIGHEST_JITTER = (1.0, 1.2)
-"""The upper bound of ``train.scale_jitter``: where time is short, and where images that are large enough leave time."""
+AMPLE_JITTER = (0.6, 1.2)
+"""The same where images that are large enough leave time, as in a project that sets neither it nor a budget."""
+
+HIGHEST_LOW = 0.8
+"""The most that the lower bound of both is raised to for small objects."""
+
+AMPLE_FROM = 0.5
+"""Share of `enough_steps` from which images on which objects are large leave time; the largest images need all."""
 
 FREEZE_BELOW = 0.2
 """Share of `enough_steps` below which a pretrained backbone is not trained."""
@@ -168,40 +174,39 @@ def fitting_sizes(
         is_pretrained: Whether the backbone has pretrained weights.
     """
 
-    def range_of(size_px: int, high: float) -> tuple[float, float]:
-        return jitter or (lower_bound(material, size_px), high)
+    def steps(size_px: int, usual: tuple[float, float]) -> float:
+        return seconds / step_s(size_px * mean_factor(*(jitter or raised(material, size_px, usual))))
 
-    def steps(size_px: int, high: float) -> float:
-        return seconds / step_s(size_px * mean_factor(*range_of(size_px, high)))
-
-    short, ample = HIGHEST_JITTER
-    fitting = [size for size in sizes if steps(size[0], short) >= size[1] * enough]
+    fitting = [size for size in sizes if steps(size[0], SHORT_JITTER) >= size[1] * enough]
     size_px, multiple = fitting[-1] if fitting else sizes[0]
-    is_enough = size_px == sizes[-1][0] or _has_large_objects(material, size_px)
-    has_time = is_enough and steps(size_px, ample) >= max(1.0, multiple) * enough
-    high = ample if has_time else short
-    count = steps(size_px, high)
+    has_large = _has_large_objects(material, size_px)
+    wanted = max(AMPLE_FROM if has_large else 1.0, multiple) * enough
+    has_time = (has_large or size_px == sizes[-1][0]) and steps(size_px, AMPLE_JITTER) >= wanted
+    usual = AMPLE_JITTER if has_time else SHORT_JITTER
+    chosen = jitter or raised(material, size_px, usual)
+    count = steps(size_px, usual)
     freezes = is_pretrained and count < FREEZE_BELOW * enough
     reasons = {
         "image_size": _size_reason(material, sizes, size_px, enough=enough),
-        "scale_jitter": _jitter_reason(range_of(size_px, high)),
+        "scale_jitter": _jitter_reason(chosen, usual),
         "freeze": f"about {count:.0f} steps are too few to train a pretrained backbone",
     }
-    return Sizes(image_px=size_px, jitter=range_of(size_px, high), freezes=freezes, reasons=reasons)
+    return Sizes(image_px=size_px, jitter=chosen, freezes=freezes, reasons=reasons)
 
 
-def lower_bound(material: Material, size_px: int) -> float:
-    """The lower bound of the sizes in training, at which most objects are not too small to be learned.
+def raised(material: Material, size_px: int, usual: tuple[float, float]) -> tuple[float, float]:
+    """Sizes in training whose lower bound is raised where most objects would be too small to be learned.
 
     Args:
         material: What of the data decides.
         size_px: Short side in evaluations.
+        usual: Sizes relative to it.
     """
-    low, high = LOWEST_JITTER
+    low, high = usual
     if not material.object_share:
-        return low
+        return usual
     wanted = LEAST_TRAINED_OBJECT_PX / (material.object_share * size_px)
-    return min(high, max(low, math.ceil(10 * wanted) / 10))
+    return max(low, min(HIGHEST_LOW, math.ceil(10 * wanted) / 10)), high
 
 
 def mean_factor(low: float, high: float) -> float:
@@ -280,8 +285,9 @@ def _size_reason(material: Material, sizes: Sequence[tuple[int, float]], size_px
     return why if not share else f"{why}; three quarters of {objects} are then larger than {share * size_px:.0f} px"
 
 
-def _jitter_reason(jitter: tuple[float, float]) -> str:
-    low, high = jitter
-    lower = "steps on smaller images take less time" if low == LOWEST_JITTER[0] else "smaller objects would be lost"
-    upper = "there is time for larger ones" if high == HIGHEST_JITTER[1] else "larger ones take too long"
-    return f"{lower}, {upper}"
+def _jitter_reason(chosen: tuple[float, float], usual: tuple[float, float]) -> str:
+    is_raised = chosen[0] > usual[0]
+    if usual == AMPLE_JITTER:
+        return "the usual sizes, for which there is time" + (", but smaller objects would be lost" if is_raised else "")
+    lower = "smaller objects would be lost" if is_raised else "steps on smaller images take less time"
+    return f"{lower}, larger ones take too long"
