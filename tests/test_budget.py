@@ -9,6 +9,7 @@ import pytest
 from d2tune.errors import ProjectError
 from d2tune.project import load_project
 from d2tune.project.budget import (
+    AMPLE_JITTER,
     Material,
     Sizes,
     candidates_px,
@@ -203,6 +204,10 @@ def test_the_largest_size_with_enough_steps(
 ) -> None:
     sizes = sized(seconds)
     assert (sizes.image_px, sizes.jitter, sizes.freezes) == (size_px, jitter, freezes)
+
+
+def test_the_usual_sizes_are_those_of_a_project_without_them(tmp_path: Path) -> None:
+    assert load_project(project(tmp_path, "{budget: 20 min}")).project.train.scale_jitter == AMPLE_JITTER
 
 
 def test_large_objects_take_their_size_from_steps() -> None:
