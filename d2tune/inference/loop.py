@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -87,8 +88,8 @@ def inference_mode(model: Any, *, is_own: bool = False) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         yield
         return
-    lock = _LOCK  # where Python ends inside this context, globals are gone before it is left
-    with lock:
+    is_ending = sys.is_finalizing  # where Python ends inside this context, globals are gone before it is left
+    with _LOCK:
         use = _USES.setdefault(model, _Use())
         if not use.users:
             use.kept.callback(model.train, model.training)
@@ -98,10 +99,11 @@ def inference_mode(model: Any, *, is_own: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        with lock:
-            use.users -= 1
-            if not use.users:
-                use.kept.close()
+        if not is_ending():
+            with _LOCK:
+                use.users -= 1
+                if not use.users:
+                    use.kept.close()
 
 
 @contextmanager

@@ -163,9 +163,9 @@ def test_the_divider_follows_keys_pointer_and_finger(tab: Page, pages: dict[str,
     tab.call("Emulation.setTouchEmulationEnabled", enabled=True)
     point = {"x": box["x"] + 0.2 * box["width"], "y": place["y"]}
     tab.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[point])
+    assert divider_near(tab, pytest.approx(0.2, abs=0.02))
     tab.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
     tab.call("Emulation.setTouchEmulationEnabled", enabled=False)
-    assert divider_near(tab, pytest.approx(0.2, abs=0.02))
     width = at(tab, ".compare")["width"]
     tab.evaluate("document.querySelector('.enlarge').click()")
     assert at(tab, ".compare")["width"] > 1.3 * width
