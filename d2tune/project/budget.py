@@ -23,14 +23,14 @@ ENOUGH_AT_MOST = 1000
 LEAST_OBJECT_PX = 12
 """Pixels across that three quarters of the objects have at the smallest short side, however short the time is."""
 
+LEAST_TRAINED_OBJECT_PX = 8
+"""The same at the smallest size in training."""
+
 LARGE_OBJECT_PX = 40
 """Pixels across that three quarters of the objects have where a size is large enough for them; thin ones half of it."""
 
 LARGE_OBJECT_FACTOR = 3.0
 """How many times as many steps a size wants where a smaller one is large enough."""
-
-LEAST_TRAINED_OBJECT_PX = 8
-"""The same at the smallest size in training."""
 
 SHORT_JITTER = (0.5, 1.0)
 """``train.scale_jitter`` where time is short."""
