@@ -311,9 +311,9 @@ class Bench:
         words = [self._length(job), f"train.seed={job.seed}"]
         run = _file_name(job.key, job.recipe.name, job.split.data, job.split.name, f"seed {job.seed}")
         steps_s, process_s, folder = self._process(job.recipe, job.split, run, words)
-        iterations = len(steps_s)
-        training_s = (steps_s[-1] - steps_s[0]) * iterations / max(1, iterations - 1)
         train = yaml.safe_load((folder / "project.yaml").read_text(encoding="utf-8"))["train"]
+        iterations = train["iterations"]
+        training_s = steps_seconds(steps_s, iterations)
         metrics = score(job.split, folder / "predictions.json")
         kept = self.work / "predictions" / f"{run}.json"
         kept.parent.mkdir(exist_ok=True)
@@ -408,6 +408,18 @@ _PRESET = "pointrend_mobilenet_v2_fpn"
 
 _ALWAYS = ("train.precision=float32", "train.workers=0", "train.eval_every=0")
 """In all trainings: no choice that depends on the machine, and no weights chosen by evaluations."""
+
+
+def steps_seconds(steps_s: Sequence[float], iterations: int) -> float:
+    """The processor seconds of a training's steps.
+
+    Args:
+        steps_s: The processor time at the end of each optimizer step of the process, those with which a budget measures
+            before the training included.
+        iterations: Steps of the training, which are the last ones.
+    """
+    own = steps_s[-iterations:]
+    return (own[-1] - own[0]) * iterations / max(1, iterations - 1)
 
 
 def score(split: Split, predictions: Path) -> dict[str, dict[str, float | None]]:

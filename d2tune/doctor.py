@@ -246,7 +246,7 @@ def _version(distribution: str) -> str | None:
 def _device() -> Row:
     import torch
 
-    cores = f"{hardware.usable_cores()} CPU cores"
+    cores = counted(hardware.usable_cores(), "CPU core")
     if not torch.cuda.is_available():
         text = f"CPU, {counted(torch.get_num_threads(), 'thread')} on {cores}"
         return Row("device", text) if shutil.which("nvidia-smi") is None else _unused_gpu(text, torch.version.cuda)

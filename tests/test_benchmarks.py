@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+from tests.docs.blocks import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from budgeted import steps_seconds  # type: ignore[import-not-found]
+
+FOLDER = ROOT / "benchmarks"
 
 
 def benchmark(*words: object, script: str = "conversion.py") -> str:
@@ -65,6 +70,12 @@ def test_networks_for_video_are_timed(tmp_path: Path) -> None:
     torch_deeplab, onnx_deeplab = (row for row in rows if row["network"] == "DeepLabV3 MobileNetV2")
     assert abs(torch_deeplab["J"] - onnx_deeplab["J"]) < 1, "both runtimes give the same masks"
     assert shown.count("42.5 fps on a Titan Xp") == 2
+
+
+def test_steps_that_a_budget_measures_with_are_not_those_of_the_training() -> None:
+    measured, trained = [2.0, 2.5, 3.0], [10.0, 11.0, 12.0, 13.0]
+    assert steps_seconds(measured + trained, 4) == steps_seconds(trained, 4) == 4.0, "one second for each of them"
+    assert steps_seconds([7.0], 1) == 0.0
 
 
 @pytest.mark.extended

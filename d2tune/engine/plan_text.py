@@ -205,7 +205,7 @@ def _device_line(plan: TrainingPlan) -> str:
     if plan.cfg.MODEL.DEVICE == "cuda":
         return f"{plan.num_gpus} x {torch.cuda.get_device_name()}, {plan.precision} ({plan.precision_reason})"
     processes = f", {comm.get_world_size()} processes" if comm.get_world_size() > 1 else ""
-    return f"CPU with {usable_cores()} cores{processes}, {plan.precision} ({plan.precision_reason})"
+    return f"CPU with {counted(usable_cores(), 'core')}{processes}, {plan.precision} ({plan.precision_reason})"
 
 
 def _counts_table(plan: TrainingPlan) -> str:
