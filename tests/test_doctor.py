@@ -164,7 +164,13 @@ def test_weights_and_biases(tmp_path, monkeypatch, variables, login, expected):
     assert row.value.partition(", ")[2].startswith(expected)
 
 
-DEVICE = "from d2tune.doctor import _device; row = _device(); print(row.value, row.state, row.remedy, sep='|')"
+DEVICE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from d2tune.doctor import _device
+row = _device()
+print(row.value, row.state, row.remedy, sep="|")
+"""
 
 
 @pytest.mark.parametrize(
@@ -175,7 +181,7 @@ DEVICE = "from d2tune.doctor import _device; row = _device(); print(row.value, r
     ],
 )
 def test_a_gpu_that_is_not_used(tmp_path, hidden, state, remedy):
-    """In a process of its own, with a program of that name on PATH or without any."""
+    """In a process of its own on one core, with a program of that name on PATH or without any."""
     program = tmp_path / "nvidia-smi"
     if hidden is not None:
         program.write_text("#!/bin/sh\n", encoding="utf-8")
@@ -183,7 +189,7 @@ def test_a_gpu_that_is_not_used(tmp_path, hidden, state, remedy):
     variables = {**os.environ, "PATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", DEVICE], capture_output=True, text=True, env=variables, cwd=REPOSITORY)
     value, *rest = done.stdout.strip().split("|")
-    assert value.startswith("CPU, 1 thread on ") and rest == [state, remedy or "None"]
+    assert value.partition(";")[0] == "CPU, 1 thread on 1 CPU core" and rest == [state, remedy or "None"]
     assert value.endswith("; nvidia-smi is installed, but torch finds no GPU") == (hidden is not None)
 
 
