@@ -515,7 +515,7 @@ def _commit_of_today(options: argparse.Namespace) -> str:
 
 def about_run(options: argparse.Namespace) -> dict[str, Any]:
     """The machine and the options that both benchmarks have."""
-    from d2tune.modeling.precision import cpu_name
+    from d2tune.hardware import cpu_name
 
     return {
         "processor": cpu_name(),

@@ -71,7 +71,7 @@ def _options() -> argparse.Namespace:
 
 
 def _machine(options: argparse.Namespace) -> dict[str, Any]:
-    from d2tune.modeling.precision import cpu_name
+    from d2tune.hardware import cpu_name
 
     on_gpu = options.device == "cuda"
     return {

@@ -139,7 +139,7 @@ def _process(
 
 
 def _results(options: argparse.Namespace, runs: dict[str, list[Steps]]) -> dict[str, Any]:
-    from d2tune.modeling.precision import cpu_features, cpu_name
+    from d2tune.hardware import cpu_features, cpu_name
 
     median = {name: statistics.median(one.step_s for one in done) for name, done in runs.items()}
     ratios = {

@@ -99,7 +99,7 @@ def examine(*, folder: str | Path = ".") -> Report:
         _guarded("libraries", _libraries),
         detectron2.row("Detectron2", timeout_s=120),
         _guarded("device", _device, needed=False),
-        _guarded("bfloat16", _bfloat16, needed=False),
+        _guarded("precision", _precision, needed=False),
         answers.row("weights", timeout_s=NETWORK_TIMEOUT_S + 2),
         _guarded("Labelme", lambda: _labelme(place)),
         _guarded("W&B", wandb),
@@ -266,13 +266,17 @@ def _unused_gpu(text: str, cuda: str | None) -> Row:
     return Row("device", f"{text}; nvidia-smi is installed, but torch finds no GPU", "warn", remedy)
 
 
-def _bfloat16() -> Row:
+def _precision() -> Row:
+    """What ``train.precision: auto`` takes."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    times = hardware.bfloat16_speedup(device)
-    advice = "helps" if times > hardware.WORTHWHILE_SPEEDUP else "does not help, float32 is better"
-    return Row("bfloat16", f"{advice} here: {times:.2f} times the speed of float32 on {device}")
+    if torch.cuda.is_available():
+        capability = torch.cuda.get_device_capability()
+        native = hardware.cuda_precision(capability, is_amd=torch.version.hip is not None)
+        return Row("precision", f"{native}, native with compute capability {capability[0]}.{capability[1]}")
+    if not hardware.has_bfloat16():
+        return Row("precision", "float32: the processor has no instructions for bfloat16")
+    return Row("precision", "float32, or bfloat16 where the first training of a network measures that it is faster")
 
 
 def weights() -> Row:

@@ -1,15 +1,15 @@
-"""What the machine can do: cores, memory, and whether bfloat16 is worth using."""
+"""What the machine can do: cores, memory, and the precisions that it computes natively."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
-import time
+import platform
 from pathlib import Path
+from typing import Literal
 
-WORTHWHILE_SPEEDUP = 1.25
-"""bfloat16 is used on a processor from this speedup on; the margin is that of a measurement on a busy machine."""
+_BFLOAT16_FEATURES = {"amx_bf16", "avx512_bf16", "bf16"}
+"""Names in ``/proc/cpuinfo`` of instructions that multiply bfloat16: AMX, AVX-512, and those of ARM."""
 
 _CGROUPS = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -34,6 +34,48 @@ def yield_idle_cores() -> None:
     (docs/decisions/005-sleeping-threads.md). A value that a person has set stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The instruction sets of the processor, by the names of Linux; none where the file is missing."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, values = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(values.split())
+    return frozenset()
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The model of the processor."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part"))]
+    return names[0] if names else platform.machine()
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16."""
+    return bool(_BFLOAT16_FEATURES & cpu_features())
+
+
+def cuda_precision(capability: tuple[int, int], *, is_amd: bool = False) -> Literal["float32", "bfloat16", "float16"]:
+    """The precision of a GPU: bfloat16 where it is native, float16 where there are tensor cores for it, else float32.
+
+    ``torch.cuda.is_bf16_supported()`` counts emulation, which is slower than float32.
+
+    Args:
+        capability: Compute capability of the card, such as (7, 5) of a T4.
+        is_amd: Whether torch is built for ROCm, whose cards all have bfloat16.
+    """
+    if is_amd or capability >= (8, 0):
+        return "bfloat16"
+    return "float16" if capability >= (7, 0) else "float32"
 
 
 _MALLOC = {"MALLOC_MMAP_MAX_": (-4, 0), "MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1), "MALLOC_TOP_PAD_": (-2, 64 << 20)}
@@ -119,38 +161,3 @@ def memory_left_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         if limit != resource.RLIM_INFINITY and taken is not None:
             left = min(left, max(0, limit - taken))
     return left
-
-
-@functools.cache
-def bfloat16_speedup(device: str = "cpu") -> float:
-    """How many times faster a small convolutional network trains in bfloat16 autocast than in float32.
-
-    Both run on ``channels_last`` tensors, forward and backward, in turns; the fastest of each counts. Below 1
-    bfloat16 is slower, as on processors that must emulate it. It is measured once per process, in one to two seconds.
-
-    Args:
-        device: A torch device, such as ``cpu`` or ``cuda``.
-    """
-    import torch
-    from torch import nn
-
-    kind = torch.device(device).type
-
-    def step_s(bfloat16: bool) -> float:
-        start = time.perf_counter()
-        with torch.autocast(kind, torch.bfloat16, enabled=bfloat16):
-            loss = network(images).float().mean()
-        loss.backward()
-        loss.item()
-        if kind == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    # The numbers drawn here must not shift those that a seeded training run draws.
-    with torch.random.fork_rng(devices=[torch.device(device)] if kind == "cuda" else []):
-        layers = (nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 256, 1), nn.ReLU(), nn.Conv2d(256, 64, 1))
-        network = nn.Sequential(*layers).to(device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        images = torch.rand(1, 64, 48, 48, device=device).to(memory_format=torch.channels_last)
-        times_s = [(step_s(False), step_s(True)) for _ in range(5)][1:]
-    return min(plain for plain, _ in times_s) / min(half for _, half in times_s)

@@ -216,3 +216,15 @@ def test_labelme_is_found_in_its_own_environment_first(tmp_path, monkeypatch):
         path.write_text("#!/bin/sh\n", encoding="utf-8")
         path.chmod(0o755)
         assert doctor.labelme_command(tmp_path) == path
+
+
+@pytest.mark.parametrize(
+    ("features", "begins"),
+    [
+        ({"avx2"}, "float32: the processor has no instructions for bfloat16"),
+        ({"amx_bf16"}, "float32, or bfloat16 where"),
+    ],
+)
+def test_the_precision_is_that_of_a_training(monkeypatch, features, begins):
+    monkeypatch.setattr(doctor.hardware, "cpu_features", lambda: frozenset(features))
+    assert doctor._precision().value.startswith(begins)

@@ -3,17 +3,8 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from d2tune import hardware
-
-
-def test_the_speed_of_bfloat16_is_measured_once_and_leaves_the_random_numbers_alone():
-    before = torch.get_rng_state()
-    first = hardware.bfloat16_speedup()
-    assert torch.equal(torch.get_rng_state(), before)
-    assert hardware.bfloat16_speedup() == first
-    assert 0.001 < first < 1000
 
 
 def test_only_the_cores_that_may_be_used_are_counted():

@@ -106,6 +106,17 @@ def test_overrides_come_last_and_replace_their_rival(tmp_path: Path) -> None:
     assert (train.iterations, train.epochs) == (500, None)
 
 
+@pytest.mark.parametrize(
+    "words", [["train.budget=3s", "train.iterations=null"], ["train.epochs=null", "train.budget=3s"]]
+)
+def test_a_length_that_is_not_set_replaces_no_other(tmp_path: Path, words: list[str]) -> None:
+    path = written(tmp_path, MINIMAL | {"train": {"epochs": 9}})
+    train = load_project(path, overrides=words).project.train
+    assert (train.budget, train.iterations, train.epochs) == (3.0, None, None)
+    kept = load_project(path, overrides=["train.iterations=null"]).project.train
+    assert (kept.epochs, kept.iterations) == (9, None)
+
+
 def test_words_of_projects_and_of_detectron2() -> None:
     words = ["train.iterations=500", "SOLVER.BASE_LR=1e-3", "MODEL.MASK_ON", "False", "classes=[a, b]", "name=x=y"]
     project, detectron2 = parse_overrides(words)

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 import torch
 from detectron2.utils import comm
 from torch import distributed
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed import PrefixStore, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from d2tune.errors import D2TuneError, ProjectError, RunError
-from d2tune.text import reason_of
+from d2tune.text import duration, reason_of
 
 Result = TypeVar("Result")
 
@@ -147,10 +147,10 @@ def joined(member: Member, *, device: str) -> Iterator[None]:
     with ExitStack() as stack:
         if device == "cuda":
             torch.cuda.set_device(member.local_rank)
-        stack.enter_context(_time_to_answer())
         warnings.filterwarnings("ignore", "TypedStorage is deprecated", UserWarning)  # Detectron2's messages use it
         _meet(member, device)
         stack.callback(_leave)
+        stack.enter_context(_time_to_answer())
         comm.synchronize()
         places = comm.all_gather(f"machine {socket.gethostname()}, PID {os.getpid()}")
         if member.rank:
@@ -297,24 +297,60 @@ def _short(text: str) -> str:
 
 def _meet(member: Member, device: str) -> None:
     try:
-        meeting = rendezvous(member.url, rank=member.rank, world_size=member.world, timeout=_MEETING)
-        store, rank, world = next(meeting)
+        if member.url == "env://":
+            store, _, _ = next(rendezvous(member.url, timeout=_MEETING))
+        else:
+            store = _store_of_all(member)
         distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo",
             # torchrun keeps a store over restarts, with the addresses of processes that have died
             store=PrefixStore(f"d2tune/{member.restarts}", store),
-            rank=rank,
-            world_size=world,
+            rank=member.rank,
+            world_size=member.world,
             timeout=_MEETING,
         )
         distributed.distributed_c10d._set_pg_timeout(_LONGEST_WAIT, distributed.group.WORLD)
     except (RuntimeError, ValueError) as error:
         place = os.environ.get("MASTER_ADDR", "") if member.url == "env://" else member.url
-        raise RunError(
-            f"process {member.rank} of {member.world} does not reach the others: {reason_of(error)}",
-            place=place,
-            hint="Start as many processes as are announced, each with another number, and the first machine's address.",
-        ) from error
+        raise _not_reached(member, reason_of(error), place) from error
+
+
+def _store_of_all(member: Member) -> TCPStore:
+    """The store at the address of the first machine, once all processes are there.
+
+    It waits in short steps, between which a signal can end the process.
+
+    Raises:
+        RunError: Some have not come in time.
+        RuntimeError: The address cannot be used.
+    """
+    host, _, port = member.url.removeprefix("tcp://").rpartition(":")
+    end_s = time.monotonic() + _MEETING.total_seconds()
+    while member.rank:
+        try:
+            socket.create_connection((host, int(port)), timeout=2).close()
+            break
+        except OSError as error:
+            if time.monotonic() > end_s:
+                reason = f"process 0 did not come within {duration(_MEETING.total_seconds())} ({reason_of(error)})"
+                raise _not_reached(member, reason, member.url) from error
+            time.sleep(0.2)
+    store = TCPStore(host, int(port), is_master=not member.rank, timeout=_MEETING, wait_for_workers=False)
+    store.set(f"d2tune/here/{member.rank}", "1")
+    while missing := [rank for rank in range(member.world) if not store.check([f"d2tune/here/{rank}"])]:
+        if time.monotonic() > end_s:
+            names = f"process{'' if len(missing) == 1 else 'es'} {', '.join(map(str, missing))}"
+            raise _not_reached(member, f"{names} did not come within {duration(_MEETING.total_seconds())}", member.url)
+        time.sleep(0.1)
+    return store
+
+
+def _not_reached(member: Member, reason: str, place: str) -> RunError:
+    return RunError(
+        f"process {member.rank} of {member.world} does not reach the others: {reason}",
+        place=place,
+        hint="Start as many processes as are announced, each with another number, and the first machine's address.",
+    )
 
 
 def _leave() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,14 +18,14 @@ from torch import nn
 
 from d2tune import files
 from d2tune.errors import ProjectError
-from d2tune.hardware import WORTHWHILE_SPEEDUP
+from d2tune.hardware import cpu_name, cuda_precision, has_bfloat16
 
 logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
-_BFLOAT16_FEATURES = {"amx_bf16", "avx512_bf16", "bf16"}
-"""Names in ``/proc/cpuinfo`` of instructions that multiply bfloat16: AMX, AVX-512, and those of ARM."""
+WORTHWHILE_SPEEDUP = 1.25
+"""bfloat16 is used on a processor from this speedup on; the margin is that of a measurement on a busy machine."""
 
 _SIDE_PX = 192
 _ROUNDS = 5
@@ -48,20 +47,6 @@ class Decision:
 def autocast_dtype(precision: Precision) -> torch.dtype:
     """The type of autocast; for ``float32``, where autocast is off, it has no effect."""
     return torch.float16 if precision == "float16" else torch.bfloat16
-
-
-def cuda_precision(capability: tuple[int, int], *, is_amd: bool = False) -> Precision:
-    """The precision of a GPU: bfloat16 where it is native, float16 where there are tensor cores for it, else float32.
-
-    ``torch.cuda.is_bf16_supported()`` counts emulation, which is slower than float32.
-
-    Args:
-        capability: Compute capability of the card, such as (7, 5) of a T4.
-        is_amd: Whether torch is built for ROCm, whose cards all have bfloat16.
-    """
-    if is_amd or capability >= (8, 0):
-        return "bfloat16"
-    return "float16" if capability >= (7, 0) else "float32"
 
 
 def choose_precision(wanted: str, device: str, cfg: CfgNode | None = None) -> Precision:
@@ -92,7 +77,7 @@ def decide(wanted: str, device: str, cfg: CfgNode | None = None) -> Decision:
     if device == "cuda":
         capability = torch.cuda.get_device_capability()
         reason = f"native with compute capability {capability[0]}.{capability[1]}"
-        return Decision(cuda_precision(capability, is_amd=torch.version.hip is not None), reason)
+        return Decision(_of_card(), reason)
     if not has_bfloat16():
         return Decision("float32", "the processor has no instructions for bfloat16")
     speedup = None if cfg is None else bfloat16_speedup(cfg)
@@ -104,39 +89,16 @@ def decide(wanted: str, device: str, cfg: CfgNode | None = None) -> Decision:
     return Decision("float32", f"{measured}, and {WORTHWHILE_SPEEDUP} times is taken as a gain")
 
 
-def has_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16."""
-    return bool(_BFLOAT16_FEATURES & cpu_features())
-
-
 def is_native(precision: str, device: str) -> bool:
     """Whether the device computes in a precision without emulating it."""
     if device == "cpu":
         return precision != "float16"
-    return precision == "float32" or cuda_precision(torch.cuda.get_device_capability()) in (precision, "bfloat16")
+    return precision == "float32" or _of_card() in (precision, "bfloat16")
 
 
-def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The instruction sets of the processor, by the names of Linux; none where the file is missing."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        name, _, values = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return frozenset(values.split())
-    return frozenset()
-
-
-def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The model of the processor."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part"))]
-    return names[0] if names else platform.machine()
+def _of_card() -> Precision:
+    """The 16-bit precision that the GPU computes without emulating it."""
+    return cuda_precision(torch.cuda.get_device_capability(), is_amd=torch.version.hip is not None)
 
 
 def bfloat16_speedup(cfg: CfgNode) -> float | None:

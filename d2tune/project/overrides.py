@@ -90,28 +90,28 @@ def number(text: str) -> str | float:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` merged in, section by section; `LENGTHS` replace each other."""
+    """``base`` with ``changes`` merged in, section by section; `LENGTHS` that are set replace each other."""
     merged = copy.deepcopy(dict(base))
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
             merged[key] = merge(merged[key], value)
         else:
-            _drop_rival(merged, key)
+            _drop_rivals(merged, key, value)
             merged[key] = copy.deepcopy(value)
     return merged
 
 
 def set_dotted(target: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key of nested sections; `LENGTHS` replace each other."""
+    """Set a dotted key of nested sections; `LENGTHS` that are set replace each other."""
     *sections, last = key.split(".")
     for section in sections:
         if not isinstance(target.get(section), dict):
             target[section] = {}
         target = target[section]
-    _drop_rival(target, last)
+    _drop_rivals(target, last, value)
     target[last] = value
 
 
-def _drop_rival(section: dict[str, Any], key: str) -> None:
-    for rival in LENGTHS if key in LENGTHS else ():
+def _drop_rivals(section: dict[str, Any], key: str, value: Any) -> None:
+    for rival in LENGTHS if key in LENGTHS and value is not None else ():
         section.pop(rival, None)

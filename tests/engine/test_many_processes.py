@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import psutil
 import pytest
 import torch
 
-from d2tune.engine.ranks import Machines, Member
-from d2tune.errors import ProjectError
+from d2tune.engine import ranks
+from d2tune.engine.ranks import Machines, Member, joined
+from d2tune.errors import ProjectError, RunError
 from tests.shared_files import SHARED
 
 MOBILENET = SHARED / "weights" / "mobilenet_v2_imagenet.pth"  # with norms that are frozen in training
@@ -212,3 +214,36 @@ def test_the_numbers_of_processes() -> None:
     given = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "a", "TORCHELASTIC_RESTART_COUNT": "2"}
     assert Member.of_environment(given) == Member(3, 1, 4, "env://", "", 2)
     assert Member.of_environment({"RANK": "0"}) is None
+
+
+@pytest.mark.parametrize(
+    ("rank", "reason"), [(0, "processes 1, 2 did not come within 1 s"), (2, "process 0 did not come within 1 s (")]
+)
+def test_processes_that_do_not_come_are_named(rank: int, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "_MEETING", timedelta(seconds=1))
+    member = Member(rank, 0, 3, f"tcp://127.0.0.1:{free_port()}")
+    with pytest.raises(RunError) as raised, joined(member, device="cpu"):
+        pass
+    assert f"process {rank} of 3 does not reach the others: {reason}" in raised.value.one_line()
+
+
+WAIT = """
+import sys
+from d2tune.engine.ranks import Member, joined
+print("ready", flush=True)
+with joined(Member(int(sys.argv[1]), 0, 2, sys.argv[2]), device="cpu"):
+    pass
+"""
+
+
+@pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM)])
+def test_a_signal_ends_the_wait_for_the_others(rank: int, number: int) -> None:
+    url = f"tcp://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-c", WAIT, str(rank), url]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -number
+    assert "KeyboardInterrupt" in errors if number == signal.SIGINT else not errors

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from d2tune import hardware
 from d2tune.errors import ProjectError
 from d2tune.files import cache_folder
+from d2tune.hardware import cpu_features, cpu_name, cuda_precision
 from d2tune.modeling import precision
 from d2tune.modeling.config import DataFacts, project_config
 from d2tune.modeling.precision import (
@@ -18,9 +20,6 @@ from d2tune.modeling.precision import (
     autocast_dtype,
     bfloat16_speedup,
     choose_precision,
-    cpu_features,
-    cpu_name,
-    cuda_precision,
     decide,
 )
 from d2tune.project import Data, Model, Project
@@ -85,13 +84,13 @@ def config() -> Any:
 def test_without_instructions_for_bfloat16_nothing_is_measured(
     features: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "cpu_features", lambda: frozenset(features))
+    monkeypatch.setattr(hardware, "cpu_features", lambda: frozenset(features))
     assert bfloat16_speedup(config()) is None and choose_precision("auto", "cpu", config()) == "float32"
     assert not (cache_folder() / "precision.json").exists()
 
 
 def test_the_speed_is_measured_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "cpu_features", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(hardware, "cpu_features", lambda: frozenset({"avx512_bf16"}))
     before = torch.get_rng_state()
     first = bfloat16_speedup(config())
     assert torch.equal(torch.get_rng_state(), before), "a seeded training draws the same numbers"
@@ -108,7 +107,7 @@ def test_the_speed_is_measured_once_and_kept(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_cache_that_cannot_be_written_takes_float32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     monkeypatch.setenv("D2TUNE_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(precision, "cpu_features", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(hardware, "cpu_features", lambda: frozenset({"amx_bf16"}))
     assert choose_precision("auto", "cpu", config()) == "float32"
 
 
@@ -124,7 +123,7 @@ def test_what_a_project_names_is_taken() -> None:
 
 
 def test_the_decision_says_why_and_does_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "cpu_features", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(hardware, "cpu_features", lambda: frozenset({"amx_bf16"}))
     monkeypatch.setattr(precision, "_measured_speedup", lambda cfg: 1.3)
     threads = torch.get_num_threads()
     try:
@@ -137,13 +136,13 @@ def test_the_decision_says_why_and_does_not_depend_on_the_number_of_threads(monk
         torch.set_num_threads(threads)
     assert first == Decision("bfloat16", "bfloat16 was measured 1.30 times as fast as float32 on this machine")
     assert decide("float32", "cpu") == Decision("float32", "as it is set")
-    monkeypatch.setattr(precision, "cpu_features", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(hardware, "cpu_features", lambda: frozenset({"avx2"}))
     assert decide("auto", "cpu", config()).reason == "the processor has no instructions for bfloat16"
 
 
 def test_of_two_processes_that_measure_at_once_the_first_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     """In doubt float32: the gain must be there in each round, and 1.2 is too little."""
-    monkeypatch.setattr(precision, "cpu_features", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(hardware, "cpu_features", lambda: frozenset({"amx_bf16"}))
     key, real = precision._machine_key(config()), precision._measured_speedup
 
     def measured(cfg: Any) -> float:

@@ -168,7 +168,7 @@ def healthy_and_on_one_screen(report: str) -> None:
     lines = report.splitlines()
     assert lines[-1] == "Training can run here." and len(lines) <= 24, report
     names = {line[6:].partition("  ")[0] for line in lines if line.startswith(("ok ", "warn "))}
-    assert names >= {"Detectron2", "torch", "device", "bfloat16", "weights", "disk", "memory"}, report
+    assert names >= {"Detectron2", "torch", "device", "precision", "weights", "disk", "memory"}, report
 
 
 def test_what_is_named_in_passing(copy: Path, tmp_path: Path, serve: Callable[[Path], str]) -> None:
