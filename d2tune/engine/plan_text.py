@@ -151,14 +151,15 @@ def _estimate_line(plan: TrainingPlan, cost: Cost, start: int) -> str:
     steps, memory = total - start, f"{cost.memory_bytes / 2**30:.1f} GiB of memory"
     training_s = steps * cost.step_s
     what = f"{counted(steps, 'step')} at {cost.step_s:.2f} s"
+    measured = "measured" if comm.get_world_size() == 1 else "measured, without messages between processes"
     if cost.evaluation_s is None:
-        return f"{duration(training_s)} for {what} (measured), evaluations not counted, {memory}"
+        return f"{duration(training_s)} for {what} ({measured}), evaluations not counted, {memory}"
     count = evaluations(evaluation_period(plan.project.train.eval_every, total), total, start=start)
     images = counted(len(plan.splits.val.images), "image")
     each = f"{cost.evaluation_s:.0f} s" if cost.evaluation_s >= 1 else "under 1 s"
     return (
         f"{duration(training_s + count * cost.evaluation_s)} for {what} and "
-        f"{counted(count, 'evaluation')} of {images} at {each} (measured), {memory}"
+        f"{counted(count, 'evaluation')} of {images} at {each} ({measured}), {memory}"
     )
 
 

@@ -2,7 +2,8 @@
 
 Both are run on the images that take most: a step on the largest images of the training split and the one with most
 instances, an evaluation on the largest image of the validation split with as many detections that fill it as the model
-gives at most, ``TEST.DETECTIONS_PER_IMAGE`` (100 unless it is set).
+gives at most, ``TEST.DETECTIONS_PER_IMAGE`` (100 unless it is set). Of several processes each runs its own share of a
+step, and the same evaluation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from detectron2.utils import comm
 from torch import nn
 
 from d2tune.annotations.model.dataset import Dataset, Image
@@ -83,6 +85,8 @@ def _with_evaluation(
                 break  # the evaluation itself reports the image
         memory = peak.bytes + (0 if plan.cfg.MODEL.DEVICE == "cuda" else held)
     evaluation_s = measure_evaluation(predictor, val.images, in_windows=in_windows, is_warm=True)
+    if evaluation_s is not None:
+        evaluation_s /= comm.get_world_size()  # the images are divided
     return replace(cost, evaluation_s=evaluation_s, evaluation_bytes=memory)
 
 

@@ -18,7 +18,7 @@ from d2tune.engine.optimizer import check_factors, freeze
 from d2tune.engine.plan import TrainingPlan
 from d2tune.engine.plan_text import plan_text
 from d2tune.engine.preflight import preflight
-from d2tune.engine.ranks import is_lost
+from d2tune.engine.ranks import agree, is_lost
 from d2tune.engine.record import noted_end, write_resumed
 from d2tune.engine.result import Stopwatch, TrainResult, read_result
 from d2tune.engine.trainer import StoppedAtOnceError, StoppedError, Trainer
@@ -137,10 +137,11 @@ def _ready_trainer(
     """The trainer before its first step; prints the plan."""
     start = int(state["iteration"]) if state else 0
     samples, batches = training_split(plan), training_batches(plan, start=start)
-    cost = None
-    if comm.is_main_process():
-        if comm.get_world_size() == 1 and start < plan.cfg.SOLVER.MAX_ITER:
-            cost = plan.cost or preflight(plan, model, samples, batches, doing=partial(note, folder.path))
+    cost, is_main = None, comm.is_main_process()
+    if start < plan.cfg.SOLVER.MAX_ITER:
+        doing = partial(note, folder.path) if is_main else _nothing
+        cost = plan.cost or agree(lambda: preflight(plan, model, samples, batches, doing=doing))
+    if is_main:
         print(plan_text(plan, folder=folder.path, report=report, cost=cost, start=start), flush=True)
     trainer = build_trainer(
         plan,
@@ -156,6 +157,10 @@ def _ready_trainer(
     if state:
         trainer.load_state_dict(state)
     return trainer
+
+
+def _nothing(doing: str) -> None:
+    """The first process notes what is done."""
 
 
 def _resume(plan: TrainingPlan, folder: RunFolder, model: nn.Module) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import torch
 from detectron2.utils import comm
 from torch import distributed
-from torch.distributed import PrefixStore, TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # its module names no exports
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from d2tune.errors import D2TuneError, ProjectError, RunError

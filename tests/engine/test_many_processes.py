@@ -95,6 +95,7 @@ def test_the_slurm_script_trains_on_two_processes_what_one_process_trains(balloo
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("output       runs/two") == 1, "one process prints"
+    assert "(measured, without messages between processes)" in done.stdout and "\nmemory  " in done.stdout
     record = json.loads((tmp_path / "runs" / "two" / "record.json").read_text())
     assert record["launch"] == {"processes": 2, "id": slurm["SLURM_JOB_ID"]}
     alone = tmp_path / "runs" / "one"
