@@ -107,13 +107,15 @@ def test_overrides_come_last_and_replace_their_rival(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["train.budget=3s", "train.iterations=null"], ["train.epochs=null", "train.budget=3s"]]
+    "overrides",
+    [{"train.budget": "3s", "train.iterations": None}, {"train.epochs": None, "train.budget": "3s"}],
+    ids=["then nothing", "nothing before"],
 )
-def test_a_length_that_is_not_set_replaces_no_other(tmp_path: Path, words: list[str]) -> None:
+def test_a_length_that_is_not_set_replaces_no_other(tmp_path: Path, overrides: dict[str, object]) -> None:
     path = written(tmp_path, MINIMAL | {"train": {"epochs": 9}})
-    train = load_project(path, overrides=words).project.train
+    train = load_project(path, overrides=overrides).project.train
     assert (train.budget, train.iterations, train.epochs) == (3.0, None, None)
-    kept = load_project(path, overrides=["train.iterations=null"]).project.train
+    kept = load_project(path, overrides={"train.iterations": None}).project.train
     assert (kept.epochs, kept.iterations) == (9, None)
 
 

@@ -326,6 +326,7 @@ def _store_of_all(member: Member) -> TCPStore:
         RuntimeError: The address cannot be used.
     """
     host, _, port = member.url.removeprefix("tcp://").rpartition(":")
+    host = host.strip("[]")  # of an IPv6 address
     end_s = time.monotonic() + _MEETING.total_seconds()
     while member.rank:
         try:
