@@ -60,7 +60,7 @@ def preflight(
     large = largest_keys(plan, batches, count=len(keys))
     gradients, others = held_bytes(plan, model)
     what = training_stage(plan, large)
-    with _stage(plan, what, doing, but_for=others, hint=TRAINING_HINT):
+    with _stage(plan, what, doing, but_for=others, hint=_training_hint()):
         typical, largest = ([samples[key] for key in chosen] for chosen in (keys, large))
         cost = measure_cost(model, typical, plan.cfg, plan.precision, largest=largest)
     besides = 0 if plan.cfg.MODEL.DEVICE == "cuda" else others  # of a GPU it was taken
@@ -126,15 +126,19 @@ def _evaluate(
         evaluator.quick(evaluator.keep([result]))
 
 
-TRAINING_HINT = (
-    "Set train.batch_size=auto, or train.accumulate=2 or more, which computes a batch in parts; or a smaller "
-    "train.image_size, or a smaller model.preset."
-)
 NETWORK_HINT = (
     "Set a smaller train.image_size; or train.image_size=original with train.patch_size, which evaluates in windows."
 )
 READING_HINT = "Reduce the size of the image file, or remove it from the validation split."
 PASTING_HINT = "The validation images are too large for this machine: reduce the size of their files and annotations."
+
+
+def _training_hint() -> str:
+    automatic = "train.batch_size=auto, or " if comm.get_world_size() == 1 else ""
+    return (
+        f"Set {automatic}train.accumulate=2 or more, which computes a batch in parts; or a smaller train.image_size, "
+        "or a smaller model.preset."
+    )
 
 
 @contextmanager

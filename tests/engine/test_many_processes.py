@@ -173,6 +173,20 @@ def test_a_machine_that_dies_ends_the_other_one_with_its_name(dead: int, balloon
 
 
 @pytest.mark.extended
+def test_processes_that_lack_the_memory_say_so_in_one_line(balloon_sample: Path, tmp_path: Path) -> None:
+    project, url = write_project(tmp_path, balloon_sample), f"tcp://127.0.0.1:{free_port()}"
+    words = ["--output-dir", "run", "train.image_size=2500", "train.batch_size=16"]
+    processes = [start(project, rank, url, *words) for rank in (0, 1)]
+    for process in processes:
+        psutil.Process(process.pid).rlimit(psutil.RLIMIT_AS, (12 * 2**30, 12 * 2**30))
+    errors = [process.communicate(timeout=600)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    (line,) = own_errors("".join(errors))
+    assert "the memory does not suffice for a training step on 8 images" in line
+    assert "Set train.accumulate=2 or more" in line, "train.batch_size=auto is for one process"
+
+
+@pytest.mark.extended
 def test_torchrun_restarts_processes_that_go_on_with_the_same_run(balloon_sample: Path, tmp_path: Path) -> None:
     project = write_project(tmp_path, balloon_sample, iterations=8, every=2)
     torchrun = [str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", "2"]
