@@ -1,11 +1,11 @@
 """What two means of decision 041 save by themselves: the frozen first stages of MobileNetV2, and AdamW's update.
 
-``python benchmarks/step_means.py`` takes about two minutes of one core. All ways are run in turns in one process, and
-processor milliseconds are medians; what counts are their ratios. The
-stages are those of the compact preset up to stride 4 in training, on four images of 352 x 480 px, with the norms as
-layers of their own, inside the convolutions, and inside them with one image at a time. AdamW updates the parameters of
-the preset with torch's default on processors, which is a loop over tensors, and with one operator. Both are measured
-with the memory of the C library as it is, and with freed memory kept (``--keep``).
+``python benchmarks/step_means.py`` takes half a minute of one core. All ways are run in turns in one process, and
+processor milliseconds are medians; what counts are their ratios. The stages are those of the compact preset up to
+stride 4 in training, on four images of 352 x 480 px, with the norms as layers of their own, inside the convolutions,
+and inside them with one image at a time. AdamW updates the parameters of the preset with torch's default on processors,
+which is a loop over tensors, and with one operator. Both are measured with the memory of the C library as it is, and
+with freed memory kept (``--keep``).
 """
 
 from __future__ import annotations

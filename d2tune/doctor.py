@@ -271,11 +271,9 @@ def _precision() -> Row:
     import torch
 
     if torch.cuda.is_available():
-        capability = torch.cuda.get_device_capability()
-        native = hardware.cuda_precision(capability, is_amd=torch.version.hip is not None)
-        return Row("precision", f"{native}, native with compute capability {capability[0]}.{capability[1]}")
+        return Row("precision", ", ".join(hardware.card_precision()))
     if not hardware.has_bfloat16():
-        return Row("precision", "float32: the processor has no instructions for bfloat16")
+        return Row("precision", f"float32: {hardware.NO_BFLOAT16}")
     return Row("precision", "float32, or bfloat16 where the first training of a network measures that it is faster")
 
 

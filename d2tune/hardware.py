@@ -59,6 +59,10 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return names[0] if names else platform.machine()
 
 
+NO_BFLOAT16 = "the processor has no instructions for bfloat16"
+"""Why a processor takes float32 where `has_bfloat16` says no."""
+
+
 def has_bfloat16() -> bool:
     """Whether the processor has instructions for bfloat16."""
     return bool(_BFLOAT16_FEATURES & cpu_features())
@@ -76,6 +80,15 @@ def cuda_precision(capability: tuple[int, int], *, is_amd: bool = False) -> Lite
     if is_amd or capability >= (8, 0):
         return "bfloat16"
     return "float16" if capability >= (7, 0) else "float32"
+
+
+def card_precision() -> tuple[Literal["float32", "bfloat16", "float16"], str]:
+    """The precision that the GPU of torch computes natively, and why."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    native = cuda_precision((major, minor), is_amd=torch.version.hip is not None)
+    return native, f"native with compute capability {major}.{minor}"
 
 
 _MALLOC = {"MALLOC_MMAP_MAX_": (-4, 0), "MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1), "MALLOC_TOP_PAD_": (-2, 64 << 20)}

@@ -18,7 +18,7 @@ from torch import nn
 
 from d2tune import files
 from d2tune.errors import ProjectError
-from d2tune.hardware import cpu_name, cuda_precision, has_bfloat16
+from d2tune.hardware import NO_BFLOAT16, card_precision, cpu_name, has_bfloat16
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +75,9 @@ def decide(wanted: str, device: str, cfg: CfgNode | None = None) -> Decision:
     if wanted in ("float32", "bfloat16", "float16"):
         return Decision(wanted, "as it is set")  # type: ignore[arg-type]
     if device == "cuda":
-        capability = torch.cuda.get_device_capability()
-        reason = f"native with compute capability {capability[0]}.{capability[1]}"
-        return Decision(_of_card(), reason)
+        return Decision(*card_precision())
     if not has_bfloat16():
-        return Decision("float32", "the processor has no instructions for bfloat16")
+        return Decision("float32", NO_BFLOAT16)
     speedup = None if cfg is None else bfloat16_speedup(cfg)
     if speedup is None:
         return Decision("float32", "bfloat16 was not measured on this machine")
@@ -93,12 +91,7 @@ def is_native(precision: str, device: str) -> bool:
     """Whether the device computes in a precision without emulating it."""
     if device == "cpu":
         return precision != "float16"
-    return precision == "float32" or _of_card() in (precision, "bfloat16")
-
-
-def _of_card() -> Precision:
-    """The 16-bit precision that the GPU computes without emulating it."""
-    return cuda_precision(torch.cuda.get_device_capability(), is_amd=torch.version.hip is not None)
+    return precision == "float32" or card_precision()[0] in (precision, "bfloat16")
 
 
 def bfloat16_speedup(cfg: CfgNode) -> float | None:
